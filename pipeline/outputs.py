@@ -1,0 +1,362 @@
+"""Where each output lies, how it is written atomically, how it is read back.
+
+Text files only, so that anybody can look into them. Every file is replaced as a whole
+(`os.replace`), so a reader sees the old one or the new one, never half of one.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+#: The metrics, in the order of every file that has them.
+METRICS = (
+    "avg_price",
+    "max_price",
+    "min_price",
+    "price_range",
+    "volatility_flag",
+    "total_volume",
+    "trade_count",
+    "buy_sell_ratio",
+    "market_sentiment",
+    "volume_spike",
+)
+#: Further results, which stand after the fixed columns.
+FURTHER = (
+    "buy_count",
+    "sell_count",
+    "vwap",
+    "open_price",
+    "close_price",
+    "volume_imbalance",
+)
+#: Columns of `stream_csv/`, `stream_live.csv` and `batch_windows.csv`.
+#: `last_receipt_time` is unknown (empty) in the batch: the table does not hold it.
+WINDOW_COLUMNS = (
+    "window_start",
+    "window_end",
+    *METRICS,
+    *FURTHER,
+    "last_trade_time",
+    "last_receipt_time",
+    "written_at",
+)
+#: Columns of a file in `batch_output/`.
+BATCH_COLUMNS = (
+    *METRICS,
+    "rows",
+    "first_trade_time",
+    "last_trade_time",
+    "run",
+    *FURTHER,
+    "snapshot_at",
+    "written_at",
+)
+#: Columns that hold text; times aside, all others are numbers.
+TEXT_COLUMNS = ("volatility_flag", "market_sentiment", "volume_spike", "run")
+TIME_COLUMNS = (
+    "window_start",
+    "window_end",
+    "first_trade_time",
+    "last_trade_time",
+    "last_receipt_time",
+    "snapshot_at",
+    "written_at",
+)
+#: Fields of a line in `batch_log.txt`, in order; what is unknown is left out.
+LOG_FIELDS = (
+    "started",
+    "run",
+    "status",
+    "exit",
+    "rows",
+    "windows",
+    "wall_s",
+    "start_s",
+    "logic_s",
+    "cpu_s",
+    "peak_mib",
+)
+
+
+class OutputError(Exception):
+    """A file that should hold an output holds something else; the text says which and why."""
+
+
+@dataclass(frozen=True)
+class DataDir:
+    """The paths below `DATA_DIR`."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "crypto_prices.db"
+
+    @property
+    def stream_csv(self) -> Path:
+        return self.root / "stream_csv"
+
+    @property
+    def stream_live(self) -> Path:
+        return self.root / "stream_live.csv"
+
+    @property
+    def batch_output(self) -> Path:
+        return self.root / "batch_output"
+
+    @property
+    def batch_windows(self) -> Path:
+        return self.root / "batch_windows.csv"
+
+    @property
+    def batch_log(self) -> Path:
+        return self.root / "batch_log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def status(self) -> Path:
+        return self.root / "status"
+
+    @property
+    def source(self) -> Path:
+        """Which feed filled this folder: see `claim_source`."""
+        return self.root / "source.json"
+
+    def status_of(self, service: str) -> Path:
+        return self.status / f"{service}.json"
+
+
+# --- writing --------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replaces the file by one with this text; `durable` survives a power cut as well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    temporary.replace(path)
+    if durable:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def iso(moment: datetime) -> str:
+    """ISO 8601, UTC, `Z`; fractions only where there are some."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def run_id(started: datetime) -> str:
+    """The name of a batch run, sortable: 20251202T051000Z."""
+    return started.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Decimal):
+        return format(value.normalize(), "f")
+    if isinstance(value, datetime):
+        return iso(value)
+    return str(value)
+
+
+def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """CSV text of these rows, header first. A missing value is an empty cell."""
+    names = tuple(columns)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
+    return text.getvalue()
+
+
+def write_final_windows(data: DataDir, windows: Iterable[Mapping[str, Any]]) -> None:
+    """Lays final windows into the file of their UTC day: each in exactly one row, sorted.
+
+    Writing the same windows again changes nothing but `written_at`, which keeps its first value.
+    """
+    by_day: dict[str, list[Mapping[str, Any]]] = {}
+    for window in windows:
+        by_day.setdefault(iso(window["window_start"])[:10], []).append(window)
+    for day, rows in by_day.items():
+        path = data.stream_csv / f"{day}.csv"
+        merged = {row["window_start"]: row for row in _read_cells(path, WINDOW_COLUMNS)}
+        for row in rows:
+            cells = {name: _cell(row.get(name)) for name in WINDOW_COLUMNS}
+            before = merged.get(cells["window_start"])
+            if before is not None:
+                cells["written_at"] = before["written_at"]
+            merged[cells["window_start"]] = cells
+        write_atomically(path, to_csv(WINDOW_COLUMNS, (merged[key] for key in sorted(merged))))
+
+
+def _read_cells(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != columns:
+            raise OutputError(f"{path} has other columns than this version writes: move it away")
+        return list(reader)
+
+
+def append_batch_log(data: DataDir, fields: Mapping[str, object]) -> None:
+    """Adds one run's line to `batch_log.txt`, whole; a line cut off before it is ended first."""
+    line = " ".join(
+        f"{name}={_cell(fields[name])}" for name in LOG_FIELDS if fields.get(name) is not None
+    )
+    data.root.mkdir(parents=True, exist_ok=True)
+    with data.batch_log.open("a+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(-1, os.SEEK_END)
+        torn = size > 0 and file.read(1) != b"\n"
+        file.write(b"\n" * torn + line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_status(data: DataDir, service: str, status: Mapping[str, object]) -> None:
+    text = json.dumps(status, indent=1, default=_cell)
+    write_atomically(data.status_of(service), text + "\n", durable=False)
+
+
+def claim_source(data: DataDir, source: Mapping[str, object]) -> None:
+    """Remembers which feed fills this folder; another one than before is an OutputError."""
+    if not data.source.exists():
+        write_atomically(data.source, json.dumps(source, indent=1) + "\n")
+        return
+    before = read_json(data.source)
+    if before != dict(source):
+        raise OutputError(
+            f"{data.root} holds {_source_name(before)}, not {_source_name(source)}: "
+            "choose another folder with DATA_DIR=, or empty it with make clean"
+        )
+
+
+def _source_name(source: Mapping[str, object]) -> str:
+    if source.get("kind") == "live":
+        return f"the live feed {source.get('url')}"
+    retimed = "re-timed" if source.get("retimed") else "as recorded"
+    return f"a replay of {source.get('recording')} ({retimed})"
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} when it is missing; OutputError when it is something else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise OutputError(f"{path} does not hold a JSON object")
+    return value
+
+
+def read_status(data: DataDir, service: str) -> dict[str, Any]:
+    return read_json(data.status_of(service))
+
+
+def read_windows(path: Path) -> pd.DataFrame:
+    """Windows from one file, typed (times in UTC, numbers as floats), sorted by start."""
+    return _read_table(path, WINDOW_COLUMNS, required="window_start").sort_values(
+        "window_start", ignore_index=True
+    )
+
+
+def read_final_windows(data: DataDir) -> pd.DataFrame:
+    """All final windows of the stream, sorted by start."""
+    return _join([read_windows(path) for path in stream_files(data)], WINDOW_COLUMNS)
+
+
+def stream_files(data: DataDir) -> list[Path]:
+    return sorted(data.stream_csv.glob("[0-9]*-[0-9]*-[0-9]*.csv"))
+
+
+def batch_files(data: DataDir) -> list[Path]:
+    return sorted(data.batch_output.glob("[0-9]*Z.csv"))
+
+
+def read_batch_runs(data: DataDir) -> pd.DataFrame:
+    """The one-row results of all batch runs, oldest first."""
+    frames = [_read_table(path, BATCH_COLUMNS, required="run") for path in batch_files(data)]
+    return _join(frames, BATCH_COLUMNS)
+
+
+def read_batch_log(data: DataDir) -> pd.DataFrame:
+    """`batch_log.txt` as a table with the columns LOG_FIELDS; lines that are none are left out."""
+    try:
+        lines = data.batch_log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        lines = []
+    except OSError as error:
+        raise OutputError(f"{data.batch_log} cannot be read: {error}") from error
+    rows = [dict(part.split("=", 1) for part in line.split() if "=" in part) for line in lines]
+    table = pd.DataFrame(
+        [row for row in rows if {"started", "status"} <= row.keys()], columns=list(LOG_FIELDS)
+    )
+    table["started"] = pd.to_datetime(table["started"], utc=True, errors="coerce", format="ISO8601")
+    for name in LOG_FIELDS[3:]:
+        table[name] = pd.to_numeric(table[name], errors="coerce")
+    return table
+
+
+def _read_table(path: Path, columns: tuple[str, ...], *, required: str) -> pd.DataFrame:
+    try:
+        cells = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        cells = pd.DataFrame(columns=list(columns), dtype=str)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be read: {error}") from error
+    if required not in cells.columns:
+        raise OutputError(f"{path} has no column {required}: it is not one of this system's files")
+    return _typed(cells.reindex(columns=list(columns), fill_value=""))
+
+
+def _typed(cells: pd.DataFrame) -> pd.DataFrame:
+    table = cells.copy()
+    for name in table.columns:
+        if name in TIME_COLUMNS:
+            table[name] = pd.to_datetime(table[name], utc=True, errors="coerce", format="ISO8601")
+        elif name not in TEXT_COLUMNS:
+            table[name] = pd.to_numeric(table[name], errors="coerce")
+    return table
+
+
+def _join(frames: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
+    frames = [frame for frame in frames if len(frame)]
+    if not frames:
+        return _typed(pd.DataFrame(columns=list(columns), dtype=str))
+    return pd.concat(frames, ignore_index=True)

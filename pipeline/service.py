@@ -1,0 +1,245 @@
+"""How a service lives: logging, signals, backoff, counters, status and health."""
+
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from types import FrameType
+from typing import Any
+
+import psutil
+import tenacity
+
+from pipeline import outputs
+from pipeline.settings import Settings, load
+
+#: Seconds between two writings of the status file.
+STATUS_SECONDS = 1.0
+#: Seconds between two lines of counters in the log, and two looks at the process tree.
+COUNTERS_SECONDS = 60.0
+COST_SECONDS = 10.0
+#: A status file older than this, in seconds, means that the service hangs or is down.
+STALE_SECONDS = 30.0
+
+MIB = 1024 * 1024
+
+
+def backoff(first: float = 0.5, cap: float = 30.0) -> Iterator[float]:
+    """Seconds to wait before each new try: exponential, capped, with full jitter above a floor."""
+    limit = first
+    while True:
+        yield random.uniform(first / 2, limit)  # noqa: S311 - jitter is no secret
+        limit = min(cap, limit * 2)
+
+
+class Service:
+    """One running service: its log, its wish to stop, its counters, its status file.
+
+    The main loop calls `tick()` often (every second or two); a loop that hangs lets the status
+    file grow old, which is what the health check looks at.
+    """
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        self.settings = settings
+        self.data = outputs.DataDir(settings.data_dir)
+        self.log = logging.getLogger(name)
+        self.stop = threading.Event()
+        self.counters: Counter[str] = Counter()
+        self.details: dict[str, Any] = {}
+        self._state = "starting"
+        self._healthy = False
+        self._message = "starting"
+        self._last_error: dict[str, str] | None = None
+        self._started = outputs.now()
+        self._starts = 1 + self._starts_before()
+        self._peak_mib = 0.0
+        self._cost: dict[str, float] = {}
+        self._next_status = self._next_cost = 0.0
+        self._next_counters = time.monotonic() + COUNTERS_SECONDS
+        self._counted: dict[str, int] = {}
+
+    @classmethod
+    def start(cls, name: str) -> "Service":
+        """Reads the settings, sets up log and signals, says what runs."""
+        settings = load()
+        logging.Formatter.converter = time.gmtime
+        logging.basicConfig(
+            level=settings.log_level,
+            format="%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s",
+            datefmt="%Y-%m-%dT%H:%M:%S",
+            stream=sys.stdout,
+            force=True,
+        )
+        for noisy in ("kafka", "py4j"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        service = cls(name, settings)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, service._on_signal)
+        service.log.info("starting with %s", settings.model_dump_json())
+        service.tick(at_once=True)
+        return service
+
+    def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
+        if self.stop.is_set():
+            os._exit(128 + signum)
+        self.stop.set()
+
+    def _starts_before(self) -> int:
+        try:
+            return int(outputs.read_status(self.data, self.name).get("starts", 0))
+        except (outputs.OutputError, TypeError, ValueError):
+            return 0
+
+    # --- what it says of itself ---------------------------------------------------------
+
+    def report(self, state: str, message: str, *, healthy: bool) -> None:
+        """Sets the state; a change is logged and written at once.
+
+        Args:
+            state: one word or two for a table, such as `running` or `waiting for Kafka`.
+            message: one plain sentence.
+            healthy: whether the service can do its job.
+        """
+        changed = (state, healthy) != (self._state, self._healthy)
+        self._state, self._message, self._healthy = state, message, healthy
+        if changed:
+            self.log.log(logging.INFO if healthy else logging.WARNING, "%s: %s", state, message)
+            self.tick(at_once=True)
+
+    def error(self, text: str) -> None:
+        """Logs an error and keeps it as the last one in the status."""
+        self.log.error(text)
+        self._last_error = {"time": outputs.iso(outputs.now()), "text": text[:500]}
+
+    def tick(self, *, at_once: bool = False) -> None:
+        """Writes what is due: the status file, the counters' line."""
+        now = time.monotonic()
+        if now >= self._next_cost:
+            self._next_cost = now + COST_SECONDS
+            self._look_at_cost()
+        if now >= self._next_counters:
+            self._next_counters = now + COUNTERS_SECONDS
+            self.log_counters()
+        if at_once or now >= self._next_status:
+            self._next_status = now + STATUS_SECONDS
+            self._write_status()
+
+    def log_counters(self) -> None:
+        fresh = {name: n - self._counted.get(name, 0) for name, n in self.counters.items()}
+        self._counted = dict(self.counters)
+        text = ", ".join(
+            f"{name} {n} (+{fresh[name]})" for name, n in sorted(self.counters.items())
+        )
+        self.log.info("counters since the start (and new): %s", text or "nothing yet")
+
+    def close(self, state: str = "stopped", message: str = "stopped as asked") -> None:
+        self.log_counters()
+        self.report(state, message, healthy=False)
+        self.tick(at_once=True)
+
+    def _look_at_cost(self) -> None:
+        cpu_s, rss = tree_cost(os.getpid())
+        self._peak_mib = max(self._peak_mib, rss / MIB)
+        self._cost = {
+            "cpu_s": round(cpu_s, 2),
+            "rss_mib": round(rss / MIB, 1),
+            "peak_mib": round(self._peak_mib, 1),
+        }
+
+    def _write_status(self) -> None:
+        status = {
+            "service": self.name,
+            "state": self._state,
+            "healthy": self._healthy,
+            "message": self._message,
+            "pid": os.getpid(),
+            "starts": self._starts,
+            "started": self._started,
+            "updated": outputs.now(),
+            "counters": dict(self.counters),
+            "cost": self._cost,
+            "last_error": self._last_error,
+            **self.details,
+        }
+        try:
+            outputs.write_status(self.data, self.name, status)
+        except OSError as error:  # a full disk must not stop the work that still can go on
+            self.log.warning("the status file cannot be written: %s", error)
+
+    # --- how it waits -------------------------------------------------------------------
+
+    def sleep(self, seconds: float) -> None:
+        """Waits, ticking, until the time is over or the service is asked to stop."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self.stop.wait(min(left, 1.0)):
+            self.tick()
+
+    def retrying(self, waiting_for: str, *errors: type[Exception]) -> tenacity.Retrying:
+        """Retries on these errors, with backoff, until it works or the service must stop."""
+
+        def say(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            self.error(f"waiting for {waiting_for}: {error}")
+            self.report(f"waiting for {waiting_for}", str(error), healthy=False)
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(errors),
+            wait=tenacity.wait_exponential_jitter(initial=0.5, max=10, jitter=0.5),
+            stop=tenacity.stop_when_event_set(self.stop),
+            sleep=self.sleep,
+            before_sleep=say,
+            reraise=True,
+        )
+
+
+def tree_cost(pid: int) -> tuple[float, int]:
+    """CPU seconds (ended children included) and resident bytes of a process and all below it.
+
+    Pages that processes share are counted in each: the sum is an upper bound.
+    """
+    cpu_s, rss = 0.0, 0
+    try:
+        root = psutil.Process(pid)
+        processes = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0.0, 0
+    for process in processes:
+        try:
+            with process.oneshot():
+                cpu_s += sum(process.cpu_times()[:4])
+                rss += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return cpu_s, rss
+
+
+def health(data: outputs.DataDir, name: str, now: datetime) -> str | None:
+    """Why a service is unhealthy, in one sentence; None when it does its job."""
+    try:
+        status = outputs.read_status(data, name)
+        age = (now - datetime.fromisoformat(status["updated"])).total_seconds()
+    except (outputs.OutputError, KeyError, TypeError, ValueError):
+        return f"{name} has not written a status that can be read"
+    if age > STALE_SECONDS:
+        return f"{name} has not been heard of for {age:.0f} s"
+    if not status.get("healthy"):
+        return f"{name} is {status.get('state')}: {status.get('message')}"
+    return None
+
+
+def main() -> None:
+    """`python -m pipeline.service NAME`: the health check; status 1 and a sentence if unhealthy."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m pipeline.service NAME, with the name of one service")
+    sys.exit(health(outputs.DataDir(load().data_dir), sys.argv[1], outputs.now()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""What can be set: the only reader of the environment.
+
+Every setting is optional and read from an environment variable of the same name in capitals.
+The table in README.md is checked against this module by a test.
+"""
+
+import re
+import sys
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_UNITS = {"second": 1, "minute": 60, "hour": 3600}
+_DURATION = re.compile(r"([1-9][0-9]{0,5}) (second|minute|hour)s?")
+_DAY = timedelta(days=1)
+
+
+def parse_duration(text: object) -> object:
+    """'1 minute', '30 seconds', '2 hours' as a timedelta; anything else is a ValueError."""
+    if isinstance(text, timedelta):
+        return text
+    match = _DURATION.fullmatch(str(text).strip())
+    if match is None:
+        raise ValueError("must be a whole number and a unit, such as '1 minute' or '30 seconds'")
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*[mg]$")]
+
+
+class Settings(BaseSettings):
+    """The settings of every service, validated and frozen."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, env_ignore_empty=True, extra="ignore", arbitrary_types_allowed=True
+    )
+
+    feed_url: str = Field(
+        default="wss://ws-feed.exchange.coinbase.com",
+        pattern=r"^wss?://.+",
+        description="WebSocket address of the exchange, or of a replay",
+    )
+    product_id: str = Field(
+        default="BTC-USD", pattern=r"^[A-Z0-9]+-[A-Z0-9]+$", description="Market to follow"
+    )
+    kafka_bootstrap_servers: str = Field(
+        default="localhost:9092", min_length=1, description="Kafka brokers, host:port"
+    )
+    kafka_topic: str = Field(
+        default="raw_prices",
+        pattern=r"^[A-Za-z0-9._-]{1,200}$",
+        description="Topic of the valid messages; the refused ones go to this name + `_rejected`",
+    )
+    data_dir: Path = Field(
+        default=Path("data"), description="Folder of all outputs (`/app/data` in containers)"
+    )
+    window: Duration = Field(
+        default=timedelta(minutes=1),
+        ge=timedelta(seconds=1),
+        le=_DAY,
+        description="Length of the tumbling event-time windows",
+    )
+    watermark: Duration = Field(
+        default=timedelta(minutes=1),
+        ge=timedelta(seconds=1),
+        le=_DAY,
+        description="How late a trade may be, in event time, and still count in the stream",
+    )
+    batch_interval_seconds: float = Field(
+        default=600, gt=0, description="From the start of one batch run to the next, seconds"
+    )
+    spark_master: str = Field(
+        default="local[*]", min_length=1, description="Where Spark runs its tasks"
+    )
+    volatility_range: Decimal = Field(
+        default=Decimal(50),
+        gt=0,
+        lt=10**10,
+        description="A price range above this is High volatility, quote currency",
+    )
+    sentiment_ratio: Decimal = Field(
+        default=Decimal("1.2"),
+        ge=1,
+        lt=10**6,
+        description="Bullish when buys > ratio * sells, Bearish the other way round",
+    )
+    spike_volume: Decimal = Field(
+        default=Decimal(100),
+        gt=0,
+        lt=10**10,
+        description="A window's volume above this is a Spike, base currency",
+    )
+
+    tick_timeout_seconds: float = Field(
+        default=90, gt=0, description="Reconnect when no trade came for so long, seconds"
+    )
+    heartbeat_timeout_seconds: float = Field(
+        default=15, gt=0, description="Reconnect when no heartbeat came for so long, seconds"
+    )
+    max_message_bytes: int = Field(
+        default=65_536,
+        ge=1024,
+        le=900_000,
+        description="A longer WebSocket message is rejected, bytes",
+    )
+    max_unacknowledged: int = Field(
+        default=10_000,
+        ge=1,
+        description="Messages sent to Kafka and not yet acknowledged, at most",
+    )
+    poll_max_records: int = Field(
+        default=5_000, ge=1, description="Records stored in one SQLite transaction, at most"
+    )
+    trigger_seconds: float = Field(
+        default=1, gt=0, description="Pace of the stream's micro-batches, seconds"
+    )
+    shuffle_partitions: int = Field(
+        default=1, ge=1, le=64, description="Partitions of the stream's state"
+    )
+    max_offsets_per_trigger: int = Field(
+        default=50_000, ge=1, description="Kafka records in one micro-batch, at most"
+    )
+    stream_memory: Memory = Field(default="640m", description="Java heap of the stream, -Xmx")
+    batch_memory: Memory = Field(default="1g", description="Java heap of a batch run, -Xmx")
+    batch_partitions: int = Field(
+        default=2, ge=1, le=64, description="Parallel JDBC reads in a batch run"
+    )
+    batch_timeout_seconds: float = Field(
+        default=1800, gt=0, description="A batch run is ended after so long, seconds"
+    )
+    log_level: str = Field(
+        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level logged"
+    )
+
+    @property
+    def rejected_topic(self) -> str:
+        return f"{self.kafka_topic}_rejected"
+
+
+def load() -> Settings:
+    """The settings from the environment; a bad one ends the process with a sentence, status 2."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = str(problem["loc"][0]).upper()
+            reason = problem["msg"].removeprefix("Value error, ")
+            print(f"setting {name}={problem['input']!r} is refused: {reason}", file=sys.stderr)
+        sys.exit(2)
+    return settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
