@@ -1,0 +1,261 @@
+"""The SQLite schema, how rows go in, how it is opened read-only.
+
+One connection alone writes (the consumer's); everybody else opens read-only. SQLite before 3.51.3
+can corrupt a WAL that two connections write at once.
+"""
+
+import itertools
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.trade import Trade
+
+#: Seconds that a statement waits for another process's lock before it fails.
+BUSY_SECONDS = 5.0
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS btc_prices (
+    trade_id  INTEGER PRIMARY KEY CHECK (trade_id > 0),
+    price     REAL NOT NULL CHECK (price > 0 AND price < 1e10),
+    best_bid  REAL CHECK (best_bid > 0 AND best_bid < 1e10),
+    best_ask  REAL CHECK (best_ask > 0 AND best_ask < 1e10),
+    side      TEXT NOT NULL CHECK (side IN ('buy', 'sell')),
+    time      TEXT NOT NULL CHECK (time GLOB '[12][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T*Z'),
+    last_size REAL NOT NULL CHECK (last_size > 0 AND last_size < 1e10)
+);
+-- One row for each transaction of the consumer; total_rows is the table's count after it.
+CREATE TABLE IF NOT EXISTS ingest (
+    first_offset   INTEGER PRIMARY KEY,
+    last_offset    INTEGER NOT NULL CHECK (last_offset >= first_offset),
+    records        INTEGER NOT NULL,
+    stored         INTEGER NOT NULL,
+    repeated       INTEGER NOT NULL,
+    rejected       INTEGER NOT NULL,
+    first_trade_id INTEGER,
+    last_trade_id  INTEGER,
+    first_receipt  TEXT NOT NULL,
+    last_receipt   TEXT NOT NULL,
+    committed_at   TEXT NOT NULL,
+    total_rows     INTEGER NOT NULL
+);
+-- Runs of trade_ids between the least and the greatest stored one that were never seen.
+CREATE TABLE IF NOT EXISTS gaps (
+    first_trade_id INTEGER PRIMARY KEY,
+    last_trade_id  INTEGER NOT NULL CHECK (last_trade_id >= first_trade_id),
+    found_at       TEXT NOT NULL,
+    filled_at      TEXT
+);
+CREATE INDEX IF NOT EXISTS open_gaps ON gaps (first_trade_id, last_trade_id)
+    WHERE filled_at IS NULL;
+"""
+
+_INSERT_TRADE = """
+INSERT INTO btc_prices (trade_id, price, best_bid, best_ask, side, time, last_size)
+VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (trade_id) DO NOTHING
+"""
+
+
+class StoreError(Exception):
+    """The database is of another version than this program writes."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one poll of the topic brought, decoded."""
+
+    first_offset: int
+    last_offset: int
+    records: int
+    rejected: int
+    first_receipt: datetime
+    last_receipt: datetime
+    trades: Sequence[Trade]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a transaction did, and where the table stands after it."""
+
+    stored: int
+    repeated: int
+    total_rows: int
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """The one writing connection; makes the schema.
+
+    Raises:
+        sqlite3.OperationalError: locked, full, or no place to write.
+        StoreError: a database of another version.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # survives a power cut; costs little
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version not in {0, SCHEMA_VERSION}:
+            raise StoreError(
+                f"{path} has schema version {version}, this program writes {SCHEMA_VERSION}: "
+                "choose another folder with DATA_DIR="
+            )
+        connection.executescript(f"{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A read-only connection.
+
+    Raises:
+        sqlite3.OperationalError: there is no database yet.
+    """
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+    )
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite itself rolls back on a full disk
+            connection.execute("ROLLBACK")
+        raise
+
+
+def store(connection: sqlite3.Connection, batch: Batch, now: datetime) -> Stored:
+    """Rows, gaps and bookkeeping of one batch, in one transaction. Repeating it is harmless."""
+    committed_at = _text(now)
+    ids = sorted({trade.trade_id for trade in batch.trades})
+    with transaction(connection):
+        span = id_span(connection)
+        total = total_rows(connection)
+        changes = connection.total_changes
+        connection.executemany(_INSERT_TRADE, map(_row, batch.trades))
+        stored = connection.total_changes - changes
+        for run in runs(ids):
+            span = _note_gaps(connection, run, span, committed_at)
+        result = Stored(stored, len(batch.trades) - stored, total + stored)
+        connection.execute(
+            "INSERT OR REPLACE INTO ingest VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                batch.first_offset,
+                batch.last_offset,
+                batch.records,
+                result.stored,
+                result.repeated,
+                batch.rejected,
+                ids[0] if ids else None,
+                ids[-1] if ids else None,
+                _text(batch.first_receipt),
+                _text(batch.last_receipt),
+                committed_at,
+                result.total_rows,
+            ),
+        )
+    return result
+
+
+def next_offset(connection: sqlite3.Connection) -> int | None:
+    """The offset after the last one stored; None when nothing is stored."""
+    (last,) = connection.execute("SELECT max(last_offset) FROM ingest").fetchone()
+    return None if last is None else last + 1
+
+
+def total_rows(connection: sqlite3.Connection) -> int:
+    """Rows in `btc_prices`, from the bookkeeping: counting millions would take seconds."""
+    newest = "SELECT total_rows FROM ingest ORDER BY first_offset DESC LIMIT 1"
+    row = connection.execute(newest).fetchone()
+    return row[0] if row else 0
+
+
+def id_span(connection: sqlite3.Connection) -> tuple[int, int] | None:
+    """The least and the greatest stored trade_id."""
+    low, high = connection.execute(
+        "SELECT (SELECT min(trade_id) FROM btc_prices), (SELECT max(trade_id) FROM btc_prices)"
+    ).fetchone()
+    return None if low is None else (low, high)
+
+
+def open_gaps(connection: sqlite3.Connection) -> tuple[int, int]:
+    """How many runs of trade_ids are missing, and how many ids in all."""
+    count, missing = connection.execute(
+        "SELECT count(*), coalesce(sum(last_trade_id - first_trade_id + 1), 0) "
+        "FROM gaps WHERE filled_at IS NULL"
+    ).fetchone()
+    return count, missing
+
+
+def runs(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Sorted ids as runs of consecutive ones: (first, last)."""
+    for _, group in itertools.groupby(enumerate(ids), key=lambda pair: pair[1] - pair[0]):
+        members = [member for _, member in group]
+        yield members[0], members[-1]
+
+
+def _note_gaps(
+    connection: sqlite3.Connection,
+    run: tuple[int, int],
+    span: tuple[int, int] | None,
+    now: str,
+) -> tuple[int, int]:
+    """Notes what a run of seen ids leaves out or fills in; returns the new span of stored ids."""
+    first, last = run
+    if span is None:
+        return run
+    low, high = span
+    if first > high + 1:
+        _insert_gap(connection, high + 1, first - 1, now)
+    if last < low - 1:
+        _insert_gap(connection, last + 1, low - 1, now)
+    _fill_gaps(connection, first, last, now)
+    return min(low, first), max(high, last)
+
+
+def _insert_gap(
+    connection: sqlite3.Connection, first: int, last: int, found: str, filled: str | None = None
+) -> None:
+    connection.execute("INSERT INTO gaps VALUES (?, ?, ?, ?)", (first, last, found, filled))
+
+
+def _fill_gaps(connection: sqlite3.Connection, first: int, last: int, now: str) -> None:
+    overlapping = connection.execute(
+        "SELECT first_trade_id, last_trade_id, found_at FROM gaps "
+        "WHERE filled_at IS NULL AND first_trade_id <= ? AND last_trade_id >= ?",
+        (last, first),
+    ).fetchall()
+    for gap_first, gap_last, found in overlapping:
+        connection.execute("DELETE FROM gaps WHERE first_trade_id = ?", (gap_first,))
+        if gap_first < first:
+            _insert_gap(connection, gap_first, first - 1, found)
+        _insert_gap(connection, max(gap_first, first), min(gap_last, last), found, now)
+        if gap_last > last:
+            _insert_gap(connection, last + 1, gap_last, found)
+
+
+def _row(trade: Trade) -> tuple[object, ...]:
+    return (
+        trade.trade_id,
+        float(trade.price),
+        None if trade.best_bid is None else float(trade.best_bid),
+        None if trade.best_ask is None else float(trade.best_ask),
+        trade.side,
+        _text(trade.time),
+        float(trade.last_size),
+    )
+
+
+def _text(moment: datetime) -> str:
+    """Always with six decimals, so that the order of the texts is the order in time."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
