@@ -1,0 +1,116 @@
+"""How a Spark session is made: jars, JVM flags, configuration.
+
+`python -m pipeline.spark archive` makes the class-data archive, which halves a small job's start.
+"""
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyspark
+from pyspark.sql import SparkSession
+
+from pipeline import store
+from pipeline.settings import Settings
+from pipeline.trade import Trade
+
+ROOT = Path(__file__).parent.parent
+SPARK_HOME = Path(pyspark.__file__).parent
+ARCHIVES = ROOT / "jars" / "archive"
+
+#: The C1 compiler alone starts fast and suits small work; above so many rows C2 pays.
+C1_ROWS = 2_000_000
+_QUIET = "-Xlog:disable -Xlog:all=error:stderr"
+#: Writes a checkpoint file by rename in Java: the default forks a process for each.
+_CHECKPOINT_MANAGER = (
+    "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
+)
+
+
+class SetupError(Exception):
+    """Something that a user has to install is missing; the text says what and how."""
+
+
+def jars() -> list[Path]:
+    found = sorted((ROOT / "jars" / "spark" / "lib").glob("*.jar"))
+    if not found:
+        raise SetupError("the jars for Spark are missing: run `make jars`")
+    return found
+
+
+def java() -> Path:
+    """The java that Spark will use: JAVA_HOME's, else the first on the PATH."""
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=f"{home}/bin" if home else None)
+    if not found:
+        raise SetupError("Java is missing: install a Java 17 or 21 runtime, or set JAVA_HOME")
+    return Path(found)
+
+
+def archive_path() -> Path:
+    """Where the class-data archive for this very JVM and class path lies, made or not."""
+    version = subprocess.run([java(), "-version"], capture_output=True, check=True).stderr
+    path = [*jars(), *sorted((SPARK_HOME / "jars").glob("*.jar"))]
+    key = hashlib.sha256(version)
+    for jar in path:
+        stat = jar.stat()
+        key.update(f"{jar} {stat.st_size} {int(stat.st_mtime)}\n".encode())
+    return ARCHIVES / f"{key.hexdigest()[:16]}.jsa"
+
+
+def java_options(archive: Path | None, *, c1_only: bool) -> str:
+    """JVM flags of a job: small heap work, quick start, the archive when there is one."""
+    flags = ["-XX:+UseSerialGC", _QUIET]
+    if c1_only:
+        flags.append("-XX:TieredStopAtLevel=1")
+    if archive is not None and archive.exists():
+        flags.append(f"-XX:SharedArchiveFile={archive}")
+    return " ".join(flags)
+
+
+def configuration(settings: Settings, memory: str, options: str) -> dict[str, str]:
+    """Spark's configuration, the same for both jobs but for the heap and the JVM's flags."""
+    return {
+        "spark.master": settings.spark_master,
+        "spark.driver.memory": memory,
+        "spark.driver.extraJavaOptions": options,
+        "spark.driver.extraClassPath": ":".join(map(str, jars())),
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "WARN",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.ansi.enabled": "true",
+        "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
+        "spark.sql.streaming.checkpointFileManagerClass": _CHECKPOINT_MANAGER,
+    }
+
+
+def session(name: str, config: dict[str, str]) -> SparkSession:
+    builder = SparkSession.builder.appName(name)
+    for key, value in config.items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+def submit_command(config: dict[str, str], script: Path, *arguments: str) -> list[str]:
+    """The spark-submit command that runs a script of this project."""
+    command = [str(SPARK_HOME / "bin" / "spark-submit")]
+    for key, value in config.items():
+        command += ["--conf", f"{key}={value}"]
+    return [*command, str(script), *arguments]
+
+
+def submit_environment() -> dict[str, str]:
+    return os.environ | {
+        "SPARK_HOME": str(SPARK_HOME),
+        "PYSPARK_PYTHON": sys.executable,
+        "SPARK_LAUNCHER_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto",
+    }

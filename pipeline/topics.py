@@ -1,0 +1,142 @@
+"""How messages stand in Kafka: what a record is, and how it gets there without loss."""
+
+import json
+import time
+from collections import deque
+from datetime import datetime
+from typing import Any
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.structs import TopicPartition
+
+from pipeline import trade
+from pipeline.outputs import iso
+from pipeline.service import Service
+
+#: Bytes of a rejected message that are kept.
+REJECTED_BYTES = 4096
+#: Unacknowledged for longer than this, in seconds, means that Kafka is away.
+ACKNOWLEDGE_SECONDS = 5.0
+#: Seconds to deliver what is left when the service stops.
+CLOSE_SECONDS = 4.0
+#: kafka-python gives a record up after this; a record is retried for as long as we live.
+_FOREVER_MS = 2**31 - 1
+
+
+class Publisher:
+    """Sends records to Kafka; holds at most `max_unacknowledged` that are not yet acknowledged.
+
+    Each record sent is acknowledged by all in-sync replicas or still being retried; one that Kafka
+    refuses for good raises, which ends the service.
+    """
+
+    def __init__(self, service: Service) -> None:
+        settings = service.settings
+        self._service = service
+        self._limit = settings.max_unacknowledged
+        self._key = settings.product_id.encode()
+        self._rejected_topic = settings.rejected_topic
+        #: (when sent, future), oldest first: one partition acknowledges in order.
+        self._pending: deque[tuple[float, Any]] = deque()
+        self._retrying = service.retrying("Kafka", KafkaError)
+        self._producer = self._retrying(self._connect, settings.kafka_bootstrap_servers)
+        for topic in (settings.kafka_topic, settings.rejected_topic):
+            self._retrying(self._check_topic, topic)
+
+    def _connect(self, servers: str) -> KafkaProducer:
+        return KafkaProducer(
+            bootstrap_servers=servers.split(","),
+            bootstrap_timeout_ms=3000,
+            acks="all",
+            enable_idempotence=True,
+            compression_type="lz4",
+            linger_ms=5,
+            batch_size=131_072,
+            delivery_timeout_ms=_FOREVER_MS,
+            max_block_ms=3000,
+            reconnect_backoff_max_ms=2000,
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
+        )
+
+    def _check_topic(self, topic: str) -> None:
+        if not self._producer.partitions_for(topic):
+            raise KafkaError(f"topic {topic} does not exist yet")
+
+    def send(self, topic: str, value: bytes, received: datetime) -> None:
+        """Hands a record over; wait until `has_room` before.
+
+        Raises:
+            KafkaError: a record was refused for good, or the service must stop.
+        """
+        record = {
+            "value": value,
+            "key": self._key,
+            "timestamp_ms": trade.epoch_micros(received) // 1000,
+        }
+        try:
+            future = self._producer.send(topic, **record)
+        except KafkaTimeoutError:  # Kafka is away and the topic's place is not known any more
+            future = self._retrying(self._producer.send, topic, **record)
+        self._pending.append((time.monotonic(), future))
+
+    def reject(self, raw: bytes, size: int, reason: str, received: datetime) -> None:
+        """Sends a refused message to the rejected topic.
+
+        Args:
+            raw: the message, or as much of it as was read.
+            size: the whole message's length in bytes.
+            reason: what was wrong.
+            received: the moment of receipt.
+        """
+        record = {
+            "reason": reason,
+            "received": iso(received),
+            "bytes": size,
+            "message": raw[:REJECTED_BYTES].decode(errors="backslashreplace"),
+        }
+        self.send(self._rejected_topic, json.dumps(record).encode(), received)
+
+    def unacknowledged(self) -> int:
+        """How many records wait for Kafka; forgets those that are delivered."""
+        pending = self._pending
+        while pending and pending[0][1].is_done:
+            _, future = pending.popleft()
+            if future.failed():
+                raise future.exception
+        return len(pending)
+
+    def waiting_seconds(self) -> float:
+        """How long the oldest unacknowledged record has waited."""
+        return time.monotonic() - self._pending[0][0] if self.unacknowledged() else 0.0
+
+    def away(self) -> bool:
+        return self.waiting_seconds() > ACKNOWLEDGE_SECONDS
+
+    def has_room(self) -> bool:
+        return len(self._pending) < self._limit or self.unacknowledged() < self._limit
+
+    def flush(self) -> bool:
+        """Waits until all is acknowledged; False when the service was asked to stop before."""
+        while self.unacknowledged():
+            if self._service.stop.wait(0.005):
+                return False
+            if self.away():
+                self._service.report("waiting for Kafka", "it does not answer", healthy=False)
+            self._service.tick()
+        return True
+
+    def close(self) -> int:
+        """Delivers what is left, within a few seconds; returns how many records were not."""
+        self._producer.close(timeout=CLOSE_SECONDS)
+        left = 0
+        for _, future in self._pending:
+            left += not future.succeeded()
+        self._pending.clear()
+        return left
+
+
+def partition(topic: str) -> TopicPartition:
+    """The topic's one partition: order is kept, and trade ids are acknowledged in order."""
+    return TopicPartition(topic, 0)
