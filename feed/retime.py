@@ -1,0 +1,235 @@
+"""A recording laid over the clock again and again: a pure function of the time of day.
+
+The recording is tiled over UTC from a fixed moment. Its minutes become whole minutes of UTC, one
+to one, and trade ids and sequence numbers count up from tile to tile, so that the feed never
+repeats itself and a restarted one goes on with the same messages.
+
+- Each message is due at its receive time or, where the recording does not hold one, at the
+  greatest event time up to it: a trade that came late in the recording comes late again.
+- Silences of more than a minute are shortened by whole minutes, to less than two.
+- In a message only `time`, `trade_id` (a heartbeat's `last_trade_id`) and `sequence` change. One
+  without a time and a trade id that make sense here goes out unchanged, at its place.
+"""
+
+import re
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from statistics import median_low
+
+from feed.recording import Line, RecordingError
+
+#: Microseconds: the unit of every moment and duration in this module (moments since 1970).
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+#: The moment where the first tile begins.
+ORIGIN = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp()) * SECOND
+#: Event times before this one are no times of trades.
+_EARLIEST = int(datetime(2012, 1, 1, tzinfo=UTC).timestamp()) * SECOND
+#: A longer silence is shortened.
+LONGEST_SILENCE = MINUTE
+#: An event time that is further from its delivery does not stretch the tile.
+_NEAR = MINUTE
+#: Ids this far from the middle one are not of the same market: they would tear the tiles apart.
+_ID_REACH = 10**12
+_UNKNOWN = -1
+
+_TIME = re.compile(
+    rb'"time"\s*:\s*"(\d{4}-\d\d-\d\dT\d\d:\d\d):([0-5]\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)"'
+)
+_TRADE_ID = re.compile(rb'"(?:last_)?trade_id"\s*:\s*(\d{1,19})(?=\s*[,}])')
+_SEQUENCE = re.compile(rb'"sequence"\s*:\s*(\d{1,19})(?=\s*[,}])')
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ids:
+    """The numbers in use in a recording: from `first`, `count` of them."""
+
+    first: int
+    count: int
+
+    def __contains__(self, number: int) -> bool:
+        return self.first <= number < self.first + self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """The endless sequence of messages; a position in it is a whole number."""
+
+    period: int  # of a tile, whole minutes
+    _base: int  # the recorded moment at which a tile begins, a whole minute
+    _due: "array[int]"  # of each message, from the tile's begin; rising
+    _cut: "array[int]"  # minutes of silence left out before each message
+    _frames: bytearray
+    _ends: "array[int]"  # of each message in `_frames`
+    _latest: int  # readable event time
+    _trade_ids: _Ids
+    _sequences: _Ids
+
+    @property
+    def count(self) -> int:
+        """Messages in one tile."""
+        return len(self._due)
+
+    def first_after(self, moment: int) -> int:
+        """The position of the first message that is due after a moment."""
+        tile, rest = divmod(moment - ORIGIN, self.period)
+        return tile * self.count + bisect_right(self._due, rest)
+
+    def due(self, position: int) -> int:
+        tile, index = divmod(position, self.count)
+        return ORIGIN + tile * self.period + self._due[index]
+
+    def frame(self, position: int) -> bytes:
+        tile, index = divmod(position, self.count)
+        recorded = bytes(self._frames[self._ends[index - 1] if index else 0 : self._ends[index]])
+        time = _TIME.search(recorded)
+        trade_id = _number(_TRADE_ID, recorded)
+        if event_time(recorded, self._latest) == _UNKNOWN or trade_id not in self._trade_ids:
+            return recorded
+        assert time is not None  # noqa: S101 - event_time found it
+        minutes = (ORIGIN + tile * self.period - self._base) // MINUTE - self._cut[index]
+        moved = recorded[: time.start(1)] + _move(time[1], minutes) + recorded[time.end(1) :]
+        moved = _count_up(_TRADE_ID, moved, tile * self._trade_ids.count)
+        if _number(_SEQUENCE, moved) in self._sequences:
+            moved = _count_up(_SEQUENCE, moved, tile * self._sequences.count)
+        return moved
+
+
+def tile(lines: Iterable[Line], latest: int) -> Tiles:
+    """Lays out a recording.
+
+    Args:
+        lines: of the recording; all of them are kept in memory, as they are.
+        latest: event time that a message can have, such as a minute after now; one with a
+            later time goes out unchanged.
+
+    Raises:
+        RecordingError: no line has a receive time or an event time.
+    """
+    frames = bytearray()
+    ends, events, deliveries = array("Q"), array("q"), array("q")
+    trade_ids, sequences = array("q"), array("q")
+    clock = _UNKNOWN
+    for line, event, clock in _timed(lines, latest):
+        frames += line.frame
+        ends.append(len(frames))
+        events.append(event)
+        deliveries.append(clock)
+        if event != _UNKNOWN:
+            trade_ids.append(_number(_TRADE_ID, line.frame))
+            sequences.append(_number(_SEQUENCE, line.frame))
+    if clock == _UNKNOWN:
+        raise RecordingError(
+            "the recording holds no message with a time, so it cannot be re-timed: "
+            "replay it with --no-retime"
+        )
+    start = next(delivery for delivery in deliveries if delivery != _UNKNOWN)
+    deliveries = array("q", (max(delivery, start) for delivery in deliveries))
+    cut, base, period = _layout(deliveries, events)
+    due = array(
+        "q",
+        (delivery - c * MINUTE - base for delivery, c in zip(deliveries, cut, strict=True)),
+    )
+    return Tiles(
+        period, base, due, cut, frames, ends, latest, _in_use(trade_ids), _in_use(sequences)
+    )
+
+
+def pace(lines: Iterable[Line], latest: int) -> Iterator[tuple[bytes, int]]:
+    """Each frame of a recording and when it is due, counted from the first that has a time."""
+    start = _UNKNOWN
+    for line, _, clock in _timed(lines, latest):
+        if start == _UNKNOWN:
+            start = clock
+        yield line.frame, clock - start
+
+
+def _timed(lines: Iterable[Line], latest: int) -> Iterator[tuple[Line, int, int]]:
+    """Each line, its event time, and when it is due; -1 for what is unknown."""
+    clock = _UNKNOWN
+    for line in lines:
+        event = event_time(line.frame, latest)
+        received = _UNKNOWN if line.received is None else int(line.received * SECOND)
+        clock = max(clock, received if _EARLIEST <= received <= latest else event)
+        yield line, event, clock
+
+
+def _layout(deliveries: "array[int]", events: "array[int]") -> tuple["array[int]", int, int]:
+    """(minutes cut out before each message, the first minute, length of all minutes)."""
+    cuts = array("l")
+    cut = 0
+    before = high_before = deliveries[0]
+    first, last = deliveries[0], deliveries[0]
+    for delivery, event in zip(deliveries, events, strict=True):
+        near = event if abs(event - delivery) <= _NEAR else delivery
+        low, high = min(delivery, near), max(delivery, near)
+        if delivery - before > LONGEST_SILENCE:
+            # Minutes without any message: those next to the silence must stay two minutes.
+            cut += max(0, low // MINUTE - high_before // MINUTE - 1)
+        cuts.append(cut)
+        before, high_before = delivery, max(high, high_before)
+        first, last = min(first, low - cut * MINUTE), max(last, high - cut * MINUTE)
+    base = first // MINUTE * MINUTE
+    return cuts, base, (last // MINUTE + 1) * MINUTE - base
+
+
+def event_time(frame: bytes, latest: int) -> int:
+    """The event time of a message; -1 when it has none that can be a trade's."""
+    match = _TIME.search(frame)
+    if match is None:
+        return _UNKNOWN
+    minute = _minute(match[1])
+    if minute == _UNKNOWN:
+        return _UNKNOWN
+    fraction = int((match[3] or b"0")[:6].ljust(6, b"0"))
+    moment = minute + int(match[2]) * SECOND + fraction - _offset(match[4])
+    return moment if _EARLIEST <= moment <= latest else _UNKNOWN
+
+
+@lru_cache(maxsize=4096)
+def _minute(text: bytes) -> int:
+    try:
+        moment = datetime.fromisoformat(text.decode() + "+00:00")
+    except ValueError:
+        return _UNKNOWN
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _offset(zone: bytes) -> int:
+    if zone == b"Z":
+        return 0
+    minutes = int(zone[1:3]) * 60 + int(zone[4:6])
+    return (-minutes if zone[:1] == b"-" else minutes) * MINUTE
+
+
+@lru_cache(maxsize=4096)
+def _move(minute_text: bytes, minutes: int) -> bytes:
+    moment = _EPOCH + timedelta(microseconds=_minute(minute_text), minutes=minutes)
+    return moment.strftime("%Y-%m-%dT%H:%M").encode()
+
+
+def _number(pattern: re.Pattern[bytes], frame: bytes) -> int:
+    match = pattern.search(frame)
+    number = int(match[1]) if match else _UNKNOWN
+    return number if number < 2**63 else _UNKNOWN
+
+
+def _count_up(pattern: re.Pattern[bytes], frame: bytes, step: int) -> bytes:
+    match = pattern.search(frame)
+    if match is None:
+        return frame
+    return b"%b%d%b" % (frame[: match.start(1)], int(match[1]) + step, frame[match.end(1) :])
+
+
+def _in_use(numbers: "array[int]") -> _Ids:
+    known = [number for number in numbers if number > 0]
+    if not known:
+        return _Ids(0, 0)
+    middle = median_low(known)
+    near = [number for number in known if abs(number - middle) <= _ID_REACH]
+    return _Ids(min(near), max(near) - min(near) + 1)
