@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 #: Where the sample lies in the project.
 SAMPLE = Path(__file__).parent.parent / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
@@ -63,7 +64,7 @@ _CALM, _WILD, _CALM_SHARE = 50, 330, 50
 _PACE = (65, 180)
 #: Moments after the start of silences, and their lengths, microseconds.
 _SILENCES = (
-    *((4 * _MINUTE + 12 * _SECOND, 5_600_000), (17 * _MINUTE + 40 * _SECOND, 5_300_000)),
+    *((4 * _MINUTE + 12 * _SECOND, 5_600_000), (17 * _MINUTE + 40 * _SECOND, 4_600_000)),
     *((33 * _MINUTE + 57 * _SECOND, 5_800_000), (52 * _MINUTE + 3 * _SECOND, 6_200_000)),
 )
 #: Moments of bursts, and how many trades come within a second.
@@ -92,6 +93,13 @@ class _Market:
     high: int = _CENTRE + 960_80
 
 
+class _Trade(NamedTuple):
+    side: str
+    moment: int
+    price: int
+    size: int
+
+
 def trades() -> Iterator[dict[str, object]]:
     """The messages in the order of their trades, each once."""
     random = Random(SEED)  # noqa: S311 - reproducible on purpose
@@ -111,7 +119,7 @@ def trades() -> Iterator[dict[str, object]]:
             size = _size(random)
             if minute == _SPIKE_MINUTE and fills == _SPIKE_FILLS and fill == 3:
                 size = _SPIKE_SIZE
-            yield _message(random, market, side, moment, price, size)
+            yield _message(random, market, _Trade(side, moment, price, size))
         market.mid = price - (1 if side == "buy" else 0)
 
 
@@ -173,16 +181,15 @@ def _size(random: Random) -> int:
     return random.randrange(*_range(random, _SIZES))
 
 
-def _message(
-    random: Random, market: _Market, side: str, moment: int, price: int, size: int
-) -> dict[str, object]:
+def _message(random: Random, market: _Market, trade: _Trade) -> dict[str, object]:
+    side, moment, price, size = trade
     spread = 1 if random.randrange(100) < 55 else random.randrange(2, 600)
     bid = price - spread if side == "buy" else price
     ask = price if side == "buy" else price + spread
     market.volume_24h += size
     market.volume_30d += size
     market.low, market.high = min(market.low, price), max(market.high, price)
-    message = {
+    message: dict[str, object] = {
         "type": "ticker",
         "sequence": market.sequence,
         "product_id": PRODUCT,
