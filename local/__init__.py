@@ -1,0 +1,1 @@
+"""What runs the stack on one machine without containers: broker, topics, supervisor."""

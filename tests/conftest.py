@@ -1,0 +1,227 @@
+"""What the integration tests share: the real broker, the services as processes, waiting."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import pytest
+
+from local import needs, topics
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Environment variables that would let a developer's own settings into a test.
+KEPT = ("PATH", "HOME", "JAVA_HOME", "LANG", "TMPDIR", "TZ")
+T = TypeVar("T")
+
+
+def require(what: str, present: object) -> None:
+    """Skips the test where something is missing; with CI set that is a failure."""
+    if present:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is missing, and CI must have it", pytrace=False)
+    pytest.skip(f"{what} is missing")
+
+
+def require_java() -> None:
+    require("Java 17 or 21", needs.java_problem() is None)
+
+
+def require_jars(which: str) -> None:
+    """Skips without Java, or without the jars of `spark` or `kafka` (`make jars`)."""
+    require_java()
+    require(f"jars/{which}/lib (make jars)", any((ROOT / "jars" / which / "lib").glob("*.jar")))
+
+
+def chromium() -> str:
+    """The browser's path; the test is skipped where there is none."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    found = found or shutil.which("google-chrome")
+    require("Chromium", found)
+    return str(found)
+
+
+def free_port() -> int:
+    """A port on 127.0.0.1 that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], T], timeout: float, what: str, *processes: "Running") -> T:
+    """What the condition gives once it is true.
+
+    Fails with `what` and the processes' last lines when it is not in `timeout` seconds, or as
+    soon as one of them has ended.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        if value := condition():
+            return value
+        ended = [p for p in processes if p.process.poll() is not None]
+        if ended or time.monotonic() > end:
+            why = "a process ended" if ended else f"not within {timeout:g} s"
+            tails = "".join(f"\n--- {p.name}:\n{p.tail()}" for p in processes)
+            pytest.fail(f"{what}: {why}{tails}", pytrace=False)
+        time.sleep(0.05)
+
+
+class Running:
+    """A process of the project, in a process group of its own, its output in a file."""
+
+    def __init__(self, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+        self.name = log.stem
+        self.log = log
+        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                arguments,
+                cwd=ROOT,
+                env=kept | {"PYTHONUNBUFFERED": "1"} | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def text(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def tail(self, lines: int = 25) -> str:
+        return "\n".join(self.text().splitlines()[-lines:])
+
+    def tree(self) -> list[psutil.Process]:
+        """The process and all below it that live now."""
+        try:
+            root = psutil.Process(self.pid)
+            return [root, *root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def terminate(self, timeout: float = 15) -> int:
+        """Asks it to stop (SIGTERM) and gives its exit status; the test fails if it does not."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{self.name} did not stop within {timeout} s:\n{self.tail()}")
+
+    def kill(self) -> None:
+        """Ends it with all that is below it, at once (SIGKILL)."""
+        for process in self.tree():
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self.process.wait(10)
+
+
+Run = Callable[..., Running]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Starts a script or module of the project: `run("consumer.py", DATA_DIR=..., ...)`.
+
+    A name without `.py` is a module (`run("feed.replay", "--port", "1")`). What still runs at
+    the end of the test is ended.
+    """
+    started: list[Running] = []
+
+    def start(what: str, *arguments: str, **environment: object) -> Running:
+        target = [what] if what.endswith(".py") else ["-m", what]
+        log = tmp_path / f"{len(started):02d}-{what.removesuffix('.py')}.log"
+        texts = {name: str(value) for name, value in environment.items()}
+        running = Running([sys.executable, *target, *arguments], log, texts)
+        started.append(running)
+        return running
+
+    yield start
+    for running in started:
+        running.kill()
+
+
+class Broker:
+    """A real Kafka broker on ports and in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port, self.controller_port = free_port(), free_port()
+        self._running: Running | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> "Broker":
+        """Starts it and waits until it answers."""
+        ports = ["--port", str(self.port), "--controller-port", str(self.controller_port)]
+        command = [sys.executable, "-m", "local.kafka", "--data-dir", str(self.folder / "kafka")]
+        started = Running([*command, *ports], self.folder / "kafka.log", {})
+        self._running = started
+        wait_until(lambda: _listens(self.port), 60, "the broker's start", started)
+        return self
+
+    def stop(self) -> None:
+        """Stops it in order; what is stored stays for the next `start`."""
+        if self._running:
+            self._running.terminate()
+            self._running = None
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._running:
+            self._running.kill()
+            self._running = None
+
+    def new_topic(self) -> str:
+        """The name of a new topic, created with its `_rejected` one as the stack does it."""
+        name = f"t-{uuid.uuid4().hex[:12]}"
+        topics.create(self.address, name, f"{name}_rejected")
+        return name
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The broker that the tests share: do not stop it, take `own_kafka` for that."""
+    require_jars("kafka")
+    broker = Broker(tmp_path_factory.mktemp("kafka"))
+    try:
+        yield broker.start()
+    finally:
+        broker.kill()
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[Broker]:
+    """A broker of the test's own, started, to be stopped, killed and started again."""
+    require_jars("kafka")
+    broker = Broker(tmp_path)
+    try:
+        yield broker.start()
+    finally:
+        broker.kill()
+
+
+@pytest.fixture
+def topic(kafka: Broker) -> str:
+    """A topic of the test's own on the shared broker, its `_rejected` one beside it."""
+    return kafka.new_topic()
