@@ -10,14 +10,16 @@ from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
-from pipeline import store, trade
+from pipeline import store, topics, trade
 from pipeline.outputs import now
 from pipeline.service import Service
-from pipeline.topics import Publisher, partition
+from pipeline.topics import Publisher
 
 GROUP = "sqlite_writer"
 #: At a slow pace, records are gathered for so long, in seconds, before they are stored.
 GATHER_SECONDS = 0.5
+#: Seconds between two looks at the topic's end.
+LOOK_SECONDS = 3.0
 
 
 class Consumer:
@@ -28,25 +30,19 @@ class Consumer:
         self._settings = service.settings
         self._connection = connection
         self._publisher = Publisher(service)
-        self._partition = partition(self._settings.kafka_topic)
+        self._next_look = 0.0
+        self._partition = topics.partition(self._settings.kafka_topic)
         self._kafka = service.retrying("Kafka", KafkaError)(self._connect)
         service.details |= {"last_trade": None, "lag": None}
         self._describe_table()
 
     def _connect(self) -> KafkaConsumer:
-        kafka = KafkaConsumer(
-            bootstrap_servers=self._settings.kafka_bootstrap_servers.split(","),
-            bootstrap_timeout_ms=3000,
+        kafka = topics.consumer(
+            self._settings,
             group_id=GROUP,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
             max_poll_records=self._settings.poll_max_records,
             max_partition_fetch_bytes=8 * 1024 * 1024,
-            reconnect_backoff_max_ms=2000,
-            allow_auto_create_topics=False,
-            metrics_enabled=False,
         )
-        kafka.assign([self._partition])
         start = start_offset(
             stored=store.next_offset(self._connection),
             committed=kafka.committed(self._partition),
@@ -115,7 +111,9 @@ class Consumer:
     def _commit(self, offset: int) -> None:
         """A commit that fails costs nothing: the next one, or the database, knows the place."""
         try:
-            self._kafka.commit({self._partition: OffsetAndMetadata(offset, "", -1)})
+            self._kafka.commit(
+                {self._partition: OffsetAndMetadata(offset, "", -1)}, timeout_ms=5000
+            )
         except KafkaError as error:
             self._service.error(f"offset {offset} is stored, but not committed: {error}")
 
@@ -127,10 +125,18 @@ class Consumer:
         }
 
     def _report(self) -> None:
-        high = self._kafka.highwater(self._partition)
-        if high is not None:
-            self._service.details["lag"] = max(0, high - self._kafka.position(self._partition))
-        self._service.report("running", "stores what comes", healthy=True)
+        """Says how things stand; a poll alone does not tell an idle topic from a dead broker."""
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK_SECONDS
+            try:
+                ends = self._kafka.end_offsets([self._partition], timeout_ms=3000)
+                lag = ends[self._partition] - self._kafka.position(self._partition, timeout_ms=3000)
+            except KafkaError as error:
+                self._service.details["lag"] = None
+                self._service.report("waiting for Kafka", str(error), healthy=False)
+            else:
+                self._service.details["lag"] = lag
+                self._service.report("running", "stores what comes", healthy=True)
         self._service.tick()
 
     def close(self) -> None:

@@ -14,6 +14,8 @@ from pipeline.settings import Settings
 
 #: Prices and sizes; 10 digits before the point and 8 after it.
 DECIMAL = "decimal(18,8)"
+#: A volume that is divided by: narrow enough that the quotient keeps its digits.
+_VOLUME = "decimal(20,8)"
 #: Digits after the point of means and ratios.
 _ROUND = 10
 
@@ -61,8 +63,9 @@ def derived(settings: Settings) -> list[Column]:
     """The metrics of DESIGN's contract, from the sums; times in microseconds since 1970."""
     count, buys = F.col("trade_count"), F.col("buy_count")
     sells = count - buys
-    volume = F.col("total_volume").cast("decimal(28,8)")
-    buy_volume = F.coalesce(F.col("buy_volume"), F.lit(0)).cast("decimal(28,8)")
+    volume = F.col("total_volume")
+    bought = F.coalesce(F.col("buy_volume"), F.lit(0).cast(_VOLUME)).try_cast(_VOLUME)
+    traded = volume.try_cast(_VOLUME)
     price_range = F.col("max_price") - F.col("min_price")
     ratio = _exact(settings.sentiment_ratio)
     return [
@@ -87,12 +90,10 @@ def derived(settings: Settings) -> list[Column]:
         .alias("volume_spike"),
         buys.alias("buy_count"),
         sells.alias("sell_count"),
-        _quotient(
-            F.col("turnover").try_cast("decimal(32,16)"), volume.try_cast("decimal(20,8)")
-        ).alias("vwap"),
+        _quotient(F.col("turnover").try_cast("decimal(32,16)"), traded).alias("vwap"),
         F.col("open_price"),
         F.col("close_price"),
-        _quotient(buy_volume + buy_volume - volume, volume).alias("volume_imbalance"),
+        _quotient((bought + bought - traded).try_cast(_VOLUME), traded).alias("volume_imbalance"),
         F.unix_micros("first_trade_time").alias("first_trade_time"),
         F.unix_micros("last_trade_time").alias("last_trade_time"),
     ]

@@ -123,6 +123,16 @@ class DataDir:
         return self.root / "batch_log.txt"
 
     @property
+    def batch_run(self) -> Path:
+        """What the run under way, or the last one, says of itself."""
+        return self.status / "batch_processor.json"
+
+    @property
+    def stream_progress(self) -> Path:
+        """A row for each of the latest micro-batches."""
+        return self.status / "stream_progress.csv"
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
@@ -198,23 +208,26 @@ def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
     return text.getvalue()
 
 
-def write_final_windows(data: DataDir, windows: Iterable[Mapping[str, Any]]) -> None:
-    """Lays final windows into the file of their UTC day: each in exactly one row, sorted.
+def cells(columns: Iterable[str], row: Mapping[str, object]) -> dict[str, str]:
+    """A row as the text of its cells; what is missing or unknown is empty."""
+    return {name: _cell(row.get(name)) for name in columns}
 
-    Writing the same windows again changes nothing but `written_at`, which keeps its first value.
+
+def write_final_windows(data: DataDir, windows: Iterable[Mapping[str, str]]) -> None:
+    """Lays final windows (as cells) into the file of their UTC day: one row each, sorted.
+
+    Writing a window again changes nothing: the first `written_at` stays.
     """
-    by_day: dict[str, list[Mapping[str, Any]]] = {}
+    by_day: dict[str, list[Mapping[str, str]]] = {}
     for window in windows:
-        by_day.setdefault(iso(window["window_start"])[:10], []).append(window)
+        by_day.setdefault(window["window_start"][:10], []).append(window)
     for day, rows in by_day.items():
         path = data.stream_csv / f"{day}.csv"
         merged = {row["window_start"]: row for row in _read_cells(path, WINDOW_COLUMNS)}
         for row in rows:
-            cells = {name: _cell(row.get(name)) for name in WINDOW_COLUMNS}
-            before = merged.get(cells["window_start"])
-            if before is not None:
-                cells["written_at"] = before["written_at"]
-            merged[cells["window_start"]] = cells
+            before = merged.get(row["window_start"])
+            kept = {"written_at": before["written_at"]} if before else {}
+            merged[row["window_start"]] = {**row, **kept}
         write_atomically(path, to_csv(WINDOW_COLUMNS, (merged[key] for key in sorted(merged))))
 
 

@@ -77,8 +77,9 @@ class Service:
             stream=sys.stdout,
             force=True,
         )
+        # What fails there reaches us as an exception or a state, and is said once, by us.
         for noisy in ("kafka", "py4j"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)
         service = cls(name, settings)
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, service._on_signal)
@@ -191,7 +192,7 @@ class Service:
 
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(errors),
-            wait=tenacity.wait_exponential_jitter(initial=0.5, max=10, jitter=0.5),
+            wait=tenacity.wait_exponential_jitter(initial=0.5, max=3, jitter=0.5),
             stop=tenacity.stop_when_event_set(self.stop),
             sleep=self.sleep,
             before_sleep=say,

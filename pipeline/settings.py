@@ -133,6 +133,9 @@ class Settings(BaseSettings):
     batch_timeout_seconds: float = Field(
         default=1800, gt=0, description="A batch run is ended after so long, seconds"
     )
+    java_home: Path | None = Field(
+        default=None, description="The Java runtime for Spark; unset: the `java` on the PATH"
+    )
     log_level: str = Field(
         default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level logged"
     )

@@ -6,19 +6,14 @@
 import hashlib
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
-import tempfile
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyspark
 from pyspark.sql import SparkSession
 
-from pipeline import store
 from pipeline.settings import Settings
-from pipeline.trade import Trade
 
 ROOT = Path(__file__).parent.parent
 SPARK_HOME = Path(pyspark.__file__).parent
@@ -44,21 +39,21 @@ def jars() -> list[Path]:
     return found
 
 
-def java() -> Path:
+def java(settings: Settings) -> Path:
     """The java that Spark will use: JAVA_HOME's, else the first on the PATH."""
-    home = os.environ.get("JAVA_HOME")
-    found = shutil.which("java", path=f"{home}/bin" if home else None)
+    home = settings.java_home
+    found = shutil.which("java", path=str(home / "bin") if home else None)
     if not found:
         raise SetupError("Java is missing: install a Java 17 or 21 runtime, or set JAVA_HOME")
     return Path(found)
 
 
-def archive_path() -> Path:
+def archive_path(settings: Settings) -> Path:
     """Where the class-data archive for this very JVM and class path lies, made or not."""
-    version = subprocess.run([java(), "-version"], capture_output=True, check=True).stderr
-    path = [*jars(), *sorted((SPARK_HOME / "jars").glob("*.jar"))]
+    command = [str(java(settings)), "-version"]
+    version = subprocess.run(command, capture_output=True, check=True).stderr
     key = hashlib.sha256(version)
-    for jar in path:
+    for jar in [*jars(), *sorted((SPARK_HOME / "jars").glob("*.jar"))]:
         stat = jar.stat()
         key.update(f"{jar} {stat.st_size} {int(stat.st_mtime)}\n".encode())
     return ARCHIVES / f"{key.hexdigest()[:16]}.jsa"
@@ -86,6 +81,7 @@ def configuration(settings: Settings, memory: str, options: str) -> dict[str, st
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "WARN",
+        "spark.executorEnv.PYTHONPATH": str(ROOT),
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.ansi.enabled": "true",
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
@@ -94,6 +90,7 @@ def configuration(settings: Settings, memory: str, options: str) -> dict[str, st
 
 
 def session(name: str, config: dict[str, str]) -> SparkSession:
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # the workers' Python is this one
     builder = SparkSession.builder.appName(name)
     for key, value in config.items():
         builder = builder.config(key, value)
@@ -102,15 +99,19 @@ def session(name: str, config: dict[str, str]) -> SparkSession:
 
 def submit_command(config: dict[str, str], script: Path, *arguments: str) -> list[str]:
     """The spark-submit command that runs a script of this project."""
-    command = [str(SPARK_HOME / "bin" / "spark-submit")]
+    command = [
+        "env",
+        f"SPARK_HOME={SPARK_HOME}",
+        f"PYSPARK_PYTHON={sys.executable}",
+        "SPARK_LAUNCHER_OPTS=-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+        str(SPARK_HOME / "bin" / "spark-submit"),
+    ]
     for key, value in config.items():
         command += ["--conf", f"{key}={value}"]
     return [*command, str(script), *arguments]
 
 
-def submit_environment() -> dict[str, str]:
-    return os.environ | {
-        "SPARK_HOME": str(SPARK_HOME),
-        "PYSPARK_PYTHON": sys.executable,
-        "SPARK_LAUNCHER_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto",
-    }
+def batch_configuration(settings: Settings, rows: int) -> dict[str, str]:
+    """The configuration of a batch run over so many rows."""
+    options = java_options(archive_path(settings), c1_only=rows < C1_ROWS)
+    return configuration(settings, settings.batch_memory, options)

@@ -188,6 +188,42 @@ def id_span(connection: sqlite3.Connection) -> tuple[int, int] | None:
     return None if low is None else (low, high)
 
 
+def stored_ranges(connection: sqlite3.Connection) -> list[tuple[int, int]]:
+    """The stored trade_ids as ranges without holes: what lies between them are the open gaps.
+
+    To be read in one transaction with whatever it must agree with.
+    """
+    span = id_span(connection)
+    if span is None:
+        return []
+    gaps = connection.execute(
+        "SELECT first_trade_id, last_trade_id FROM gaps WHERE filled_at IS NULL "
+        "ORDER BY first_trade_id"
+    ).fetchall()
+    starts = [span[0], *(last + 1 for _, last in gaps)]
+    ends = [*(first - 1 for first, _ in gaps), span[1]]
+    return list(zip(starts, ends, strict=True))
+
+
+def split_ranges(ranges: Sequence[tuple[int, int]], parts: int) -> list[list[tuple[int, int]]]:
+    """Ranges of ids cut into so many parts of equal count, in order; fewer if there are few ids."""
+    total = sum(last - first + 1 for first, last in ranges)
+    size = -(-total // parts) if total else 0
+    result: list[list[tuple[int, int]]] = []
+    room = 0
+    for whole_first, last in ranges:
+        first = whole_first
+        while first <= last:
+            if room == 0:
+                result.append([])
+                room = size
+            cut = min(last, first + room - 1)
+            result[-1].append((first, cut))
+            room -= cut - first + 1
+            first = cut + 1
+    return result
+
+
 def open_gaps(connection: sqlite3.Connection) -> tuple[int, int]:
     """How many runs of trade_ids are missing, and how many ids in all."""
     count, missing = connection.execute(

@@ -6,13 +6,14 @@ from collections import deque
 from datetime import datetime
 from typing import Any
 
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import TopicPartition
 
 from pipeline import trade
 from pipeline.outputs import iso
 from pipeline.service import Service
+from pipeline.settings import Settings
 
 #: Bytes of a rejected message that are kept.
 REJECTED_BYTES = 4096
@@ -40,14 +41,10 @@ class Publisher:
         #: (when sent, future), oldest first: one partition acknowledges in order.
         self._pending: deque[tuple[float, Any]] = deque()
         self._retrying = service.retrying("Kafka", KafkaError)
-        self._producer = self._retrying(self._connect, settings.kafka_bootstrap_servers)
-        for topic in (settings.kafka_topic, settings.rejected_topic):
-            self._retrying(self._check_topic, topic)
-
-    def _connect(self, servers: str) -> KafkaProducer:
-        return KafkaProducer(
-            bootstrap_servers=servers.split(","),
-            bootstrap_timeout_ms=3000,
+        self._retrying(check_topic, settings)
+        self._producer = self._retrying(
+            KafkaProducer,
+            **_client(settings),
             acks="all",
             enable_idempotence=True,
             compression_type="lz4",
@@ -55,14 +52,7 @@ class Publisher:
             batch_size=131_072,
             delivery_timeout_ms=_FOREVER_MS,
             max_block_ms=3000,
-            reconnect_backoff_max_ms=2000,
-            allow_auto_create_topics=False,
-            metrics_enabled=False,
         )
-
-    def _check_topic(self, topic: str) -> None:
-        if not self._producer.partitions_for(topic):
-            raise KafkaError(f"topic {topic} does not exist yet")
 
     def send(self, topic: str, value: bytes, received: datetime) -> None:
         """Hands a record over; wait until `has_room` before.
@@ -138,5 +128,42 @@ class Publisher:
 
 
 def partition(topic: str) -> TopicPartition:
-    """The topic's one partition: order is kept, and trade ids are acknowledged in order."""
+    """The topic's one partition: it keeps the order of the trades."""
     return TopicPartition(topic, 0)
+
+
+def consumer(settings: Settings, **options: Any) -> KafkaConsumer:
+    """A consumer of the trades' one partition, which commits nothing by itself."""
+    kafka = KafkaConsumer(
+        **_client(settings),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        **options,
+    )
+    kafka.assign([partition(settings.kafka_topic)])
+    return kafka
+
+
+def check_topic(settings: Settings) -> None:
+    """Returns when Kafka answers and both topics are there.
+
+    Raises:
+        KafkaError: it does not answer, or a topic does not exist yet.
+    """
+    kafka = consumer(settings)
+    try:
+        for topic in (settings.kafka_topic, settings.rejected_topic):
+            if not kafka.partitions_for_topic(topic):
+                raise KafkaError(f"topic {topic} does not exist yet")
+    finally:
+        kafka.close(timeout_ms=1000)
+
+
+def _client(settings: Settings) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": settings.kafka_bootstrap_servers.split(","),
+        "bootstrap_timeout_ms": 3000,
+        "reconnect_backoff_max_ms": 2000,
+        "allow_auto_create_topics": False,
+        "metrics_enabled": False,
+    }
