@@ -1,7 +1,7 @@
 """The batch path: the whole table by JDBC, the same metrics over everything.
 
-Run by spark-submit: `batch_scheduler.py` does it at its fixed rate, `make batch` does it once.
-It publishes the one row, then the windows by minute; who started it adds the line to the log.
+Run by spark-submit, by `batch_scheduler.py`. It publishes the one row, then the windows; the
+scheduler, who alone knows how the run ended and what it cost, adds the line to the log.
 """
 
 import argparse
