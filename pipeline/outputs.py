@@ -1,4 +1,4 @@
-"""Where each output lies, how it is written atomically, how it is read back.
+"""Where each output lies and how it is written atomically (`tables.py` reads tables back).
 
 Text files only, so that anybody can look into them. Every file is replaced as a whole
 (`os.replace`), so a reader sees the old one or the new one, never half of one.
@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 #: The metrics, in the order of every file that has them.
 METRICS = (
@@ -302,74 +300,9 @@ def read_status(data: DataDir, service: str) -> dict[str, Any]:
     return read_json(data.status_of(service))
 
 
-def read_windows(path: Path) -> pd.DataFrame:
-    """Windows from one file, typed (times in UTC, numbers as floats), sorted by start."""
-    return _read_table(path, WINDOW_COLUMNS, required="window_start").sort_values(
-        "window_start", ignore_index=True
-    )
-
-
-def read_final_windows(data: DataDir) -> pd.DataFrame:
-    """All final windows of the stream, sorted by start."""
-    return _join([read_windows(path) for path in stream_files(data)], WINDOW_COLUMNS)
-
-
 def stream_files(data: DataDir) -> list[Path]:
     return sorted(data.stream_csv.glob("[0-9]*-[0-9]*-[0-9]*.csv"))
 
 
 def batch_files(data: DataDir) -> list[Path]:
     return sorted(data.batch_output.glob("[0-9]*Z.csv"))
-
-
-def read_batch_runs(data: DataDir) -> pd.DataFrame:
-    """The one-row results of all batch runs, oldest first."""
-    frames = [_read_table(path, BATCH_COLUMNS, required="run") for path in batch_files(data)]
-    return _join(frames, BATCH_COLUMNS)
-
-
-def read_batch_log(data: DataDir) -> pd.DataFrame:
-    """`batch_log.txt` as a table with the columns LOG_FIELDS; lines that are none are left out."""
-    try:
-        lines = data.batch_log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        lines = []
-    except OSError as error:
-        raise OutputError(f"{data.batch_log} cannot be read: {error}") from error
-    rows = [dict(part.split("=", 1) for part in line.split() if "=" in part) for line in lines]
-    table = pd.DataFrame(
-        [row for row in rows if {"started", "status"} <= row.keys()], columns=list(LOG_FIELDS)
-    )
-    table["started"] = pd.to_datetime(table["started"], utc=True, errors="coerce", format="ISO8601")
-    for name in LOG_FIELDS[3:]:
-        table[name] = pd.to_numeric(table[name], errors="coerce")
-    return table
-
-
-def _read_table(path: Path, columns: tuple[str, ...], *, required: str) -> pd.DataFrame:
-    try:
-        cells = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (FileNotFoundError, pd.errors.EmptyDataError):
-        cells = pd.DataFrame(columns=list(columns), dtype=str)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path} cannot be read: {error}") from error
-    if required not in cells.columns:
-        raise OutputError(f"{path} has no column {required}: it is not one of this system's files")
-    return _typed(cells.reindex(columns=list(columns), fill_value=""))
-
-
-def _typed(cells: pd.DataFrame) -> pd.DataFrame:
-    table = cells.copy()
-    for name in table.columns:
-        if name in TIME_COLUMNS:
-            table[name] = pd.to_datetime(table[name], utc=True, errors="coerce", format="ISO8601")
-        elif name not in TEXT_COLUMNS:
-            table[name] = pd.to_numeric(table[name], errors="coerce")
-    return table
-
-
-def _join(frames: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
-    frames = [frame for frame in frames if len(frame)]
-    if not frames:
-        return _typed(pd.DataFrame(columns=list(columns), dtype=str))
-    return pd.concat(frames, ignore_index=True)
