@@ -1,0 +1,500 @@
+"""An independent computation of what the pipeline must produce from a recording.
+
+Plain Python, exact decimals, one trade after the other, written from the definitions and not from
+the pipeline's code, of which nothing is imported (`feed.recording` only reads the file).
+
+`python -m tests.golden RECORDING DATA_DIR` holds the outputs in a data directory against a
+recording that was replayed as recorded (not re-timed), prints each difference and a summary, and
+exits with status 0 if there is none, else 1. `verify()` is the same as a function.
+"""
+
+import argparse
+import csv
+import gc
+import json
+import math
+import re
+import sqlite3
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation, localcontext
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from feed import recording
+
+PRODUCT = "BTC-USD"
+MINUTE = 60_000_000  # microseconds, the unit of all times here (since 1970)
+#: Thresholds of the metrics, as in the contract.
+RANGE = Decimal(50)
+RATIO = Decimal("1.2")
+SPIKE = Decimal(100)
+#: Numbers may differ by so much, or by so much of the number where it is above 1.
+TOLERANCE = Decimal("1e-9")
+#: Differences told of each output; the others are only counted.
+SHOWN = 20
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST = 1_325_376_000_000_000  # 2012-01-01
+_DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
+_TIME = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]+)?"
+    r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2}))",
+    re.ASCII,
+)
+
+TEXTS = ("volatility_flag", "market_sentiment", "volume_spike")
+COUNTS = ("trade_count", "buy_count", "sell_count")
+NUMBERS = (
+    *("avg_price", "max_price", "min_price", "price_range", "total_volume", "buy_sell_ratio"),
+    *("vwap", "open_price", "close_price", "volume_imbalance"),
+)
+
+
+class Trade(NamedTuple):
+    trade_id: int
+    price: Decimal
+    best_bid: Decimal | None
+    best_ask: Decimal | None
+    side: str
+    time: int
+    size: Decimal
+
+
+@dataclass
+class Golden:
+    """What a recording must lead to."""
+
+    #: By trade_id; of several messages with one id the first valid one counts.
+    trades: dict[int, Trade] = field(default_factory=dict)
+    #: The metrics by the start of the minute.
+    windows: dict[int, dict[str, object]] = field(default_factory=dict)
+    #: The metrics of all trades; empty without any.
+    total: dict[str, object] = field(default_factory=dict)
+    #: Frames by outcome: valid (first of their id), repeated (valid, id known), other.
+    valid: int = 0
+    repeated: int = 0
+    other: int = 0
+
+
+class InvalidError(Exception):
+    """A message is no valid trade."""
+
+
+# --- what a valid trade is ------------------------------------------------------------------
+
+
+def trade_in(frame: bytes, now: datetime, product: str = PRODUCT) -> Trade:
+    """The trade in a message; `now` is when it was received.
+
+    Raises:
+        InvalidError: the message is anything else than a valid ticker of the product.
+    """
+    message = _strict_json(frame)
+    if not isinstance(message, dict):
+        raise InvalidError("not an object")
+    if message.get("type") != "ticker" or message.get("product_id") != product:
+        raise InvalidError("not a ticker of this product")
+    trade_id = message.get("trade_id")
+    if type(trade_id) is not int or not 0 < trade_id < 2**63:
+        raise InvalidError("trade_id")
+    if message.get("side") not in ("buy", "sell"):
+        raise InvalidError("side")
+    time = _moment(message.get("time"))
+    if not _EARLIEST <= time <= _micros(now) + MINUTE:
+        raise InvalidError("time before 2012 or ahead of now")
+    bid, ask = message.get("best_bid"), message.get("best_ask")
+    return Trade(
+        trade_id,
+        _amount(message.get("price")),
+        None if bid is None else _amount(bid),
+        None if ask is None else _amount(ask),
+        message["side"],
+        time,
+        _amount(message.get("last_size")),
+    )
+
+
+def _strict_json(frame: bytes) -> object:
+    try:
+        text = frame.decode("utf-8")
+        message = _JSON.decode(text)
+        if "\\u" in text:  # an escaped half of a surrogate pair is no character
+            json.dumps(message, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        raise InvalidError("not JSON") from error
+    return message
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return members
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is out of range")
+    return number
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
+
+
+def _amount(value: object) -> Decimal:
+    """A positive decimal that DECIMAL(18,8) and a double's 15 digits hold exactly."""
+    if not isinstance(value, str):
+        raise InvalidError("not a string")
+    return _decimal(value)
+
+
+@lru_cache(maxsize=50_000)
+def _decimal(text: str) -> Decimal:
+    if not _DECIMAL.fullmatch(text):
+        raise InvalidError("not a decimal")
+    number = Decimal(text)
+    whole, _, places = format(number, "f").partition(".")
+    whole, places = whole.lstrip("0"), places.rstrip("0")
+    if len(whole) > 10 or len(places) > 8:
+        raise InvalidError("outside DECIMAL(18,8)")
+    if not 1 <= len((whole + places).strip("0")) <= 15:
+        raise InvalidError("zero, or over 15 digits")
+    return number
+
+
+def _moment(value: object) -> int:
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise InvalidError("not a time with its zone")
+    date, clock, fraction, sign, hours, minutes = match.groups()
+    try:
+        moment = datetime.fromisoformat(f"{date}T{clock}+00:00")
+    except ValueError as error:
+        raise InvalidError("no such time") from error
+    micros = _micros(moment)
+    if fraction:
+        digits = fraction[1:].ljust(7, "0")
+        micros += int(digits[:6]) + (digits[6] >= "5")  # to the nearest microsecond
+    if sign:
+        if int(hours) > 23 or int(minutes) > 59:
+            raise InvalidError("no such zone")
+        offset = (int(hours) * 60 + int(minutes)) * MINUTE
+        micros -= offset if sign == "+" else -offset
+    return micros
+
+
+# --- what follows from the trades -----------------------------------------------------------
+
+
+def compute(path: Path, now: datetime | None = None, product: str = PRODUCT) -> Golden:
+    """The trades of a recording and all results from them."""
+    received = now or datetime.now(UTC)
+    golden = Golden()
+    with _no_garbage_collection():
+        for line in recording.read(path):
+            try:
+                trade = trade_in(line.frame, received, product)
+            except InvalidError:
+                golden.other += 1
+                continue
+            if trade.trade_id in golden.trades:
+                golden.repeated += 1
+            else:
+                golden.valid += 1
+                golden.trades[trade.trade_id] = trade
+    by_minute: dict[int, list[Trade]] = {}
+    for trade in golden.trades.values():
+        by_minute.setdefault(trade.time // MINUTE * MINUTE, []).append(trade)
+    golden.windows = {start: metrics(by_minute[start]) for start in sorted(by_minute)}
+    golden.total = metrics(list(golden.trades.values())) if golden.trades else {}
+    return golden
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Half a million small objects that all live on: looking through them takes a third longer."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def metrics(trades: list[Trade]) -> dict[str, object]:
+    """Every metric of some trades (at least one)."""
+    with localcontext(prec=80):
+        prices = [trade.price for trade in trades]
+        bought = sum((trade.size for trade in trades if trade.side == "buy"), Decimal(0))
+        sold = sum((trade.size for trade in trades if trade.side == "sell"), Decimal(0))
+        volume = bought + sold
+        buys = sum(trade.side == "buy" for trade in trades)
+        sells = len(trades) - buys
+        price_range = max(prices) - min(prices)
+        if buys > RATIO * sells:
+            sentiment = "Bullish"
+        elif sells > RATIO * buys:
+            sentiment = "Bearish"
+        else:
+            sentiment = "Neutral"
+        turnover = sum((trade.price * trade.size for trade in trades), Decimal(0))
+        return {
+            "avg_price": sum(prices, Decimal(0)) / len(trades),
+            "max_price": max(prices),
+            "min_price": min(prices),
+            "price_range": price_range,
+            "volatility_flag": "High" if price_range > RANGE else "Normal",
+            "total_volume": volume,
+            "trade_count": len(trades),
+            "buy_sell_ratio": buys / (sells + Decimal("1e-5")),
+            "market_sentiment": sentiment,
+            "volume_spike": "Spike" if volume > SPIKE else "Normal",
+            "buy_count": buys,
+            "sell_count": sells,
+            "vwap": turnover / volume,
+            "open_price": min(trades, key=lambda trade: trade.trade_id).price,
+            "close_price": max(trades, key=lambda trade: trade.trade_id).price,
+            "volume_imbalance": (bought - sold) / volume,
+            "first_trade_time": min(trade.time for trade in trades),
+            "last_trade_time": max(trade.time for trade in trades),
+        }
+
+
+def final_windows(golden: Golden, watermark: int = MINUTE) -> list[int]:
+    """Starts of the windows that must be final once all was read: all but the last two minutes."""
+    if not golden.trades:
+        return []
+    latest = max(trade.time for trade in golden.trades.values())
+    return [start for start in golden.windows if start + MINUTE + watermark <= latest]
+
+
+# --- the outputs held against it ------------------------------------------------------------
+
+
+def verify(path: Path, data_dir: Path, now: datetime | None = None) -> list[str]:
+    """What is wrong with the outputs in a data directory; [] when all of it is right."""
+    golden = compute(path, now)
+    return [
+        *_bounded(check_table(golden, data_dir / "crypto_prices.db")),
+        *_bounded(check_stream(golden, data_dir)),
+        *_bounded(check_batch_windows(golden, data_dir / "batch_windows.csv")),
+        *_bounded(check_batch_total(golden, data_dir / "batch_output")),
+    ]
+
+
+def _bounded(problems: Iterable[str]) -> list[str]:
+    found = list(problems)
+    more = len(found) - SHOWN
+    return [*found[:SHOWN], f"... and {more} more like these"] if more > 0 else found
+
+
+def check_table(golden: Golden, database: Path) -> list[str]:
+    """Differences between the stored trades and the right ones."""
+    if not database.is_file():
+        return [f"{database.name}: missing"]
+    query = "SELECT trade_id, price, best_bid, best_ask, side, time, last_size FROM btc_prices"
+    try:
+        with closing(
+            sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            problems: list[str] = []
+            stored = set()
+            for row in connection.execute(query):
+                stored.add(row[0])
+                trade = golden.trades.get(row[0])
+                if trade is None:
+                    problems.append(f"btc_prices trade_id {row[0]}: not in the recording")
+                else:
+                    problems += _row_problems(trade, row)
+    except sqlite3.Error as error:
+        return [f"{database.name}: {error}"]
+    missing = sorted(golden.trades.keys() - stored)
+    return problems + [f"btc_prices trade_id {trade_id}: missing" for trade_id in missing]
+
+
+def _row_problems(trade: Trade, row: tuple[object, ...]) -> list[str]:
+    expected = (
+        ("price", float(trade.price)),
+        ("best_bid", None if trade.best_bid is None else float(trade.best_bid)),
+        ("best_ask", None if trade.best_ask is None else float(trade.best_ask)),
+        ("side", trade.side),
+        ("time", trade.time),
+        ("last_size", float(trade.size)),
+    )
+    found = (*row[1:5], _cell_time(str(row[5])), row[6])
+    return [
+        f"btc_prices trade_id {trade.trade_id}: {column} is {cell!r}, not {right!r}"
+        for (column, right), cell in zip(expected, found, strict=True)
+        if cell != right
+    ]
+
+
+def check_stream(golden: Golden, data_dir: Path) -> list[str]:
+    """Differences in `stream_csv/` and `stream_live.csv`; each window must stand in one row."""
+    problems: list[str] = []
+    final = set(final_windows(golden))
+    seen: dict[int, str] = {}
+    files = sorted((data_dir / "stream_csv").glob("*.csv"))
+    if final and not files:
+        problems.append("stream_csv: no file")
+    for file in [*files, data_dir / "stream_live.csv"]:
+        live = file.name == "stream_live.csv"
+        before = -1
+        for row in _rows(file, problems) if file.is_file() else []:
+            start = _cell_time(row.get("window_start", ""))
+            name = f"{file.name} window {row.get('window_start')}"
+            if start is None or start not in golden.windows:
+                problems.append(f"{name}: no such window in the recording")
+                continue
+            if start in seen:
+                problems.append(f"{name}: stands in {seen[start]} already")
+                continue
+            seen[start] = file.name
+            if live and start in final:
+                problems.append(f"{name}: is final, and should stand in stream_csv")
+            if not live and start not in final:
+                problems.append(f"{name}: cannot be final")
+            if not live and (file.stem != _iso(start)[:10] or start <= before):
+                problems.append(f"{name}: at the wrong place")
+            before = start
+            problems += _window_problems(name, start, golden.windows[start], row)
+    problems += [
+        f"stream window {_iso(start)}: missing" for start in golden.windows if start not in seen
+    ]
+    return problems
+
+
+def check_batch_windows(golden: Golden, file: Path) -> list[str]:
+    """Differences in the newest batch run's windows."""
+    if not file.is_file():
+        return [f"{file.name}: missing"]
+    problems: list[str] = []
+    seen = set()
+    for row in _rows(file, problems):
+        start = _cell_time(row.get("window_start", ""))
+        name = f"{file.name} window {row.get('window_start')}"
+        if start is None or start not in golden.windows:
+            problems.append(f"{name}: no such window in the recording")
+        elif start in seen:
+            problems.append(f"{name}: stands there twice")
+        else:
+            seen.add(start)
+            problems += _window_problems(name, start, golden.windows[start], row)
+    problems += [
+        f"{file.name} window {_iso(start)}: missing"
+        for start in golden.windows
+        if start not in seen
+    ]
+    return problems
+
+
+def check_batch_total(golden: Golden, folder: Path) -> list[str]:
+    """Differences in the newest batch run's one row."""
+    files = sorted(folder.glob("*.csv"))
+    if not files:
+        return [f"{folder.name}: no file"]
+    problems: list[str] = []
+    rows = _rows(files[-1], problems)
+    name = f"{folder.name}/{files[-1].name}"
+    if len(rows) != 1 or not golden.total:
+        return [*problems, f"{name}: {len(rows)} rows, from {len(golden.trades)} trades"]
+    problems += _cell_problems(name, golden.total, rows[0])
+    if rows[0].get("rows") != str(len(golden.trades)):
+        problems.append(f"{name}: rows is {rows[0].get('rows')!r}, not {len(golden.trades)}")
+    first = golden.total["first_trade_time"]
+    if _cell_time(rows[0].get("first_trade_time", "")) != first:
+        problems.append(f"{name}: first_trade_time is {rows[0].get('first_trade_time')!r}")
+    return problems
+
+
+def _rows(file: Path, problems: list[str]) -> list[dict[str, str]]:
+    try:
+        with file.open(encoding="utf-8", newline="") as text:
+            return [
+                {key: value or "" for key, value in row.items() if isinstance(key, str)}
+                for row in csv.DictReader(text)
+            ]
+    except (OSError, ValueError, csv.Error) as error:
+        problems.append(f"{file.name}: cannot be read: {error}")
+        return []
+
+
+def _window_problems(
+    name: str, start: int, expected: Mapping[str, object], row: Mapping[str, str]
+) -> list[str]:
+    problems = _cell_problems(name, expected, row)
+    if _cell_time(row.get("window_end", "")) != start + MINUTE:
+        problems.append(f"{name}: window_end is {row.get('window_end')!r}")
+    return problems
+
+
+def _cell_problems(name: str, expected: Mapping[str, object], row: Mapping[str, str]) -> list[str]:
+    problems = [
+        f"{name}: {column} is {row.get(column)!r}, not {expected[column]}"
+        for column in (*COUNTS, *TEXTS)
+        if row.get(column) != str(expected[column])
+    ]
+    for column in NUMBERS:
+        right = expected[column]
+        assert isinstance(right, Decimal)
+        if not _close(row.get(column, ""), right):
+            problems.append(f"{name}: {column} is {row.get(column)!r}, not {right:.12f}")
+    if _cell_time(row.get("last_trade_time", "")) != expected["last_trade_time"]:
+        problems.append(f"{name}: last_trade_time is {row.get('last_trade_time')!r}")
+    return problems
+
+
+def _close(cell: str, right: Decimal) -> bool:
+    try:
+        number = Decimal(cell)
+    except InvalidOperation:
+        return False
+    return number.is_finite() and abs(number - right) <= TOLERANCE * max(Decimal(1), abs(right))
+
+
+def _cell_time(cell: str) -> int | None:
+    try:
+        return _moment(cell)
+    except InvalidError:
+        return None
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _iso(micros: int) -> str:
+    return (_EPOCH + timedelta(microseconds=micros)).isoformat().replace("+00:00", "Z")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.golden",
+        description="Holds the outputs in a data directory against a recording.",
+    )
+    parser.add_argument("recording", type=Path)
+    parser.add_argument("data_dir", type=Path)
+    options = parser.parse_args(arguments)
+    try:
+        problems = verify(options.recording, options.data_dir)
+    except recording.RecordingError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    for problem in problems:
+        print(problem)
+    verdict = f"{len(problems)} differences" if problems else "everything agrees"
+    print(f"{options.recording.name} and {options.data_dir}: {verdict}")
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()
