@@ -16,6 +16,7 @@ import json
 import logging
 import math
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -91,6 +92,31 @@ def read(path: Path) -> Iterator[Line]:
         yield _unwrap(line) if wire else Line(line, None)
     if line is None:
         raise RecordingError(f"{path} holds no message")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a recording was closed properly: not cut off in gzip data or within a line.
+
+    Raises:
+        RecordingError: the file cannot be read or is broken.
+    """
+    (last,) = deque(_blocks(path), maxlen=1) or (b"\n",)
+    return last is not None and last.endswith(b"\n")
+
+
+def is_wire_line(line: bytes) -> bool:
+    """Whether a line has a receive time and a frame: what the wire form is made of."""
+    return _unwrap(line).received is not None
+
+
+def raw_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file as they stand there, without their ends; else like `read`."""
+    return _lines(path)
+
+
+def is_gzip(path: Path) -> bool:
+    with _open(path) as file:
+        return file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
 
 
 def _is_wire_object(line: bytes) -> bool | None:
