@@ -99,6 +99,9 @@ class Scheduler:
         if not rows:
             self._log({"started": started, "run": run, "status": "no_data"})
             return
+        # First of all: whoever comes after a killed scheduler must find the run.
+        note = {"run": run, "started": outputs.iso(started)}
+        outputs.write_atomically(self._run_file, json.dumps(note) + "\n")
         self._service.details |= {"running": run, "next_run": None}
         self._report(f"run {run} over {rows} rows")
         command = spark.submit_command(
@@ -106,8 +109,6 @@ class Scheduler:
             SCRIPT,
             *("--run", run, "--began", str(started.timestamp())),
         )
-        note = {"run": run, "started": outputs.iso(started)}
-        outputs.write_atomically(self._run_file, json.dumps(note) + "\n")
         cpu_before = _cpu_of_children()
         process = subprocess.Popen(command, cwd=spark.ROOT)
         ended_as, peak = self._watch(process, started)
