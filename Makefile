@@ -1,0 +1,87 @@
+# Everything starts here: `make help` says what there is.
+# Each recipe that starts something long is one `exec`ed command, so a signal to make reaches it.
+
+PYTHON ?= python3
+DATA_DIR ?= data
+RECORDING ?= data/sample/synthetic_btcusd.jsonl.gz
+SPEED ?= 1
+RETIME ?= 1
+BACKLOG ?= 1800
+KAFKA_PORT ?= 9092
+CONTROLLER_PORT ?= 9093
+FEED_PORT ?= 8765
+DASHBOARD_PORT ?= 8501
+
+VENV := .venv/bin/python
+# A value as one word for the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
+STACK = --data-dir $(call quoted,$(DATA_DIR)) \
+	--kafka-port $(call quoted,$(KAFKA_PORT)) --controller-port $(call quoted,$(CONTROLLER_PORT)) \
+	--dashboard-port $(call quoted,$(DASHBOARD_PORT))
+REPLAY = --recording $(call quoted,$(RECORDING)) --speed $(call quoted,$(SPEED)) \
+	--retime $(call quoted,$(RETIME)) --backlog $(call quoted,$(BACKLOG)) \
+	--feed-port $(call quoted,$(FEED_PORT))
+
+.PHONY: help demo run status test lint bench clean venv venv-dev jars archive need-python need-java
+
+help:
+	@cat local/help.txt
+
+demo: venv jars archive
+	@exec $(VENV) -m local.up demo $(STACK) $(REPLAY)
+
+run: venv jars archive
+	@exec $(VENV) -m local.up run $(STACK)
+
+status: venv
+	@exec $(VENV) -m local.status --data-dir $(call quoted,$(DATA_DIR))
+
+test: venv-dev jars archive
+	@exec $(VENV) -m pytest $(ARGS)
+
+lint: venv-dev
+	@$(VENV) -m ruff check .
+	@$(VENV) -m ruff format --check .
+	@$(VENV) -m mypy
+
+bench: venv-dev jars archive
+	@exec $(VENV) -m benchmarks $(ARGS)
+
+clean: venv
+	@exec $(VENV) -m local.clean --data-dir $(call quoted,$(DATA_DIR))
+
+venv: .venv/.made
+venv-dev: .venv/.made-dev
+jars: jars/spark/lib/.made jars/kafka/lib/.made
+
+archive: venv jars
+	@exec $(VENV) -m pipeline.spark archive
+
+.venv/.made: requirements.txt constraints.txt | need-python
+	@echo "making .venv from requirements.txt (the first time takes a minute or two)"
+	@$(VENV) -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	@$(VENV) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/.made-dev: requirements-dev.txt .venv/.made
+	@echo "adding what tests and checks need from requirements-dev.txt"
+	@$(VENV) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+jars/%/lib/.made: jars/%/pom.xml | need-java
+	@$(PYTHON) -m local.needs mvn
+	@echo "fetching the jars for $* with Maven (the first time takes a minute)"
+	@rm -rf $(@D)
+	@mvn --quiet --batch-mode -Dstyle.color=never -f $< package
+	@touch $@
+
+need-python:
+	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON): install Python 3.11 or newer \
+	(Debian: apt-get install python3 python3-venv), or name one with PYTHON=" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older \
+	than Python 3.11: install a newer one, or name one with PYTHON=" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual \
+	environments: install its venv module (Debian: apt-get install python3-venv)" >&2; exit 2; }
+
+need-java: need-python
+	@$(PYTHON) -m local.needs java
