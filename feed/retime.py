@@ -37,12 +37,19 @@ _NEAR = MINUTE
 _ID_REACH = 10**12
 _UNKNOWN = -1
 
-_TIME = re.compile(
-    rb'"time"\s*:\s*"(\d{4}-\d\d-\d\dT\d\d:\d\d):([0-5]\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)"'
+#: Members of a message: found by the name, which is fast, then read by a pattern.
+_TIME = (
+    b'"time"',
+    re.compile(
+        rb'"time"\s*:\s*"'
+        rb'(\d{4}-\d\d-\d\dT\d\d:\d\d):([0-5]\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)"'
+    ),
 )
-_TRADE_ID = re.compile(rb'"(?:last_)?trade_id"\s*:\s*(\d{1,19})(?=\s*[,}])')
-_SEQUENCE = re.compile(rb'"sequence"\s*:\s*(\d{1,19})(?=\s*[,}])')
+_TRADE_ID = b'trade_id"', re.compile(rb'trade_id"\s*:\s*(\d{1,19})(?=\s*[,}])')
+_SEQUENCE = b'"sequence"', re.compile(rb'"sequence"\s*:\s*(\d{1,19})(?=\s*[,}])')
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_Member = tuple[bytes, re.Pattern[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,7 @@ class Tiles:
     def frame(self, position: int) -> bytes:
         tile, index = divmod(position, self.count)
         recorded = bytes(self._frames[self._ends[index - 1] if index else 0 : self._ends[index]])
-        time = _TIME.search(recorded)
+        time = _find(_TIME, recorded)
         trade_id = _number(_TRADE_ID, recorded)
         if event_time(recorded, self._latest) == _UNKNOWN or trade_id not in self._trade_ids:
             return recorded
@@ -155,7 +162,8 @@ def _timed(lines: Iterable[Line], latest: int) -> Iterator[tuple[Line, int, int]
     for line in lines:
         event = event_time(line.frame, latest)
         received = _UNKNOWN if line.received is None else int(line.received * SECOND)
-        clock = max(clock, received if _EARLIEST <= received <= latest else event)
+        known = received if _EARLIEST <= received <= latest else event
+        clock = max(clock, known)
         yield line, event, clock
 
 
@@ -166,28 +174,37 @@ def _layout(deliveries: "array[int]", events: "array[int]") -> tuple["array[int]
     before = high_before = deliveries[0]
     first, last = deliveries[0], deliveries[0]
     for delivery, event in zip(deliveries, events, strict=True):
-        near = event if abs(event - delivery) <= _NEAR else delivery
-        low, high = min(delivery, near), max(delivery, near)
+        low = high = delivery
+        if -_NEAR <= event - delivery < 0:
+            low = event
+        elif 0 < event - delivery <= _NEAR:
+            high = event
         if delivery - before > LONGEST_SILENCE:
             # Minutes without any message: those next to the silence must stay two minutes.
             cut += max(0, low // MINUTE - high_before // MINUTE - 1)
         cuts.append(cut)
-        before, high_before = delivery, max(high, high_before)
-        first, last = min(first, low - cut * MINUTE), max(last, high - cut * MINUTE)
+        before = delivery
+        high_before = max(high_before, high)
+        first = min(first, low - cut * MINUTE)
+        last = max(last, high - cut * MINUTE)
     base = first // MINUTE * MINUTE
     return cuts, base, (last // MINUTE + 1) * MINUTE - base
 
 
 def event_time(frame: bytes, latest: int) -> int:
     """The event time of a message; -1 when it has none that can be a trade's."""
-    match = _TIME.search(frame)
+    match = _find(_TIME, frame)
     if match is None:
         return _UNKNOWN
-    minute = _minute(match[1])
+    minute_text, second, fraction, zone = match.groups()
+    minute = _minute(minute_text)
     if minute == _UNKNOWN:
         return _UNKNOWN
-    fraction = int((match[3] or b"0")[:6].ljust(6, b"0"))
-    moment = minute + int(match[2]) * SECOND + fraction - _offset(match[4])
+    moment = minute + int(second) * SECOND
+    if fraction is not None:
+        moment += int(fraction[:6].ljust(6, b"0"))
+    if zone != b"Z":
+        moment -= _offset(zone)
     return moment if _EARLIEST <= moment <= latest else _UNKNOWN
 
 
@@ -201,8 +218,6 @@ def _minute(text: bytes) -> int:
 
 
 def _offset(zone: bytes) -> int:
-    if zone == b"Z":
-        return 0
     minutes = int(zone[1:3]) * 60 + int(zone[4:6])
     return (-minutes if zone[:1] == b"-" else minutes) * MINUTE
 
@@ -213,14 +228,20 @@ def _move(minute_text: bytes, minutes: int) -> bytes:
     return moment.strftime("%Y-%m-%dT%H:%M").encode()
 
 
-def _number(pattern: re.Pattern[bytes], frame: bytes) -> int:
-    match = pattern.search(frame)
+def _find(member: _Member, frame: bytes) -> re.Match[bytes] | None:
+    name, pattern = member
+    position = frame.find(name)
+    return pattern.match(frame, position) if position >= 0 else None
+
+
+def _number(member: _Member, frame: bytes) -> int:
+    match = _find(member, frame)
     number = int(match[1]) if match else _UNKNOWN
     return number if number < 2**63 else _UNKNOWN
 
 
-def _count_up(pattern: re.Pattern[bytes], frame: bytes, step: int) -> bytes:
-    match = pattern.search(frame)
+def _count_up(member: _Member, frame: bytes, step: int) -> bytes:
+    match = _find(member, frame)
     if match is None:
         return frame
     return b"%b%d%b" % (frame[: match.start(1)], int(match[1]) + step, frame[match.end(1) :])
