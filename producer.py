@@ -11,14 +11,16 @@ from typing import Any
 import websocket
 from kafka.errors import KafkaError
 
-from pipeline import trade
+from pipeline import topics, trade
 from pipeline.exchange import Clocks, Connection, Message
 from pipeline.outputs import OutputError, claim_source, now
 from pipeline.service import Service, backoff
 from pipeline.topics import Publisher
 
-#: How many of the last published trade ids are remembered, to suppress repeated ones.
+#: How many of the last published trade ids are remembered, to suppress repeated ones; and how
+#: many of them are read back from Kafka after a restart (an hour at the usual pace).
 REMEMBERED = 200_000
+READ_BACK = 20_000
 #: Seconds between two looks at the state of things.
 LOOK_SECONDS = 0.25
 
@@ -34,6 +36,17 @@ class Producer:
         self._next_look = 0.0
         self._clocks = self._new_clocks()
         service.details |= {"feed": None, "last_trade": None, "connected": False}
+
+    def remember_published(self) -> None:
+        """Learns from Kafka what a producer before this one has published lately."""
+        for record in topics.tail(self._settings, READ_BACK):
+            received = trade.from_epoch_millis(record.timestamp)
+            try:
+                valid = trade.decode(record.value or b"", self._settings.product_id, received)
+            except trade.RefusedError:
+                continue
+            self._remember(valid.trade_id)
+        self._service.log.info("remembers %d published trades", len(self._recent))
 
     def run(self) -> None:
         """Connects again and again, until the service is asked to stop."""
@@ -195,12 +208,15 @@ def main() -> None:
         service.close()
         return
     try:
-        Producer(service, publisher).run()
+        producer = Producer(service, publisher)
+        service.retrying("Kafka", KafkaError)(producer.remember_published)
+        producer.run()
     except (KafkaError, OutputError) as error:
-        service.error(str(error))
         publisher.close()
-        service.close("failed", str(error))
-        raise SystemExit(2) from error
+        if not service.stop.is_set():
+            service.error(str(error))
+            service.close("failed", str(error))
+            raise SystemExit(2) from error
     lost = publisher.close()
     if lost:
         service.error(f"stopped with {lost} messages that Kafka has not acknowledged")

@@ -3,6 +3,7 @@
 import json
 import time
 from collections import deque
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -155,6 +156,20 @@ def check_topic(settings: Settings) -> None:
         for topic in (settings.kafka_topic, settings.rejected_topic):
             if not kafka.partitions_for_topic(topic):
                 raise KafkaError(f"topic {topic} does not exist yet")
+    finally:
+        kafka.close(timeout_ms=1000)
+
+
+def tail(settings: Settings, count: int) -> Iterator[Any]:
+    """The newest records of the topic of trades, at most so many, oldest first."""
+    kafka = consumer(settings, max_partition_fetch_bytes=8 * 1024 * 1024)
+    try:
+        place = partition(settings.kafka_topic)
+        end = kafka.end_offsets([place])[place]
+        beginning = kafka.beginning_offsets([place])[place]
+        kafka.seek(place, max(beginning, end - count))
+        while kafka.position(place) < end:
+            yield from kafka.poll(timeout_ms=1000).get(place, [])
     finally:
         kafka.close(timeout_ms=1000)
 

@@ -41,9 +41,7 @@ class Chain:
 
     def feed(self, recording: Path, speed: str, *options: str) -> None:
         arguments = [str(recording), "--no-retime", "--speed", speed, *options]
-        self.running["feed"] = self._run(
-            "feed.replay", *arguments, "--port", str(self._feed_port)
-        )
+        self.running["feed"] = self._run("feed.replay", *arguments, "--port", str(self._feed_port))
         wait_until(lambda: "REPLAY" in self.running["feed"].text(), 20, "the feed's start")
 
     def start(self, *names: str) -> None:
@@ -144,6 +142,18 @@ def test_every_message_is_counted_under_exactly_one_outcome(chain: Chain) -> Non
     outcomes = ("published", "repeated", "rejected", "control", "ignored")
     assert counters["received"] == sum(counters.get(name, 0) for name in outcomes)
     assert counters["published"] == len(golden.compute(SAMPLE).trades)
+
+
+def test_a_restarted_producer_publishes_nothing_again(chain: Chain, tmp_path: Path) -> None:
+    recording = tmp_path / "some.jsonl"
+    recording.write_bytes(b"\n".join(golden_lines(SAMPLE)[:3000]) + b"\n")
+    for _ in range(2):
+        chain.feed(recording, "max")
+        chain.start("producer")
+        wait_until(lambda: "has ended" in chain.running["producer"].text(), 60, "the end")
+        chain.kill("producer")
+        chain.kill("feed")
+    assert len(chain.records(chain.topic)) == len(golden.compute(recording).trades)
 
 
 def test_kill_9_of_each_service_changes_no_result(
