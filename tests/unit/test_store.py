@@ -1,0 +1,523 @@
+"""The SQLite schema, how rows go in, what is missing, and who may do what."""
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import store
+from pipeline.trade import Trade
+
+ROOT = Path(__file__).resolve().parents[2]
+NOW = datetime(2025, 12, 2, 5, tzinfo=UTC)
+
+
+def make(trade_id: int, price: str = "86321.55") -> Trade:
+    return Trade(trade_id, price, "86321.54", None, "buy", NOW, "0.25")
+
+
+def batch(ids: list[int], first_offset: int = 0, rejected: int = 0) -> store.Batch:
+    trades = [make(trade_id) for trade_id in ids]
+    records = len(trades) + rejected
+    return store.Batch(
+        first_offset, first_offset + max(records, 1) - 1, records, rejected, NOW, NOW, trades
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "crypto_prices.db"
+
+
+@pytest.fixture
+def connection(path: Path) -> Iterator[sqlite3.Connection]:
+    writer = store.open_writer(path)
+    writer.execute("PRAGMA synchronous = OFF")  # no power cut is tested here
+    yield writer
+    writer.close()
+
+
+def ids_in(connection: sqlite3.Connection) -> list[int]:
+    return [row[0] for row in connection.execute("SELECT trade_id FROM btc_prices ORDER BY 1")]
+
+
+def insert(connection: sqlite3.Connection, **changed: object) -> None:
+    good = {
+        "trade_id": 1,
+        "price": 86321.55,
+        "best_bid": 86321.54,
+        "best_ask": None,
+        "side": "buy",
+        "time": "2025-12-02T05:00:00.000000Z",
+        "last_size": 0.25,
+    }
+    connection.execute(
+        "INSERT INTO btc_prices VALUES "
+        "(:trade_id, :price, :best_bid, :best_ask, :side, :time, :last_size)",
+        good | changed,
+    )
+
+
+# --- schema ---------------------------------------------------------------------------------
+
+
+def test_the_table_is_that_of_the_design(connection: sqlite3.Connection) -> None:
+    columns = connection.execute("PRAGMA table_info(btc_prices)").fetchall()
+    assert [(name, kind, primary) for _, name, kind, _, _, primary in columns] == [
+        ("trade_id", "INTEGER", 1),
+        ("price", "REAL", 0),
+        ("best_bid", "REAL", 0),
+        ("best_ask", "REAL", 0),
+        ("side", "TEXT", 0),
+        ("time", "TEXT", 0),
+        ("last_size", "REAL", 0),
+    ]
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_the_writer_survives_a_power_cut(path: Path) -> None:
+    writer = store.open_writer(path)
+    assert writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    writer.close()
+
+
+def test_a_good_row_passes_the_checks(connection: sqlite3.Connection) -> None:
+    insert(connection)
+    insert(connection, trade_id=2**63 - 1, price=9999999999.99999, best_bid=None, side="sell")
+    assert ids_in(connection) == [1, 2**63 - 1]
+
+
+BAD_NUMBERS = [float("inf"), float("-inf"), -1.0, 0.0, 1e10]
+
+
+@pytest.mark.parametrize("column", ["price", "best_bid", "best_ask", "last_size"])
+@pytest.mark.parametrize("value", BAD_NUMBERS)
+def test_infinity_zero_and_what_is_out_of_range_are_refused(
+    connection: sqlite3.Connection, column: str, value: float
+) -> None:
+    with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+        insert(connection, **{column: value})
+
+
+@pytest.mark.parametrize("column", ["price", "last_size"])
+def test_nan_which_sqlite_stores_as_null_is_refused(
+    connection: sqlite3.Connection, column: str
+) -> None:
+    with pytest.raises(sqlite3.IntegrityError, match="NOT NULL"):
+        insert(connection, **{column: float("nan")})
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("price", None),
+        ("last_size", None),
+        ("side", None),
+        ("time", None),
+        ("side", "BUY"),
+        ("side", ""),
+        ("time", "2025-12-02 05:00:00"),
+        ("time", "2025-12-02T05:00:00+00:00"),
+        ("time", "yesterday"),
+        ("trade_id", 0),
+        ("trade_id", -1),
+        ("price", "dear"),
+        ("price", b"\x00"),
+    ],
+)
+def test_other_values_that_cannot_be_are_refused(
+    connection: sqlite3.Connection, column: str, value: object
+) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        insert(connection, **{column: value})
+
+
+def test_a_database_of_another_version_is_refused_with_what_to_do(path: Path) -> None:
+    store.open_writer(path).close()
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA user_version = 7")
+    other.close()
+    with pytest.raises(store.StoreError, match=r"version 7.*writes 1: .*DATA_DIR="):
+        store.open_writer(path)
+
+
+def test_opening_again_keeps_what_is_stored(path: Path) -> None:
+    for offset, trade_id in enumerate([5, 6]):
+        writer = store.open_writer(path)
+        store.store(writer, batch([trade_id], offset), NOW)
+        writer.close()
+    reader = store.open_reader(path)
+    assert ids_in(reader) == [5, 6]
+    reader.close()
+
+
+# --- storing --------------------------------------------------------------------------------
+
+
+def test_a_batch_is_stored_with_its_bookkeeping(connection: sqlite3.Connection) -> None:
+    later = NOW + timedelta(seconds=1, microseconds=5)
+    trades = [make(11), make(10), make(11)]
+    result = store.store(connection, store.Batch(40, 44, 5, 2, NOW, later, trades), later)
+    assert result == store.Stored(stored=2, repeated=1, total_rows=2)
+    assert ids_in(connection) == [10, 11]
+    row = connection.execute("SELECT * FROM btc_prices WHERE trade_id = 10").fetchone()
+    assert row == (10, 86321.55, 86321.54, None, "buy", "2025-12-02T05:00:00.000000Z", 0.25)
+    late = "2025-12-02T05:00:01.000005Z"
+    assert connection.execute("SELECT * FROM ingest").fetchall() == [
+        (40, 44, 5, 2, 1, 2, 10, 11, "2025-12-02T05:00:00.000000Z", late, late, 2)
+    ]
+    assert store.next_offset(connection) == 45
+    assert store.total_rows(connection) == 2
+    assert store.id_span(connection) == (10, 11)
+
+
+def test_nothing_is_known_of_an_empty_database(connection: sqlite3.Connection) -> None:
+    assert store.next_offset(connection) is None
+    assert store.total_rows(connection) == 0
+    assert store.id_span(connection) is None
+    assert store.stored_ranges(connection) == []
+    assert store.open_gaps(connection) == (0, 0)
+
+
+def test_of_two_trades_with_one_id_the_first_stays(connection: sqlite3.Connection) -> None:
+    trades = [make(1, "100"), make(1, "200")]
+    store.store(connection, store.Batch(0, 1, 2, 0, NOW, NOW, trades), NOW)
+    store.store(connection, store.Batch(2, 2, 1, 0, NOW, NOW, [make(1, "300")]), NOW)
+    assert connection.execute("SELECT price FROM btc_prices").fetchall() == [(100.0,)]
+
+
+def test_a_batch_of_refused_messages_moves_the_offset_alone(connection: sqlite3.Connection) -> None:
+    result = store.store(connection, batch([], 7, rejected=3), NOW)
+    assert result == store.Stored(0, 0, 0)
+    assert store.next_offset(connection) == 10
+    assert connection.execute("SELECT first_trade_id, rejected FROM ingest").fetchall() == [
+        (None, 3)
+    ]
+
+
+def test_repeating_a_batch_changes_no_row(connection: sqlite3.Connection) -> None:
+    store.store(connection, batch([1, 2, 5]), NOW)
+    store.store(connection, batch([6, 9], 3), NOW)
+    gaps = connection.execute("SELECT * FROM gaps").fetchall()
+    again = store.store(connection, batch([6, 9], 3), NOW + timedelta(hours=1))
+    assert again == store.Stored(stored=0, repeated=2, total_rows=5)
+    assert ids_in(connection) == [1, 2, 5, 6, 9]
+    assert connection.execute("SELECT * FROM gaps").fetchall() == gaps
+    assert store.next_offset(connection) == 5
+
+
+def test_a_repeated_id_is_the_only_conflict_that_is_swallowed(
+    connection: sqlite3.Connection,
+) -> None:
+    store.store(connection, batch([1]), NOW)
+    bad = Trade(2, "1e10", None, None, "buy", NOW, "1")  # no validated trade has this price
+    with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+        store.store(connection, store.Batch(1, 2, 2, 0, NOW, NOW, [make(3), bad]), NOW)
+    assert ids_in(connection) == [1]
+    assert store.next_offset(connection) == 1
+
+
+def test_total_rows_stays_the_count_when_a_new_topic_begins_at_offset_0_again(
+    connection: sqlite3.Connection,
+) -> None:
+    store.store(connection, batch([1, 2, 3], 1000), NOW)
+    for number in range(3):
+        moment = NOW + timedelta(minutes=1 + number)
+        store.store(connection, batch([10 + number], number), moment)
+    assert len(ids_in(connection)) == 6
+    assert store.total_rows(connection) == 6
+
+
+def test_the_next_offset_is_that_of_the_topic_that_is_read_now(
+    connection: sqlite3.Connection,
+) -> None:
+    store.store(connection, batch([1, 2, 3], 1000), NOW)
+    store.store(connection, batch([4, 5], 0), NOW + timedelta(minutes=1))
+    assert store.next_offset(connection) == 2
+
+
+# --- one transaction ------------------------------------------------------------------------
+
+
+def test_an_error_in_the_middle_leaves_nothing(connection: sqlite3.Connection) -> None:
+    store.store(connection, batch([1, 5]), NOW)
+    connection.execute(
+        "CREATE TRIGGER broken BEFORE INSERT ON ingest BEGIN SELECT raise(ABORT, 'broken'); END"
+    )
+    with pytest.raises(sqlite3.IntegrityError, match="broken"):
+        store.store(connection, batch([3, 9], 2), NOW)
+    connection.execute("DROP TRIGGER broken")
+    assert ids_in(connection) == [1, 5]
+    assert store.open_gaps(connection) == (1, 3)
+    assert store.next_offset(connection) == 2
+    assert store.store(connection, batch([3, 9], 2), NOW).total_rows == 4
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline import store
+from tests.unit.test_store import NOW, batch
+connection = store.open_writer(Path(sys.argv[1]))
+connection.create_function("kill", 0, lambda: os.kill(os.getpid(), signal.SIGKILL))
+connection.execute("CREATE TEMP TRIGGER t AFTER INSERT ON main.ingest BEGIN SELECT kill(); END")
+store.store(connection, batch(list(range(3, 3000)), 2), NOW)
+"""
+
+
+def test_a_kill_before_the_commit_leaves_nothing(path: Path) -> None:
+    writer = store.open_writer(path)
+    store.store(writer, batch([1, 2]), NOW)
+    writer.close()
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path)], cwd=ROOT, check=False, timeout=30
+    )
+    assert run.returncode == -signal.SIGKILL
+    writer = store.open_writer(path)
+    assert ids_in(writer) == [1, 2]
+    assert store.next_offset(writer) == 2
+    assert store.store(writer, batch([3], 2), NOW) == store.Stored(1, 0, 3)
+    assert writer.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    writer.close()
+
+
+def test_a_transaction_commits_or_leaves_nothing(connection: sqlite3.Connection) -> None:
+    def insert_two(first: int, second: int) -> None:
+        with store.transaction(connection):
+            insert(connection, trade_id=first)
+            insert(connection, trade_id=second)
+
+    insert_two(1, 2)
+    with pytest.raises(sqlite3.IntegrityError):
+        insert_two(3, 1)
+    assert ids_in(connection) == [1, 2]
+
+
+# --- who may do what ------------------------------------------------------------------------
+
+
+def test_a_locked_database_is_an_operational_error_and_nothing_is_lost(
+    connection: sqlite3.Connection, path: Path
+) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    connection.execute("PRAGMA busy_timeout = 50")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        store.store(connection, batch([1]), NOW)
+    other.execute("ROLLBACK")
+    other.close()
+    assert store.store(connection, batch([1]), NOW) == store.Stored(1, 0, 1)
+
+
+def test_a_full_database_is_an_operational_error_and_nothing_is_lost(
+    connection: sqlite3.Connection,
+) -> None:
+    store.store(connection, batch([1]), NOW)
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    many = batch(list(range(2, 20_000)), 1)
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        store.store(connection, many, NOW)
+    assert ids_in(connection) == [1]
+    connection.execute("PRAGMA max_page_count = 1000000")
+    assert store.store(connection, many, NOW).total_rows == 19_999
+
+
+def test_a_reader_cannot_write(connection: sqlite3.Connection, path: Path) -> None:
+    store.store(connection, batch([1]), NOW)
+    reader = store.open_reader(path)
+    assert ids_in(reader) == [1]
+    for statement in ("DELETE FROM btc_prices", "PRAGMA user_version = 9", "CREATE TABLE t (x)"):
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reader.execute(statement)
+    reader.close()
+
+
+def test_a_reader_of_no_database_makes_none(path: Path) -> None:
+    path.parent.mkdir()
+    with pytest.raises(sqlite3.OperationalError):
+        store.open_reader(path).execute("SELECT 1 FROM btc_prices")
+    assert not path.exists()
+
+
+def test_a_reader_works_where_the_path_has_odd_characters(tmp_path: Path) -> None:
+    path = tmp_path / "a b?c#d%20é" / "crypto_prices.db"
+    writer = store.open_writer(path)
+    store.store(writer, batch([1]), NOW)
+    reader = store.open_reader(path)
+    assert ids_in(reader) == [1]
+    reader.close()
+    writer.close()
+
+
+def test_a_reader_sees_whole_batches_only(connection: sqlite3.Connection, path: Path) -> None:
+    reader = store.open_reader(path)
+    store.store(connection, batch([1, 2]), NOW)
+    with store.transaction(connection):
+        insert(connection, trade_id=3)
+        assert ids_in(reader) == [1, 2]
+    assert ids_in(reader) == [1, 2, 3]
+    reader.close()
+
+
+def test_no_place_to_write_is_an_error_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match="file"):
+        store.open_writer(tmp_path / "file" / "crypto_prices.db")
+
+
+# --- gaps -----------------------------------------------------------------------------------
+
+
+def gaps_in(connection: sqlite3.Connection) -> set[int]:
+    """The missing ids, one by one; a gap noted twice would stand out by the count."""
+    rows = connection.execute(
+        "SELECT first_trade_id, last_trade_id FROM gaps WHERE filled_at IS NULL"
+    ).fetchall()
+    ids = [trade_id for first, last in rows for trade_id in range(first, last + 1)]
+    assert len(ids) == len(set(ids))
+    return set(ids)
+
+
+def test_a_gap_is_found_between_and_within_batches(connection: sqlite3.Connection) -> None:
+    store.store(connection, batch([10, 11, 15]), NOW)
+    store.store(connection, batch([20], 3), NOW)
+    rows = connection.execute("SELECT * FROM gaps ORDER BY 1").fetchall()
+    found = "2025-12-02T05:00:00.000000Z"
+    assert rows == [(12, 14, found, None), (16, 19, found, None)]
+    assert store.open_gaps(connection) == (2, 7)
+
+
+def test_a_gap_is_split_by_what_comes_late_and_filled_at_last(
+    connection: sqlite3.Connection,
+) -> None:
+    found, filled = "2025-12-02T05:00:00.000000Z", "2025-12-02T06:00:00.000000Z"
+    store.store(connection, batch([1, 10]), NOW)
+    store.store(connection, batch([5], 2), NOW + timedelta(hours=1))
+    assert connection.execute("SELECT * FROM gaps ORDER BY 1").fetchall() == [
+        (2, 4, found, None),
+        (5, 5, found, filled),
+        (6, 9, found, None),
+    ]
+    store.store(connection, batch([2, 3, 4, 6, 7, 8, 9], 3), NOW + timedelta(hours=1))
+    assert store.open_gaps(connection) == (0, 0)
+    rows = connection.execute("SELECT * FROM gaps").fetchall()
+    assert {row[2:] for row in rows} == {(found, filled)}
+
+
+def test_what_lies_below_the_least_id_opens_a_gap_up_to_it(connection: sqlite3.Connection) -> None:
+    store.store(connection, batch([100]), NOW)
+    store.store(connection, batch([90, 91], 1), NOW)
+    assert gaps_in(connection) == set(range(92, 100))
+
+
+def test_the_first_trade_ever_opens_no_gap(connection: sqlite3.Connection) -> None:
+    store.store(connection, batch([987_654_321]), NOW)
+    assert store.open_gaps(connection) == (0, 0)
+
+
+def test_a_gap_at_the_end_of_64_bits_is_counted(connection: sqlite3.Connection) -> None:
+    store.store(connection, batch([1]), NOW)
+    store.store(connection, batch([2**63 - 1], 1), NOW)
+    assert store.open_gaps(connection) == (1, 2**63 - 3)
+    assert store.stored_ranges(connection) == [(1, 1), (2**63 - 1, 2**63 - 1)]
+
+
+batches_of_ids = st.lists(st.lists(st.integers(1, 60), max_size=12), min_size=1, max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(batches=batches_of_ids)
+def test_open_gaps_are_exactly_the_ids_between_the_least_and_the_greatest_that_are_not_stored(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]]
+) -> None:
+    connection = store.open_writer(tmp_path_factory.mktemp("gaps") / "crypto_prices.db")
+    connection.execute("PRAGMA synchronous = OFF")
+    stored: set[int] = set()
+    offset = 0
+    for ids in batches:
+        result = store.store(connection, batch(ids, offset), NOW)
+        offset += max(1, len(ids))
+        assert result.stored == len(set(ids) - stored)
+        assert result.repeated == len(ids) - result.stored
+        stored |= set(ids)
+        assert result.total_rows == len(stored)
+        between = set(range(min(stored), max(stored))) if stored else set()
+        missing = between - stored
+        assert gaps_in(connection) == missing
+        runs, count = store.open_gaps(connection)
+        assert count == len(missing)
+        assert runs >= sum(trade_id - 1 not in missing for trade_id in missing)
+        ranges = store.stored_ranges(connection)
+        inside = [number for first, last in ranges for number in range(first, last + 1)]
+        assert inside == sorted(stored)
+    assert store.next_offset(connection) == offset
+    connection.close()
+
+
+def test_thousands_of_ids_in_any_order_leave_the_right_gaps(
+    connection: sqlite3.Connection,
+) -> None:
+    rng = random.Random(7)
+    ids = rng.sample(range(1, 8_000), 3_000)
+    for start in range(0, len(ids), 1_000):
+        store.store(connection, batch(ids[start : start + 1_000], start), NOW)
+    assert gaps_in(connection) == set(range(min(ids), max(ids))) - set(ids)
+
+
+# --- ranges ---------------------------------------------------------------------------------
+
+
+@given(st.sets(st.integers(1, 200)))
+def test_runs_are_the_longest_stretches_of_consecutive_ids(ids: set[int]) -> None:
+    runs = list(store.runs(sorted(ids)))
+    assert [n for first, last in runs for n in range(first, last + 1)] == sorted(ids)
+    assert all(first - 1 not in ids and last + 1 not in ids for first, last in runs)
+
+
+@given(ids=st.sets(st.integers(1, 300)), parts=st.integers(1, 9))
+def test_ranges_are_split_into_parts_of_equal_count_that_leave_nothing_out(
+    ids: set[int], parts: int
+) -> None:
+    ordered = sorted(ids)
+    ranges = [
+        (first, next(n for n in range(first, 302) if n + 1 not in ids))
+        for first in ordered
+        if first - 1 not in ids
+    ]
+    split = store.split_ranges(ranges, parts)
+    members = [[n for a, b in part for n in range(a, b + 1)] for part in split]
+    assert [n for part in members for n in part] == ordered
+    assert len(split) <= parts
+    size = -(-len(ids) // parts)
+    assert all(len(part) == size for part in members[:-1])
+    assert all(1 <= len(part) <= size for part in members)
+
+
+def test_a_split_of_nothing_is_nothing() -> None:
+    assert store.split_ranges([], 4) == []
+
+
+def test_large_ranges_are_split_without_walking_through_them() -> None:
+    (low,), (high,) = store.split_ranges([(1, 2**62)], 2)
+    assert low == (1, 2**61)
+    assert high == (2**61 + 1, 2**62)
+
+
+def test_times_are_stored_so_that_their_texts_sort_as_they_do(
+    connection: sqlite3.Connection,
+) -> None:
+    moments = [NOW, NOW + timedelta(microseconds=1), NOW + timedelta(milliseconds=100)]
+    trades = [Trade(n, "1", None, None, "buy", at, "1") for n, at in enumerate(moments, 1)]
+    store.store(connection, store.Batch(0, 2, 3, 0, NOW, NOW, trades), NOW)
+    texts = [row[0] for row in connection.execute("SELECT time FROM btc_prices ORDER BY time")]
+    assert [datetime.fromisoformat(text) for text in texts] == moments
+    assert {len(text) for text in texts} == {27}
