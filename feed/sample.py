@@ -16,9 +16,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 #: Where the sample lies in the project.
 SAMPLE = Path(__file__).parent.parent / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
@@ -40,19 +41,22 @@ _FILLS = (
 )
 #: Microseconds to the next order, from and to, and how often in 1000.
 _GAPS = (
-    *((200, 20_000, 270), (20_000, 100_000, 200), (100_000, 300_000, 290)),
-    *((300_000, 900_000, 195), (900_000, 2_500_000, 45)),
+    *(((200, 20_000), 270), ((20_000, 100_000), 200), ((100_000, 300_000), 290)),
+    *(((300_000, 900_000), 195), ((900_000, 2_500_000), 45)),
 )
 #: Satoshis of a trade, from and to, and how often in 1000.
 _SIZES = (
-    *((1, 100, 3), (100, 1_000, 20), (1_300, 1_301, 95), (1_001, 10_000, 145)),
-    *((10_000, 100_000, 290), (100_000, 1_000_000, 210), (1_000_000, 5_000_000, 200)),
-    *((5_000_000, 50_000_000, 36), (100_000_000, 700_000_000, 1)),
+    *(((1, 100), 3), ((100, 1_000), 20), ((1_300, 1_301), 95), ((1_001, 10_000), 145)),
+    *(((10_000, 100_000), 290), ((100_000, 1_000_000), 210), ((1_000_000, 5_000_000), 200)),
+    *(((5_000_000, 50_000_000), 36), ((100_000_000, 700_000_000), 1)),
 )
 #: Round sizes, in satoshis, which people like.
 _ROUND_SIZES = (10_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 10_000_000)
 #: Cents between two orders' prices when it moves, from and to, and how often in 1000.
-_MOVES = ((1, 2, 400), (2, 30, 200), (30, 150, 200), (150, 400, 150), (400, 900, 50))
+_MOVES = (
+    *(((1, 2), 400), ((2, 30), 200), ((30, 150), 200)),
+    *(((150, 400), 150), ((400, 900), 50)),
+)
 #: Buys among 1000 orders in a minute of each mood, and how often in 100 minutes.
 _MOODS = ((680, 47), (500, 30), (330, 23))
 
@@ -65,7 +69,7 @@ _PACE = (65, 180)
 #: Moments after the start of silences, and their lengths, microseconds.
 _SILENCES = (
     *((4 * _MINUTE + 12 * _SECOND, 5_600_000), (17 * _MINUTE + 40 * _SECOND, 4_600_000)),
-    *((33 * _MINUTE + 57 * _SECOND, 5_800_000), (52 * _MINUTE + 3 * _SECOND, 6_200_000)),
+    *((33 * _MINUTE + 57 * _SECOND, 5_800_000), (52 * _MINUTE + 3 * _SECOND, 5_200_000)),
 )
 #: Moments of bursts, and how many trades come within a second.
 _BURSTS = (
@@ -78,6 +82,9 @@ _SPIKE_MINUTE, _SPIKE_FILLS, _SPIKE_SIZE = 22, 48, 104 * _BTC
 #: `_SKIPPED` never comes.
 _AGAIN = {900: 1, 2_500: 1, 5_003: 3, 9_999: 12, 14_000: 1, 14_001: 1, 14_002: 1, 18_500: 40}
 _SKIPPED = 12_345
+
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -152,10 +159,11 @@ def _orders(random: Random) -> Iterator[tuple[int, int]]:
         if not midnight and moment >= _MIDNIGHT:
             midnight, moment = True, _MIDNIGHT
         yield moment, _choose(random, _FILLS)
-        low, high = _range(random, _GAPS)
+        low, high = _choose(random, _GAPS)
         moment += random.randrange(low, high) * _mood(moment // _MINUTE)[2] // 100
 
 
+@lru_cache
 def _mood(minute: int) -> tuple[int, int, int]:
     """(buys among 1000 orders, percent of `_MOVES`, percent of `_GAPS`) in a minute."""
     random = Random(SEED * 1000 + minute)  # noqa: S311
@@ -167,7 +175,7 @@ def _mood(minute: int) -> tuple[int, int, int]:
 def _move(random: Random, market: _Market, movement: int, minute: int) -> None:
     if random.randrange(1000) < 450:
         return
-    low, high = _range(random, _MOVES)
+    low, high = _choose(random, _MOVES)
     # The further from the centre, the likelier the way back, above all near the end.
     patience = 250 if minute < MINUTES - 6 else 20
     pull = max(-350, min(350, (market.mid - _CENTRE) // patience))
@@ -178,7 +186,7 @@ def _move(random: Random, market: _Market, movement: int, minute: int) -> None:
 def _size(random: Random) -> int:
     if random.randrange(1000) < 90:
         return random.choice(_ROUND_SIZES)
-    return random.randrange(*_range(random, _SIZES))
+    return random.randrange(*_choose(random, _SIZES))
 
 
 def _message(random: Random, market: _Market, trade: _Trade) -> dict[str, object]:
@@ -189,6 +197,7 @@ def _message(random: Random, market: _Market, trade: _Trade) -> dict[str, object
     market.volume_24h += size
     market.volume_30d += size
     market.low, market.high = min(market.low, price), max(market.high, price)
+    moved = START + timedelta(microseconds=moment)
     message: dict[str, object] = {
         "type": "ticker",
         "sequence": market.sequence,
@@ -204,7 +213,7 @@ def _message(random: Random, market: _Market, trade: _Trade) -> dict[str, object
         "best_ask": _decimal(ask, 2),
         "best_ask_size": f"0.{_size(random) % _BTC:08d}",
         "side": side,
-        "time": (START + timedelta(microseconds=moment)).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "time": moved.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z",
         "trade_id": market.trade_id,
         "last_size": _decimal(size, 8),
     }
@@ -221,18 +230,13 @@ def _decimal(units: int, places: int) -> str:
     return f"{whole}.{fraction:0{places}d}".rstrip("0").rstrip(".")
 
 
-def _choose(random: Random, table: tuple[tuple[int, int], ...]) -> int:
-    pick = random.randrange(sum(weight for _, weight in table))
+def _choose(random: Random, table: tuple[tuple[T, int], ...]) -> T:
+    pick = random.randrange(sum([weight for _, weight in table]))
     for value, weight in table:
         pick -= weight
         if pick < 0:
             return value
     raise AssertionError("the weights do not add up")
-
-
-def _range(random: Random, table: tuple[tuple[int, int, int], ...]) -> tuple[int, int]:
-    row = _choose(random, tuple((number, row[2]) for number, row in enumerate(table)))
-    return table[row][0], table[row][1]
 
 
 def main(arguments: list[str] | None = None) -> None:

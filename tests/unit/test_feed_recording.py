@@ -1,0 +1,151 @@
+"""Reading recordings: every line is a frame, whatever it holds."""
+
+import gzip
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from feed import recording
+
+TICKER = b'{"type":"ticker","trade_id":7,"time":"2025-06-30T23:30:01.250000Z"}'
+GARBAGE = [b"", b"not json", b"\xff\xfe\x00", b'{"type":', b"[1,2]", "käse".encode()]
+
+
+def frames(path: Path) -> list[bytes]:
+    return [line.frame for line in recording.read(path)]
+
+
+def wire(ts: object, raw: str) -> bytes:
+    return json.dumps({"ts": ts, "pair": "BTC-USD", "raw": raw}).encode()
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("name", ["r.jsonl", "r.gz"])
+def test_every_line_of_a_plain_recording_is_a_frame_with_its_bytes(tmp_path, pack, name):
+    path = tmp_path / name
+    lines = [TICKER, *GARBAGE, TICKER]
+    path.write_bytes(pack(b"\n".join(lines) + b"\n"))
+    assert list(recording.read(path)) == [(line, None) for line in lines]
+
+
+def test_the_last_line_needs_no_end_and_carriage_returns_are_part_of_the_end(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b"a\r\n\r\nb")
+    assert frames(path) == [b"a", b"", b"b"]
+
+
+def test_lines_longer_than_a_block_stay_whole(tmp_path):
+    path = tmp_path / "r.jsonl"
+    long = b"x" * (2 * recording.BLOCK_BYTES + 5)
+    path.write_bytes(TICKER + b"\n" + long + b"\n" + TICKER + b"\n")
+    assert frames(path) == [TICKER, long, TICKER]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_wire_recording_gives_frames_and_receive_times(tmp_path, pack):
+    path = tmp_path / "r"
+    path.write_bytes(pack(b"\n".join([wire(1762932011.6, "é\n"), wire(1762932012, "{}")])))
+    expected = [("é\n".encode(), 1762932011.6), (b"{}", 1762932012.0)]
+    assert list(recording.read(path)) == expected
+
+
+def test_lines_of_a_wire_recording_that_are_no_wire_objects_are_frames(tmp_path):
+    odd = [
+        b"garbage before the first object",
+        b'{"ts":"soon","raw":"x"}',
+        b'{"ts":1,"raw":2}',
+        b'{"raw":"x"}',
+        b'{"ts":NaN,"raw":"x"}',
+        rb'{"ts":1,"raw":"\ud800"}',
+        b'{"ts":1,"raw":"\xff"}',
+    ]
+    path = tmp_path / "r"
+    path.write_bytes(b"\n".join([odd[0], wire(5.0, "frame"), *odd[1:]]) + b"\n")
+    lines = list(recording.read(path))
+    assert lines == [(odd[0], None), (b"frame", 5.0), *((line, None) for line in odd[1:])]
+
+
+def test_a_wire_object_in_a_plain_recording_is_a_frame_like_any_other(tmp_path):
+    path = tmp_path / "r"
+    path.write_bytes(TICKER + b"\n" + wire(5.0, "frame") + b"\n")
+    assert frames(path) == [TICKER, wire(5.0, "frame")]
+
+
+def test_bytes_that_are_no_utf8_survive_in_the_wire_form(tmp_path):
+    path = tmp_path / "r"
+    path.write_bytes(wire(5.0, b"a\xff\x80b".decode("utf-8", "surrogateescape")))
+    assert list(recording.read(path)) == [(b"a\xff\x80b", 5.0)]
+
+
+def test_gzip_members_one_after_the_other_are_one_recording(tmp_path):
+    path = tmp_path / "r"
+    path.write_bytes(gzip.compress(b"a\nb") + gzip.compress(b"c\nd\n") + b"\0" * 100)
+    assert frames(path) == [b"a", b"bc", b"d"]
+
+
+def test_a_gzip_file_that_was_cut_off_is_read_up_to_the_cut_with_a_warning(tmp_path, caplog):
+    lines = [hashlib.sha256(bytes([n])).hexdigest().encode() for n in range(200)]
+    packed = gzip.compress(b"\n".join(lines) + b"\n")
+    path = tmp_path / "r"
+    path.write_bytes(packed[: len(packed) // 2])
+    with caplog.at_level(logging.WARNING, "feed"):
+        found = frames(path)
+    assert 50 < len(found) < 150
+    assert found == lines[: len(found)]
+    assert "cut off" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"", "holds no message"),
+        (gzip.compress(b""), "holds no message"),
+        (gzip.compress(b"a\n" * 1000)[:12], "holds no message"),
+        (b"\x1f\x8bnonsense that is not gzip", "broken gzip"),
+        (gzip.compress(b"a\n") + b"trailing", "broken gzip"),
+        (gzip.compress(b"a\n")[:-8] + b"12345678", "broken gzip"),
+    ],
+)
+def test_only_an_unreadable_file_is_an_error_in_one_sentence(tmp_path, content, problem):
+    path = tmp_path / "r"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(recording.RecordingError, match=problem) as error:
+        frames(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_folder_is_no_recording(tmp_path):
+    with pytest.raises(recording.RecordingError, match="is not a file"):
+        frames(tmp_path)
+    with pytest.raises(recording.RecordingError, match="is not a file"):
+        recording.identity(tmp_path, retimed=True)
+
+
+def test_the_identity_names_file_content_and_mode(tmp_path):
+    path = tmp_path / "synthetic_x.jsonl"
+    path.write_bytes(b"content")
+    assert recording.identity(path, retimed=True) == {
+        "kind": "replay",
+        "recording": "synthetic_x.jsonl",
+        "fingerprint": hashlib.sha256(b"content").hexdigest()[:16],
+        "retimed": True,
+    }
+    assert recording.is_synthetic(path)
+    assert not recording.is_synthetic(tmp_path / "coinbase_synthetic.gz")
+
+
+def test_whether_a_recording_was_closed_properly_can_be_told(tmp_path):
+    path = tmp_path / "r"
+    for content, whole in [
+        (b"a\nb\n", True),
+        (b"a\nb", False),
+        (gzip.compress(b"a\n"), True),
+        (gzip.compress(b"a\n")[:-3], False),
+    ]:
+        path.write_bytes(content)
+        assert recording.is_whole(path) is whole

@@ -1,0 +1,57 @@
+"""The replay's command line: a mistake gets one sentence and status 2."""
+
+import argparse
+import socket
+
+import pytest
+
+from feed import replay
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["r", "--speed", "10"], "re-timed replay has speed 1: give --no-retime"),
+        (["r", "--retime", "--speed", "max"], "re-timed replay has speed 1: give --no-retime"),
+        (["r", "--speed", "fast"], "'fast' is neither max nor a number"),
+        (["r", "--speed", "0"], "'0' is neither max nor a number"),
+        (["r", "--speed", "nan"], "'nan' is neither max nor a number"),
+        (["r", "--backlog", "-1"], "'-1' is not a number of seconds"),
+        (["r", "--port", "99999"], "'99999' is not a port"),
+        ([], "required: recording"),
+    ],
+)
+def test_a_bad_argument_is_refused(capsys, arguments, problem):
+    with pytest.raises(SystemExit) as end:
+        replay.parse_arguments(arguments)
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert problem in error
+    assert error.count("\n") == 1
+
+
+def test_by_default_it_is_retimed_at_the_recorded_pace():
+    options = replay.parse_arguments(["r"])
+    assert (options.retime, options.speed, options.backlog, options.hold) == (True, 1, 1800, False)
+    assert (options.host, options.port, options.product) == ("127.0.0.1", 8765, "BTC-USD")
+
+
+def test_as_recorded_it_may_go_faster():
+    assert replay.parse_arguments(["r", "--no-retime", "--speed", "max"]).speed is None
+    assert replay.parse_arguments(["r", "--no-retime", "--speed", "2.5"]).speed == 2.5
+
+
+def test_backlog_has_a_bound():
+    with pytest.raises(argparse.ArgumentTypeError):
+        replay.parse_seconds("1e9")
+
+
+def test_a_busy_port_is_named(capsys, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        with pytest.raises(SystemExit) as end:
+            replay.main([str(tmp_path / "r"), "--port", str(port)])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert f"port {port} on 127.0.0.1" in error
+    assert error.count("\n") == 1

@@ -1,0 +1,249 @@
+"""Re-timing: the same clock gives the same messages, and nothing but times and ids changes."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feed import recording, retime, sample
+from feed.recording import Line
+
+LATEST = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp()) * retime.SECOND
+NOW = int(datetime(2026, 3, 4, 12, 34, 56, 789, tzinfo=UTC).timestamp() * 1e6)
+
+
+def micros(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1e6)
+
+
+def ticker(time: str, trade_id: int = 100, sequence: int = 5000) -> bytes:
+    return (
+        b'{"type":"ticker","sequence":%d,"price":"90000.10","time":"%b","trade_id":%d,"x": 1.50}'
+        % (sequence, time.encode(), trade_id)
+    )
+
+
+def lay(*frames: bytes) -> retime.Tiles:
+    return retime.tile([Line(frame, None) for frame in frames], LATEST)
+
+
+def times(tiles: retime.Tiles, first: int, count: int) -> list[str]:
+    return [json.loads(tiles.frame(first + n))["time"] for n in range(count)]
+
+
+@pytest.fixture(scope="module")
+def tiles() -> retime.Tiles:
+    return retime.tile(recording.read(sample.SAMPLE), LATEST)
+
+
+@pytest.fixture(scope="module")
+def recorded() -> list[bytes]:
+    return [line.frame for line in recording.read(sample.SAMPLE)]
+
+
+def test_the_sample_is_an_hour_from_the_full_minute_on(tiles, recorded):
+    assert (tiles.count, tiles.period) == (len(recorded), 60 * retime.MINUTE)
+
+
+def test_same_clock_same_messages_after_any_restart(tiles):
+    again = retime.tile(recording.read(sample.SAMPLE), LATEST + 5 * retime.SECOND)
+    first = again.first_after(NOW)
+    assert first == tiles.first_after(NOW)
+    for position in range(first, first + 1000):
+        assert again.frame(position) == tiles.frame(position)
+        assert again.due(position) == tiles.due(position)
+
+
+def test_a_tile_is_the_recording_moved_by_whole_minutes_with_ids_counting_up(tiles, recorded):
+    tile = 11_111
+    start = retime.ORIGIN + tile * tiles.period
+    base = micros("2025-06-30T23:30:00Z")
+    shift = timedelta(microseconds=start - base)
+    messages = [json.loads(frame) for frame in recorded]
+    ids = [message["trade_id"] for message in messages]
+    sequences = [message["sequence"] for message in messages]
+    id_step, sequence_step = max(ids) - min(ids) + 1, max(sequences) - min(sequences) + 1
+    for n, message in enumerate(messages):
+        moved = datetime.fromisoformat(message["time"]) + shift
+        message["time"] = moved.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        message["trade_id"] += tile * id_step
+        message["sequence"] += tile * sequence_step
+        position = tile * tiles.count + n
+        assert tiles.frame(position) == json.dumps(message, separators=(",", ":")).encode()
+
+
+def test_all_but_time_and_ids_keeps_its_bytes():
+    odd = b'{ "type":"ticker",  "price":"9e4","time" : "2025-06-30T23:30:01.25+02:00", "u":"\xc3\xa9",'
+    odd += b'"trade_id": 100 ,"last_size":"0.10"}\t'
+    tiles = lay(odd)
+    assert tiles.frame(3) == odd.replace(b"2025-06-30T23:30", b"2025-01-01T02:03").replace(
+        b": 100 ", b": 103 "
+    ).replace(b"02:03:01.25+02:00", b"02:03:01.25+02:00")
+
+
+def test_the_first_tile_has_the_recordings_own_ids(tiles, recorded):
+    assert json.loads(tiles.frame(0))["trade_id"] == json.loads(recorded[0])["trade_id"]
+    assert tiles.frame(0).replace(b"2025-01-01T00:00", b"2025-06-30T23:30") == recorded[0]
+
+
+def test_ids_go_on_without_a_gap_or_repetition_from_tile_to_tile(tiles):
+    seam = 5000 * tiles.count
+    before, after = (json.loads(tiles.frame(seam + n))["trade_id"] for n in (-1, 0))
+    assert after == before + 1
+
+
+@given(moment=st.integers(retime.ORIGIN, retime.ORIGIN + 10**17))
+def test_the_clock_alone_decides_what_is_due(moment):
+    tiles = lay(
+        ticker("2025-06-30T23:30:00Z"),
+        ticker("2025-06-30T23:30:01Z"),
+        ticker("2025-06-30T23:30:01Z"),
+        ticker("2025-06-30T23:32:59.999999Z"),
+    )
+    position = tiles.first_after(moment)
+    assert tiles.due(position - 1) <= moment < tiles.due(position)
+
+
+def test_messages_are_due_at_their_event_time_and_rising(tiles):
+    first = tiles.first_after(NOW)
+    due = [tiles.due(first + n) for n in range(tiles.count + 10)]
+    assert due == sorted(due)
+    assert due[0] > NOW
+    on_time = sum(micros(json.loads(tiles.frame(first + n))["time"]) == due[n] for n in range(1000))
+    assert on_time >= 990  # all but messages that come again
+
+
+def test_a_late_trade_stays_late():
+    tiles = lay(
+        ticker("2025-06-30T23:30:10Z"),
+        ticker("2025-06-30T23:29:30Z"),
+        ticker("2025-06-30T23:30:11Z"),
+    )
+    late = [tiles.due(n) - micros(json.loads(tiles.frame(n))["time"]) for n in range(3)]
+    assert late == [0, 40 * retime.SECOND, 0]
+
+
+def test_a_wire_recording_comes_at_its_receive_times():
+    start = micros("2025-06-30T23:30:10Z")
+    lines = [
+        Line(b'{"type":"subscriptions"}', start / 1e6),
+        Line(ticker("2025-06-30T23:30:10.000000Z"), start / 1e6 + 0.25),
+        Line(b"garbage without a receive time", None),
+        Line(ticker("2025-06-30T23:30:10.520000Z"), start / 1e6 + 0.5),  # before it was made
+    ]
+    tiles = retime.tile(lines, LATEST)
+    offsets = [tiles.due(n) - retime.ORIGIN for n in range(4)]
+    assert offsets == [10_000_000, 10_250_000, 10_250_000, 10_500_000]
+    assert tiles.frame(1) == ticker("2025-01-01T00:00:10.000000Z")
+    assert tiles.frame(2) == b"garbage without a receive time"
+
+
+def test_silences_are_shortened_by_whole_minutes_and_no_two_minutes_become_one():
+    tiles = lay(
+        ticker("2025-06-30T23:30:50Z"),
+        ticker("2025-06-30T23:32:10Z"),  # 80 s: one empty minute less
+        ticker("2025-07-02T12:00:30Z"),  # a day and a half
+        ticker("2025-07-02T12:01:29.9Z"),  # 59.9 s stay
+        ticker("2025-07-02T12:02:30Z"),  # 60.1 s, but in neighbouring minutes
+    )
+    assert times(tiles, 0, 5) == [
+        "2025-01-01T00:00:50Z",
+        "2025-01-01T00:01:10Z",
+        "2025-01-01T00:02:30Z",
+        "2025-01-01T00:03:29.9Z",
+        "2025-01-01T00:04:30Z",
+    ]
+    assert tiles.period == 5 * retime.MINUTE
+
+
+@given(gaps=st.lists(st.integers(0, 400_000_000), min_size=1, max_size=30))
+def test_minutes_of_the_recording_are_minutes_of_the_clock_one_to_one(gaps):
+    moment = micros("2025-06-30T23:30:10.5Z")
+    frames, minutes = [], []
+    for gap in gaps:
+        moment += gap
+        text = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=moment)).strftime(
+            "%Y-%m-%dT%H:%M:%S.%fZ"
+        )
+        frames.append(ticker(text))
+        minutes.append(text[:16])
+    tiles = lay(*frames)
+    moved = [time[:16] for time in times(tiles, 7 * tiles.count, len(frames))]
+    assert len(set(minutes)) == len(set(moved)) == len(set(zip(minutes, moved, strict=True)))
+    due = [tiles.due(7 * tiles.count + n) for n in range(len(frames) + 1)]
+    assert all(b - a < 2 * retime.MINUTE for a, b in zip(due, due[1:], strict=False))
+
+
+BAD = [
+    b"garbage",
+    b"",
+    b"\xff\xfe",
+    ticker("2099-01-01T00:00:00Z"),
+    ticker("1970-01-01T00:00:00Z"),
+    ticker("2025-13-40T00:00:00Z"),
+    ticker("yesterday"),
+    b'{"type":"ticker","time":"2025-06-30T23:30:05Z"}',
+    b'{"type":"ticker","time":"2025-06-30T23:30:05Z","trade_id":"100"}',
+    b'{"type":"ticker","time":"2025-06-30T23:30:05Z","trade_id":1.5}',
+    ticker("2025-06-30T23:30:05Z", trade_id=2**63 - 1),
+    ticker("2025-06-30T23:30:05Z", trade_id=10**40),
+]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_line_without_a_sound_time_and_id_goes_out_unchanged_at_its_place(bad):
+    good = [ticker(f"2025-06-30T23:30:0{n}Z", 100 + n) for n in (5, 6, 7)]
+    tiles = lay(good[0], bad, good[1], good[2])
+    first = tiles.first_after(NOW)
+    assert first % 4 == 0
+    assert tiles.frame(first + 1) == bad
+    assert tiles.due(first) == tiles.due(first + 1)
+    assert tiles.due(first + 2) - tiles.due(first) == retime.SECOND
+    ids = [json.loads(tiles.frame(first + n))["trade_id"] for n in (0, 2, 3, 4)]
+    assert ids == list(range(ids[0], ids[0] + 4))
+
+
+def test_garbage_at_the_beginning_comes_with_the_first_message():
+    tiles = lay(b"garbage", ticker("2025-06-30T23:30:05Z"))
+    assert tiles.due(0) == tiles.due(1) == retime.ORIGIN + 5 * retime.SECOND
+
+
+def test_a_recorded_heartbeat_moves_with_the_trades():
+    beat = b'{"type":"heartbeat","sequence":%d,"last_trade_id":%d,"time":"%b"}'
+    tiles = lay(
+        ticker("2025-06-30T23:30:05Z", 100, 5000), beat % (5000, 100, b"2025-06-30T23:30:06.5Z")
+    )
+    assert tiles.frame(3) == beat % (5001, 101, b"2025-01-01T00:01:06.5Z")
+
+
+def test_ids_stay_in_64_bits_until_the_year_2100(tiles):
+    far = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp()) * retime.SECOND
+    message = json.loads(tiles.frame(tiles.first_after(far)))
+    assert message["time"].startswith("2100-01-01T00:00")
+    assert message["trade_id"] < message["sequence"] < 2**63
+
+
+def test_a_recording_without_any_time_cannot_be_retimed():
+    with pytest.raises(recording.RecordingError, match="--no-retime"):
+        lay(b"garbage", b"{}")
+
+
+def test_the_recorded_pace_counts_from_the_first_time():
+    lines = [
+        Line(b"garbage", None),
+        Line(ticker("2025-06-30T23:30:05Z"), None),
+        Line(ticker("2025-06-30T23:30:04Z"), None),
+        Line(ticker("2025-07-01T23:30:05.5Z"), None),
+    ]
+    assert [due for _, due in retime.pace(lines, LATEST)] == [0, 0, 0, 86_400_500_000]
+    assert [frame for frame, _ in retime.pace(lines, LATEST)] == [line.frame for line in lines]
+
+
+def test_nothing_but_digits_of_time_trade_id_and_sequence_differs(tiles, recorded):
+    first = tiles.first_after(NOW) // tiles.count * tiles.count
+    wild = re.compile(rb'("time":"|"trade_id":|"sequence":)[0-9T:-]+')
+    for n in range(0, tiles.count, 37):
+        assert wild.sub(rb"\1", tiles.frame(first + n)) == wild.sub(rb"\1", recorded[n])
