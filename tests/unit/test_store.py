@@ -434,7 +434,7 @@ def test_a_gap_at_the_end_of_64_bits_is_counted(connection: sqlite3.Connection) 
 batches_of_ids = st.lists(st.lists(st.integers(1, 60), max_size=12), min_size=1, max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(batches=batches_of_ids)
 def test_open_gaps_are_exactly_the_ids_between_the_least_and_the_greatest_that_are_not_stored(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]]

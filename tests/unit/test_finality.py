@@ -1,0 +1,302 @@
+"""When a window is final: the rule, held against a brute-force model of a stream, and crashes."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyspark.sql import Row
+
+from pipeline import finality, outputs
+from pipeline.finality import State, Window, lay
+from pipeline.service import Service
+from pipeline.settings import Settings
+from spark_processor import Windows
+
+MINUTE = 60_000_000
+SECOND = 1_000_000
+
+
+def row(minute: int, last_second: float, **cells: str) -> Window:
+    """The window of a minute whose newest trade lies so many seconds after the epoch."""
+    start = minute * MINUTE
+    return Window(start, start + MINUTE, round(last_second * SECOND), cells)
+
+
+def lay_all(*batches: list[Window]) -> tuple[State, list[list[int]]]:
+    """Lays micro-batches one after the other; the minutes that each made final."""
+    state, finals = State(), []
+    for number, rows in enumerate(batches):
+        state, final = lay(state, number, rows, MINUTE)
+        finals.append([window.start // MINUTE for window in final])
+    return state, finals
+
+
+# --- the rule -------------------------------------------------------------------------------
+
+
+def test_a_window_is_final_once_an_earlier_micro_batch_saw_its_end_plus_the_watermark() -> None:
+    state, finals = lay_all([row(0, 5)], [row(2, 120)], [])
+    assert finals == [[], [], [0]]
+    assert [start // MINUTE for start in state.open] == [2]
+
+
+def test_a_microsecond_before_its_end_plus_the_watermark_it_is_still_open() -> None:
+    _, finals = lay_all([row(0, 5)], [row(1, 119.999999)], [])
+    assert finals == [[], [], []]
+
+
+def test_the_micro_batch_that_moves_the_watermark_makes_nothing_final_itself() -> None:
+    _, finals = lay_all([row(0, 5)], [row(9, 599)])
+    assert finals == [[], []]
+
+
+def test_a_late_row_right_after_the_watermark_moved_is_still_in_the_final_window() -> None:
+    state, _ = lay_all([row(0, 5, trade_count="1")], [row(2, 120)])
+    _, final = lay(state, 2, [row(0, 5, trade_count="2")], MINUTE)
+    assert [window.cells["trade_count"] for window in final] == ["2"]
+
+
+def test_a_window_that_first_comes_late_is_final_at_once() -> None:
+    state, _ = lay_all([row(5, 300)])
+    _, final = lay(state, 1, [row(0, 5)], MINUTE)
+    assert [window.start for window in final] == [0]
+
+
+def test_nothing_is_final_before_the_second_micro_batch() -> None:
+    state, final = lay(State(), 0, [row(0, 5), row(60, 3600)], MINUTE)
+    assert final == []
+    assert state.greatest_before is None
+    assert state.greatest == 3600 * SECOND
+
+
+def test_final_windows_come_in_the_order_of_their_starts() -> None:
+    _, finals = lay_all([row(1, 61), row(0, 5), row(2, 119.5)], [row(9, 599), row(0, 7)], [])
+    assert finals == [[], [], [0, 1, 2]]
+
+
+def test_silence_holds_the_last_windows_back() -> None:
+    state, finals = lay_all([row(0, 5)], [], [], [])
+    assert finals == [[], [], [], []]
+    assert list(state.open) == [0]
+
+
+def test_the_watermark_may_be_longer_than_the_window() -> None:
+    state, _ = lay(State(), 0, [row(0, 5)], 5 * MINUTE)
+    for number, (minute, second) in enumerate([(5, 359.9), (6, 360), (6, 360)], 1):
+        state, final = lay(state, number, [row(minute, second)], 5 * MINUTE)
+        assert bool(final) == (number == 3)
+
+
+def test_laying_the_newest_micro_batch_again_changes_nothing() -> None:
+    before, _ = lay_all([row(0, 5)], [row(2, 120)])
+    rows = [row(2, 130), row(0, 6)]
+    once, _ = lay(before, 2, rows, MINUTE)
+    twice, final_again = lay(once, 2, rows, MINUTE)
+    assert twice == once
+    assert [window.start for window in final_again] == [0]
+
+
+# --- against a brute-force model ------------------------------------------------------------
+
+#: A trade: its event time in whole seconds. Spark drops one whose window it has closed.
+trades = st.lists(st.lists(st.integers(0, 600), max_size=6), max_size=12)
+watermarks = st.sampled_from([30, 60, 150])
+
+
+class Stream:
+    """Spark's part, by brute force: every trade of every micro-batch, looked through anew."""
+
+    def __init__(self, batches: list[list[int]], watermark: int) -> None:
+        self.watermark = watermark
+        self.seen: list[list[int]] = []  # the trades taken, by micro-batch
+        self.batches = [self._take(batch) for batch in batches]
+
+    def _greatest(self, batches: list[list[int]]) -> int:
+        return max((second for batch in batches for second in batch), default=-1)
+
+    def closed(self, minute: int, number: int) -> bool:
+        """Whether the micro-batches before this one went past the window's end + watermark."""
+        return (minute + 1) * 60 + self.watermark <= self._greatest(self.seen[:number])
+
+    def _take(self, batch: list[int]) -> list[Window]:
+        number = len(self.seen)
+        # A window is closed for good at the end of the first micro-batch that may close it.
+        dead = {m for m in range(11) if number and self.closed(m, number - 1)}
+        taken = [second for second in batch if second // 60 not in dead]
+        self.seen.append(taken)
+        return [self.window(minute, number) for minute in sorted({s // 60 for s in taken})]
+
+    def window(self, minute: int, number: int) -> Window:
+        """The whole window as it stands after a micro-batch."""
+        inside = [s for batch in self.seen[: number + 1] for s in batch if s // 60 == minute]
+        return row(minute, max(inside), trade_count=str(len(inside)))
+
+    def final_after(self, number: int) -> dict[int, Window]:
+        minutes = {s // 60 for batch in self.seen[: number + 1] for s in batch}
+        final = {m for m in minutes if self.closed(m, number)}
+        return {m * MINUTE: self.window(m, number) for m in final}
+
+    def open_after(self, number: int) -> dict[int, Window]:
+        minutes = {s // 60 for batch in self.seen[: number + 1] for s in batch}
+        still = {m for m in minutes if not self.closed(m, number)}
+        return {m * MINUTE: self.window(m, number) for m in still}
+
+
+@settings(max_examples=200, deadline=None)
+@given(trades, watermarks)
+def test_final_and_open_windows_are_those_of_the_model_after_every_micro_batch(
+    batches: list[list[int]], watermark: int
+) -> None:
+    stream = Stream(batches, watermark)
+    state, final = State(), {}
+    for number, rows in enumerate(stream.batches):
+        state, now_final = lay(state, number, rows, watermark * SECOND)
+        for window in now_final:
+            assert window.start not in final, "final twice"
+            final[window.start] = window
+        assert final == stream.final_after(number)
+        assert state.open == stream.open_after(number)
+
+
+@settings(max_examples=100, deadline=None)
+@given(trades, watermarks)
+def test_a_repeated_micro_batch_changes_nothing_whenever_it_comes(
+    batches: list[list[int]], watermark: int
+) -> None:
+    stream = Stream(batches, watermark)
+    state = State()
+    for number, rows in enumerate(stream.batches):
+        state, final = lay(state, number, rows, watermark * SECOND)
+        again, final_again = lay(state, number, rows, watermark * SECOND)
+        assert again == state
+        changed = {window.start for window in rows}
+        assert final_again == [window for window in final if window.start in changed]
+
+
+@given(trades, watermarks)
+def test_a_state_comes_back_from_json_as_it_was(batches: list[list[int]], watermark: int) -> None:
+    state = State()
+    for number, rows in enumerate(Stream(batches, watermark).batches):
+        state, _ = lay(state, number, rows, watermark * SECOND)
+        assert finality.from_json(json.loads(json.dumps(finality.to_json(state)))) == state
+
+
+def test_no_state_file_is_the_state_before_the_first_micro_batch() -> None:
+    assert finality.from_json({}) == State()
+
+
+# --- crashes between the writings -----------------------------------------------------------
+
+
+class Collected:
+    """The rows of a micro-batch, already collected: all that `Windows.write` wants of a frame."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self._rows = rows
+
+    def collect(self) -> list[Row]:
+        return self._rows
+
+
+def as_row(window: Window) -> Row:
+    return Row(
+        window_start=window.start,
+        window_end=window.end,
+        trade_count=int(window.cells["trade_count"]),
+        last_trade_time=window.last_trade_time,
+        first_trade_time=window.start,
+        last_receipt_time=window.last_trade_time,
+        **dict.fromkeys(
+            ("avg_price", "price_range", "total_volume", "volatility_flag"), "something"
+        ),
+        market_sentiment="Neutral",
+        volume_spike="Normal",
+    )
+
+
+class Crash(Exception):  # noqa: N818 - the process would end here
+    """Stands for a kill at this moment."""
+
+
+class Runner:
+    """The stream's writing, as a process that can be killed between any two of its files."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.settings = Settings(data_dir=folder)
+        self.data = outputs.DataDir(folder)
+        self.state_file = folder / "state" / "open_windows.json"
+        self._real = outputs.write_atomically
+        self._left: int | None = None
+        monkeypatch.setattr(outputs, "write_atomically", self._write)
+        self.start()
+
+    def start(self) -> None:
+        self._windows = Windows(Service("spark_processor", self.settings), self.state_file)
+
+    def _write(self, path: Path, text: str, *, durable: bool = True) -> None:
+        if self._left is not None:
+            if self._left == 0:
+                raise Crash
+            self._left -= 1
+        self._real(path, text, durable=durable)
+
+    def micro_batch(self, number: int, rows: list[Window], crash_before: int | None) -> bool:
+        """Whether it went through; `crash_before` counts the files written in it."""
+        self._left = crash_before
+        try:
+            self._windows.write(Collected([as_row(window) for window in rows]), number)
+        except Crash:
+            return False
+        finally:
+            self._left = None
+        return True
+
+    def files(self) -> dict[str, list[str]]:
+        """What the outputs say, the time of writing left out."""
+        paths = [*outputs.stream_files(self.data), self.data.stream_live]
+        return {
+            path.name: [line.rsplit(",", 1)[0] for line in path.read_text().splitlines()]
+            for path in paths
+        }
+
+
+@pytest.fixture
+def quiet(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+    yield
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("crash_before", [0, 1, 2])
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_crash_before_any_file_of_any_micro_batch_gives_the_same_in_the_end(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    quiet: None,
+    crash_before: int,
+    twice: bool,
+) -> None:
+    batches = [[5, 30, 61], [62, 119], [120, 180], [59, 185], [], [240, 241], [], [400], [], []]
+    stream = Stream(batches, 60)
+    smooth = Runner(tmp_path / "smooth", monkeypatch)
+    for number, rows in enumerate(stream.batches):
+        assert smooth.micro_batch(number, rows, None)
+    crashing = Runner(tmp_path / "crashing", monkeypatch)
+    crashes = 0
+    for number, rows in enumerate(stream.batches):
+        for _ in range(1 + twice):
+            if crashing.micro_batch(number, rows, crash_before):
+                break  # fewer files than that were written
+            crashes += 1
+            crashing.start()  # reads the state file, as a new process does
+        crashing.micro_batch(number, rows, None)
+    assert crashes > 1
+    assert crashing.files() == smooth.files()
+    final = [line.split(",")[0] for line in smooth.files()["1970-01-01.csv"][1:]]
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    expected = sorted(stream.final_after(len(batches) - 1))
+    assert final == [outputs.iso(epoch + timedelta(microseconds=start)) for start in expected]
+    assert len(final) == 5

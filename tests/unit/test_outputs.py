@@ -1,0 +1,373 @@
+"""How the outputs are written: formats, atomic replacement, and which feed a folder belongs to."""
+
+import json
+import os
+import threading
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import outputs
+from pipeline.outputs import DataDir, OutputError
+
+NOW = datetime(2025, 12, 2, 5, 10, tzinfo=UTC)
+#: DESIGN.md, "Contracts".
+DESIGN_COLUMNS = (
+    "window_start, window_end, avg_price, max_price, min_price, price_range, volatility_flag, "
+    "total_volume, trade_count, buy_sell_ratio, market_sentiment, volume_spike"
+)
+DESIGN_LOG_LINE = (
+    "started=2025-12-02T05:10:00Z run=20251202T051000Z status=ok exit=0 rows=38126 windows=132 "
+    "wall_s=6.41 start_s=3.20 logic_s=2.61 cpu_s=9.80 peak_mib=412"
+)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    return DataDir(tmp_path / "data")
+
+
+def window(start: datetime, **cells: object) -> dict[str, str]:
+    row: dict[str, object] = {
+        "window_start": start,
+        "window_end": start + timedelta(minutes=1),
+        "avg_price": Decimal("86321.5500000000"),
+        "trade_count": 3,
+        "written_at": NOW,
+    }
+    return outputs.cells(outputs.WINDOW_COLUMNS, row | cells)
+
+
+def minute(number: int, day: int = 2) -> datetime:
+    return datetime(2025, 12, day, tzinfo=UTC) + timedelta(minutes=number)
+
+
+# --- formats --------------------------------------------------------------------------------
+
+
+def test_the_columns_stand_in_the_order_of_the_design() -> None:
+    assert ", ".join(outputs.WINDOW_COLUMNS[:12]) == DESIGN_COLUMNS
+    assert outputs.BATCH_COLUMNS[:10] == outputs.WINDOW_COLUMNS[2:12]
+    assert outputs.BATCH_COLUMNS[10:14] == ("rows", "first_trade_time", "last_trade_time", "run")
+    for further in ("buy_count", "sell_count", "vwap", "open_price", "close_price"):
+        assert further in outputs.WINDOW_COLUMNS[12:]
+    for further in ("volume_imbalance", "last_receipt_time", "written_at"):
+        assert further in outputs.WINDOW_COLUMNS[12:]
+    for columns in (outputs.WINDOW_COLUMNS, outputs.BATCH_COLUMNS):
+        assert len(set(columns)) == len(columns)
+
+
+def test_the_files_lie_where_the_design_says() -> None:
+    data = DataDir(Path("/d"))
+    paths = (data.database, data.stream_csv, data.stream_live, data.batch_output)
+    assert [str(path) for path in paths] == [
+        "/d/crypto_prices.db",
+        "/d/stream_csv",
+        "/d/stream_live.csv",
+        "/d/batch_output",
+    ]
+    others = (data.batch_windows, data.batch_log, data.checkpoints, data.status)
+    assert [str(path) for path in others] == [
+        "/d/batch_windows.csv",
+        "/d/batch_log.txt",
+        "/d/checkpoints",
+        "/d/status",
+    ]
+    assert str(data.status_of("producer")) == "/d/status/producer.json"
+
+
+def test_a_row_of_csv_has_plain_numbers_utc_times_and_empty_cells_for_the_unknown() -> None:
+    row = {
+        "price": Decimal("86321.50000000"),
+        "small": Decimal("1E-8"),
+        "large": Decimal("9.99999999999999E+9"),
+        "zero": Decimal("0E-8"),
+        "count": 12,
+        "flag": "High",
+        "time": datetime(2025, 12, 2, 6, 10, tzinfo=timezone(timedelta(hours=1))),
+        "micros": datetime(2025, 12, 2, 5, 10, 0, 1, tzinfo=UTC),
+        "unknown": None,
+        "not asked for": 1,
+    }
+    columns = ["price", "small", "large", "zero", "count", "flag", "time", "micros"]
+    text = outputs.to_csv([*columns, "unknown", "missing"], [row])
+    header, line = text.splitlines()
+    assert header == ",".join([*columns, "unknown", "missing"])
+    assert line == (
+        "86321.5,0.00000001,9999999999.99999,0,12,High,"
+        "2025-12-02T05:10:00Z,2025-12-02T05:10:00.000001Z,,"
+    )
+    assert text.endswith("\n")
+    assert "\r" not in text
+
+
+@given(st.decimals(0, 10**10, places=8))
+def test_a_decimal_is_written_to_the_last_digit_and_without_an_exponent(value: Decimal) -> None:
+    cell = outputs.cells(["x"], {"x": value})["x"]
+    assert Decimal(cell) == value
+    assert set(cell) <= set("0123456789.")
+
+
+def test_a_run_is_named_by_its_start_in_utc() -> None:
+    start = datetime(2025, 12, 2, 0, 10, 0, 999_999, tzinfo=timezone(timedelta(hours=-5)))
+    assert outputs.run_id(start) == "20251202T051000Z"
+
+
+# --- atomic replacement ---------------------------------------------------------------------
+
+
+def test_a_file_is_replaced_as_a_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "file.txt"
+    for text in ("first\n", "secönd\r\n", ""):
+        outputs.write_atomically(path, text)
+        assert path.read_bytes() == text.encode()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    texts = {letter * size for letter, size in (("a", 100_000), ("b", 10), ("c", 300_000))}
+    outputs.write_atomically(path, min(texts), durable=False)
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.add(path.read_text())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(100):
+        for text in texts:
+            outputs.write_atomically(path, text, durable=False)
+    done.set()
+    reader.join()
+    assert seen <= texts
+    assert len(seen) > 1
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    outputs.write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        outputs.write_atomically(path, "new, but broken: \ud800")
+    assert path.read_text() == "old"
+
+
+def test_a_half_written_temporary_file_is_no_output(data: DataDir) -> None:
+    data.stream_csv.mkdir(parents=True)
+    (data.stream_csv / ".2025-12-02.csv.77.tmp").write_text("window_st")
+    (data.stream_csv / "notes.txt").write_text("mine")
+    assert outputs.stream_files(data) == []
+
+
+# --- final windows --------------------------------------------------------------------------
+
+
+def lines(path: Path) -> list[list[str]]:
+    return [line.split(",") for line in path.read_text().splitlines()]
+
+
+def test_final_windows_go_into_the_file_of_the_utc_day_of_their_start_sorted(
+    data: DataDir,
+) -> None:
+    starts = [minute(1439), minute(5), minute(0, day=3), minute(4)]
+    outputs.write_final_windows(data, map(window, starts))
+    outputs.write_final_windows(data, [window(minute(3))])
+    first, second = outputs.stream_files(data)
+    assert (first.name, second.name) == ("2025-12-02.csv", "2025-12-03.csv")
+    assert lines(first)[0] == list(outputs.WINDOW_COLUMNS)
+    assert [row[0] for row in lines(first)[1:]] == [
+        "2025-12-02T00:03:00Z",
+        "2025-12-02T00:04:00Z",
+        "2025-12-02T00:05:00Z",
+        "2025-12-02T23:59:00Z",
+    ]
+    assert [row[:2] for row in lines(second)[1:]] == [
+        ["2025-12-03T00:00:00Z", "2025-12-03T00:01:00Z"]
+    ]
+
+
+def test_writing_final_windows_again_changes_nothing(data: DataDir) -> None:
+    outputs.write_final_windows(data, map(window, [minute(1), minute(2)]))
+    (path,) = outputs.stream_files(data)
+    before = path.read_bytes()
+    later = NOW + timedelta(hours=1)
+    outputs.write_final_windows(data, [window(minute(2), written_at=later)])
+    assert path.read_bytes() == before
+
+
+def test_nothing_final_writes_nothing(data: DataDir) -> None:
+    outputs.write_final_windows(data, [])
+    assert not data.stream_csv.exists()
+
+
+@settings(max_examples=15, deadline=None)
+@given(writes=st.lists(st.lists(st.integers(1430, 1450), max_size=5), max_size=6))
+def test_each_window_stands_in_exactly_one_row_whatever_is_written_how_often(
+    tmp_path_factory: pytest.TempPathFactory, writes: list[list[int]]
+) -> None:
+    data = DataDir(tmp_path_factory.mktemp("final"))
+    for numbers in writes:
+        outputs.write_final_windows(data, [window(minute(number)) for number in numbers])
+    rows = [row[0] for path in outputs.stream_files(data) for row in lines(path)[1:]]
+    expected = sorted({number for numbers in writes for number in numbers})
+    assert rows == [outputs.iso(minute(number)) for number in expected]
+
+
+def test_a_foreign_file_in_the_place_of_a_day_is_refused_and_kept(data: DataDir) -> None:
+    data.stream_csv.mkdir(parents=True)
+    path = data.stream_csv / "2025-12-02.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(OutputError, match=r"2025-12-02\.csv has other columns .* move it away"):
+        outputs.write_final_windows(data, [window(minute(1))])
+    assert path.read_text() == "a,b\n1,2\n"
+
+
+# --- the log of the batch runs --------------------------------------------------------------
+
+
+def log_fields(**changed: object) -> dict[str, object]:
+    """What the scheduler knows of the run in DESIGN's example, its numbers rounded by it."""
+    return {
+        "started": NOW,
+        "run": "20251202T051000Z",
+        "status": "ok",
+        "exit": 0,
+        "rows": 38126,
+        "windows": 132,
+        "wall_s": 6.41,
+        "start_s": 3.2,
+        "logic_s": 2.61,
+        "cpu_s": 9.8,
+        "peak_mib": 412,
+    } | changed
+
+
+def test_a_line_of_the_batch_log_is_that_of_the_design(data: DataDir) -> None:
+    outputs.append_batch_log(data, log_fields())
+    assert data.batch_log.read_text() == DESIGN_LOG_LINE + "\n"
+
+
+def test_what_is_unknown_of_a_run_is_left_out_and_zero_is_not_unknown(data: DataDir) -> None:
+    outputs.append_batch_log(data, {"started": NOW, "run": "r", "status": "no_data"})
+    unknown = dict.fromkeys(("rows", "windows", "logic_s"))
+    failed = {"started": NOW, "run": "r", "status": "failed", "exit": 0, "foreign": 1}
+    outputs.append_batch_log(data, failed | unknown)
+    assert data.batch_log.read_text().splitlines() == [
+        "started=2025-12-02T05:10:00Z run=r status=no_data",
+        "started=2025-12-02T05:10:00Z run=r status=failed exit=0",
+    ]
+
+
+def test_a_line_torn_by_a_power_cut_is_ended_before_the_next(data: DataDir) -> None:
+    outputs.append_batch_log(data, {"started": NOW, "run": "a", "status": "ok"})
+    with data.batch_log.open("a") as file:
+        file.write("started=2025-12-02T05:20:00Z ru")
+    for run in ("b", "c"):
+        outputs.append_batch_log(data, {"started": NOW, "run": run, "status": "ok"})
+    assert data.batch_log.read_text().splitlines() == [
+        "started=2025-12-02T05:10:00Z run=a status=ok",
+        "started=2025-12-02T05:20:00Z ru",
+        "started=2025-12-02T05:10:00Z run=b status=ok",
+        "started=2025-12-02T05:10:00Z run=c status=ok",
+    ]
+
+
+# --- status ---------------------------------------------------------------------------------
+
+
+def test_a_status_is_json_that_comes_back(data: DataDir) -> None:
+    status = {"at": NOW, "price": Decimal("1.50"), "counters": {"a": 1}, "none": None, "on": True}
+    outputs.write_status(data, "producer", status)
+    assert outputs.read_status(data, "producer") == {
+        "at": "2025-12-02T05:10:00Z",
+        "price": "1.5",
+        "counters": {"a": 1},
+        "none": None,
+        "on": True,
+    }
+
+
+def test_a_missing_json_file_is_an_empty_object(tmp_path: Path) -> None:
+    assert outputs.read_json(tmp_path / "none.json") == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1', b"[]", b"1", b"\xff\xfe", b"null"])
+def test_a_half_written_or_foreign_json_file_is_an_error_that_names_it(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "status.json"
+    path.write_bytes(content)
+    with pytest.raises(OutputError, match=r"status\.json"):
+        outputs.read_json(path)
+
+
+def test_a_folder_in_the_place_of_a_json_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=tmp_path.name):
+        outputs.read_json(tmp_path)
+
+
+# --- which feed fills a folder --------------------------------------------------------------
+
+LIVE = {"kind": "live", "url": "wss://ws-feed.exchange.coinbase.com"}
+REPLAY = {"kind": "replay", "recording": "sample.gz", "fingerprint": "ab", "retimed": True}
+
+
+def test_a_folder_remembers_its_source_and_takes_it_again(data: DataDir) -> None:
+    outputs.claim_source(data, REPLAY)
+    before = data.source.read_bytes()
+    outputs.claim_source(data, dict(reversed(REPLAY.items())))
+    assert data.source.read_bytes() == before
+    assert json.loads(before) == REPLAY
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sentence"),
+    [
+        (
+            REPLAY,
+            LIVE,
+            "a replay of sample.gz (re-timed), not the live feed wss://ws-feed.exchange",
+        ),
+        (LIVE, REPLAY, f"the live feed {LIVE['url']}, not a replay of sample.gz (re-timed)"),
+        (
+            REPLAY,
+            REPLAY | {"retimed": False},
+            "a replay of sample.gz (re-timed), not a replay of sample.gz (as recorded)",
+        ),
+        (REPLAY, REPLAY | {"fingerprint": "cd"}, "holds a replay of sample.gz"),
+        (LIVE, LIVE | {"url": "wss://elsewhere"}, "not the live feed wss://elsewhere"),
+    ],
+)
+def test_another_source_is_refused_in_a_sentence_that_says_what_to_do(
+    data: DataDir, first: dict[str, object], second: dict[str, object], sentence: str
+) -> None:
+    outputs.claim_source(data, first)
+    with pytest.raises(OutputError) as refusal:
+        outputs.claim_source(data, second)
+    said = str(refusal.value)
+    assert str(data.root) in said
+    assert sentence in said
+    assert "DATA_DIR=" in said
+    assert "make clean" in said
+    assert "\n" not in said
+
+
+def test_a_source_file_that_cannot_be_read_is_refused_and_kept(data: DataDir) -> None:
+    data.root.mkdir()
+    data.source.write_text("{")
+    with pytest.raises(OutputError, match=r"source\.json"):
+        outputs.claim_source(data, LIVE)
+    assert data.source.read_text() == "{"
+
+
+def test_temporary_files_of_two_processes_do_not_meet(tmp_path: Path) -> None:
+    other = tmp_path / f".file.txt.{os.getpid() + 1}.tmp"
+    other.write_text("another process is writing here")
+    outputs.write_atomically(tmp_path / "file.txt", "ours")
+    assert other.read_text() == "another process is writing here"

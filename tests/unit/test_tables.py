@@ -1,0 +1,179 @@
+"""How the outputs are read back: typed, sorted, and whatever lies there never a crash."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline import outputs, tables
+from pipeline.outputs import DataDir, OutputError
+
+NOW = datetime(2025, 12, 2, 5, 10, tzinfo=UTC)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataDir:
+    return DataDir(tmp_path)
+
+
+def window(start: datetime) -> dict[str, str]:
+    row = {
+        "window_start": start,
+        "window_end": start + timedelta(minutes=1),
+        "avg_price": Decimal("86321.55"),
+        "volatility_flag": "High",
+        "trade_count": 3,
+        "vwap": None,
+        "written_at": NOW,
+    }
+    return outputs.cells(outputs.WINDOW_COLUMNS, row)
+
+
+def batch_row(run: str) -> str:
+    row = {"avg_price": Decimal("1.5"), "rows": 7, "run": run, "snapshot_at": NOW}
+    return outputs.to_csv(outputs.BATCH_COLUMNS, [row])
+
+
+def test_final_windows_come_back_typed_and_sorted_over_the_days(data: DataDir) -> None:
+    starts = [datetime(2025, 12, day, 23, 59, tzinfo=UTC) for day in (3, 1, 2)]
+    outputs.write_final_windows(data, map(window, starts))
+    table = tables.read_final_windows(data)
+    assert list(table.columns) == list(outputs.WINDOW_COLUMNS)
+    assert [start.to_pydatetime() for start in table["window_start"]] == sorted(starts)
+    assert str(table["window_start"].dt.tz) == "UTC"
+    assert table["avg_price"].tolist() == [86321.55] * 3
+    assert table["trade_count"].sum() == 9
+    assert table["volatility_flag"].tolist() == ["High"] * 3
+    assert table["vwap"].isna().all()
+    assert table["last_receipt_time"].isna().all()
+
+
+def test_times_with_and_without_fractions_come_back_alike(data: DataDir) -> None:
+    rows = [
+        window(NOW) | {"last_trade_time": "2025-12-02T05:10:00Z"},
+        window(NOW + timedelta(minutes=1)) | {"last_trade_time": "2025-12-02T05:11:00.000001Z"},
+    ]
+    data.stream_live.write_text(outputs.to_csv(outputs.WINDOW_COLUMNS, rows))
+    times = tables.read_windows(data.stream_live)["last_trade_time"]
+    assert times[1] - times[0] == pd.Timedelta(minutes=1, microseconds=1)
+
+
+def test_an_empty_folder_gives_empty_tables_with_all_columns_and_types(data: DataDir) -> None:
+    final, live = tables.read_final_windows(data), tables.read_windows(data.stream_live)
+    runs, log = tables.read_batch_runs(data), tables.read_batch_log(data)
+    assert list(final.columns) == list(live.columns) == list(outputs.WINDOW_COLUMNS)
+    assert list(runs.columns) == list(outputs.BATCH_COLUMNS)
+    assert list(log.columns) == list(outputs.LOG_FIELDS)
+    for table in (final, live, runs, log):
+        assert len(table) == 0
+    for table in (final, live):
+        assert str(table["window_start"].dt.tz) == "UTC"
+        assert pd.isna(table["avg_price"].max())
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"window_start"])
+def test_a_file_without_rows_is_an_empty_table(data: DataDir, content: bytes) -> None:
+    data.stream_live.write_bytes(content)
+    assert len(tables.read_windows(data.stream_live)) == 0
+
+
+def test_a_file_cut_anywhere_is_read_or_refused_never_a_crash(data: DataDir) -> None:
+    starts = [NOW, NOW + timedelta(minutes=1)]
+    whole = outputs.to_csv(outputs.WINDOW_COLUMNS, map(window, starts)).encode()
+    for end in range(0, len(whole), 11):
+        data.stream_live.write_bytes(whole[:end])
+        try:
+            table = tables.read_windows(data.stream_live)
+        except OutputError as error:
+            assert "stream_live.csv" in str(error)  # noqa: PT017 - either way is right
+        else:
+            assert len(table) <= 2
+            assert list(table.columns) == list(outputs.WINDOW_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a,b\n1,2\n",
+        b"\x00\x01\x02",
+        b"\xff\xfe\x00w",
+        b"PK\x03\x04\x14\x00",
+        b'window_start,"avg',
+        b"window_start\n1,2\n3,4,5,6\n",
+        b"<html></html>\n",
+    ],
+)
+def test_a_foreign_file_is_an_error_that_names_it(data: DataDir, content: bytes) -> None:
+    data.stream_live.write_bytes(content)
+    with pytest.raises(OutputError, match=r"stream_live\.csv"):
+        tables.read_windows(data.stream_live)
+
+
+def test_a_row_with_too_many_cells_does_not_shift_the_others(data: DataDir) -> None:
+    start, end = "2025-12-02T05:10:00Z", "2025-12-02T05:11:00Z"
+    data.stream_live.write_text(f"window_start,window_end\n{start},{end},1\n")
+    try:
+        table = tables.read_windows(data.stream_live)
+    except OutputError:
+        return
+    assert table["window_start"].tolist() == [pd.Timestamp(start)]
+
+
+def test_a_folder_in_the_place_of_a_file_is_an_error_that_names_it(data: DataDir) -> None:
+    data.stream_live.mkdir()
+    with pytest.raises(OutputError, match=r"stream_live\.csv"):
+        tables.read_windows(data.stream_live)
+
+
+def test_cells_that_are_no_numbers_or_times_are_unknown(data: DataDir) -> None:
+    row = window(NOW) | {"avg_price": "dear", "trade_count": "", "window_end": "later"}
+    data.stream_live.write_text(outputs.to_csv(outputs.WINDOW_COLUMNS, [row]))
+    table = tables.read_windows(data.stream_live)
+    assert table[["avg_price", "trade_count", "window_end"]].isna().all(axis=None)
+
+
+def test_columns_of_a_later_version_are_left_out(data: DataDir) -> None:
+    columns = [*outputs.WINDOW_COLUMNS, "invented_later"]
+    data.stream_live.write_text(outputs.to_csv(columns, [window(NOW)]))
+    table = tables.read_windows(data.stream_live)
+    assert list(table.columns) == list(outputs.WINDOW_COLUMNS)
+    assert table["trade_count"].tolist() == [3]
+
+
+def test_a_text_like_na_stays_a_text(data: DataDir) -> None:
+    row = window(NOW) | {"volatility_flag": "NA"}
+    data.stream_live.write_text(outputs.to_csv(outputs.WINDOW_COLUMNS, [row]))
+    assert tables.read_windows(data.stream_live)["volatility_flag"].tolist() == ["NA"]
+
+
+def test_batch_runs_come_back_oldest_first(data: DataDir) -> None:
+    for run in ("20251203T000000Z", "20251202T051000Z"):
+        outputs.write_atomically(data.batch_output / f"{run}.csv", batch_row(run))
+    (data.batch_output / "notes.csv").write_text("mine")
+    table = tables.read_batch_runs(data)
+    assert table["run"].tolist() == ["20251202T051000Z", "20251203T000000Z"]
+    assert table["rows"].tolist() == [7, 7]
+    assert table["snapshot_at"].tolist() == [pd.Timestamp(NOW)] * 2
+
+
+def test_the_batch_log_comes_back_typed_without_what_are_no_runs(data: DataDir) -> None:
+    good = {"started": NOW, "run": "a", "status": "ok", "exit": 0, "rows": 38126, "wall_s": 6.41}
+    outputs.append_batch_log(data, good)
+    with data.batch_log.open("ab") as file:
+        file.write(b"\n   \nhello there\nstarted=2025-12-02T05:20:00Z run=torn\n\xff\xfe=\xff\n")
+    outputs.append_batch_log(data, {"started": NOW, "run": "b", "status": "no_data"})
+    log = tables.read_batch_log(data)
+    assert log["run"].tolist() == ["a", "b"]
+    assert log["started"].tolist() == [pd.Timestamp(NOW)] * 2
+    assert log["rows"].tolist()[0] == 38126
+    assert log["wall_s"].tolist()[0] == 6.41
+    unknown = log[["exit", "rows", "wall_s", "peak_mib"]].isna()
+    assert unknown.all(axis=1).tolist() == [False, True]
+
+
+def test_a_batch_log_that_is_a_folder_is_an_error_that_names_it(data: DataDir) -> None:
+    data.batch_log.mkdir()
+    with pytest.raises(OutputError, match=r"batch_log\.txt"):
+        tables.read_batch_log(data)
