@@ -33,8 +33,9 @@ MINUTE = 60_000_000  # microseconds, the unit of all times here (since 1970)
 RANGE = Decimal(50)
 RATIO = Decimal("1.2")
 SPIKE = Decimal(100)
-#: Numbers may differ by so much, or by so much of the number where it is above 1.
+#: Numbers may differ by so much, or by this part of a number so great that a double is coarser.
 TOLERANCE = Decimal("1e-9")
+DOUBLE = Decimal("1e-15")
 #: Differences told of each output; the others are only counted.
 SHOWN = 20
 
@@ -458,7 +459,7 @@ def _close(cell: str, right: Decimal) -> bool:
         number = Decimal(cell)
     except InvalidOperation:
         return False
-    return number.is_finite() and abs(number - right) <= TOLERANCE * max(Decimal(1), abs(right))
+    return number.is_finite() and abs(number - right) <= max(TOLERANCE, abs(right) * DOUBLE)
 
 
 def _cell_time(cell: str) -> int | None:

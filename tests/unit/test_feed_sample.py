@@ -4,6 +4,8 @@ import gzip
 import json
 from collections import Counter
 from datetime import datetime
+from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -75,7 +77,7 @@ def test_an_hour_across_midnight_with_one_trade_exactly_then(results):
 
 def test_bursts_silences_and_equal_times(lines):
     times = moments(lines)
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(times)]
     assert min(gaps) == 0
     assert 7 < max(gaps) < 8
     assert max(Counter(int(time) for time in times).values()) > 100
@@ -95,7 +97,7 @@ def test_all_classes_occur(results):
 
 def test_sides_come_in_runs_and_prices_return_to_where_they_began(results):
     trades = [results.trades[trade_id] for trade_id in sorted(results.trades)]
-    same = sum(a.side == b.side for a, b in zip(trades, trades[1:], strict=False))
+    same = sum(a.side == b.side for a, b in pairwise(trades))
     assert same / len(trades) > 0.7
     assert abs(trades[0].price - trades[-1].price) < 60
     assert all(85_000 < trade.price < 95_000 for trade in trades)
@@ -103,5 +105,5 @@ def test_sides_come_in_runs_and_prices_return_to_where_they_began(results):
 
 def test_sizes_are_heavy_tailed(results):
     sizes = sorted(trade.size for trade in results.trades.values())
-    assert sizes[0] < golden.Decimal("0.000001")
+    assert sizes[0] < Decimal("0.000001")
     assert sizes[-1] > 1000 * sizes[len(sizes) // 2]

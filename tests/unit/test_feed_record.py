@@ -1,0 +1,113 @@
+"""The recorder's files: what is in them survives, whatever ended the recorder."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from feed import record, recording
+
+FRAMES = [b'{"type":"ticker"}', b"not json", "é\n".encode(), b"\xff\x00", b""]
+
+
+def write(
+    path: Path, frames: list[bytes], *, append: bool = False, flush: bool = False
+) -> record.Writer:
+    writer = record.open_writer(path, append=append)
+    for frame in frames:
+        writer.write(record.wire_line(frame, 1762932011.25, "BTC-USD"))
+    if flush:
+        writer._flushed = 0.0  # as if it were long ago
+        writer.flush()
+    return writer
+
+
+def read(path: Path) -> list[recording.Line]:
+    return list(recording.read(path))
+
+
+LINES = [recording.Line(frame, 1762932011.25) for frame in FRAMES]
+
+
+@pytest.mark.parametrize("name", ["r.ndjson", "r.ndjson.gz"])
+def test_what_was_recorded_is_read_back_byte_for_byte(tmp_path, name):
+    path = tmp_path / name
+    write(path, FRAMES).close()
+    assert read(path) == LINES
+    assert recording.is_gzip(path) is name.endswith(".gz")
+
+
+def test_a_line_is_an_object_of_receive_time_pair_and_raw_text():
+    line = record.wire_line(b'{"a":"b"}', 1.5, "BTC-USD")
+    assert json.loads(line) == {"ts": 1.5, "pair": "BTC-USD", "raw": '{"a":"b"}'}
+
+
+@pytest.mark.parametrize("name", ["r.ndjson", "r.ndjson.gz"])
+def test_what_was_flushed_can_be_read_without_a_proper_end(tmp_path, name):
+    path = tmp_path / name
+    writer = write(path, FRAMES, flush=True)
+    assert read(path) == LINES
+    writer.close()
+
+
+@pytest.mark.parametrize("name", ["r.ndjson", "r.ndjson.gz"])
+def test_appending_goes_on_after_the_last_whole_line(tmp_path, name):
+    path = tmp_path / name
+    write(path, FRAMES * 20, flush=True)
+    cut = path.read_bytes()
+    path.write_bytes(cut[:-7])
+    before = [line for line in read(path) if line.received is not None]
+    assert len(FRAMES) * 20 - 5 <= len(before) < len(FRAMES) * 20
+    write(path, FRAMES, append=True).close()
+    assert read(path) == [*before, *LINES]
+    write(path, FRAMES, append=True).close()
+    assert read(path) == [*before, *LINES, *LINES]
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_an_existing_file_is_not_touched_unless_asked(tmp_path):
+    path = tmp_path / "r"
+    write(path, FRAMES).close()
+    content = path.read_bytes()
+    with pytest.raises(recording.RecordingError, match=r"exists already: .*--append"):
+        record.open_writer(path, append=False)
+    assert path.read_bytes() == content
+
+
+def test_another_kind_of_file_is_not_appended_to(tmp_path):
+    path = tmp_path / "r.gz"
+    path.write_bytes(gzip.compress(b'{"type":"ticker"}\n'))
+    with pytest.raises(recording.RecordingError, match="cannot be appended to"):
+        record.open_writer(path, append=True)
+    with pytest.raises(recording.RecordingError, match="not a file"):
+        record.open_writer(tmp_path, append=True)
+
+
+def test_an_empty_file_is_a_new_one(tmp_path):
+    path = tmp_path / "r.gz"
+    path.touch()
+    write(path, FRAMES).close()
+    assert read(path) == LINES
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        record.main([str(tmp_path / "no" / "r.gz"), "--seconds", "0"])
+    assert end.value.code == 2
+    assert "cannot be written: No such file or directory" in capsys.readouterr().err
+
+
+def test_subscription_answers_and_heartbeats_are_left_to_the_replay():
+    assert record.is_control(b'{"type":"heartbeat"}')
+    assert record.is_control(b'{"type":"subscriptions","channels":[]}')
+    for frame in (b'{"type":"ticker"}', b'{"type":"error"}', b"[]", b"\xff", b"{"):
+        assert not record.is_control(frame)
+
+
+def test_waits_grow_to_half_a_minute_with_jitter():
+    waits = record.backoff()
+    found = [next(waits) for _ in range(20)]
+    assert 0.25 <= found[0] <= 0.5
+    assert all(15 <= wait <= 30 for wait in found[8:])
+    assert len(set(found)) == 20

@@ -1,0 +1,375 @@
+"""The golden computation itself: worked by hand, and against the pipeline's rules."""
+
+import csv
+import json
+import sqlite3
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import trade
+from tests import golden
+
+NOW = datetime(2025, 7, 1, tzinfo=UTC)
+MESSAGE: dict[str, object] = {
+    "type": "ticker",
+    "sequence": 1,
+    "product_id": "BTC-USD",
+    "price": "100.5",
+    "best_bid": "100.49",
+    "best_ask": "100.51",
+    "side": "buy",
+    "time": "2025-06-30T23:30:01.25Z",
+    "trade_id": 7,
+    "last_size": "0.5",
+}
+
+
+def frame(**changes: object) -> bytes:
+    message = MESSAGE | changes
+    return json.dumps({key: value for key, value in message.items() if value != "absent"}).encode()
+
+
+def trades(*rows: tuple[str, str, str]) -> list[golden.Trade]:
+    return [
+        golden.Trade(number, Decimal(price), None, None, side, number, Decimal(size))
+        for number, (price, side, size) in enumerate(rows, 1)
+    ]
+
+
+def test_metrics_worked_by_hand():
+    found = golden.metrics(
+        trades(
+            ("100", "buy", "1"), ("151", "buy", "2"), ("101", "sell", "0.5"), ("102", "buy", "0.5")
+        )
+    )
+    assert found["avg_price"] == Decimal("113.5")
+    assert (found["min_price"], found["max_price"]) == (100, 151)
+    assert (found["price_range"], found["volatility_flag"]) == (51, "High")
+    assert (found["total_volume"], found["volume_spike"]) == (4, "Normal")
+    assert (found["trade_count"], found["buy_count"], found["sell_count"]) == (4, 3, 1)
+    assert (found["open_price"], found["close_price"]) == (100, 102)
+    assert found["vwap"] == Decimal("125.875")
+    assert found["volume_imbalance"] == Decimal("0.75")
+    assert found["market_sentiment"] == "Bullish"
+    assert abs(Decimal(str(found["buy_sell_ratio"])) - Decimal("2.99997000029999700003")) < Decimal(
+        "1e-19"
+    )
+
+
+@pytest.mark.parametrize(
+    ("buys", "sells", "mood"),
+    [
+        *((12, 10, "Neutral"), (13, 10, "Bullish"), (10, 12, "Neutral"), (10, 13, "Bearish")),
+        *((6, 5, "Neutral"), (1, 0, "Bullish"), (0, 1, "Bearish"), (1, 1, "Neutral")),
+    ],
+)
+def test_sentiment_at_its_threshold(buys, sells, mood):
+    rows = [("1", "buy", "1")] * buys + [("1", "sell", "1")] * sells
+    assert golden.metrics(trades(*rows))["market_sentiment"] == mood
+
+
+def test_exactly_at_a_threshold_is_normal():
+    found = golden.metrics(trades(("100", "buy", "99.99999999"), ("150", "buy", "0.00000001")))
+    assert (found["volatility_flag"], found["volume_spike"]) == ("Normal", "Normal")
+    found = golden.metrics(trades(("100", "buy", "100"), ("150.01", "buy", "0.00000001")))
+    assert (found["volatility_flag"], found["volume_spike"]) == ("High", "Spike")
+
+
+def test_the_message_used_here_is_a_valid_trade():
+    found = golden.trade_in(frame(), NOW)
+    assert (found.trade_id, found.price, found.size) == (7, Decimal("100.5"), Decimal("0.5"))
+    assert found.time == 1_751_326_201_250_000
+    assert golden.trade_in(frame(best_bid=None, best_ask="absent"), NOW).best_ask is None
+
+
+CHANGES: list[tuple[str, list[object]]] = [
+    ("price", ["0", "-1", "1e5", "1E-8", "1e-9", "0.123456789", "9999999999", "10000000000"]),
+    ("price", ["9999999.12345678", "99999999.12345678", "1.50000000000", "NaN", "Infinity", ""]),
+    (
+        "price",
+        [" 1", "1 ", "+1", "1_0", "01", ".5", "5.", "\u0661", 100.5, 100, None, "absent", []],
+    ),
+    ("price", ["0.00000001", "0.000000001", "1e400", "1e-400", "0e5", "1" * 400, "0x10"]),
+    ("last_size", ["0", "0.00000001", "1e1", {}, None, "absent", True]),
+    ("best_bid", ["0", "x", None, "absent", 1, "1.5", "-0"]),
+    ("best_ask", ["", None, "absent", [], "2"]),
+    ("side", ["sell", "SELL", "", None, "absent", 1]),
+    ("trade_id", [0, -1, 2**63 - 1, 2**63, "7", None, "absent", 7.5, True, 10**30]),
+    ("product_id", ["ETH-USD", "", None, "absent", 5]),
+    ("type", ["match", "heartbeat", None, "absent", ["ticker"]]),
+    ("sequence", [None, "absent", "x", -5]),
+    ("time", ["2025-06-30T23:30:01Z", "2025-06-30T23:30:01+02:00", "2025-06-30T23:30:01-0230"]),
+    ("time", ["2025-06-30T23:30:01", "2025-06-30", "", None, "absent", 1751326201, "20250630"]),
+    ("time", ["2011-12-31T23:59:59.999999Z", "2012-01-01T00:00:00Z", "2025-07-01T00:01:00Z"]),
+    ("time", ["2025-07-01T00:01:00.000001Z", "2025-06-31T00:00:00Z", "2025-06-30T24:00:00Z"]),
+    ("time", ["2025-06-30T23:30:60Z", "2025-06-30T23:30Z", "2025-06-30t23:30:01z"]),
+    ("time", ["2025-06-30 23:30:01Z", "2025-06-30T23:30:01.1234567Z", "0000-01-01T00:00:00Z"]),
+    (
+        "time",
+        ["2012-01-01T01:00:00+02:00", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+10:00"],
+    ),
+]
+RAW = [
+    b"",
+    b"{",
+    b"[]",
+    b"7",
+    b"null",
+    frame() + b"x",
+    b"\xef\xbb\xbf" + frame(),
+    frame().replace(b"100.49", b"100\xff"),
+    frame().replace(b'"sequence": 1', b'"sequence": NaN'),
+    frame().replace(b'"sequence": 1', b'"sequence": 1e999'),
+    frame().replace(b'"sequence": 1', b'"sequence": 01'),
+    frame().replace(b'"sequence": 1', b'"price": "100.5"'),
+    frame().replace(b'"sequence": 1', b'"x": {"a": 1, "a": 1}'),
+    frame().replace(b'"sequence": 1', b'"x": [{"a": 1}, {"a": 1}]'),
+    frame().replace(b'"sequence": 1', rb'"pr\u0069ce": "100.5"'),
+    frame().replace(b'"sequence": 1', rb'"x": "\ud800"'),
+    frame().replace(b'"sequence": 1', rb'"x": "\ud83d\ude00"'),
+    frame().replace(b'"sequence": 1', b'"x": "\t"'),
+    frame().replace(b'"trade_id": 7', b'"trade_id": 7.0'),
+    frame().replace(b'"trade_id": 7', b'"trade_id": 7e0'),
+    frame().replace(b'"trade_id": 7', b'"trade_id": -0'),
+    b" \n" + frame() + b"\r\n",
+]
+
+
+def verdict(message: bytes) -> golden.Trade | None:
+    try:
+        return golden.trade_in(message, NOW)
+    except golden.InvalidError:
+        return None
+
+
+def pipelines_verdict(message: bytes) -> golden.Trade | None:
+    try:
+        found = trade.decode(message, "BTC-USD", NOW)
+    except trade.RefusedError:
+        return None
+    return golden.Trade(
+        found.trade_id,
+        Decimal(found.price),
+        None if found.best_bid is None else Decimal(found.best_bid),
+        None if found.best_ask is None else Decimal(found.best_ask),
+        found.side,
+        (found.time - datetime(1970, 1, 1, tzinfo=UTC)) // trade._MICROSECOND,
+        Decimal(found.last_size),
+    )
+
+
+@pytest.mark.parametrize(
+    "message", [frame(**{field: value}) for field, values in CHANGES for value in values] + RAW
+)
+def test_pipeline_and_golden_agree_on_what_a_valid_trade_is(message):
+    assert verdict(message) == pipelines_verdict(message)
+
+
+DIGITS = st.text("0123456789", max_size=12)
+
+
+@settings(max_examples=300)
+@given(whole=DIGITS, places=DIGITS, exponent=st.none() | st.integers(-20, 20))
+def test_pipeline_and_golden_agree_on_what_a_number_is(whole, places, exponent):
+    text = whole + (f".{places}" if places else "") + ("" if exponent is None else f"e{exponent}")
+    message = frame(price=text)
+    assert verdict(message) == pipelines_verdict(message)
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=3), st.integers(0, len(frame()) - 1), st.integers(0, 3))
+def test_pipeline_and_golden_agree_on_damaged_messages(noise, position, cut):
+    message = frame()[:position] + noise + frame()[position + cut :]
+    assert verdict(message) == pipelines_verdict(message)
+
+
+# --- the verifier ---------------------------------------------------------------------------
+
+RECORDING = [
+    *(
+        frame(
+            trade_id=100 + n,
+            time=f"2025-06-30T23:{minute}:0{n % 7}.5Z",
+            price=f"{90000 + n}.5",
+            side="sell" if n % 3 else "buy",
+            best_bid=None if n == 4 else "1.5",
+        )
+        for n, minute in enumerate([58, 58, 58, 59, 59, 59, 59])
+    ),
+    b"garbage",
+    frame(trade_id=100, time="2025-06-30T23:58:00.5Z", price="1"),
+    frame(trade_id=200, time="2025-07-01T00:00:10Z", price="90100"),
+    frame(trade_id=201, time="2025-07-01T00:01:10Z", price="90200"),
+    frame(trade_id=202, time="2025-07-01T00:01:10Z", price="90201"),
+]
+LATER = datetime(2025, 8, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def recording_path(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b"\n".join(RECORDING) + b"\n")
+    return path
+
+
+@pytest.fixture
+def right(recording_path, tmp_path):
+    """A data directory in which everything is right, written by hand."""
+    found = golden.compute(recording_path, LATER)
+    data = tmp_path / "data"
+    (data / "stream_csv").mkdir(parents=True)
+    (data / "batch_output").mkdir()
+    rows = [
+        {
+            "window_start": golden._iso(start),
+            "window_end": golden._iso(start + golden.MINUTE),
+            **window,
+            "last_trade_time": golden._iso(int(str(window["last_trade_time"]))),
+        }
+        for start, window in found.windows.items()
+    ]
+    write_csv(data / "stream_csv" / "2025-06-30.csv", rows[:2])
+    write_csv(data / "stream_live.csv", rows[2:])
+    write_csv(data / "batch_windows.csv", rows)
+    total = {
+        **found.total,
+        "rows": 10,
+        "first_trade_time": golden._iso(int(str(found.total["first_trade_time"]))),
+        "last_trade_time": golden._iso(int(str(found.total["last_trade_time"]))),
+    }
+    write_csv(data / "batch_output" / "20250701T000200Z.csv", [total])
+    write_csv(data / "batch_output" / "20250701T000100Z.csv", [total | {"rows": 3}])
+    with sqlite3.connect(data / "crypto_prices.db") as connection:
+        connection.execute(
+            "CREATE TABLE btc_prices (trade_id INTEGER PRIMARY KEY, price REAL, best_bid REAL,"
+            " best_ask REAL, side TEXT, time TEXT, last_size REAL)"
+        )
+        for t in found.trades.values():
+            bid, ask = (None if x is None else float(x) for x in (t.best_bid, t.best_ask))
+            row = (float(t.price), bid, ask, t.side, golden._iso(t.time), float(t.size))
+            connection.execute(
+                "INSERT INTO btc_prices VALUES (?, ?, ?, ?, ?, ?, ?)", (t.trade_id, *row)
+            )
+    connection.close()
+    return data
+
+
+def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_golden_counts_each_frame_once_and_the_first_valid_message_of_an_id(recording_path):
+    found = golden.compute(recording_path, LATER)
+    assert (found.valid, found.repeated, found.other) == (10, 1, 1)
+    assert found.trades[100].price == Decimal("90000.5")
+    starts = [golden._iso(start)[11:16] for start in found.windows]
+    assert starts == ["23:58", "23:59", "00:00", "00:01"]
+    assert [golden._iso(start)[11:16] for start in golden.final_windows(found)] == starts[:2]
+
+
+def test_right_outputs_pass(recording_path, right, capsys):
+    assert golden.verify(recording_path, right, LATER) == []
+    with pytest.raises(SystemExit) as end:
+        golden.main([str(recording_path), str(right)])
+    assert end.value.code == 0
+    assert "everything agrees" in capsys.readouterr().out
+
+
+SQL = {
+    "DELETE FROM btc_prices WHERE trade_id = 103": "trade_id 103: missing",
+    "UPDATE btc_prices SET trade_id = 999 WHERE trade_id = 103": "999: not in the recording",
+    "UPDATE btc_prices SET price = price + 1e-9 WHERE trade_id = 103": "103: price is",
+    "UPDATE btc_prices SET best_bid = 1.5 WHERE trade_id = 104": "104: best_bid is 1.5, not None",
+    "UPDATE btc_prices SET side = 'sell' WHERE trade_id = 103": "103: side is",
+    "UPDATE btc_prices SET time = '2025-06-30T23:59:03.6Z' WHERE trade_id = 103": "103: time is",
+    "UPDATE btc_prices SET last_size = 1 WHERE trade_id = 103": "103: last_size is",
+}
+
+
+@pytest.mark.parametrize(("statement", "problem"), SQL.items())
+def test_a_wrong_row_is_found(recording_path, right, statement, problem):
+    with sqlite3.connect(right / "crypto_prices.db") as connection:
+        assert connection.execute(statement).rowcount == 1
+    connection.close()
+    problems = golden.verify(recording_path, right, LATER)
+    assert problem in "\n".join(problems)
+    assert len(problems) <= 2
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "change_", "problem"),
+    [
+        (
+            "stream_csv/2025-06-30.csv",
+            (",90001.5,", ",90001.500001,"),
+            "avg_price is '90001.500001'",
+        ),
+        ("stream_csv/2025-06-30.csv", (",Normal,", ",High,"), "volatility_flag is 'High'"),
+        ("stream_csv/2025-06-30.csv", (",3,", ",4,"), "trade_count is '4', not 3"),
+        ("stream_csv/2025-06-30.csv", (",Bearish,", ",,"), "market_sentiment is ''"),
+        ("stream_csv/2025-06-30.csv", ("23:59:00Z", "23:59:30Z"), "window_end is"),
+        ("stream_csv/2025-06-30.csv", (",90001.5,", ",nan,"), "avg_price is 'nan'"),
+        ("stream_csv/2025-06-30.csv", (",90001.5,", ",,"), "avg_price is ''"),
+        ("stream_csv/2025-06-30.csv", ("2025-06-30T23:58:00Z", "2025-06-30T23:57:00Z"), "no such"),
+        ("stream_live.csv", ("2025-07-01T00:00:10Z", "2025-07-01T00:00:11Z"), "last_trade_time is"),
+        ("batch_windows.csv", (",0.5,", ",0.6,"), "total_volume is '0.6'"),
+        ("batch_output/20250701T000200Z.csv", ("Z,10\n", "Z,11\n"), "rows is '11', not 10"),
+        ("batch_output/20250701T000200Z.csv", (",5.0,", ",5.1,"), "total_volume is '5.1'"),
+    ],
+)
+def test_a_wrong_cell_is_found(recording_path, right, name, change_, problem):
+    change(right / name, *change_)
+    problems = golden.verify(recording_path, right, LATER)
+    assert problem in "\n".join(problems)
+
+
+def test_a_difference_within_the_tolerance_is_none(recording_path, right):
+    change(right / "batch_windows.csv", ",90001.5,", ",90001.5000000009,")
+    change(right / "batch_windows.csv", ",1.5,", ",1500000000.9e-9,")
+    assert golden.verify(recording_path, right, LATER) == []
+
+
+def test_a_window_in_two_rows_or_at_the_wrong_place_is_found(recording_path, right):
+    file, live = right / "stream_csv" / "2025-06-30.csv", right / "stream_live.csv"
+    lines, open_lines = file.read_text().splitlines(), live.read_text().splitlines()
+    cases = {
+        "stands in 2025-06-30.csv already": ([*lines, lines[-1]], open_lines),
+        "is final, and should stand in stream_csv": (lines[:-1], [*open_lines, lines[-1]]),
+        "00:01:00Z: missing": (lines, open_lines[:-1]),
+        "cannot be final": ([*lines, open_lines[1]], [open_lines[0], open_lines[2]]),
+        "at the wrong place": ([lines[0], lines[2], lines[1]], open_lines),
+    }
+    for problem, (final_text, live_text) in cases.items():
+        file.write_text("\n".join(final_text) + "\n")
+        live.write_text("\n".join(live_text) + "\n")
+        assert problem in "\n".join(golden.verify(recording_path, right, LATER))
+
+
+def test_missing_outputs_are_found_and_the_list_is_bounded(tmp_path):
+    path = tmp_path / "r"
+    path.write_bytes(
+        b"\n".join(
+            frame(trade_id=n + 1, time=f"2025-06-30T{n // 60:02}:{n % 60:02}:00Z")
+            for n in range(300)
+        )
+    )
+    problems = golden.verify(path, tmp_path / "none", LATER)
+    assert "crypto_prices.db: missing" in problems
+    assert "batch_windows.csv: missing" in problems
+    assert "batch_output: no file" in problems
+    assert "... and 281 more like these" in problems
+    assert len(problems) < 30
