@@ -1,0 +1,84 @@
+"""The scheduler's pure rules: when the next run is due, and what a run that ended is called."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch_scheduler import NO_DATA, next_due, status_of
+
+#: Quarters of a second: floats hold them exactly.
+quarters = st.integers(0, 4 * 10**9).map(lambda n: n / 4)
+intervals = st.integers(1, 40_000).map(lambda n: n / 4)
+
+
+def test_the_next_run_is_one_interval_after_the_last_one_was_due() -> None:
+    assert next_due(due=1000, interval=600, now=1006.41) == 1600
+
+
+def test_moments_that_passed_during_a_long_run_are_left_out() -> None:
+    assert next_due(due=1000, interval=600, now=2900) == 3400
+
+
+def test_a_run_that_ends_just_when_the_next_is_due_is_followed_by_it() -> None:
+    assert next_due(due=1000, interval=600, now=1600) == 1600
+    assert next_due(due=1000, interval=600, now=2200) == 2200
+
+
+def test_a_clock_set_back_does_not_bring_a_second_run_at_once() -> None:
+    assert next_due(due=1000, interval=600, now=400) == 1600
+
+
+@given(due=quarters, interval=intervals, took=quarters)
+def test_the_next_moment_is_the_first_of_the_fixed_rate_that_has_not_passed(
+    due: float, interval: float, took: float
+) -> None:
+    now = due + took
+    following = next_due(due, interval, now)
+    steps = Fraction(following - due) / Fraction(interval)
+    assert steps.denominator == 1
+    assert steps >= 1
+    assert following >= now
+    assert steps == 1 or following - interval < now
+
+
+@given(interval=intervals, runs=st.lists(quarters.map(lambda q: q % 5000), max_size=30))
+def test_the_rate_never_drifts_however_long_the_runs_take(
+    interval: float, runs: list[float]
+) -> None:
+    due = began = 1_764_651_600.25
+    for took in runs:
+        due = next_due(due, interval, due + took)
+    assert (Fraction(due) - Fraction(began)) % Fraction(interval) == 0
+
+
+OK, NOTHING = {"status": "ok", "run": "r"}, {"status": "no_data", "run": "r"}
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "ended_as", "result", "status"),
+    [
+        (0, None, OK, "ok"),
+        (0, "stopped", OK, "ok"),  # it was done before the signal came
+        (0, "timeout", OK, "ok"),
+        (0, None, {}, "failed"),  # it says nothing, so it published nothing
+        (0, None, NOTHING, "failed"),
+        (NO_DATA, None, NOTHING, "no_data"),
+        (NO_DATA, None, {}, "failed"),
+        (NO_DATA, None, OK, "failed"),
+        (1, None, {}, "failed"),
+        (1, None, OK, "failed"),
+        (-9, None, {}, "failed"),  # killed by somebody else
+        (143, None, {}, "failed"),
+        (-15, "stopped", {}, "stopped"),
+        (143, "stopped", {}, "stopped"),
+        (1, "stopped", {}, "stopped"),
+        (-9, "timeout", {}, "timeout"),
+        (137, "timeout", OK, "timeout"),
+    ],
+)
+def test_a_run_is_called_by_its_exit_status_its_own_word_and_who_ended_it(
+    exit_code: int, ended_as: str | None, result: dict[str, str], status: str
+) -> None:
+    assert status_of(exit_code, ended_as, result) == status
