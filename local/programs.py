@@ -22,8 +22,10 @@ COMMON = {
     "stdout_logfile_maxbytes": "2MB",
     "stdout_logfile_backups": 2,
 }
+#: A program that has nothing to lose is not waited for long.
+BRIEF = {"stopwaitsecs": 2}
 #: A program that has one thing to do, and is done then.
-ONCE = {"autorestart": "unexpected", "startsecs": 0}
+ONCE = {"autorestart": "unexpected", "startsecs": 0, **BRIEF}
 
 
 class Feed(NamedTuple):
@@ -63,7 +65,7 @@ def configuration(
         "consumer": {"command": _python("consumer.py")},
         "spark_processor": {"command": _python("spark_processor.py")},
         "batch_scheduler": {"command": _python("batch_scheduler.py")},
-        "dashboard": {"command": _module("streamlit", "run", "dashboard.py", *page)},
+        "dashboard": {"command": _module("streamlit", "run", "dashboard.py", *page), **BRIEF},
         # Its output is shown where make was called.
         "announce": {
             "command": _module("local.announce", *announced),
@@ -75,7 +77,10 @@ def configuration(
         retime = "--retime" if feed.retimed else "--no-retime"
         options = (retime, "--speed", feed.speed, "--backlog", feed.backlog)
         where = ("--port", feed.port, "--product", product)
-        services["feed"] = {"command": _module("feed.replay", feed.recording, *options, *where)}
+        services["feed"] = {
+            "command": _module("feed.replay", feed.recording, *options, *where),
+            **BRIEF,
+        }
     logs = stack.logs(data.root)
     sections: dict[str, dict[str, object]] = {
         "supervisord": {
@@ -93,7 +98,7 @@ def configuration(
             "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
         },
         # Started first and stopped last: the lowest priority, and not in the group.
-        "program:kafka": {"command": kafka, "priority": 1, "stopwaitsecs": 2},
+        "program:kafka": {"command": kafka, "priority": 1, **BRIEF},
         # Supervisor stops one group after the other, what is in a group at the same moment.
         "group:pipeline": {"programs": ",".join(services), "priority": 10},
         **{f"program:{name}": own for name, own in services.items()},

@@ -21,6 +21,9 @@ from local import stack
 
 #: A program that ends again and again soon after its start is tried at least this often.
 MOST_BACKOFF_SECONDS = 30
+#: Supervisor looks at its programs so often, instead of each second: each step of an orderly end
+#: would wait so long.
+LOOK_SECONDS = 0.2
 
 
 def say(text: str) -> None:
@@ -45,6 +48,9 @@ class Stack(Supervisor):  # type: ignore[misc]
         events.subscribe(events.ProcessStateRunningEvent, self._on_running)
         events.subscribe(events.ProcessLogStdoutEvent, self._on_output)
         events.subscribe(events.SupervisorStoppingEvent, self._on_stopping)
+        poller = self.options.poller
+        poll = poller.poll
+        poller.poll = lambda _seconds: poll(LOOK_SECONDS)
         super().runforever()
 
     def _on_exit(self, event: Any) -> None:
@@ -77,6 +83,9 @@ class Stack(Supervisor):  # type: ignore[misc]
 
     def _on_stopping(self, _event: Any) -> None:
         say("stopping: first the services, then the broker")
+        # A program forked just now still has supervisor's own signal handlers: they would swallow
+        # the request to end. Soon it is itself.
+        time.sleep(0.3)
 
 
 def main() -> None:
