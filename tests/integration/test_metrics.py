@@ -1,0 +1,436 @@
+"""What each metric means, in real Spark: thresholds, edges, exact sums, and REAL read by JDBC.
+
+Expected values are worked out in plain decimals, by the definitions.
+"""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal, localcontext
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
+
+import batch_processor
+from pipeline import metrics, spark, store
+from pipeline.settings import Settings
+from pipeline.trade import Trade
+from tests.conftest import require_jars
+
+SETTINGS = Settings(spark_master="local[1]")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+START = 1_764_651_600_000_000  # 2025-12-02T05:00:00Z, microseconds
+GREATEST = "9999999999.99999"  # of 15 digits
+ZERO = Decimal(0)
+
+
+class T(NamedTuple):
+    """A trade of a test; its id and time count up in the order given unless said."""
+
+    price: str
+    size: str = "1"
+    side: str = "buy"
+    trade_id: int = 0
+    time: int = 0
+
+
+def buys_and_sells(buys: int, sells: int) -> list[T]:
+    return [T("100")] * buys + [T("100", side="sell")] * sells
+
+
+CASES: dict[str, list[T]] = {
+    "one trade": [T("86321.55", "0.00012345", "sell")],
+    "range exactly 50": [T("100"), T("150")],
+    "range just above 50": [T("100"), T("150.00000001")],
+    "range of 50 in large prices": [T("9999999949.99999"), T(GREATEST)],
+    "all prices equal": [T("86321.55", "0.1"), T("86321.55", "0.2"), T("86321.55", "0.3", "sell")],
+    "6 buys, 5 sells": buys_and_sells(6, 5),
+    "5 buys, 6 sells": buys_and_sells(5, 6),
+    "12 buys, 10 sells": buys_and_sells(12, 10),
+    "13 buys, 10 sells": buys_and_sells(13, 10),
+    "10 buys, 12 sells": buys_and_sells(10, 12),
+    "10 buys, 13 sells": buys_and_sells(10, 13),
+    "120 buys, 100 sells": buys_and_sells(120, 100),
+    "121 buys, 100 sells": buys_and_sells(121, 100),
+    "as many buys as sells": buys_and_sells(7, 7),
+    "no sells": buys_and_sells(3, 0),
+    "no buys": buys_and_sells(0, 3),
+    "volume exactly 100": [T("100", "99.99999999"), T("100", "0.00000001", "sell")],
+    "volume just above 100": [T("100", "99.99999999"), T("100", "0.00000002")],
+    "volume a tenth ten hundred times": [T("1", "0.1")] * 1000,
+    "a mean that does not end": [T("1"), T("1"), T("2")],
+    "a mean that rounds up": [T("1")] * 5 + [T("2")],
+    "the least amounts": [T("0.00000001", "0.00000001"), T("0.00000003", "0.00000001", "sell")],
+    "the greatest amounts": [T(GREATEST, GREATEST), T(GREATEST, GREATEST, "sell")],
+    "greatest and least amounts": [T(GREATEST, "0.00000001"), T("0.00000001", GREATEST, "sell")],
+    "a turnover beyond decimals": [T(GREATEST, GREATEST, "sell")] * 150 + [T("100", "0.1")],
+    "ids against the order of time": [
+        T("105", trade_id=3, time=START),
+        T("101", trade_id=1, time=START + 5),
+        T("103", trade_id=2, time=START + 9),
+    ],
+    "equal times": [T("102", trade_id=8, time=START), T("101", trade_id=7, time=START)],
+    "an id above 32 bits": [T("2", trade_id=2**31 + 5, time=START), T("1", trade_id=2**63 - 1)],
+    "times in microseconds": [T("1", time=START + 1), T("1", time=START + 999_999)],
+}
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[SparkSession]:
+    require_jars("spark")
+    options = spark.java_options(spark.archive_path(SETTINGS), c1_only=True)
+    one = spark.session("test_metrics", spark.configuration(SETTINGS, "640m", options))
+    yield one
+    one.stop()
+
+
+def frame(session: SparkSession, groups: dict[str, list[T]], extra: list[str] | None = None) -> Any:
+    """The trades of all groups as both jobs hand them to the metrics, beside their group."""
+    numbers = count(1)
+    rows = []
+    for name, trades in groups.items():
+        for trade in trades:
+            number = next(numbers)
+            rows.append(
+                (
+                    name,
+                    trade.trade_id or number,
+                    trade.price,
+                    trade.size,
+                    trade.side,
+                    trade.time or START + number,
+                )
+            )
+    schema = "name string, trade_id long, price string, size string, side string, time_us long"
+    return session.createDataFrame(rows, schema).select(
+        "name",
+        "trade_id",
+        F.col("price").cast(metrics.DECIMAL),
+        F.col("size").cast(metrics.DECIMAL),
+        "side",
+        F.timestamp_micros("time_us").alias("event_time"),
+    )
+
+
+def by_name(trades: DataFrame, settings: Settings = SETTINGS) -> dict[str, Row]:
+    grouped = trades.groupBy("name").agg(*metrics.sums())
+    return {
+        row["name"]: row for row in grouped.select("name", *metrics.derived(settings)).collect()
+    }
+
+
+@pytest.fixture(scope="module")
+def results(session: SparkSession) -> dict[str, Row]:
+    return by_name(frame(session, CASES))
+
+
+# --- every case, against decimals -----------------------------------------------------------
+
+
+def rounded(value: Decimal) -> Decimal:
+    return value.quantize(Decimal("1e-10"), ROUND_HALF_UP)
+
+
+def expected(trades: list[T]) -> dict[str, object]:
+    """The metrics by their definitions, exact; the mean and the ratios to ten places."""
+    with localcontext(prec=100):
+        prices = [Decimal(trade.price) for trade in trades]
+        sizes = [Decimal(trade.size) for trade in trades]
+        volume = sum(sizes, ZERO)
+        turnover = sum((p * s for p, s in zip(prices, sizes, strict=True)), ZERO)
+        bought = sum((Decimal(trade.size) for trade in trades if trade.side == "buy"), ZERO)
+        buys = sum(trade.side == "buy" for trade in trades)
+        sells = len(trades) - buys
+        spread = max(prices) - min(prices)
+        five_buys, five_sells, six_buys, six_sells = 5 * buys, 5 * sells, 6 * buys, 6 * sells
+        mood = "Neutral"
+        if five_buys > six_sells:  # buys > 1.2 * sells, in whole numbers
+            mood = "Bullish"
+        elif five_sells > six_buys:
+            mood = "Bearish"
+        return {
+            "avg_price": rounded(sum(prices, ZERO) / len(prices)),
+            "max_price": max(prices),
+            "min_price": min(prices),
+            "price_range": spread,
+            "volatility_flag": "High" if spread > 50 else "Normal",
+            "total_volume": volume,
+            "trade_count": len(trades),
+            "market_sentiment": mood,
+            "volume_spike": "Spike" if volume > 100 else "Normal",
+            "buy_count": buys,
+            "sell_count": sells,
+            "vwap": rounded(turnover / volume),
+            "volume_imbalance": rounded((2 * bought - volume) / volume),
+        }
+
+
+def compared(row: Row, trades: list[T]) -> tuple[dict[str, object], dict[str, object]]:
+    """What Spark says and what is right; amounts beyond any market's may leave a ratio unknown."""
+    wanted = expected(trades)
+    turnover = sum((Decimal(trade.price) * Decimal(trade.size) for trade in trades), ZERO)
+    volume = sum((Decimal(trade.size) for trade in trades), ZERO)
+    if row.vwap is None and (turnover >= 10**16 or volume >= 10**12):
+        wanted["vwap"] = None
+    if row.volume_imbalance is None and volume >= 10**12:
+        wanted["volume_imbalance"] = None
+    fields = row.asDict()
+    return {name: fields[name] for name in wanted}, wanted
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_metric_is_what_plain_decimals_say(results: dict[str, Row], name: str) -> None:
+    got, wanted = compared(results[name], CASES[name])
+    assert got == wanted
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_ratio_of_buys_to_sells_is_that_of_the_definition(
+    results: dict[str, Row], name: str
+) -> None:
+    buys = sum(trade.side == "buy" for trade in CASES[name])
+    sells = len(CASES[name]) - buys
+    ratio = Decimal(buys) / (Decimal(sells) + Decimal("1e-5"))
+    assert results[name].buy_sell_ratio == pytest.approx(float(ratio), rel=1e-14)
+
+
+# --- by hand --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [
+        ("range exactly 50", "Normal"),
+        ("range just above 50", "High"),
+        ("range of 50 in large prices", "Normal"),
+        ("one trade", "Normal"),
+        ("all prices equal", "Normal"),
+    ],
+)
+def test_volatility_is_high_above_a_range_of_50_and_not_at_it(
+    results: dict[str, Row], name: str, flag: str
+) -> None:
+    assert results[name].volatility_flag == flag
+
+
+@pytest.mark.parametrize(
+    ("name", "mood"),
+    [
+        ("6 buys, 5 sells", "Neutral"),
+        ("5 buys, 6 sells", "Neutral"),
+        ("12 buys, 10 sells", "Neutral"),
+        ("10 buys, 12 sells", "Neutral"),
+        ("120 buys, 100 sells", "Neutral"),
+        ("as many buys as sells", "Neutral"),
+        ("13 buys, 10 sells", "Bullish"),
+        ("121 buys, 100 sells", "Bullish"),
+        ("10 buys, 13 sells", "Bearish"),
+        ("no sells", "Bullish"),
+        ("no buys", "Bearish"),
+    ],
+)
+def test_sentiment_is_neutral_at_exactly_1_2_times_as_many(
+    results: dict[str, Row], name: str, mood: str
+) -> None:
+    assert results[name].market_sentiment == mood
+
+
+@pytest.mark.parametrize(
+    ("name", "spike", "volume"),
+    [
+        ("volume exactly 100", "Normal", "100"),
+        ("volume a tenth ten hundred times", "Normal", "100"),
+        ("volume just above 100", "Spike", "100.00000001"),
+    ],
+)
+def test_a_volume_of_exactly_100_is_no_spike(
+    results: dict[str, Row], name: str, spike: str, volume: str
+) -> None:
+    assert results[name].volume_spike == spike
+    assert results[name].total_volume == Decimal(volume)
+
+
+def test_without_sells_the_ratio_is_buys_over_a_hundred_thousandth(
+    results: dict[str, Row],
+) -> None:
+    assert results["no sells"].buy_sell_ratio == pytest.approx(300_000, rel=1e-12)
+    assert results["no buys"].buy_sell_ratio == 0
+
+
+def test_one_trade_is_its_own_open_close_mean_and_extremes(results: dict[str, Row]) -> None:
+    row = results["one trade"]
+    price = Decimal("86321.55")
+    same = (row.open_price, row.close_price, row.avg_price, row.vwap, row.max_price, row.min_price)
+    assert set(same) == {price}
+    assert (row.price_range, row.trade_count, row.volume_imbalance) == (0, 1, -1)
+    assert row.first_trade_time == row.last_trade_time
+
+
+def test_open_and_close_are_those_of_the_least_and_greatest_trade_id(
+    results: dict[str, Row],
+) -> None:
+    row = results["ids against the order of time"]
+    assert (row.open_price, row.close_price) == (101, 105)
+    assert (row.first_trade_time, row.last_trade_time) == (START, START + 9)
+    row = results["equal times"]
+    assert (row.open_price, row.close_price) == (101, 102)
+    row = results["an id above 32 bits"]
+    assert (row.open_price, row.close_price) == (2, 1)
+
+
+def test_times_keep_their_microseconds(results: dict[str, Row]) -> None:
+    row = results["times in microseconds"]
+    assert (row.first_trade_time, row.last_trade_time) == (START + 1, START + 999_999)
+
+
+def test_a_mean_that_does_not_end_is_rounded_at_the_tenth_place(results: dict[str, Row]) -> None:
+    assert results["a mean that does not end"].avg_price == Decimal("1.3333333333")
+    assert results["a mean that rounds up"].avg_price == Decimal("1.1666666667")
+
+
+def test_the_greatest_amounts_end_no_job_and_leave_at_most_the_vwap_unknown(
+    results: dict[str, Row],
+) -> None:
+    row = results["a turnover beyond decimals"]
+    assert row.total_volume == 150 * Decimal(GREATEST) + Decimal("0.1")
+    assert row.max_price == Decimal(GREATEST)
+    assert row.vwap is None
+    assert results["greatest and least amounts"].vwap is not None
+
+
+def test_thresholds_are_those_of_the_settings(session: SparkSession) -> None:
+    own = Settings(
+        spark_master="local[1]",
+        volatility_range=Decimal("0.5"),
+        sentiment_ratio=Decimal(2),
+        spike_volume=Decimal("0.00000001"),
+    )
+    trades = {
+        "at": [T("1", "0.00000001")],
+        "above": [T("1"), T("1.50000001"), T("1", side="sell")],
+        "more above": [T("1"), T("1.5"), T("1"), T("1", side="sell")],
+    }
+    rows = by_name(frame(session, trades), own)
+    flags = {
+        name: (row.volatility_flag, row.market_sentiment, row.volume_spike)
+        for name, row in rows.items()
+    }
+    assert flags == {
+        "at": ("Normal", "Bullish", "Normal"),
+        "above": ("High", "Neutral", "Spike"),
+        "more above": ("Normal", "Bullish", "Spike"),
+    }
+
+
+# --- sums -----------------------------------------------------------------------------------
+
+
+def random_trades(rng: random.Random, number: int) -> list[T]:
+    def amount() -> str:
+        whole = rng.randint(1, 10)
+        places = rng.randint(0, min(8, 15 - whole))
+        return str(Decimal(rng.randrange(1, 10 ** (whole + places))).scaleb(-places))
+
+    def price() -> str:
+        return rng.choice([amount(), f"{rng.uniform(80_000, 90_000):.2f}"])
+
+    size = rng.choice([amount, lambda: f"{rng.expovariate(9):.8f}".replace("0.00000000", "1")])
+    return [T(price(), size(), rng.choice(["buy", "sell"])) for _ in range(number)]
+
+
+def test_the_sums_of_groups_add_up_to_the_sums_of_all_to_the_last_digit(
+    session: SparkSession,
+) -> None:
+    rng = random.Random(11)
+    groups = {f"case {n}": random_trades(rng, rng.randint(1, 60)) for n in range(60)}
+    # Some turnovers too great for any decimal, alone in their group or not.
+    groups["beyond"] = [T(GREATEST, GREATEST)] * 120 + random_trades(rng, 20)
+    trades = frame(session, groups).withColumn(
+        "part", F.expr("cast(xxhash64(trade_id) % 5 as int)")
+    )
+    at_once = trades.groupBy("name").agg(*metrics.sums())
+    parts = trades.groupBy("name", "part").agg(*metrics.sums())
+    merged = parts.groupBy("name").agg(*metrics.merged_sums())
+    columns = ["name", *metrics.derived(SETTINGS)]
+    for one, other in ((at_once, merged), (at_once.select(*columns), merged.select(*columns))):
+        rows = {row["name"]: row.asDict() for row in one.collect()}
+        assert len(rows) == 61
+        assert {row["name"]: row.asDict() for row in other.collect()} == rows
+
+
+def test_neither_the_order_of_the_rows_nor_their_partitions_change_a_digit(
+    session: SparkSession,
+) -> None:
+    rng = random.Random(12)
+    groups = {f"case {n}": random_trades(rng, 200) for n in range(8)}
+    trades = frame(session, groups).cache()
+    wanted = by_name(trades)
+    for seed in (1, 2):
+        order = F.xxhash64(F.lit(seed), "trade_id")
+        shuffled = trades.orderBy(order).repartition(1 + 6 * seed, order)
+        assert by_name(shuffled) == wanted
+    for name, listed in groups.items():
+        got, right = compared(wanted[name], listed)
+        assert got == right
+    trades.unpersist()
+
+
+# --- REAL -----------------------------------------------------------------------------------
+
+
+def hard_decimals(rng: random.Random) -> Iterator[Decimal]:
+    """Decimals of up to 15 digits that fit DECIMAL(18,8), those with most digits above all."""
+    for whole in range(11):
+        for places in range(max(0, 1 - whole), min(8, 15 - whole) + 1):
+            yield Decimal(10 ** (whole + places) - 1).scaleb(-places)
+            for _ in range(30):
+                yield Decimal(rng.randrange(1, 10 ** (whole + places))).scaleb(-places)
+    for _ in range(2000):
+        yield Decimal(rng.randrange(10**14, 10**15)).scaleb(-5)  # 10 integer digits
+        yield Decimal(rng.randrange(10**14, 10**15)).scaleb(-rng.randint(6, 8))
+
+
+def test_a_real_read_by_jdbc_is_the_decimal_that_was_stored(
+    session: SparkSession, tmp_path: Path
+) -> None:
+    decimals = list(hard_decimals(random.Random(13)))
+    began = EPOCH + timedelta(microseconds=START)
+    trades = [
+        Trade(
+            trade_id=2**40 + number,
+            price=format(decimal, "f"),
+            best_bid=None,
+            best_ask=None,
+            side="sell" if number % 3 else "buy",
+            time=began + timedelta(microseconds=number * 7),
+            last_size=format(decimals[-number], "f"),
+        )
+        for number, decimal in enumerate(decimals)
+    ]
+    settings = Settings(
+        spark_master="local[1]", data_dir=tmp_path / "odd name é", batch_partitions=3
+    )
+    connection = store.open_writer(settings.data_dir / "crypto_prices.db")
+    batch = store.Batch(0, len(trades) - 1, len(trades), 0, began, began, trades)
+    store.store(connection, batch, began)
+    ranges = store.stored_ranges(connection)
+    table = batch_processor.read_table(session, settings, ranges)
+    rows = batch_processor.trades_of(table).select(
+        "trade_id", "price", "size", "side", F.unix_micros("event_time").alias("time")
+    )
+    read = {row.trade_id: (row.price, row.size, row.side, row.time) for row in rows.collect()}
+    connection.close()
+    assert len(decimals) > 5000
+    assert read == {
+        trade.trade_id: (
+            Decimal(trade.price),
+            Decimal(trade.last_size),
+            trade.side,
+            START + 7 * number,
+        )
+        for number, trade in enumerate(trades)
+    }
