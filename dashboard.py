@@ -1,0 +1,17 @@
+"""The page: what the stream and the batch say of the market, side by side, refreshed by itself.
+
+`streamlit run dashboard.py --server.port=8501`. The settings are checked, the code loaded and the
+files read before the first viewer comes; `page/view.py` is what each viewer then gets.
+"""
+
+import streamlit as st
+
+from page import charts
+from page.read import reader_of
+from pipeline.settings import load
+
+settings = load()
+charts.prepare(settings.product_id)
+reader_of(settings.data_dir).look()
+
+app = st.App("page/view.py")

@@ -1,0 +1,1 @@
+"""The parts of the dashboard: reading, judging, wording, drawing. `dashboard.py` shows them."""

@@ -1,0 +1,366 @@
+"""From a snapshot of the files to what each part of the page says: pure, without Streamlit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pandas as pd
+
+from page import markup, status, windows, words
+from page.read import Snapshot
+from pipeline import outputs
+from pipeline.settings import Settings
+
+#: Rows sent to the browser at most; the downloads have all.
+MOST_WINDOW_ROWS = 1440
+MOST_RUN_ROWS = 500
+#: Statuses of runs that ended as they should.
+GOOD_RUNS = ("ok", "no_data")
+#: Bars in the chart of batch durations.
+MOST_RUN_BARS = 60
+
+
+@dataclass(frozen=True)
+class Market:
+    """The candles of the chosen span, the newest ones still forming."""
+
+    candles: pd.DataFrame
+    width: timedelta
+    forming_starts: frozenset[pd.Timestamp]
+    #: The end of the newest window, from which the span counts back; None without windows.
+    end: pd.Timestamp | None
+    covered: timedelta
+    first_price: float | None
+    last_price: float | None
+
+
+def thresholds(settings: Settings) -> windows.Thresholds:
+    return windows.Thresholds(
+        settings.volatility_range, settings.sentiment_ratio, settings.spike_volume
+    )
+
+
+def market(snapshot: Snapshot, span_name: str, settings: Settings) -> Market:
+    span = windows.SPANS[span_name]
+    finals, live = snapshot.finals, snapshot.live
+    end = windows.newest_end(finals.frame, live)
+    if end is None:
+        nothing = windows.coarser(live, settings.window)
+        return Market(nothing, settings.window, frozenset(), None, timedelta(0), None, None)
+    first = min(frame["window_start"].iloc[0] for frame in (finals.frame, live) if len(frame))
+    covered = end - first if span is None else min(span, end - first)
+    width = windows.candle_width(covered, settings.window)
+    ratio = settings.sentiment_ratio
+    closed = finals.made(
+        ("candles", span_name, end, width),
+        lambda frame: windows.coarser(windows.since(frame, span, end), width, ratio),
+    )
+    forming = windows.coarser(windows.since(live, span, end), width, ratio)
+    candles = joined(closed, forming, width, ratio)
+    return Market(
+        candles=candles,
+        width=width,
+        forming_starts=frozenset(forming["window_start"]),
+        end=end,
+        covered=covered,
+        first_price=words.number(candles["open_price"].iloc[0]) if len(candles) else None,
+        last_price=words.number(candles["close_price"].iloc[-1]) if len(candles) else None,
+    )
+
+
+def joined(
+    closed: pd.DataFrame, forming: pd.DataFrame, width: timedelta, ratio: Decimal
+) -> pd.DataFrame:
+    """Candles of final windows and of open ones; a candle of both is put together."""
+    if forming.empty or closed.empty:
+        return closed if forming.empty else forming
+    apart = closed["window_start"] < forming["window_start"].iloc[0]
+    newest = pd.concat([closed[~apart], forming]).sort_values("window_start", kind="stable")
+    return pd.concat([closed[apart], windows.coarser(newest, width, ratio)], ignore_index=True)
+
+
+def batch_counts(snapshot: Snapshot, span_name: str, shown: Market, ratio: Decimal) -> pd.DataFrame:
+    """The batch's windows, made as wide as the candles shown, over the same span."""
+    span, end = windows.SPANS[span_name], shown.end
+    return snapshot.batch_windows.made(
+        ("counts", span_name, end, shown.width),
+        lambda frame: windows.coarser(
+            frame if end is None else windows.since(frame, span, end), shown.width, ratio
+        ),
+    )
+
+
+# --- the top --------------------------------------------------------------------------------
+
+
+def top(snapshot: Snapshot, shown: Market, settings: Settings) -> markup.Top:
+    now = snapshot.looked
+    producer = snapshot.services[status.PRODUCER]
+    feed = status.feed_of(producer, snapshot.source)
+    trade = status.last_trade(producer, feed, now)
+    price = trade.price if trade.price is not None else shown.last_price
+    return markup.Top(
+        product=settings.product_id,
+        price=price,
+        change=windows.change(shown.first_price, price),
+        span=words.age(shown.covered.total_seconds()),
+        verdict=status.verdict(snapshot.services, snapshot.source, now),
+        feed=feed,
+        age=status.age_words(trade),
+        now=now,
+        troubles=status.troubles(snapshot.services, now),
+        beat=int(now.timestamp()),
+    )
+
+
+# --- waiting --------------------------------------------------------------------------------
+
+
+def _since(snapshot: Snapshot) -> str:
+    waited = words.age(words.seconds_since(snapshot.first_look, snapshot.looked))
+    return f"awaited since this page began to look, {waited} ago"
+
+
+def awaited_windows(snapshot: Snapshot) -> str:
+    """Why no window is shown; empty when there are some."""
+    if len(snapshot.finals.frame) or len(snapshot.live):
+        return ""
+    if snapshot.loading:
+        return f"Reading {', '.join(snapshot.loading)} …"
+    waits = [
+        status.sentence(snapshot.services[name], snapshot.looked)
+        for name in (status.PRODUCER, status.STREAM)
+        if status.condition(snapshot.services[name], snapshot.looked) != "ok"
+    ]
+    why = "; ".join(waits) or "the stream runs and waits for the first trade"
+    return (
+        f"No window yet ({_since(snapshot)}): {why}. The forming window appears with the first "
+        "trade; it is final once a later trade has moved the watermark past its end."
+    )
+
+
+def awaited_batch(snapshot: Snapshot) -> str:
+    """Why no batch result is shown; empty when there is one."""
+    if snapshot.batch_run:
+        return ""
+    if snapshot.batch_problem:
+        return f"The newest batch result is there, but: {snapshot.batch_problem}"
+    scheduler = snapshot.services[status.SCHEDULER]
+    state = status.condition(scheduler, snapshot.looked)
+    if state != "ok":
+        why = status.sentence(scheduler, snapshot.looked)
+    elif scheduler.fields.get("running"):
+        why = f"run {scheduler.said('running')} is going on"
+    elif (due := scheduler.moment("next_run")) is not None:
+        why = f"the next run is due at {words.clock(due)} UTC"
+    else:
+        why = "the first run starts when btc_prices holds rows"
+    return f"No batch result yet ({_since(snapshot)}): {why}."
+
+
+# --- the paths side by side -----------------------------------------------------------------
+
+
+def _row(frame: pd.DataFrame) -> Mapping[str, Any]:
+    return {str(name): value for name, value in frame.iloc[-1].items()} if len(frame) else {}
+
+
+def columns(snapshot: Snapshot, settings: Settings) -> list[markup.Column]:
+    """The stream's newest answers and the batch's, each with what it covers and its age."""
+    now = snapshot.looked
+    feed = status.feed_of(snapshot.services[status.PRODUCER], snapshot.source)
+    forming, final = _row(snapshot.live), _row(snapshot.finals.frame)
+    rules = thresholds(settings)
+    whole = snapshot.finals.made("roll-up", lambda frame: windows.roll_up(frame, rules))
+    run = snapshot.batch_run
+
+    def column(
+        path: str, title: str, values: Mapping[str, Any], first: str, last: str
+    ) -> markup.Column:
+        trade = words.moment(values.get("last_trade_time"))
+        return markup.Column(
+            path=path,
+            title=title,
+            first=words.day_and_clock(words.moment(values.get(first))),
+            last=words.day_and_clock(words.moment(values.get(last))),
+            newest_trade=words.clock(trade) if feed.as_recorded else words.ago(trade, now),
+            written=words.ago(words.moment(values.get("written_at")), now),
+            values=values,
+        )
+
+    span = ("window_start", "window_end")
+    all_finals = f"{words.count(whole.get('windows'))} final windows"
+    return [
+        column("Stream", "forming window", forming, *span),
+        column("Stream", "latest final", final, *span),
+        column("Stream", all_finals, whole, *span),
+        column("Batch", "newest run", run, "first_trade_time", "last_trade_time"),
+    ]
+
+
+def counts_sentence(snapshot: Snapshot) -> str:
+    """How many trades each path has taken in."""
+    finals, live = snapshot.finals.frame, snapshot.live
+    rows = words.count(snapshot.services[status.CONSUMER].number("rows"))
+    return (
+        f"Stream: {_in_windows(finals, 'final')}, {_in_windows(live, 'open')}. "
+        f"Table btc_prices: {words.with_unit(rows, 'rows')}. Batch: {_in_snapshot(snapshot)}."
+    )
+
+
+def _in_windows(frame: pd.DataFrame, kind: str) -> str:
+    if frame.empty:
+        return f"no {kind} window"
+    trades = words.count(frame["trade_count"].sum(min_count=1))
+    return f"{trades} trades in {len(frame):,} {kind} window" + ("s" if len(frame) > 1 else "")
+
+
+def _in_snapshot(snapshot: Snapshot) -> str:
+    run = snapshot.batch_run
+    if not run:
+        return "no result yet"
+    taken = words.moment(run.get("snapshot_at"))
+    when = f", taken {words.ago(taken, snapshot.looked)}" if taken else ""
+    return f"{words.count(run.get('rows'))} rows in its snapshot{when}"
+
+
+def reading(shown: Market, average: float | None) -> str:
+    """How to read the price chart, and where the batch's average is if out of view."""
+    if shown.candles.empty:
+        return ""
+    each = words.length(shown.width)
+    text = f"A candle is {each} of event time, UTC; the pale, dashed one is still forming."
+    if average is not None:
+        place = windows.place_of(average, shown.candles)
+        if place != "within":
+            text += f" The batch's average, {words.price(average)}, lies {place} what is shown."
+        else:
+            text += " Dashed line: the average price of the batch's newest run."
+    return (
+        f"{text} Mood: bullish cells above, bearish below. Drag to pan, Ctrl and wheel to zoom, "
+        "double click to reset."
+    )
+
+
+def durations_sentence(runs: pd.DataFrame) -> str:
+    """What the newest run took, and how to read the chart of durations."""
+    if runs.empty:
+        return "No batch run has ended yet."
+    newest = runs.iloc[-1]
+    wall, rows = words.seconds(newest["wall_s"]), words.count(newest["rows"])
+    failed = int((~runs["status"].isin(GOOD_RUNS)).sum())
+    shown = min(len(runs), MOST_RUN_BARS)
+    return (
+        f"Newest run: {words.text(newest['status'])}, {wall} of wall time, {rows} rows. "
+        f"{words.count(len(runs))} runs, {failed} of them not well ended (red, with a cross). "
+        f"The newest {shown} are drawn, the oldest on the left."
+    )
+
+
+def counts_reading(shown: Market) -> str:
+    if shown.candles.empty:
+        return ""
+    return (
+        f"Each bar is the stream's count of {words.length(shown.width)}, the line the batch's of "
+        "the same time: a line on its bar's top is the same count."
+    )
+
+
+# --- tables ---------------------------------------------------------------------------------
+
+_WINDOW_TABLE = (
+    "window_start",
+    "state",
+    "open_price",
+    "max_price",
+    "min_price",
+    "close_price",
+    "avg_price",
+    "price_range",
+    "volatility_flag",
+    "total_volume",
+    "volume_spike",
+    "trade_count",
+    "buy_count",
+    "sell_count",
+    "buy_sell_ratio",
+    "market_sentiment",
+    "vwap",
+    "volume_imbalance",
+    "last_trade_time",
+    "written_at",
+)
+
+
+def in_span(snapshot: Snapshot, span_name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The final and the open windows of the span, which ends with the newest window."""
+    finals, live = snapshot.finals.frame, snapshot.live
+    end = windows.newest_end(finals, live)
+    if end is None:
+        return finals, live
+    span = windows.SPANS[span_name]
+    return windows.since(finals, span, end), windows.since(live, span, end)
+
+
+def window_rows(snapshot: Snapshot, span_name: str) -> tuple[pd.DataFrame, int]:
+    """The newest windows of the span as the page's table, newest first, and how many there are."""
+    finals, live = in_span(snapshot, span_name)
+    newest = [finals.tail(MOST_WINDOW_ROWS).assign(state="final"), live.assign(state="open")]
+    rows = pd.concat(newest).tail(MOST_WINDOW_ROWS)
+    return rows.iloc[::-1][list(_WINDOW_TABLE)], len(finals) + len(live)
+
+
+def windows_csv(snapshot: Snapshot, span_name: str) -> str:
+    """All windows of the span as CSV, oldest first, the columns of the data folder's files."""
+    finals, live = in_span(snapshot, span_name)
+    found = pd.concat([finals.assign(state="final"), live.assign(state="open")])
+    times = {
+        name: found[name].map(lambda when: "" if pd.isna(when) else outputs.iso(when))
+        for name in outputs.TIME_COLUMNS
+        if name in found
+    }
+    columns = [*outputs.WINDOW_COLUMNS, "state"]
+    text: str = found.assign(**times)[columns].to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def window_table_sentence(shown: int, all_rows: int) -> str:
+    if not all_rows:
+        return "No window yet."
+    return (
+        f"The newest {words.count(shown)} of {words.count(all_rows)} windows in the span, times in "
+        "UTC. Click a heading to sort; search is at the table's upper right corner."
+    )
+
+
+def run_rows(runs: pd.DataFrame) -> pd.DataFrame:
+    """batch_log.txt, the newest run first; a run that did not end well carries a cross."""
+    newest = runs.iloc[::-1].head(MOST_RUN_ROWS)
+    return newest.assign(
+        status=[
+            text if (text := words.text(found)) in GOOD_RUNS else f"✕ {text}"
+            for found in newest["status"]
+        ]
+    )
+
+
+def runs_sentence(snapshot: Snapshot) -> str:
+    if snapshot.runs.frame.empty:
+        return "batch_log.txt holds no run yet."
+    shown = min(len(snapshot.runs.frame), MOST_RUN_ROWS)
+    return (
+        f"The newest {words.count(shown)} of {words.count(len(snapshot.runs.frame))} lines of "
+        "batch_log.txt; a cross marks a run that did not end well."
+    )
+
+
+def setting_rows(settings: Settings) -> list[tuple[str, str, str]]:
+    rows = []
+    for name, described in Settings.model_fields.items():
+        value = getattr(settings, name)
+        text = words.length(value) if isinstance(value, timedelta) else str(value)
+        meaning = (described.description or "").replace("`", "")
+        rows.append((name.upper(), "not set" if value is None else text, meaning))
+    return rows

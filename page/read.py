@@ -1,0 +1,279 @@
+"""Reads what the services wrote: once for all viewers, and only what changed since the last look.
+
+A file counts as unchanged while its inode, time of writing and size stay the same. They
+are read by threads of their own, so that a refresh never waits long for a large one.
+"""
+
+import threading
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import pandas as pd
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.csv  # type: ignore[import-untyped]
+
+from page import status
+from pipeline import outputs, tables
+from pipeline.outputs import DataDir, OutputError
+
+#: Seconds that one look at the files serves all viewers.
+SHARED_SECONDS = 0.4
+#: Seconds that a refresh waits for files that are being read; the page says what is missing.
+PATIENCE_SECONDS = 0.15
+#: A folder written to in the last seconds is listed again: its time stamp is too coarse to trust.
+FRESH_FOLDER_SECONDS = 2.0
+
+Signature = tuple[int, int, int]
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Table:
+    """A data frame and what was made of it, which lives and dies with it."""
+
+    frame: pd.DataFrame
+    _made: dict[Hashable, Any] = field(default_factory=dict)
+
+    def made(self, key: Hashable, make: Callable[[pd.DataFrame], T]) -> T:
+        """What `make` gives for this frame, computed once for each key."""
+        if key not in self._made:
+            self._made[key] = make(self.frame)
+        return cast("T", self._made[key])
+
+
+def no_windows() -> Table:
+    columns = {
+        name: pd.Series(
+            dtype="datetime64[ns, UTC]"
+            if name in outputs.TIME_COLUMNS
+            else object
+            if name in outputs.TEXT_COLUMNS
+            else float
+        )
+        for name in outputs.WINDOW_COLUMNS
+    }
+    return Table(pd.DataFrame(columns))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that the page shows, as it was at one moment."""
+
+    looked: datetime
+    #: When this page first looked: "waiting since".
+    first_look: datetime
+    finals: Table
+    live: pd.DataFrame
+    batch_windows: Table
+    batch_run: Mapping[str, Any]
+    #: Why the newest batch result cannot be shown.
+    batch_problem: str | None
+    runs: Table
+    services: Mapping[str, status.Service]
+    source: Mapping[str, Any]
+    #: A sentence for each file that is not what it should be.
+    problems: tuple[str, ...]
+    #: Names of files that are still being read.
+    loading: tuple[str, ...]
+
+
+@dataclass
+class _Entry:
+    signature: Signature | None
+    value: Any
+    problem: str | None = None
+
+
+class Reader:
+    """The files of one data folder, shared by all viewers of the page."""
+
+    def __init__(self, data: DataDir) -> None:
+        self._data = data
+        self._entries: dict[Path, _Entry] = {}
+        self._reading: dict[Path, Future[_Entry]] = {}
+        self._listings: dict[tuple[Path, str], tuple[int, list[Path]]] = {}
+        self._joined: tuple[tuple[Signature | None, ...], Table] = ((), no_windows())
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="reader")
+        self._lock = threading.Lock()
+        self._first_look = outputs.now()
+        self._last: Snapshot | None = None
+
+    def look(self) -> Snapshot:
+        """The newest state of all files; what is still being read is named in `loading`."""
+        with self._lock:
+            now = outputs.now()
+            if self._last and (now - self._last.looked).total_seconds() < SHARED_SECONDS:
+                return self._last
+            self._last = self._look(now)
+            return self._last
+
+    def _look(self, now: datetime) -> Snapshot:
+        data = self._data
+        days = self._list(data.stream_csv, "[0-9]*-[0-9]*-[0-9]*.csv", now)
+        newest_run = self._list(data.batch_output, "[0-9]*Z.csv", now)[-1:]
+        windows = [data.stream_live, *reversed(days), data.batch_windows]
+        services = {name: data.status_of(name) for name in status.SERVICES}
+        for path in (*services.values(), data.source):
+            self._want(path, outputs.read_json)
+        self._want(data.batch_log, lambda _path: Table(tables.read_batch_log(data)))
+        for path in newest_run:
+            self._want(path, _read_run)
+        for path in windows:  # the newest first, the largest last
+            self._want(path, read_windows)
+        wait(self._reading.values(), timeout=PATIENCE_SECONDS)
+        self._collect()
+        wanted = {
+            *windows,
+            *newest_run,
+            data.batch_log,
+            data.source,
+            *services.values(),
+        }
+        for gone in self._entries.keys() - wanted:
+            del self._entries[gone]
+        finals = self._join(days)
+        return Snapshot(
+            looked=now,
+            first_look=self._first_look,
+            finals=finals,
+            live=self._open(data.stream_live, finals),
+            batch_windows=self._table(data.batch_windows),
+            batch_run=self._value(newest_run[0], {}) if newest_run else {},
+            batch_problem=self._problem(newest_run[0]) if newest_run else None,
+            runs=self._value(data.batch_log, None) or Table(_no_runs()),
+            services={
+                name: status.Service(name, self._value(path, {}), self._problem(path))
+                for name, path in services.items()
+            },
+            source=self._value(data.source, {}),
+            problems=tuple(
+                problem
+                for path in (*windows, *newest_run, data.batch_log, data.source)
+                if (problem := self._problem(path)) is not None
+            ),
+            loading=tuple(sorted(path.name for path in self._reading)),
+        )
+
+    def _want(self, path: Path, read: Callable[[Path], Any]) -> None:
+        """Has the file read, unless what is known of it is current or being read."""
+        if path in self._reading:
+            return
+        signature = _signature(path)
+        entry = self._entries.get(path)
+        if entry is not None and entry.signature == signature:
+            return
+        if signature is None:
+            self._entries[path] = _Entry(None, None)
+        else:
+            self._reading[path] = self._pool.submit(_read, path, signature, read)
+
+    def _collect(self) -> None:
+        for path in [path for path, future in self._reading.items() if future.done()]:
+            self._entries[path] = self._reading.pop(path).result()
+
+    def _value(self, path: Path, otherwise: T) -> T:
+        entry = self._entries.get(path)
+        return otherwise if entry is None or entry.value is None else cast("T", entry.value)
+
+    def _problem(self, path: Path) -> str | None:
+        entry = self._entries.get(path)
+        return entry.problem if entry else None
+
+    def _table(self, path: Path) -> Table:
+        return self._value(path, no_windows())
+
+    def _open(self, path: Path, finals: Table) -> pd.DataFrame:
+        """The windows still open; one that has just become final is left out."""
+        live = self._table(path).frame
+        final = finals.frame["window_start"].iloc[-len(live) - 10 :]
+        return live[~live["window_start"].isin(final)].reset_index(drop=True)
+
+    def _join(self, days: Iterable[Path]) -> Table:
+        """All final windows read so far as one table, made anew only when a file changed."""
+        known = [self._entries[path] for path in days if path in self._entries]
+        signatures = tuple(entry.signature for entry in known)
+        if signatures != self._joined[0]:
+            frames = [entry.value.frame for entry in known if entry.value is not None]
+            frames = [frame for frame in frames if len(frame)]
+            joined = Table(pd.concat(frames, ignore_index=True)) if frames else no_windows()
+            self._joined = (signatures, joined)
+        return self._joined[1]
+
+    def _list(self, folder: Path, pattern: str, now: datetime) -> list[Path]:
+        try:
+            written = folder.stat().st_mtime_ns
+        except OSError:
+            return []
+        before = self._listings.get((folder, pattern))
+        fresh = now.timestamp() - written / 1e9 < FRESH_FOLDER_SECONDS
+        if before is None or before[0] != written or fresh:
+            before = (written, sorted(folder.glob(pattern)))
+            self._listings[folder, pattern] = before
+        return before[1]
+
+
+@cache
+def reader_of(root: Path) -> Reader:
+    """The one reader of a data folder in this process."""
+    return Reader(DataDir(root))
+
+
+def _signature(path: Path) -> Signature | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _read(path: Path, signature: Signature, read: Callable[[Path], Any]) -> _Entry:
+    try:
+        return _Entry(signature, read(path))
+    except (OutputError, OSError, ValueError) as error:
+        return _Entry(signature, None, str(error))
+
+
+def read_windows(path: Path) -> Table:
+    """One file of windows, read in a twentieth of the time of `tables.read_windows`.
+
+    That one takes over where the file is not exactly as this version writes it.
+    """
+    try:
+        frame = _read_fast(path, outputs.WINDOW_COLUMNS)
+    except (pa.ArrowException, KeyError):
+        return Table(tables.read_windows(path).dropna(subset=["window_start"]))
+    return Table(frame.dropna(subset=["window_start"]).sort_values("window_start"))
+
+
+def _read_run(path: Path) -> Mapping[str, Any]:
+    """The newest row of one batch result."""
+    try:
+        frame = _read_fast(path, outputs.BATCH_COLUMNS)
+    except (pa.ArrowException, KeyError) as error:
+        why = str(error).splitlines()[0]
+        raise OutputError(f"{path} cannot be read as a batch result: {why}") from error
+    if frame.empty:
+        raise OutputError(f"{path} holds no row")
+    return cast("Mapping[str, Any]", frame.iloc[-1].to_dict())
+
+
+def _read_fast(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    types = {
+        name: pa.timestamp("ns", "UTC")
+        if name in outputs.TIME_COLUMNS
+        else pa.string()
+        if name in outputs.TEXT_COLUMNS
+        else pa.float64()
+        for name in columns
+    }
+    options = pyarrow.csv.ConvertOptions(column_types=types, include_columns=list(columns))
+    return cast("pd.DataFrame", pyarrow.csv.read_csv(path, convert_options=options).to_pandas())
+
+
+def _no_runs() -> pd.DataFrame:
+    return pd.DataFrame(columns=list(outputs.LOG_FIELDS))

@@ -1,0 +1,224 @@
+"""What stands where on the page: the script that Streamlit runs for each viewer.
+
+Only Streamlit calls; what they show is made by the other modules.
+"""
+
+from pathlib import Path
+
+import streamlit as st
+from streamlit.elements.lib.column_types import ColumnConfig
+
+from page import charts, markup, present, windows, words
+from page.read import Reader, Snapshot, reader_of
+from pipeline.settings import Settings, load
+
+#: Seconds between two refreshes of the top and of everything below it.
+TOP_SECONDS = 1.0
+BODY_SECONDS = 2.0
+
+_TIME = "YYYY-MM-DD HH:mm:ss"
+
+
+def _time(label: str) -> ColumnConfig:
+    return st.column_config.DatetimeColumn(label, format=_TIME, timezone="UTC")
+
+
+def _number(label: str, pattern: str) -> ColumnConfig:
+    return st.column_config.NumberColumn(label, format=pattern)
+
+
+WINDOW_TABLE: dict[str, ColumnConfig | str] = {
+    "window_start": _time("window, UTC"),
+    "state": "state",
+    "open_price": _number("open", "%.2f"),
+    "max_price": _number("highest", "%.2f"),
+    "min_price": _number("lowest", "%.2f"),
+    "close_price": _number("close", "%.2f"),
+    "avg_price": _number("average", "%.2f"),
+    "price_range": _number("range", "%.2f"),
+    "volatility_flag": "volatility",
+    "total_volume": _number("volume", "%.4f"),
+    "volume_spike": "spike",
+    "trade_count": _number("trades", "%d"),
+    "buy_count": _number("buys", "%d"),
+    "sell_count": _number("sells", "%d"),
+    "buy_sell_ratio": _number("buys / sells", "%.3f"),
+    "market_sentiment": "sentiment",
+    "vwap": _number("average by volume", "%.2f"),
+    "volume_imbalance": _number("imbalance", "%.3f"),
+    "last_trade_time": _time("last trade"),
+    "written_at": _time("written"),
+}
+RUN_TABLE: dict[str, ColumnConfig | str] = {
+    "started": _time("started, UTC"),
+    "run": "run",
+    "status": "status",
+    "exit": _number("exit", "%d"),
+    "rows": _number("rows", "localized"),
+    "windows": _number("windows", "localized"),
+    "wall_s": _number("wall, s", "%.2f"),
+    "start_s": _number("start-up, s", "%.2f"),
+    "logic_s": _number("logic, s", "%.2f"),
+    "cpu_s": _number("CPU, s", "%.2f"),
+    "peak_mib": _number("peak, MiB", "%d"),
+}
+
+_STYLE = Path(__file__).parent / "style.css"
+
+
+def span() -> str:
+    chosen = st.session_state.get("span")
+    return chosen if chosen in windows.SPANS else windows.DEFAULT_SPAN
+
+
+@st.fragment(run_every=TOP_SECONDS)
+def top(settings: Settings, reader: Reader) -> None:
+    snapshot = reader.look()
+    shown = present.market(snapshot, span(), settings)
+    st.html(markup.top(present.top(snapshot, shown, settings)))
+
+
+@st.fragment(run_every=BODY_SECONDS)
+def body(settings: Settings, reader: Reader) -> None:
+    # Each part always writes the same elements in the same order, empty ones too: an element
+    # that came and went would move those below it, and the browser would draw them anew.
+    snapshot = reader.look()
+    reading = f"Still reading: {', '.join(snapshot.loading)}" if snapshot.loading else ""
+    st.html(markup.notes(snapshot.problems, "bad") + markup.note(reading, "quiet"))
+    st.segmented_control(
+        "Span of event time",
+        list(windows.SPANS),
+        default=windows.DEFAULT_SPAN,
+        key="span",
+        required=True,
+        label_visibility="collapsed",
+        bind="query-params",
+    )
+    shown = present.market(snapshot, span(), settings)
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        market(snapshot, shown, settings)
+    with right:
+        paths(snapshot, settings)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        counts(snapshot, shown, settings)
+    with right:
+        durations(snapshot)
+    window_table(snapshot)
+    runs_table(snapshot)
+    st.subheader("Services", anchor=False)
+    st.html(markup.service_cards(snapshot.services.values(), snapshot.looked))
+
+
+def market(snapshot: Snapshot, shown: present.Market, settings: Settings) -> None:
+    st.subheader("Market, by the stream", anchor=False)
+    average = words.number(snapshot.batch_run.get("avg_price"))
+    waiting = present.awaited_windows(snapshot)
+    st.html(markup.note(waiting) + markup.note(present.reading(shown, average), "quiet"))
+    with st.container():
+        if shown.candles.empty:
+            return
+        drawn = charts.price_chart(
+            shown.candles, shown.width, shown.forming_starts, average, settings.product_id
+        )
+        # `on_select` is what makes Streamlit keep the zoom when the data changes.
+        st.vega_lite_chart(
+            drawn.spec,
+            key="price",
+            on_select="rerun",
+            selection_mode=charts.ZOOM,
+            alt="Price by minute as candles, with volume, mood and flags below",
+        )
+
+
+def paths(snapshot: Snapshot, settings: Settings) -> None:
+    st.subheader("Stream and batch, side by side", anchor=False)
+    st.html(markup.note(present.awaited_batch(snapshot)))
+    st.html(markup.metrics_table(present.columns(snapshot, settings)))
+
+
+def counts(snapshot: Snapshot, shown: present.Market, settings: Settings) -> None:
+    st.subheader("Trades counted by each path", anchor=False)
+    said = f"{present.counts_sentence(snapshot)} {present.counts_reading(shown)}"
+    st.html(markup.note(said, "quiet"))
+    batch = present.batch_counts(snapshot, span(), shown, settings.sentiment_ratio)
+    with st.container():
+        if shown.candles.empty and batch.empty:
+            return
+        st.vega_lite_chart(
+            charts.counts_chart(shown.candles, batch, shown.width).spec,
+            key="counts",
+            alt="Trades by minute in the stream and in the batch",
+        )
+
+
+def durations(snapshot: Snapshot) -> None:
+    st.subheader("Batch duration", anchor=False)
+    st.html(markup.note(snapshot.runs.made("said", present.durations_sentence), "quiet"))
+    with st.container():
+        if snapshot.runs.frame.empty:
+            return
+        drawn = snapshot.runs.made(
+            "chart",
+            lambda runs: charts.duration_chart(runs.tail(present.MOST_RUN_BARS), present.GOOD_RUNS),
+        )
+        st.vega_lite_chart(drawn.spec, key="durations", alt="Wall time of each batch run, by part")
+
+
+def window_table(snapshot: Snapshot) -> None:
+    st.subheader("Windows of the stream", anchor=False)
+    rows, count = present.window_rows(snapshot, span())
+    st.html(markup.note(present.window_table_sentence(len(rows), count), "quiet"))
+    chosen = span()
+    with st.container():
+        if rows.empty:
+            return
+        st.dataframe(
+            rows,
+            key="windows",
+            hide_index=True,
+            height=320,
+            column_config=dict(WINDOW_TABLE),
+            placeholder=words.DASH,
+        )
+        st.download_button(
+            "Download all windows of the span, CSV",
+            data=lambda: present.windows_csv(snapshot, chosen),
+            file_name=f"windows-{chosen.replace(' ', '')}.csv",
+            mime="text/csv",
+            key="windows-csv",
+            on_click="ignore",
+        )
+
+
+def runs_table(snapshot: Snapshot) -> None:
+    st.subheader("Batch runs", anchor=False)
+    rows = snapshot.runs.made("rows", present.run_rows)
+    st.html(markup.note(present.runs_sentence(snapshot), "quiet"))
+    with st.container():
+        if rows.empty:
+            return
+        st.dataframe(
+            rows,
+            key="runs",
+            hide_index=True,
+            height=250,
+            column_config=dict(RUN_TABLE),
+            placeholder=words.DASH,
+        )
+
+
+def main() -> None:
+    st.set_page_config(page_title="Stream and batch", page_icon="📈", layout="wide")
+    st.html(_STYLE)
+    settings = load()
+    reader = reader_of(settings.data_dir)
+    with st.container(key="top"):
+        top(settings, reader)
+    body(settings, reader)
+    with st.expander("Settings"):
+        st.html(markup.settings_table(present.setting_rows(settings)))
+
+
+main()

@@ -1,0 +1,418 @@
+"""Prepared data folders for the page, made up, through the writers of pipeline/outputs.py.
+
+`python -m tests.page_data SCENARIO FOLDER` makes one by hand; `--keep-going` goes on writing
+status and open windows each second, as the services would.
+"""
+
+import argparse
+import math
+import random
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pipeline import outputs
+from pipeline.outputs import DataDir
+
+MINUTE = timedelta(minutes=1)
+#: What a recording's file name could hold: nothing of it may be rendered.
+NASTY_NAME = "*bold* <b>tag</b> [link](http://example.invalid) `code` $x$ :red[no].jsonl.gz"
+
+
+def window(start: datetime, number: int, *, trades: int | None = None) -> dict[str, Any]:
+    """A made-up window, the same for the same number; prices wander around 93,000."""
+    source = random.Random(number)
+
+    def price(n: float) -> float:
+        waves = ((5_000, 21_000), (1_900, 4_700), (700, 911), (330, 97), (110, 23), (35, 0.6))
+        return 93_000 + sum(height * math.sin(n / length) for height, length in waves)
+
+    opening, closing = round(price(number), 2), round(price(number + 1), 2)
+    highest = round(max(opening, closing) + source.expovariate(1 / 12), 2)
+    lowest = round(min(opening, closing) - source.expovariate(1 / 12), 2)
+    count = source.randint(120, 620) if trades is None else trades
+    buys = round(count * min(max(source.gauss(0.5 + (closing - opening) / 900, 0.08), 0), 1))
+    volume = round(count * source.uniform(0.008, 0.035) * (12 if number % 97 == 0 else 1), 8)
+    average = round((opening + closing + highest + lowest) / 4, 8)
+    mood = (
+        "Bullish"
+        if buys * 5 > (count - buys) * 6
+        else "Bearish"
+        if (count - buys) * 5 > buys * 6
+        else "Neutral"
+    )
+    end = start + MINUTE
+    return {
+        "window_start": start,
+        "window_end": end,
+        "avg_price": average,
+        "max_price": highest,
+        "min_price": lowest,
+        "price_range": round(highest - lowest, 2),
+        "volatility_flag": "High" if highest - lowest > 50 else "Normal",
+        "total_volume": volume,
+        "trade_count": count,
+        "buy_sell_ratio": buys / (count - buys + 1e-5),
+        "market_sentiment": mood,
+        "volume_spike": "Spike" if volume > 100 else "Normal",
+        "buy_count": buys,
+        "sell_count": count - buys,
+        "vwap": round(average + source.uniform(-1, 1), 8),
+        "open_price": opening,
+        "close_price": closing,
+        "volume_imbalance": round(2 * buys / count - 1, 6) if count else None,
+        "last_trade_time": end - timedelta(milliseconds=source.randint(20, 900)),
+        "last_receipt_time": end - timedelta(milliseconds=5),
+        "written_at": end + timedelta(seconds=61),
+    }
+
+
+def floor(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
+
+
+def windows_until(end: datetime, count: int) -> list[dict[str, Any]]:
+    """`count` final windows, the last of them ending at `end`, numbered by their minute."""
+    first = end - count * MINUTE
+    return [window(first + n * MINUTE, _number(first + n * MINUTE)) for n in range(count)]
+
+
+def _number(start: datetime) -> int:
+    return int(start.timestamp() // 60)
+
+
+def write_days(data: DataDir, windows: list[dict[str, Any]]) -> None:
+    """Final windows, day file by day file, without reading what is there."""
+    by_day: dict[str, list[dict[str, Any]]] = {}
+    for row in windows:
+        by_day.setdefault(outputs.iso(row["window_start"])[:10], []).append(row)
+    for day, rows in by_day.items():
+        text = outputs.to_csv(outputs.WINDOW_COLUMNS, rows)
+        outputs.write_atomically(data.stream_csv / f"{day}.csv", text, durable=False)
+
+
+def write_live(data: DataDir, now: datetime, *, seconds: float = 25) -> None:
+    """The two windows still open, the newest one `seconds` old."""
+    start = floor(now)
+    fresh = {"written_at": now, "last_receipt_time": now}
+    before = window(start - MINUTE, _number(start - MINUTE)) | {"written_at": now}
+    newest = window(start, _number(start), trades=max(1, round(seconds * 6)))
+    rows = [before, newest | fresh | {"last_trade_time": now}]
+    outputs.write_atomically(
+        data.stream_live, outputs.to_csv(outputs.WINDOW_COLUMNS, rows), durable=False
+    )
+
+
+def write_batch(data: DataDir, windows: list[dict[str, Any]], at: datetime) -> None:
+    """A batch result over these windows, made at this moment: by minute and in one row."""
+    rows = [row | {"last_receipt_time": None, "written_at": at} for row in windows]
+    outputs.write_atomically(
+        data.batch_windows, outputs.to_csv(outputs.WINDOW_COLUMNS, rows), durable=False
+    )
+    count = sum(row["trade_count"] for row in windows)
+    buys = sum(row["buy_count"] for row in windows)
+    highest = max(row["max_price"] for row in windows)
+    lowest = min(row["min_price"] for row in windows)
+    volume = round(sum(row["total_volume"] for row in windows), 8)
+    run = outputs.run_id(at)
+    total = {
+        "avg_price": sum(row["avg_price"] * row["trade_count"] for row in windows) / count,
+        "max_price": highest,
+        "min_price": lowest,
+        "price_range": round(highest - lowest, 2),
+        "volatility_flag": "High" if highest - lowest > 50 else "Normal",
+        "total_volume": volume,
+        "trade_count": count,
+        "buy_sell_ratio": buys / (count - buys + 1e-5),
+        "market_sentiment": "Neutral",
+        "volume_spike": "Spike" if volume > 100 else "Normal",
+        "rows": count,
+        "first_trade_time": windows[0]["window_start"] + timedelta(milliseconds=210),
+        "last_trade_time": windows[-1]["last_trade_time"],
+        "run": run,
+        "buy_count": buys,
+        "sell_count": count - buys,
+        "vwap": sum(row["vwap"] * row["total_volume"] for row in windows) / volume,
+        "open_price": windows[0]["open_price"],
+        "close_price": windows[-1]["close_price"],
+        "volume_imbalance": 0.0123,
+        "snapshot_at": at - timedelta(seconds=5),
+        "written_at": at,
+    }
+    text = outputs.to_csv(outputs.BATCH_COLUMNS, [total])
+    outputs.write_atomically(data.batch_output / f"{run}.csv", text, durable=False)
+
+
+def write_runs(
+    data: DataDir, newest: datetime, count: int, *, failed: tuple[int, ...] = ()
+) -> None:
+    """Log lines of `count` runs, one a minute; the ones numbered in `failed` did not end well."""
+    source = random.Random(7)
+    for number in range(count):
+        started = newest - (count - 1 - number) * MINUTE
+        wall = 5.2 + 0.01 * number + source.uniform(-0.3, 0.3)
+        fields: dict[str, object] = {"started": started, "run": outputs.run_id(started)}
+        if number in failed:
+            fields |= {"status": "timeout" if number % 2 else "failed", "exit": 1}
+            fields |= {"wall_s": round(wall * 2, 2)}
+        else:
+            fields |= {
+                "status": "ok",
+                "exit": 0,
+                "rows": 360 * (number + 1),
+                "windows": number + 1,
+                "wall_s": round(wall, 2),
+                "start_s": 2.71,
+                "logic_s": round(wall - 3.4, 2),
+                "cpu_s": round(wall * 1.7, 2),
+                "peak_mib": 412,
+            }
+        outputs.append_batch_log(data, fields)
+
+
+# --- status ---------------------------------------------------------------------------------
+
+
+def common(service: str, now: datetime, **more: Any) -> dict[str, Any]:
+    return {
+        "service": service,
+        "state": "running",
+        "healthy": True,
+        "message": "does its work",
+        "pid": 4242,
+        "starts": 1,
+        "started": now - timedelta(minutes=31),
+        "updated": now,
+        "counters": {},
+        "cost": {"cpu_s": 12.5, "rss_mib": 61.2, "peak_mib": 64.0},
+        "last_error": None,
+    } | more
+
+
+def replay(**more: Any) -> dict[str, Any]:
+    return {
+        "kind": "replay",
+        "url": "ws://127.0.0.1:8765",
+        "recording": "data/sample/synthetic_btcusd.jsonl.gz",
+        "synthetic": True,
+        "retimed": True,
+        "speed": 1,
+        "state": "playing",
+    } | more
+
+
+LIVE = {"kind": "live", "url": "wss://ws-feed.exchange.coinbase.com", "state": "playing"}
+
+
+def statuses(
+    now: datetime, feed: Mapping[str, Any] | None, *, trade_time: datetime | None = None
+) -> dict[str, dict[str, Any]]:
+    """The status of every service when all is well; the last trade is of now, or of this time."""
+    time_of_trade = trade_time or now - timedelta(milliseconds=320)
+    price = f"{window(floor(time_of_trade), _number(floor(time_of_trade)))['close_price']:.2f}"
+    return {
+        "producer": common(
+            "producer",
+            now,
+            message="reads the feed",
+            counters={"received": 11_932, "published": 10_921, "repeated": 1, "rejected": 2}
+            | {"control": 1_008, "ignored": 0},
+            reconnects=0,
+            feed=feed,
+            connected=True,
+            last_trade={
+                "trade_id": 912_345_678,
+                "price": price,
+                "time": time_of_trade,
+                "received": now - timedelta(milliseconds=120),
+            },
+        ),
+        "consumer": common(
+            "consumer",
+            now,
+            message="stores what comes",
+            counters={"records": 10_921, "stored": 10_921, "repeated": 0, "rejected": 0},
+            rows=10_921,
+            lag=3,
+            last_trade={"trade_id": 912_345_675, "time": time_of_trade},
+            gaps={"open": 1, "missing": 4},
+        ),
+        "spark_processor": common(
+            "spark_processor",
+            now,
+            message="the query runs",
+            counters={"rows": 10_918, "late": 0, "duplicates": 1, "unparsable": 0}
+            | {"final_windows": 29},
+            start_s=4.1,
+            query_s=1.3,
+            micro_batch=1874,
+            micro_batch_ms=310,
+            newest_trade=time_of_trade,
+            lag=5,
+            cost={"cpu_s": 801.0, "rss_mib": 912.0, "peak_mib": 958.3},
+        ),
+        "batch_scheduler": common(
+            "batch_scheduler",
+            now,
+            message="waits for the next run",
+            counters={"ok": 28, "failed": 2},
+            next_run=now + timedelta(seconds=40),
+            running=None,
+        ),
+    }
+
+
+def write_statuses(data: DataDir, found: Mapping[str, Mapping[str, Any]]) -> None:
+    for service, fields in found.items():
+        outputs.write_status(data, service, fields)
+
+
+# --- scenarios ------------------------------------------------------------------------------
+
+
+def full(data: DataDir, now: datetime, feed: Mapping[str, Any], *, minutes: int = 180) -> None:
+    """All services run and have results."""
+    write_days(data, windows_until(floor(now) - MINUTE, minutes))
+    write_live(data, now)
+    write_batch(data, windows_until(floor(now) - MINUTE, minutes - 1), now - timedelta(seconds=48))
+    write_runs(data, now - timedelta(seconds=54), 30, failed=(11, 20))
+    write_statuses(data, statuses(now, feed))
+
+
+def empty(data: DataDir, now: datetime) -> None:
+    data.root.mkdir(parents=True, exist_ok=True)
+
+
+def starting(data: DataDir, now: datetime) -> None:
+    """Services have just started: trades come, the stream is not up, no result yet."""
+    found = statuses(now, replay())
+    ago = now - timedelta(seconds=7)
+    young = {"started": ago}
+    found["spark_processor"] = common(
+        "spark_processor", now, state="starting", healthy=False, message="starting", **young
+    )
+    for service in ("producer", "consumer"):
+        found[service] |= young
+    del found["batch_scheduler"]
+    write_statuses(data, found)
+
+
+def live(data: DataDir, now: datetime) -> None:
+    full(data, now, LIVE)
+
+
+def sample(data: DataDir, now: datetime) -> None:
+    full(data, now, replay())
+
+
+def stale(data: DataDir, now: datetime) -> None:
+    """Connected, but no trade for two minutes."""
+    before = now - timedelta(seconds=127)
+    full(data, before, LIVE)
+    write_statuses(data, statuses(now, LIVE, trade_time=before))
+
+
+def down(data: DataDir, now: datetime) -> None:
+    """The producer has died; the consumer cannot reach Kafka."""
+    full(data, now - timedelta(seconds=95), LIVE)
+    found = statuses(now - timedelta(seconds=95), LIVE)
+    del found["spark_processor"], found["batch_scheduler"]
+    error = "KafkaConnectionError: no broker answers at localhost:9092"
+    found["consumer"] = common(
+        "consumer",
+        now,
+        state="waiting for Kafka",
+        healthy=False,
+        message=error,
+        starts=4,
+        rows=10_921,
+        lag=None,
+        last_error={"time": now - timedelta(seconds=3), "text": f"waiting for Kafka: {error}"},
+    )
+    write_statuses(data, found)
+    later = statuses(now, LIVE)
+    write_statuses(data, {name: later[name] for name in ("spark_processor", "batch_scheduler")})
+
+
+RECORDED_END = datetime(2025, 12, 2, 5, 7, 17, tzinfo=UTC)
+
+
+def ended(data: DataDir, now: datetime) -> None:
+    """A recording with its own times has been played to its end; its name is nasty."""
+    feed = replay(recording=NASTY_NAME, synthetic=False, retimed=False, speed="max", state="ended")
+    full(data, RECORDED_END, feed)
+    found = statuses(now, feed, trade_time=RECORDED_END)
+    found["producer"]["last_trade"]["received"] = now - timedelta(minutes=12)
+    found["producer"] |= {"state": "ended", "message": f"the replay of {NASTY_NAME} has ended"}
+    write_statuses(data, found)
+
+
+def foreign(data: DataDir, now: datetime) -> None:
+    """Files that are not what they should be, among good ones."""
+    sample(data, now)
+    day = outputs.iso(now - timedelta(days=1))[:10]
+    (data.stream_csv / f"{day}.csv").write_text("a,b\n1,2\n")
+    data.batch_windows.write_bytes(b"\x00\xff\xfe not a table")
+    newest = outputs.run_id(now + timedelta(seconds=5))
+    (data.batch_output / f"{newest}.csv").write_text("avg_price,rows\n1\n")
+    data.status_of("consumer").write_text('{"service": "consumer", "upd')
+    data.status_of("batch_scheduler").write_text('["not", "an", "object"]')
+
+
+def stopped_stream(data: DataDir, now: datetime) -> None:
+    """The feed is live, but the stream has died."""
+    full(data, now - timedelta(minutes=3), LIVE)
+    found = statuses(now, LIVE)
+    found["spark_processor"] |= {"updated": now - timedelta(minutes=3)}
+    write_statuses(data, found)
+
+
+def days90(data: DataDir, now: datetime) -> None:
+    """129,600 minutes on both paths."""
+    full(data, now, LIVE, minutes=129_600)
+
+
+SCENARIOS = {
+    made.__name__: made
+    for made in (
+        empty,
+        starting,
+        live,
+        sample,
+        stale,
+        down,
+        ended,
+        foreign,
+        stopped_stream,
+        days90,
+    )
+}
+
+
+def refresh(data: DataDir, now: datetime, feed: Mapping[str, Any]) -> None:
+    """What the services rewrite each second: their status and the open windows."""
+    write_live(data, now, seconds=(now - floor(now)).total_seconds())
+    final = window(floor(now) - 2 * MINUTE, _number(floor(now) - 2 * MINUTE))
+    path = data.stream_csv / f"{outputs.iso(final['window_start'])[:10]}.csv"
+    if outputs.iso(final["window_start"]) not in path.read_text():
+        outputs.write_final_windows(data, [final])
+    write_statuses(data, statuses(now, feed))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scenario", choices=sorted(SCENARIOS))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--keep-going", action="store_true")
+    given = parser.parse_args()
+    data = DataDir(given.folder)
+    SCENARIOS[given.scenario](data, outputs.now())
+    while given.keep_going:
+        time.sleep(1)
+        refresh(data, outputs.now(), LIVE if given.scenario in ("live", "days90") else replay())
+
+
+if __name__ == "__main__":
+    main()
