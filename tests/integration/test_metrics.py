@@ -338,7 +338,9 @@ def random_trades(rng: random.Random, number: int) -> list[T]:
     def price() -> str:
         return rng.choice([amount(), f"{rng.uniform(80_000, 90_000):.2f}"])
 
-    size = rng.choice([amount, lambda: f"{rng.expovariate(9):.8f}".replace("0.00000000", "1")])
+    def size() -> str:
+        return rng.choice([amount(), f"0.{rng.randrange(1, 10**8):08}"])
+
     return [T(price(), size(), rng.choice(["buy", "sell"])) for _ in range(number)]
 
 
