@@ -36,10 +36,12 @@ def found(data: DataDir, port: int, start: float) -> list[str]:
     """What is there by now, each in words."""
     looked_for = {
         f"the page: http://127.0.0.1:{port}": page_answers(port),
-        f"the stream's first final window: {data.stream_csv}": written_since(
+        f"the stream's first new final window: {data.stream_csv}": written_since(
             stream_files(data), start
         ),
-        f"the first batch result: {data.batch_windows}": written_since([data.batch_windows], start),
+        f"the first new batch result: {data.batch_windows}": written_since(
+            [data.batch_windows], start
+        ),
     }
     return [what for what, is_there in looked_for.items() if is_there]
 

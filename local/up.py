@@ -30,10 +30,12 @@ class Port(NamedTuple):
     number: int
 
 
-def data_dir_of(path: Path) -> Path:
-    """The folder, absolute; refused where supervisor's configuration cannot hold its name."""
-    if any(bad in str(path.absolute()) for bad in (" ;", " #", "\n")):
-        stack.refuse(f"DATA_DIR={path} will not do: choose one without ' ;', ' #' and line ends")
+def plain_path(variable: str, path: Path) -> Path:
+    """The path, absolute; refused where supervisor's configuration cannot hold it."""
+    if any(bad in str(path.absolute()) for bad in ("%", " ;", " #", "\n")):
+        stack.refuse(
+            f"{variable}={path} will not do: choose a path without %, ' ;', ' #' and line ends"
+        )
     return path.absolute()
 
 
@@ -131,6 +133,7 @@ def prepare(data: DataDir, source: dict[str, object], configuration: str) -> Non
         for folder in (stack.logs(data.root), stack.run_folder(data.root)):
             folder.mkdir(parents=True, exist_ok=True)
         stack.run_folder(data.root).chmod(0o700)
+        stack.socket_path(data.root).unlink(missing_ok=True)  # of a killed one: nobody answers
         stack.configuration(data.root).write_text(configuration, encoding="utf-8")
     except OutputError as error:
         stack.refuse(str(error))
@@ -141,7 +144,7 @@ def prepare(data: DataDir, source: dict[str, object], configuration: str) -> Non
 def main() -> None:
     arguments = _arguments()
     settings = load()
-    data = DataDir(data_dir_of(arguments.data_dir))
+    data = DataDir(plain_path("DATA_DIR", arguments.data_dir))
     kafka = port_of("KAFKA_PORT", "the Kafka broker", arguments.kafka_port)
     controller = port_of("CONTROLLER_PORT", "the broker's node", arguments.controller_port)
     page = port_of("DASHBOARD_PORT", "the page", arguments.dashboard_port)
@@ -152,7 +155,7 @@ def main() -> None:
     if arguments.what == "demo":
         port = port_of("FEED_PORT", "the replay", arguments.feed_port)
         ports.append(port)
-        path = arguments.recording.absolute()
+        path = plain_path("RECORDING", arguments.recording)
         check_replay(path, arguments.retime, arguments.speed, arguments.backlog)
         retimed = arguments.retime == "1"
         source = recording.identity(path, retimed=retimed)

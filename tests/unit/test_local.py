@@ -1,0 +1,291 @@
+"""Running without containers: what is checked before, what is started, what is cleaned."""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from supervisor.options import ServerOptions
+
+from local import announce, clean, needs, programs, stack, up
+from pipeline.outputs import DataDir
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
+
+
+def refusal(capsys: pytest.CaptureFixture[str], call, *arguments) -> str:
+    """The one sentence with which a call ends the process, status 2."""
+    with pytest.raises(SystemExit) as ended:
+        call(*arguments)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.count("\n") == 1
+    return said
+
+
+# --- what must be on the machine --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("output", "version"),
+    [
+        ('openjdk version "17.0.15" 2025-04-15\nOpenJDK Runtime', 17),
+        ('openjdk version "21" 2023-09-19', 21),
+        ('java version "1.8.0_401"', 8),
+        ('openjdk version "25-ea" 2025-09-16', 25),
+        ("Error: could not find libjava.so", None),
+    ],
+)
+def test_the_java_version_is_read_from_what_java_says(output: str, version: int | None) -> None:
+    assert needs.java_version(output) == version
+
+
+@pytest.mark.parametrize("version", ["11.0.2", "25.0.3"])
+def test_another_java_than_17_or_21_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    fake = tmp_path / "bin" / "java"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert f"is Java {version[:2]}: install Java 17 or 21" in str(needs.java_problem())
+
+
+def test_a_missing_java_is_named_with_the_way_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "no java on the path: install Java 17 or 21" in str(needs.java_problem())
+    assert "no mvn" in str(needs.maven_problem())
+
+
+# --- checks before the start ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "abc", "80", "65536", "-9092", "9092.0"])
+def test_a_port_is_a_number_from_1024_to_65535(text: str, capsys) -> None:
+    assert refusal(capsys, up.port_of, "KAFKA_PORT", "Kafka", text).startswith(f"KAFKA_PORT={text}")
+
+
+def test_a_busy_port_is_named_with_its_holder_and_the_variable_that_changes_it(capsys) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = up.Port("FEED_PORT", "the replay", server.getsockname()[1])
+        said = refusal(capsys, up.check_ports, [port])
+    assert f"port {port.number}, which the replay needs, is taken by " in said
+    assert f"(pid {os.getpid()})" in said
+    assert "with FEED_PORT=" in said
+
+
+def test_two_services_on_one_port_are_refused(capsys) -> None:
+    ports = [up.Port("KAFKA_PORT", "a", 45000), up.Port("FEED_PORT", "b", 45000)]
+    assert "KAFKA_PORT and FEED_PORT are both 45000" in refusal(capsys, up.check_ports, ports)
+
+
+@pytest.mark.parametrize(
+    ("replay", "named"),
+    [
+        ((SAMPLE, "1", "2", "1800"), "SPEED=2 goes with RETIME=0 only"),
+        ((SAMPLE, "1", "max", "1800"), "SPEED=max goes with RETIME=0 only"),
+        ((SAMPLE, "0", "fast", "1800"), "SPEED=fast"),
+        ((SAMPLE, "0", "-1", "1800"), "SPEED=-1"),
+        ((SAMPLE, "yes", "1", "1800"), "RETIME=yes"),
+        ((SAMPLE, "1", "1", "-5"), "BACKLOG=-5"),
+        ((ROOT / "nowhere.gz", "1", "1", "1800"), "nowhere.gz"),
+        ((ROOT, "1", "1", "1800"), "not a file"),
+    ],
+)
+def test_a_replay_that_cannot_be_is_refused(replay, named: str, capsys) -> None:
+    assert named in refusal(capsys, up.check_replay, *replay)
+
+
+@pytest.mark.parametrize("speed", ["1", "1.0", "60", "max"])
+def test_as_recorded_any_speed_goes(speed: str) -> None:
+    up.check_replay(SAMPLE, "0", speed, "0")
+
+
+def test_a_folder_that_another_feed_has_filled_is_refused(tmp_path: Path, capsys) -> None:
+    up.prepare(DataDir(tmp_path), {"kind": "live", "url": "wss://one"}, "")
+    said = refusal(capsys, up.prepare, DataDir(tmp_path), {"kind": "live", "url": "wss://two"}, "")
+    assert "DATA_DIR=" in said
+    assert "make clean" in said
+
+
+def test_the_demo_runs_the_batch_each_minute_unless_the_user_says_otherwise() -> None:
+    data, kafka = DataDir(Path("/d")), up.Port("KAFKA_PORT", "Kafka", 9092)
+    feed = programs.Feed(SAMPLE, retimed=True, speed="1", backlog="1800", port=8765)
+    demo = up.environment(data, kafka, feed, batch_interval=None)
+    assert demo["BATCH_INTERVAL_SECONDS"] == "60"
+    assert demo["FEED_URL"] == "ws://127.0.0.1:8765"
+    assert demo["DATA_DIR"] == "/d"
+    assert up.environment(data, kafka, feed, batch_interval="7")["BATCH_INTERVAL_SECONDS"] == "7"
+    live = up.environment(data, kafka, None, batch_interval=None)
+    assert {"FEED_URL", "BATCH_INTERVAL_SECONDS"}.isdisjoint(live)
+
+
+# --- what is started --------------------------------------------------------------------------
+
+
+def configured(data_dir: Path, feed: programs.Feed | None) -> ServerOptions:
+    """Supervisor's own understanding of the configuration."""
+    text = programs.configuration(
+        DataDir(data_dir),
+        kafka_port=1111,
+        controller_port=2222,
+        dashboard_port=3333,
+        feed=feed,
+        product="BTC-USD",
+    )
+    for folder in (stack.run_folder(data_dir), stack.logs(data_dir)):
+        folder.mkdir(parents=True)
+    stack.configuration(data_dir).write_text(text)
+    options = ServerOptions()
+    options.realize(["-c", str(stack.configuration(data_dir))])
+    return options
+
+
+def commands(options: ServerOptions) -> dict[str, list[str]]:
+    return {
+        process.name: shlex.split(process.command)
+        for group in options.process_group_configs
+        for process in group.process_configs
+    }
+
+
+def test_any_path_reaches_the_programs_as_it_is(tmp_path: Path) -> None:
+    data_dir = tmp_path / """it's "mine", $HOME;\\#1"""
+    recording = tmp_path / "my 'rec'.gz"
+    feed = programs.Feed(recording, retimed=False, speed="max", backlog="0", port=4444)
+    started = commands(configured(data_dir, feed))
+    assert str(recording) in started["feed"]
+    assert "--no-retime" in started["feed"]
+    assert str(data_dir / "kafka") in started["kafka"]
+
+
+@pytest.mark.parametrize("name", ["100%", "a ;b", "a #b", "a\nb"])
+def test_a_path_that_supervisor_cannot_read_is_refused(name: str, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        up.plain_path("DATA_DIR", Path("/d") / name)
+    assert ended.value.code == 2
+    assert "will not do" in capsys.readouterr().err
+
+
+def test_all_but_the_broker_stop_together_and_before_it(tmp_path: Path) -> None:
+    first, second = sorted(
+        configured(tmp_path, None).process_group_configs, key=lambda group: group.priority
+    )
+    assert [process.name for process in first.process_configs] == ["kafka"]
+    assert {"producer", "consumer", "spark_processor", "batch_scheduler", "dashboard"} <= {
+        process.name for process in second.process_configs
+    }
+
+
+def test_live_there_is_no_replay(tmp_path: Path) -> None:
+    assert "feed" not in commands(configured(tmp_path, None))
+
+
+def test_an_orderly_end_fits_into_ten_seconds(tmp_path: Path) -> None:
+    waits = [
+        max(process.stopwaitsecs for process in group.process_configs)
+        for group in configured(tmp_path, None).process_group_configs
+    ]
+    assert sum(waits) <= 8
+
+
+def test_the_socket_of_a_deep_folder_has_a_short_path(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 80) / ("e" * 80)
+    assert len(str(stack.socket_path(deep))) < 100
+    assert stack.socket_path(deep) != stack.socket_path(deep / "other")
+    assert stack.socket_path(Path("/short")).is_relative_to("/short")
+
+
+def test_what_a_killed_stack_left_is_found_by_its_mark_and_ended(tmp_path: Path) -> None:
+    mark = {"SUPERVISOR_SERVER_URL": f"unix://{stack.socket_path(tmp_path)}"}
+    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+    ours = subprocess.Popen(sleeping, env=os.environ | mark)
+    other = subprocess.Popen(sleeping)
+    try:
+        found = stack.left_over(tmp_path)
+        assert [process.pid for process in found] == [ours.pid]
+        stack.end(found, wait_seconds=5)
+        assert not psutil.pid_exists(ours.pid)
+        assert other.poll() is None
+    finally:
+        other.kill()
+        ours.kill()
+
+
+def test_only_what_was_written_since_the_start_is_announced(tmp_path: Path) -> None:
+    file = tmp_path / "2026-01-01.csv"
+    assert not announce.written_since([file], 0.0)
+    file.touch()
+    os.utime(file, (1000, 1000))
+    assert announce.written_since([file], 1000.0)
+    assert not announce.written_since([file], 1000.5)
+
+
+# --- cleaning ---------------------------------------------------------------------------------
+
+
+def run_clean(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["clean", "--data-dir", str(folder)])
+    clean.main()
+
+
+def fill(folder: Path) -> None:
+    for name in ("crypto_prices.db", "crypto_prices.db-wal", "batch_log.txt", "logs/kafka.log"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+
+
+def test_clean_removes_the_outputs_and_nothing_else(tmp_path: Path, monkeypatch) -> None:
+    fill(tmp_path)
+    (tmp_path / "source.json").write_text("{}")
+    (tmp_path / "sample").mkdir()
+    (tmp_path / "sample" / "s.gz").write_text("x")
+    (tmp_path / "notes.txt").write_text("mine")
+    run_clean(monkeypatch, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "sample"]
+    assert (tmp_path / "sample" / "s.gz").exists()
+
+
+def test_clean_leaves_a_folder_that_no_run_has_claimed(tmp_path: Path, monkeypatch, capsys) -> None:
+    fill(tmp_path)
+    assert "source.json" in refusal(capsys, run_clean, monkeypatch, tmp_path)
+    assert (tmp_path / "crypto_prices.db").exists()
+
+
+def test_clean_follows_no_link_out_of_the_folder(tmp_path: Path, monkeypatch) -> None:
+    outside, data = tmp_path / "outside", tmp_path / "data"
+    outside.mkdir()
+    (outside / "precious").write_text("x")
+    data.mkdir()
+    (data / "source.json").write_text("{}")
+    (data / "logs").symlink_to(outside)
+    run_clean(monkeypatch, data)
+    assert (outside / "precious").exists()
+    assert list(data.iterdir()) == []
+
+
+# --- make's help ------------------------------------------------------------------------------
+
+
+def test_help_names_every_target_and_variable_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    told = (ROOT / "local" / "help.txt").read_text()
+    variables = re.findall(r"^([A-Z_]+) \?= (.+)$", makefile, re.MULTILINE)
+    assert len(variables) > 8
+    for name, default in variables:
+        assert f"{name}={default}" in told
+    phony = re.search(r"^\.PHONY: (.+(?:\\\n.+)*)$", makefile, re.MULTILINE)
+    assert phony
+    targets = set(phony[1].replace("\\\n", " ").split())
+    for target in targets - {"help", "venv-dev", "need-python", "need-java"}:
+        assert f"make {target}" in told
