@@ -146,7 +146,7 @@ class Stream:
         return {m * MINUTE: self.window(m, number) for m in still}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(trades, watermarks)
 def test_final_and_open_windows_are_those_of_the_model_after_every_micro_batch(
     batches: list[list[int]], watermark: int
@@ -162,7 +162,7 @@ def test_final_and_open_windows_are_those_of_the_model_after_every_micro_batch(
         assert state.open == stream.open_after(number)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(trades, watermarks)
 def test_a_repeated_micro_batch_changes_nothing_whenever_it_comes(
     batches: list[list[int]], watermark: int

@@ -561,7 +561,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(mutated())
 @example(message(price="1." + "0" * 40 + "1"))
 @example(message(last_size="0." + "0" * 30 + "1e31"))
@@ -569,7 +569,7 @@ def test_whatever_is_taken_is_valid_and_the_other_way_round(raw: bytes) -> None:
     assert their_judgement(raw) == own_judgement(raw)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_damaged_bytes_are_judged_alike(data: st.DataObject) -> None:
     raw = bytearray(message())
