@@ -492,7 +492,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     for problem in problems:
         print(problem)
-    verdict = f"{len(problems)} differences" if problems else "everything agrees"
+    verdict = f"{len(problems)} lines of differences" if problems else "everything agrees"
     print(f"{options.recording.name} and {options.data_dir}: {verdict}")
     sys.exit(1 if problems else 0)
 
