@@ -24,6 +24,8 @@ STATUS_SECONDS = 1.0
 #: Seconds between two lines of counters in the log, and two looks at the process tree.
 COUNTERS_SECONDS = 60.0
 COST_SECONDS = 10.0
+#: What is awaited may take so long, in seconds, before it is an error: all start at once.
+PATIENCE_SECONDS = 20.0
 #: A status file older than this, in seconds, means that the service hangs or is down.
 STALE_SECONDS = 30.0
 
@@ -187,7 +189,8 @@ class Service:
 
         def say(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
-            self.error(f"waiting for {waiting_for}: {error}")
+            if (state.seconds_since_start or 0) > PATIENCE_SECONDS:
+                self.error(f"waiting for {waiting_for}: {error}")
             self.report(f"waiting for {waiting_for}", str(error), healthy=False)
 
         return tenacity.Retrying(

@@ -1,0 +1,41 @@
+"""The README says what is true."""
+
+import re
+from datetime import timedelta
+
+from pipeline.outputs import WINDOW_COLUMNS
+from pipeline.settings import Settings, parse_duration
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_settings_table_names_every_setting_with_its_default_and_meaning() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$", README, re.MULTILINE)
+    assert [name for name, _, _ in rows] == [name.upper() for name in Settings.model_fields]
+    for name, default, meaning in rows:
+        field = Settings.model_fields[name.lower()]
+        assert meaning == field.description
+        if field.default is None:
+            assert default == "-"
+        elif isinstance(field.default, timedelta):
+            assert parse_duration(default.strip("`")) == field.default
+        elif isinstance(field.default, float):
+            assert float(default.strip("`")) == field.default
+        else:
+            assert default.strip("`") == str(field.default)
+
+
+def test_every_make_target_it_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert named <= targets | {"and"}
+
+
+def test_every_file_it_links_or_shows_exists() -> None:
+    for path in re.findall(r"\]\(([a-z][^):]*)\)", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_its_excerpt_of_a_window_file_has_the_columns_of_today() -> None:
+    assert ",".join(WINDOW_COLUMNS) in README
