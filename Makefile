@@ -59,7 +59,7 @@ archive: venv jars
 
 .venv/.made: requirements.txt constraints.txt | need-python
 	@echo "making .venv from requirements.txt (the first time takes a minute or two)"
-	@$(VENV) -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	@$(VENV) -c '' 2>/dev/null || exec $(PYTHON) -m venv --clear .venv
 	@$(VENV) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 

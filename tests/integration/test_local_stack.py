@@ -1,26 +1,56 @@
-"""The broker as it runs without containers, and the whole stack started by make."""
+"""The broker as it runs without containers, and the whole stack as `make demo` starts it."""
 
+import contextlib
+import http.client
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from tests.conftest import Broker
+from local import stack, topics
+from pipeline.outputs import DataDir, batch_files, stream_files
+from pipeline.tables import read_batch_log, read_final_windows
+from tests.conftest import (
+    ROOT,
+    Broker,
+    Run,
+    Running,
+    free_port,
+    require,
+    require_jars,
+    wait_until,
+)
+
+#: What the issue promises for Ctrl-C and for SIGTERM to make, seconds.
+END_SECONDS = 10
+#: A word of the command line that tells the program.
+PROGRAMS = ("consumer.py", "kafka.Kafka")
 
 
-def send(broker: Broker, topic: str, values: list[bytes]) -> None:
+# --- the broker -------------------------------------------------------------------------------
+
+
+def send(broker: Broker, topic: str, values: list[bytes], milliseconds: int) -> None:
     producer = KafkaProducer(bootstrap_servers=broker.address, acks="all", enable_idempotence=True)
-    for value in values:
-        producer.send(topic, value, timestamp_ms=1)
+    sent = [producer.send(topic, value, timestamp_ms=milliseconds) for value in values]
     producer.flush()
     producer.close()
+    for each in sent:
+        each.get(0)
 
 
 def read(broker: Broker, topic: str, count: int) -> list[bytes]:
     consumer = KafkaConsumer(bootstrap_servers=broker.address, auto_offset_reset="earliest")
-    partition = TopicPartition(topic, 0)
-    consumer.assign([partition])
-    consumer.seek_to_beginning(partition)
+    consumer.assign([TopicPartition(topic, 0)])
     values: list[bytes] = []
-    while len(values) < count:
-        values += [r.value for batch in consumer.poll(1000).values() for r in batch]
+    end = time.monotonic() + 30
+    while len(values) < count and time.monotonic() < end:
+        values += [record.value for batch in consumer.poll(1000).values() for record in batch]
     consumer.close()
     return values
 
@@ -28,18 +58,188 @@ def read(broker: Broker, topic: str, count: int) -> list[bytes]:
 def test_what_was_acknowledged_survives_a_killed_broker(own_kafka: Broker) -> None:
     topic = own_kafka.new_topic()
     values = [str(n).encode() for n in range(1000)]
-    send(own_kafka, topic, values)
+    send(own_kafka, topic, values, round(time.time() * 1000))
     own_kafka.kill()
     own_kafka.start()
     assert read(own_kafka, topic, len(values)) == values
 
 
-def test_topics_have_one_partition_and_are_created_once(kafka: Broker) -> None:
-    topic = kafka.new_topic()
-    from local import topics
-
-    topics.create(kafka.address, topic)
+def test_topics_have_one_partition_and_are_created_once(kafka: Broker, topic: str) -> None:
+    topics.create(kafka.address, topic, f"{topic}_rejected")
     consumer = KafkaConsumer(bootstrap_servers=kafka.address)
     assert consumer.partitions_for_topic(topic) == {0}
     assert consumer.partitions_for_topic(f"{topic}_rejected") == {0}
     consumer.close()
+
+
+def test_no_record_is_refused_for_its_time(kafka: Broker, topic: str) -> None:
+    """The producer's clock may be set: a day ahead of the broker's, or far behind."""
+    now = round(time.time() * 1000)
+    send(kafka, topic, [b"ahead"], now + 86_400_000)
+    send(kafka, topic, [b"behind"], now - 3_600_000)
+    assert read(kafka, topic, 2) == [b"ahead", b"behind"]
+
+
+def test_the_topics_can_be_asked_for_before_the_broker_is_there(
+    tmp_path: Path, run: Run, own_kafka: Broker
+) -> None:
+    own_kafka.stop()
+    asking = run("local.topics", KAFKA_BOOTSTRAP_SERVERS=own_kafka.address, KAFKA_TOPIC="early")
+    time.sleep(2)
+    own_kafka.start()
+    assert asking.process.wait(30) == 0, asking.tail()
+
+
+# --- the whole stack --------------------------------------------------------------------------
+
+
+class Demo:
+    """`make demo` on a folder and ports of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = DataDir(folder / "data")
+        self._folder = folder
+        names = ("KAFKA_PORT", "CONTROLLER_PORT", "FEED_PORT", "DASHBOARD_PORT")
+        self.ports = {name: free_port() for name in names}
+        self.started: list[Running] = []
+
+    def make(self, target: str, **variables: str) -> Running:
+        """Starts make in a process group of its own, as a shell does for a terminal."""
+        chosen = {"DATA_DIR": str(self.data.root)} | self.ports | variables
+        words = [f"{name}={value}" for name, value in chosen.items()]
+        log = self._folder / f"{len(self.started):02d}-make-{target}.log"
+        self.started.append(Running(["make", target, *words], log, {}))
+        return self.started[-1]
+
+    def outcome(self, target: str, **variables: str) -> tuple[int, str]:
+        """The exit status of make, and all that it has said."""
+        made = self.make(target, **variables)
+        return made.process.wait(60), made.text()
+
+    def pids(self) -> dict[str, int]:
+        """The pids of the running PROGRAMS."""
+        found: dict[str, int] = {}
+        for process in stack.left_over(self.data.root):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                words = process.cmdline()
+                found |= {name: process.pid for name in PROGRAMS if name in words}
+        return found
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    require_jars("kafka")
+    require_jars("spark")
+    require("what make sets up (make venv)", (ROOT / ".venv" / ".made").exists())
+    demo = Demo(tmp_path)
+    yield demo
+    for running in demo.started:
+        running.kill()
+    stack.end(stack.left_over(demo.data.root), wait_seconds=1)
+
+
+def page_status(port: int) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("GET", "/")
+    return connection.getresponse().status
+
+
+def end_by(running: Running, request: Callable[[], None]) -> float:
+    """Asks a running stack to end; how long it took, seconds. Fails if something is left."""
+    tree = running.tree()
+    begin = time.monotonic()
+    request()
+    running.process.wait(3 * END_SECONDS)
+    took = time.monotonic() - begin
+    _, left = psutil.wait_procs(tree, timeout=1)  # what has been told to end may take a moment
+    assert not left, f"{left}\n{running.tail()}"
+    return took
+
+
+def test_the_demo_shows_results_heals_ends_and_continues(demo: Demo) -> None:
+    """One command gives windows, a batch result and the page; what is killed comes back."""
+    data = demo.data
+    made = demo.make("demo")
+    wait_until(
+        lambda: stream_files(data) and batch_files(data), 150, "windows and a batch result", made
+    )
+    wait_until(lambda: "the page: http://" in made.text(), 30, "the page's address", made)
+    assert page_status(demo.ports["DASHBOARD_PORT"]) == 200
+    assert "REPLAY of synthetic_btcusd.jsonl.gz (SYNTHETIC, re-timed to now)" in made.text()
+    assert list(read_batch_log(data)["status"])[-1] == "ok"
+    windows = read_final_windows(data)
+    assert len(windows) >= 25  # of the 30 minutes that came at once
+
+    # While it runs, nobody else gets at its folder or its ports.
+    status, said = demo.outcome("demo")
+    assert (status, "runs already on DATA_DIR=" in said) == (2, True), said
+    status, said = demo.outcome("demo", DATA_DIR=f"{data.root}-2")
+    assert (status, "KAFKA_PORT=" in said) == (2, True), said
+    status, said = demo.outcome("clean")
+    assert (status, "stop it first" in said) == (2, True), said
+    status, said = demo.outcome("status")
+    assert (status, "pipeline:consumer" in said) == (0, True), said
+
+    # What is killed is started again.
+    before = demo.pids()
+    for name in PROGRAMS:
+        os.kill(before[name], signal.SIGKILL)
+    wait_until(
+        lambda: (
+            (now := demo.pids()).keys() == before.keys()
+            and all(now[name] != before[name] for name in PROGRAMS)
+        ),
+        60,
+        "new processes for the killed ones",
+        made,
+    )
+    assert "consumer was killed" in made.text()
+
+    # Ctrl-C: the terminal sends SIGINT to all of its foreground process group.
+    took = end_by(made, lambda: os.killpg(made.pid, signal.SIGINT))
+    assert took < END_SECONDS, made.tail()
+
+    # Another feed is refused; the same one continues.
+    status, said = demo.outcome("demo", RETIME="0")
+    assert (status, "DATA_DIR=" in said, "make clean" in said) == (2, True, True), said
+    last = windows["window_start"].iloc[-1]
+    again = demo.make("demo")
+    wait_until(
+        lambda: read_final_windows(data)["window_start"].iloc[-1] > last,
+        150,
+        "newer windows",
+        again,
+    )
+    after = read_final_windows(data)
+    assert after["window_start"].is_unique
+    kept = after[after["window_start"].isin(windows["window_start"])].reset_index(drop=True)
+    assert kept.equals(windows)  # what was final has stayed as it was
+    took = end_by(again, again.process.terminate)
+    assert took < END_SECONDS, again.tail()
+
+    status, said = demo.outcome("clean")
+    assert status == 0, said
+    assert list(data.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2, 4, 8])
+def test_sigterm_to_make_ends_a_stack_that_is_just_starting(demo: Demo, seconds: float) -> None:
+    made = demo.make("demo")
+    time.sleep(seconds)
+    took = end_by(made, made.process.terminate)
+    assert took < END_SECONDS, made.tail()
+    assert stack.left_over(demo.data.root) == []
+
+
+def test_what_a_killed_supervisor_left_is_ended_by_the_next_start(demo: Demo) -> None:
+    made = demo.make("demo")
+    wait_until(lambda: "kafka.Kafka" in demo.pids(), 60, "the broker's process", made)
+    left = stack.left_over(demo.data.root)
+    supervisor = next(p for p in made.tree() if "local.supervise" in p.cmdline())
+    supervisor.kill()
+    made.process.wait(10)
+    again = demo.make("demo")
+    wait_until(lambda: "REPLAY of" in again.text(), 60, "the next start", again)
+    assert "that a killed stack has left behind" in again.text()
+    assert not [p for p in left if p.is_running()]
+    assert end_by(again, again.process.terminate) < END_SECONDS
