@@ -292,22 +292,29 @@ def test_a_sleep_keeps_the_status_fresh(running: Service, monkeypatch: pytest.Mo
     assert status_of(running)["updated"] != before
 
 
-def test_what_fails_is_tried_again_and_the_service_says_what_it_waits_for(
-    running: Service,
+@pytest.mark.parametrize("patience", [20.0, 0.0])
+def test_what_fails_is_tried_again_and_an_error_only_when_it_takes_long(
+    running: Service, monkeypatch: pytest.MonkeyPatch, patience: float
 ) -> None:
-    states: list[object] = []
+    monkeypatch.setattr(service, "PATIENCE_SECONDS", patience)
+    seen: list[dict[str, object]] = []
 
     def locked_once() -> str:
-        states.append(status_of(running).get("state"))
-        if len(states) < 2:
+        seen.append(status_of(running))
+        if len(seen) < 2:
             raise sqlite3.OperationalError("database is locked")
         return "done"
 
     retrying = running.retrying("the database", sqlite3.OperationalError)
     assert retrying(locked_once) == "done"
-    assert states == [None, "waiting for the database"]
-    assert status_of(running)["healthy"] is False
-    assert "database is locked" in str(status_of(running)["last_error"])
+    before, after = seen
+    assert before == {}
+    assert (after["state"], after["healthy"]) == ("waiting for the database", False)
+    assert after["message"] == "database is locked"
+    if patience:
+        assert after["last_error"] is None
+    else:
+        assert "waiting for the database: database is locked" in str(after["last_error"])
 
 
 def test_another_error_is_not_tried_again(running: Service) -> None:
