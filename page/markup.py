@@ -138,7 +138,7 @@ class Column:
     #: How old it is: its newest trade, and when it was written.
     newest_trade: str
     written: str
-    values: Mapping[str, Any]
+    metrics: Mapping[str, Any]
 
 
 def metrics_table(columns: Sequence[Column]) -> str:
@@ -148,7 +148,7 @@ def metrics_table(columns: Sequence[Column]) -> str:
 
     body = "".join(
         f'<tr><th scope="row">{name}</th>'
-        + "".join(f"<td>{_value(column.values.get(metric), write)}</td>" for column in columns)
+        + "".join(f"<td>{_value(column.metrics.get(metric), write)}</td>" for column in columns)
         + "</tr>"
         for metric, name, write in _METRICS
     )

@@ -187,7 +187,7 @@ def columns(snapshot: Snapshot, settings: Settings) -> list[markup.Column]:
             last=words.day_and_clock(words.moment(values.get(last))),
             newest_trade=words.clock(trade) if feed.as_recorded else words.ago(trade, now),
             written=words.ago(words.moment(values.get("written_at")), now),
-            values=values,
+            metrics=values,
         )
 
     span = ("window_start", "window_end")

@@ -46,7 +46,7 @@ class Table:
         return cast("T", self._made[key])
 
 
-def no_windows() -> Table:
+def _no_windows() -> Table:
     columns = {
         name: pd.Series(
             dtype="datetime64[ns, UTC]"
@@ -58,6 +58,9 @@ def no_windows() -> Table:
         for name in outputs.WINDOW_COLUMNS
     }
     return Table(pd.DataFrame(columns))
+
+
+NO_WINDOWS = _no_windows()
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Reader:
         self._entries: dict[Path, _Entry] = {}
         self._reading: dict[Path, Future[_Entry]] = {}
         self._listings: dict[tuple[Path, str], tuple[int, list[Path]]] = {}
-        self._joined: tuple[tuple[Signature | None, ...], Table] = ((), no_windows())
+        self._joined: tuple[tuple[Signature | None, ...], Table] = ((), NO_WINDOWS)
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="reader")
         self._lock = threading.Lock()
         self._first_look = outputs.now()
@@ -185,7 +188,7 @@ class Reader:
         return entry.problem if entry else None
 
     def _table(self, path: Path) -> Table:
-        return self._value(path, no_windows())
+        return self._value(path, NO_WINDOWS)
 
     def _open(self, path: Path, finals: Table) -> pd.DataFrame:
         """The windows still open; one that has just become final is left out."""
@@ -200,7 +203,7 @@ class Reader:
         if signatures != self._joined[0]:
             frames = [entry.value.frame for entry in known if entry.value is not None]
             frames = [frame for frame in frames if len(frame)]
-            joined = Table(pd.concat(frames, ignore_index=True)) if frames else no_windows()
+            joined = Table(pd.concat(frames, ignore_index=True)) if frames else NO_WINDOWS
             self._joined = (signatures, joined)
         return self._joined[1]
 

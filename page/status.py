@@ -21,6 +21,8 @@ SERVICES = (PRODUCER, CONSUMER, STREAM, SCHEDULER)
 #: Seconds without a trade after which the feed counts as stale; the longest silence in two hours
 #: of recorded BTC-USD was 8 s.
 STALE_TRADE_SECONDS = 30.0
+#: Seconds from its start in which a service may still be waiting for others: all start at once.
+GRACE_SECONDS = 30.0
 #: Seconds that the stream's newest trade may be behind the producer's.
 STALE_STREAM_SECONDS = 30.0
 
@@ -63,7 +65,9 @@ def condition(service: Service, now: datetime) -> Condition:
         return "silent"
     if service.fields.get("healthy") is True:
         return "ok"
-    return "starting" if service.fields.get("state") == "starting" else "trouble"
+    started = service.moment("started")
+    young = started is not None and (updated - started).total_seconds() < GRACE_SECONDS
+    return "starting" if young or service.fields.get("state") == "starting" else "trouble"
 
 
 def sentence(service: Service, now: datetime) -> str:
@@ -82,7 +86,11 @@ def sentence(service: Service, now: datetime) -> str:
             return f"{name} has not been heard of for {quiet}"
         case "starting":
             started = words.age(words.seconds_since(service.moment("started"), now))
-            return f"{name} is starting, for {started} so far"
+            starts = service.number("starts") or 1
+            again = f", its start number {starts:.0f}" if starts > 1 else ""
+            said = service.said("message")
+            said = "" if said in (words.DASH, "starting") else f": {said}"
+            return f"{name} is starting, for {started} so far{again}{said}"
         case _:
             return f"{name} is {service.said('state')}: {service.said('message')}"
 

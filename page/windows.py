@@ -91,8 +91,8 @@ def coarser(
     """Candles of this width out of windows or finer candles, exactly: every one is counted.
 
     Prices keep their first, last, greatest and least; volumes and counts are summed; averages are
-    weighted by what they average over; the mood follows from the summed counts, that of a single
-    window is its own. The input is sorted by start.
+    weighted by what they average over, and unknown when a part is; the mood follows from the
+    summed counts, that of a single window is its own. The input is sorted by start.
     """
     if windows.empty:
         return pd.DataFrame(columns=list(CANDLE_COLUMNS))
@@ -103,9 +103,11 @@ def coarser(
         _turnover=windows["vwap"] * windows["total_volume"],
         mood=windows.get("mood", windows.get("market_sentiment")),
         windows=windows.get("windows", 1),
-        high_windows=windows.get("high_windows", windows.get("volatility_flag") == "High"),
-        spike_windows=windows.get("spike_windows", windows.get("volume_spike") == "Spike"),
+        high_windows=windows.get("high_windows", (windows.get("volatility_flag") == "High") * 1),
+        spike_windows=windows.get("spike_windows", (windows.get("volume_spike") == "Spike") * 1),
     )
+    if start.is_unique:
+        return parts.assign(window_start=start)[list(CANDLE_COLUMNS)].reset_index(drop=True)
     grouped = parts.groupby("_start", sort=True)
     made = grouped.agg(
         window_end=("window_end", "last"),
@@ -122,8 +124,9 @@ def coarser(
         ["_money", "_turnover", "total_volume", "trade_count", "buy_count", "sell_count"]
     ].sum(min_count=1)
     made = made.join(summed)
-    made["avg_price"] = made["_money"] / made["trade_count"]
-    made["vwap"] = made["_turnover"] / made["total_volume"]
+    size, known = grouped.size(), grouped[["_money", "_turnover"]].count()
+    made["avg_price"] = (made["_money"] / made["trade_count"]).where(known["_money"] == size)
+    made["vwap"] = (made["_turnover"] / made["total_volume"]).where(known["_turnover"] == size)
     several = made["windows"] > 1
     made.loc[several, "mood"] = [
         mood(buys, sells, sentiment_ratio)
@@ -149,7 +152,7 @@ def roll_up(windows: pd.DataFrame, thresholds: Thresholds) -> dict[str, Any]:
     buys, sells = windows["buy_count"].sum(), windows["sell_count"].sum()
     price_range = windows["max_price"].max() - windows["min_price"].min()
     metrics = {
-        "avg_price": (windows["avg_price"] * windows["trade_count"]).sum() / trades,
+        "avg_price": (windows["avg_price"] * windows["trade_count"]).sum(skipna=False) / trades,
         "max_price": windows["max_price"].max(),
         "min_price": windows["min_price"].min(),
         "price_range": price_range,
@@ -163,10 +166,13 @@ def roll_up(windows: pd.DataFrame, thresholds: Thresholds) -> dict[str, Any]:
     return {name: metrics[name] for name in METRICS} | {
         "buy_count": buys,
         "sell_count": sells,
-        "vwap": (windows["vwap"] * windows["total_volume"]).sum() / volume,
+        "vwap": (windows["vwap"] * windows["total_volume"]).sum(skipna=False) / volume,
         "open_price": windows["open_price"].iloc[0],
         "close_price": windows["close_price"].iloc[-1],
-        "volume_imbalance": (windows["volume_imbalance"] * windows["total_volume"]).sum() / volume,
+        "volume_imbalance": (windows["volume_imbalance"] * windows["total_volume"]).sum(
+            skipna=False
+        )
+        / volume,
         "window_start": windows["window_start"].iloc[0],
         "window_end": windows["window_end"].iloc[-1],
         "last_trade_time": windows["last_trade_time"].max(),

@@ -397,7 +397,7 @@ def refresh(data: DataDir, now: datetime, feed: Mapping[str, Any]) -> None:
     final = window(floor(now) - 2 * MINUTE, _number(floor(now) - 2 * MINUTE))
     path = data.stream_csv / f"{outputs.iso(final['window_start'])[:10]}.csv"
     if outputs.iso(final["window_start"]) not in path.read_text():
-        outputs.write_final_windows(data, [final])
+        outputs.write_final_windows(data, [outputs.cells(outputs.WINDOW_COLUMNS, final)])
     write_statuses(data, statuses(now, feed))
 
 

@@ -1,0 +1,183 @@
+"""Reading the data folder: only what changed, and nothing foreign ends it."""
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from page import read
+from page.read import Reader
+from pipeline import outputs, tables
+from pipeline.outputs import DataDir
+from tests import page_data
+
+NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def data(tmp_path) -> DataDir:
+    return DataDir(tmp_path / "data")
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Every look reads anew and waits until all is read."""
+    monkeypatch.setattr(read, "SHARED_SECONDS", 0)
+    monkeypatch.setattr(read, "PATIENCE_SECONDS", 20)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The names of the files that were truly read, in order."""
+    names = []
+    true_read = read._read
+
+    def counted(path, signature, how):
+        names.append(path.name)
+        return true_read(path, signature, how)
+
+    monkeypatch.setattr(read, "_read", counted)
+    return names
+
+
+def test_the_fast_way_reads_what_the_pipelines_own_reader_reads(data) -> None:
+    """Value for value, unknown cells included."""
+    rows = page_data.windows_until(NOW.replace(second=0), 50)
+    rows[3] |= {"vwap": None, "last_receipt_time": None}
+    rows[4] |= {"last_trade_time": rows[4]["last_trade_time"].replace(microsecond=123456)}
+    page_data.write_days(data, rows)
+    [path] = outputs.stream_files(data)
+    fast, own = read.read_windows(path).frame, tables.read_windows(path)
+    pd.testing.assert_frame_equal(fast, own, check_dtype=False)
+    assert fast["vwap"].isna().sum() == 1
+
+
+@pytest.mark.usefixtures("patient")
+def test_an_empty_or_missing_folder_shows_nothing_and_complains_of_nothing(data) -> None:
+    for _ in range(2):
+        seen = Reader(data).look()
+        assert len(seen.finals.frame) == len(seen.live) == len(seen.runs.frame) == 0
+        assert seen.batch_run == {}
+        assert seen.problems == seen.loading == ()
+        data.root.mkdir(exist_ok=True)
+
+
+@pytest.mark.usefixtures("patient")
+def test_only_what_changed_is_read_again(data, reads) -> None:
+    page_data.sample(data, NOW)
+    reader = Reader(data)
+    reader.look()
+    assert "2026-03-01.csv" in reads
+    assert "batch_windows.csv" in reads
+    reads.clear()
+    reader.look()
+    assert reads == []
+    page_data.write_live(data, NOW + timedelta(seconds=1))
+    seen = reader.look()
+    assert reads == ["stream_live.csv"]
+    assert seen.live["written_at"].max() == NOW + timedelta(seconds=1)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_file_replaced_within_the_same_clock_tick_is_noticed(data) -> None:
+    """Same size, same time of writing: the inode tells."""
+    outputs.write_status(data, "producer", {"starts": 1})
+    path = data.status_of("producer")
+    before = path.stat()
+    reader = Reader(data)
+    assert reader.look().services["producer"].fields == {"starts": 1}
+    outputs.write_status(data, "producer", {"starts": 2})
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert reader.look().services["producer"].fields == {"starts": 2}
+
+
+@pytest.mark.usefixtures("patient")
+def test_new_days_and_runs_appear_and_what_is_gone_goes(data) -> None:
+    page_data.write_days(data, page_data.windows_until(NOW.replace(second=0), 5))
+    reader = Reader(data)
+    assert len(reader.look().finals.frame) == 5
+    midnight = NOW.replace(hour=0, minute=0, second=0)
+    page_data.write_days(data, page_data.windows_until(midnight, 7))
+    page_data.write_batch(data, page_data.windows_until(midnight, 7), NOW)
+    seen = reader.look()
+    assert len(seen.finals.frame) == 12
+    assert seen.finals.frame["window_start"].is_monotonic_increasing
+    assert seen.batch_run["run"] == outputs.run_id(NOW)
+    for path in outputs.stream_files(data):
+        path.unlink()
+    assert len(reader.look().finals.frame) == 0
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_window_that_has_just_become_final_is_not_open_as_well(data) -> None:
+    page_data.write_live(data, NOW)
+    final = page_data.window(NOW.replace(second=0) - timedelta(minutes=1), 1)
+    outputs.write_final_windows(data, [outputs.cells(outputs.WINDOW_COLUMNS, final)])
+    seen = Reader(data).look()
+    assert len(seen.live) == 1
+    assert seen.live["window_start"].iloc[0] == NOW.replace(second=0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_foreign_and_broken_files_are_named_and_the_rest_is_shown(data) -> None:
+    page_data.foreign(data, NOW)
+    seen = Reader(data).look()
+    assert len(seen.finals.frame) == 180
+    assert len(seen.live) == 2
+    named = " ".join(seen.problems)
+    assert "2026-02-28.csv" in named
+    assert "batch_windows.csv" in named
+    assert "batch_output" in str(seen.batch_problem)
+    assert "consumer.json" in str(seen.services["consumer"].problem)
+    assert seen.services["producer"].problem is None
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_file_of_an_older_version_is_read_as_far_as_it_goes(data) -> None:
+    data.stream_csv.mkdir(parents=True)
+    text = "window_start,window_end,avg_price\n2026-03-01T11:00:00Z,2026-03-01T11:01:00Z,93000.5\n"
+    (data.stream_csv / "2026-03-01.csv").write_text(text)
+    seen = Reader(data).look()
+    assert seen.problems == ()
+    assert seen.finals.frame["avg_price"].tolist() == [93000.5]
+    assert seen.finals.frame["trade_count"].isna().all()
+
+
+def test_a_refresh_does_not_wait_for_a_slow_file(data, monkeypatch) -> None:
+    """It shows what is there, and says what it still reads."""
+    page_data.sample(data, NOW)
+    true_read = read._read
+
+    def slow(path, signature, how):
+        if path.name == "batch_windows.csv":
+            time.sleep(0.6)
+        return true_read(path, signature, how)
+
+    monkeypatch.setattr(read, "_read", slow)
+    monkeypatch.setattr(read, "SHARED_SECONDS", 0)
+    reader = Reader(data)
+    began = time.monotonic()
+    seen = reader.look()
+    assert time.monotonic() - began < 0.5
+    assert seen.loading == ("batch_windows.csv",)
+    end = time.monotonic() + 20
+    while (seen := reader.look()).loading and time.monotonic() < end:
+        pass
+    assert len(seen.batch_windows.frame) == 179
+
+
+@pytest.mark.usefixtures("patient")
+def test_viewers_within_a_moment_share_one_look(data, monkeypatch) -> None:
+    page_data.sample(data, NOW)
+    monkeypatch.setattr(read, "SHARED_SECONDS", 60)
+    reader = Reader(data)
+    assert reader.look() is reader.look()
+
+
+def test_what_was_made_of_a_table_is_made_once() -> None:
+    table = read.Table(pd.DataFrame({"a": [1, 2]}))
+    made = [table.made("list", lambda frame: list(frame["a"])) for _ in range(3)]
+    assert made[0] == [1, 2]
+    assert made[0] is made[1] is made[2]

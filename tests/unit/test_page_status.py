@@ -1,0 +1,185 @@
+"""What the page says of feed and services, from their status files."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from page import status
+from tests import page_data
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+RECORDED = page_data.replay(synthetic=False, retimed=False)
+
+
+def services(
+    changes: dict[str, dict[str, Any]] | None = None,
+    *,
+    feed: Mapping[str, Any] | None = page_data.LIVE,
+    trade_time: datetime | None = None,
+    absent: Sequence[str] = (),
+) -> dict[str, status.Service]:
+    """All services well, with these changes by service."""
+    found = page_data.statuses(NOW, feed, trade_time=trade_time)
+    read = {}
+    for name in status.SERVICES:
+        fields = {} if name in absent else found[name] | (changes or {}).get(name, {})
+        read[name] = status.Service(name, {k: text(v) for k, v in fields.items()})
+    return read
+
+
+def text(value: Any) -> Any:
+    """As it comes out of a JSON file."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return {k: text(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def verdict(*args: Any, source: Any = None, **kwargs: Any) -> status.Verdict:
+    return status.verdict(services(*args, **kwargs), source or {}, NOW)
+
+
+def ago(seconds: float) -> str:
+    return (NOW - timedelta(seconds=seconds)).isoformat()
+
+
+def test_all_well_is_live_or_replay_by_the_feed_alone() -> None:
+    assert verdict().word == "LIVE"
+    assert verdict(feed=page_data.replay()).word == "REPLAY"
+    assert verdict(feed=RECORDED, trade_time=page_data.RECORDED_END).word == "REPLAY"
+
+
+def test_a_feed_not_known_yet_is_never_called_live() -> None:
+    assert verdict(feed=None).word == "WAITING"
+    assert verdict(feed={"kind": "something"}).word == "WAITING"
+    live = {"kind": "live", "url": "wss://x"}
+    assert verdict(feed=None, source=live).word == "LIVE"
+
+
+@pytest.mark.parametrize(
+    ("changes", "absent", "word", "cause"),
+    [
+        ({}, status.SERVICES, "WAITING", None),
+        ({}, ("producer",), "WAITING", "producer"),
+        ({"producer": {"state": "starting", "healthy": False}}, (), "WAITING", "producer"),
+        ({"producer": {"updated": ago(31)}}, (), "DOWN", "producer"),
+        ({"producer": {"updated": ago(29)}}, (), "LIVE", None),
+        ({"producer": {"updated": "nonsense"}}, (), "DOWN", "producer"),
+        ({"producer": {"state": "stopped", "healthy": False}}, (), "DOWN", "producer"),
+        ({"producer": {"connected": False}}, (), "DOWN", "feed"),
+        (
+            {"producer": {"state": "waiting for Kafka", "healthy": False}},
+            (),
+            "DOWN",
+            "producer",
+        ),
+        ({"producer": {"connected": False, "healthy": False}}, (), "DOWN", "feed"),
+        (
+            {"producer": {"connected": False, "healthy": False, "started": ago(5)}},
+            (),
+            "WAITING",
+            "producer",
+        ),
+        ({"producer": {"last_trade": None}}, (), "WAITING", "feed"),
+        ({"spark_processor": {"updated": ago(31)}}, (), "STALE", "spark_processor"),
+        ({"spark_processor": {"healthy": False}}, (), "STALE", "spark_processor"),
+        ({"spark_processor": {"newest_trade": ago(40)}}, (), "STALE", "spark_processor"),
+        ({"spark_processor": {"newest_trade": ago(20)}}, (), "LIVE", None),
+        ({"spark_processor": {"newest_trade": None}}, (), "LIVE", None),
+        ({"spark_processor": {"state": "starting", "healthy": False}}, (), "LIVE", None),
+        ({"consumer": {"updated": ago(500)}}, (), "LIVE", None),
+    ],
+)
+def test_the_first_fault_on_the_way_is_named(changes, absent, word, cause) -> None:
+    found = verdict(changes, absent=absent)
+    assert (found.word, found.cause) == (word, cause)
+
+
+def test_a_trade_that_is_too_old_makes_it_stale() -> None:
+    assert verdict(trade_time=NOW - timedelta(seconds=29)).word == "LIVE"
+    found = verdict(trade_time=NOW - timedelta(seconds=31))
+    assert (found.word, found.cause) == ("STALE", "feed")
+
+
+def test_the_age_of_an_old_recording_counts_from_receipt_and_says_so() -> None:
+    """Its event times are of last year: an age from them would mean nothing."""
+    now = services(feed=RECORDED, trade_time=page_data.RECORDED_END)["producer"]
+    trade = status.last_trade(now, status.feed_of(now, {}), NOW)
+    assert trade.counted_from == "receipt"
+    assert trade.age_s == pytest.approx(0.12)
+    said = status.age_words(trade)
+    assert said == "last trade received 0.1 s ago, its own time is 2025-12-02 05:07:17"
+
+
+def test_the_age_of_a_retimed_or_live_trade_counts_from_its_event_time() -> None:
+    for feed in (page_data.LIVE, page_data.replay()):
+        producer = services(feed=feed)["producer"]
+        trade = status.last_trade(producer, status.feed_of(producer, {}), NOW)
+        assert trade.counted_from == "event time"
+        assert trade.age_s == pytest.approx(0.32)
+        assert status.age_words(trade) == "last trade 0.3 s ago"
+
+
+def test_an_ended_replay_is_ended_not_stale() -> None:
+    feed = page_data.replay(retimed=False, state="ended")
+    assert verdict(feed=feed, trade_time=page_data.RECORDED_END).word == "ENDED"
+    # a producer that died since is the worse news
+    dead = {"producer": {"updated": ago(60)}}
+    assert verdict(dead, feed=feed, trade_time=page_data.RECORDED_END).word == "DOWN"
+
+
+@pytest.mark.parametrize("junk", [None, 7, "text", [1], {"x": {}}, {"price": "NaN", "time": 5}])
+def test_fields_of_other_types_are_unknown_and_break_nothing(junk) -> None:
+    """Status files come from other processes, half-written ones from none."""
+    names = ("feed", "last_trade", "connected", "counters", "updated", "started", "newest_trade")
+    for name in names:
+        found = services({service: {name: junk} for service in status.SERVICES})
+        assert status.verdict(found, {}, NOW).word in ("LIVE", "WAITING", "DOWN", "STALE")
+        status.troubles(found, NOW)
+    producer = services({"producer": {"last_trade": junk}})["producer"]
+    assert status.last_trade(producer, status.feed_of(producer, {}), NOW).price is None
+
+
+def test_each_service_in_trouble_has_its_sentence() -> None:
+    found = services(
+        {
+            "consumer": {"healthy": False, "state": "waiting for Kafka", "message": "no broker"},
+            "spark_processor": {"updated": ago(95)},
+        },
+        absent=("batch_scheduler",),
+    )
+    assert status.troubles(found, NOW) == [
+        "consumer is waiting for Kafka: no broker",
+        "spark_processor has not been heard of for 1 min 35 s",
+        "not started yet: batch_scheduler",
+    ]
+    assert status.troubles(services(), NOW) == []
+
+
+def test_a_young_service_may_wait_for_others_without_alarm() -> None:
+    """All start at once; and one that starts again and again says so."""
+    waiting = {"healthy": False, "state": "waiting for Kafka", "message": "no broker", "starts": 7}
+    young = services({"consumer": waiting | {"started": ago(12)}})["consumer"]
+    assert status.condition(young, NOW) == "starting"
+    said = "consumer is starting, for 12 s so far, its start number 7: no broker"
+    assert status.sentence(young, NOW) == said
+    old = services({"consumer": waiting | {"started": ago(31)}})["consumer"]
+    assert status.condition(old, NOW) == "trouble"
+
+
+def test_an_unreadable_status_is_told_with_its_reason() -> None:
+    broken = status.Service("consumer", {}, "consumer.json cannot be read: Expecting value")
+    assert status.condition(broken, NOW) == "unreadable"
+    assert "Expecting value" in status.sentence(broken, NOW)
+
+
+def test_the_pace_and_the_times_of_a_replay_are_said() -> None:
+    def name(**more: Any) -> str:
+        producer = services(feed=page_data.replay(recording="r.gz", **more))["producer"]
+        return status.feed_of(producer, {}).name
+
+    assert name() == "a replay of r.gz, re-timed to now"
+    fast = name(retimed=False, speed=10)
+    assert fast == "a replay of r.gz, with its own times, at 10 times its pace"
+    assert name(retimed=False, speed="max").endswith("as fast as it is read")

@@ -1,0 +1,155 @@
+"""Spans, coarser candles and roll-ups, held against plain Python sums."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from page import windows
+from tests.page_data import MINUTE, window, windows_until
+
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+RATIO = Decimal("1.2")
+RULES = windows.Thresholds(Decimal(50), RATIO, Decimal(100))
+
+
+def frame(rows) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    for name in ("window_start", "window_end", "last_trade_time", "written_at"):
+        table[name] = pd.to_datetime(table[name], utc=True)
+    return table
+
+
+@pytest.mark.parametrize("minutes", [2, 5, 60, 1440])
+def test_coarser_candles_lose_nothing(minutes) -> None:
+    """Every candle equals what plain Python makes of the windows in it."""
+    rows = [row for row in windows_until(NOON, 300) if row["window_start"].minute % 13]
+    made = windows.coarser(frame(rows), timedelta(minutes=minutes), RATIO)
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(int(row["window_start"].timestamp()) // (60 * minutes), []).append(row)
+    assert len(made) == len(groups)
+    for candle, key in zip(made.to_dict("records"), sorted(groups), strict=True):
+        group = groups[key]
+        count = sum(row["trade_count"] for row in group)
+        volume = sum(Fraction(row["total_volume"]) for row in group)
+        money = sum(Fraction(row["avg_price"]) * row["trade_count"] for row in group)
+        turnover = sum(Fraction(row["vwap"]) * Fraction(row["total_volume"]) for row in group)
+        assert candle["window_start"].timestamp() == key * 60 * minutes
+        assert candle["open_price"] == group[0]["open_price"]
+        assert candle["close_price"] == group[-1]["close_price"]
+        assert candle["max_price"] == max(row["max_price"] for row in group)
+        assert candle["min_price"] == min(row["min_price"] for row in group)
+        assert candle["trade_count"] == count
+        assert candle["buy_count"] == sum(row["buy_count"] for row in group)
+        assert candle["total_volume"] == pytest.approx(float(volume), rel=1e-12)
+        assert candle["avg_price"] == pytest.approx(float(money / count), rel=1e-12)
+        assert candle["vwap"] == pytest.approx(float(turnover / volume), rel=1e-12)
+        assert candle["windows"] == len(group)
+        assert candle["high_windows"] == sum(row["volatility_flag"] == "High" for row in group)
+        assert candle["spike_windows"] == sum(row["volume_spike"] == "Spike" for row in group)
+
+
+def test_a_candle_of_one_window_is_that_window() -> None:
+    """Also next to candles of several, and with its own mood, whatever the settings say now."""
+    rows = [window(NOON, 1), window(NOON + MINUTE, 2), window(NOON + 5 * MINUTE, 3)]
+    rows[2]["market_sentiment"] = "its own"
+    made = windows.coarser(frame(rows), 2 * MINUTE, RATIO)
+    assert made["windows"].tolist() == [2, 1]
+    assert made["mood"].iloc[1] == "its own"
+    same = windows.coarser(frame(rows), MINUTE, RATIO)
+    for name in ("avg_price", "vwap", "total_volume", "open_price", "close_price"):
+        assert same[name].tolist() == [row[name] for row in rows]
+
+
+def test_coarser_in_two_steps_is_coarser_at_once() -> None:
+    """So an open window can be added to a candle of final ones."""
+    table = frame(windows_until(NOON, 200))
+    once = windows.coarser(table, 60 * MINUTE, RATIO)
+    twice = windows.coarser(windows.coarser(table, 5 * MINUTE, RATIO), 60 * MINUTE, RATIO)
+    pd.testing.assert_frame_equal(once, twice, rtol=1e-12)
+
+
+def test_an_average_over_an_unknown_part_is_unknown() -> None:
+    rows = [window(NOON, 1), window(NOON + MINUTE, 2)]
+    rows[1]["vwap"] = None
+    made = windows.coarser(frame(rows), 2 * MINUTE, RATIO)
+    assert pd.isna(made["vwap"].iloc[0])
+    assert made["avg_price"].notna().all()
+    assert pd.isna(windows.roll_up(frame(rows), RULES)["vwap"])
+
+
+@given(
+    covered=st.integers(1, 400 * 1440).map(lambda minutes: timedelta(minutes=minutes)),
+    window_minutes=st.sampled_from([1, 2, 5, 7, 15, 60, 1440]),
+)
+def test_the_width_is_a_multiple_of_the_window_and_few_candles_are_enough(
+    covered, window_minutes
+) -> None:
+    length = timedelta(minutes=window_minutes)
+    width = windows.candle_width(covered, length)
+    assert covered <= width * windows.MOST_CANDLES
+    assert width == length or width % length == timedelta(0) or width >= timedelta(days=1)
+    assert width == length or covered > length * windows.MOST_CANDLES
+
+
+@pytest.mark.parametrize(
+    ("buys", "sells", "mood"),
+    [
+        (12, 10, "Neutral"),
+        (13, 10, "Bullish"),
+        (10, 12, "Neutral"),
+        (10, 13, "Bearish"),
+        (6 * 10**14, 5 * 10**14, "Neutral"),
+        (6 * 10**14 + 1, 5 * 10**14, "Bullish"),
+        (0, 0, "Neutral"),
+        (1, 0, "Bullish"),
+    ],
+)
+def test_the_mood_is_exact_at_its_threshold(buys, sells, mood) -> None:
+    assert windows.mood(buys, sells, RATIO) == mood
+
+
+def test_all_windows_as_one_equals_a_plain_sum() -> None:
+    rows = windows_until(NOON, 97)
+    whole = windows.roll_up(frame(rows), RULES)
+    buys, sells = (sum(row[name] for row in rows) for name in ("buy_count", "sell_count"))
+    price_range = max(r["max_price"] for r in rows) - min(r["min_price"] for r in rows)
+    assert whole["trade_count"] == buys + sells
+    assert whole["price_range"] == pytest.approx(price_range, rel=1e-12)
+    assert whole["buy_sell_ratio"] == pytest.approx(buys / (sells + 1e-5), rel=1e-12)
+    assert whole["volatility_flag"] == ("High" if price_range > 50 else "Normal")
+    assert whole["open_price"] == rows[0]["open_price"]
+    assert whole["window_end"] == NOON
+    assert windows.roll_up(frame(rows).iloc[:0], RULES) == {}
+
+
+def test_a_span_counts_back_from_the_newest_window() -> None:
+    """Its first window is inside in full; without a span all are."""
+    table = frame(windows_until(NOON, 100))
+    end = windows.newest_end(table)
+    assert end == pd.Timestamp(NOON)
+    assert len(windows.since(table, timedelta(minutes=15), end)) == 15
+    assert len(windows.since(table, None, end)) == 100
+    assert windows.newest_end(table.iloc[:0]) is None
+
+
+def test_a_change_needs_both_prices() -> None:
+    assert windows.change(100.0, 101.0) == pytest.approx((1.0, 0.01))
+    assert windows.change(None, 101.0) is None
+    assert windows.change(100.0, None) is None
+    assert windows.change(0.0, 1.0) is None
+
+
+def test_an_average_far_from_the_prices_is_said_to_be_out_of_view() -> None:
+    """Drawn, it would press the candles flat."""
+    table = pd.DataFrame({"min_price": [100.0, 102.0], "max_price": [104.0, 110.0]})
+    assert windows.place_of(105.0, table) == "within"
+    assert windows.place_of(95.0, table) == "within"
+    assert windows.place_of(94.9, table) == "below"
+    assert windows.place_of(115.1, table) == "above"
