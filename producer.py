@@ -21,6 +21,8 @@ from pipeline.topics import Publisher
 #: many of them are read back from Kafka after a restart (an hour at the usual pace).
 REMEMBERED = 200_000
 READ_BACK = 20_000
+#: What of a replay's own words makes up the source that a data folder remembers.
+REPLAY_SOURCE = ("kind", "recording", "fingerprint", "retimed")
 #: Seconds between two looks at the state of things.
 LOOK_SECONDS = 0.25
 
@@ -34,6 +36,8 @@ class Producer:
         self._publisher = publisher
         self._recent: dict[int, None] = {}
         self._next_look = 0.0
+        #: What is listened to, as the connection's first answer says; None until it has come.
+        self._feed: dict[str, Any] | None = None
         self._clocks = self._new_clocks()
         service.details |= {"feed": None, "last_trade": None, "connected": False}
 
@@ -86,6 +90,7 @@ class Producer:
         self._service.details["connected"] = True
         self._service.log.info("connected to %s", settings.feed_url)
         self._clocks = self._new_clocks()
+        self._feed = None
         try:
             while not self._service.stop.is_set():
                 message = connection.receive()
@@ -103,7 +108,7 @@ class Producer:
         try:
             parsed = self._parse(message)
             kind = parsed.get("type")
-            if kind in trade.CONTROL_TYPES:
+            if isinstance(kind, str) and kind in trade.CONTROL_TYPES:
                 self._on_control(parsed)
                 counters["control"] += 1
                 return
@@ -143,24 +148,30 @@ class Producer:
             del self._recent[next(iter(self._recent))]
 
     def _on_control(self, message: dict[str, Any]) -> None:
-        kind, replay = message["type"], message.get("replay")
-        if kind == "error":
+        replay = message.get("replay")
+        if message["type"] == "error":
             text = f"{message.get('message')}: {message.get('reason')}"
             self._service.error(f"the exchange answered: {text}")
-        elif kind == "heartbeat":
-            self._clocks.on_heartbeat(time.monotonic(), message)
         elif isinstance(replay, dict):
-            names = ("kind", "recording", "fingerprint", "retimed")
-            claim_source(self._service.data, {name: replay.get(name) for name in names})
-        else:
-            source = {"kind": "live", "url": self._settings.feed_url}
+            self._learn_source({name: replay.get(name) for name in REPLAY_SOURCE}, replay)
+        elif (self._feed or {}).get("kind") == "replay":
+            return  # a recorded answer or heartbeat: the feed's own ones say what it is
+        elif message["type"] == "subscriptions":
+            live = {"kind": "live", "url": self._settings.feed_url}
+            self._learn_source(live, {"state": "playing"})
+        if message["type"] == "heartbeat":
+            self._clocks.on_heartbeat(time.monotonic(), message)
+
+    def _learn_source(self, source: dict[str, Any], state: dict[str, Any]) -> None:
+        """Takes note of what is listened to; the folder takes one source only.
+
+        Raises:
+            OutputError: the folder was filled by another one.
+        """
+        if self._feed is None:
             claim_source(self._service.data, source)
-        if kind != "error":
-            self._service.details["feed"] = (
-                {"url": self._settings.feed_url}
-                | {"kind": "live", "state": "playing"}
-                | (replay if isinstance(replay, dict) else {})
-            )
+        self._feed = {"url": self._settings.feed_url, **source, **state}
+        self._service.details["feed"] = self._feed
 
     def _look_around(self) -> None:
         """Says how things stand; while Kafka holds back, the socket is not read."""
@@ -182,7 +193,7 @@ class Producer:
             self._clocks.reset(time.monotonic())
 
     def _report(self) -> None:
-        feed = self._service.details["feed"]
+        feed = self._feed
         if self._publisher.away():
             held = self._publisher.unacknowledged()
             message = f"Kafka does not answer; {held} messages are held"

@@ -59,8 +59,6 @@ def server_properties(port: int, controller_port: int) -> str:
         # After kill -9 the node may register anew only when its old session has ended: 3 s, not 9.
         "broker.heartbeat.interval.ms": 500,
         "broker.session.timeout.ms": 3000,
-        # A week's records are kept whatever their time says: the producer's clock may be set.
-        "log.message.timestamp.after.max.ms": 2**63 - 1,
         # The first member of a group need not wait for others.
         "group.initial.rebalance.delay.ms": 0,
     }

@@ -242,7 +242,7 @@ def _read_cells(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
 def append_batch_log(data: DataDir, fields: Mapping[str, object]) -> None:
     """Adds one run's line to `batch_log.txt`, whole; a line cut off before it is ended first."""
     line = " ".join(
-        f"{name}={_cell(fields[name])}" for name in LOG_FIELDS if fields.get(name) is not None
+        f"{name}={_log_value(fields[name])}" for name in LOG_FIELDS if fields.get(name) is not None
     )
     data.root.mkdir(parents=True, exist_ok=True)
     with data.batch_log.open("a+b") as file:
@@ -253,6 +253,10 @@ def append_batch_log(data: DataDir, fields: Mapping[str, object]) -> None:
         file.write(b"\n" * torn + line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _log_value(value: object) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else _cell(value)
 
 
 def write_status(data: DataDir, service: str, status: Mapping[str, object]) -> None:

@@ -195,7 +195,7 @@ class Service:
 
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(errors),
-            wait=tenacity.wait_exponential_jitter(initial=0.5, max=3, jitter=0.5),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=3, jitter=0.5),
             stop=tenacity.stop_when_event_set(self.stop),
             sleep=self.sleep,
             before_sleep=say,

@@ -4,6 +4,7 @@ Every setting is optional and read from an environment variable of the same name
 The table in README.md is checked against this module by a test.
 """
 
+import os
 import re
 import sys
 from datetime import timedelta
@@ -37,7 +38,11 @@ class Settings(BaseSettings):
     """The settings of every service, validated and frozen."""
 
     model_config = SettingsConfigDict(
-        frozen=True, env_ignore_empty=True, extra="ignore", arbitrary_types_allowed=True
+        frozen=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        arbitrary_types_allowed=True,
+        allow_inf_nan=False,
     )
 
     feed_url: str = Field(
@@ -81,18 +86,21 @@ class Settings(BaseSettings):
         default=Decimal(50),
         gt=0,
         lt=10**10,
+        decimal_places=8,
         description="A price range above this is High volatility, quote currency",
     )
     sentiment_ratio: Decimal = Field(
         default=Decimal("1.2"),
         ge=1,
         lt=10**6,
+        decimal_places=8,
         description="Bullish when buys > ratio * sells, Bearish the other way round",
     )
     spike_volume: Decimal = Field(
         default=Decimal(100),
         gt=0,
         lt=10**10,
+        decimal_places=8,
         description="A window's volume above this is a Spike, base currency",
     )
 
@@ -153,6 +161,7 @@ def load() -> Settings:
         for problem in error.errors():
             name = str(problem["loc"][0]).upper()
             reason = problem["msg"].removeprefix("Value error, ")
-            print(f"setting {name}={problem['input']!r} is refused: {reason}", file=sys.stderr)
+            given = os.environ.get(name, problem["input"])
+            print(f"setting {name}={given!r} is refused: {reason}", file=sys.stderr)
         sys.exit(2)
     return settings.model_copy(update={"data_dir": settings.data_dir.absolute()})

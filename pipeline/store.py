@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS btc_prices (
 );
 -- One row for each transaction of the consumer; total_rows is the table's count after it.
 CREATE TABLE IF NOT EXISTS ingest (
-    first_offset   INTEGER PRIMARY KEY,
+    number         INTEGER PRIMARY KEY,
+    first_offset   INTEGER NOT NULL,
     last_offset    INTEGER NOT NULL CHECK (last_offset >= first_offset),
     records        INTEGER NOT NULL,
     stored         INTEGER NOT NULL,
@@ -58,6 +59,8 @@ _INSERT_TRADE = """
 INSERT INTO btc_prices (trade_id, price, best_bid, best_ask, side, time, last_size)
 VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (trade_id) DO NOTHING
 """
+#: The last transaction. Not the one with the greatest offset: a new topic begins at 0 again.
+_NEWEST = "FROM ingest ORDER BY number DESC LIMIT 1"
 
 
 class StoreError(Exception):
@@ -148,7 +151,7 @@ def store(connection: sqlite3.Connection, batch: Batch, now: datetime) -> Stored
             span = _note_gaps(connection, run, span, committed_at)
         result = Stored(stored, len(batch.trades) - stored, total + stored)
         connection.execute(
-            "INSERT OR REPLACE INTO ingest VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO ingest VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 batch.first_offset,
                 batch.last_offset,
@@ -169,14 +172,13 @@ def store(connection: sqlite3.Connection, batch: Batch, now: datetime) -> Stored
 
 def next_offset(connection: sqlite3.Connection) -> int | None:
     """The offset after the last one stored; None when nothing is stored."""
-    (last,) = connection.execute("SELECT max(last_offset) FROM ingest").fetchone()
-    return None if last is None else last + 1
+    last = connection.execute(f"SELECT last_offset {_NEWEST}").fetchone()
+    return last[0] + 1 if last else None
 
 
 def total_rows(connection: sqlite3.Connection) -> int:
     """Rows in `btc_prices`, from the bookkeeping: counting millions would take seconds."""
-    newest = "SELECT total_rows FROM ingest ORDER BY first_offset DESC LIMIT 1"
-    row = connection.execute(newest).fetchone()
+    row = connection.execute(f"SELECT total_rows {_NEWEST}").fetchone()
     return row[0] if row else 0
 
 

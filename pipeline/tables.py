@@ -63,6 +63,8 @@ def _read_table(path: Path, columns: tuple[str, ...], *, required: str) -> pd.Da
         cells = pd.DataFrame(columns=list(columns), dtype=str)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be read: {error}") from error
+    if not isinstance(cells.index, pd.RangeIndex):  # pandas takes what is too much for an index
+        raise OutputError(f"{path} has rows with more cells than its header")
     if required not in cells.columns:
         raise OutputError(f"{path} has no column {required}: it is not one of this system's files")
     return _typed(cells.reindex(columns=list(columns), fill_value=""))

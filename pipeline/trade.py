@@ -6,7 +6,7 @@ The producer, the consumer and the stream judge every message by these same rule
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -26,6 +26,10 @@ MAX_AHEAD = timedelta(minutes=1)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+#: The default context would round to 28 digits before they are counted.
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+_FIRST_MILLIS = (datetime(1, 1, 2, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+_LAST_MILLIS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _PLAIN = re.compile(r"[0-9]{1,10}(\.[0-9]{1,8})?", re.ASCII)
 
@@ -169,7 +173,7 @@ def _check_decimal(field: str, text: str) -> None:
         return
     if not _NUMBER.fullmatch(text):
         raise RefusedError(f"{field}: {_shown(text)} is not a positive decimal")
-    number = Decimal(text).normalize()
+    number = Decimal(text).normalize(_EXACT)
     _, digits, exponent = number.as_tuple()
     if not number:
         raise RefusedError(f"{field}: {_shown(text)} is not positive")
@@ -185,5 +189,5 @@ def epoch_micros(moment: datetime) -> int:
 
 
 def from_epoch_millis(millis: int) -> datetime:
-    """A Kafka record's timestamp as a moment."""
-    return _EPOCH + timedelta(milliseconds=millis)
+    """A Kafka record's timestamp as a moment; one that no calendar holds as the nearest held."""
+    return _EPOCH + timedelta(milliseconds=min(max(millis, _FIRST_MILLIS), _LAST_MILLIS))

@@ -172,7 +172,7 @@ def test_a_batch_is_stored_with_its_bookkeeping(connection: sqlite3.Connection) 
     assert row == (10, 86321.55, 86321.54, None, "buy", "2025-12-02T05:00:00.000000Z", 0.25)
     late = "2025-12-02T05:00:01.000005Z"
     assert connection.execute("SELECT * FROM ingest").fetchall() == [
-        (40, 44, 5, 2, 1, 2, 10, 11, "2025-12-02T05:00:00.000000Z", late, late, 2)
+        (1, 40, 44, 5, 2, 1, 2, 10, 11, "2025-12-02T05:00:00.000000Z", late, late, 2)
     ]
     assert store.next_offset(connection) == 45
     assert store.total_rows(connection) == 2

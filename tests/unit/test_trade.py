@@ -374,6 +374,11 @@ def test_a_record_timestamp_is_milliseconds_since_1970() -> None:
     assert trade.from_epoch_millis(-1) == datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
 
 
+@pytest.mark.parametrize("millis", [2**62, -(2**62), 2**63 - 1])
+def test_a_record_timestamp_that_no_calendar_holds_ends_nothing(millis: int) -> None:
+    assert (trade.from_epoch_millis(millis).year == 9999) == (millis > 0)
+
+
 # --- an independent validator ---------------------------------------------------------------
 
 
