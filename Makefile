@@ -22,7 +22,7 @@ REPLAY = --recording $(call quoted,$(RECORDING)) --speed $(call quoted,$(SPEED))
 	--retime $(call quoted,$(RETIME)) --backlog $(call quoted,$(BACKLOG)) \
 	--feed-port $(call quoted,$(FEED_PORT))
 
-.PHONY: help demo run status test lint bench clean venv venv-dev jars archive need-python need-java
+.PHONY: help demo run status test test-compose lint bench clean venv venv-dev jars archive need-python need-java
 
 help:
 	@cat local/help.txt
@@ -38,6 +38,9 @@ status: venv
 
 test: venv-dev jars archive
 	@exec $(VENV) -m pytest $(ARGS)
+
+test-compose: venv-dev
+	@RECORDING=$(call quoted,$(RECORDING)) exec $(VENV) -m pytest tests/compose $(ARGS)
 
 lint: venv-dev
 	@$(VENV) -m ruff check .

@@ -1,0 +1,35 @@
+# One image for every service: Python, Debian's Java runtime, the jars for Spark, the code.
+
+FROM maven:3.9-eclipse-temurin-21 AS jars
+WORKDIR /jars
+COPY jars/spark/pom.xml .
+RUN --mount=type=cache,target=/root/.m2 mvn -B -q package
+
+FROM python:3.13-slim-trixie
+ENV PYTHONUNBUFFERED=1
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends openjdk-21-jre-headless \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /app
+RUN useradd --uid 10001 --user-group --home-dir /app --no-create-home --shell /usr/sbin/nologin app \
+    && install -d -o app -g app data
+
+# Everything has a wheel but PySpark, which is pure Python: no compiler is needed.
+COPY requirements.txt constraints.txt ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    PIP_ROOT_USER_ACTION=ignore pip install --only-binary=:all: --no-binary=pyspark -r requirements.txt
+
+COPY --from=jars /jars/lib jars/spark/lib
+
+# The class-data archive halves the start of a batch run. It holds for this Java and these jars
+# at these places only, so it is made here; what it does not need is copied after it.
+COPY pipeline pipeline
+COPY batch_processor.py .
+RUN python -m pipeline.spark archive
+
+COPY . .
+
+# A named volume takes its owner from here.
+ENV DATA_DIR=/app/data
+USER app

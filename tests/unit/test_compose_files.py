@@ -1,0 +1,228 @@
+"""What the Compose files and the Dockerfile promise, read without an engine."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from local.up import DEMO_BATCH_SECONDS
+from pipeline.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+LIVE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+REPLAY = yaml.safe_load((ROOT / "docker-compose.replay.yml").read_text(encoding="utf-8"))
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+FEED: dict[str, Any] = REPLAY["services"]["feed"]
+#: Every service that either file defines, as it stands there.
+SERVICES: dict[str, dict[str, Any]] = {**LIVE["services"], "feed": FEED}
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+#: Those that end by themselves when their work is done.
+ONE_SHOT = {"topics"}
+LONG_RUNNING = {name: s for name, s in SERVICES.items() if name not in ONE_SHOT}
+#: Those that read the settings.
+CONFIGURED = {name: s for name, s in OURS.items() if name != "feed"}
+
+#: Set for every container, or never: not the host's business.
+NOT_PASSED = {"DATA_DIR", "JAVA_HOME", "KAFKA_BOOTSTRAP_SERVERS"}
+
+
+def defaults(service: dict[str, Any]) -> dict[str, str]:
+    """The values behind `${NAME:-value}` in a service's environment."""
+    found = (
+        re.fullmatch(r"\$\{(\w+):-(.*)\}", str(value))
+        for value in (service.get("environment") or {}).values()
+    )
+    return {match[1]: match[2] for match in found if match}
+
+
+def conditions(name: str) -> dict[str, str]:
+    """What a service waits for, in both files."""
+    waits = {}
+    for file in (LIVE, REPLAY):
+        for other, how in (file["services"].get(name, {}).get("depends_on") or {}).items():
+            waits[other] = how["condition"]
+    return waits
+
+
+def test_the_services_of_the_design_are_there() -> None:
+    expected = "kafka topics producer consumer spark-processor batch-scheduler dashboard"
+    assert set(LIVE["services"]) == set(expected.split())
+
+
+def test_no_obsolete_version_key() -> None:
+    assert "version" not in LIVE
+    assert "version" not in REPLAY
+
+
+def test_live_and_replay_are_two_projects_so_their_volumes_never_mix() -> None:
+    assert LIVE["name"] != REPLAY["name"]
+    assert all(not volume for volume in LIVE["volumes"].values()), "a volume is named by hand"
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGURED))
+def test_every_setting_comes_from_the_host_and_is_unset_there_when_unset_here(name: str) -> None:
+    environment = CONFIGURED[name]["environment"]
+    passed = {setting for setting, value in environment.items() if value is None}
+    assert passed == {field.upper() for field in Settings.model_fields} - NOT_PASSED
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGURED))
+def test_the_containers_use_their_own_broker_folder_and_java(name: str) -> None:
+    environment = CONFIGURED[name]["environment"]
+    fixed = {setting: value for setting, value in environment.items() if value is not None}
+    assert fixed == {"KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"}
+    assert re.search(r"^ENV DATA_DIR=/app/data$", DOCKERFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_every_container_is_contained(name: str) -> None:
+    service = SERVICES[name]
+    assert service["init"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert "privileged" not in service
+    assert "user" not in service, "a volume belongs to the image's user"
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_logs_are_rotated(name: str) -> None:
+    logging = SERVICES[name]["logging"]
+    assert logging["driver"] == "json-file"
+    assert logging["options"]["max-size"]
+    assert int(logging["options"]["max-file"]) > 1
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_what_ends_is_started_again_unless_its_work_is_done(name: str) -> None:
+    assert SERVICES[name]["restart"] == ("no" if name in ONE_SHOT else "unless-stopped")
+
+
+@pytest.mark.parametrize("name", sorted(LONG_RUNNING))
+def test_every_long_running_service_has_a_health_check(name: str) -> None:
+    check = LONG_RUNNING[name]["healthcheck"]
+    assert check["test"]
+    assert {"interval", "timeout", "retries", "start_period", "start_interval"} <= set(check)
+
+
+@pytest.mark.parametrize("name", ["producer", "consumer", "spark-processor", "batch-scheduler"])
+def test_a_service_is_asked_for_its_own_health(name: str) -> None:
+    script = name.replace("-", "_")
+    assert LONG_RUNNING[name]["healthcheck"]["test"] == f"python -m pipeline.service {script}"
+    assert LONG_RUNNING[name]["command"] == f"python {script}.py"
+    assert (ROOT / f"{script}.py").is_file()
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_our_containers_change_nothing_but_their_volume_and_tmp(name: str) -> None:
+    service = OURS[name]
+    assert service["read_only"] is True
+    mounts = [v["target"] if isinstance(v, dict) else v for v in service.get("volumes", [])]
+    for mount in mounts if name != "feed" else []:
+        assert mount.removesuffix(":ro") == "data:/app/data"
+
+
+def test_spark_may_run_the_library_that_its_driver_unpacks_into_tmp() -> None:
+    for name in ("spark-processor", "batch-scheduler"):
+        (tmp,) = SERVICES[name]["tmpfs"]
+        assert tmp.startswith("/tmp:")  # noqa: S108
+        assert "exec" in tmp.partition(":")[2].split(",")
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_a_service_waits_only_for_what_can_come_about(name: str) -> None:
+    for other, condition in conditions(name).items():
+        assert other in SERVICES
+        if condition == "service_healthy":
+            assert "healthcheck" in SERVICES[other]
+        elif condition == "service_completed_successfully":
+            assert other in ONE_SHOT
+        else:
+            assert condition == "service_started"
+
+
+def test_who_writes_to_kafka_or_reads_it_waits_for_the_topics() -> None:
+    assert conditions("topics") == {"kafka": "service_healthy"}
+    for name in ("producer", "consumer", "spark-processor"):
+        assert conditions(name)["topics"] == "service_completed_successfully"
+
+
+def test_a_replay_is_there_before_the_producer_asks_for_it() -> None:
+    assert conditions("producer")["feed"] == "service_healthy"
+
+
+def test_the_page_alone_is_reachable_and_from_this_machine_only() -> None:
+    published = {name: s["ports"] for name, s in SERVICES.items() if s.get("ports")}
+    assert published == {"dashboard": ["127.0.0.1:${DASHBOARD_PORT:-8501}:8501"]}
+    assert "--server.port=8501" in SERVICES["dashboard"]["command"]
+
+
+def test_tags_are_pinned_and_no_image_needs_a_registrys_digest() -> None:
+    images = [s["image"] for s in SERVICES.values() if "image" in s]
+    images += re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert images
+    for image in images:
+        assert re.fullmatch(r"[a-z/]+:[0-9][\w.-]*", image), image
+
+
+def test_the_broker_has_a_full_configuration_of_its_own() -> None:
+    kafka = SERVICES["kafka"]
+    set_here = kafka["environment"]
+    assert set_here["KAFKA_PROCESS_ROLES"] == "broker,controller"
+    assert set_here["KAFKA_ADVERTISED_LISTENERS"] == "PLAINTEXT://kafka:9092"
+    needed = "NODE_ID CONTROLLER_QUORUM_VOTERS LISTENERS CONTROLLER_LISTENER_NAMES "
+    needed += "LISTENER_SECURITY_PROTOCOL_MAP OFFSETS_TOPIC_REPLICATION_FACTOR "
+    needed += "TRANSACTION_STATE_LOG_REPLICATION_FACTOR TRANSACTION_STATE_LOG_MIN_ISR "
+    needed += (
+        "SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR"
+    )
+    assert {f"KAFKA_{name}" for name in needed.split()} <= set(set_here)
+    assert kafka["volumes"] == ["kafka:/var/lib/kafka/data"]
+    assert set_here["KAFKA_LOG_DIRS"].startswith("/var/lib/kafka/data/")
+    assert set_here["KAFKA_LOG_RETENTION_HOURS"] == 7 * 24
+    assert "KAFKA_LOG4J_ROOT_LOGLEVEL" not in set_here, "it silences the broker's log"
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGURED.keys() - ONE_SHOT))
+def test_a_replay_is_laid_over_every_service(name: str) -> None:
+    laid = REPLAY["services"][name]
+    assert laid["environment"]["FEED_URL"] == "ws://feed:8765"
+    assert defaults(laid) == {"BATCH_INTERVAL_SECONDS": str(DEMO_BATCH_SECONDS)}
+
+
+def test_a_replays_variables_default_to_those_of_make_demo() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    of_make = dict(
+        re.findall(r"^(RECORDING|SPEED|RETIME|BACKLOG) \?= (.*)$", makefile, re.MULTILINE)
+    )
+    recording = FEED["environment"]["RECORDING"].removeprefix("/mnt/")
+    of_feed = defaults({"environment": {**FEED["environment"], "RECORDING": recording}})
+    assert {name: of_feed[name] for name in of_make} == of_make
+    assert (ROOT / of_make["RECORDING"]).is_file()
+    assert of_feed["PRODUCT_ID"] == Settings.model_fields["product_id"].default
+
+
+def test_the_recording_is_read_only_under_its_own_name_and_must_exist() -> None:
+    (mount,) = FEED["volumes"]
+    assert mount["read_only"] is True
+    assert mount["bind"]["create_host_path"] is False
+    assert mount["target"] == FEED["environment"]["RECORDING"]
+    assert mount["target"] == f"/mnt/{mount['source']}"
+
+
+def test_everything_that_runs_is_in_the_image() -> None:
+    ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    kept = {line[1:] for line in ignore if line.startswith("!")}
+    assert "*" in ignore
+    assert {"*.py", "requirements.txt", "constraints.txt", "jars/spark/pom.xml"} <= kept
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
+    assert packages | {".streamlit"} <= kept
+
+
+def test_the_services_do_not_run_as_root() -> None:
+    lines = DOCKERFILE.splitlines()
+    assert [line for line in lines if line.startswith("USER")] == ["USER app"]
+    assert lines[-1] == "USER app"
