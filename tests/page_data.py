@@ -274,9 +274,10 @@ def write_statuses(data: DataDir, found: Mapping[str, Mapping[str, Any]]) -> Non
 
 def full(data: DataDir, now: datetime, feed: Mapping[str, Any], *, minutes: int = 180) -> None:
     """All services run and have results."""
-    write_days(data, windows_until(floor(now) - MINUTE, minutes))
+    finals = windows_until(floor(now) - MINUTE, minutes)
+    write_days(data, finals)
     write_live(data, now)
-    write_batch(data, windows_until(floor(now) - MINUTE, minutes - 1), now - timedelta(seconds=48))
+    write_batch(data, finals[1:], now - timedelta(seconds=48))
     write_runs(data, now - timedelta(seconds=54), 30, failed=(11, 20))
     write_statuses(data, statuses(now, feed))
 

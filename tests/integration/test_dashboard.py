@@ -1,0 +1,390 @@
+"""The page in Streamlit's own test harness, and in a real headless Chromium."""
+
+import io
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import TimeoutError as Timeout
+from streamlit.testing.v1 import AppTest
+
+from pipeline import outputs
+from pipeline.outputs import DataDir
+from tests import page_data
+from tests.conftest import ROOT, Run, Running, chromium, free_port, wait_until
+
+#: Chromium must not call home while the test looks for requests to other hosts.
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+VIEW = ROOT / "page" / "view.py"
+#: Labels of the price chart's axes, in the browser.
+LABELS = (
+    "() => [...document.querySelectorAll('.st-key-price svg.marks .role-axis-label text')]"
+    ".map(label => label.textContent)"
+)
+
+
+# --- the script alone ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenario", sorted(set(page_data.SCENARIOS) - {"days90"}))
+def test_no_state_of_the_data_folder_breaks_the_page(scenario, tmp_path, monkeypatch) -> None:
+    data = DataDir(tmp_path)
+    page_data.SCENARIOS[scenario](data, outputs.now())
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    page = AppTest.from_file(str(VIEW), default_timeout=60).run()
+    assert not page.exception
+    sections = [heading.value for heading in page.subheader]
+    assert sections[:2] == ["Market, by the stream", "Stream and batch, side by side"]
+    assert sections[-1] == "Services"
+    assert page.expander[0].label == "Settings"
+
+
+def test_refused_settings_end_the_start_in_one_sentence(tmp_path) -> None:
+    """Before any viewer comes, as with every other service."""
+    started = subprocess.run(
+        [sys.executable, "-m", "streamlit", "run", "dashboard.py", f"--server.port={free_port()}"],
+        cwd=ROOT,
+        env={"PATH": "", "WINDOW": "soon", "DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert started.returncode == 2
+    assert "setting WINDOW='soon' is refused: must be a whole number" in started.stderr
+    assert "Traceback" not in started.stderr
+
+
+# --- in the browser -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium(), args=list(QUIET))
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def data(tmp_path) -> DataDir:
+    return DataDir(tmp_path / "data")
+
+
+@pytest.fixture
+def serve(run: Run, data: DataDir) -> Callable[[], tuple[str, Running]]:
+    """Starts the page on the data folder; gives its address and its process."""
+
+    def started(port: int | None = None) -> tuple[str, Running]:
+        port = port or free_port()
+        process = run(
+            "streamlit", "run", "dashboard.py", f"--server.port={port}", DATA_DIR=data.root
+        )
+        address = f"http://127.0.0.1:{port}"
+        wait_until(lambda: _answers(f"{address}/_stcore/health"), 60, "the page", process)
+        return address, process
+
+    return started
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=2) as answer:  # noqa: S310 - our own server
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+class Visit:
+    """One open page, and what its browser had to say."""
+
+    def __init__(self, browser: Browser, address: str, **how: Any) -> None:
+        how = {"viewport": {"width": 1280, "height": 800}} | how
+        self.context = browser.new_context(**how)
+        self.page: Page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.foreign: list[str] = []
+        self.network_changed = False
+        self.page.on("console", lambda said: self._hear(said.type, said.text))
+        self.page.on("pageerror", lambda error: self._hear("error", str(error)))
+        for event in ("request", "websocket"):
+            self.page.on(event, lambda made: self._note(made.url))
+        self.page.goto(address)
+        try:
+            self.page.wait_for_selector(".p-top", timeout=20_000)
+        except Timeout:
+            if not self.network_changed:
+                shown = self.page.locator("body").inner_text()
+                pytest.fail(f"no top of the page; it shows {shown!r}, said {self.complaints}")
+            self.page.reload()
+            self.page.wait_for_selector(".p-top", timeout=60_000)
+
+    def _hear(self, kind: str, text: str) -> None:
+        """Chromium drops its connections when a container's network comes or goes on the host."""
+        if "ERR_NETWORK_CHANGED" in text:
+            self.network_changed = True
+        elif kind in ("error", "warning"):
+            self.complaints.append(text)
+
+    def _note(self, url: str) -> None:
+        if not url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")):
+            self.foreign.append(url)
+
+    def box(self, selector: str) -> dict[str, float]:
+        """Where an element is; asked at once, as a refresh replaces elements."""
+        found: dict[str, float] = self.page.evaluate(
+            "selector => document.querySelector(selector).getBoundingClientRect().toJSON()",
+            selector,
+        )
+        return found
+
+    def text(self, selector: str) -> str:
+        return self.page.locator(selector).first.inner_text()
+
+    def charted(self) -> "Visit":
+        self.page.wait_for_selector(".st-key-price svg.marks", timeout=60_000)
+        return self
+
+    def overflow(self) -> int:
+        """Pixels by which the page is wider than its window."""
+        width: int = self.page.evaluate(
+            "() => { const main = document.querySelector('[data-testid=stMain]');"
+            " return main.scrollWidth - main.clientWidth }"
+        )
+        return width
+
+    def close(self) -> None:
+        self.context.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
+    opened: list[Visit] = []
+
+    def open_page(address: str, **how: Any) -> Visit:
+        opened.append(Visit(browser, address, **how))
+        return opened[-1]
+
+    yield open_page
+    for one in opened:
+        one.close()
+
+
+def test_the_page_shows_what_the_files_hold_and_calls_nobody(data, serve, visit) -> None:
+    page_data.sample(data, outputs.now())
+    address, _ = serve()
+    seen = visit(address).charted()
+    top = seen.text(".p-top")
+    assert "BTC-USD" in top
+    assert "SYNTHETIC" in top
+    assert "LIVE" not in top
+    metrics = seen.text(".p-metrics")
+    [day] = {row["window_start"][:10] for row in _cells(data)[-1:]}
+    final = _cells(data)[-1]
+    assert final["window_start"].startswith(day)
+    assert f"{float(final['close_price']):,.2f}" in metrics
+    run = pd.read_csv(outputs.batch_files(data)[-1]).iloc[-1]
+    assert f"{run['avg_price']:,.2f}" in metrics
+    assert f"{run['rows']:,.0f}" in metrics
+    drawn = seen.page.evaluate("() => document.querySelectorAll('.vega-embed svg.marks').length")
+    assert drawn == 3
+    assert seen.page.locator("[data-testid=stDataFrame]").count() == 2
+    assert len(seen.page.locator(".p-card").all()) == 4
+    seen.page.wait_for_timeout(5000)
+    assert seen.complaints == []
+    assert seen.foreign == []
+
+
+def _cells(data: DataDir) -> list[dict[str, str]]:
+    """The rows of the newest day of final windows, as text."""
+    table = pd.read_csv(outputs.stream_files(data)[-1], dtype=str, keep_default_na=False)
+    return [{str(k): str(v) for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def test_a_refresh_brings_new_values_and_keeps_zoom_scroll_and_drawing(data, serve, visit) -> None:
+    page_data.live(data, outputs.now())
+    address, _ = serve()
+    seen = visit(address).charted()
+    page = seen.page
+    page.wait_for_timeout(1500)
+    whole = page.evaluate(LABELS)
+    box = seen.box(".st-key-price svg.marks")
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 150)
+    page.keyboard.down("Control")
+    for _ in range(6):
+        page.mouse.wheel(0, -120)
+        page.wait_for_timeout(50)
+    page.keyboard.up("Control")
+    page.wait_for_timeout(1500)
+    zoomed = page.evaluate(LABELS)
+    assert zoomed != whole
+    page.evaluate(
+        "() => { window.before = {"
+        " chart: document.querySelector('.st-key-price svg.marks'),"
+        " table: document.querySelector('[data-testid=stDataFrame] .dvn-scroller')};"
+        " window.before.table.scrollTop = 300;"
+        " document.querySelector('[data-testid=stMain]').scrollTop = 500 }"
+    )
+    first = seen.text(".p-metrics")
+    for _ in range(3):
+        time.sleep(1)
+        page_data.refresh(data, outputs.now(), page_data.LIVE)
+    written = f"{float(_live(data)['trade_count']):,.0f}"
+    expect(page.locator(".p-metrics")).to_contain_text(written, timeout=20_000)
+    assert seen.text(".p-metrics") != first
+    assert page.evaluate(LABELS) == zoomed
+    kept = page.evaluate(
+        "() => [window.before.chart.isConnected, window.before.table.isConnected,"
+        " window.before.table.scrollTop,"
+        " document.querySelector('[data-testid=stMain]').scrollTop]"
+    )
+    assert kept == [True, True, 300, 500]
+    # the top stays in view
+    assert seen.box(".p-top")["y"] == pytest.approx(0, abs=2)
+    assert seen.complaints == []
+
+
+def _live(data: DataDir) -> dict[str, Any]:
+    return pd.read_csv(data.stream_live).iloc[-1].to_dict()  # type: ignore[return-value]
+
+
+def test_a_span_is_chosen_with_a_click_and_stands_in_the_address(data, serve, visit) -> None:
+    page_data.live(data, outputs.now())
+    address, _ = serve()
+    seen = visit(address).charted()
+    seen.page.get_by_text("15 min", exact=True).click()
+    expect(seen.page.locator(".p-change")).to_contain_text("over 15 min", timeout=20_000)
+    again = visit(seen.page.url).charted()
+    expect(again.page.locator(".p-change")).to_contain_text("over 15 min", timeout=20_000)
+
+
+def test_the_download_holds_the_windows_of_the_span(data, serve, visit) -> None:
+    page_data.live(data, outputs.now())
+    address, _ = serve()
+    seen = visit(f"{address}/?span=15+min").charted()
+    with seen.page.expect_download() as waiting:
+        seen.page.get_by_role("button", name="Download all windows").click()
+    assert waiting.value.suggested_filename == "windows-15min.csv"
+    table = pd.read_csv(io.StringIO(Path(waiting.value.path()).read_text()), dtype=str)
+    rows = _cells(data)
+    assert table["state"].tolist() == ["final"] * 13 + ["open"] * 2
+    expected = [float(row["close_price"]) for row in rows[-13:]]
+    assert table["close_price"].astype(float).tolist()[:13] == expected
+
+
+def test_text_from_data_stands_letter_by_letter(data, serve, visit) -> None:
+    """Neither HTML nor Markdown of a recording's name is rendered."""
+    page_data.ended(data, outputs.now())
+    address, _ = serve()
+    seen = visit(address)
+    assert page_data.NASTY_NAME in seen.text(".p-reason")
+    assert seen.page.locator(".p-top b, .p-top a, .p-top code, .p-top em").count() == 0
+    expect(seen.page.locator(".p-cards")).to_contain_text(page_data.NASTY_NAME)
+
+
+def test_every_state_is_said_in_words_on_a_page_that_stays_open(data, serve, visit) -> None:
+    """The files change below one open page, which follows without a complaint."""
+    address, _ = serve()
+    seen = visit(address)
+    for scenario, word, said in (
+        ("empty", "WAITING", "No window yet"),
+        ("starting", "REPLAY", "spark_processor is starting"),
+        ("foreign", "REPLAY", "is not one of this system's files"),
+        ("stale", "STALE", "no trade for"),
+        ("down", "DOWN", "producer has not been heard of"),
+        ("stopped_stream", "STALE", "spark_processor has not been heard of"),
+        ("empty", "WAITING", "No batch run has ended yet"),
+    ):
+        shutil.rmtree(data.root, ignore_errors=True)
+        page_data.SCENARIOS[scenario](data, outputs.now())
+        expect(seen.page.locator(".p-chips")).to_contain_text(word, timeout=30_000)
+        expect(seen.page.locator("[data-testid=stMain]")).to_contain_text(said, timeout=30_000)
+        seen.page.wait_for_timeout(2500)
+        assert seen.complaints == [], scenario
+
+
+def test_a_page_whose_server_has_gone_says_that_it_is_old_and_comes_back(
+    data, serve, visit
+) -> None:
+    """The browser itself watches: nobody is left to refresh it."""
+    page_data.live(data, outputs.now())
+    port = free_port()
+    address, process = serve(port)
+    seen = visit(address).charted()
+    watch = seen.page.locator(".p-watch")
+    assert seen.box(".p-watch")["height"] == 0
+    process.terminate()
+    expect(watch).to_have_css("max-height", "96px", timeout=30_000)
+    assert "has not been refreshed" in watch.inner_text()
+    old = seen.text(".p-clock")
+    serve(port)
+    expect(seen.page.locator(".p-clock")).not_to_have_text(old, timeout=60_000)
+    expect(watch).to_have_css("max-height", "0px", timeout=30_000)
+
+
+def test_the_page_follows_the_systems_theme(data, serve, visit) -> None:
+    page_data.sample(data, outputs.now())
+    address, _ = serve()
+    for scheme, background in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(18, 22, 28)")):
+        seen = visit(address, color_scheme=scheme)
+        for part in (".stApp", ".p-top"):
+            expect(seen.page.locator(part)).to_have_css("background-color", background)
+
+
+def test_nothing_is_wider_than_the_window_on_a_desk_and_on_a_phone(data, serve, visit) -> None:
+    page_data.ended(data, outputs.now())
+    address, _ = serve()
+    for window in ({"width": 1280, "height": 800}, {"width": 390, "height": 844}):
+        seen = visit(address, viewport=window).charted()
+        seen.page.wait_for_selector(".p-cards")
+        assert seen.overflow() == 0
+        table = seen.page.locator(".p-scroll").first
+        assert table.evaluate("box => box.scrollWidth - box.clientWidth") == 0
+
+
+def test_it_stops_at_once_when_told_so_with_a_viewer_looking_on(data, serve, visit) -> None:
+    page_data.sample(data, outputs.now())
+    address, process = serve()
+    visit(address)
+    began = time.monotonic()
+    process.terminate(timeout=8)
+    assert time.monotonic() - began < 8
+
+
+def test_with_90_days_of_windows_a_refresh_costs_little(data, serve, visit) -> None:
+    """129,600 windows on both paths: the server's CPU time for a second of one viewer.
+
+    One top and half a body are drawn in it: a refresh of both is below 300 ms where this is.
+    """
+    page_data.days90(data, outputs.now())
+    address, process = serve()
+    seen = visit(f"{address}/?span=everything")
+    expect(seen.page.locator(".p-metrics")).to_contain_text("129,600 final", timeout=60_000)
+    seen.page.wait_for_selector(".st-key-price canvas, .st-key-price svg.marks", timeout=60_000)
+    seen.page.wait_for_timeout(5000)
+    server = psutil.Process(process.pid)
+    clock, used = time.monotonic(), sum(server.cpu_times()[:2])
+    for _ in range(10):
+        time.sleep(1)
+        page_data.write_live(data, outputs.now())
+    elapsed = timedelta(seconds=time.monotonic() - clock)
+    cost = (sum(server.cpu_times()[:2]) - used) / elapsed.total_seconds()
+    print(f"{cost * 1000:.0f} ms of CPU a second, {server.memory_info().rss / 2**20:.0f} MiB")
+    assert cost < 0.3
