@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import reduce
 from typing import Any
 
@@ -19,11 +19,10 @@ from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
 
 from pipeline import metrics, outputs, store
 from pipeline.settings import Settings, load
+from pipeline.trade import from_epoch_micros
 
 #: Status of a process that found an empty or missing table.
 NO_DATA = 3
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _SCHEMA = "trade_id LONG, price DOUBLE, last_size DOUBLE, side STRING, time STRING"
 
 
@@ -100,7 +99,7 @@ def aggregate(trades: DataFrame, settings: Settings) -> tuple[list[Row], Row]:
 def with_times(row: Row) -> dict[str, Any]:
     fields: dict[str, Any] = row.asDict()
     return {
-        name: _EPOCH + value * _MICROSECOND if name in outputs.TIME_COLUMNS else value
+        name: from_epoch_micros(value) if name in outputs.TIME_COLUMNS else value
         for name, value in fields.items()
     }
 

@@ -9,16 +9,14 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import psutil
 from kafka.errors import KafkaError
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, Row, SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery, StreamingQueryListener
 from pyspark.sql.streaming.listener import (
     QueryIdleEvent,
@@ -27,114 +25,13 @@ from pyspark.sql.streaming.listener import (
     QueryTerminatedEvent,
 )
 
-from pipeline import finality, metrics, outputs, spark, topics, trade
+from pipeline import finality, outputs, spark, stream, topics, trade
 from pipeline.service import Service
-from pipeline.settings import Settings
 
-#: Counts up with each change of the query that an old checkpoint cannot follow.
-QUERY_VERSION = 1
 #: Windows printed to the console for one micro-batch, at most.
 CONSOLE_WINDOWS = 5
 #: The progress record is halved when it is longer than this, in bytes.
 PROGRESS_BYTES = 4_000_000
-PROGRESS_COLUMNS = (
-    "micro_batch",
-    "finished_at",
-    "rows",
-    "unparsable",
-    "duplicates",
-    "late",
-    "duration_ms",
-    "lag",
-    "state_rows",
-    "state_bytes",
-)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def judge(raw: bytes | None, received: int, product: str) -> tuple[Any, ...]:
-    """A Kafka record as the fields of `JUDGED`: by the same rules as producer and consumer."""
-    try:
-        moment = _EPOCH + received * _MICROSECOND
-        valid = trade.decode(raw or b"", product, moment)
-    except trade.RefusedError as refusal:
-        return None, None, None, None, None, str(refusal)
-    time_us = trade.epoch_micros(valid.time)
-    return valid.trade_id, valid.price, valid.last_size, valid.side, time_us, None
-
-
-JUDGED = "trade_id long, price string, size string, side string, time_us long, reason string"
-
-
-def read_kafka(session: SparkSession, settings: Settings) -> DataFrame:
-    return (
-        session.readStream.format("kafka")
-        .option("kafka.bootstrap.servers", settings.kafka_bootstrap_servers)
-        .option("subscribe", settings.kafka_topic)
-        .option("startingOffsets", "earliest")
-        .option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
-        .option("kafka.default.api.timeout.ms", 20_000)
-        .option("kafka.request.timeout.ms", 10_000)
-        .load()
-    )
-
-
-def trades_of(records: DataFrame, product: str) -> DataFrame:
-    """The valid trades, and the number of records that are none as an observed metric."""
-    received = F.least("timestamp", F.current_timestamp())
-    judged_by = F.udf(lambda raw, micros: judge(raw, micros, product), JUDGED, useArrow=False)
-    judged = records.select(
-        judged_by("value", F.unix_micros(received)).alias("judged"),
-        F.col("timestamp").alias("received"),
-    ).select("judged.*", "received")
-    return (
-        judged.observe(
-            "input",
-            F.count("*").alias("rows"),
-            F.count("reason").alias("unparsable"),
-        )
-        .where("reason is null")
-        .select(
-            "trade_id",
-            F.col("price").cast(metrics.DECIMAL),
-            F.col("size").cast(metrics.DECIMAL),
-            "side",
-            F.timestamp_micros("time_us").alias("event_time"),
-            "received",
-        )
-    )
-
-
-def windows_of(trades: DataFrame, settings: Settings) -> DataFrame:
-    """The windows that changed; times in microseconds since 1970."""
-    window = f"{settings.window.total_seconds():.0f} seconds"
-    watermark = f"{settings.watermark.total_seconds():.0f} seconds"
-    return (
-        trades.withWatermark("event_time", watermark)
-        .dropDuplicatesWithinWatermark(["trade_id"])
-        .groupBy(F.window("event_time", window))
-        .agg(*metrics.sums(), F.max("received").alias("last_receipt_time"))
-        .select(
-            F.unix_micros("window.start").alias("window_start"),
-            F.unix_micros("window.end").alias("window_end"),
-            *metrics.derived(settings),
-            F.unix_micros("last_receipt_time").alias("last_receipt_time"),
-        )
-    )
-
-
-def window_of(row: Row, written_at: datetime) -> finality.Window:
-    fields = row.asDict()
-    for name in outputs.TIME_COLUMNS:
-        if name in fields:
-            fields[name] = _EPOCH + fields[name] * _MICROSECOND
-    return finality.Window(
-        start=row.window_start,
-        end=row.window_end,
-        last_trade_time=row.last_trade_time,
-        cells=outputs.cells(outputs.WINDOW_COLUMNS, {**fields, "written_at": written_at}),
-    )
 
 
 class Windows:
@@ -144,14 +41,14 @@ class Windows:
         self._service = service
         self._data = service.data
         self._state_file = state_file
-        self._watermark = service.settings.watermark // _MICROSECOND
+        self._watermark = service.settings.watermark // timedelta(microseconds=1)
         self._state = finality.from_json(outputs.read_json(state_file))
 
     def write(self, changed: DataFrame, micro_batch: int) -> None:
         """Repeating a micro-batch changes nothing: final windows first, then what is open."""
         rows = changed.collect()
         now = outputs.now()
-        laid = [window_of(row, now) for row in rows]
+        laid = [stream.window_of(row, now) for row in rows]
         state, final = finality.lay(self._state, micro_batch, laid, self._watermark)
         outputs.write_final_windows(self._data, (window.cells for window in final))
         state_text = json.dumps(finality.to_json(state))
@@ -162,7 +59,7 @@ class Windows:
         self._state = state
         self._service.counters["final_windows"] += len(final)
         if state.greatest is not None:
-            self._service.details["newest_trade"] = _EPOCH + state.greatest * _MICROSECOND
+            self._service.details["newest_trade"] = trade.from_epoch_micros(state.greatest)
         self._service.details["open_windows"] = len(state.open)
         print_windows("open ", [w.cells for w in laid if w.start in state.open])
         print_windows("FINAL", [w.cells for w in final])
@@ -193,7 +90,7 @@ class Progress(StreamingQueryListener):  # type: ignore[misc]
         pass
 
     def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
-        row = progress_row(json.loads(event.progress.json))
+        row = stream.progress_row(json.loads(event.progress.json))
         counters = self._service.counters
         for name in ("rows", "unparsable", "duplicates", "late"):
             counters[name] += row[name]
@@ -211,7 +108,7 @@ class Progress(StreamingQueryListener):  # type: ignore[misc]
         pass
 
     def _append(self, row: Mapping[str, object]) -> None:
-        header, line = outputs.to_csv(PROGRESS_COLUMNS, [row]).splitlines()
+        header, line = outputs.to_csv(stream.PROGRESS_COLUMNS, [row]).splitlines()
         new = not self._path.exists()
         with self._path.open("a", encoding="utf-8", newline="") as file:
             file.write(f"{header}\n{line}\n" if new else f"{line}\n")
@@ -222,50 +119,18 @@ class Progress(StreamingQueryListener):  # type: ignore[misc]
             outputs.write_atomically(self._path, "\n".join(kept) + "\n", durable=False)
 
 
-def progress_row(progress: Mapping[str, Any]) -> dict[str, Any]:
-    """A micro-batch's progress, as Spark reports it, in our columns."""
-    observed = (progress.get("observedMetrics") or {}).get("input") or {}
-    operators = progress.get("stateOperators") or []
-    lag = (progress["sources"][0].get("metrics") or {}).get("maxOffsetsBehindLatest")
-    return {
-        "micro_batch": progress["batchId"],
-        "finished_at": outputs.now(),
-        "rows": observed.get("rows", 0),
-        "unparsable": observed.get("unparsable", 0),
-        "duplicates": sum(
-            operator.get("customMetrics", {}).get("numDroppedDuplicateRows", 0)
-            for operator in operators
-        ),
-        "late": sum(operator["numRowsDroppedByWatermark"] for operator in operators),
-        "duration_ms": progress["durationMs"].get("triggerExecution"),
-        "lag": None if lag is None else int(float(lag)),
-        "state_rows": sum(operator["numRowsTotal"] for operator in operators),
-        "state_bytes": sum(operator["memoryUsedBytes"] for operator in operators),
-    }
-
-
 def start_query(service: Service, session: SparkSession, folder: Path) -> StreamingQuery:
     settings = service.settings
     windows = Windows(service, folder / "open_windows.json")
-    trades = trades_of(read_kafka(session, settings), settings.product_id)
+    trades = stream.trades_of(stream.read_kafka(session, settings), settings.product_id)
     return (
-        windows_of(trades, settings)
+        stream.windows_of(trades, settings)
         .writeStream.outputMode("update")
         .foreachBatch(windows.write)
         .option("checkpointLocation", str(folder / "query"))
         .trigger(processingTime=f"{settings.trigger_seconds * 1000:.0f} milliseconds")
         .start()
     )
-
-
-def checkpoint_folder(settings: Settings) -> Path:
-    """A folder for this shape of the query: an old checkpoint cannot follow another shape."""
-    shape = (
-        f"stream-v{QUERY_VERSION}-window{settings.window.total_seconds():.0f}s"
-        f"-watermark{settings.watermark.total_seconds():.0f}s"
-        f"-partitions{settings.shuffle_partitions}-{settings.kafka_topic}"
-    )
-    return outputs.DataDir(settings.data_dir).checkpoints / shape
 
 
 def check_window_length(data: outputs.DataDir, window: timedelta) -> None:
@@ -299,7 +164,7 @@ def run(service: Service) -> None:
     )
     session.streams.addListener(Progress(service))
     ready = time.time()
-    query = start_query(service, session, checkpoint_folder(settings))
+    query = start_query(service, session, stream.checkpoint_folder(settings))
     start_s, query_s = ready - began, time.time() - ready
     service.details |= {"start_s": round(start_s, 2), "query_s": round(query_s, 2)}
     service.log.info("session ready after %.2f s", start_s)

@@ -188,6 +188,10 @@ def epoch_micros(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
+def from_epoch_micros(micros: int) -> datetime:
+    return _EPOCH + micros * _MICROSECOND
+
+
 def from_epoch_millis(millis: int) -> datetime:
     """A Kafka record's timestamp as a moment; one that no calendar holds as the nearest held."""
     return _EPOCH + timedelta(milliseconds=min(max(millis, _FIRST_MILLIS), _LAST_MILLIS))

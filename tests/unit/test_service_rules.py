@@ -15,14 +15,8 @@ from consumer import start_offset
 from pipeline import outputs
 from pipeline.outputs import DataDir, OutputError
 from pipeline.settings import Settings
-from spark_processor import (
-    CONSOLE_WINDOWS,
-    check_window_length,
-    checkpoint_folder,
-    judge,
-    print_windows,
-    window_of,
-)
+from pipeline.stream import checkpoint_folder, judge, window_of
+from spark_processor import CONSOLE_WINDOWS, check_window_length, print_windows
 
 MINUTE = timedelta(minutes=1)
 START = datetime(2025, 12, 2, 5, tzinfo=UTC)

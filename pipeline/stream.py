@@ -1,0 +1,144 @@
+"""The streaming query: what it reads, what it computes, what it says of itself."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
+
+from pipeline import finality, metrics, outputs, trade
+from pipeline.settings import Settings
+
+#: Counts up with each change of the query that an old checkpoint cannot follow.
+QUERY_VERSION = 1
+#: A micro-batch as it stands in the progress record.
+PROGRESS_COLUMNS = (
+    "micro_batch",
+    "finished_at",
+    "rows",
+    "unparsable",
+    "duplicates",
+    "late",
+    "duration_ms",
+    "lag",
+    "state_rows",
+    "state_bytes",
+)
+
+
+def judge(raw: bytes | None, received: int, product: str) -> tuple[Any, ...]:
+    """A Kafka record as the fields of `JUDGED`: by the same rules as producer and consumer."""
+    try:
+        moment = trade.from_epoch_micros(received)
+        valid = trade.decode(raw or b"", product, moment)
+    except trade.RefusedError as refusal:
+        return None, None, None, None, None, str(refusal)
+    time_us = trade.epoch_micros(valid.time)
+    return valid.trade_id, valid.price, valid.last_size, valid.side, time_us, None
+
+
+JUDGED = "trade_id long, price string, size string, side string, time_us long, reason string"
+
+
+def read_kafka(session: SparkSession, settings: Settings) -> DataFrame:
+    return (
+        session.readStream.format("kafka")
+        .option("kafka.bootstrap.servers", settings.kafka_bootstrap_servers)
+        .option("subscribe", settings.kafka_topic)
+        .option("startingOffsets", "earliest")
+        .option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
+        .option("kafka.default.api.timeout.ms", 20_000)
+        .option("kafka.request.timeout.ms", 10_000)
+        .load()
+    )
+
+
+def trades_of(records: DataFrame, product: str) -> DataFrame:
+    """The valid trades, and the number of records that are none as an observed metric."""
+    received = F.least("timestamp", F.current_timestamp())
+    judged_by = F.udf(lambda raw, micros: judge(raw, micros, product), JUDGED, useArrow=False)
+    judged = records.select(
+        judged_by("value", F.unix_micros(received)).alias("judged"),
+        F.col("timestamp").alias("received"),
+    ).select("judged.*", "received")
+    return (
+        judged.observe(
+            "input",
+            F.count("*").alias("rows"),
+            F.count("reason").alias("unparsable"),
+        )
+        .where("reason is null")
+        .select(
+            "trade_id",
+            F.col("price").cast(metrics.DECIMAL),
+            F.col("size").cast(metrics.DECIMAL),
+            "side",
+            F.timestamp_micros("time_us").alias("event_time"),
+            "received",
+        )
+    )
+
+
+def windows_of(trades: DataFrame, settings: Settings) -> DataFrame:
+    """The windows that changed; times in microseconds since 1970."""
+    window = f"{settings.window.total_seconds():.0f} seconds"
+    watermark = f"{settings.watermark.total_seconds():.0f} seconds"
+    return (
+        trades.withWatermark("event_time", watermark)
+        .dropDuplicatesWithinWatermark(["trade_id"])
+        .groupBy(F.window("event_time", window))
+        .agg(*metrics.sums(), F.max("received").alias("last_receipt_time"))
+        .select(
+            F.unix_micros("window.start").alias("window_start"),
+            F.unix_micros("window.end").alias("window_end"),
+            *metrics.derived(settings),
+            F.unix_micros("last_receipt_time").alias("last_receipt_time"),
+        )
+    )
+
+
+def window_of(row: Row, written_at: datetime) -> finality.Window:
+    fields = row.asDict()
+    for name in outputs.TIME_COLUMNS:
+        if name in fields:
+            fields[name] = trade.from_epoch_micros(fields[name])
+    return finality.Window(
+        start=row.window_start,
+        end=row.window_end,
+        last_trade_time=row.last_trade_time,
+        cells=outputs.cells(outputs.WINDOW_COLUMNS, {**fields, "written_at": written_at}),
+    )
+
+
+def progress_row(progress: Mapping[str, Any]) -> dict[str, Any]:
+    """A micro-batch's progress, as Spark reports it, in our columns."""
+    observed = (progress.get("observedMetrics") or {}).get("input") or {}
+    operators = progress.get("stateOperators") or []
+    lag = (progress["sources"][0].get("metrics") or {}).get("maxOffsetsBehindLatest")
+    return {
+        "micro_batch": progress["batchId"],
+        "finished_at": outputs.now(),
+        "rows": observed.get("rows", 0),
+        "unparsable": observed.get("unparsable", 0),
+        "duplicates": sum(
+            operator.get("customMetrics", {}).get("numDroppedDuplicateRows", 0)
+            for operator in operators
+        ),
+        "late": sum(operator["numRowsDroppedByWatermark"] for operator in operators),
+        "duration_ms": progress["durationMs"].get("triggerExecution"),
+        "lag": None if lag is None else int(float(lag)),
+        "state_rows": sum(operator["numRowsTotal"] for operator in operators),
+        "state_bytes": sum(operator["memoryUsedBytes"] for operator in operators),
+    }
+
+
+def checkpoint_folder(settings: Settings) -> Path:
+    """A folder for this shape of the query: an old checkpoint cannot follow another shape."""
+    shape = (
+        f"stream-v{QUERY_VERSION}-window{settings.window.total_seconds():.0f}s"
+        f"-watermark{settings.watermark.total_seconds():.0f}s"
+        f"-partitions{settings.shuffle_partitions}-{settings.kafka_topic}"
+    )
+    return outputs.DataDir(settings.data_dir).checkpoints / shape
