@@ -81,13 +81,13 @@ def joined(
     return pd.concat([closed[apart], windows.coarser(newest, width, ratio)], ignore_index=True)
 
 
-def batch_counts(snapshot: Snapshot, span_name: str, shown: Market, ratio: Decimal) -> pd.DataFrame:
-    """The batch's windows, made as wide as the candles shown, over the same span."""
+def batch_counts(snapshot: Snapshot, span_name: str, shown: Market) -> pd.DataFrame:
+    """The batch's trade counts, in windows as wide as the candles shown, over the same span."""
     span, end = windows.SPANS[span_name], shown.end
     return snapshot.batch_windows.made(
         ("counts", span_name, end, shown.width),
-        lambda frame: windows.coarser(
-            frame if end is None else windows.since(frame, span, end), shown.width, ratio
+        lambda frame: windows.counts(
+            frame if end is None else windows.since(frame, span, end), shown.width
         ),
     )
 

@@ -102,7 +102,7 @@ def body(settings: Settings, reader: Reader) -> None:
         paths(snapshot, settings)
     left, right = st.columns(2, gap="medium")
     with left:
-        counts(snapshot, shown, settings)
+        counts(snapshot, shown)
     with right:
         durations(snapshot)
     window_table(snapshot)
@@ -138,11 +138,11 @@ def paths(snapshot: Snapshot, settings: Settings) -> None:
     st.html(markup.metrics_table(present.columns(snapshot, settings)))
 
 
-def counts(snapshot: Snapshot, shown: present.Market, settings: Settings) -> None:
+def counts(snapshot: Snapshot, shown: present.Market) -> None:
     st.subheader("Trades counted by each path", anchor=False)
     said = f"{present.counts_sentence(snapshot)} {present.counts_reading(shown)}"
     st.html(markup.note(said, "quiet"))
-    batch = present.batch_counts(snapshot, span(), shown, settings.sentiment_ratio)
+    batch = present.batch_counts(snapshot, span(), shown)
     with st.container():
         if shown.candles.empty and batch.empty:
             return

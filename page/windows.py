@@ -135,6 +135,12 @@ def coarser(
     return made.rename_axis("window_start").reset_index()[list(CANDLE_COLUMNS)]
 
 
+def counts(windows: pd.DataFrame, width: timedelta) -> pd.DataFrame:
+    """Trades in windows of this width, out of finer ones: `window_start` and `trade_count`."""
+    start = windows["window_start"].dt.floor(pd.Timedelta(width))
+    return windows["trade_count"].groupby(start, sort=True).sum(min_count=1).reset_index()
+
+
 def mood(buys: float, sells: float, sentiment_ratio: Decimal) -> str:
     """The sentiment of so many buys and sells; the ratio is held against them exactly."""
     more, of = sentiment_ratio.as_integer_ratio()

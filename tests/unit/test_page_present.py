@@ -203,9 +203,9 @@ def test_both_paths_counts_are_compared_over_the_same_windows(look) -> None:
         None,
         None,
     )
-    batch = present.batch_counts(snapshot, "1 h", coarse, SETTINGS.sentiment_ratio)
+    batch = present.batch_counts(snapshot, "1 h", coarse)
     assert batch["window_start"].tolist() == coarse.candles["window_start"].tolist()
-    assert batch["windows"].iloc[0] == coarse.candles["windows"].iloc[0]
+    assert batch["trade_count"].iloc[0] == coarse.candles["trade_count"].iloc[0]
 
 
 def test_candles_end_with_the_open_windows_marked(look) -> None:
