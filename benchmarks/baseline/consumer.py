@@ -1,0 +1,53 @@
+"""Kafka to SQLite, as tutorials write it: `python consumer.py SERVERS TOPIC DATABASE ROWS`.
+
+Only the measurement is added: it ends after so many rows and prints the seconds that they took,
+from the first row stored to the last.
+"""
+
+import json
+import sqlite3
+import sys
+import time
+
+from kafka import KafkaConsumer
+
+servers, topic, database, rows = sys.argv[1:]
+
+connection = sqlite3.connect(database)
+cursor = connection.cursor()
+cursor.execute(
+    """CREATE TABLE IF NOT EXISTS btc_prices (
+        trade_id INTEGER PRIMARY KEY, price REAL, best_bid REAL, best_ask REAL,
+        side TEXT, time TEXT, last_size REAL)"""
+)
+
+consumer = KafkaConsumer(
+    topic,
+    bootstrap_servers=servers,
+    group_id="baseline",
+    auto_offset_reset="earliest",
+    value_deserializer=lambda value: json.loads(value.decode("utf-8")),
+)
+
+first = 0.0
+for count, message in enumerate(consumer, 1):
+    data = message.value
+    cursor.execute(
+        "INSERT OR IGNORE INTO btc_prices VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            data["trade_id"],
+            float(data["price"]),
+            float(data["best_bid"]),
+            float(data["best_ask"]),
+            data["side"],
+            data["time"],
+            float(data["last_size"]),
+        ),
+    )
+    connection.commit()
+    if count == 1:
+        first = time.perf_counter()
+    if count == int(rows):
+        print(time.perf_counter() - first)
+        break
+consumer.close()

@@ -1,0 +1,77 @@
+"""Messages a second from a filled topic into SQLite."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+from benchmarks import inputs
+from benchmarks.processes import BASELINE, Bench, Open
+from benchmarks.results import Goal, Result, rate
+from benchmarks.sizes import Sizes
+from pipeline import store
+from pipeline.outputs import DataDir
+
+TOPIC = "raw_prices"
+#: Seconds that a side may take.
+TIMEOUT = 900
+
+
+def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
+    with open_bench("consumer") as bench:
+        ours = our_rate(bench, sizes.consumer_rows)
+    with open_bench("consumer-baseline") as bench:
+        baseline = baseline_rate(bench, sizes.consumer_baseline_rows)
+    goal = Goal(at_least=40, of_ratio=True)
+    yield Result("consumer", "messages/s", ours, baseline, goal)
+
+
+def our_rate(bench: Bench, rows: int) -> float | None:
+    """From the first transaction to the last, as the consumer's own bookkeeping dates them."""
+    servers = fill(bench, rows)
+    consumer = bench.python(
+        "consumer",
+        "consumer.py",
+        DATA_DIR=bench.folder,
+        KAFKA_BOOTSTRAP_SERVERS=servers,
+        KAFKA_TOPIC=TOPIC,
+    )
+    database = DataDir(bench.folder).database
+    bench.wait(
+        lambda: stored(database) >= rows, TIMEOUT, f"{rows} rows in SQLite", consumer, every=0.5
+    )
+    with closing(store.open_reader(database)) as connection:
+        commits = connection.execute(
+            "SELECT committed_at, stored FROM ingest ORDER BY first_offset"
+        ).fetchall()
+    return rate([(datetime.fromisoformat(at).timestamp(), count) for at, count in commits])
+
+
+def baseline_rate(bench: Bench, rows: int) -> float:
+    servers = fill(bench, rows)
+    script = BASELINE / "consumer.py"
+    database = bench.folder / "baseline.db"
+    consumer = bench.python("consumer", script, servers, TOPIC, database, rows)
+    bench.wait(lambda: consumer.process.poll() is not None, TIMEOUT, "the baseline's rows")
+    if consumer.process.returncode != 0:
+        consumer.check()
+    return (rows - 1) / float(consumer.tail().splitlines()[-1])
+
+
+def fill(bench: Bench, rows: int) -> str:
+    """A broker whose topic holds so many messages; its address."""
+    servers = bench.broker(TOPIC)
+    bench.say(f"{bench.folder.name}: filling a topic with {rows:,} messages")
+    inputs.fill_topic(servers, TOPIC, rows)
+    bench.say(f"{bench.folder.name}: storing them")
+    return servers
+
+
+def stored(database: Path) -> int:
+    """Rows in the table; 0 while there is none."""
+    try:
+        with closing(store.open_reader(database)) as connection:
+            return store.total_rows(connection)
+    except sqlite3.OperationalError:
+        return 0

@@ -1,0 +1,147 @@
+"""What is measured with: made-up trades, a seeded random walk, six a second without a silence.
+
+The same numbers on every machine; none of it is market data.
+"""
+
+import itertools
+import sqlite3
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from kafka import KafkaProducer
+
+from pipeline import store
+
+SEED = 20250601
+#: Where the walk begins, and how many trades there are in each second of it.
+BEGIN = datetime(2025, 6, 1, tzinfo=UTC)
+PER_SECOND = 6
+FIRST_ID = 800_000_001
+DESCRIPTION = f"made-up trades, a random walk at {PER_SECOND} a second, seed {SEED}"
+
+_CENTRE = 90_000_00  # cents
+_BTC = 100_000_000  # satoshis
+#: Rows that go into a table in one transaction; records sent to Kafka before they are awaited.
+_CHUNK = 50_000
+_INSERT_ROW = "INSERT INTO btc_prices VALUES (?, ?, ?, ?, ?, ?, ?)"
+_INSERT_BOOKING = """
+INSERT INTO ingest (
+    first_offset, last_offset, records, stored, repeated, rejected, first_trade_id, last_trade_id,
+    first_receipt, last_receipt, committed_at, total_rows
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+class Trade(NamedTuple):
+    """One made-up trade; its id is FIRST_ID + number."""
+
+    number: int
+    moment: int  # microseconds since 1970
+    time: str
+    cents: int
+    satoshis: int
+    side: str
+
+
+def walk() -> Iterator[Trade]:
+    """The trades, without end: evenly paced, each at a random moment of its slot."""
+    random = Random(SEED)
+    begin = int(BEGIN.timestamp()) * 1_000_000
+    cents = _CENTRE
+    second, prefix = -1, ""
+    for number in itertools.count():
+        bits = random.getrandbits(60)  # one call for all choices: ten million of these are made
+        moment = begin + (number * 1_000_000 + bits % 1_000_000) // PER_SECOND
+        now, micros = divmod(moment, 1_000_000)
+        if now != second:
+            second = now
+            prefix = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        cents += (bits >> 20 & 255) - 127 - (cents - _CENTRE) // 2000
+        side = "buy" if bits >> 28 & 1 else "sell"
+        satoshis = 1_000 + (bits >> 29 & 0xFFFFF)
+        yield Trade(number, moment, f"{prefix}.{micros:06d}Z", cents, satoshis, side)
+
+
+def message(trade: Trade) -> bytes:
+    """The trade as the exchange's `ticker` message."""
+    bid, ask = (-1, 0) if trade.side == "buy" else (0, 1)
+    return (
+        f'{{"type":"ticker","sequence":{90_000_000_001 + 3 * trade.number},'
+        f'"product_id":"BTC-USD","price":"{_price(trade.cents)}","open_24h":"89487.67",'
+        f'"volume_24h":"11873.2354199","low_24h":"88789.65","high_24h":"90960.8",'
+        f'"volume_30d":"301442.1031885","best_bid":"{_price(trade.cents + bid)}",'
+        f'"best_bid_size":"0.03974704","best_ask":"{_price(trade.cents + ask)}",'
+        f'"best_ask_size":"0.02368726","side":"{trade.side}","time":"{trade.time}",'
+        f'"trade_id":{FIRST_ID + trade.number},'
+        f'"last_size":"0.{trade.satoshis:08d}"}}'
+    ).encode()
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _price(cents: int) -> str:
+    return f"{cents // 100}.{cents % 100:02d}"
+
+
+def write_recording(path: Path, count: int) -> None:
+    """The first so many messages, one a line, as the exchange sends them."""
+    with path.open("wb") as file:
+        file.writelines(message(trade) + b"\n" for trade in itertools.islice(walk(), count))
+
+
+def fill_topic(servers: str, topic: str, count: int) -> None:
+    """The first so many messages, packed as our producer packs them when there are many."""
+    producer = KafkaProducer(
+        bootstrap_servers=servers, compression_type="lz4", linger_ms=5, batch_size=131_072
+    )
+    for trade in itertools.islice(walk(), count):
+        # Received now: the broker would soon remove records as old as the trades.
+        producer.send(topic, message(trade), key=b"BTC-USD", timestamp_ms=now_ms())
+        if trade.number % _CHUNK == 0:
+            producer.flush()  # `send` itself holds nobody back
+    producer.flush()
+    producer.close()
+
+
+class Table:
+    """A database as the consumer leaves it, which grows along the walk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows = 0
+        self._walk = walk()
+
+    def grow(self, rows: int) -> None:
+        """Fills the table up to so many rows, with the bookkeeping that goes with them."""
+        connection = store.open_writer(self.path)
+        try:
+            while self.rows < rows:
+                trades = list(itertools.islice(self._walk, min(_CHUNK, rows - self.rows)))
+                self._insert(connection, trades)
+        finally:
+            connection.close()
+
+    def _insert(self, connection: sqlite3.Connection, trades: list[Trade]) -> None:
+        first, last = trades[0], trades[-1]
+        self.rows = last.number + 1
+        now = datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        count = len(trades)
+        ids = (FIRST_ID + first.number, FIRST_ID + last.number)
+        counts = (first.number, last.number, count, count, 0, 0)
+        booking = (*counts, *ids, first.time, last.time, now, self.rows)
+        with store.transaction(connection):
+            connection.executemany(_INSERT_ROW, map(_row, trades))
+            connection.execute(_INSERT_BOOKING, booking)
+
+
+def _row(trade: Trade) -> tuple[object, ...]:
+    price = trade.cents / 100
+    size = trade.satoshis / _BTC
+    trade_id = FIRST_ID + trade.number
+    return trade_id, price, price - 0.01, price + 0.01, trade.side, trade.time, size

@@ -1,0 +1,56 @@
+"""Messages a second from a WebSocket, as fast as it is read, to Kafka."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+from kafka import KafkaConsumer
+from kafka.structs import TopicPartition
+
+from benchmarks import inputs
+from benchmarks.processes import BASELINE, Bench, Open
+from benchmarks.results import Goal, Result
+from benchmarks.sizes import Sizes
+
+TOPIC = "raw_prices"
+#: Seconds that a side may take.
+TIMEOUT = 900
+
+
+def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
+    with open_bench("producer") as bench:
+        ours = rate(bench, sizes.producer_messages, baseline=False)
+    with open_bench("producer-baseline") as bench:
+        baseline = rate(bench, sizes.producer_baseline_messages, baseline=True)
+    yield Result("producer", "messages/s", ours, baseline, Goal(at_least=10_000))
+
+
+def rate(bench: Bench, count: int, *, baseline: bool) -> float:
+    """Messages a second, from the first one's receipt until the broker holds them all."""
+    recording = bench.folder / "synthetic.jsonl"
+    inputs.write_recording(recording, count)
+    servers = bench.broker(TOPIC)
+    feed = bench.feed(recording, "--no-retime", "--speed", "max")
+    bench.say(f"{bench.folder.name}: {count:,} messages")
+    if baseline:
+        producer = bench.python("producer", BASELINE / "producer.py", feed, servers, TOPIC)
+    else:
+        producer = bench.python(
+            "producer",
+            "producer.py",
+            DATA_DIR=bench.folder,
+            FEED_URL=feed,
+            KAFKA_BOOTSTRAP_SERVERS=servers,
+            KAFKA_TOPIC=TOPIC,
+        )
+    place = TopicPartition(TOPIC, 0)
+    with closing(KafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)) as kafka:
+        kafka.assign([place])
+
+        def end_ms() -> int | None:
+            """When the broker held all of them."""
+            return inputs.now_ms() if kafka.end_offsets([place])[place] >= count else None
+
+        end = bench.wait(end_ms, TIMEOUT, f"{count} messages in Kafka", producer)
+        kafka.seek_to_beginning(place)
+        first: int = kafka.poll(timeout_ms=10_000, max_records=1)[place][0].timestamp
+    return count / (end - first) * 1000

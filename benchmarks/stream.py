@@ -1,0 +1,237 @@
+"""What the stream costs while it keeps up, and how late its windows are.
+
+A re-timed replay, our producer, a broker, and one of the two streams: only the stream's own
+processes are counted.
+"""
+
+import csv
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+
+from benchmarks import inputs
+from benchmarks.processes import BASELINE, Bench, Open, Running
+from benchmarks.results import Goal, Result, per_minute, percentile
+from benchmarks.sizes import Sizes
+from pipeline import spark
+from pipeline.outputs import DataDir
+from pipeline.service import tree_cost
+
+TOPIC = "raw_prices"
+#: The replayed recording is so long, seconds; it is laid over the clock again and again.
+RECORDED_SECONDS = 600
+#: Seconds of feed that are in the topic when the stream starts: its state is full from then on.
+BACKLOG = 120
+WATERMARK = 60
+#: Seconds between two looks at the outputs, and two at the CPU.
+LOOK_SECONDS = 0.05
+CPU_SECONDS = 5.0
+#: Final windows that were due before so many seconds after the first output tell of the start.
+SETTLED_SECONDS = 10
+START_TIMEOUT = 180
+
+_LAST_TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) *\|$", re.MULTILINE)
+
+
+@dataclass
+class Seen:
+    """What was seen of a stream, in seconds."""
+
+    #: (since the start of the stream, CPU seconds of all its processes).
+    cpu: list[tuple[float, float]] = field(default_factory=list)
+    #: Now minus the newest event time shown, at each look.
+    ages: list[float] = field(default_factory=list)
+    #: From a window's end until its final row could be read.
+    delays: list[float] = field(default_factory=list)
+
+
+def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
+    with open_bench("stream") as bench:
+        ours = watch_ours(bench, sizes)
+    with open_bench("stream-baseline") as bench:
+        baseline = watch_baseline(bench, sizes)
+    settled = sizes.stream_cpu_to
+    cpu_goal = Goal(at_most=1 / 3, of_ratio=True)
+    spans = [(sizes.stream_cpu_from, settled, cpu_goal), (settled, sizes.stream_seconds, None)]
+    for begin, end, goal in spans:
+        yield Result(
+            f"stream, {inputs.PER_SECOND} messages/s: CPU, {begin:.0f} to {end:.0f} s after start",
+            "s a minute",
+            per_minute(ours.cpu, begin, end),
+            per_minute(baseline.cpu, begin, end),
+            goal,
+        )
+    yield Result(
+        "stream: a final window is readable after its end, median",
+        "s",
+        median(ours.delays) if ours.delays else None,
+        median(baseline.delays) if baseline.delays else None,
+    )
+    yield Result(
+        f"stream: the same, longest of {len(ours.delays)} ({len(baseline.delays)})",
+        "s",
+        max(ours.delays, default=None),
+        max(baseline.delays, default=None),
+        Goal(at_most=62),
+    )
+    for name, percent, goal in (("median", 50, None), ("95th percentile", 95, Goal(at_most=2))):
+        yield Result(
+            f"stream: age of the open view, {name}",
+            "s",
+            percentile(ours.ages, percent),
+            percentile(baseline.ages, percent),
+            goal,
+        )
+
+
+def watch_ours(bench: Bench, sizes: Sizes) -> Seen:
+    servers = feed_topic(bench)
+    data = DataDir(bench.folder)
+    stream = bench.python(
+        "stream",
+        "spark_processor.py",
+        DATA_DIR=bench.folder,
+        KAFKA_BOOTSTRAP_SERVERS=servers,
+        KAFKA_TOPIC=TOPIC,
+    )
+    return watch(bench, stream, LiveFile(data.stream_live), data.stream_csv, sizes)
+
+
+def watch_baseline(bench: Bench, sizes: Sizes) -> Seen:
+    servers = feed_topic(bench)
+    jars = ",".join(str(jar) for jar in spark.jars() if not jar.name.startswith("sqlite"))
+    script = BASELINE / "stream.py"
+    stream = bench.python("stream", script, jars, servers, TOPIC, bench.folder)
+    return watch(bench, stream, Console(stream.log), bench.folder / "windows", sizes)
+
+
+def feed_topic(bench: Bench) -> str:
+    """A broker whose topic a steady feed goes into; its address."""
+    recording = bench.folder / "synthetic.jsonl"
+    inputs.write_recording(recording, RECORDED_SECONDS * inputs.PER_SECOND)
+    servers = bench.broker(TOPIC)
+    feed = bench.feed(recording, "--backlog", BACKLOG)
+    bench.python(
+        "producer",
+        "producer.py",
+        DATA_DIR=bench.folder,
+        FEED_URL=feed,
+        KAFKA_BOOTSTRAP_SERVERS=servers,
+        KAFKA_TOPIC=TOPIC,
+    )
+    time.sleep(5)  # the backlog goes in, the producer's own start is over
+    return servers
+
+
+def watch(
+    bench: Bench,
+    stream: Running,
+    newest: Callable[[], datetime | None],
+    windows: Path,
+    sizes: Sizes,
+) -> Seen:
+    """Looks at a stream and its outputs until its time is over."""
+    seen = Seen()
+    finals = FinalWindows(windows)
+    begin = time.monotonic()
+    bench.wait(newest, START_TIMEOUT, "the stream's first output", stream)
+    ready = time.time() + SETTLED_SECONDS
+    bench.say(
+        f"{bench.folder.name}: first output after {time.monotonic() - begin:.0f} s, "
+        f"watching until {sizes.stream_seconds:.0f} s"
+    )
+    next_cpu = 0.0
+    while (since := time.monotonic() - begin) < sizes.stream_seconds:
+        now, shown = time.time(), newest()
+        if now >= ready and shown is not None:
+            seen.ages.append(now - shown.timestamp())
+        ends = finals.new_ends()
+        now = time.time()
+        seen.delays += [now - end for end in ends if end + WATERMARK >= ready]
+        if since >= next_cpu:
+            next_cpu = since + CPU_SECONDS
+            stream.check()
+            seen.cpu.append((since, tree_cost(stream.pid)[0]))
+        time.sleep(LOOK_SECONDS)
+    return seen
+
+
+class LiveFile:
+    """The newest event time in `stream_live.csv`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._version: tuple[int, int] | None = None
+        self._newest: datetime | None = None
+
+    def __call__(self) -> datetime | None:
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            return None
+        version = (stat.st_ino, stat.st_mtime_ns)
+        if version != self._version:
+            self._version = version
+            with self._path.open(encoding="utf-8", newline="") as file:
+                times = [
+                    datetime.fromisoformat(row["last_trade_time"]) for row in csv.DictReader(file)
+                ]
+            self._newest = max(times, default=self._newest)
+        return self._newest
+
+
+class Console:
+    """The newest event time that the baseline printed: the last column of its tables."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._offset = 0
+        self._newest: datetime | None = None
+
+    def __call__(self) -> datetime | None:
+        with self._log.open("rb") as file:
+            file.seek(self._offset)
+            whole, _, _ = file.read().rpartition(b"\n")
+        self._offset += len(whole)
+        for text in _LAST_TIME.findall(whole.decode(errors="replace")):
+            time_shown = datetime.fromisoformat(text).astimezone()  # Spark shows local time
+            self._newest = max(time_shown, self._newest or time_shown)
+        return self._newest
+
+
+class FinalWindows:
+    """The windows that came into a folder of CSV files since the last look."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._versions: dict[str, int] = {}
+        self._ends: set[float] = set()
+
+    def new_ends(self) -> list[float]:
+        """The ends of the new ones, Unix seconds."""
+        ends = []
+        for path in self._changed():
+            with path.open(encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    end = datetime.fromisoformat(row["window_end"]).timestamp()
+                    if end not in self._ends:
+                        self._ends.add(end)
+                        ends.append(end)
+        return ends
+
+    def _changed(self) -> Iterator[Path]:
+        try:
+            entries = list(os.scandir(self._folder))
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            if entry.name.endswith(".csv") and not entry.name.startswith("."):
+                version = entry.stat().st_mtime_ns
+                if version != self._versions.get(entry.name):
+                    self._versions[entry.name] = version
+                    yield Path(entry.path)
