@@ -162,6 +162,7 @@ def main() -> None:
         connection = waiting(store.open_writer, service.data.database)
         consumer = Consumer(service, connection)
     except store.StoreError as error:
+        service.error(str(error))
         service.close("failed", str(error))
         sys.exit(2)
     except (sqlite3.OperationalError, KafkaError):  # asked to stop while one was away

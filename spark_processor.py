@@ -163,11 +163,13 @@ def run(service: Service) -> None:
         "stream", spark.configuration(settings, settings.stream_memory, options)
     )
     session.streams.addListener(Progress(service))
-    ready = time.time()
-    query = start_query(service, session, stream.checkpoint_folder(settings))
-    start_s, query_s = ready - began, time.time() - ready
-    service.details |= {"start_s": round(start_s, 2), "query_s": round(query_s, 2)}
+    start_s = time.time() - began
     service.log.info("session ready after %.2f s", start_s)
+    service.retrying("Kafka", KafkaError)(topics.check_topic, settings)
+    making = time.time()
+    query = start_query(service, session, stream.checkpoint_folder(settings))
+    query_s = time.time() - making
+    service.details |= {"start_s": round(start_s, 2), "query_s": round(query_s, 2)}
     service.log.info("streaming aggregation logic time: %.2f s", query_s)
     service.report("running", "reads Kafka and writes windows", healthy=True)
     while not service.stop.is_set() and not query.awaitTermination(1):
@@ -180,9 +182,7 @@ def main() -> None:
     service = Service.start("spark_processor")
     try:
         check_window_length(service.data, service.settings.window)
-        service.retrying("Kafka", KafkaError)(topics.check_topic, service.settings)
-        if not service.stop.is_set():
-            run(service)
+        run(service)
     except (spark.SetupError, outputs.OutputError) as error:
         service.error(str(error))
         service.close("failed", str(error))

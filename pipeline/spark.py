@@ -67,7 +67,8 @@ def archive_path(settings: Settings) -> Path:
 
 def java_options(archive: Path | None, *, c1_only: bool) -> str:
     """JVM flags of a job: small heap work, quick start, the archive when there is one."""
-    flags = ["-XX:+UseSerialGC", _QUIET]
+    # -Xss: Spark prints a plan it was interrupted in by a regular expression that recurses
+    flags = ["-XX:+UseSerialGC", "-Xss4m", _QUIET]
     if c1_only:
         flags.append("-XX:TieredStopAtLevel=1")
     if archive is not None and archive.exists():

@@ -64,7 +64,7 @@ _NEWEST = "FROM ingest ORDER BY number DESC LIMIT 1"
 
 
 class StoreError(Exception):
-    """The database is of another version than this program writes."""
+    """The file is no database, or one of another version than this program writes."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
 
     Raises:
         sqlite3.OperationalError: locked, full, or no place to write.
-        StoreError: a database of another version.
+        StoreError: no database, or one of another version.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
@@ -108,6 +108,14 @@ def open_writer(path: Path) -> sqlite3.Connection:
                 "choose another folder with DATA_DIR="
             )
         connection.executescript(f"{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};")
+    except sqlite3.OperationalError:
+        connection.close()
+        raise
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise StoreError(
+            f"{path}: {error}: move it away, or choose another folder with DATA_DIR="
+        ) from error
     except BaseException:
         connection.close()
         raise

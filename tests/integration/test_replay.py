@@ -405,7 +405,8 @@ def test_retimed_what_is_due_while_nobody_listens_is_lost_but_for_hold(
     tmp_path, serve, connect, hold
 ):
     path = tmp_path / "r"
-    record(path, [ticker(n, n / 10) for n in range(600)])  # a minute, ten a second
+    # A minute, ten a second; an id of 0 would be no trade and go out as it is.
+    record(path, [ticker(n + 1, n / 10) for n in range(600)])
     port = serve(path, "--backlog", "2", *(["--hold"] if hold else []))
     client = connect(port)
     client.frames(5)

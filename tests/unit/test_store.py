@@ -521,3 +521,10 @@ def test_times_are_stored_so_that_their_texts_sort_as_they_do(
     texts = [row[0] for row in connection.execute("SELECT time FROM btc_prices ORDER BY time")]
     assert [datetime.fromisoformat(text) for text in texts] == moments
     assert {len(text) for text in texts} == {27}
+
+
+def test_a_file_that_is_no_database_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "crypto_prices.db"
+    path.write_text("this is a letter, and long enough to have a header of a hundred bytes" * 4)
+    with pytest.raises(store.StoreError, match="not a database: move it away"):
+        store.open_writer(path)
