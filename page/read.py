@@ -202,12 +202,21 @@ class Reader:
         """All final windows read so far as one table, made anew only when a file changed."""
         known = [self._entries[path] for path in days if path in self._entries]
         signatures = tuple(entry.signature for entry in known)
-        if signatures != self._joined[0]:
-            frames = [entry.value.frame for entry in known if entry.value is not None]
-            frames = [frame for frame in frames if len(frame)]
-            joined = Table(pd.concat(frames, ignore_index=True)) if frames else NO_WINDOWS
-            self._joined = (signatures, joined)
-        return self._joined[1]
+        if signatures == self._joined[0]:
+            return self._joined[1]
+        filled = [entry for entry in known if entry.value is not None and len(entry.value.frame)]
+        joined = NO_WINDOWS
+        if filled:
+            joined = Table(pd.concat([entry.value.frame for entry in filled], ignore_index=True))
+            first = 0
+            for (
+                entry
+            ) in filled:  # each day from now on as a part of the whole: kept once, not twice
+                last = first + len(entry.value.frame)
+                entry.value = Table(joined.frame.iloc[first:last])
+                first = last
+        self._joined = (signatures, joined)
+        return joined
 
     def _list(self, folder: Path, pattern: str, now: datetime) -> list[Path]:
         try:

@@ -105,7 +105,7 @@ def body(settings: Settings, reader: Reader) -> None:
         counts(snapshot, shown)
     with right:
         durations(snapshot)
-    window_table(snapshot)
+    window_table(snapshot, reader)
     runs_table(snapshot)
     st.subheader("Services", anchor=False)
     st.html(markup.service_cards(snapshot.services.values(), snapshot.looked))
@@ -166,7 +166,7 @@ def durations(snapshot: Snapshot) -> None:
         st.vega_lite_chart(drawn.spec, key="durations", alt="Wall time of each batch run, by part")
 
 
-def window_table(snapshot: Snapshot) -> None:
+def window_table(snapshot: Snapshot, reader: Reader) -> None:
     st.subheader("Windows of the stream", anchor=False)
     rows, count = present.window_rows(snapshot, span())
     st.html(markup.note(present.window_table_sentence(len(rows), count), "quiet"))
@@ -184,7 +184,7 @@ def window_table(snapshot: Snapshot) -> None:
         )
         st.download_button(
             "Download all windows of the span, CSV",
-            data=lambda: present.windows_csv(snapshot, chosen),
+            data=lambda: present.windows_csv(reader.look(), chosen),
             file_name=f"windows-{chosen.replace(' ', '')}.csv",
             mime="text/csv",
             key="windows-csv",
