@@ -20,6 +20,8 @@ from benchmarks import batch, consumer, inputs, machine, memory, producer, strea
 from benchmarks.processes import ENDING, Bench, Open
 from benchmarks.results import Result, table
 from benchmarks.sizes import FULL, QUICK, Sizes
+from feed.replay import Arguments
+from local import needs
 from pipeline.spark import ROOT
 
 Part = Callable[[Open, Sizes], Iterator[Result]]
@@ -30,6 +32,7 @@ PARTS: dict[str, Part] = {
     "batch": batch.measure,
     "memory": memory.measure,
 }
+JARS = ("kafka", "spark")
 #: Results stay here; the folders that the measurements work in are made here, and removed.
 FOLDER = ROOT / "data" / "bench"
 
@@ -125,13 +128,23 @@ def _say(what: str) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = Arguments(
+        prog="python -m benchmarks",
+        description="Measures the pipeline against a plain baseline and prints a table.",
+    )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help="smaller inputs, about six minutes")
     parser.add_argument("--keep", action="store_true", help="keep what was made on the way")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - PARTS.keys():
         parser.error(f"there is no {', '.join(sorted(unknown))}: choose of {', '.join(PARTS)}")
+    missing = needs.java_problem()
+    if missing is None and not all(
+        any((ROOT / "jars" / jars / "lib").glob("*.jar")) for jars in JARS
+    ):
+        missing = "the jars are missing: run make jars"
+    if missing:
+        parser.error(missing)
     arguments.parts = arguments.parts or list(PARTS)
     return arguments
 
