@@ -116,11 +116,8 @@ def _price_drawing(product: str, decimals: int) -> Spec:
     average = alt.Chart(alt.NamedData("average"))
     line = average.mark_rule(color=AVERAGE, strokeDash=[6, 4], strokeWidth=1.5).encode(
         y=alt.Y("value:Q", **prices),
-        opacity=alt.condition("datum.label != ''", alt.value(1), alt.value(0)),
+        opacity=alt.condition("datum.shown", alt.value(1), alt.value(0)),
     )
-    label = average.mark_text(
-        color=AVERAGE, align="left", baseline="top", dx=4, dy=4, fontWeight="bold", clip=False
-    ).encode(x=alt.value(0), y=alt.Y("value:Q", **prices), text="label:N")
     volume = candles.mark_rect().encode(
         x=_x("body_start"),
         x2="body_end:T",
@@ -136,7 +133,7 @@ def _price_drawing(product: str, decimals: int) -> Spec:
     hover = candles.mark_rect(opacity=0).encode(
         x=_x("start"), x2="end:T", y=alt.value(0), y2=alt.value(CHART_HEIGHT), tooltip=tooltip
     )
-    priced = alt.layer(wick, body, line, label)
+    priced = alt.layer(wick, body, line)
     named = [
         _name(f"price, {quote}", 0, -8, "left"),
         _name(f"volume, {base}", 0, VOLUME_TOP - 8, "left"),
@@ -193,13 +190,12 @@ def price_chart(
     drawn = _candle_data(candles, width, forming_starts)
     shown = average is not None and windows.place_of(average, candles) == "within"
     # Out of view the line is hidden, not left out: an empty data set has no extent to draw.
-    line = {"value": average, "label": f"batch average {words.price(average)}"}
-    hidden = {"value": candles["close_price"].iloc[-1] if len(candles) else 0.0, "label": ""}
+    line = average if shown else candles["close_price"].iloc[-1] if len(candles) else 0.0
     return Chart(
         _price_drawing(product, 2 if low is None or low >= 1 else 8),
         {
             "candles": drawn,
-            "average": pd.DataFrame([line if shown else hidden]),
+            "average": pd.DataFrame({"value": [line], "shown": [shown]}),
             "once": pd.DataFrame({"one": [1]}),
         },
     )
@@ -341,30 +337,29 @@ def _duration_drawing() -> Spec:
         title=None,
         axis=alt.Axis(labelOverlap="greedy", labelAngle=0, labelExpr="slice(datum.label, 5, 16)"),
     )
-    bars = (
-        alt.Chart(alt.NamedData("parts"))
-        .mark_bar()
-        .encode(
-            x=x,
-            y=alt.Y("seconds:Q", title="wall time, s", stack="zero", axis=alt.Axis(tickCount=5)),
-            order="order:Q",
-            color=alt.Color(
-                "part:N", scale=color, legend=alt.Legend(title=None, orient="top", columns=2)
-            ),
-            tooltip=[
-                alt.Tooltip("run:N", title="started, UTC"),
-                alt.Tooltip("status:N", title="status"),
-                alt.Tooltip("wall:N", title="wall time"),
-                alt.Tooltip("start:N", title="start-up"),
-                alt.Tooltip("logic:N", title="logic"),
-                alt.Tooltip("rows:N", title="rows"),
-            ],
-        )
+    parts = alt.Chart(alt.NamedData("parts"))
+    bars = parts.mark_bar(width=alt.ExprRef("min(36, bandwidth('x') * 0.85)")).encode(
+        x=x,
+        y=alt.Y("seconds:Q", title="wall time, s", stack="zero", axis=alt.Axis(tickCount=5)),
+        order="order:Q",
+        color=alt.Color(
+            "part:N", scale=color, legend=alt.Legend(title=None, orient="top", columns=2)
+        ),
+        tooltip=[
+            alt.Tooltip("run:N", title="started, UTC"),
+            alt.Tooltip("status:N", title="status"),
+            alt.Tooltip("wall:N", title="wall time"),
+            alt.Tooltip("start:N", title="start-up"),
+            alt.Tooltip("logic:N", title="logic"),
+            alt.Tooltip("rows:N", title="rows"),
+        ],
     )
-    crosses = (
-        alt.Chart(alt.NamedData("failures"))
-        .mark_text(text="✕", color=DOWN, fontWeight="bold", dy=-7, fontSize=13)
-        .encode(x=x, y=alt.Y("seconds:Q"), tooltip=[alt.Tooltip("status:N", title="run")])
+    crosses = parts.mark_text(
+        text="✕", color=DOWN, fontWeight="bold", dy=-7, fontSize=13, tooltip=None
+    ).encode(
+        x=x,
+        y=alt.Y("seconds:Q", stack=None),
+        opacity=alt.condition("datum.part == 'run that failed'", alt.value(1), alt.value(0)),
     )
     return _drawn(alt.layer(bars, crosses), 190)
 
@@ -372,7 +367,6 @@ def _duration_drawing() -> Spec:
 def duration_chart(runs: pd.DataFrame, good: Sequence[str]) -> Chart:
     """The wall time of each run, oldest on the left, split into what it was spent on."""
     parts: list[dict[str, Any]] = []
-    failures: list[dict[str, Any]] = []
     for run in runs.to_dict("records"):
         wall, start, logic = (words.number(run[name]) for name in ("wall_s", "start_s", "logic_s"))
         shared = {
@@ -385,7 +379,6 @@ def duration_chart(runs: pd.DataFrame, good: Sequence[str]) -> Chart:
         }
         if run["status"] not in good:
             parts.append({**shared, "part": PARTS[3], "order": 3, "seconds": wall or 0.0})
-            failures.append({**shared, "seconds": wall or 0.0})
             continue
         rest = None if wall is None else max(0.0, wall - (start or 0.0) - (logic or 0.0))
         parts += [
@@ -396,13 +389,7 @@ def duration_chart(runs: pd.DataFrame, good: Sequence[str]) -> Chart:
             if seconds is not None
         ]
     names = ["run", "status", "wall", "start", "logic", "rows", "part", "order", "seconds"]
-    return Chart(
-        _duration_drawing(),
-        {
-            "parts": pd.DataFrame(parts, columns=names),
-            "failures": pd.DataFrame(failures, columns=[*names[:6], "seconds"]),
-        },
-    )
+    return Chart(_duration_drawing(), {"parts": pd.DataFrame(parts, columns=names)})
 
 
 def prepare(product: str) -> None:

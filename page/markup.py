@@ -241,8 +241,6 @@ def _last_error(service: status.Service, now: datetime) -> str:
 def _details(service: status.Service) -> list[tuple[str, str]]:
     """What only this service knows."""
     match service.name:
-        case status.PRODUCER:
-            return [("reconnects", words.count(service.number("reconnects")))]
         case status.CONSUMER:
             gaps = service.part("gaps")
             missing, runs = words.count(gaps.get("missing")), words.count(gaps.get("open"))

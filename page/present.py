@@ -237,7 +237,7 @@ def reading(shown: Market, average: float | None) -> str:
         if place != "within":
             text += f" The batch's average, {words.price(average)}, lies {place} what is shown."
         else:
-            text += " Dashed line: the average price of the batch's newest run."
+            text += f" Dashed line: the batch's average price, {words.price(average)}."
     return (
         f"{text} Mood: bullish cells above, bearish below. Drag to pan, Ctrl and wheel to zoom, "
         "double click to reset."
@@ -252,10 +252,11 @@ def durations_sentence(runs: pd.DataFrame) -> str:
     wall, rows = words.seconds(newest["wall_s"]), words.count(newest["rows"])
     failed = int((~runs["status"].isin(GOOD_RUNS)).sum())
     shown = min(len(runs), MOST_RUN_BARS)
+    many = f"{words.count(len(runs))} run" + ("s" if len(runs) > 1 else "")
+    bad = f"{failed} of them not well ended (red, with a cross)" if failed else "all well ended"
     return (
         f"Newest run: {words.text(newest['status'])}, {wall} of wall time, {rows} rows. "
-        f"{words.count(len(runs))} runs, {failed} of them not well ended (red, with a cross). "
-        f"The newest {shown} are drawn, the oldest on the left."
+        f"{many}, {bad}. The newest {shown} drawn, the oldest on the left."
     )
 
 
@@ -351,8 +352,8 @@ def runs_sentence(snapshot: Snapshot) -> str:
         return "batch_log.txt holds no run yet."
     shown = min(len(snapshot.runs.frame), MOST_RUN_ROWS)
     return (
-        f"The newest {words.count(shown)} of {words.count(len(snapshot.runs.frame))} lines of "
-        "batch_log.txt; a cross marks a run that did not end well."
+        f"batch_log.txt, its newest {words.count(shown)} of "
+        f"{words.count(len(snapshot.runs.frame))} lines; a cross marks a run that did not end well."
     )
 
 

@@ -203,7 +203,7 @@ def runs_table(snapshot: Snapshot) -> None:
             rows,
             key="runs",
             hide_index=True,
-            height=250,
+            height=250 if len(rows) > 5 else "content",
             column_config=dict(RUN_TABLE),
             placeholder=words.DASH,
         )

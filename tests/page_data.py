@@ -217,9 +217,14 @@ def statuses(
             "producer",
             now,
             message="reads the feed",
-            counters={"received": 11_932, "published": 10_921, "repeated": 1, "rejected": 2}
+            counters={
+                "reconnects": 2,
+                "received": 11_932,
+                "published": 10_921,
+                "repeated": 1,
+                "rejected": 2,
+            }
             | {"control": 1_008, "ignored": 0},
-            reconnects=0,
             feed=feed,
             connected=True,
             last_trade={
