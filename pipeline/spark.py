@@ -45,6 +45,19 @@ def jars() -> list[Path]:
     return found
 
 
+def class_path() -> list[Path]:
+    """Every jar, in a fixed order: the archive holds for exactly this list.
+
+    Spark adds its own again behind: in the folder's order, which differs from disk to disk, and
+    one of them twice, for which Java 21 refuses an archive unless all of them stand before.
+    """
+    sparks = sorted(
+        (SPARK_HOME / "jars").glob("*.jar"),
+        key=lambda jar: (not jar.name.startswith("slf4j-api"), jar.name),  # as Spark has it
+    )
+    return [*jars(), *sparks]
+
+
 def java(settings: Settings) -> Path:
     """The java that Spark will use: JAVA_HOME's, else the first on the PATH."""
     home = settings.java_home
@@ -59,7 +72,7 @@ def archive_path(settings: Settings) -> Path:
     command = [str(java(settings)), "-version"]
     version = subprocess.run(command, capture_output=True, check=True).stderr
     key = hashlib.sha256(version)
-    for jar in [*jars(), *sorted((SPARK_HOME / "jars").glob("*.jar"))]:
+    for jar in class_path():
         stat = jar.stat()
         key.update(f"{jar} {stat.st_size} {int(stat.st_mtime)}\n".encode())
     return ARCHIVES / f"{key.hexdigest()[:16]}.jsa"
@@ -82,7 +95,7 @@ def configuration(settings: Settings, memory: str, options: str) -> dict[str, st
         "spark.master": settings.spark_master,
         "spark.driver.memory": memory,
         "spark.driver.extraJavaOptions": options,
-        "spark.driver.extraClassPath": ":".join(map(str, jars())),
+        "spark.driver.extraClassPath": ":".join(map(str, class_path())),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
