@@ -33,6 +33,9 @@ CHART_HEIGHT = 454
 #: The zoom and pan of the price chart; wheel only with Ctrl, so that the page can be scrolled.
 ZOOM = "zoom"
 
+#: With more candles than this the browser draws on a canvas.
+MOST_SVG_CANDLES = 400
+
 Spec = Mapping[str, Any]
 Data = dict[str, pd.DataFrame]
 
@@ -73,12 +76,18 @@ def _x(field: str) -> Any:
 
 
 @cache
-def _price_drawing(product: str, decimals: int) -> Spec:
+def _price_drawing(product: str, decimals: int, renderer: str) -> Spec:
     base, _, quote = product.partition("-")
     zoom = alt.selection_interval(
-        name=ZOOM, bind="scales", encodings=["x"], zoom="wheel![event.ctrlKey]"
+        name=ZOOM,
+        bind="scales",
+        encodings=["x"],
+        zoom="wheel![event.ctrlKey]",
+        # a finger scrolls the page
+        translate="[pointerdown[event.pointerType === 'mouse'], window:pointerup] "
+        "> window:pointermove!",
     )
-    candles = alt.Chart(alt.NamedData("candles")).transform_filter(zoom)
+    candles = alt.Chart()
     rising = alt.condition("datum.close >= datum.open", alt.value(UP), alt.value(DOWN))
     price_scale = alt.Scale(zero=False, range=[PRICE_HEIGHT, 0], padding=4)
     prices = {"scale": price_scale, "title": None}
@@ -144,7 +153,8 @@ def _price_drawing(product: str, decimals: int) -> Spec:
     whole = alt.layer(
         hover.add_params(zoom), priced, volume, *_flag_cells(candles), *named
     ).resolve_scale(y="independent")
-    return _drawn(whole, CHART_HEIGHT)
+    whole = whole.properties(data=alt.NamedData("candles")).transform_filter(zoom)
+    return _drawn(whole, CHART_HEIGHT, renderer)
 
 
 def _name(text: str, x: float, y: float, align: str) -> Any:
@@ -192,7 +202,7 @@ def price_chart(
     # Out of view the line is hidden, not left out: an empty data set has no extent to draw.
     line = average if shown else candles["close_price"].iloc[-1] if len(candles) else 0.0
     return Chart(
-        _price_drawing(product, 2 if low is None or low >= 1 else 8),
+        _price_drawing(product, 2 if low is None or low >= 1 else 8, _renderer(candles)),
         {
             "candles": drawn,
             "average": pd.DataFrame({"value": [line], "shown": [shown]}),
@@ -259,7 +269,7 @@ def _flags(high: float, spike: float) -> str:
 
 
 @cache
-def _counts_drawing() -> Spec:
+def _counts_drawing(renderer: str) -> Spec:
     both = alt.Chart(alt.NamedData("counts"))
     color = alt.Scale(domain=["stream", "batch"], range=[STREAM, BATCH])
     legend = alt.Legend(title=None, orient="top")
@@ -285,7 +295,7 @@ def _counts_drawing() -> Spec:
         opacity=alt.condition("datum.counted", alt.value(1), alt.value(0)),
         tooltip=tooltip,
     )
-    return _drawn(alt.layer(bars, steps), 190)
+    return _drawn(alt.layer(bars, steps), 190, renderer)
 
 
 def counts_chart(stream: pd.DataFrame, batch: pd.DataFrame, width: timedelta) -> Chart:
@@ -300,7 +310,7 @@ def counts_chart(stream: pd.DataFrame, batch: pd.DataFrame, width: timedelta) ->
     start = _milliseconds(counts["window_start"].astype("datetime64[ns, UTC]"))
     step = width.total_seconds() * 1000
     return Chart(
-        _counts_drawing(),
+        _counts_drawing(_renderer(counts)),
         {
             "counts": pd.DataFrame(
                 {
@@ -361,7 +371,7 @@ def _duration_drawing() -> Spec:
         y=alt.Y("seconds:Q", stack=None),
         opacity=alt.condition("datum.part == 'run that failed'", alt.value(1), alt.value(0)),
     )
-    return _drawn(alt.layer(bars, crosses), 190)
+    return _drawn(alt.layer(bars, crosses), 190, "svg")
 
 
 def duration_chart(runs: pd.DataFrame, good: Sequence[str]) -> Chart:
@@ -394,15 +404,22 @@ def duration_chart(runs: pd.DataFrame, good: Sequence[str]) -> Chart:
 
 def prepare(product: str) -> None:
     """Makes all drawings, so that the first viewer does not wait for it."""
-    _price_drawing(product, 2)
-    _counts_drawing()
+    for renderer in ("svg", "canvas"):
+        _price_drawing(product, 2, renderer)
+        _counts_drawing(renderer)
     _duration_drawing()
 
 
-def _drawn(chart: Any, height: int) -> Spec:
+def _renderer(rows: pd.DataFrame) -> str:
+    """SVG is sharper and can be read by tools; with many candles it is slow."""
+    return "svg" if len(rows) <= MOST_SVG_CANDLES else "canvas"
+
+
+def _drawn(chart: Any, height: int, renderer: str) -> Spec:
     drawing: Spec = (
         chart.properties(
             height=height,
+            usermeta={"embedOptions": {"renderer": renderer}},
             autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
             padding={"left": 4, "top": 14, "right": 24, "bottom": 4},
         )

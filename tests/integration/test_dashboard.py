@@ -359,6 +359,26 @@ def test_nothing_is_wider_than_the_window_on_a_desk_and_on_a_phone(data, serve, 
         assert table.evaluate("box => box.scrollWidth - box.clientWidth") == 0
 
 
+def test_a_finger_on_the_chart_scrolls_the_page(data, serve, visit) -> None:
+    """On a phone the chart fills the screen: it must not hold the reader."""
+    page_data.sample(data, outputs.now())
+    address, _ = serve()
+    phone = {"width": 390, "height": 844}
+    seen = visit(address, viewport=phone, has_touch=True, is_mobile=True).charted()
+    seen.page.wait_for_selector(".p-cards")
+    box = seen.box(".st-key-price svg.marks")
+    x, y = 200, min(box["y"] + 150, 700)
+    finger = seen.context.new_cdp_session(seen.page)
+    for n in range(15):
+        kind = "touchStart" if n == 0 else "touchMove"
+        points = [{"x": x, "y": y - 15 * n}]
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        seen.page.wait_for_timeout(20)
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    moved = "() => document.querySelector('[data-testid=stMain]').scrollTop > 100"
+    seen.page.wait_for_function(moved, timeout=10_000)
+
+
 def test_it_stops_at_once_when_told_so_with_a_viewer_looking_on(data, serve, visit) -> None:
     page_data.sample(data, outputs.now())
     address, process = serve()
