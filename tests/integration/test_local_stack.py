@@ -172,8 +172,13 @@ def test_the_demo_shows_results_heals_ends_and_continues(demo: Demo) -> None:
     data = demo.data
     made = demo.make("demo")
     wait_until(
-        lambda: stream_files(data) and batch_files(data), 150, "windows and a batch result", made
+        # A run's line in the log comes last of all it writes.
+        lambda: stream_files(data) and len(read_batch_log(data)),
+        150,
+        "windows and a batch result",
+        made,
     )
+    assert batch_files(data)
     wait_until(lambda: "the page: http://" in made.text(), 30, "the page's address", made)
     assert page_status(demo.ports["DASHBOARD_PORT"]) == 200
     assert "REPLAY of synthetic_btcusd.jsonl.gz (SYNTHETIC, re-timed to now)" in made.text()
