@@ -48,7 +48,7 @@ class Windows:
         """Repeating a micro-batch changes nothing: final windows first, then what is open."""
         rows = changed.collect()
         now = outputs.now()
-        laid = [stream.window_of(row, now) for row in rows]
+        laid = [stream.window_of(row, self._service.settings, now) for row in rows]
         state, final = finality.lay(self._state, micro_batch, laid, self._watermark)
         outputs.write_final_windows(self._data, (window.cells for window in final))
         state_text = json.dumps(finality.to_json(state))

@@ -1,11 +1,13 @@
-"""What each metric means: Spark column expressions used by both jobs.
+"""What each metric means.
 
-Input: one row a trade, `trade_id` BIGINT, `price` and `size` DECIMAL(18,8), `side` STRING,
-`event_time` TIMESTAMP. First `sums()` over any grouping, then `derived()` on the sums. The sums of
-several groups add up to the sums of all (`merged_sums()`), exactly, as all are decimals.
+`sums()` are Spark's part, the same in both jobs: what is added up over the trades of a group.
+`derived()` makes the metrics of a group from its sums, in plain decimals, and `merged()` adds
+groups up: a few rows, for which Spark would take longer to plan than to compute.
 """
 
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_HALF_UP, Context, Decimal
+from typing import Any
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
@@ -14,14 +16,22 @@ from pipeline.settings import Settings
 
 #: Prices and sizes; 10 digits before the point and 8 after it.
 DECIMAL = "decimal(18,8)"
-#: A volume that is divided by: narrow enough that the quotient keeps its digits.
-_VOLUME = "decimal(20,8)"
-#: Digits after the point of means and ratios.
-_ROUND = 10
+#: Means and ratios are rounded at this place.
+_PLACE = Decimal("1e-10")
+#: More digits than any sum or quotient of such amounts has.
+_EXACT = Context(prec=80, rounding=ROUND_HALF_UP)
+_ADDED = ("trade_count", "buy_count", "price_sum", "total_volume", "buy_volume")
+
+#: The sums of a group by name; amounts are decimals, times microseconds since 1970.
+Sums = Mapping[str, Any]
 
 
 def sums() -> list[Column]:
-    """What is added up over the trades of a group."""
+    """What is added up over the trades of a group.
+
+    Of `trade_id` BIGINT, `price` and `size` DECIMAL(18,8), `side` STRING and `time_us` BIGINT,
+    the event time in microseconds since 1970. Decimals, so their order does not matter.
+    """
     bought = F.col("side") == "buy"
     return [
         F.count("*").alias("trade_count"),
@@ -30,78 +40,79 @@ def sums() -> list[Column]:
         F.max("price").alias("max_price"),
         F.min("price").alias("min_price"),
         F.sum("size").alias("total_volume"),
-        F.sum(F.when(bought, F.col("size"))).alias("buy_volume"),
+        F.sum(F.when(bought, F.col("size")).otherwise(F.lit(0))).alias("buy_volume"),
         # try_sum: a turnover beyond DECIMAL(38,16) is unknown, not the end of the query
         F.try_sum(F.col("price") * F.col("size")).alias("turnover"),
         F.min("trade_id").alias("first_trade_id"),
         F.max("trade_id").alias("last_trade_id"),
         F.min_by("price", "trade_id").alias("open_price"),
         F.max_by("price", "trade_id").alias("close_price"),
-        F.min("event_time").alias("first_trade_time"),
-        F.max("event_time").alias("last_trade_time"),
+        F.min("time_us").alias("first_trade_time"),
+        F.max("time_us").alias("last_trade_time"),
     ]
 
 
-def merged_sums() -> list[Column]:
-    """The sums of all trades, from the sums of groups of them."""
-    added = ("trade_count", "buy_count", "price_sum", "total_volume", "buy_volume")
-    return [
-        *(F.sum(name).alias(name) for name in added),
-        F.try_sum("turnover").alias("turnover"),
-        F.max("max_price").alias("max_price"),
-        F.min("min_price").alias("min_price"),
-        F.min_by("open_price", "first_trade_id").alias("open_price"),
-        F.max_by("close_price", "last_trade_id").alias("close_price"),
-        F.min("first_trade_id").alias("first_trade_id"),
-        F.max("last_trade_id").alias("last_trade_id"),
-        F.min("first_trade_time").alias("first_trade_time"),
-        F.max("last_trade_time").alias("last_trade_time"),
-    ]
+def merged(groups: Sequence[Sums]) -> Sums:
+    """The sums of all trades, from the sums of groups of them (one at least)."""
+    first = min(groups, key=lambda group: group["first_trade_id"])
+    last = max(groups, key=lambda group: group["last_trade_id"])
+    turnovers = [group["turnover"] for group in groups]
+    return {
+        **{name: _sum([group[name] for group in groups]) for name in _ADDED},
+        "turnover": None if None in turnovers else _sum(turnovers),
+        "max_price": max(group["max_price"] for group in groups),
+        "min_price": min(group["min_price"] for group in groups),
+        "first_trade_id": first["first_trade_id"],
+        "last_trade_id": last["last_trade_id"],
+        "open_price": first["open_price"],
+        "close_price": last["close_price"],
+        "first_trade_time": min(group["first_trade_time"] for group in groups),
+        "last_trade_time": max(group["last_trade_time"] for group in groups),
+    }
 
 
-def derived(settings: Settings) -> list[Column]:
-    """The metrics of DESIGN's contract, from the sums; times in microseconds since 1970."""
-    count, buys = F.col("trade_count"), F.col("buy_count")
+def derived(sums: Sums, settings: Settings) -> dict[str, Any]:
+    """The metrics of DESIGN's contract from the sums of a group; what is unknown is None."""
+    count, buys = sums["trade_count"], sums["buy_count"]
     sells = count - buys
-    volume = F.col("total_volume")
-    bought = F.coalesce(F.col("buy_volume"), F.lit(0).cast(_VOLUME)).try_cast(_VOLUME)
-    traded = volume.try_cast(_VOLUME)
-    price_range = F.col("max_price") - F.col("min_price")
-    ratio = _exact(settings.sentiment_ratio)
-    return [
-        _quotient(F.col("price_sum").cast("decimal(28,8)"), count.cast("decimal(12,0)")).alias(
-            "avg_price"
+    volume, bought, turnover = sums["total_volume"], sums["buy_volume"], sums["turnover"]
+    price_range = _EXACT.subtract(sums["max_price"], sums["min_price"])
+    ratio = settings.sentiment_ratio
+    if buys > _EXACT.multiply(ratio, sells):
+        sentiment = "Bullish"
+    elif sells > _EXACT.multiply(ratio, buys):
+        sentiment = "Bearish"
+    else:
+        sentiment = "Neutral"
+    return {
+        "avg_price": _quotient(sums["price_sum"], count),
+        "max_price": sums["max_price"],
+        "min_price": sums["min_price"],
+        "price_range": price_range,
+        "volatility_flag": "High" if price_range > settings.volatility_range else "Normal",
+        "total_volume": volume,
+        "trade_count": count,
+        "buy_sell_ratio": buys / (sells + 1e-5),
+        "market_sentiment": sentiment,
+        "volume_spike": "Spike" if volume > settings.spike_volume else "Normal",
+        "buy_count": buys,
+        "sell_count": sells,
+        "vwap": None if turnover is None else _quotient(turnover, volume),
+        "open_price": sums["open_price"],
+        "close_price": sums["close_price"],
+        "volume_imbalance": _quotient(
+            _EXACT.subtract(_EXACT.multiply(bought, Decimal(2)), volume), volume
         ),
-        F.col("max_price"),
-        F.col("min_price"),
-        price_range.alias("price_range"),
-        F.when(price_range > _exact(settings.volatility_range), "High")
-        .otherwise("Normal")
-        .alias("volatility_flag"),
-        volume.alias("total_volume"),
-        count.alias("trade_count"),
-        (buys.cast("double") / (sells.cast("double") + F.lit(1e-5))).alias("buy_sell_ratio"),
-        F.when(buys > ratio * sells, "Bullish")
-        .when(sells > ratio * buys, "Bearish")
-        .otherwise("Neutral")
-        .alias("market_sentiment"),
-        F.when(volume > _exact(settings.spike_volume), "Spike")
-        .otherwise("Normal")
-        .alias("volume_spike"),
-        buys.alias("buy_count"),
-        sells.alias("sell_count"),
-        _quotient(F.col("turnover").try_cast("decimal(32,16)"), traded).alias("vwap"),
-        F.col("open_price"),
-        F.col("close_price"),
-        _quotient((bought + bought - traded).try_cast(_VOLUME), traded).alias("volume_imbalance"),
-        F.unix_micros("first_trade_time").alias("first_trade_time"),
-        F.unix_micros("last_trade_time").alias("last_trade_time"),
-    ]
+    }
 
 
-def _exact(value: Decimal) -> Column:
-    return F.lit(value)
+def _sum(values: Sequence[Any]) -> Any:
+    """The exact sum of whole numbers or of decimals, which the default context would round."""
+    total = values[0]
+    for value in values[1:]:
+        total = _EXACT.add(total, value) if isinstance(total, Decimal) else total + value
+    return total
 
 
-def _quotient(dividend: Column, divisor: Column) -> Column:
-    return F.round(dividend / divisor, _ROUND)
+def _quotient(dividend: Decimal, divisor: Decimal | int) -> Decimal:
+    return _EXACT.divide(dividend, divisor).quantize(_PLACE, context=_EXACT)

@@ -15,6 +15,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from pipeline.trade import from_epoch_micros
+
 #: The metrics, in the order of every file that has them.
 METRICS = (
     "avg_price",
@@ -179,6 +181,11 @@ def iso(moment: datetime) -> str:
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def moments(row: Mapping[str, Any]) -> dict[str, datetime]:
+    """The times in a row, from microseconds since 1970."""
+    return {name: from_epoch_micros(row[name]) for name in TIME_COLUMNS if name in row}
 
 
 def run_id(started: datetime) -> str:

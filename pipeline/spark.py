@@ -103,6 +103,7 @@ def configuration(settings: Settings, memory: str, options: str) -> dict[str, st
         "spark.log.level": "WARN",
         "spark.executorEnv.PYTHONPATH": str(ROOT),
         "spark.sql.session.timeZone": "UTC",
+        "spark.sql.adaptive.enabled": "false",  # nothing to adapt, and it takes time to plan
         "spark.sql.ansi.enabled": "true",
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.streaming.checkpointFileManagerClass": _CHECKPOINT_MANAGER,

@@ -55,6 +55,9 @@ CREATE INDEX IF NOT EXISTS open_gaps ON gaps (first_trade_id, last_trade_id)
     WHERE filled_at IS NULL;
 """
 
+#: `time` as microseconds since 1970, in SQL: three times cheaper than to parse it in Spark.
+TIME_US = "unixepoch(time) * 1000000 + substr(time, 21, 6)"
+
 _INSERT_TRADE = """
 INSERT INTO btc_prices (trade_id, price, best_bid, best_ask, side, time, last_size)
 VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (trade_id) DO NOTHING

@@ -12,7 +12,7 @@ from pipeline import finality, metrics, outputs, trade
 from pipeline.settings import Settings
 
 #: Counts up with each change of the query that an old checkpoint cannot follow.
-QUERY_VERSION = 1
+QUERY_VERSION = 2
 #: A micro-batch as it stands in the progress record.
 PROGRESS_COLUMNS = (
     "micro_batch",
@@ -75,6 +75,7 @@ def trades_of(records: DataFrame, product: str) -> DataFrame:
             F.col("price").cast(metrics.DECIMAL),
             F.col("size").cast(metrics.DECIMAL),
             "side",
+            "time_us",
             F.timestamp_micros("time_us").alias("event_time"),
             "received",
         )
@@ -82,33 +83,28 @@ def trades_of(records: DataFrame, product: str) -> DataFrame:
 
 
 def windows_of(trades: DataFrame, settings: Settings) -> DataFrame:
-    """The windows that changed; times in microseconds since 1970."""
+    """The sums of the windows that changed; times in microseconds since 1970."""
     window = f"{settings.window.total_seconds():.0f} seconds"
     watermark = f"{settings.watermark.total_seconds():.0f} seconds"
     return (
         trades.withWatermark("event_time", watermark)
         .dropDuplicatesWithinWatermark(["trade_id"])
         .groupBy(F.window("event_time", window))
-        .agg(*metrics.sums(), F.max("received").alias("last_receipt_time"))
-        .select(
-            F.unix_micros("window.start").alias("window_start"),
-            F.unix_micros("window.end").alias("window_end"),
-            *metrics.derived(settings),
-            F.unix_micros("last_receipt_time").alias("last_receipt_time"),
-        )
+        .agg(*metrics.sums(), F.unix_micros(F.max("received")).alias("last_receipt_time"))
+        .withColumn("window_start", F.unix_micros("window.start"))
+        .withColumn("window_end", F.unix_micros("window.end"))
+        .drop("window")
     )
 
 
-def window_of(row: Row, written_at: datetime) -> finality.Window:
-    fields = row.asDict()
-    for name in outputs.TIME_COLUMNS:
-        if name in fields:
-            fields[name] = trade.from_epoch_micros(fields[name])
+def window_of(row: Row, settings: Settings, written_at: datetime) -> finality.Window:
+    sums = row.asDict()
+    fields = metrics.derived(sums, settings) | outputs.moments(sums) | {"written_at": written_at}
     return finality.Window(
         start=row.window_start,
         end=row.window_end,
         last_trade_time=row.last_trade_time,
-        cells=outputs.cells(outputs.WINDOW_COLUMNS, {**fields, "written_at": written_at}),
+        cells=outputs.cells(outputs.WINDOW_COLUMNS, fields),
     )
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -210,11 +211,11 @@ def as_row(window: Window) -> Row:
         last_trade_time=window.last_trade_time,
         first_trade_time=window.start,
         last_receipt_time=window.last_trade_time,
+        buy_count=0,
         **dict.fromkeys(
-            ("avg_price", "price_range", "total_volume", "volatility_flag"), "something"
+            ("max_price", "min_price", "open_price", "close_price", "price_sum"), Decimal(1)
         ),
-        market_sentiment="Neutral",
-        volume_spike="Normal",
+        **dict.fromkeys(("total_volume", "buy_volume", "turnover"), Decimal(1)),
     )
 
 

@@ -95,24 +95,44 @@ def test_a_record_is_judged_by_the_moment_of_its_receipt() -> None:
 
 
 def test_a_row_of_spark_becomes_a_window_with_times_in_utc() -> None:
+    price, size = Decimal("86321.55"), Decimal("0.2")
+    sums = {
+        **dict.fromkeys(("max_price", "min_price", "open_price", "close_price"), price),
+        "trade_count": 3,
+        "buy_count": 2,
+        "price_sum": 3 * price,
+        "turnover": None,
+        "total_volume": 3 * size,
+        "buy_volume": 2 * size,
+    }
     row = Row(
+        **sums,
         window_start=START_US,
         window_end=START_US + 60_000_000,
-        trade_count=3,
-        vwap=None,
         last_trade_time=START_US + 1,
         first_trade_time=START_US,
         last_receipt_time=START_US + 2_000_000,
     )
-    window = window_of(row, START + MINUTE)
+    window = window_of(row, Settings(), START + MINUTE)
     assert (window.start, window.end) == (START_US, START_US + 60_000_000)
     assert window.last_trade_time == START_US + 1
     assert tuple(window.cells) == outputs.WINDOW_COLUMNS
-    known = {name: cell for name, cell in window.cells.items() if cell}
-    assert known == {
+    assert window.cells == {
         "window_start": "2025-12-02T05:00:00Z",
         "window_end": "2025-12-02T05:01:00Z",
+        **dict.fromkeys(("avg_price", "max_price", "min_price"), "86321.55"),
+        "price_range": "0",
+        "volatility_flag": "Normal",
+        "total_volume": "0.6",
         "trade_count": "3",
+        "buy_sell_ratio": str(2 / (1 + 1e-5)),
+        "market_sentiment": "Bullish",
+        "volume_spike": "Normal",
+        "buy_count": "2",
+        "sell_count": "1",
+        "vwap": "",  # a turnover beyond all decimals: unknown
+        **dict.fromkeys(("open_price", "close_price"), "86321.55"),
+        "volume_imbalance": "0.3333333333",
         "last_trade_time": "2025-12-02T05:00:00.000001Z",
         "last_receipt_time": "2025-12-02T05:00:02Z",
         "written_at": "2025-12-02T05:01:00Z",
