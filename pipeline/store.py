@@ -307,4 +307,4 @@ def _row(trade: Trade) -> tuple[object, ...]:
 
 def _text(moment: datetime) -> str:
     """Always with six decimals, so that the order of the texts is the order in time."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"

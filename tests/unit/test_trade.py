@@ -20,8 +20,11 @@ GOOD = {
     "sequence": 1,
     "product_id": PRODUCT,
     "price": "86321.55",
+    **dict.fromkeys(("open_24h", "volume_24h", "low_24h", "high_24h", "volume_30d"), "1.5"),
     "best_bid": "86321.54",
+    "best_bid_size": "0.1",
     "best_ask": "86321.55",
+    "best_ask_size": "0.2",
     "side": "buy",
     "time": "2025-12-02T04:59:59.123456Z",
     "trade_id": 123456789,
@@ -566,7 +569,14 @@ def mutated(draw: st.DrawFn) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.parametrize("field", ["sequence", "volume_30d"])
+def test_a_message_with_fewer_or_more_fields_than_the_exchanges_is_the_same_trade(
+    field: str,
+) -> None:
+    assert decode(without(field)) == decode(message(more="1")) == decode(message())
+
+
+@settings(max_examples=300, deadline=None)
 @given(mutated())
 @example(message(price="1." + "0" * 40 + "1"))
 @example(message(last_size="0." + "0" * 30 + "1e31"))
