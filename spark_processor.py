@@ -150,7 +150,7 @@ def check_window_length(data: outputs.DataDir, window: timedelta) -> None:
         if length != window:
             raise outputs.OutputError(
                 f"{data.stream_csv} holds windows of {length}, WINDOW is {window}: "
-                "choose another folder with DATA_DIR=, or empty it with make clean"
+                f"{outputs.ANOTHER_FOLDER}"
             )
 
 

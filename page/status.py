@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from page import words
-from pipeline.service import STALE_SECONDS
+from pipeline.health import STALE_SECONDS
 
 PRODUCER = "producer"
 CONSUMER = "consumer"

@@ -88,6 +88,13 @@ LOG_FIELDS = (
 )
 
 
+#: What to do about a folder that holds something else.
+ANOTHER_FOLDER = (
+    "choose another folder with DATA_DIR=, or empty it with make clean "
+    "(in containers: docker compose down --volumes)"
+)
+
+
 class OutputError(Exception):
     """A file that should hold an output holds something else; the text says which and why."""
 
@@ -280,7 +287,7 @@ def claim_source(data: DataDir, source: Mapping[str, object]) -> None:
     if before != dict(source):
         raise OutputError(
             f"{data.root} holds {_source_name(before)}, not {_source_name(source)}: "
-            "choose another folder with DATA_DIR=, or empty it with make clean"
+            f"{ANOTHER_FOLDER}"
         )
 
 

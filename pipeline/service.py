@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
 from types import FrameType
 from typing import Any
 
@@ -26,8 +25,6 @@ COUNTERS_SECONDS = 60.0
 COST_SECONDS = 10.0
 #: What is awaited may take so long, in seconds, before it is an error: all start at once.
 PATIENCE_SECONDS = 20.0
-#: A status file older than this, in seconds, means that the service hangs or is down.
-STALE_SECONDS = 30.0
 
 MIB = 1024 * 1024
 
@@ -222,28 +219,3 @@ def tree_cost(pid: int) -> tuple[float, int]:
         except psutil.NoSuchProcess:
             continue
     return cpu_s, rss
-
-
-def health(data: outputs.DataDir, name: str, now: datetime) -> str | None:
-    """Why a service is unhealthy, in one sentence; None when it does its job."""
-    try:
-        status = outputs.read_status(data, name)
-        age = (now - datetime.fromisoformat(status["updated"])).total_seconds()
-    except (outputs.OutputError, KeyError, TypeError, ValueError):
-        return f"{name} has not written a status that can be read"
-    if age > STALE_SECONDS:
-        return f"{name} has not been heard of for {age:.0f} s"
-    if not status.get("healthy"):
-        return f"{name} is {status.get('state')}: {status.get('message')}"
-    return None
-
-
-def main() -> None:
-    """`python -m pipeline.service NAME`: the health check; status 1 and a sentence if unhealthy."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m pipeline.service NAME, with the name of one service")
-    sys.exit(health(outputs.DataDir(load().data_dir), sys.argv[1], outputs.now()))
-
-
-if __name__ == "__main__":
-    main()

@@ -111,7 +111,9 @@ def test_every_long_running_service_has_a_health_check(name: str) -> None:
 @pytest.mark.parametrize("name", ["producer", "consumer", "spark-processor", "batch-scheduler"])
 def test_a_service_is_asked_for_its_own_health(name: str) -> None:
     script = name.replace("-", "_")
-    assert LONG_RUNNING[name]["healthcheck"]["test"] == f"python -m pipeline.service {script}"
+    assert LONG_RUNNING[name]["healthcheck"]["test"] == (
+        f"python -m pipeline.health {script} /app/data"
+    )
     assert LONG_RUNNING[name]["command"] == f"python {script}.py"
     assert (ROOT / f"{script}.py").is_file()
 

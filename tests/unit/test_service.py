@@ -17,7 +17,7 @@ import pytest
 
 from pipeline import outputs, service
 from pipeline.outputs import DataDir
-from pipeline.service import Service, backoff, health, tree_cost
+from pipeline.service import Service, backoff, tree_cost
 from pipeline.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,72 +164,6 @@ def test_a_closed_service_is_stopped_and_not_healthy(running: Service) -> None:
     running.close()
     assert status_of(running)["state"] == "stopped"
     assert status_of(running)["healthy"] is False
-
-
-# --- health ---------------------------------------------------------------------------------
-
-
-def written(tmp_path: Path, **status: object) -> DataDir:
-    data = DataDir(tmp_path)
-    good = {"updated": NOW, "healthy": True, "state": "running", "message": "all is well"}
-    outputs.write_status(data, "consumer", good | status)
-    return data
-
-
-def test_a_fresh_and_healthy_status_is_health(tmp_path: Path) -> None:
-    data = written(tmp_path)
-    assert health(data, "consumer", NOW + timedelta(seconds=1)) is None
-    assert health(data, "consumer", NOW + timedelta(seconds=30)) is None
-    assert health(data, "consumer", NOW - timedelta(seconds=5)) is None  # the clock was set back
-
-
-def test_no_status_is_no_health(tmp_path: Path) -> None:
-    said = health(DataDir(tmp_path), "consumer", NOW)
-    assert said == "consumer has not written a status that can be read"
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"updated": 5}', '{"updated": "soon"}'])
-def test_a_status_that_cannot_be_read_is_no_health(tmp_path: Path, content: str) -> None:
-    data = written(tmp_path)
-    data.status_of("consumer").write_text(content)
-    said = health(data, "consumer", NOW)
-    assert said == "consumer has not written a status that can be read"
-
-
-def test_a_status_without_a_zone_cannot_be_judged(tmp_path: Path) -> None:
-    data = written(tmp_path, updated="2025-12-02T05:10:00")
-    assert health(data, "consumer", NOW) is not None
-
-
-def test_an_old_status_is_no_health_however_good_it_was(tmp_path: Path) -> None:
-    data = written(tmp_path)
-    said = health(data, "consumer", NOW + timedelta(seconds=30.6))
-    assert said == "consumer has not been heard of for 31 s"
-
-
-def test_a_service_that_cannot_do_its_job_is_unhealthy_and_says_why(tmp_path: Path) -> None:
-    data = written(tmp_path, healthy=False, state="waiting for Kafka", message="no answer")
-    assert health(data, "consumer", NOW) == "consumer is waiting for Kafka: no answer"
-
-
-def health_check(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline.service", *arguments],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "DATA_DIR": str(data_dir)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
-
-
-def test_the_health_check_is_a_command_with_a_status_and_a_sentence(tmp_path: Path) -> None:
-    written(tmp_path, updated=outputs.now())
-    healthy, missing = health_check(tmp_path, "consumer"), health_check(tmp_path, "producer")
-    assert (healthy.returncode, healthy.stdout, healthy.stderr) == (0, "", "")
-    assert missing.returncode == 1
-    assert missing.stderr == "producer has not written a status that can be read\n"
 
 
 # --- its end --------------------------------------------------------------------------------
