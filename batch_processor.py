@@ -123,7 +123,9 @@ def process(settings: Settings, run: str, began: float) -> Mapping[str, object]:
     trades = trades_of(read_table(session, settings, ranges))
     windows = sums_by_window(trades, settings.window)
     rows = sum(window["trade_count"] for window in windows)
-    total = row_of(metrics.merged(windows), settings) | {"rows": rows}
+    merged = metrics.merged(windows)
+    ids = {name: merged[name] for name in ("first_trade_id", "last_trade_id")}
+    total = row_of(merged, settings) | ids | {"rows": rows}
     by_window = [row_of(window, settings) for window in windows]
     logic_s = time.time() - logic_began
     publish(data, {"run": run, "snapshot_at": snapshot_at}, total, by_window)

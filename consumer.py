@@ -69,7 +69,7 @@ class Consumer:
     def _store(self, records: Sequence[Any]) -> None:
         batch = self._decode(records)
         waiting = self._service.retrying("the database", sqlite3.OperationalError)
-        stored = waiting(store.store, self._connection, batch, now())
+        stored = waiting(store.store, self._connection, batch, now(), self._settings.watermark)
         if batch.rejected and not self._publisher.flush():
             return
         self._commit(batch.last_offset + 1)
@@ -87,13 +87,14 @@ class Consumer:
             }
 
     def _decode(self, records: Sequence[Any]) -> store.Batch:
-        trades, rejected = [], 0
+        trades, receipts, rejected = [], [], 0
         present = now()
         for record in records:
             received = min(trade.from_epoch_millis(record.timestamp), present)
             raw = record.value or b""
             try:
                 trades.append(trade.decode(raw, self._settings.product_id, received))
+                receipts.append(received)
             except trade.RefusedError as refusal:
                 rejected += 1
                 self._service.log.warning("rejected offset %d: %s", record.offset, refusal)
@@ -106,6 +107,7 @@ class Consumer:
             first_receipt=trade.from_epoch_millis(records[0].timestamp),
             last_receipt=trade.from_epoch_millis(records[-1].timestamp),
             trades=trades,
+            receipts=receipts,
         )
 
     def _commit(self, offset: int) -> None:

@@ -8,7 +8,6 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -17,21 +16,18 @@ from kafka.errors import KafkaError
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.streaming import StreamingQuery, StreamingQueryListener
-from pyspark.sql.streaming.listener import (
-    QueryIdleEvent,
-    QueryProgressEvent,
-    QueryStartedEvent,
-    QueryTerminatedEvent,
-)
+from pyspark.sql.streaming import StreamingQuery
+from pyspark.sql.streaming.listener import StreamingQueryProgress
 
-from pipeline import finality, outputs, spark, stream, topics, trade
+from pipeline import finality, latency, outputs, spark, stream, topics, trade
 from pipeline.service import Service
+from pipeline.settings import Settings
 
 #: Windows printed to the console for one micro-batch, at most.
 CONSOLE_WINDOWS = 5
-#: The progress record is halved when it is longer than this, in bytes.
-PROGRESS_BYTES = 4_000_000
+#: The records of progress and of latencies are halved when they are longer than this, in bytes:
+#: over a day of micro-batches, a month of windows.
+RECORD_BYTES = 16_000_000
 
 
 class Windows:
@@ -43,6 +39,8 @@ class Windows:
         self._state_file = state_file
         self._watermark = service.settings.watermark // timedelta(microseconds=1)
         self._state = finality.from_json(outputs.read_json(state_file))
+        #: What was published by micro-batch, until its progress is recorded.
+        self.views: dict[int, stream.View] = {}
 
     def write(self, changed: DataFrame, micro_batch: int) -> None:
         """Repeating a micro-batch changes nothing: final windows first, then what is open."""
@@ -51,18 +49,30 @@ class Windows:
         laid = [stream.window_of(row, self._service.settings, now) for row in rows]
         state, final = finality.lay(self._state, micro_batch, laid, self._watermark)
         outputs.write_final_windows(self._data, (window.cells for window in final))
+        for window in final:
+            self._note_latency(window, now)
         state_text = json.dumps(finality.to_json(state))
         outputs.write_atomically(self._state_file, state_text, durable=bool(final))
         still_open = (state.open[start].cells for start in sorted(state.open))
         live = outputs.to_csv(outputs.WINDOW_COLUMNS, still_open)
         outputs.write_atomically(self._data.stream_live, live, durable=False)
+        newest = None if state.greatest is None else trade.from_epoch_micros(state.greatest)
+        self.views[micro_batch] = stream.View(outputs.now(), newest)
         self._state = state
         self._service.counters["final_windows"] += len(final)
-        if state.greatest is not None:
-            self._service.details["newest_trade"] = trade.from_epoch_micros(state.greatest)
+        self._service.details["newest_trade"] = newest
         self._service.details["open_windows"] = len(state.open)
         print_windows("open ", [w.cells for w in laid if w.start in state.open])
         print_windows("FINAL", [w.cells for w in final])
+
+    def _note_latency(self, window: finality.Window, final_at: datetime) -> None:
+        counts = stream.open_to_final(window, final_at)
+        row = {
+            "window_start": window.cells["window_start"],
+            "leg": latency.OPEN_TO_FINAL,
+            "counts": json.dumps(counts),
+        }
+        outputs.append_csv(self._data.stream_latency, stream.LATENCY_COLUMNS, row, RECORD_BYTES)
 
 
 def print_windows(kind: str, windows: list[dict[str, str]]) -> None:
@@ -78,19 +88,30 @@ def print_windows(kind: str, windows: list[dict[str, str]]) -> None:
         )
 
 
-class Progress(StreamingQueryListener):  # type: ignore[misc]
-    """Counts what the query says of itself, and keeps the latest of it."""
+class Progress:
+    """Counts what the query says of itself, and keeps the latest of it.
 
-    def __init__(self, service: Service) -> None:
+    Asked for, not listened to: a listener in Python costs eight CPU seconds a minute.
+    """
+
+    def __init__(self, service: Service, views: dict[int, stream.View]) -> None:
         self._service = service
-        self._path = service.data.stream_progress
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._views = views
+        self._seen = -1
 
-    def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
-        pass
+    def look(self, query: StreamingQuery) -> None:
+        """Takes in the micro-batches since the last look; Spark keeps the latest hundred."""
+        last = query.lastProgress
+        if last is None or last["batchId"] == self._seen:
+            return
+        for progress in [last] if last["batchId"] == self._seen + 1 else query.recentProgress:
+            if progress["batchId"] > self._seen:
+                self._seen = progress["batchId"]
+                self._take(progress)
 
-    def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
-        row = stream.progress_row(json.loads(event.progress.json))
+    def _take(self, progress: StreamingQueryProgress) -> None:
+        view = self._views.pop(progress["batchId"], None)
+        row = stream.progress_row(json.loads(progress.json), view)
         counters = self._service.counters
         for name in ("rows", "unparsable", "duplicates", "late"):
             counters[name] += row[name]
@@ -99,35 +120,17 @@ class Progress(StreamingQueryListener):  # type: ignore[misc]
             "micro_batch_ms": row["duration_ms"],
             "lag": row["lag"],
         }
-        self._append(row)
-
-    def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
-        pass
-
-    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802
-        pass
-
-    def _append(self, row: Mapping[str, object]) -> None:
-        header, line = outputs.to_csv(stream.PROGRESS_COLUMNS, [row]).splitlines()
-        new = not self._path.exists()
-        with self._path.open("a", encoding="utf-8", newline="") as file:
-            file.write(f"{header}\n{line}\n" if new else f"{line}\n")
-            long = file.tell() > PROGRESS_BYTES
-        if long:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-            kept = [header, *lines[len(lines) // 2 :]]
-            outputs.write_atomically(self._path, "\n".join(kept) + "\n", durable=False)
+        path = self._service.data.stream_progress
+        outputs.append_csv(path, stream.PROGRESS_COLUMNS, row, RECORD_BYTES)
 
 
-def start_query(service: Service, session: SparkSession, folder: Path) -> StreamingQuery:
-    settings = service.settings
-    windows = Windows(service, folder / "open_windows.json")
+def start_query(session: SparkSession, settings: Settings, windows: Windows) -> StreamingQuery:
     trades = stream.trades_of(stream.read_kafka(session, settings), settings.product_id)
     return (
         stream.windows_of(trades, settings)
         .writeStream.outputMode("update")
         .foreachBatch(windows.write)
-        .option("checkpointLocation", str(folder / "query"))
+        .option("checkpointLocation", str(stream.checkpoint_folder(settings) / "query"))
         .trigger(processingTime=f"{settings.trigger_seconds * 1000:.0f} milliseconds")
         .start()
     )
@@ -162,17 +165,19 @@ def run(service: Service) -> None:
     session = spark.session(
         "stream", spark.configuration(settings, settings.stream_memory, options)
     )
-    session.streams.addListener(Progress(service))
     start_s = time.time() - began
     service.log.info("session ready after %.2f s", start_s)
     service.retrying("Kafka", KafkaError)(topics.check_topic, settings)
     making = time.time()
-    query = start_query(service, session, stream.checkpoint_folder(settings))
+    windows = Windows(service, stream.checkpoint_folder(settings) / "open_windows.json")
+    query = start_query(session, settings, windows)
     query_s = time.time() - making
     service.details |= {"start_s": round(start_s, 2), "query_s": round(query_s, 2)}
     service.log.info("streaming aggregation logic time: %.2f s", query_s)
     service.report("running", "reads Kafka and writes windows", healthy=True)
+    progress = Progress(service, windows.views)
     while not service.stop.is_set() and not query.awaitTermination(1):
+        progress.look(query)
         service.tick()
     query.stop()
     session.stop()

@@ -1,15 +1,23 @@
 """How the two paths are held against each other: pure functions on data frames.
 
-Times are UTC. A path's *answer* is what a reader of its files finds at a moment.
+Times are UTC. A path's *answer* is what a reader of its files finds at a moment. What the frames
+hold is said in `tables.py`, which reads them; unknown is None or NaN, never 0.
 """
 
-from collections.abc import Sequence
+import itertools
+import json
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 
+from pipeline import latency
 from pipeline.outputs import FURTHER, METRICS
 
 #: Verdicts on a window, in the order in which a reader should look at them.
@@ -20,25 +28,62 @@ NOT_YET_FINAL = "not yet final"
 NOT_YET_IN_A_BATCH = "not yet in a batch"
 EQUAL = "equal"
 VERDICTS = (DIFFERS, ONLY_STREAM, ONLY_BATCH, NOT_YET_FINAL, NOT_YET_IN_A_BATCH, EQUAL)
+DIFFERENCES = (DIFFERS, ONLY_STREAM, ONLY_BATCH)
+
+#: Causes of a difference, each proved by trades that account for all of it.
+LATE = "late trades dropped by the watermark"
+RECOVERED = "trades recovered after a gap, too late for the stream"
+AFTER_SNAPSHOT = "trades stored after the batch's snapshot"
+CONFLICT = "a repeated trade id with another content, which the stream no longer knew"
+UNEXPLAINED = "unexplained"
+#: Of a window on whose trades both agree, though the exchange issued more.
+GAP = "a gap at the producer"
 
 #: What both paths must agree on, to the last digit.
 COMPARED = (*METRICS, *FURTHER, "last_trade_time")
+#: Trades of which it must be tried out whether the stream has them, at most: each doubles the work.
+_TRIED = 14
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the consumer noted that can make the paths differ; a row a trade.
+
+    Each of the first three has `trade_id`, `time` (text, as stored), `side` and `last_size`.
+    """
+
+    #: Stored trades that came so late that the stream may have dropped them.
+    late: pd.DataFrame
+    #: Trades stored after the newest run's snapshot.
+    after_snapshot: pd.DataFrame
+    #: Messages that repeat a stored id with another content.
+    conflicts: pd.DataFrame
+    #: Runs of ids never seen: `first_trade_id`, `last_trade_id`, `filled` (bool), and the event
+    #: times of the stored trades around them, `after` and `before`.
+    gaps: pd.DataFrame
 
 
 def agreement(
-    final: pd.DataFrame, still_open: pd.DataFrame, batch: pd.DataFrame, newest_in_batch: str | None
+    final: pd.DataFrame,
+    still_open: pd.DataFrame,
+    batch: pd.DataFrame,
+    newest_in_batch: str | None,
+    evidence: Evidence,
 ) -> pd.DataFrame:
-    """One verdict for each window that either path knows.
+    """One verdict for each window that either path knows, and the cause of each difference.
 
     Args:
         final: the stream's final windows, as the text of their cells.
         still_open: its open ones.
         batch: the newest run's windows.
         newest_in_batch: time of the newest trade in that run; None without a run.
+        evidence: what the consumer noted.
 
     Returns:
-        A row a window, sorted: `window_start`, `verdict`, `columns` (which differ, as text).
-        A window is `not yet in a batch` as long as the run has seen no trade after its end.
+        A row a window, sorted: `window_start`, `verdict`, `columns` (which differ, as text),
+        `cause` (of a difference, or of trades that both paths miss), `missing` (ids never seen
+        around this window, at most). A window is `not yet in a batch` as long as the run has seen
+        no trade after its end.
     """
     streamed = final.set_index("window_start")
     batched = batch.set_index("window_start")
@@ -50,24 +95,140 @@ def agreement(
     differing = {
         start: ", ".join(unequal.columns[row])
         for start, row in zip(common, unequal.to_numpy(), strict=True)
+        if row.any()
     }
+    ends: dict[str, str] = {}
+    for known in (batched, streamed):
+        ends.update(zip(known.index, known["window_end"], strict=True))
+    in_stream, in_batch = set(streamed.index), set(batched.index)
+    missing = _missing(evidence.gaps, starts, ends)
     rows = []
     for start in starts:
-        end = streamed["window_end"].get(start) or batched["window_end"].get(start)
+        end = ends.get(start)
         covered = newest_in_batch is not None and end is not None and newest_in_batch >= end
-        columns = differing.get(start, "")
+        columns, cause = differing.get(start, ""), ""
         if start in opened:
             verdict = NOT_YET_FINAL
-        elif start not in streamed.index:
+        elif start not in in_stream:
             verdict = ONLY_BATCH
-        elif columns == "" and start in batched.index:
+        elif columns == "" and start in in_batch:
             verdict = EQUAL
         elif not covered:
             verdict = NOT_YET_IN_A_BATCH
         else:
-            verdict = DIFFERS if start in batched.index else ONLY_STREAM
-        rows.append((start, verdict, columns))
-    return pd.DataFrame(rows, columns=["window_start", "verdict", "columns"])
+            verdict = DIFFERS if start in in_batch else ONLY_STREAM
+        if verdict in DIFFERENCES:
+            cause = _cause(
+                start,
+                ends[start],
+                _counted(streamed.loc[start]) if start in in_stream else _NOTHING,
+                _counted(batched.loc[start]) if start in in_batch else _NOTHING,
+                evidence,
+            )
+        elif start in missing:
+            cause = GAP
+        rows.append((start, verdict, columns, cause, missing.get(start, 0)))
+    return pd.DataFrame(rows, columns=["window_start", "verdict", "columns", "cause", "missing"])
+
+
+#: Trades, buys and volume of a window or of some trades: what a set of trades must account for.
+_Amount = tuple[int, int, Decimal]
+_NOTHING: _Amount = (0, 0, Decimal(0))
+
+
+def _counted(window: "pd.Series[str]") -> _Amount:
+    return int(window["trade_count"]), int(window["buy_count"]), Decimal(window["total_volume"])
+
+
+def _plus(one: _Amount, other: _Amount, sign: int = 1) -> _Amount:
+    return one[0] + sign * other[0], one[1] + sign * other[1], one[2] + sign * other[2]
+
+
+def _cause(start: str, end: str, stream: _Amount, batch: _Amount, evidence: Evidence) -> str:
+    """Which trades account for the whole difference, to the last digit.
+
+    Trades that came late may have been dropped by the stream or not, and a repeat may have been
+    forgotten or not: that is tried out. What was stored after the snapshot is no question.
+    """
+    late = _trades_of(evidence.late, start, end)
+    after = _trades_of(evidence.after_snapshot, start, end)
+    conflicts = _trades_of(evidence.conflicts, start, end)
+    # Batch less stream: what the stream dropped, less what came after the snapshot, less repeats.
+    wanted = _plus(batch, stream, -1)
+    for amount in after.values():
+        wanted = _plus(wanted, amount)
+    questions = [(LATE, number, amount, 1) for number, amount in late.items()]
+    questions += [(CONFLICT, number, amount, -1) for number, amount in conflicts.items()]
+    for answers in _answers(len(questions)):
+        reached = _NOTHING
+        for question, answer in zip(questions, answers, strict=True):
+            if answer:
+                reached = _plus(reached, question[2], question[3])
+        if reached == wanted:
+            counted = [
+                question for question, answer in zip(questions, answers, strict=True) if answer
+            ]
+            causes = {
+                RECOVERED if kind == LATE and _was_recovered(evidence.gaps, number) else kind
+                for kind, number, _, _ in counted
+            }
+            causes |= (
+                {AFTER_SNAPSHOT} if set(after) - {number for _, number, _, _ in counted} else set()
+            )
+            return "; ".join(sorted(causes)) or UNEXPLAINED
+    return UNEXPLAINED
+
+
+def _answers(questions: int) -> Iterator[Sequence[bool]]:
+    """Which of so many trades to take: all of them first; every choice as long as there are few."""
+    yield [True] * questions
+    if questions <= _TRIED:
+        yield from itertools.product([True, False], repeat=questions)
+        return
+    # Late trades are dropped from a moment on: those that came first may still have counted.
+    for kept in range(1, questions + 1):
+        yield [False] * kept + [True] * (questions - kept)
+
+
+def _trades_of(trades: pd.DataFrame, start: str, end: str) -> dict[int, _Amount]:
+    lower, upper = _comparable(start), _comparable(end)
+    inside = trades[(trades["time"] >= lower) & (trades["time"] < upper)]
+    return {
+        number: (1, int(side == "buy"), size)
+        for number, side, size in zip(
+            inside["trade_id"], inside["side"], map(_decimal, inside["last_size"]), strict=True
+        )
+    }
+
+
+def _comparable(cell: str) -> str:
+    """A window's edge as the table writes times, with six decimals."""
+    return cell if "." in cell else f"{cell[:-1]}.000000Z"
+
+
+def _decimal(size: float) -> Decimal:
+    return Decimal(repr(size))
+
+
+def _was_recovered(gaps: pd.DataFrame, number: int) -> bool:
+    inside = (gaps["first_trade_id"] <= number) & (gaps["last_trade_id"] >= number)
+    return bool((inside & gaps["filled"]).any())
+
+
+def _missing(gaps: pd.DataFrame, starts: Sequence[str], ends: Mapping[str, str]) -> dict[str, int]:
+    """How many ids were never seen around each window: they lie between two stored trades."""
+    found: Counter[str] = Counter()
+    edges = [_comparable(start) for start in starts]
+    unfilled = gaps[~gaps["filled"].astype(bool)]
+    names = ["first_trade_id", "last_trade_id", "after", "before"]
+    for first, last, after, before in unfilled[names].itertuples(index=False):
+        for place in range(max(0, bisect_right(edges, after) - 1), bisect_right(edges, before)):
+            if starts[place] in ends and _comparable(ends[starts[place]]) > after:
+                found[starts[place]] += last - first + 1
+    return dict(found)
+
+
+# --- freshness ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -144,3 +305,298 @@ def _time_since(moments: np.ndarray, bends: np.ndarray) -> np.ndarray:
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
     since: np.ndarray = passed * bends - sums[passed]
     return since
+
+
+# --- latency --------------------------------------------------------------------------------
+
+#: The legs in order: stamp → stamp.
+LEGS = (
+    "event → received",
+    "received → stored",
+    "received → in an open window",
+    "open window → final window",
+    "final window → in a batch result",
+)
+
+
+def waterfall(
+    noted: pd.DataFrame,
+    micro_batches: pd.DataFrame,
+    windows: pd.DataFrame,
+    final: pd.DataFrame,
+    runs: pd.DataFrame,
+) -> pd.DataFrame:
+    """How long each leg of a trade's way took.
+
+    Args:
+        noted: by the consumer: `leg`, `bucket`, `count`.
+        micro_batches: `rows`, `first_receipt`, `last_receipt`, `published_at`.
+        windows: by the stream, of each final window: `leg`, `counts` (by bucket, as JSON).
+        final: final windows: `window_end`, `last_trade_time`, `written_at`, `trade_count`.
+        runs: batch runs: `last_trade_time`, `written_at`.
+
+    Returns:
+        A row a leg: `leg`, `trades`, `median`, `p99` (seconds; NaN: unknown, or beyond all
+        buckets, as in a replay of old trades).
+    """
+    by_leg: dict[str, Counter[int]] = {leg: Counter() for leg in LEGS}
+    for leg, number, count in noted[["leg", "bucket", "count"]].itertuples(index=False):
+        place = {latency.EVENT_TO_RECEIPT: LEGS[0], latency.RECEIPT_TO_STORED: LEGS[1]}.get(leg)
+        if place is not None:
+            by_leg[place][number] += count
+    by_leg[LEGS[2]] = latency.counted(_until_open(micro_batches))
+    for text in windows.loc[windows["leg"] == latency.OPEN_TO_FINAL, "counts"]:
+        by_leg[LEGS[3]].update({int(number): count for number, count in json.loads(text).items()})
+    by_leg[LEGS[4]] = latency.counted(_until_batch(final, runs))
+    rows = []
+    for leg, counts in by_leg.items():
+        total = sum(counts.values())
+        rows.append((leg, total, latency.quantile(counts, 0.5), latency.quantile(counts, 0.99)))
+    return pd.DataFrame(rows, columns=["leg", "trades", "median", "p99"]).astype(
+        {"median": float, "p99": float}
+    )
+
+
+def _until_open(micro_batches: pd.DataFrame) -> Iterator[tuple[float, int]]:
+    """From receipt to the open view; within a micro-batch the receipts are evenly spread."""
+    known = micro_batches.dropna(subset=["published_at", "first_receipt", "last_receipt"])
+    longest = (known["published_at"] - known["first_receipt"]).dt.total_seconds()
+    shortest = (known["published_at"] - known["last_receipt"]).dt.total_seconds()
+    for rows, high, low in zip(known["rows"].astype(int), longest, shortest, strict=True):
+        points = min(rows, 20)
+        for point in range(points):
+            share = point / (points - 1) if points > 1 else 0.0
+            weight = rows * (point + 1) // points - rows * point // points
+            yield low + (high - low) * share, weight
+
+
+def _until_batch(final: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[float, int]]:
+    """From a window's final row to the first batch result with all of its trades."""
+    ordered = runs.dropna(subset=["last_trade_time", "written_at"]).sort_values("written_at")
+    if ordered.empty or final.empty:
+        return
+    covered = ordered["last_trade_time"].cummax().to_numpy()
+    places = np.searchsorted(covered, final["last_trade_time"].to_numpy(), side="left")
+    inside = places < len(ordered)
+    written = ordered["written_at"].to_numpy()[places[inside]]
+    seconds = (written - final["written_at"].to_numpy()[inside]) / np.timedelta64(1, "s")
+    yield from zip(seconds.tolist(), final["trade_count"].astype(int)[inside], strict=True)
+
+
+# --- completeness ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What the consumer read from Kafka, in all, and what is in the table."""
+
+    records: int
+    stored: int
+    repeated: int
+    rejected: int
+    #: Ids from the least to the greatest stored one.
+    issued: int
+    missing: int
+    committed_at: datetime
+
+
+def funnel(
+    ingested: Ingested | None,
+    producer: Mapping[str, int],
+    in_stream: int,
+    late: int,
+    in_batch: int | None,
+) -> pd.DataFrame:
+    """From what the exchange issued to what each path counted; each row accounts for a loss.
+
+    Args:
+        ingested: None when nothing is stored yet.
+        producer: its counters, since its start.
+        in_stream: trades in final and open windows.
+        late: trades of the table that the stream dropped as late, as the agreement proves.
+        in_batch: rows of the newest run; None without one.
+
+    Returns:
+        `stage`, `count`, `lost` (against the stage before), `why`. Counts are NaN when unknown.
+    """
+    nan = math.nan
+    if ingested is None:
+        return pd.DataFrame([], columns=["stage", "count", "lost", "why"])
+    refused = producer.get("rejected", 0)
+    others = producer.get("control", 0) + producer.get("ignored", 0)
+    rows: list[tuple[str, float, float, str]] = [
+        ("issued by the exchange", ingested.issued, nan, "ids from the first to the last stored"),
+        (
+            "stored",
+            ingested.stored,
+            ingested.missing,
+            "ids never seen: lost before Kafka, or never sent",
+        ),
+        (
+            "counted by the stream",
+            in_stream,
+            ingested.stored - in_stream,
+            f"{late} late, the rest not read yet",
+        ),
+        (
+            "counted by the batch",
+            nan if in_batch is None else in_batch,
+            nan if in_batch is None else ingested.stored - in_batch,
+            "stored after its snapshot",
+        ),
+        (
+            "beside it: records in Kafka",
+            ingested.records,
+            ingested.records - ingested.stored,
+            f"{ingested.repeated} repeats, {ingested.rejected} rejected by the consumer",
+        ),
+        (
+            "beside it: messages at the producer since its start",
+            producer.get("received", nan),
+            producer.get("received", 0) - producer.get("published", 0),
+            f"{producer.get('repeated', 0)} repeats, {refused} rejected, {others} no trades",
+        ),
+    ]
+    return pd.DataFrame(rows, columns=["stage", "count", "lost", "why"])
+
+
+# --- growth ---------------------------------------------------------------------------------
+
+#: Runs that a forecast needs, and how much the table must have grown among them.
+LEAST_RUNS = 8
+LEAST_GROWTH = 1.2
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Batch duration against rows: `wall_s = base_s + s_per_million * rows / 1e6`."""
+
+    runs: int
+    base_s: float
+    s_per_million: float
+    #: 95 % interval of the slope.
+    low: float
+    high: float
+    #: Rows at which a run takes as long as its interval, and when that will be.
+    rows_at_limit: float | None
+    at_limit: datetime | None
+    #: Why nothing is forecast; "" when something is.
+    refusal: str
+
+
+def growth(
+    runs: pd.DataFrame, interval_s: float, rows_per_s: float | None, now: datetime
+) -> Growth | None:
+    """A robust line through the runs (Theil-Sen), and when it crosses the interval.
+
+    Args:
+        runs: successful ones: `rows`, `wall_s`.
+        interval_s: from the start of one run to the next.
+        rows_per_s: at which the table grows; None: unknown.
+        now: from when on to count.
+
+    Returns:
+        None with fewer than two runs of different size.
+    """
+    known = runs.dropna(subset=["rows", "wall_s"])
+    x, y = known["rows"].to_numpy(float) / 1e6, known["wall_s"].to_numpy(float)
+    left, right = np.triu_indices(len(x), k=1)
+    apart = x[left] != x[right]
+    if not apart.any():
+        return None
+    slopes = np.sort((y[right] - y[left])[apart] / (x[right] - x[left])[apart])
+    slope = float(np.median(slopes))
+    base = float(np.median(y - slope * x))
+    low, high = _sen_interval(slopes, len(x))
+    refusal = ""
+    if len(x) < LEAST_RUNS:
+        refusal = f"{len(x)} runs are too few: a forecast needs {LEAST_RUNS}"
+    elif x.max() < LEAST_GROWTH * x.min():
+        refusal = "the table has hardly grown among these runs"
+    elif low <= 0:
+        refusal = "no growth of the duration can be told from its noise"
+    elif rows_per_s is None or rows_per_s <= 0:
+        refusal = "the table does not grow at present"
+    limit = at = None
+    if not refusal:
+        limit = max(0.0, (interval_s - base) / slope * 1e6)
+        seconds = max(0.0, limit - x.max() * 1e6) / (rows_per_s or math.nan)
+        at = now + timedelta(seconds=seconds) if seconds < 100 * 365 * 86400 else None
+        if at is None:
+            refusal = "not within a hundred years"
+    return Growth(len(x), base, slope, low, high, limit, at, refusal)
+
+
+def _sen_interval(slopes: np.ndarray, runs: int) -> tuple[float, float]:
+    """Sen's 95 % interval of the slope, by the normal approximation of Kendall's statistic."""
+    spread = 1.96 * math.sqrt(runs * (runs - 1) * (2 * runs + 5) / 18)
+    lower = int((len(slopes) - spread) // 2)
+    upper = math.ceil((len(slopes) + spread) / 2)
+    if lower < 0 or upper >= len(slopes):
+        return -math.inf, math.inf
+    return float(slopes[lower]), float(slopes[upper])
+
+
+# --- cost -----------------------------------------------------------------------------------
+
+
+def cost(minutes: Mapping[str, pd.DataFrame], log: pd.DataFrame, finals: int) -> pd.DataFrame:
+    """What each path costs.
+
+    Args:
+        minutes: of each service: `seconds`, `cpu_s`, `rss_mib`, `counters` (new ones, as JSON).
+        log: of the batch runs: `cpu_s`, `peak_mib`, `rows`, `status`.
+        finals: final windows that the stream delivered meanwhile.
+
+    Returns:
+        A row a path: `path`, `cpu_s_per_hour`, `peak_mib`, `answers`, `cpu_s_per_answer`,
+        `cpu_s_per_million` (trades worked through); NaN: unknown.
+    """
+    stream = minutes.get("spark_processor", pd.DataFrame())
+    scheduler = minutes.get("batch_scheduler", pd.DataFrame())
+    runs = log[log["status"] == "ok"]
+    rows = []
+    read = _counted_in(stream, "rows")
+    rows.append(("stream", *_costs(stream, finals, read)))
+    rows.append(("batch", *_costs(scheduler, len(runs), float(runs["rows"].sum()))))
+    frame = pd.DataFrame(
+        rows,
+        columns=[
+            "path",
+            "cpu_s_per_hour",
+            "peak_mib",
+            "answers",
+            "cpu_s_per_answer",
+            "cpu_s_per_million",
+        ],
+    )
+    if len(runs):
+        frame.loc[frame["path"] == "batch", "peak_mib"] = runs["peak_mib"].max()
+    return frame
+
+
+def _costs(minutes: pd.DataFrame, answers: int, trades: float) -> tuple[float, ...]:
+    if minutes.empty:
+        return math.nan, math.nan, answers, math.nan, math.nan
+    cpu, seconds = float(minutes["cpu_s"].sum()), float(minutes["seconds"].sum())
+    return (
+        cpu / seconds * 3600 if seconds else math.nan,
+        float(minutes["rss_mib"].max()),
+        answers,
+        cpu / answers if answers else math.nan,
+        cpu / trades * 1e6 if trades else math.nan,
+    )
+
+
+def idle_cost(minutes: pd.DataFrame) -> float | None:
+    """CPU seconds an hour of the minutes in which nothing was read; None: there were none."""
+    if minutes.empty:
+        return None
+    idle = minutes[[not json.loads(text).get("rows") for text in minutes["counters"]]]
+    return float(idle["cpu_s"].sum() / idle["seconds"].sum() * 3600) if len(idle) else None
+
+
+def _counted_in(minutes: pd.DataFrame, name: str) -> float:
+    if minutes.empty:
+        return 0.0
+    return float(sum(json.loads(text).get(name, 0) for text in minutes["counters"]))

@@ -1,7 +1,8 @@
 """When a window of the stream is final: Spark's own rule, computed from the rows. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 #: A window as the text of its cells, beside what the rule needs of it.
@@ -16,6 +17,16 @@ class Window:
     end: int
     last_trade_time: int
     cells: Cells
+    #: Its growth: (when it was published, trades in it by then), microseconds since 1970.
+    growth: tuple[tuple[int, int], ...] = ()
+
+    def after(self, before: "Window | None") -> "Window":
+        """This window with the growth of the one that it replaces in front of its own."""
+        if before is None:
+            return self
+        known = before.growth[-1][1] if before.growth else 0
+        grown = tuple(step for step in self.growth if step[1] > known)
+        return replace(self, growth=before.growth + grown)
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,8 @@ def lay(
     """
     again = micro_batch == state.micro_batch
     before = state.greatest_before if again else state.greatest
-    windows = {**state.open, **{row.start: row for row in rows}}
+    laid = {row.start: row.after(state.open.get(row.start)) for row in rows}
+    windows = {**state.open, **laid}
     times = [window.last_trade_time for window in windows.values()]
     if before is not None:
         times.append(before)
@@ -58,13 +70,35 @@ def lay(
     return after, [windows[start] for start in final]
 
 
+def late(
+    trades: Iterable[tuple[int, datetime]], newest: datetime | None, watermark: timedelta
+) -> list[tuple[int, float]]:
+    """The trades that the stream may have dropped as late, whatever its micro-batches were.
+
+    Args:
+        trades: (id, event time), in the order of the topic.
+        newest: the greatest event time before them.
+        watermark: how late a trade may be.
+
+    Returns:
+        (id, seconds behind the newest trade before it) of those that lie as far behind or more.
+    """
+    found = []
+    for trade_id, time in trades:
+        if newest is None or time > newest:
+            newest = time
+        elif newest - time >= watermark:
+            found.append((trade_id, (newest - time).total_seconds()))
+    return found
+
+
 def to_json(state: State) -> dict[str, Any]:
     return {
         "micro_batch": state.micro_batch,
         "greatest_before": state.greatest_before,
         "greatest": state.greatest,
         "open": [
-            [window.start, window.end, window.last_trade_time, window.cells]
+            [window.start, window.end, window.last_trade_time, window.cells, window.growth]
             for window in state.open.values()
         ],
     }
@@ -74,7 +108,10 @@ def from_json(value: Mapping[str, Any]) -> State:
     """The state in such an object; {} is the state before the first micro-batch."""
     if not value:
         return State()
-    windows = (Window(*fields) for fields in value["open"])
+    windows = [
+        Window(start, end, last, cells, tuple((at, count) for at, count in growth))
+        for start, end, last, cells, growth in value["open"]
+    ]
     return State(
         micro_batch=value["micro_batch"],
         greatest_before=value["greatest_before"],

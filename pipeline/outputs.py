@@ -60,6 +60,8 @@ BATCH_COLUMNS = (
     *FURTHER,
     "snapshot_at",
     "written_at",
+    "first_trade_id",
+    "last_trade_id",
 )
 #: Columns that hold text; times aside, all others are numbers.
 TEXT_COLUMNS = ("volatility_flag", "market_sentiment", "volume_spike", "run")
@@ -140,6 +142,15 @@ class DataDir:
         return self.status / "stream_progress.csv"
 
     @property
+    def stream_latency(self) -> Path:
+        """Of each of the latest final windows: how long its trades stood in the open view."""
+        return self.status / "stream_latency.csv"
+
+    def minutes_of(self, service: str) -> Path:
+        """What a service counted and cost, minute by minute."""
+        return self.status / f"{service}_minutes.csv"
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
@@ -218,6 +229,27 @@ def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
     writer.writerow(names)
     writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
     return text.getvalue()
+
+
+def append_csv(path: Path, columns: Iterable[str], row: Mapping[str, object], limit: int) -> None:
+    """Adds a row to a record of the latest; one longer than `limit` bytes loses its older half.
+
+    A record with other columns, of another version, is begun anew.
+    """
+    header, line = to_csv(columns, [row]).splitlines()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8", newline="") as file:
+        file.seek(0)
+        fits = file.readline() == f"{header}\n"
+        if not fits:
+            file.truncate(0)
+        file.seek(0, os.SEEK_END)
+        file.write(f"{line}\n" if fits else f"{header}\n{line}\n")
+        long = file.tell() > limit
+    if long:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [header, *lines[len(lines) // 2 :]]
+        write_atomically(path, "\n".join(kept) + "\n", durable=False)
 
 
 def cells(columns: Iterable[str], row: Mapping[str, object]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """How a service lives: logging, signals, backoff, counters, status and health."""
 
+import json
 import logging
 import os
 import random
@@ -23,6 +24,9 @@ STATUS_SECONDS = 1.0
 #: Seconds between two lines of counters in the log, and two looks at the process tree.
 COUNTERS_SECONDS = 60.0
 COST_SECONDS = 10.0
+#: Columns of the record of minutes; it is halved when it is longer than this, in bytes (a month).
+MINUTE_COLUMNS = ("at", "seconds", "cpu_s", "rss_mib", "counters")
+MINUTES_BYTES = 4_000_000
 #: What is awaited may take so long, in seconds, before it is an error: all start at once.
 PATIENCE_SECONDS = 20.0
 
@@ -63,6 +67,8 @@ class Service:
         self._next_status = self._next_cost = 0.0
         self._next_counters = time.monotonic() + COUNTERS_SECONDS
         self._counted: dict[str, int] = {}
+        #: (monotonic time, CPU seconds) at the last row of the record of minutes.
+        self._noted = (time.monotonic(), 0.0)
 
     @classmethod
     def start(cls, name: str) -> "Service":
@@ -132,12 +138,31 @@ class Service:
             self._write_status()
 
     def log_counters(self) -> None:
+        """A line in the log, and a row in the record of minutes, of what is new."""
         fresh = {name: n - self._counted.get(name, 0) for name, n in self.counters.items()}
         self._counted = dict(self.counters)
         text = ", ".join(
             f"{name} {n} (+{fresh[name]})" for name, n in sorted(self.counters.items())
         )
         self.log.info("counters since the start (and new): %s", text or "nothing yet")
+        self._note_minute(fresh)
+
+    def _note_minute(self, fresh: dict[str, int]) -> None:
+        now, before = time.monotonic(), self._noted
+        self._look_at_cost()
+        self._noted = (now, self._cost["cpu_s"])
+        row = {
+            "at": outputs.now(),
+            "seconds": round(now - before[0], 2),
+            "cpu_s": round(self._cost["cpu_s"] - before[1], 2),
+            "rss_mib": self._cost["rss_mib"],
+            "counters": json.dumps(fresh),
+        }
+        try:
+            path = self.data.minutes_of(self.name)
+            outputs.append_csv(path, MINUTE_COLUMNS, row, MINUTES_BYTES)
+        except OSError as error:  # a full disk must not stop the work that still can go on
+            self.log.warning("the record of minutes cannot be written: %s", error)
 
     def close(self, state: str = "stopped", message: str = "stopped as asked") -> None:
         self.log_counters()

@@ -5,18 +5,21 @@ can corrupt a WAL that two connections write at once.
 """
 
 import itertools
+import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pipeline import finality, latency
 from pipeline.trade import Trade
 
 #: Seconds that a statement waits for another process's lock before it fails.
 BUSY_SECONDS = 5.0
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS btc_prices (
@@ -28,7 +31,8 @@ CREATE TABLE IF NOT EXISTS btc_prices (
     time      TEXT NOT NULL CHECK (time GLOB '[12][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T*Z'),
     last_size REAL NOT NULL CHECK (last_size > 0 AND last_size < 1e10)
 );
--- One row for each transaction of the consumer; total_rows is the table's count after it.
+-- One row for each transaction of the consumer; total_rows is the table's count after it, and
+-- newest_trade the greatest event time in the topic up to there.
 CREATE TABLE IF NOT EXISTS ingest (
     number         INTEGER PRIMARY KEY,
     first_offset   INTEGER NOT NULL,
@@ -42,7 +46,8 @@ CREATE TABLE IF NOT EXISTS ingest (
     first_receipt  TEXT NOT NULL,
     last_receipt   TEXT NOT NULL,
     committed_at   TEXT NOT NULL,
-    total_rows     INTEGER NOT NULL
+    total_rows     INTEGER NOT NULL,
+    newest_trade   TEXT
 );
 -- Runs of trade_ids between the least and the greatest stored one that were never seen.
 CREATE TABLE IF NOT EXISTS gaps (
@@ -51,6 +56,28 @@ CREATE TABLE IF NOT EXISTS gaps (
     found_at       TEXT NOT NULL,
     filled_at      TEXT
 );
+-- Trades that came a watermark or more behind the newest one: the stream may have dropped them.
+CREATE TABLE IF NOT EXISTS late (
+    trade_id INTEGER PRIMARY KEY,
+    behind_s REAL NOT NULL
+);
+-- Valid messages with the id of a stored trade and another content: only the first one counts.
+CREATE TABLE IF NOT EXISTS conflicts (
+    trade_id  INTEGER NOT NULL,
+    price     REAL NOT NULL,
+    side      TEXT NOT NULL,
+    time      TEXT NOT NULL,
+    last_size REAL NOT NULL,
+    PRIMARY KEY (trade_id, price, side, time, last_size)
+) WITHOUT ROWID;
+-- Latencies of stored trades by minute of receipt, in the buckets of pipeline/latency.py.
+CREATE TABLE IF NOT EXISTS latency (
+    minute TEXT NOT NULL,
+    leg    TEXT NOT NULL,
+    bucket INTEGER NOT NULL,
+    count  INTEGER NOT NULL,
+    PRIMARY KEY (minute, leg, bucket)
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS open_gaps ON gaps (first_trade_id, last_trade_id)
     WHERE filled_at IS NULL;
 """
@@ -81,6 +108,8 @@ class Batch:
     first_receipt: datetime
     last_receipt: datetime
     trades: Sequence[Trade]
+    #: Of each trade, in the same order; () where nobody asks for latencies.
+    receipts: Sequence[datetime] = ()
 
 
 @dataclass(frozen=True)
@@ -148,21 +177,38 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def store(connection: sqlite3.Connection, batch: Batch, now: datetime) -> Stored:
-    """Rows, gaps and bookkeeping of one batch, in one transaction. Repeating it is harmless."""
+def store(
+    connection: sqlite3.Connection,
+    batch: Batch,
+    now: datetime,
+    watermark: timedelta = timedelta(minutes=1),
+) -> Stored:
+    """Rows, gaps, evidence and bookkeeping of one batch, in one transaction.
+
+    Repeating it is harmless. `watermark` is the stream's: what comes later is noted as late.
+    """
     committed_at = _text(now)
     ids = sorted({trade.trade_id for trade in batch.trades})
     with transaction(connection):
         span = id_span(connection)
         total = total_rows(connection)
-        changes = connection.total_changes
-        connection.executemany(_INSERT_TRADE, map(_row, batch.trades))
-        stored = connection.total_changes - changes
+        newest = newest_trade(connection)
+        known = _known(connection, ids, span)
+        fresh, repeated = _told_apart(batch.trades, known)
+        stored = [batch.trades[place] for place in fresh]
+        connection.executemany(_INSERT_TRADE, map(_row, stored))
         for run in runs(ids):
             span = _note_gaps(connection, run, span, committed_at)
-        result = Stored(stored, len(batch.trades) - stored, total + stored)
+        late = finality.late(((trade.trade_id, trade.time) for trade in stored), newest, watermark)
+        connection.executemany("INSERT INTO late VALUES (?, ?)", late)
+        _note_conflicts(connection, [batch.trades[place] for place in repeated])
+        if batch.receipts:
+            receipts = [batch.receipts[place] for place in fresh]
+            _note_latencies(connection, stored, receipts, now)
+        result = Stored(len(fresh), len(repeated), total + len(fresh))
+        times = [trade.time for trade in batch.trades] + ([newest] if newest else [])
         connection.execute(
-            "INSERT INTO ingest VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO ingest VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 batch.first_offset,
                 batch.last_offset,
@@ -176,6 +222,7 @@ def store(connection: sqlite3.Connection, batch: Batch, now: datetime) -> Stored
                 _text(batch.last_receipt),
                 committed_at,
                 result.total_rows,
+                _text(max(times)) if times else None,
             ),
         )
     return result
@@ -191,6 +238,12 @@ def total_rows(connection: sqlite3.Connection) -> int:
     """Rows in `btc_prices`, from the bookkeeping: counting millions would take seconds."""
     row = connection.execute(f"SELECT total_rows {_NEWEST}").fetchone()
     return row[0] if row else 0
+
+
+def newest_trade(connection: sqlite3.Connection) -> datetime | None:
+    """The greatest event time in the topic, as far as it was read."""
+    row = connection.execute(f"SELECT newest_trade {_NEWEST}").fetchone()
+    return datetime.fromisoformat(row[0]) if row and row[0] else None
 
 
 def id_span(connection: sqlite3.Connection) -> tuple[int, int] | None:
@@ -251,6 +304,68 @@ def runs(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
     for _, group in itertools.groupby(enumerate(ids), key=lambda pair: pair[1] - pair[0]):
         members = [member for _, member in group]
         yield members[0], members[-1]
+
+
+def _known(
+    connection: sqlite3.Connection, ids: list[int], span: tuple[int, int] | None
+) -> set[int]:
+    """Which of these sorted ids are stored already; ids above all stored ones need no look."""
+    if span is None or not ids or ids[0] > span[1]:
+        return set()
+    rows = connection.execute(
+        "SELECT trade_id FROM json_each(?) CROSS JOIN btc_prices ON trade_id = value",
+        (json.dumps(ids),),
+    )
+    return {trade_id for (trade_id,) in rows}
+
+
+def _told_apart(trades: Sequence[Trade], known: set[int]) -> tuple[list[int], list[int]]:
+    """The places of the trades whose id is new, and of those that repeat one."""
+    seen = set(known)
+    fresh, repeated = [], []
+    for place, trade in enumerate(trades):
+        if trade.trade_id in seen:
+            repeated.append(place)
+        else:
+            seen.add(trade.trade_id)
+            fresh.append(place)
+    return fresh, repeated
+
+
+def _note_conflicts(connection: sqlite3.Connection, repeated: Sequence[Trade]) -> None:
+    """Notes the repeats that say something else than what is stored."""
+    for trade in repeated:
+        said = (float(trade.price), trade.side, _text(trade.time), float(trade.last_size))
+        stored = connection.execute(
+            "SELECT price, side, time, last_size FROM btc_prices WHERE trade_id = ?",
+            (trade.trade_id,),
+        ).fetchone()
+        if said != stored:
+            connection.execute(
+                "INSERT INTO conflicts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (trade.trade_id, *said),
+            )
+
+
+def _note_latencies(
+    connection: sqlite3.Connection,
+    trades: Sequence[Trade],
+    receipts: Sequence[datetime],
+    committed: datetime,
+) -> None:
+    counts: Counter[tuple[str, str, int]] = Counter()
+    for trade, received in zip(trades, receipts, strict=True):
+        minute = received.isoformat(timespec="minutes")[:16] + "Z"
+        for leg, seconds in (
+            (latency.EVENT_TO_RECEIPT, (received - trade.time).total_seconds()),
+            (latency.RECEIPT_TO_STORED, (committed - received).total_seconds()),
+        ):
+            counts[minute, leg, latency.bucket(seconds)] += 1
+    connection.executemany(
+        "INSERT INTO latency VALUES (?, ?, ?, ?) "
+        "ON CONFLICT DO UPDATE SET count = count + excluded.count",
+        ((*key, count) for key, count in counts.items()),
+    )
 
 
 def _note_gaps(

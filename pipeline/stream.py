@@ -1,6 +1,8 @@
 """The streaming query: what it reads, what it computes, what it says of itself."""
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -8,16 +10,22 @@ from typing import Any
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
 
-from pipeline import finality, metrics, outputs, trade
+from pipeline import finality, latency, metrics, outputs, trade
 from pipeline.settings import Settings
 
+#: Columns of the record of latencies: counts by bucket, as JSON.
+LATENCY_COLUMNS = ("window_start", "leg", "counts")
 #: Counts up with each change of the query that an old checkpoint cannot follow.
 QUERY_VERSION = 2
-#: A micro-batch as it stands in the progress record.
+#: A micro-batch as it stands in the progress record: when its open view became readable, the
+#: newest trade in that, the records it read and when they were received, …
 PROGRESS_COLUMNS = (
     "micro_batch",
-    "finished_at",
+    "published_at",
+    "newest_trade",
     "rows",
+    "first_receipt",
+    "last_receipt",
     "unparsable",
     "duplicates",
     "late",
@@ -37,6 +45,14 @@ def judge(raw: bytes | None, received: int, product: str) -> tuple[Any, ...]:
         return None, None, None, None, None, str(refusal)
     time_us = trade.epoch_micros(valid.time)
     return valid.trade_id, valid.price, valid.last_size, valid.side, time_us, None
+
+
+@dataclass(frozen=True)
+class View:
+    """An open view as a micro-batch published it."""
+
+    published_at: datetime
+    newest_trade: datetime | None
 
 
 JUDGED = "trade_id long, price string, size string, side string, time_us long, reason string"
@@ -68,6 +84,8 @@ def trades_of(records: DataFrame, product: str) -> DataFrame:
             "input",
             F.count("*").alias("rows"),
             F.count("reason").alias("unparsable"),
+            F.unix_micros(F.min("received")).alias("first_receipt"),
+            F.unix_micros(F.max("received")).alias("last_receipt"),
         )
         .where("reason is null")
         .select(
@@ -105,18 +123,35 @@ def window_of(row: Row, settings: Settings, written_at: datetime) -> finality.Wi
         end=row.window_end,
         last_trade_time=row.last_trade_time,
         cells=outputs.cells(outputs.WINDOW_COLUMNS, fields),
+        growth=((trade.epoch_micros(written_at), row.trade_count),),
     )
 
 
-def progress_row(progress: Mapping[str, Any]) -> dict[str, Any]:
-    """A micro-batch's progress, as Spark reports it, in our columns."""
+def open_to_final(window: finality.Window, final_at: datetime) -> Counter[int]:
+    """How long the trades of a final window stood in the open view before, by bucket."""
+    moment = trade.epoch_micros(final_at)
+    counts = [count for _, count in window.growth]
+    came = [count - before for count, before in zip(counts, [0, *counts], strict=False)]
+    return latency.counted(
+        ((moment - at) / 1e6, count) for (at, _), count in zip(window.growth, came, strict=True)
+    )
+
+
+def progress_row(progress: Mapping[str, Any], view: View | None) -> dict[str, Any]:
+    """A micro-batch's progress, as Spark reports it, in our columns.
+
+    `view` is what it published; None for a micro-batch that ended before this process began.
+    """
     observed = (progress.get("observedMetrics") or {}).get("input") or {}
     operators = progress.get("stateOperators") or []
     lag = (progress["sources"][0].get("metrics") or {}).get("maxOffsetsBehindLatest")
     return {
         "micro_batch": progress["batchId"],
-        "finished_at": outputs.now(),
+        "published_at": view and view.published_at,
+        "newest_trade": view and view.newest_trade,
         "rows": observed.get("rows", 0),
+        "first_receipt": _moment(observed.get("first_receipt")),
+        "last_receipt": _moment(observed.get("last_receipt")),
         "unparsable": observed.get("unparsable", 0),
         "duplicates": sum(
             operator.get("customMetrics", {}).get("numDroppedDuplicateRows", 0)
@@ -128,6 +163,10 @@ def progress_row(progress: Mapping[str, Any]) -> dict[str, Any]:
         "state_rows": sum(operator["numRowsTotal"] for operator in operators),
         "state_bytes": sum(operator["memoryUsedBytes"] for operator in operators),
     }
+
+
+def _moment(micros: int | None) -> datetime | None:
+    return None if micros is None else trade.from_epoch_micros(micros)
 
 
 def checkpoint_folder(settings: Settings) -> Path:

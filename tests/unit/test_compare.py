@@ -82,24 +82,52 @@ def window(minute: int, **cells: str) -> dict[str, str]:
         "window_start": f"{start:%Y-%m-%dT%H:%M:%SZ}",
         "window_end": f"{end:%Y-%m-%dT%H:%M:%SZ}",
     }
-    return dict.fromkeys(WINDOW_COLUMNS, "") | {"trade_count": "5"} | text | cells
+    counts = {"trade_count": "5", "buy_count": "3", "total_volume": "1.5"}
+    return dict.fromkeys(WINDOW_COLUMNS, "") | counts | text | cells
 
 
 def frame(*rows: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=list(WINDOW_COLUMNS), dtype=str)
 
 
+def trades(*rows: tuple[int, float, str, float]) -> pd.DataFrame:
+    """Of (id, seconds after noon, side, size)."""
+    return pd.DataFrame(
+        [
+            (number, seconds(at).isoformat(timespec="microseconds")[:26] + "Z", side, size)
+            for number, at, side, size in rows
+        ],
+        columns=["trade_id", "time", "side", "last_size"],
+    )
+
+
+def gaps(*rows: tuple[int, int, bool, float, float]) -> pd.DataFrame:
+    """Of (first id, last id, filled, seconds of the trade before it, of the trade after it)."""
+    return pd.DataFrame(
+        [
+            (first, last, filled, *(trades((1, at, "buy", 1))["time"][0] for at in around))
+            for first, last, filled, *around in rows
+        ],
+        columns=["first_trade_id", "last_trade_id", "filled", "after", "before"],
+    )
+
+
+def evidence(**frames: pd.DataFrame) -> compare.Evidence:
+    none = {name: trades() for name in ("late", "after_snapshot", "conflicts")}
+    return compare.Evidence(**none | {"gaps": gaps()} | frames)
+
+
 def verdicts(
     final: pd.DataFrame, still_open: pd.DataFrame, batch: pd.DataFrame, newest: str | None
 ) -> list[str]:
-    return list(compare.agreement(final, still_open, batch, newest)["verdict"])
+    return list(compare.agreement(final, still_open, batch, newest, evidence())["verdict"])
 
 
 def test_each_verdict_in_a_constructed_case() -> None:
     final = frame(window(0), window(1), window(2), window(5))
     still_open = frame(window(6))
     batch = frame(window(0), window(1, trade_count="6"), window(3), window(6))
-    found = compare.agreement(final, still_open, batch, "2025-06-01T12:04:30Z")
+    found = compare.agreement(final, still_open, batch, "2025-06-01T12:04:30Z", evidence())
     assert list(found["verdict"]) == [
         compare.EQUAL,
         compare.DIFFERS,
@@ -124,3 +152,87 @@ def test_time_of_receipt_and_of_writing_are_no_difference() -> None:
 
 def test_without_anything_there_is_nothing_to_compare() -> None:
     assert verdicts(frame(), frame(), frame(), None) == []
+
+
+# --- causes ---------------------------------------------------------------------------------
+
+LAST = "2025-06-01T13:00:00Z"
+
+
+def cause(
+    stream: dict[str, str] | None, batch: dict[str, str] | None, **frames: pd.DataFrame
+) -> str:
+    final, batched = (frame(*([row] if row else [])) for row in (stream, batch))
+    found = compare.agreement(final, frame(), batched, LAST, evidence(**frames))
+    assert list(found["verdict"]) != [compare.EQUAL]
+    return str(found["cause"][0])
+
+
+def test_a_late_trade_that_accounts_for_all_of_the_difference_is_its_cause() -> None:
+    stream, batch = window(0), window(0, trade_count="6", buy_count="4", total_volume="1.75")
+    dropped = (7, 30.5, "buy", 0.25)
+    assert cause(stream, batch, late=trades(dropped)) == compare.LATE
+    elsewhere = trades((7, 60, "buy", 0.25))
+    assert cause(stream, batch, late=elsewhere) == compare.UNEXPLAINED
+    other = trades((7, 30.5, "sell", 0.25))
+    assert cause(stream, batch, late=other) == compare.UNEXPLAINED
+    assert cause(stream, batch) == compare.UNEXPLAINED
+
+
+def test_late_trades_that_were_counted_all_the_same_do_not_hide_the_dropped_one() -> None:
+    stream, batch = window(0), window(0, trade_count="6", buy_count="4", total_volume="1.75")
+    noted = [(6, 10, "buy", 0.125), (7, 30.5, "buy", 0.25), (8, 31, "sell", 0.5)]
+    assert cause(stream, batch, late=trades(*noted)) == compare.LATE
+    many = [(number, 30, "sell", 1.0) for number in range(100, 140)] + [(7, 30.5, "buy", 0.25)]
+    assert cause(stream, batch, late=trades(*many)) == compare.LATE
+
+
+def test_a_window_of_late_trades_alone_is_only_in_the_batch() -> None:
+    batch = window(0, trade_count="2", buy_count="1", total_volume="0.3")
+    dropped = trades((7, 1, "buy", 0.1), (8, 2, "sell", 0.2))
+    assert cause(None, batch, late=dropped) == compare.LATE
+
+
+def test_a_trade_that_fills_a_gap_too_late_is_recovered() -> None:
+    stream, batch = window(0), window(0, trade_count="6", total_volume="1.75")
+    dropped = trades((7, 30.5, "sell", 0.25))
+    filled = gaps((5, 9, True, 29, 32))
+    assert cause(stream, batch, late=dropped, gaps=filled) == compare.RECOVERED
+
+
+def test_what_was_stored_after_the_snapshot_is_not_in_the_batch() -> None:
+    batch = window(0, trade_count="4", buy_count="2", total_volume="1.25")
+    after = trades((9, 59.5, "buy", 0.25))
+    assert cause(window(0), batch, after_snapshot=after) == compare.AFTER_SNAPSHOT
+    whole = trades(*((n, n, "buy" if n < 3 else "sell", 0.3) for n in range(5)))
+    assert cause(window(0), None, after_snapshot=whole) == compare.AFTER_SNAPSHOT
+
+
+def test_a_repeat_that_the_stream_no_longer_knew_counts_twice_there() -> None:
+    stream = window(0, trade_count="6", buy_count="3", total_volume="2")
+    again = trades((3, 12, "sell", 0.5))
+    assert cause(stream, window(0), conflicts=again) == compare.CONFLICT
+
+
+def test_several_causes_are_all_named() -> None:
+    stream = window(0, trade_count="6", buy_count="3", total_volume="2")
+    batch = window(0, trade_count="6", buy_count="4", total_volume="1.75")
+    found = cause(
+        stream, batch, late=trades((7, 1, "buy", 0.25)), conflicts=trades((3, 12, "sell", 0.5))
+    )
+    assert set(found.split("; ")) == {compare.LATE, compare.CONFLICT}
+
+
+def test_a_late_trade_that_the_stream_kept_may_be_stored_after_the_snapshot() -> None:
+    both = trades((7, 30.5, "buy", 0.25))
+    stream = window(0, trade_count="6", buy_count="4", total_volume="1.75")
+    assert cause(stream, window(0), late=both, after_snapshot=both) == compare.AFTER_SNAPSHOT
+
+
+def test_minutes_around_ids_never_seen_are_marked_though_both_paths_agree() -> None:
+    windows = frame(window(0), window(1), window(2))
+    missing = gaps((5, 7, False, 30, 61), (20, 20, True, 5, 6))
+    found = compare.agreement(windows, frame(), windows, LAST, evidence(gaps=missing))
+    assert list(found["verdict"]) == [compare.EQUAL] * 3
+    assert list(found["cause"]) == [compare.GAP, compare.GAP, ""]
+    assert list(found["missing"]) == [3, 3, 0]

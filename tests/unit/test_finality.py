@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyspark.sql import Row
 
 from pipeline import finality, outputs
-from pipeline.finality import State, Window, lay
+from pipeline.finality import State, Window, from_json, late, lay, to_json
 from pipeline.service import Service
 from pipeline.settings import Settings
 from spark_processor import Windows
@@ -34,6 +34,27 @@ def lay_all(*batches: list[Window]) -> tuple[State, list[list[int]]]:
         state, final = lay(state, number, rows, MINUTE)
         finals.append([window.start // MINUTE for window in final])
     return state, finals
+
+
+def test_what_came_a_watermark_behind_the_newest_may_have_been_dropped() -> None:
+    """Spark drops a trade at or before the watermark of the micro-batches before its own."""
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    moments = [(1, 5.0), (2, 70.0), (3, 10.0), (4, 10.000001), (5, 71.0), (6, 0.0)]
+    trades = [(number, epoch + timedelta(seconds=second)) for number, second in moments]
+    minute = timedelta(minutes=1)
+    assert late(trades, None, minute) == [(3, 60.0), (6, 71.0)]
+    assert late(trades[:1], epoch + timedelta(seconds=65), minute) == [(1, 60.0)]
+    assert late([], None, minute) == []
+
+
+def test_a_window_remembers_when_it_grew_and_by_how_much() -> None:
+    def grown(at: int, count: int) -> Window:
+        return Window(0, MINUTE, SECOND, {}, ((at, count),))
+
+    state, _ = lay(State(), 0, [grown(100, 3)], MINUTE)
+    state, _ = lay(state, 1, [grown(200, 5)], MINUTE)
+    state, _ = lay(from_json(json.loads(json.dumps(to_json(state)))), 1, [grown(250, 5)], MINUTE)
+    assert state.open[0].growth == ((100, 3), (200, 5))  # laying one again adds nothing
 
 
 # --- the rule -------------------------------------------------------------------------------

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import store
+from pipeline import latency, store
 from pipeline.trade import Trade
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,7 +146,7 @@ def test_a_database_of_another_version_is_refused_with_what_to_do(path: Path) ->
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 7")
     other.close()
-    with pytest.raises(store.StoreError, match=r"version 7.*writes 1: .*DATA_DIR="):
+    with pytest.raises(store.StoreError, match=r"version 7.*writes 2: .*DATA_DIR="):
         store.open_writer(path)
 
 
@@ -170,9 +171,9 @@ def test_a_batch_is_stored_with_its_bookkeeping(connection: sqlite3.Connection) 
     assert ids_in(connection) == [10, 11]
     row = connection.execute("SELECT * FROM btc_prices WHERE trade_id = 10").fetchone()
     assert row == (10, 86321.55, 86321.54, None, "buy", "2025-12-02T05:00:00.000000Z", 0.25)
-    late = "2025-12-02T05:00:01.000005Z"
+    now, late = "2025-12-02T05:00:00.000000Z", "2025-12-02T05:00:01.000005Z"
     assert connection.execute("SELECT * FROM ingest").fetchall() == [
-        (1, 40, 44, 5, 2, 1, 2, 10, 11, "2025-12-02T05:00:00.000000Z", late, late, 2)
+        (1, 40, 44, 5, 2, 1, 2, 10, 11, now, late, late, 2, now)
     ]
     assert store.next_offset(connection) == 45
     assert store.total_rows(connection) == 2
@@ -264,7 +265,8 @@ def test_an_error_in_the_middle_leaves_nothing(connection: sqlite3.Connection) -
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipeline import store
+from typing import Any
+from pipeline import latency, store
 from tests.unit.test_store import NOW, batch
 connection = store.open_writer(Path(sys.argv[1]))
 connection.create_function("kill", 0, lambda: os.kill(os.getpid(), signal.SIGKILL))
@@ -528,3 +530,56 @@ def test_a_file_that_is_no_database_is_refused_in_a_sentence(tmp_path: Path) -> 
     path.write_text("this is a letter, and long enough to have a header of a hundred bytes" * 4)
     with pytest.raises(store.StoreError, match="not a database: move it away"):
         store.open_writer(path)
+
+
+# --- evidence of what may make the paths differ ---------------------------------------------
+
+
+def timed(trade_id: int, second: float, size: str = "0.25") -> Trade:
+    moment = NOW + timedelta(seconds=second)
+    return Trade(trade_id, "86321.55", None, None, "buy", moment, size)
+
+
+def put(connection: sqlite3.Connection, *trades: Trade, **batch_fields: Any) -> store.Stored:
+    offset = store.next_offset(connection) or 0
+    one = store.Batch(
+        offset, offset + len(trades) - 1, len(trades), 0, NOW, NOW, trades, **batch_fields
+    )
+    return store.store(connection, one, NOW + timedelta(seconds=2), timedelta(seconds=60))
+
+
+def test_trades_a_watermark_behind_the_newest_are_noted_as_late_over_transactions(
+    connection: sqlite3.Connection,
+) -> None:
+    put(connection, timed(1, 0), timed(2, 100), timed(3, 40.000001), timed(4, 40))
+    put(connection, timed(5, 39), timed(6, 161), timed(7, 100))
+    put(connection, timed(4, 40), timed(8, 0))  # a repeat is no late trade
+    noted = connection.execute("SELECT * FROM late ORDER BY trade_id").fetchall()
+    assert noted == [(4, 60.0), (5, 61.0), (7, 61.0), (8, 161.0)]
+
+
+def test_a_repeat_is_noted_if_it_says_something_else(connection: sqlite3.Connection) -> None:
+    put(connection, timed(1, 0), timed(1, 0), timed(1, 0, size="0.5"))
+    result = put(connection, timed(1, 7), timed(1, 7), timed(2, 8))
+    assert result == store.Stored(stored=1, repeated=2, total_rows=2)
+    found = connection.execute("SELECT trade_id, time, last_size FROM conflicts").fetchall()
+    assert sorted(found) == [
+        (1, "2025-12-02T05:00:00.000000Z", 0.5),
+        (1, "2025-12-02T05:00:07.000000Z", 0.25),
+    ]
+
+
+def test_latencies_of_stored_trades_are_counted_by_minute_and_leg(
+    connection: sqlite3.Connection,
+) -> None:
+    trades = [timed(number, number / 10) for number in range(1, 4)]
+    receipts = [trade.time + timedelta(seconds=0.3) for trade in trades]
+    put(connection, *trades, receipts=receipts)
+    put(connection, *trades, receipts=receipts)  # repeats count nothing
+    rows = connection.execute("SELECT minute, leg, bucket, count FROM latency").fetchall()
+    assert {row[0] for row in rows} == {"2025-12-02T05:00Z"}
+    legs = {leg: {b: n for _, name, b, n in rows if name == leg} for _, leg, _, _ in rows}
+    assert legs["event_to_receipt"] == {latency.bucket(0.3): 3}
+    assert sum(legs["receipt_to_stored"].values()) == 3
+    # Committed 2 s after NOW, received 0.4, 0.5 and 0.6 s after it.
+    assert all(1.25 <= latency.BOUNDS[number] <= 1.6 for number in legs["receipt_to_stored"])
