@@ -39,6 +39,7 @@ class Windows:
         self._state_file = state_file
         self._watermark = service.settings.watermark // timedelta(microseconds=1)
         self._state = finality.from_json(outputs.read_json(state_file))
+        self._due = 0.0
         #: What was published by micro-batch, until its progress is recorded.
         self.views: dict[int, stream.View] = {}
 
@@ -57,13 +58,23 @@ class Windows:
         live = outputs.to_csv(outputs.WINDOW_COLUMNS, still_open)
         outputs.write_atomically(self._data.stream_live, live, durable=False)
         newest = None if state.greatest is None else trade.from_epoch_micros(state.greatest)
-        self.views[micro_batch] = stream.View(outputs.now(), newest)
+        published_at = outputs.now()
         self._state = state
         self._service.counters["final_windows"] += len(final)
         self._service.details["newest_trade"] = newest
         self._service.details["open_windows"] = len(state.open)
         print_windows("open ", [w.cells for w in laid if w.start in state.open])
         print_windows("FINAL", [w.cells for w in final])
+        self.views[micro_batch] = stream.View(published_at, newest, self._wait())
+
+    def _wait(self) -> float:
+        """Keeps the pace, in place of a trigger: a window about to close is not kept waiting."""
+        now = time.time()
+        if finality.closing(self._state, self._watermark):
+            return 0.0
+        self._service.stop.wait(max(0.0, self._due - now))
+        self._due = stream.next_due(time.time(), self._service.settings.trigger_seconds)
+        return time.time() - now
 
     def _note_latency(self, window: finality.Window, final_at: datetime) -> None:
         counts = stream.open_to_final(window, final_at)
@@ -131,7 +142,6 @@ def start_query(session: SparkSession, settings: Settings, windows: Windows) -> 
         .writeStream.outputMode("update")
         .foreachBatch(windows.write)
         .option("checkpointLocation", str(stream.checkpoint_folder(settings) / "query"))
-        .trigger(processingTime=f"{settings.trigger_seconds * 1000:.0f} milliseconds")
         .start()
     )
 

@@ -70,6 +70,14 @@ def lay(
     return after, [windows[start] for start in final]
 
 
+def closing(state: State, watermark: int) -> bool:
+    """Whether the next micro-batch makes a window final, whatever it brings."""
+    greatest = state.greatest
+    return greatest is not None and any(
+        window.end + watermark <= greatest for window in state.open.values()
+    )
+
+
 def late(
     trades: Iterable[tuple[int, datetime]], newest: datetime | None, watermark: timedelta
 ) -> list[tuple[int, float]]:

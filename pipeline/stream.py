@@ -53,8 +53,13 @@ class View:
 
     published_at: datetime
     newest_trade: datetime | None
+    #: How long the micro-batch then waited for the next one's time.
+    waited_s: float
 
 
+#: Micro-batches begin so long after each whole interval: the first trades after a minute's end,
+#: which let windows close, are there by then.
+PHASE = 0.3
 JUDGED = "trade_id long, price string, size string, side string, time_us long, reason string"
 
 
@@ -158,15 +163,25 @@ def progress_row(progress: Mapping[str, Any], view: View | None) -> dict[str, An
             for operator in operators
         ),
         "late": sum(operator["numRowsDroppedByWatermark"] for operator in operators),
-        "duration_ms": progress["durationMs"].get("triggerExecution"),
+        "duration_ms": _duration_ms(progress, view),
         "lag": None if lag is None else int(float(lag)),
         "state_rows": sum(operator["numRowsTotal"] for operator in operators),
         "state_bytes": sum(operator["memoryUsedBytes"] for operator in operators),
     }
 
 
+def _duration_ms(progress: Mapping[str, Any], view: View | None) -> int | None:
+    whole: int | None = progress["durationMs"].get("triggerExecution")
+    return None if whole is None or view is None else max(0, whole - round(view.waited_s * 1000))
+
+
 def _moment(micros: int | None) -> datetime | None:
     return None if micros is None else trade.from_epoch_micros(micros)
+
+
+def next_due(now: float, interval: float) -> float:
+    """When the next micro-batch is due: `PHASE` after a whole interval since 1970; seconds."""
+    return now + interval - (now - PHASE) % interval
 
 
 def checkpoint_folder(settings: Settings) -> Path:

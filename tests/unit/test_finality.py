@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyspark.sql import Row
 
 from pipeline import finality, outputs
-from pipeline.finality import State, Window, from_json, late, lay, to_json
+from pipeline.finality import State, Window, closing, from_json, late, lay, to_json
 from pipeline.service import Service
 from pipeline.settings import Settings
 from spark_processor import Windows
@@ -34,6 +34,17 @@ def lay_all(*batches: list[Window]) -> tuple[State, list[list[int]]]:
         state, final = lay(state, number, rows, MINUTE)
         finals.append([window.start // MINUTE for window in final])
     return state, finals
+
+
+def test_the_next_micro_batch_closes_a_window_once_a_trade_after_its_watermark_was_seen() -> None:
+    state, _ = lay(State(), 0, [row(0, 5)], MINUTE)
+    assert not closing(state, MINUTE)
+    state, _ = lay(state, 1, [row(1, 119.999999)], MINUTE)
+    assert not closing(state, MINUTE)
+    state, _ = lay(state, 2, [row(2, 120)], MINUTE)
+    assert closing(state, MINUTE)
+    state, final = lay(state, 3, [], MINUTE)
+    assert (len(final), closing(state, MINUTE)) == (1, False)
 
 
 def test_what_came_a_watermark_behind_the_newest_may_have_been_dropped() -> None:
@@ -248,7 +259,7 @@ class Runner:
     """The stream's writing, as a process that can be killed between any two of its files."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.settings = Settings(data_dir=folder)
+        self.settings = Settings(data_dir=folder, trigger_seconds=0.001)
         self.data = outputs.DataDir(folder)
         self.state_file = folder / "state" / "open_windows.json"
         self._real = outputs.write_atomically

@@ -15,7 +15,7 @@ from consumer import start_offset
 from pipeline import outputs
 from pipeline.outputs import DataDir, OutputError
 from pipeline.settings import Settings
-from pipeline.stream import checkpoint_folder, judge, window_of
+from pipeline.stream import checkpoint_folder, judge, next_due, window_of
 from spark_processor import CONSOLE_WINDOWS, check_window_length, print_windows
 
 MINUTE = timedelta(minutes=1)
@@ -92,6 +92,12 @@ def test_a_record_is_judged_by_the_moment_of_its_receipt() -> None:
     raw = json.dumps(GOOD | {"time": "2025-12-02T05:01:00Z"}).encode()
     assert judge(raw, START_US, "BTC-USD")[-1] is None
     assert judge(raw, START_US - 1, "BTC-USD")[-1].startswith("time: ")
+
+
+def test_micro_batches_are_due_a_little_after_each_whole_interval() -> None:
+    assert next_due(100.0, 1) == pytest.approx(100.3)
+    assert next_due(100.31, 1) == pytest.approx(101.3)
+    assert next_due(103.0, 5) == pytest.approx(105.3)
 
 
 def test_a_row_of_spark_becomes_a_window_with_times_in_utc() -> None:
