@@ -21,8 +21,9 @@ from pipeline.settings import Settings
 TIMEOUT = 900
 #: Rows from which on the settings for small tables are no longer the ones to use.
 MANY_ROWS = 10_000_000
-#: Goals by rows: our wall time over the baseline's.
-GOALS = {20_000: 0.5, 1_000_000: 0.8, MANY_ROWS: 1.0}
+#: Goals by rows: our wall time over the baseline's. With many rows, over that of other tunings:
+#: the baseline does less there (three columns, 32-bit floats, one row out, no windows).
+GOALS = {20_000: 0.5, 1_000_000: 0.8}
 #: Two runs of one minute differ by this much for no reason.
 NOISE = 1.05
 

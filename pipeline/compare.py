@@ -4,21 +4,27 @@ Times are UTC. A path's *answer* is what a reader of its files finds at a moment
 hold is said in `tables.py`, which reads them; unknown is None or NaN, never 0.
 """
 
+import argparse
 import itertools
 import json
 import math
+import sqlite3
+import sys
+import textwrap
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 
 from pipeline import latency
-from pipeline.outputs import FURTHER, METRICS
+from pipeline.outputs import FURTHER, METRICS, DataDir, OutputError, iso
+from pipeline.settings import load
+from pipeline.tables import Evidence, Ingested, Written, read_written, typed
 
 #: Verdicts on a window, in the order in which a reader should look at them.
 DIFFERS = "differs"
@@ -43,24 +49,6 @@ GAP = "a gap at the producer"
 COMPARED = (*METRICS, *FURTHER, "last_trade_time")
 #: Trades of which it must be tried out whether the stream has them, at most: each doubles the work.
 _TRIED = 14
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the consumer noted that can make the paths differ; a row a trade.
-
-    Each of the first three has `trade_id`, `time` (text, as stored), `side` and `last_size`.
-    """
-
-    #: Stored trades that came so late that the stream may have dropped them.
-    late: pd.DataFrame
-    #: Trades stored after the newest run's snapshot.
-    after_snapshot: pd.DataFrame
-    #: Messages that repeat a stored id with another content.
-    conflicts: pd.DataFrame
-    #: Runs of ids never seen: `first_trade_id`, `last_trade_id`, `filled` (bool), and the event
-    #: times of the stored trades around them, `after` and `before`.
-    gaps: pd.DataFrame
 
 
 def agreement(
@@ -375,29 +363,21 @@ def _until_batch(final: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[floa
     ordered = runs.dropna(subset=["last_trade_time", "written_at"]).sort_values("written_at")
     if ordered.empty or final.empty:
         return
-    covered = ordered["last_trade_time"].cummax().to_numpy()
-    places = np.searchsorted(covered, final["last_trade_time"].to_numpy(), side="left")
+    covered = _naive(ordered["last_trade_time"].cummax())
+    places = np.searchsorted(covered, _naive(final["last_trade_time"]), side="left")
     inside = places < len(ordered)
-    written = ordered["written_at"].to_numpy()[places[inside]]
-    seconds = (written - final["written_at"].to_numpy()[inside]) / np.timedelta64(1, "s")
+    written = _naive(ordered["written_at"])[places[inside]]
+    seconds = (written - _naive(final["written_at"])[inside]) / np.timedelta64(1, "s")
     yield from zip(seconds.tolist(), final["trade_count"].astype(int)[inside], strict=True)
 
 
+def _naive(times: pd.Series) -> np.ndarray:
+    """Moments in UTC as numpy has them, without a zone."""
+    moments: np.ndarray = times.dt.tz_localize(None).to_numpy()
+    return moments
+
+
 # --- completeness ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Ingested:
-    """What the consumer read from Kafka, in all, and what is in the table."""
-
-    records: int
-    stored: int
-    repeated: int
-    rejected: int
-    #: Ids from the least to the greatest stored one.
-    issued: int
-    missing: int
-    committed_at: datetime
 
 
 def funnel(
@@ -600,3 +580,236 @@ def _counted_in(minutes: pd.DataFrame, name: str) -> float:
     if minutes.empty:
         return 0.0
     return float(sum(json.loads(text).get(name, 0) for text in minutes["counters"]))
+
+
+# --- all of it ------------------------------------------------------------------------------
+
+#: The answers whose freshness is compared.
+STREAM_OPEN, STREAM_FINAL, BATCH = "stream, open windows", "stream, final windows", "batch"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that is known of the two paths, and the verdict in words."""
+
+    #: From when on both paths have answers, until the newest one; None: not yet.
+    span: tuple[datetime, datetime] | None
+    agreement: pd.DataFrame
+    #: By answer; None: unknown.
+    freshness: dict[str, Freshness | None]
+    waterfall: pd.DataFrame
+    funnel: pd.DataFrame
+    cost: pd.DataFrame
+    idle_cpu_s_per_hour: float | None
+    growth: Growth | None
+    verdict: str
+
+    @property
+    def unexplained(self) -> int:
+        return int(self.agreement["cause"].str.contains(UNEXPLAINED).sum())
+
+    @property
+    def compared(self) -> int:
+        """Windows on which there is a verdict, equal or not."""
+        return int(self.agreement["verdict"].isin([EQUAL, *DIFFERENCES]).sum())
+
+
+def compare(written: Written, interval_s: float) -> Comparison:
+    """Holds the two paths against each other.
+
+    Args:
+        written: what the services wrote.
+        interval_s: from the start of one batch run to the next.
+    """
+    runs, micro_batches = written.runs, written.micro_batches
+    final = typed(written.final)
+    newest = None if runs.empty else iso(runs["last_trade_time"].iloc[-1])
+    judged = agreement(written.final, written.still_open, written.batch, newest, written.evidence)
+    answers = {
+        STREAM_OPEN: _publications(micro_batches, "published_at", "newest_trade"),
+        STREAM_FINAL: _publications(final, "written_at", "last_trade_time"),
+        BATCH: _publications(runs, "written_at", "last_trade_time"),
+    }
+    span = _span(answers[STREAM_FINAL], answers[BATCH])
+    # Trades of long ago, as in a recording replayed as it was: their age tells of nothing.
+    aged = span is not None and not written.replayed_as_recorded
+    fresh = {
+        name: freshness(sawtooth(published, *span)) if aged and span else None
+        for name, published in answers.items()
+    }
+    late = _proved_late(judged, written)
+    counted = int(final["trade_count"].sum() + typed(written.still_open)["trade_count"].sum())
+    costs = cost(written.minutes, written.log, len(final))
+    ok = written.log[written.log["status"] == "ok"]
+    end = span[1] if span else datetime.now(UTC)
+    grown = growth(ok, interval_s, _rows_per_second(runs), end)
+    partial = Comparison(
+        span=span,
+        agreement=judged,
+        freshness=fresh,
+        waterfall=waterfall(
+            written.latencies, micro_batches, written.window_latencies, final, runs
+        ),
+        funnel=funnel(
+            written.ingested,
+            written.status["producer"].get("counters", {}),
+            counted,
+            late,
+            None if runs.empty else int(runs["rows"].iloc[-1]),
+        ),
+        cost=costs,
+        idle_cpu_s_per_hour=idle_cost(written.minutes["spark_processor"]),
+        growth=grown,
+        verdict="",
+    )
+    return replace(partial, verdict=verdict_in_words(partial, interval_s))
+
+
+def _publications(table: pd.DataFrame, at: str, newest: str) -> pd.DataFrame:
+    return table[[at, newest]].set_axis(["at", "newest"], axis="columns").dropna()
+
+
+def _span(*answers: pd.DataFrame) -> tuple[datetime, datetime] | None:
+    if any(answer.empty for answer in answers):
+        return None
+    start = max(answer["at"].min() for answer in answers)
+    end = max(answer["at"].max() for answer in answers)
+    return start.to_pydatetime(), end.to_pydatetime()
+
+
+def _proved_late(judged: pd.DataFrame, written: Written) -> int:
+    """Trades by which the stream is short in windows whose cause is late trades."""
+    late = judged[judged["cause"].isin([LATE, RECOVERED])]["window_start"]
+    counts = [
+        table[table["window_start"].isin(late)]["trade_count"].astype(int).sum()
+        for table in (written.batch, written.final)
+    ]
+    return int(counts[0] - counts[1])
+
+
+def _rows_per_second(runs: pd.DataFrame) -> float | None:
+    """At which the table grew over the last hour of runs."""
+    if len(runs) < 2:
+        return None
+    last = runs.iloc[-1]
+    first = runs[runs["snapshot_at"] >= last["snapshot_at"] - timedelta(hours=1)].iloc[0]
+    seconds = (last["snapshot_at"] - first["snapshot_at"]).total_seconds()
+    return float(last["rows"] - first["rows"]) / seconds if seconds > 0 else None
+
+
+def verdict_in_words(found: Comparison, interval_s: float) -> str:
+    """A paragraph that says what the numbers say, and nothing that they do not."""
+    if found.span is None:
+        return "There is nothing to compare yet: one of the two paths has no answer."
+    span, counts = _long(found.span[1] - found.span[0]), found.agreement["verdict"].value_counts()
+    differing = sum(int(counts.get(name, 0)) for name in DIFFERENCES)
+    shared = found.compared
+    if not differing:
+        agree = f"both paths agree on all {shared:,} shared minutes"
+    else:
+        causes = Counter(found.agreement[found.agreement["verdict"].isin(DIFFERENCES)]["cause"])
+        named = ", ".join(f"{count} for {cause}" for cause, count in causes.most_common())
+        agree = f"the paths agree on {shared - differing:,} of {shared:,} minutes; {named}"
+    sentences = [f"Over {span} {agree}."]
+    final, opened, batch = (found.freshness[name] for name in (STREAM_FINAL, STREAM_OPEN, BATCH))
+    if final and batch:
+        open_text = f" (its open windows: {opened.median:.1f} s)" if opened else ""
+        sentences.append(
+            f"The stream's final answer was {final.median:.0f} s old in the median{open_text}, "
+            f"the batch's {batch.median:.0f} s."
+        )
+    else:
+        sentences.append("How old the answers were is unknown: the trades are of long ago.")
+    stream_cpu, batch_cpu = found.cost["cpu_s_per_hour"]
+    if stream_cpu > 0 and batch_cpu > 0:
+        sentences.append(
+            f"The stream used {stream_cpu / batch_cpu:.1f} times the CPU of the batch, "
+            f"{stream_cpu:.0f} against {batch_cpu:.0f} CPU seconds an hour."
+        )
+    sentences.append(_growth_in_words(found.growth, interval_s))
+    return " ".join(sentences)
+
+
+def _growth_in_words(grown: Growth | None, interval_s: float) -> str:
+    if grown is None:
+        return "Nothing can be said of the batch's growth yet."
+    if grown.refusal or grown.rows_at_limit is None or grown.at_limit is None:
+        return f"When the batch will be too slow is not forecast: {grown.refusal}."
+    return (
+        f"A batch run takes {grown.s_per_million:.1f} s more with each million trades; it will "
+        f"take longer than its interval of {interval_s:.0f} s at "
+        f"{grown.rows_at_limit / 1e6:,.0f} million trades, which is about "
+        f"{grown.at_limit:%Y-%m-%d} at the last hour's rate."
+    )
+
+
+def _long(length: timedelta) -> str:
+    minutes = round(length.total_seconds() / 60)
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours else f"{rest} min"
+
+
+def main() -> None:
+    """`python -m pipeline.compare [--json]`: verdict and tables.
+
+    Status 0: each difference is explained; 1: one is not; 2: there is nothing to compare.
+    """
+    parser = argparse.ArgumentParser(prog="python -m pipeline.compare", description=main.__doc__)
+    parser.add_argument("--json", action="store_true", help="for programs")
+    as_json = parser.parse_args().json
+    settings = load()
+    try:
+        written = read_written(DataDir(settings.data_dir))
+    except (OutputError, sqlite3.Error) as error:
+        print(f"{settings.data_dir} cannot be compared: {error}", file=sys.stderr)
+        sys.exit(2)
+    found = compare(written, settings.batch_interval_seconds)
+    print(to_json(found) if as_json else in_text(found))
+    sys.exit(2 if not found.compared else 1 if found.unexplained else 0)
+
+
+def to_json(found: Comparison) -> str:
+    def plain(value: object) -> object:
+        if isinstance(value, pd.DataFrame):
+            return json.loads(value.to_json(orient="records", date_format="iso"))
+        if isinstance(value, Freshness | Growth):
+            return asdict(value)
+        if isinstance(value, datetime):
+            return iso(value)
+        raise TypeError(type(value))
+
+    return json.dumps(vars(found) | {"unexplained": found.unexplained}, default=plain, indent=1)
+
+
+def in_text(found: Comparison) -> str:
+    """The verdict and the tables for a terminal; only windows that differ are listed."""
+    counts = found.agreement["verdict"].value_counts()
+    differing = found.agreement[
+        found.agreement["verdict"].isin(DIFFERENCES) | (found.agreement["cause"] != "")
+    ]
+    ages = pd.DataFrame(
+        [
+            {"answer": name, **({} if known is None else asdict(known))}
+            for name, known in found.freshness.items()
+        ]
+    )
+    parts = [
+        ("", "\n".join(textwrap.wrap(found.verdict, 98))),
+        ("Windows", "\n".join(f"{name}: {counts.get(name, 0)}" for name in VERDICTS)),
+        ("Windows that differ, or that miss trades", _table(differing)),
+        ("Age of the newest trade in each answer, seconds", _table(ages)),
+        ("Latency by leg, seconds", _table(found.waterfall)),
+        ("Completeness", _table(found.funnel)),
+        ("Cost", _table(found.cost)),
+    ]
+    return "\n\n".join(f"{title}\n{text}" if title else text for title, text in parts)
+
+
+def _table(frame: pd.DataFrame) -> str:
+    if frame.empty:
+        return "none"
+    return str(frame.to_string(index=False, na_rep="unknown", float_format=lambda x: f"{x:,.2f}"))
+
+
+if __name__ == "__main__":
+    main()

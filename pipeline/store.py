@@ -299,6 +299,80 @@ def open_gaps(connection: sqlite3.Connection) -> tuple[int, int]:
     return count, missing
 
 
+def ingested(connection: sqlite3.Connection) -> tuple[int, int, int, int]:
+    """Records read from Kafka in all, and those stored, repeated and rejected."""
+    names = ("records", "stored", "repeated", "rejected")
+    sums = ", ".join(f"coalesce(sum({name}), 0)" for name in names)
+    row: tuple[int, int, int, int] = connection.execute(f"SELECT {sums} FROM ingest").fetchone()  # noqa: S608
+    return row
+
+
+#: A trade as evidence.
+_EVIDENCE = "trade_id, time, side, last_size"
+
+
+def late(connection: sqlite3.Connection) -> list[tuple[int, str, str, float]]:
+    """The trades noted as late: id, time, side, size."""
+    return connection.execute(
+        f"SELECT {_EVIDENCE} FROM late JOIN btc_prices USING (trade_id)"  # noqa: S608 - a constant
+    ).fetchall()
+
+
+def conflicts(connection: sqlite3.Connection) -> list[tuple[int, str, str, float]]:
+    """The repeats noted for saying something else: id, time, side, size."""
+    return connection.execute(f"SELECT {_EVIDENCE} FROM conflicts").fetchall()  # noqa: S608
+
+
+def stored_after(
+    connection: sqlite3.Connection, covered: tuple[int, int], rows: int, before: str
+) -> list[tuple[int, str, str, float]]:
+    """The trades stored after a batch run's snapshot: id, time, side, size.
+
+    Args:
+        connection: a read-only one.
+        covered: the least and the greatest id in the snapshot.
+        rows: how many it had.
+        before: only trades with an earlier event time than this, as stored.
+    """
+    trades = connection.execute(
+        f"SELECT {_EVIDENCE} FROM btc_prices "  # noqa: S608 - a constant
+        "WHERE (trade_id > ? OR trade_id < ?) AND time < ?",
+        (covered[1], covered[0], before),
+    ).fetchall()
+    snapshot = connection.execute(
+        "SELECT committed_at FROM ingest WHERE total_rows = ? ORDER BY number DESC LIMIT 1", (rows,)
+    ).fetchone()
+    if snapshot is not None:
+        trades += connection.execute(
+            f"SELECT {_EVIDENCE} FROM gaps CROSS JOIN btc_prices "  # noqa: S608 - a constant
+            "ON trade_id BETWEEN gaps.first_trade_id AND gaps.last_trade_id "
+            "WHERE filled_at > ? AND trade_id BETWEEN ? AND ?",
+            (*snapshot, *covered),
+        ).fetchall()
+    return trades
+
+
+def gaps_with_neighbours(
+    connection: sqlite3.Connection,
+) -> list[tuple[int, int, bool, str | None, str | None]]:
+    """First and last id of each gap, whether it was filled, the times of the trades around it."""
+    rows = connection.execute(
+        "SELECT first_trade_id, last_trade_id, filled_at IS NOT NULL, "
+        "(SELECT time FROM btc_prices WHERE trade_id < first_trade_id "
+        "ORDER BY trade_id DESC LIMIT 1), "
+        "(SELECT time FROM btc_prices WHERE trade_id > gaps.last_trade_id "
+        "ORDER BY trade_id LIMIT 1) FROM gaps"
+    )
+    return [(first, last, bool(filled), *around) for first, last, filled, *around in rows]
+
+
+def latencies(connection: sqlite3.Connection) -> list[tuple[str, int, int]]:
+    """Counts of all latencies noted: leg, bucket, count."""
+    return connection.execute(
+        "SELECT leg, bucket, sum(count) FROM latency GROUP BY leg, bucket"
+    ).fetchall()
+
+
 def runs(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Sorted ids as runs of consecutive ones: (first, last)."""
     for _, group in itertools.groupby(enumerate(ids), key=lambda pair: pair[1] - pair[0]):

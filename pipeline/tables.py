@@ -3,10 +3,14 @@
 Apart from `outputs.py`, as pandas costs a service that only writes 60 MB and half a second.
 """
 
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from pipeline import store
 from pipeline.outputs import (
     BATCH_COLUMNS,
     LOG_FIELDS,
@@ -16,6 +20,9 @@ from pipeline.outputs import (
     DataDir,
     OutputError,
     batch_files,
+    iso,
+    read_json,
+    read_status,
     stream_files,
 )
 
@@ -56,7 +63,170 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
     return table
 
 
+# --- for the comparison ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the consumer noted that can make the paths differ; a row a trade.
+
+    Each of the first three has `trade_id`, `time` (text, as stored), `side` and `last_size`.
+    """
+
+    #: Stored trades that came so late that the stream may have dropped them.
+    late: pd.DataFrame
+    #: Trades stored after the newest run's snapshot.
+    after_snapshot: pd.DataFrame
+    #: Messages that repeat a stored id with another content.
+    conflicts: pd.DataFrame
+    #: Runs of ids never seen: `first_trade_id`, `last_trade_id`, `filled` (bool), and the event
+    #: times of the stored trades around them, `after` and `before`.
+    gaps: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What the consumer read from Kafka, in all, and what is in the table."""
+
+    records: int
+    stored: int
+    repeated: int
+    rejected: int
+    #: Ids from the least to the greatest stored one.
+    issued: int
+    #: Of these, ids never seen.
+    missing: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """All that the services wrote and the comparison needs."""
+
+    #: The stream's final and open windows and the newest run's, as the text of their cells.
+    final: pd.DataFrame
+    still_open: pd.DataFrame
+    batch: pd.DataFrame
+    #: The one-row results of all runs, typed, and the log.
+    runs: pd.DataFrame
+    log: pd.DataFrame
+    evidence: Evidence
+    #: None: there is no table yet.
+    ingested: Ingested | None
+    #: By the consumer: `leg`, `bucket`, `count`.
+    latencies: pd.DataFrame
+    #: Micro-batches: `published_at`, `newest_trade`, `rows`, `first_receipt`, …; the latest.
+    micro_batches: pd.DataFrame
+    #: Of final windows: `window_start`, `leg`, `counts` (by bucket, as JSON); the latest.
+    window_latencies: pd.DataFrame
+    #: By service: `at`, `seconds`, `cpu_s`, `rss_mib`, `counters` (JSON); the latest.
+    minutes: dict[str, pd.DataFrame]
+    #: What each service says of itself.
+    status: dict[str, dict[str, Any]]
+    #: Whether the trades are of long ago: a recording that is not re-timed.
+    replayed_as_recorded: bool
+
+
+def read_written(data: DataDir) -> Written:
+    """Reads everything; what is missing is an empty table.
+
+    Raises:
+        OutputError: a file holds something else than it should.
+        sqlite3.Error: the database cannot be read.
+    """
+    final = [_cells(path, WINDOW_COLUMNS, required="window_start") for path in stream_files(data)]
+    runs = read_batch_runs(data)
+    services = ("producer", "consumer", "spark_processor", "batch_scheduler")
+    evidence, ingested, latencies = _read_evidence(data, runs)
+    return Written(
+        final=pd.concat(final, ignore_index=True) if final else _no_cells(WINDOW_COLUMNS),
+        still_open=_cells(data.stream_live, WINDOW_COLUMNS, required="window_start"),
+        batch=_cells(data.batch_windows, WINDOW_COLUMNS, required="window_start"),
+        runs=runs,
+        log=read_batch_log(data),
+        evidence=evidence,
+        ingested=ingested,
+        latencies=latencies,
+        micro_batches=_record(
+            data.stream_progress,
+            ("micro_batch", "published_at", "newest_trade", "rows", "duration_ms"),
+            times=("published_at", "newest_trade", "first_receipt", "last_receipt"),
+        ),
+        window_latencies=_record(
+            data.stream_latency, ("window_start", "leg", "counts"), times=()
+        ).drop_duplicates("window_start", keep="last", ignore_index=True),
+        minutes={
+            name: _record(
+                data.minutes_of(name),
+                ("at", "seconds", "cpu_s", "rss_mib", "counters"),
+                times=("at",),
+            )
+            for name in services
+        },
+        status={name: read_status(data, name) for name in services},
+        replayed_as_recorded=read_json(data.source).get("retimed") is False,
+    )
+
+
+def _read_evidence(
+    data: DataDir, runs: pd.DataFrame
+) -> tuple[Evidence, Ingested | None, pd.DataFrame]:
+    late: list[Any] = []
+    after: list[Any] = []
+    conflicts: list[Any] = []
+    gaps: list[Any] = []
+    latencies: list[Any] = []
+    ingested = None
+    if data.database.exists():
+        with closing(store.open_reader(data.database)) as connection:
+            connection.execute("BEGIN")  # one moment for all
+            late, conflicts = store.late(connection), store.conflicts(connection)
+            gaps = store.gaps_with_neighbours(connection)
+            latencies = store.latencies(connection)
+            if span := store.id_span(connection):
+                missing = store.open_gaps(connection)[1]
+                issued = span[1] - span[0] + 1
+                ingested = Ingested(*store.ingested(connection), issued, missing)
+            if len(runs):
+                run = runs.iloc[-1]
+                covered = (int(run["first_trade_id"]), int(run["last_trade_id"]))
+                newest = iso(run["last_trade_time"])
+                after = store.stored_after(connection, covered, int(run["rows"]), newest)
+    trades = ["trade_id", "time", "side", "last_size"]
+    around = ["first_trade_id", "last_trade_id", "filled", "after", "before"]
+    evidence = Evidence(
+        late=pd.DataFrame(late, columns=trades),
+        after_snapshot=pd.DataFrame(after, columns=trades),
+        conflicts=pd.DataFrame(conflicts, columns=trades),
+        gaps=pd.DataFrame(gaps, columns=around),
+    )
+    return evidence, ingested, pd.DataFrame(latencies, columns=["leg", "bucket", "count"])
+
+
+def _record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]) -> pd.DataFrame:
+    """A record that a service keeps of its latest work."""
+    try:
+        table = pd.read_csv(path)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        table = pd.DataFrame(columns=list(dict.fromkeys([*columns, *times])))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be read: {error}") from error
+    if missing := set(columns) - set(table.columns):
+        raise OutputError(f"{path} has no column {', '.join(sorted(missing))}")
+    for name in times:
+        table[name] = pd.to_datetime(table[name], utc=True, errors="coerce", format="ISO8601")
+    return table
+
+
+def _no_cells(columns: tuple[str, ...]) -> pd.DataFrame:
+    return pd.DataFrame(columns=list(columns), dtype=str)
+
+
 def _read_table(path: Path, columns: tuple[str, ...], *, required: str) -> pd.DataFrame:
+    return typed(_cells(path, columns, required=required))
+
+
+def _cells(path: Path, columns: tuple[str, ...], *, required: str) -> pd.DataFrame:
+    """A table as the text of its cells."""
     try:
         cells = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (FileNotFoundError, pd.errors.EmptyDataError):
@@ -67,10 +237,11 @@ def _read_table(path: Path, columns: tuple[str, ...], *, required: str) -> pd.Da
         raise OutputError(f"{path} has rows with more cells than its header")
     if required not in cells.columns:
         raise OutputError(f"{path} has no column {required}: it is not one of this system's files")
-    return _typed(cells.reindex(columns=list(columns), fill_value=""))
+    return cells.reindex(columns=list(columns), fill_value="")
 
 
-def _typed(cells: pd.DataFrame) -> pd.DataFrame:
+def typed(cells: pd.DataFrame) -> pd.DataFrame:
+    """Text cells as times in UTC and numbers; what is unknown is NaT or NaN."""
     table = cells.copy()
     for name in table.columns:
         if name in TIME_COLUMNS:
@@ -83,5 +254,5 @@ def _typed(cells: pd.DataFrame) -> pd.DataFrame:
 def _join(frames: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
     frames = [frame for frame in frames if len(frame)]
     if not frames:
-        return _typed(pd.DataFrame(columns=list(columns), dtype=str))
+        return typed(pd.DataFrame(columns=list(columns), dtype=str))
     return pd.concat(frames, ignore_index=True)

@@ -1,6 +1,11 @@
 """The comparison's pure functions, against brute force and constructed cases."""
 
+import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,8 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import compare
-from pipeline.outputs import WINDOW_COLUMNS
+from pipeline.outputs import (
+    BATCH_COLUMNS,
+    WINDOW_COLUMNS,
+    DataDir,
+    to_csv,
+    write_final_windows,
+)
+from pipeline.tables import Evidence
 
+ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 
 
@@ -112,9 +125,9 @@ def gaps(*rows: tuple[int, int, bool, float, float]) -> pd.DataFrame:
     )
 
 
-def evidence(**frames: pd.DataFrame) -> compare.Evidence:
+def evidence(**frames: pd.DataFrame) -> Evidence:
     none = {name: trades() for name in ("late", "after_snapshot", "conflicts")}
-    return compare.Evidence(**none | {"gaps": gaps()} | frames)
+    return Evidence(**none | {"gaps": gaps()} | frames)
 
 
 def verdicts(
@@ -236,3 +249,64 @@ def test_minutes_around_ids_never_seen_are_marked_though_both_paths_agree() -> N
     assert list(found["verdict"]) == [compare.EQUAL] * 3
     assert list(found["cause"]) == [compare.GAP, compare.GAP, ""]
     assert list(found["missing"]) == [3, 3, 0]
+
+
+# --- the command ----------------------------------------------------------------------------
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.compare", *arguments],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "DATA_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_with_nothing_to_compare_the_command_says_so_with_status_2(tmp_path: Path) -> None:
+    done = command(tmp_path)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "There is nothing to compare yet" in done.stdout
+    (tmp_path / "batch_windows.csv").write_text("foreign,file\n1,2\n")
+    done = command(tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "batch_windows.csv has no column window_start" in done.stderr
+
+
+def both_paths(folder: Path, batch_count: str) -> None:
+    """A data folder with a final window and a run that counted so many trades in it."""
+    data = DataDir(folder)
+    final = window(0, last_trade_time="2025-06-01T12:00:59Z", written_at="2025-06-01T12:02:01Z")
+    write_final_windows(data, [final])
+    data.batch_windows.write_text(to_csv(WINDOW_COLUMNS, [final | {"trade_count": batch_count}]))
+    run = {"rows": 9, "run": "20250601T120400Z", "first_trade_id": 1, "last_trade_id": 9}
+    times = {
+        "last_trade_time": seconds(200),
+        "snapshot_at": seconds(240),
+        "written_at": seconds(245),
+    }
+    data.batch_output.mkdir()
+    path = data.batch_output / "20250601T120400Z.csv"
+    path.write_text(to_csv(BATCH_COLUMNS, [run | times]))
+
+
+def test_the_command_tells_agreement_by_its_status(tmp_path: Path) -> None:
+    both_paths(tmp_path, "5")
+    done = command(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "both paths agree on all 1 shared minutes" in done.stdout
+    assert json.loads(command(tmp_path, "--json").stdout)["unexplained"] == 0
+
+
+def test_an_unexplained_difference_is_status_1_and_loud(tmp_path: Path) -> None:
+    both_paths(tmp_path, "6")
+    done = command(tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "0 of 1 minutes; 1 for unexplained" in done.stdout
+    found = json.loads(command(tmp_path, "--json").stdout)
+    assert found["unexplained"] == 1
+    assert found["agreement"][0]["columns"] == "trade_count"
