@@ -63,7 +63,10 @@ class Scheduler:
         self._end_orphan()
         due = time.time()
         self._report("awaits the first trades")
-        while not self._service.stop.is_set() and not self._rows() and time.time() < due + interval:
+        while not self._service.stop.is_set() and time.time() < due + interval:
+            with contextlib.suppress(sqlite3.Error):  # the first run will say it
+                if self._rows():
+                    break
             self._service.sleep(0.5)
         due = time.time()
         while not self._service.stop.is_set():
@@ -71,7 +74,10 @@ class Scheduler:
             due = next_due(due, interval, time.time())
             self._service.details["next_run"] = datetime.fromtimestamp(due, UTC)
             self._report("awaits the next run")
-            self._service.sleep(due - time.time())
+            # In slices: a clock that is set back must not put the next run off.
+            while not self._service.stop.is_set() and 0 < due - time.time() <= interval:
+                self._service.sleep(min(due - time.time(), 1.0))
+            due = min(due, time.time())
 
     def _report(self, message: str) -> None:
         last = self._service.details["last_run"]
@@ -80,28 +86,37 @@ class Scheduler:
         self._service.report(state, message, healthy=healthy)
 
     def _rows(self) -> int:
-        """Rows in the table; 0 when there is none yet."""
+        """Rows in the table; 0 when there is none yet.
+
+        Raises:
+            sqlite3.Error: the database cannot be read.
+        """
         if not self._data.database.exists():
             return 0
-        try:
-            connection = store.open_reader(self._data.database)
+        with contextlib.closing(store.open_reader(self._data.database)) as connection:
             try:
                 return store.total_rows(connection)
-            finally:
-                connection.close()
-        except sqlite3.Error as error:
-            self._service.log.info("the table cannot be read yet: %s", error)
-            return 0
+            except sqlite3.OperationalError as error:
+                if "no such table" in str(error):
+                    return 0
+                raise
 
     def _one_run(self, started: datetime) -> None:
         run = outputs.run_id(started)
-        rows = self._rows()
+        try:
+            rows = self._rows()
+        except sqlite3.Error as error:
+            self._service.error(f"the table cannot be read: {error}")
+            self._log({"started": started, "run": run, "status": "failed"})
+            return
         if not rows:
             self._log({"started": started, "run": run, "status": "no_data"})
             return
         # First of all: whoever comes after a killed scheduler must find the run.
         note = {"run": run, "started": outputs.iso(started)}
-        outputs.write_atomically(self._run_file, json.dumps(note) + "\n")
+        self._service.retrying("room for the run's note", OSError)(
+            outputs.write_atomically, self._run_file, json.dumps(note) + "\n"
+        )
         self._service.details |= {"running": run, "next_run": None}
         self._report(f"run {run} over {rows} rows")
         command = spark.submit_command(

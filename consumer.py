@@ -68,10 +68,14 @@ class Consumer:
 
     def _store(self, records: Sequence[Any]) -> None:
         batch = self._decode(records)
-        waiting = self._service.retrying("the database", sqlite3.OperationalError)
-        stored = waiting(store.store, self._connection, batch, now(), self._settings.watermark)
+        # First what is refused: the database decides where the next start goes on.
         if batch.rejected and not self._publisher.flush():
             return
+        waiting = self._service.retrying("the database", sqlite3.OperationalError)
+        stored = waiting(
+            # The present of each try: that is when the rows are there.
+            lambda: store.store(self._connection, batch, now(), self._settings.watermark)
+        )
         self._commit(batch.last_offset + 1)
         counters = self._service.counters
         counters["records"] += batch.records
@@ -172,6 +176,11 @@ def main() -> None:
         return
     try:
         consumer.run()
+    except (sqlite3.Error, KafkaError) as error:
+        if not service.stop.is_set():
+            service.error(str(error))
+            service.close("failed", str(error))
+            sys.exit(1)
     finally:
         consumer.close()
         connection.close()

@@ -169,7 +169,11 @@ class Producer:
             OutputError: the folder was filled by another one.
         """
         if self._feed is None:
-            claim_source(self._service.data, source)
+            try:
+                claim_source(self._service.data, source)
+            except OSError as error:  # not to be taken for one of the connection
+                path = self._service.data.source
+                raise OutputError(f"{path} cannot be written: {error}") from error
         self._feed = {"url": self._settings.feed_url, **source, **state}
         self._service.details["feed"] = self._feed
 

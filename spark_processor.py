@@ -28,6 +28,8 @@ CONSOLE_WINDOWS = 5
 #: The records of progress and of latencies are halved when they are longer than this, in bytes:
 #: over a day of micro-batches, a month of windows.
 RECORD_BYTES = 16_000_000
+#: A micro-batch that takes longer than this, in seconds, hangs.
+HUNG_SECONDS = 120.0
 
 
 class Windows:
@@ -49,9 +51,12 @@ class Windows:
         now = outputs.now()
         laid = [stream.window_of(row, self._service.settings, now) for row in rows]
         state, final = finality.lay(self._state, micro_batch, laid, self._watermark)
-        outputs.write_final_windows(self._data, (window.cells for window in final))
-        for window in final:
-            self._note_latency(window, now)
+        # Final now, not when its row was last computed.
+        rows_final = [window.cells | {"written_at": outputs.iso(now)} for window in final]
+        outputs.write_final_windows(self._data, rows_final)
+        if micro_batch != self._state.micro_batch:  # not when Spark repeats one
+            for window in final:
+                self._note_latency(window, now)
         state_text = json.dumps(finality.to_json(state))
         outputs.write_atomically(self._state_file, state_text, durable=bool(final))
         still_open = (state.open[start].cells for start in sorted(state.open))
@@ -64,7 +69,7 @@ class Windows:
         self._service.details["newest_trade"] = newest
         self._service.details["open_windows"] = len(state.open)
         print_windows("open ", [w.cells for w in laid if w.start in state.open])
-        print_windows("FINAL", [w.cells for w in final])
+        print_windows("FINAL", rows_final)
         self.views[micro_batch] = stream.View(published_at, newest, self._wait())
 
     def _wait(self) -> float:
@@ -72,8 +77,9 @@ class Windows:
         now = time.time()
         if finality.closing(self._state, self._watermark):
             return 0.0
-        self._service.stop.wait(max(0.0, self._due - now))
-        self._due = stream.next_due(time.time(), self._service.settings.trigger_seconds)
+        pace = self._service.settings.trigger_seconds
+        self._service.stop.wait(min(max(0.0, self._due - now), pace))  # clocks may be set back
+        self._due = stream.next_due(time.time(), pace)
         return time.time() - now
 
     def _note_latency(self, window: finality.Window, final_at: datetime) -> None:
@@ -109,14 +115,19 @@ class Progress:
         self._service = service
         self._views = views
         self._seen = -1
+        #: When it was last seen that a micro-batch had ended, or that none was under way.
+        self.alive = time.monotonic()
 
     def look(self, query: StreamingQuery) -> None:
         """Takes in the micro-batches since the last look; Spark keeps the latest hundred."""
         last = query.lastProgress
+        if not query.status["isTriggerActive"]:
+            self.alive = time.monotonic()
         if last is None or last["batchId"] == self._seen:
             return
         for progress in [last] if last["batchId"] == self._seen + 1 else query.recentProgress:
             if progress["batchId"] > self._seen:
+                self.alive = time.monotonic()
                 self._seen = progress["batchId"]
                 self._take(progress)
 
@@ -188,6 +199,11 @@ def run(service: Service) -> None:
     progress = Progress(service, windows.views)
     while not service.stop.is_set() and not query.awaitTermination(1):
         progress.look(query)
+        if query.status["isTriggerActive"] and time.monotonic() > progress.alive + HUNG_SECONDS:
+            message = f"no micro-batch has ended for {HUNG_SECONDS:.0f} s"
+            service.report("hangs", message, healthy=False)
+        else:
+            service.report("running", "reads Kafka and writes windows", healthy=True)
         service.tick()
     query.stop()
     session.stop()

@@ -398,8 +398,13 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return server
 
 
+def latest_event_time() -> int:
+    """The latest that a message can have, in the unit of `retime`."""
+    return int((time.time() + AHEAD_SECONDS) * retime.SECOND)
+
+
 def make_player(options: argparse.Namespace) -> Player:
-    latest = int((time.time() + AHEAD_SECONDS) * retime.SECOND)
+    latest = latest_event_time()
     path: Path = options.recording
     if options.retime:
         tiles = retime.tile(recording.read(path), latest)

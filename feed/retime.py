@@ -107,6 +107,22 @@ class Tiles:
         return moved
 
 
+_NO_TIME = (
+    "it holds no message with a time, so it cannot be re-timed: "
+    "replay it as recorded, with RETIME=0 (--no-retime)"
+)
+
+
+def check(lines: Iterable[Line], latest: int) -> None:
+    """Whether a recording can be laid out; reads on to the first message with a time.
+
+    Raises:
+        RecordingError: no line has a receive time or an event time.
+    """
+    if all(clock == _UNKNOWN for _, _, clock in _timed(lines, latest)):
+        raise RecordingError(_NO_TIME)
+
+
 def tile(lines: Iterable[Line], latest: int) -> Tiles:
     """Lays out a recording.
 
@@ -131,10 +147,7 @@ def tile(lines: Iterable[Line], latest: int) -> Tiles:
             trade_ids.append(_number(_TRADE_ID, line.frame))
             sequences.append(_number(_SEQUENCE, line.frame))
     if clock == _UNKNOWN:
-        raise RecordingError(
-            "the recording holds no message with a time, so it cannot be re-timed: "
-            "replay it with --no-retime"
-        )
+        raise RecordingError(_NO_TIME)
     start = next(delivery for delivery in deliveries if delivery != _UNKNOWN)
     deliveries = array("q", (max(delivery, start) for delivery in deliveries))
     cut, base, period = _layout(deliveries, events)

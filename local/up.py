@@ -14,6 +14,7 @@ from typing import NamedTuple
 import psutil
 
 from feed import recording, replay
+from feed import retime as retiming
 from local import programs, stack
 from pipeline.outputs import DataDir, OutputError, claim_source
 from pipeline.settings import load
@@ -62,6 +63,8 @@ def check_replay(path: Path, retime: str, speed: str, backlog: str) -> None:
         )
     try:
         next(recording.read(path))
+        if retime == "1":
+            retiming.check(recording.read(path), replay.latest_event_time())
     except recording.RecordingError as error:
         stack.refuse(f"RECORDING={path} will not do: {error}")
 

@@ -90,12 +90,14 @@ def agreement(
         ends.update(zip(known.index, known["window_end"], strict=True))
     in_stream, in_batch = set(streamed.index), set(batched.index)
     missing = _missing(evidence.gaps, starts, ends)
+    newest_in_stream = max([*in_stream, *opened], default="")
+    newest = None if newest_in_batch is None else _comparable(newest_in_batch)
     rows = []
     for start in starts:
         end = ends.get(start)
-        covered = newest_in_batch is not None and end is not None and newest_in_batch >= end
+        covered = newest is not None and end is not None and newest >= _comparable(end)
         columns, cause = differing.get(start, ""), ""
-        if start in opened:
+        if start in opened or start > newest_in_stream:  # it has not come so far
             verdict = NOT_YET_FINAL
         elif start not in in_stream:
             verdict = ONLY_BATCH
@@ -380,6 +382,10 @@ def _naive(times: pd.Series) -> np.ndarray:
 # --- completeness ---------------------------------------------------------------------------
 
 
+#: Why a stage has fewer than the one that it draws from.
+LOSSES = ("missing", "repeated", "rejected", "no_trade", "late", "not_yet")
+
+
 def funnel(
     ingested: Ingested | None,
     producer: Mapping[str, int],
@@ -387,7 +393,7 @@ def funnel(
     late: int,
     in_batch: int | None,
 ) -> pd.DataFrame:
-    """From what the exchange issued to what each path counted; each row accounts for a loss.
+    """From what the exchange issued to what each path counted, with each loss.
 
     Args:
         ingested: None when nothing is stored yet.
@@ -397,53 +403,66 @@ def funnel(
         in_batch: rows of the newest run; None without one.
 
     Returns:
-        `stage`, `count`, `lost` (against the stage before), `why`. Counts are NaN when unknown.
+        A row a stage: `stage`, `count`, `drawn_from` (the count that it draws from), and what lies
+        between the two by reason (`LOSSES`), so that each row adds up; `of_issued`, a share.
+        `not_yet` is negative where the stream is ahead of the consumer.
     """
-    nan = math.nan
-    if ingested is None:
-        return pd.DataFrame([], columns=["stage", "count", "lost", "why"])
-    refused = producer.get("rejected", 0)
-    others = producer.get("control", 0) + producer.get("ignored", 0)
-    rows: list[tuple[str, float, float, str]] = [
-        ("issued by the exchange", ingested.issued, nan, "ids from the first to the last stored"),
-        (
-            "stored",
-            ingested.stored,
-            ingested.missing,
-            "ids never seen: lost before Kafka, or never sent",
-        ),
-        (
-            "counted by the stream",
-            in_stream,
-            ingested.stored - in_stream,
-            f"{late} late, the rest not read yet",
-        ),
-        (
-            "counted by the batch",
-            nan if in_batch is None else in_batch,
-            nan if in_batch is None else ingested.stored - in_batch,
-            "stored after its snapshot",
-        ),
-        (
-            "beside it: records in Kafka",
-            ingested.records,
-            ingested.records - ingested.stored,
-            f"{ingested.repeated} repeats, {ingested.rejected} rejected by the consumer",
-        ),
-        (
-            "beside it: messages at the producer since its start",
-            producer.get("received", nan),
-            producer.get("received", 0) - producer.get("published", 0),
-            f"{producer.get('repeated', 0)} repeats, {refused} rejected, {others} no trades",
-        ),
-    ]
-    return pd.DataFrame(rows, columns=["stage", "count", "lost", "why"])
+    rows: list[dict[str, object]] = []
+    if producer:
+        rows.append(
+            {
+                "stage": "published by the producer, since its start",
+                "drawn_from": producer.get("received", 0),
+                "count": producer.get("published", 0),
+                "repeated": producer.get("repeated", 0),
+                "rejected": producer.get("rejected", 0),
+                "no_trade": producer.get("control", 0) + producer.get("ignored", 0),
+            }
+        )
+    if ingested is not None:
+        stored, issued = ingested.stored, ingested.issued
+        rows += [
+            {
+                "stage": "stored, of the records in Kafka",
+                "drawn_from": ingested.records,
+                "count": stored,
+                "repeated": ingested.repeated,
+                "rejected": ingested.rejected,
+            },
+            {
+                "stage": "stored, of the ids that the exchange issued",
+                "drawn_from": issued,
+                "count": stored,
+                "missing": ingested.missing,
+                "of_issued": stored / issued,
+            },
+            {
+                "stage": "counted by the stream, of what is stored",
+                "drawn_from": stored,
+                "count": in_stream,
+                "late": late,
+                "not_yet": stored - in_stream - late,
+                "of_issued": in_stream / issued,
+            },
+        ]
+        if in_batch is not None:
+            rows.append(
+                {
+                    "stage": "counted by the batch, of what is stored",
+                    "drawn_from": stored,
+                    "count": in_batch,
+                    "not_yet": stored - in_batch,
+                    "of_issued": in_batch / issued,
+                }
+            )
+    return pd.DataFrame(rows, columns=["stage", "drawn_from", "count", *LOSSES, "of_issued"])
 
 
 # --- growth ---------------------------------------------------------------------------------
 
 #: Runs that a forecast needs, and how much the table must have grown among them.
 LEAST_RUNS = 8
+MOST_RUNS = 500
 LEAST_GROWTH = 1.2
 
 
@@ -479,6 +498,8 @@ def growth(
         None with fewer than two runs of different size.
     """
     known = runs.dropna(subset=["rows", "wall_s"])
+    # Every pair of runs is looked at: of very many, evenly spread ones tell as much.
+    known = known.iloc[:: 1 + len(known) // MOST_RUNS]
     x, y = known["rows"].to_numpy(float) / 1e6, known["wall_s"].to_numpy(float)
     left, right = np.triu_indices(len(x), k=1)
     apart = x[left] != x[right]
@@ -639,7 +660,12 @@ def compare(written: Written, interval_s: float) -> Comparison:
     }
     late = _proved_late(judged, written)
     counted = int(final["trade_count"].sum() + typed(written.still_open)["trade_count"].sum())
-    costs = cost(written.minutes, written.log, len(final))
+    since = [minutes["at"].min() for minutes in written.minutes.values() if len(minutes)]
+    costs = cost(
+        written.minutes,
+        written.log[written.log["started"] >= max(since)] if since else written.log[:0],
+        int((final["written_at"] >= max(since)).sum()) if since else 0,
+    )
     ok = written.log[written.log["status"] == "ok"]
     end = span[1] if span else datetime.now(UTC)
     grown = growth(ok, interval_s, _rows_per_second(runs), end)

@@ -7,6 +7,12 @@ from typing import Any
 
 #: A window as the text of its cells, beside what the rule needs of it.
 Cells = dict[str, str]
+#: Steps of a window's growth that are kept, at most.
+GROWTH_STEPS = 240
+
+
+class StateError(Exception):
+    """The state of the open windows does not fit the micro-batch; the text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,10 @@ class Window:
             return self
         known = before.growth[-1][1] if before.growth else 0
         grown = tuple(step for step in self.growth if step[1] > known)
-        return replace(self, growth=before.growth + grown)
+        kept = before.growth
+        if len(kept) >= GROWTH_STEPS:  # a long window: every other step tells enough
+            kept = kept[1::2]
+        return replace(self, growth=kept + grown)
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,15 @@ def lay(
 
     A window is final after a micro-batch if its end + watermark is at or before the greatest
     event time in the micro-batches before. Laying the newest micro-batch again changes nothing.
+
+    Raises:
+        StateError: micro-batches lie between the state and this one: windows would be wrong.
     """
+    if micro_batch > state.micro_batch + 1:
+        raise StateError(
+            f"the open windows are of micro-batch {state.micro_batch}, Spark is at {micro_batch}: "
+            "stop the stream and remove the folder checkpoints; it then reads Kafka anew"
+        )
     again = micro_batch == state.micro_batch
     before = state.greatest_before if again else state.greatest
     laid = {row.start: row.after(state.open.get(row.start)) for row in rows}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipeline.trade import from_epoch_micros
 
@@ -174,12 +174,16 @@ def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
     """Replaces the file by one with this text; `durable` survives a power cut as well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # on a full disk it would make it fuller
+        raise
     if durable:
         _sync_folder(path.parent)
 
@@ -234,21 +238,22 @@ def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
 def append_csv(path: Path, columns: Iterable[str], row: Mapping[str, object], limit: int) -> None:
     """Adds a row to a record of the latest; one longer than `limit` bytes loses its older half.
 
-    A record with other columns, of another version, is begun anew.
+    A record with other columns, of another version, is begun anew; a line that was cut off, by a
+    full disk or a kill, is ended first.
     """
-    header, line = to_csv(columns, [row]).splitlines()
+    header, line = (text.encode() + b"\n" for text in to_csv(columns, [row]).splitlines())
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8", newline="") as file:
+    with path.open("a+b") as file:
         file.seek(0)
-        fits = file.readline() == f"{header}\n"
+        fits = file.readline() == header
         if not fits:
             file.truncate(0)
-        file.seek(0, os.SEEK_END)
-        file.write(f"{line}\n" if fits else f"{header}\n{line}\n")
+        file.write(b"\n" * _torn(file) + (line if fits else header + line))
         long = file.tell() > limit
     if long:
+        header_line = header.decode().rstrip("\n")
         lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [header, *lines[len(lines) // 2 :]]
+        kept = [header_line, *lines[len(lines) // 2 :]]
         write_atomically(path, "\n".join(kept) + "\n", durable=False)
 
 
@@ -260,7 +265,8 @@ def cells(columns: Iterable[str], row: Mapping[str, object]) -> dict[str, str]:
 def write_final_windows(data: DataDir, windows: Iterable[Mapping[str, str]]) -> None:
     """Lays final windows (as cells) into the file of their UTC day: one row each, sorted.
 
-    Writing a window again changes nothing: the first `written_at` stays.
+    Writing a window again changes nothing: the first `written_at` stays. Nor does one with fewer
+    trades, as a new checkpoint makes of a topic whose beginning Kafka has deleted.
     """
     by_day: dict[str, list[Mapping[str, str]]] = {}
     for window in windows:
@@ -270,8 +276,10 @@ def write_final_windows(data: DataDir, windows: Iterable[Mapping[str, str]]) -> 
         merged = {row["window_start"]: row for row in _read_cells(path, WINDOW_COLUMNS)}
         for row in rows:
             before = merged.get(row["window_start"])
-            kept = {"written_at": before["written_at"]} if before else {}
-            merged[row["window_start"]] = {**row, **kept}
+            if before is None:
+                merged[row["window_start"]] = {**row}
+            elif int(row["trade_count"]) >= int(before["trade_count"]):
+                merged[row["window_start"]] = {**row, "written_at": before["written_at"]}
         write_atomically(path, to_csv(WINDOW_COLUMNS, (merged[key] for key in sorted(merged))))
 
 
@@ -292,13 +300,17 @@ def append_batch_log(data: DataDir, fields: Mapping[str, object]) -> None:
     )
     data.root.mkdir(parents=True, exist_ok=True)
     with data.batch_log.open("a+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size:
-            file.seek(-1, os.SEEK_END)
-        torn = size > 0 and file.read(1) != b"\n"
-        file.write(b"\n" * torn + line.encode() + b"\n")
+        file.write(b"\n" * _torn(file) + line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _torn(file: BinaryIO) -> bool:
+    """Whether a text file ends within a line; leaves its position at the end."""
+    size = file.seek(0, os.SEEK_END)
+    if size:
+        file.seek(-1, os.SEEK_END)
+    return size > 0 and file.read(1) != b"\n"
 
 
 def _log_value(value: object) -> str:

@@ -85,7 +85,7 @@ def java_options(archive: Path | None, *, c1_only: bool) -> str:
     if c1_only:
         flags.append("-XX:TieredStopAtLevel=1")
     if archive is not None and archive.exists():
-        flags.append(f"-XX:SharedArchiveFile={archive}")
+        flags.append(f'"-XX:SharedArchiveFile={archive}"')  # there may be a space in it
     return " ".join(flags)
 
 

@@ -83,7 +83,8 @@ CREATE INDEX IF NOT EXISTS open_gaps ON gaps (first_trade_id, last_trade_id)
 """
 
 #: `time` as microseconds since 1970, in SQL: three times cheaper than to parse it in Spark.
-TIME_US = "unixepoch(time) * 1000000 + substr(time, 21, 6)"
+#: Of the whole seconds alone, as SQLite before 3.51 rounds the last half millisecond up.
+TIME_US = "unixepoch(substr(time, 1, 19)) * 1000000 + substr(time, 21, 6)"
 
 _INSERT_TRADE = """
 INSERT INTO btc_prices (trade_id, price, best_bid, best_ask, side, time, last_size)
@@ -199,7 +200,12 @@ def store(
         connection.executemany(_INSERT_TRADE, map(_row, stored))
         for run in runs(ids):
             span = _note_gaps(connection, run, span, committed_at)
-        late = finality.late(((trade.trade_id, trade.time) for trade in stored), newest, watermark)
+        # Repeats move the watermark too; only what is new can be late.
+        places = finality.late(
+            ((place, trade.time) for place, trade in enumerate(batch.trades)), newest, watermark
+        )
+        new = set(fresh)
+        late = [(batch.trades[place].trade_id, behind) for place, behind in places if place in new]
         connection.executemany("INSERT INTO late VALUES (?, ?)", late)
         _note_conflicts(connection, [batch.trades[place] for place in repeated])
         if batch.receipts:

@@ -39,7 +39,7 @@ PROGRESS_COLUMNS = (
 def judge(raw: bytes | None, received: int, product: str) -> tuple[Any, ...]:
     """A Kafka record as the fields of `JUDGED`: by the same rules as producer and consumer."""
     try:
-        moment = trade.from_epoch_micros(received)
+        moment = trade.from_epoch_millis(received // 1000)
         valid = trade.decode(raw or b"", product, moment)
     except trade.RefusedError as refusal:
         return None, None, None, None, None, str(refusal)

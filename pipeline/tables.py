@@ -20,7 +20,6 @@ from pipeline.outputs import (
     DataDir,
     OutputError,
     batch_files,
-    iso,
     read_json,
     read_status,
     stream_files,
@@ -133,14 +132,19 @@ def read_written(data: DataDir) -> Written:
         OutputError: a file holds something else than it should.
         sqlite3.Error: the database cannot be read.
     """
+    # What is open first: a window that becomes final meanwhile is then in both, not in neither.
+    still_open = _cells(data.stream_live, WINDOW_COLUMNS, required="window_start")
     final = [_cells(path, WINDOW_COLUMNS, required="window_start") for path in stream_files(data)]
+    batch = _cells(data.batch_windows, WINDOW_COLUMNS, required="window_start")
     runs = read_batch_runs(data)
+    if len(batch):  # a run that has published its row, but not yet its windows, is left out
+        runs = runs[runs["written_at"] <= pd.to_datetime(batch["written_at"].iloc[0], utc=True)]
     services = ("producer", "consumer", "spark_processor", "batch_scheduler")
     evidence, ingested, latencies = _read_evidence(data, runs)
     return Written(
         final=pd.concat(final, ignore_index=True) if final else _no_cells(WINDOW_COLUMNS),
-        still_open=_cells(data.stream_live, WINDOW_COLUMNS, required="window_start"),
-        batch=_cells(data.batch_windows, WINDOW_COLUMNS, required="window_start"),
+        still_open=still_open,
+        batch=batch,
         runs=runs,
         log=read_batch_log(data),
         evidence=evidence,
@@ -153,7 +157,7 @@ def read_written(data: DataDir) -> Written:
         ),
         window_latencies=_record(
             data.stream_latency, ("window_start", "leg", "counts"), times=()
-        ).drop_duplicates("window_start", keep="last", ignore_index=True),
+        ).drop_duplicates("window_start", keep="first", ignore_index=True),
         minutes={
             name: _record(
                 data.minutes_of(name),
@@ -189,7 +193,7 @@ def _read_evidence(
             if len(runs):
                 run = runs.iloc[-1]
                 covered = (int(run["first_trade_id"]), int(run["last_trade_id"]))
-                newest = iso(run["last_trade_time"])
+                newest = run["last_trade_time"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")
                 after = store.stored_after(connection, covered, int(run["rows"]), newest)
     trades = ["trade_id", "time", "side", "last_size"]
     around = ["first_trade_id", "last_trade_id", "filled", "after", "before"]
@@ -205,7 +209,7 @@ def _read_evidence(
 def _record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]) -> pd.DataFrame:
     """A record that a service keeps of its latest work."""
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, on_bad_lines="skip")  # a line that was cut off
     except (FileNotFoundError, pd.errors.EmptyDataError):
         table = pd.DataFrame(columns=list(dict.fromkeys([*columns, *times])))
     except (OSError, ValueError) as error:

@@ -39,7 +39,7 @@ class Publisher:
         self._limit = settings.max_unacknowledged
         self._key = settings.product_id.encode()
         self._rejected_topic = settings.rejected_topic
-        #: (when sent, future), oldest first: one partition acknowledges in order.
+        #: (when sent, future), oldest first; each topic's one partition acknowledges in order.
         self._pending: deque[tuple[float, Any]] = deque()
         self._retrying = service.retrying("Kafka", KafkaError)
         self._retrying(check_topic, settings)
@@ -162,7 +162,11 @@ def check_topic(settings: Settings) -> None:
 
 
 def tail(settings: Settings, count: int) -> Iterator[Any]:
-    """The newest records of the topic of trades, at most so many, oldest first."""
+    """The newest records of the topic of trades, at most so many, oldest first.
+
+    Raises:
+        KafkaError: Kafka went away meanwhile.
+    """
     kafka = consumer(settings, max_partition_fetch_bytes=8 * 1024 * 1024)
     try:
         place = partition(settings.kafka_topic)
@@ -170,7 +174,10 @@ def tail(settings: Settings, count: int) -> Iterator[Any]:
         beginning = kafka.beginning_offsets([place])[place]
         kafka.seek(place, max(beginning, end - count))
         while kafka.position(place) < end:
-            yield from kafka.poll(timeout_ms=1000).get(place, [])
+            records = kafka.poll(timeout_ms=10_000).get(place, [])
+            if not records:
+                raise KafkaError(f"no answer from {settings.kafka_bootstrap_servers} for 10 s")
+            yield from records
     finally:
         kafka.close(timeout_ms=1000)
 

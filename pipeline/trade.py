@@ -34,6 +34,10 @@ _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _PLAIN = re.compile(r"[0-9]{1,10}(\.[0-9]{1,8})?", re.ASCII)
 
 
+#: Characters of a reason, at most: what it quotes may be long.
+REASON_LENGTH = 200
+
+
 class RefusedError(Exception):
     """A message is no valid trade. The text is the reason: what is wrong, and in which field."""
 
@@ -198,7 +202,7 @@ def _field_problem(text: str) -> str:
     if missing := re.search("missing required field `(.+)`", text):
         return f"{missing[1]}: missing"
     what, _, where = text.partition(" - at `$.")
-    return f"{where.rstrip('`')}: {what}"
+    return f"{where.rstrip('`')}: {what}"[:REASON_LENGTH]
 
 
 def _shown(value: object) -> str:

@@ -105,6 +105,17 @@ def test_a_failing_run_is_logged_with_its_exit_status_and_the_next_one_comes(
     wait_until(lambda: lines(data)[-1]["status"] == "ok", 90, "the run after", scheduler)
 
 
+def test_a_database_that_cannot_be_read_is_a_failed_run_not_an_empty_table(
+    schedule: Callable[..., Running], data: DataDir
+) -> None:
+    data.root.mkdir(parents=True)
+    data.database.write_bytes(b"no database at all, but long enough to be looked at" * 100)
+    scheduler = schedule(BATCH_INTERVAL_SECONDS=1)
+    wait_until(lambda: lines(data), 30, "a line", scheduler)
+    assert lines(data)[0]["status"] == "failed"
+    assert "the table cannot be read: file is not a database" in scheduler.text()
+
+
 def test_a_run_over_its_time_limit_is_ended_with_all_it_started(
     schedule: Callable[..., Running], data: DataDir
 ) -> None:

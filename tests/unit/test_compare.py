@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import compare
+from pipeline import compare, latency
 from pipeline.outputs import (
     BATCH_COLUMNS,
     WINDOW_COLUMNS,
@@ -21,10 +22,11 @@ from pipeline.outputs import (
     to_csv,
     write_final_windows,
 )
-from pipeline.tables import Evidence
+from pipeline.tables import Evidence, Ingested
 
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
+LAST = "2025-06-01T13:00:00Z"
 
 
 def seconds(count: float) -> datetime:
@@ -152,6 +154,20 @@ def test_each_verdict_in_a_constructed_case() -> None:
     assert list(found["columns"]) == ["", "trade_count", "", "", "", ""]
 
 
+def test_a_window_that_the_stream_has_not_come_to_is_not_yet_final() -> None:
+    batch = frame(window(0), window(1))
+    assert verdicts(frame(), frame(), batch, LAST) == [compare.NOT_YET_FINAL] * 2
+    assert verdicts(frame(window(0)), frame(), batch, LAST) == [
+        compare.EQUAL,
+        compare.NOT_YET_FINAL,
+    ]
+
+
+def test_a_run_whose_newest_trade_lies_in_the_second_after_a_window_covers_it() -> None:
+    final, batch = frame(window(0)), frame(window(0, trade_count="2"))
+    assert verdicts(final, frame(), batch, "2025-06-01T12:01:00.400000Z") == [compare.DIFFERS]
+
+
 def test_a_window_that_the_run_saw_in_part_is_not_yet_in_a_batch() -> None:
     final, batch = frame(window(0)), frame(window(0, trade_count="2"))
     assert verdicts(final, frame(), batch, "2025-06-01T12:00:30Z") == [compare.NOT_YET_IN_A_BATCH]
@@ -169,15 +185,15 @@ def test_without_anything_there_is_nothing_to_compare() -> None:
 
 # --- causes ---------------------------------------------------------------------------------
 
-LAST = "2025-06-01T13:00:00Z"
-
 
 def cause(
     stream: dict[str, str] | None, batch: dict[str, str] | None, **frames: pd.DataFrame
 ) -> str:
-    final, batched = (frame(*([row] if row else [])) for row in (stream, batch))
+    # A later minute, which both have: the stream has come past the one in question.
+    final, batched = (frame(*([row] if row else []), window(5)) for row in (stream, batch))
     found = compare.agreement(final, frame(), batched, LAST, evidence(**frames))
-    assert list(found["verdict"]) != [compare.EQUAL]
+    assert list(found["verdict"][1:]) == [compare.EQUAL]
+    assert found["verdict"][0] != compare.EQUAL
     return str(found["cause"][0])
 
 
@@ -251,6 +267,182 @@ def test_minutes_around_ids_never_seen_are_marked_though_both_paths_agree() -> N
     assert list(found["missing"]) == [3, 3, 0]
 
 
+# --- completeness ---------------------------------------------------------------------------
+
+counts = st.integers(0, 10**6)
+
+
+@given(st.tuples(*[counts] * 8))
+def test_each_stage_of_the_funnel_and_its_losses_add_up_to_what_it_draws_from(
+    numbers: tuple[int, ...],
+) -> None:
+    stored, missing, repeated, rejected, late, behind, others, published = numbers
+    ingested = Ingested(
+        stored + repeated + rejected, stored, repeated, rejected, max(1, stored + missing), missing
+    )
+    producer = {
+        "published": published,
+        "repeated": repeated,
+        "rejected": rejected,
+        "control": others,
+        "ignored": 3,
+        "received": published + repeated + rejected + others + 3,
+    }
+    found = compare.funnel(ingested, producer, stored - late - behind, late, stored - behind)
+    assert len(found) == 5
+    if stored + missing:
+        losses = found[list(compare.LOSSES)].fillna(0).astype(int).sum(axis="columns")
+        assert list(found["count"] + losses) == list(found["drawn_from"])
+
+
+def test_the_funnel_of_nothing_is_empty_and_without_a_run_the_batch_has_no_row() -> None:
+    assert compare.funnel(None, {}, 0, 0, None).empty
+    found = compare.funnel(Ingested(5, 5, 0, 0, 6, 1), {}, 5, 0, None)
+    assert list(found["stage"].str.contains("batch")) == [False] * 3
+    assert found["of_issued"].iloc[1] == pytest.approx(5 / 6)
+    assert found["late"].isna().iloc[0]  # unknown there, not 0
+
+
+# --- latency --------------------------------------------------------------------------------
+
+
+def moments(*at: float) -> pd.Series:
+    return pd.Series(pd.to_datetime([seconds(second) for second in at], utc=True))
+
+
+def test_each_leg_of_the_waterfall_is_counted_from_its_two_stamps() -> None:
+    noted = pd.DataFrame(
+        [("event_to_receipt", latency.bucket(0.2), 9), ("receipt_to_stored", latency.bucket(3), 9)],
+        columns=["leg", "bucket", "count"],
+    )
+    micro_batches = pd.DataFrame(
+        {
+            "rows": [1, 3, 0],
+            "first_receipt": moments(1, 2, 2).where(np.array([True, True, False])),
+            "last_receipt": moments(1, 4, 2).where(np.array([True, True, False])),
+            "published_at": moments(3, 6, 7),
+        }
+    )
+    windows = pd.DataFrame(
+        [("2025-06-01T12:00:00Z", "open_to_final", json.dumps({latency.bucket(70): 5}))],
+        columns=["window_start", "leg", "counts"],
+    )
+    final = pd.DataFrame(
+        {
+            "last_trade_time": moments(50, 110, 170),
+            "written_at": moments(121, 181, 241),
+            "trade_count": [4, 5, 6],
+        }
+    )
+    runs = pd.DataFrame({"last_trade_time": moments(55, 115), "written_at": moments(60, 200)})
+    found = compare.waterfall(noted, micro_batches, windows, final, runs).set_index("leg")
+    assert list(found.index) == list(compare.LEGS)
+    assert list(found["trades"]) == [9, 9, 4, 5, 9]  # the third window is in no run yet
+    near = [0.2, 3, 2, 70, 19]  # of the last: 4 trades 61 s before, 5 trades 19 s after
+    for leg, value in zip(compare.LEGS, near, strict=True):
+        assert found["median"][leg] == pytest.approx(value, rel=0.3), leg
+
+
+def test_a_leg_that_nobody_measured_is_unknown() -> None:
+    empty = pd.DataFrame(
+        columns=["leg", "bucket", "count", "counts", "rows", "published_at", "first_receipt"]
+    )
+    times = pd.DataFrame(
+        {name: moments() for name in ("published_at", "first_receipt", "last_receipt")}
+    ).assign(rows=[])
+    final = pd.DataFrame({"last_trade_time": moments(), "written_at": moments(), "trade_count": []})
+    found = compare.waterfall(empty, times, empty, final, final)
+    assert found["median"].isna().all()
+    assert list(found["trades"]) == [0] * 5
+
+
+# --- growth ---------------------------------------------------------------------------------
+
+
+def run_times(count: int, base: float, slope: float, noise: float, seed: int = 1) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    rows = np.linspace(1e5, 3e6, count)
+    wall = base + slope * rows / 1e6 + rng.normal(0, noise, count)
+    wall[::7] += 20 * noise  # now and then a run is disturbed
+    return pd.DataFrame({"rows": rows, "wall_s": wall})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_forecast_finds_growth_in_noise_with_outliers(seed: int) -> None:
+    found = compare.growth(run_times(40, 5, 3, 0.2, seed), 600, 6.0, NOON)
+    assert found is not None
+    assert found.refusal == ""
+    assert found.s_per_million == pytest.approx(3, rel=0.1)
+    assert found.low <= 3 <= found.high
+    limit = (600 - 5) / 3 * 1e6
+    assert found.rows_at_limit is not None
+    assert found.rows_at_limit == pytest.approx(limit, rel=0.1)
+    assert found.at_limit is not None
+    days = (found.at_limit - NOON).total_seconds()
+    assert days == pytest.approx((found.rows_at_limit - 3e6) / 6, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("runs", "rate", "why"),
+    [
+        (run_times(5, 5, 3, 0.1), 6.0, "5 runs are too few"),
+        (run_times(40, 5, 0, 0.5), 6.0, "cannot|no growth"),
+        (run_times(40, 5, 3, 0.1).assign(rows=lambda t: 1e6 + t["rows"] / 1e3), 6.0, "hardly"),
+        (run_times(40, 5, 3, 0.1), 0.0, "does not grow"),
+        (run_times(40, 5, 3, 0.1), None, "does not grow"),
+        (run_times(40, 5, 3, 0.1), 0.001, "hundred years"),
+    ],
+)
+def test_without_ground_nothing_is_forecast(
+    runs: pd.DataFrame, rate: float | None, why: str
+) -> None:
+    found = compare.growth(runs, 600, rate, NOON)
+    assert found is not None
+    assert re.search(why, found.refusal)
+    assert found.at_limit is None
+
+
+def test_runs_over_one_size_tell_nothing_of_growth() -> None:
+    assert compare.growth(run_times(3, 5, 3, 0.1).assign(rows=7), 600, 6, NOON) is None
+    assert compare.growth(run_times(0, 5, 3, 0.1), 600, 6, NOON) is None
+
+
+# --- cost -----------------------------------------------------------------------------------
+
+
+def minutes(*rows: tuple[float, float, int]) -> pd.DataFrame:
+    """Of (CPU seconds, MiB, records read), a minute each."""
+    return pd.DataFrame(
+        [(60.0, cpu, mib, json.dumps({"rows": read})) for cpu, mib, read in rows],
+        columns=["seconds", "cpu_s", "rss_mib", "counters"],
+    )
+
+
+def test_cost_is_by_hour_by_answer_and_by_million_trades() -> None:
+    stream = minutes((30, 800, 1000), (30, 900, 1000), (3, 850, 0))
+    log = pd.DataFrame(
+        {
+            "status": ["ok", "failed", "ok"],
+            "rows": [1000.0, None, 3000.0],
+            "peak_mib": [400, 9, 500],
+        }
+    )
+    services = {"spark_processor": stream, "batch_scheduler": minutes((12, 40, 0))}
+    found = compare.cost(services, log, finals=3).set_index("path")
+    assert found["cpu_s_per_hour"]["stream"] == pytest.approx(63 / 180 * 3600)
+    assert found["peak_mib"].to_dict() == {"stream": 900, "batch": 500}
+    assert found["cpu_s_per_answer"].to_dict() == {"stream": 21, "batch": 6}
+    assert found["cpu_s_per_million"].to_dict() == {"stream": 31_500, "batch": 3_000}
+    assert compare.idle_cost(stream) == pytest.approx(180)
+    assert compare.idle_cost(stream[:2]) is None
+
+
+def test_without_a_record_of_minutes_the_cost_is_unknown() -> None:
+    log = pd.DataFrame({"status": [], "rows": [], "peak_mib": []})
+    found = compare.cost({}, log, finals=0)
+    assert found[["cpu_s_per_hour", "cpu_s_per_answer", "cpu_s_per_million"]].isna().all().all()
+
+
 # --- the command ----------------------------------------------------------------------------
 
 
@@ -282,7 +474,8 @@ def both_paths(folder: Path, batch_count: str) -> None:
     data = DataDir(folder)
     final = window(0, last_trade_time="2025-06-01T12:00:59Z", written_at="2025-06-01T12:02:01Z")
     write_final_windows(data, [final])
-    data.batch_windows.write_text(to_csv(WINDOW_COLUMNS, [final | {"trade_count": batch_count}]))
+    in_batch = final | {"trade_count": batch_count, "written_at": "2025-06-01T12:04:05Z"}
+    data.batch_windows.write_text(to_csv(WINDOW_COLUMNS, [in_batch]))
     run = {"rows": 9, "run": "20250601T120400Z", "first_trade_id": 1, "last_trade_id": 9}
     times = {
         "last_trade_time": seconds(200),

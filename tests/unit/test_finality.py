@@ -11,8 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import Row
 
-from pipeline import finality, outputs
-from pipeline.finality import State, Window, closing, from_json, late, lay, to_json
+from pipeline import finality, latency, outputs
+from pipeline.finality import (
+    GROWTH_STEPS,
+    State,
+    StateError,
+    Window,
+    closing,
+    from_json,
+    late,
+    lay,
+    to_json,
+)
 from pipeline.service import Service
 from pipeline.settings import Settings
 from spark_processor import Windows
@@ -56,6 +66,23 @@ def test_what_came_a_watermark_behind_the_newest_may_have_been_dropped() -> None
     assert late(trades, None, minute) == [(3, 60.0), (6, 71.0)]
     assert late(trades[:1], epoch + timedelta(seconds=65), minute) == [(1, 60.0)]
     assert late([], None, minute) == []
+
+
+def test_a_state_that_is_older_than_spark_believes_is_refused_with_what_to_do() -> None:
+    state, _ = lay(State(), 0, [row(0, 5)], MINUTE)
+    with pytest.raises(StateError, match=r"of micro-batch 0, Spark is at 2: .*checkpoints"):
+        lay(state, 2, [row(0, 6)], MINUTE)
+    with pytest.raises(StateError):
+        lay(State(), 57, [], MINUTE)
+
+
+def test_the_growth_of_a_long_window_stays_bounded() -> None:
+    state = State()
+    for number in range(3 * GROWTH_STEPS):
+        grown = Window(0, MINUTE, SECOND, {}, ((number, number + 1),))
+        state, _ = lay(state, number, [grown], MINUTE)
+        assert len(state.open[0].growth) <= GROWTH_STEPS + 1
+    assert state.open[0].growth[-1] == (3 * GROWTH_STEPS - 1, 3 * GROWTH_STEPS)
 
 
 def test_a_window_remembers_when_it_grew_and_by_how_much() -> None:
@@ -295,6 +322,22 @@ class Runner:
             path.name: [line.rsplit(",", 1)[0] for line in path.read_text().splitlines()]
             for path in paths
         }
+
+
+def test_a_final_row_says_when_it_was_written_not_when_it_was_last_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner = Runner(tmp_path, monkeypatch)
+    for number, rows in enumerate(Stream([[5], [120], []], 60).batches):
+        clock = datetime(2025, 12, 2, 5, number, tzinfo=UTC)
+        monkeypatch.setattr(outputs, "now", lambda clock=clock: clock)
+        assert runner.micro_batch(number, rows, None)
+    (path,) = outputs.stream_files(runner.data)
+    (line,) = path.read_text().splitlines()[1:]
+    assert line.endswith(",2025-12-02T05:02:00Z")
+    noted = runner.data.stream_latency.read_text().splitlines()
+    assert json.dumps({latency.bucket(120): 1}) in noted[1].replace('""', '"')
+    capsys.readouterr()
 
 
 @pytest.fixture

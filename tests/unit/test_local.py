@@ -106,6 +106,14 @@ def test_a_replay_that_cannot_be_is_refused(replay, named: str, capsys) -> None:
     assert named in refusal(capsys, up.check_replay, *replay)
 
 
+def test_a_recording_without_any_time_is_refused_before_the_start(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("no message\nat all\n")
+    said = refusal(capsys, up.check_replay, path, "1", "1", "1800")
+    assert "RETIME=0" in said
+    up.check_replay(path, "0", "1", "1800")  # as it is, it may be sent
+
+
 @pytest.mark.parametrize("speed", ["1", "1.0", "60", "max"])
 def test_as_recorded_any_speed_goes(speed: str) -> None:
     up.check_replay(SAMPLE, "0", speed, "0")

@@ -371,3 +371,45 @@ def test_temporary_files_of_two_processes_do_not_meet(tmp_path: Path) -> None:
     other.write_text("another process is writing here")
     outputs.write_atomically(tmp_path / "file.txt", "ours")
     assert other.read_text() == "another process is writing here"
+
+
+def test_a_final_window_is_never_replaced_by_one_of_fewer_trades(tmp_path: Path) -> None:
+    """As a new checkpoint makes where Kafka has deleted the beginning of the topic."""
+    data = DataDir(tmp_path)
+    start = {"window_start": "2025-12-02T05:00:00Z"}
+    whole, cut, same = (
+        outputs.cells(outputs.WINDOW_COLUMNS, start | {"trade_count": count, "written_at": at})
+        for count, at in ((100, "first"), (3, "second"), (100, "third"))
+    )
+    for window in (whole, cut, same):
+        outputs.write_final_windows(data, [window])
+        text = (data.stream_csv / "2025-12-02.csv").read_text()
+        assert text == outputs.to_csv(outputs.WINDOW_COLUMNS, [whole])
+
+
+def test_a_record_ends_a_line_that_was_cut_off_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "status" / "record.csv"
+    for number in (1, 2):
+        outputs.append_csv(path, ("a", "b"), {"a": number, "b": "x"}, 1000)
+    path.write_text(path.read_text() + "3,")
+    outputs.append_csv(path, ("a", "b"), {"a": 4, "b": "x"}, 1000)
+    assert path.read_text() == "a,b\n1,x\n2,x\n3,\n4,x\n"
+
+
+def test_a_record_stays_bounded_and_begins_anew_with_other_columns(tmp_path: Path) -> None:
+    path = tmp_path / "record.csv"
+    for number in range(200):
+        outputs.append_csv(path, ("number",), {"number": number}, 100)
+        assert path.stat().st_size <= 110
+    lines = path.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("number", "199")
+    outputs.append_csv(path, ("other",), {"other": 1}, 100)
+    assert path.read_text() == "other\n1\n"
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "taken"
+    folder.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        outputs.write_atomically(folder, "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

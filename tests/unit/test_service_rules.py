@@ -88,6 +88,12 @@ def test_any_other_record_becomes_its_reason(raw: bytes | None) -> None:
     assert reason
 
 
+@pytest.mark.parametrize("micros", [-(10**18), 2**63 - 1, -(2**63)])
+def test_a_record_with_an_absurd_timestamp_ends_nothing(micros: int) -> None:
+    reason = judge(json.dumps(GOOD).encode(), micros, "BTC-USD")[-1]
+    assert reason is None or reason.startswith("time: ")
+
+
 def test_a_record_is_judged_by_the_moment_of_its_receipt() -> None:
     raw = json.dumps(GOOD | {"time": "2025-12-02T05:01:00Z"}).encode()
     assert judge(raw, START_US, "BTC-USD")[-1] is None

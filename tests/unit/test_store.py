@@ -583,3 +583,22 @@ def test_latencies_of_stored_trades_are_counted_by_minute_and_leg(
     assert sum(legs["receipt_to_stored"].values()) == 3
     # Committed 2 s after NOW, received 0.4, 0.5 and 0.6 s after it.
     assert all(1.25 <= latency.BOUNDS[number] <= 1.6 for number in legs["receipt_to_stored"])
+
+
+def test_a_repeat_that_says_a_later_time_moves_the_watermark_too(
+    connection: sqlite3.Connection,
+) -> None:
+    put(connection, timed(1, 0))
+    put(connection, timed(1, 90), timed(2, 20))
+    assert connection.execute("SELECT trade_id FROM late").fetchall() == [(2,)]
+
+
+def test_event_times_are_exact_to_the_microsecond_in_sql(connection: sqlite3.Connection) -> None:
+    """SQLite before 3.51 rounds the last half millisecond of a second up."""
+    seconds = [0, 59.9994, 59.9995, 59.999999, 60]
+    put(connection, *(timed(number, second) for number, second in enumerate(seconds, 1)))
+    query = f"SELECT {store.TIME_US} FROM btc_prices ORDER BY trade_id"  # noqa: S608
+    rows = connection.execute(query)
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    begin = (NOW - epoch) // timedelta(microseconds=1)
+    assert [row[0] - begin for row in rows] == [0, 59999400, 59999500, 59999999, 60000000]

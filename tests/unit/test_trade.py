@@ -300,6 +300,10 @@ def test_any_other_price_or_size_is_refused_and_named(field: str, text: str, why
     assert why in refusal
 
 
+def test_a_reason_is_bounded_whatever_it_quotes() -> None:
+    assert len(reason(message(side="x" * 5000))) <= trade.REASON_LENGTH
+
+
 def test_a_long_value_is_shown_cut() -> None:
     assert len(reason(message(price="x" * 10_000))) < 100
     assert len(reason(message(product_id="x" * 10_000))) < 100
