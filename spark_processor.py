@@ -199,8 +199,9 @@ def run(service: Service) -> None:
     progress = Progress(service, windows.views)
     while not service.stop.is_set() and not query.awaitTermination(1):
         progress.look(query)
-        if query.status["isTriggerActive"] and time.monotonic() > progress.alive + HUNG_SECONDS:
-            message = f"no micro-batch has ended for {HUNG_SECONDS:.0f} s"
+        silent = time.monotonic() - progress.alive
+        if silent > HUNG_SECONDS + settings.trigger_seconds:
+            message = f"no micro-batch has ended for {silent:.0f} s"
             service.report("hangs", message, healthy=False)
         else:
             service.report("running", "reads Kafka and writes windows", healthy=True)
