@@ -37,7 +37,7 @@ def snapshot(data: outputs.DataDir) -> list[tuple[int, int]]:
         connection.execute("BEGIN")
         return store.stored_ranges(connection)
     except sqlite3.OperationalError as error:
-        if "no such table" in str(error):
+        if store.no_table_yet(error):
             return []
         raise
     finally:
@@ -103,7 +103,7 @@ def publish(
     data: outputs.DataDir, stamps: dict[str, Any], total: dict[str, Any], windows: list[Any]
 ) -> None:
     """The one row first, then the windows: each replaced as a whole."""
-    stamps |= {"written_at": outputs.now()}
+    stamps = {**stamps, "written_at": outputs.now()}
     one_row = outputs.to_csv(outputs.BATCH_COLUMNS, [total | stamps])
     outputs.write_atomically(data.batch_output / f"{stamps['run']}.csv", one_row)
     rows = outputs.to_csv(outputs.WINDOW_COLUMNS, (window | stamps for window in windows))

@@ -97,7 +97,7 @@ class Scheduler:
             try:
                 return store.total_rows(connection)
             except sqlite3.OperationalError as error:
-                if "no such table" in str(error):
+                if store.no_table_yet(error):
                     return 0
                 raise
 

@@ -251,10 +251,9 @@ def append_csv(path: Path, columns: Iterable[str], row: Mapping[str, object], li
         file.write(b"\n" * _torn(file) + (line if fits else header + line))
         long = file.tell() > limit
     if long:
-        header_line = header.decode().rstrip("\n")
-        lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [header_line, *lines[len(lines) // 2 :]]
-        write_atomically(path, "\n".join(kept) + "\n", durable=False)
+        lines = path.read_bytes().splitlines(keepends=True)
+        kept = b"".join([header, *lines[len(lines) // 2 :]])
+        write_atomically(path, kept.decode(), durable=False)
 
 
 def cells(columns: Iterable[str], row: Mapping[str, object]) -> dict[str, str]:

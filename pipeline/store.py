@@ -166,6 +166,11 @@ def open_reader(path: Path) -> sqlite3.Connection:
     )
 
 
+def no_table_yet(error: sqlite3.OperationalError) -> bool:
+    """Whether a statement failed because the writer has not made its tables yet."""
+    return "no such table" in str(error)
+
+
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
@@ -188,7 +193,7 @@ def store(
 
     Repeating it is harmless. `watermark` is the stream's: what comes later is noted as late.
     """
-    committed_at = _text(now)
+    committed_at = time_text(now)
     ids = sorted({trade.trade_id for trade in batch.trades})
     with transaction(connection):
         span = id_span(connection)
@@ -224,11 +229,11 @@ def store(
                 batch.rejected,
                 ids[0] if ids else None,
                 ids[-1] if ids else None,
-                _text(batch.first_receipt),
-                _text(batch.last_receipt),
+                time_text(batch.first_receipt),
+                time_text(batch.last_receipt),
                 committed_at,
                 result.total_rows,
-                _text(max(times)) if times else None,
+                time_text(max(times)) if times else None,
             ),
         )
     return result
@@ -415,7 +420,7 @@ def _told_apart(trades: Sequence[Trade], known: set[int]) -> tuple[list[int], li
 def _note_conflicts(connection: sqlite3.Connection, repeated: Sequence[Trade]) -> None:
     """Notes the repeats that say something else than what is stored."""
     for trade in repeated:
-        said = (float(trade.price), trade.side, _text(trade.time), float(trade.last_size))
+        said = (float(trade.price), trade.side, time_text(trade.time), float(trade.last_size))
         stored = connection.execute(
             "SELECT price, side, time, last_size FROM btc_prices WHERE trade_id = ?",
             (trade.trade_id,),
@@ -495,11 +500,14 @@ def _row(trade: Trade) -> tuple[object, ...]:
         None if trade.best_bid is None else float(trade.best_bid),
         None if trade.best_ask is None else float(trade.best_ask),
         trade.side,
-        _text(trade.time),
+        time_text(trade.time),
         float(trade.last_size),
     )
 
 
-def _text(moment: datetime) -> str:
-    """Always with six decimals, so that the order of the texts is the order in time."""
+def time_text(moment: datetime) -> str:
+    """A time as the tables hold it.
+
+    Always with six decimals, so that the order of the texts is the order in time.
+    """
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"

@@ -193,7 +193,7 @@ def _read_evidence(
             if len(runs):
                 run = runs.iloc[-1]
                 covered = (int(run["first_trade_id"]), int(run["last_trade_id"]))
-                newest = run["last_trade_time"].strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+                newest = store.time_text(run["last_trade_time"].to_pydatetime())
                 after = store.stored_after(connection, covered, int(run["rows"]), newest)
     trades = ["trade_id", "time", "side", "last_size"]
     around = ["first_trade_id", "last_trade_id", "filled", "after", "before"]
