@@ -193,7 +193,8 @@ def run(service: Service) -> None:
     windows = Windows(service, stream.checkpoint_folder(settings) / "open_windows.json")
     query = start_query(session, settings, windows)
     query_s = time.time() - making
-    service.details |= {"start_s": round(start_s, 2), "query_s": round(query_s, 2)}
+    java = session.sparkContext._jvm.System.getProperty("java.version")  # noqa: SLF001 - no other way
+    service.details |= {"start_s": round(start_s, 2), "query_s": round(query_s, 2), "java": java}
     service.log.info("streaming aggregation logic time: %.2f s", query_s)
     service.report("running", "reads Kafka and writes windows", healthy=True)
     progress = Progress(service, windows.views)

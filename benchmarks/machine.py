@@ -2,23 +2,17 @@
 
 import importlib.metadata
 import os
-import platform
-import sqlite3
 import subprocess
-from pathlib import Path
 
 import psutil
 
 from local import needs
+from pipeline import machine
 from pipeline.spark import ROOT
 
 CORES = 2
 #: A one-minute load above this before the start means that something else uses the machine.
 QUIET_LOAD = 0.5
-_LIBRARIES = (
-    *("kafka-python", "crc32c", "websocket-client", "websockets", "msgspec"),
-    *("pyspark", "pandas", "streamlit", "psutil"),
-)
 
 
 def pin() -> str:
@@ -39,26 +33,12 @@ def describe() -> dict[str, str]:
         "sqlite-jdbc": _jar_version("spark", "sqlite-jdbc-"),
     }
     return {
-        "processor": _processor(),
-        "cores of the machine": str(psutil.cpu_count()),
-        "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
-        "system": platform.platform(),
+        **machine.describe(),
         "load before the start": f"{os.getloadavg()[0]:.2f}",
-        "Python": platform.python_version(),
         "Java": _java(),
-        "SQLite": sqlite3.sqlite_version,
         **jars,
-        **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "websockets": importlib.metadata.version("websockets"),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
 
 
 def _java() -> str:

@@ -1,222 +1,31 @@
 """How the two paths are held against each other: pure functions on data frames.
 
 Times are UTC. A path's *answer* is what a reader of its files finds at a moment. What the frames
-hold is said in `tables.py`, which reads them; unknown is None or NaN, never 0.
+hold is said in `tables.py`, which reads them; unknown is None or NaN, never 0. Whether the paths
+agree is decided in `agreement.py`, what all of it says in words in `verdict.py`.
 """
 
-import argparse
-import itertools
 import json
 import math
-import sqlite3
-import sys
-import textwrap
-from bisect import bisect_right
+import runpy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline import latency
-from pipeline.outputs import FURTHER, METRICS, DataDir, OutputError, iso
-from pipeline.settings import load
-from pipeline.tables import Evidence, Ingested, Written, read_written, typed
-
-#: Verdicts on a window, in the order in which a reader should look at them.
-DIFFERS = "differs"
-ONLY_STREAM = "only stream"
-ONLY_BATCH = "only batch"
-NOT_YET_FINAL = "not yet final"
-NOT_YET_IN_A_BATCH = "not yet in a batch"
-EQUAL = "equal"
-VERDICTS = (DIFFERS, ONLY_STREAM, ONLY_BATCH, NOT_YET_FINAL, NOT_YET_IN_A_BATCH, EQUAL)
-DIFFERENCES = (DIFFERS, ONLY_STREAM, ONLY_BATCH)
-
-#: Causes of a difference, each proved by trades that account for all of it.
-LATE = "late trades dropped by the watermark"
-RECOVERED = "trades recovered after a gap, too late for the stream"
-AFTER_SNAPSHOT = "trades stored after the batch's snapshot"
-CONFLICT = "a repeated trade id with another content, which the stream no longer knew"
-UNEXPLAINED = "unexplained"
-#: Of a window on whose trades both agree, though the exchange issued more.
-GAP = "a gap at the producer"
-
-#: What both paths must agree on, to the last digit.
-COMPARED = (*METRICS, *FURTHER, "last_trade_time")
-#: Trades of which it must be tried out whether the stream has them, at most: each doubles the work.
-_TRIED = 14
-
-
-def agreement(
-    final: pd.DataFrame,
-    still_open: pd.DataFrame,
-    batch: pd.DataFrame,
-    newest_in_batch: str | None,
-    evidence: Evidence,
-) -> pd.DataFrame:
-    """One verdict for each window that either path knows, and the cause of each difference.
-
-    Args:
-        final: the stream's final windows, as the text of their cells.
-        still_open: its open ones.
-        batch: the newest run's windows.
-        newest_in_batch: time of the newest trade in that run; None without a run.
-        evidence: what the consumer noted.
-
-    Returns:
-        A row a window, sorted: `window_start`, `verdict`, `columns` (which differ, as text),
-        `cause` (of a difference, or of trades that both paths miss), `missing` (ids never seen
-        around this window, at most). A window is `not yet in a batch` as long as the run has seen
-        no trade after its end.
-    """
-    streamed = final.set_index("window_start")
-    batched = batch.set_index("window_start")
-    opened = set(still_open["window_start"]) - set(streamed.index)
-    starts = sorted(set(streamed.index) | opened | set(batched.index))
-    common = streamed.index.intersection(batched.index)
-    left = streamed.loc[common, list(COMPARED)]
-    unequal = left.ne(batched.loc[common, list(COMPARED)])
-    differing = {
-        start: ", ".join(unequal.columns[row])
-        for start, row in zip(common, unequal.to_numpy(), strict=True)
-        if row.any()
-    }
-    ends: dict[str, str] = {}
-    for known in (batched, streamed):
-        ends.update(zip(known.index, known["window_end"], strict=True))
-    in_stream, in_batch = set(streamed.index), set(batched.index)
-    missing = _missing(evidence.gaps, starts, ends)
-    newest_in_stream = max([*in_stream, *opened], default="")
-    newest = None if newest_in_batch is None else _comparable(newest_in_batch)
-    rows = []
-    for start in starts:
-        end = ends.get(start)
-        covered = newest is not None and end is not None and newest >= _comparable(end)
-        columns, cause = differing.get(start, ""), ""
-        if start in opened or start > newest_in_stream:  # it has not come so far
-            verdict = NOT_YET_FINAL
-        elif start not in in_stream:
-            verdict = ONLY_BATCH
-        elif columns == "" and start in in_batch:
-            verdict = EQUAL
-        elif not covered:
-            verdict = NOT_YET_IN_A_BATCH
-        else:
-            verdict = DIFFERS if start in in_batch else ONLY_STREAM
-        if verdict in DIFFERENCES:
-            cause = _cause(
-                start,
-                ends[start],
-                _counted(streamed.loc[start]) if start in in_stream else _NOTHING,
-                _counted(batched.loc[start]) if start in in_batch else _NOTHING,
-                evidence,
-            )
-        elif start in missing:
-            cause = GAP
-        rows.append((start, verdict, columns, cause, missing.get(start, 0)))
-    return pd.DataFrame(rows, columns=["window_start", "verdict", "columns", "cause", "missing"])
-
-
-#: Trades, buys and volume of a window or of some trades: what a set of trades must account for.
-_Amount = tuple[int, int, Decimal]
-_NOTHING: _Amount = (0, 0, Decimal(0))
-
-
-def _counted(window: "pd.Series[str]") -> _Amount:
-    return int(window["trade_count"]), int(window["buy_count"]), Decimal(window["total_volume"])
-
-
-def _plus(one: _Amount, other: _Amount, sign: int = 1) -> _Amount:
-    return one[0] + sign * other[0], one[1] + sign * other[1], one[2] + sign * other[2]
-
-
-def _cause(start: str, end: str, stream: _Amount, batch: _Amount, evidence: Evidence) -> str:
-    """Which trades account for the whole difference, to the last digit.
-
-    Trades that came late may have been dropped by the stream or not, and a repeat may have been
-    forgotten or not: that is tried out. What was stored after the snapshot is no question.
-    """
-    late = _trades_of(evidence.late, start, end)
-    after = _trades_of(evidence.after_snapshot, start, end)
-    conflicts = _trades_of(evidence.conflicts, start, end)
-    # Batch less stream: what the stream dropped, less what came after the snapshot, less repeats.
-    wanted = _plus(batch, stream, -1)
-    for amount in after.values():
-        wanted = _plus(wanted, amount)
-    questions = [(LATE, number, amount, 1) for number, amount in late.items()]
-    questions += [(CONFLICT, number, amount, -1) for number, amount in conflicts.items()]
-    for answers in _answers(len(questions)):
-        reached = _NOTHING
-        for question, answer in zip(questions, answers, strict=True):
-            if answer:
-                reached = _plus(reached, question[2], question[3])
-        if reached == wanted:
-            counted = [
-                question for question, answer in zip(questions, answers, strict=True) if answer
-            ]
-            causes = {
-                RECOVERED if kind == LATE and _was_recovered(evidence.gaps, number) else kind
-                for kind, number, _, _ in counted
-            }
-            causes |= (
-                {AFTER_SNAPSHOT} if set(after) - {number for _, number, _, _ in counted} else set()
-            )
-            return "; ".join(sorted(causes)) or UNEXPLAINED
-    return UNEXPLAINED
-
-
-def _answers(questions: int) -> Iterator[Sequence[bool]]:
-    """Which of so many trades to take: all of them first; every choice as long as there are few."""
-    yield [True] * questions
-    if questions <= _TRIED:
-        yield from itertools.product([True, False], repeat=questions)
-        return
-    # Late trades are dropped from a moment on: those that came first may still have counted.
-    for kept in range(1, questions + 1):
-        yield [False] * kept + [True] * (questions - kept)
-
-
-def _trades_of(trades: pd.DataFrame, start: str, end: str) -> dict[int, _Amount]:
-    lower, upper = _comparable(start), _comparable(end)
-    inside = trades[(trades["time"] >= lower) & (trades["time"] < upper)]
-    return {
-        number: (1, int(side == "buy"), size)
-        for number, side, size in zip(
-            inside["trade_id"], inside["side"], map(_decimal, inside["last_size"]), strict=True
-        )
-    }
-
-
-def _comparable(cell: str) -> str:
-    """A window's edge as the table writes times, with six decimals."""
-    return cell if "." in cell else f"{cell[:-1]}.000000Z"
-
-
-def _decimal(size: float) -> Decimal:
-    return Decimal(repr(size))
-
-
-def _was_recovered(gaps: pd.DataFrame, number: int) -> bool:
-    inside = (gaps["first_trade_id"] <= number) & (gaps["last_trade_id"] >= number)
-    return bool((inside & gaps["filled"]).any())
-
-
-def _missing(gaps: pd.DataFrame, starts: Sequence[str], ends: Mapping[str, str]) -> dict[str, int]:
-    """How many ids were never seen around each window: they lie between two stored trades."""
-    found: Counter[str] = Counter()
-    edges = [_comparable(start) for start in starts]
-    unfilled = gaps[~gaps["filled"].astype(bool)]
-    names = ["first_trade_id", "last_trade_id", "after", "before"]
-    for first, last, after, before in unfilled[names].itertuples(index=False):
-        for place in range(max(0, bisect_right(edges, after) - 1), bisect_right(edges, before)):
-            if starts[place] in ends and _comparable(ends[starts[place]]) > after:
-                found[starts[place]] += last - first + 1
-    return dict(found)
-
+from pipeline.agreement import (
+    DIFFERENCES,
+    EQUAL,
+    UNEXPLAINED,
+    agreement,
+)
+from pipeline.outputs import iso
+from pipeline.tables import Ingested, Written, typed
 
 # --- freshness ------------------------------------------------------------------------------
 
@@ -315,6 +124,8 @@ def waterfall(
     windows: pd.DataFrame,
     final: pd.DataFrame,
     runs: pd.DataFrame,
+    *,
+    replayed_as_recorded: bool = False,
 ) -> pd.DataFrame:
     """How long each leg of a trade's way took.
 
@@ -324,6 +135,8 @@ def waterfall(
         windows: by the stream, of each final window: `leg`, `counts` (by bucket, as JSON).
         final: final windows: `window_end`, `last_trade_time`, `written_at`, `trade_count`.
         runs: batch runs: `last_trade_time`, `written_at`.
+        replayed_as_recorded: the trades are of long ago, so how long they took to be received
+            means nothing.
 
     Returns:
         A row a leg: `leg`, `trades`, `median`, `p99` (seconds; NaN: unknown, or beyond all
@@ -332,7 +145,7 @@ def waterfall(
     by_leg: dict[str, Counter[int]] = {leg: Counter() for leg in LEGS}
     for leg, number, count in noted[["leg", "bucket", "count"]].itertuples(index=False):
         place = {latency.EVENT_TO_RECEIPT: LEGS[0], latency.RECEIPT_TO_STORED: LEGS[1]}.get(leg)
-        if place is not None:
+        if place is not None and not (replayed_as_recorded and place == LEGS[0]):
             by_leg[place][number] += count
     by_leg[LEGS[2]] = latency.counted(_until_open(micro_batches))
     for text in windows.loc[windows["leg"] == latency.OPEN_TO_FINAL, "counts"]:
@@ -384,34 +197,38 @@ def _naive(times: pd.Series) -> np.ndarray:
 
 #: Why a stage has fewer than the one that it draws from.
 LOSSES = ("missing", "repeated", "rejected", "no_trade", "late", "not_yet")
+FUNNEL_COLUMNS = ("stage", "drawn_from", "count", *LOSSES, "of_issued", "of_received")
 
 
 def funnel(
     ingested: Ingested | None,
-    producer: Mapping[str, int],
+    status: Mapping[str, Mapping[str, Any]],
     in_stream: int,
-    late: int,
+    judged: pd.DataFrame,
     in_batch: int | None,
 ) -> pd.DataFrame:
     """From what the exchange issued to what each path counted, with each loss.
 
     Args:
         ingested: None when nothing is stored yet.
-        producer: its counters, since its start.
+        status: what each service says of itself: the producer's counters since its start, how
+            many records the consumer has not read.
         in_stream: trades in final and open windows.
-        late: trades of the table that the stream dropped as late, as the agreement proves.
+        judged: what `agreement` found: trades dropped as late, or counted twice, as it proves.
         in_batch: rows of the newest run; None without one.
 
     Returns:
         A row a stage: `stage`, `count`, `drawn_from` (the count that it draws from), and what lies
-        between the two by reason (`LOSSES`), so that each row adds up; `of_issued`, a share.
-        `not_yet` is negative where the stream is ahead of the consumer.
+        between the two by reason (`LOSSES`), so that each row adds up; shares of the ids that the
+        exchange issued and of those that were ever received, `of_issued` and `of_received`.
+        `not_yet` is negative where the stream is ahead of the consumer, `repeated` where the
+        stream has counted trades twice.
     """
     rows: list[dict[str, object]] = []
-    if producer:
+    if producer := status["producer"].get("counters"):
         rows.append(
             {
-                "stage": "published by the producer, since its start",
+                "stage": "published, of the messages since the producer's start",
                 "drawn_from": producer.get("received", 0),
                 "count": producer.get("published", 0),
                 "repeated": producer.get("repeated", 0),
@@ -419,50 +236,65 @@ def funnel(
                 "no_trade": producer.get("control", 0) + producer.get("ignored", 0),
             }
         )
-    if ingested is not None:
-        stored, issued = ingested.stored, ingested.issued
-        rows += [
+    if ingested is None:
+        return pd.DataFrame(rows, columns=list(FUNNEL_COLUMNS))
+    lag = status["consumer"].get("lag")
+    if isinstance(lag, int):
+        rows.append(
             {
-                "stage": "stored, of the records in Kafka",
-                "drawn_from": ingested.records,
-                "count": stored,
-                "repeated": ingested.repeated,
-                "rejected": ingested.rejected,
-            },
+                "stage": "read by the consumer, of the records in Kafka",
+                "drawn_from": ingested.records + lag,
+                "count": ingested.records,
+                "not_yet": lag,
+            }
+        )
+    stored, late, doubled = ingested.stored, int(judged["late"].sum()), int(judged["doubled"].sum())
+    rows += [
+        {
+            "stage": "stored, of the records read",
+            "drawn_from": ingested.records,
+            "count": stored,
+            "repeated": ingested.repeated,
+            "rejected": ingested.rejected,
+        },
+        {
+            "stage": "stored, of the ids that the exchange issued",
+            "drawn_from": ingested.issued,
+            "count": stored,
+            "missing": ingested.missing,
+        },
+        {
+            "stage": "counted by the stream, of what is stored",
+            "drawn_from": stored,
+            "count": in_stream,
+            "late": late,
+            "repeated": -doubled,
+            "not_yet": stored - in_stream - late + doubled,
+        },
+    ]
+    if in_batch is not None:
+        rows.append(
             {
-                "stage": "stored, of the ids that the exchange issued",
-                "drawn_from": issued,
-                "count": stored,
-                "missing": ingested.missing,
-                "of_issued": stored / issued,
-            },
-            {
-                "stage": "counted by the stream, of what is stored",
+                "stage": "counted by the batch, of what is stored",
                 "drawn_from": stored,
-                "count": in_stream,
-                "late": late,
-                "not_yet": stored - in_stream - late,
-                "of_issued": in_stream / issued,
-            },
-        ]
-        if in_batch is not None:
-            rows.append(
-                {
-                    "stage": "counted by the batch, of what is stored",
-                    "drawn_from": stored,
-                    "count": in_batch,
-                    "not_yet": stored - in_batch,
-                    "of_issued": in_batch / issued,
-                }
-            )
-    return pd.DataFrame(rows, columns=["stage", "drawn_from", "count", *LOSSES, "of_issued"])
+                "count": in_batch,
+                "not_yet": stored - in_batch,
+            }
+        )
+    table = pd.DataFrame(rows, columns=list(FUNNEL_COLUMNS))
+    trades = table.index[-4 if in_batch is not None else -3 :][1:]
+    table.loc[trades, "of_issued"] = table.loc[trades, "count"] / ingested.issued
+    table.loc[trades, "of_received"] = table.loc[trades, "count"] / (
+        ingested.issued - ingested.missing
+    )
+    return table
 
 
 # --- growth ---------------------------------------------------------------------------------
 
 #: Runs that a forecast needs, and how much the table must have grown among them.
 LEAST_RUNS = 8
-MOST_RUNS = 500
+MOST_POINTS = 500
 LEAST_GROWTH = 1.2
 
 
@@ -476,8 +308,11 @@ class Growth:
     #: 95 % interval of the slope.
     low: float
     high: float
-    #: Rows at which a run takes as long as its interval, and when that will be.
+    #: Rows at which a run takes as long as its interval, by the slope and by the ends of its
+    #: interval (the greater one may be infinite), and when that will be.
     rows_at_limit: float | None
+    rows_low: float | None
+    rows_high: float | None
     at_limit: datetime | None
     #: Why nothing is forecast; "" when something is.
     refusal: str
@@ -498,39 +333,71 @@ def growth(
         None with fewer than two runs of different size.
     """
     known = runs.dropna(subset=["rows", "wall_s"])
-    # Every pair of runs is looked at: of very many, evenly spread ones tell as much.
-    known = known.iloc[:: 1 + len(known) // MOST_RUNS]
-    x, y = known["rows"].to_numpy(float) / 1e6, known["wall_s"].to_numpy(float)
-    left, right = np.triu_indices(len(x), k=1)
-    apart = x[left] != x[right]
-    if not apart.any():
+    x = known["rows"].to_numpy(float) / 1e6
+    line = _line(x, known["wall_s"].to_numpy(float))
+    if line is None:
         return None
-    slopes = np.sort((y[right] - y[left])[apart] / (x[right] - x[left])[apart])
-    slope = float(np.median(slopes))
-    base = float(np.median(y - slope * x))
-    low, high = _sen_interval(slopes, len(x))
     refusal = ""
     if len(x) < LEAST_RUNS:
         refusal = f"{len(x)} runs are too few: a forecast needs {LEAST_RUNS}"
     elif x.max() < LEAST_GROWTH * x.min():
         refusal = "the table has hardly grown among these runs"
-    elif low <= 0:
+    elif line.low <= 0:
         refusal = "no growth of the duration can be told from its noise"
     elif rows_per_s is None or rows_per_s <= 0:
         refusal = "the table does not grow at present"
-    limit = at = None
+    limit = fewest = most = at = None
     if not refusal:
-        limit = max(0.0, (interval_s - base) / slope * 1e6)
+        limit, fewest, most = (
+            max(0.0, (interval_s - base) / slope * 1e6)
+            for base, slope in (
+                (line.base, line.slope),
+                (line.base_at(line.high), line.high),
+                (line.base_at(line.low), line.low),
+            )
+        )
         seconds = max(0.0, limit - x.max() * 1e6) / (rows_per_s or math.nan)
         at = now + timedelta(seconds=seconds) if seconds < 100 * 365 * 86400 else None
         if at is None:
             refusal = "not within a hundred years"
-    return Growth(len(x), base, slope, low, high, limit, at, refusal)
+    slopes = (line.slope, line.low, line.high)
+    return Growth(len(x), line.base, *slopes, limit, fewest, most, at, refusal)
 
 
-def _sen_interval(slopes: np.ndarray, runs: int) -> tuple[float, float]:
+@dataclass(frozen=True)
+class _Line:
+    """`y = base + slope * x`, with the 95 % interval of the slope."""
+
+    slope: float
+    low: float
+    high: float
+    x: np.ndarray
+    y: np.ndarray
+
+    @property
+    def base(self) -> float:
+        return self.base_at(self.slope)
+
+    def base_at(self, slope: float) -> float:
+        """Where the line through the points' middle begins, with this slope."""
+        return float(np.median(self.y - slope * self.x))
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> _Line | None:
+    """A robust line (Theil-Sen: the median of the slopes); None when no two x differ."""
+    # Every pair of points is looked at: of very many, evenly spread ones tell as much.
+    x, y = (values[:: 1 + len(values) // MOST_POINTS] for values in (x, y))
+    left, right = np.triu_indices(len(x), k=1)
+    apart = x[left] != x[right]
+    if not apart.any():
+        return None
+    slopes = np.sort((y[right] - y[left])[apart] / (x[right] - x[left])[apart])
+    return _Line(float(np.median(slopes)), *_sen_interval(slopes, len(x)), x, y)
+
+
+def _sen_interval(slopes: np.ndarray, points: int) -> tuple[float, float]:
     """Sen's 95 % interval of the slope, by the normal approximation of Kendall's statistic."""
-    spread = 1.96 * math.sqrt(runs * (runs - 1) * (2 * runs + 5) / 18)
+    spread = 1.96 * math.sqrt(points * (points - 1) * (2 * points + 5) / 18)
     lower = int((len(slopes) - spread) // 2)
     upper = math.ceil((len(slopes) + spread) / 2)
     if lower < 0 or upper >= len(slopes):
@@ -538,7 +405,145 @@ def _sen_interval(slopes: np.ndarray, runs: int) -> tuple[float, float]:
     return float(slopes[lower]), float(slopes[upper])
 
 
+@dataclass(frozen=True)
+class Steadiness:
+    """The time of the stream's micro-batches while the table grows: it should stay flat."""
+
+    micro_batches: int
+    median_ms: float
+    p99_ms: float
+    #: Trades read meanwhile.
+    trades: int
+    #: By how much they have grown with them, and its 95 % interval; None: too few minutes.
+    change_ms: float | None
+    low: float | None
+    high: float | None
+
+
+def by_minute(micro_batches: pd.DataFrame) -> pd.DataFrame:
+    """Micro-batches by minute: `minute`, `count`, `median_ms`, `p99_ms`, `trades` read so far."""
+    known = micro_batches.dropna(subset=["published_at", "duration_ms"])
+    known = known.astype({"duration_ms": float, "rows": float})
+    minutes = known["published_at"].dt.floor("min")
+    grouped = known.groupby(minutes)
+    return pd.DataFrame(
+        {
+            "count": grouped.size(),
+            "median_ms": grouped["duration_ms"].median(),
+            "p99_ms": grouped["duration_ms"].quantile(0.99),
+            "trades": grouped["rows"].sum().cumsum(),
+        }
+    ).reset_index(names="minute")
+
+
+def steadiness(micro_batches: pd.DataFrame) -> Steadiness | None:
+    """How micro-batches grow with the trades read before them; None without any."""
+    durations = micro_batches["duration_ms"].dropna().astype(float)
+    if durations.empty:
+        return None
+    minutes = by_minute(micro_batches)
+    read = minutes["trades"].to_numpy(float)
+    line = _line(read, minutes["median_ms"].to_numpy(float)) if len(read) >= LEAST_RUNS else None
+    return Steadiness(
+        micro_batches=len(durations),
+        median_ms=float(durations.median()),
+        p99_ms=float(durations.quantile(0.99)),
+        trades=int(micro_batches["rows"].sum()),
+        change_ms=line.slope * read[-1] if line else None,
+        low=line.low * read[-1] if line else None,
+        high=line.high * read[-1] if line else None,
+    )
+
+
+#: Of a run's wall time, in order. Spark reads and aggregates in one pass.
+RUN_PARTS = ("start of JVM and Spark", "reading", "aggregating", "writing", "end of the process")
+
+
+def run_parts(log: pd.DataFrame) -> pd.DataFrame:
+    """How a batch run's time is spent.
+
+    Args:
+        log: of the batch runs: `status`, `wall_s`, `start_s`, `logic_s` and, of runs that note
+            them, `read_s` (which is part of `logic_s`) and `write_s`.
+
+    Returns:
+        A row a part: `part`, `seconds` (median over the successful runs), `share` of them all;
+        NaN: unknown. Where reading is unknown, aggregating holds it.
+    """
+    runs = log[log["status"] == "ok"].reindex(
+        columns=["wall_s", "start_s", "logic_s", "read_s", "write_s"]
+    )
+    parts = [
+        runs["start_s"],
+        runs["read_s"],
+        runs["logic_s"] - runs["read_s"].fillna(0),
+        runs["write_s"],
+        runs["wall_s"] - runs["start_s"] - runs["logic_s"] - runs["write_s"].fillna(0),
+    ]
+    seconds = [_median(part) for part in parts]
+    whole = sum(part for part in seconds if not math.isnan(part))
+    return pd.DataFrame(
+        {
+            "part": RUN_PARTS,
+            "seconds": seconds,
+            "share": [part / whole if whole else math.nan for part in seconds],
+        }
+    )
+
+
+def _median(values: pd.Series) -> float:
+    known = values.astype(float).dropna()
+    return float(known.median()) if len(known) else math.nan
+
+
+#: A z-score beyond this stands out against the trailing hour.
+STANDS_OUT = 2.0
+
+
+def flags(windows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What fixed thresholds and z-scores against the trailing hour say of the windows of a path.
+
+    Args:
+        windows: by path, typed.
+
+    Returns:
+        A row a path: `path`, `windows`, and how many of them are `high`, `spike`, `bullish`,
+        `bearish`; `scored` windows, of which `range_stands_out` and `volume_stands_out`; the
+        median of the `imbalance` without its sign.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "path": path,
+                "windows": len(table),
+                "high": int((table["volatility_flag"] == "High").sum()),
+                "spike": int((table["volume_spike"] == "Spike").sum()),
+                "bullish": int((table["market_sentiment"] == "Bullish").sum()),
+                "bearish": int((table["market_sentiment"] == "Bearish").sum()),
+                "scored": int(table["range_z"].notna().sum()),
+                "range_stands_out": int((table["range_z"] > STANDS_OUT).sum()),
+                "volume_stands_out": int((table["volume_z"] > STANDS_OUT).sum()),
+                "imbalance": _median(table["volume_imbalance"].abs()),
+            }
+            for path, table in windows.items()
+        ]
+    )
+
+
 # --- cost -----------------------------------------------------------------------------------
+
+
+#: A shorter row of a record of minutes is of a service's end.
+WHOLE_MINUTE_SECONDS = 30.0
+COST_COLUMNS = (
+    "path",
+    "cpu_s_per_hour",
+    "peak_mib",
+    "answers",
+    "cpu_s_per_answer",
+    "cpu_s_per_million",
+    "idle_cpu_s_per_hour",
+)
 
 
 def cost(minutes: Mapping[str, pd.DataFrame], log: pd.DataFrame, finals: int) -> pd.DataFrame:
@@ -551,26 +556,19 @@ def cost(minutes: Mapping[str, pd.DataFrame], log: pd.DataFrame, finals: int) ->
 
     Returns:
         A row a path: `path`, `cpu_s_per_hour`, `peak_mib`, `answers`, `cpu_s_per_answer`,
-        `cpu_s_per_million` (trades worked through); NaN: unknown.
+        `cpu_s_per_million` (trades worked through), `idle_cpu_s_per_hour` (in minutes without a
+        trade); NaN: unknown.
     """
-    stream = minutes.get("spark_processor", pd.DataFrame())
-    scheduler = minutes.get("batch_scheduler", pd.DataFrame())
-    runs = log[log["status"] == "ok"]
-    rows = []
-    read = _counted_in(stream, "rows")
-    rows.append(("stream", *_costs(stream, finals, read)))
-    rows.append(("batch", *_costs(scheduler, len(runs), float(runs["rows"].sum()))))
-    frame = pd.DataFrame(
-        rows,
-        columns=[
-            "path",
-            "cpu_s_per_hour",
-            "peak_mib",
-            "answers",
-            "cpu_s_per_answer",
-            "cpu_s_per_million",
-        ],
+    stream, scheduler = (
+        minutes.get(name, pd.DataFrame()) for name in ("spark_processor", "batch_scheduler")
     )
+    runs = log[log["status"] == "ok"]
+    read = _counted_in(stream, "rows")
+    rows = [
+        ("stream", *_costs(stream, finals, read), _idle_cost(stream)),
+        ("batch", *_costs(scheduler, len(runs), float(runs["rows"].sum())), math.nan),
+    ]
+    frame = pd.DataFrame(rows, columns=list(COST_COLUMNS))
     if len(runs):
         frame.loc[frame["path"] == "batch", "peak_mib"] = runs["peak_mib"].max()
     return frame
@@ -589,12 +587,13 @@ def _costs(minutes: pd.DataFrame, answers: int, trades: float) -> tuple[float, .
     )
 
 
-def idle_cost(minutes: pd.DataFrame) -> float | None:
-    """CPU seconds an hour of the minutes in which nothing was read; None: there were none."""
+def _idle_cost(minutes: pd.DataFrame) -> float:
+    """CPU seconds an hour of the minutes in which nothing was read; NaN: there were none."""
     if minutes.empty:
-        return None
+        return math.nan
     idle = minutes[[not json.loads(text).get("rows") for text in minutes["counters"]]]
-    return float(idle["cpu_s"].sum() / idle["seconds"].sum() * 3600) if len(idle) else None
+    idle = idle[idle["seconds"] >= WHOLE_MINUTE_SECONDS]
+    return float(idle["cpu_s"].sum() / idle["seconds"].sum() * 3600) if len(idle) else math.nan
 
 
 def _counted_in(minutes: pd.DataFrame, name: str) -> float:
@@ -611,19 +610,28 @@ STREAM_OPEN, STREAM_FINAL, BATCH = "stream, open windows", "stream, final window
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that is known of the two paths, and the verdict in words."""
+    """Everything that is known of the two paths."""
 
-    #: From when on both paths have answers, until the newest one; None: not yet.
+    #: Over which ages and legs are measured; None: one of the paths has no answer yet.
     span: tuple[datetime, datetime] | None
+    #: Whether the trades are of long ago: then ages are unknown.
+    replayed_as_recorded: bool
+    interval_s: float
     agreement: pd.DataFrame
     #: By answer; None: unknown.
     freshness: dict[str, Freshness | None]
+    #: By answer, as `sawtooth` gives them.
+    teeth: dict[str, pd.DataFrame]
     waterfall: pd.DataFrame
     funnel: pd.DataFrame
     cost: pd.DataFrame
-    idle_cpu_s_per_hour: float | None
+    run_parts: pd.DataFrame
+    #: Successful runs: `started`, `rows`, `wall_s`, ….
+    runs: pd.DataFrame
     growth: Growth | None
-    verdict: str
+    micro_batches: pd.DataFrame
+    steadiness: Steadiness | None
+    flags: pd.DataFrame
 
     @property
     def unexplained(self) -> int:
@@ -642,75 +650,84 @@ def compare(written: Written, interval_s: float) -> Comparison:
         written: what the services wrote.
         interval_s: from the start of one batch run to the next.
     """
-    runs, micro_batches = written.runs, written.micro_batches
-    final = typed(written.final)
+    runs, span = written.runs, written.span
+    final, batch = typed(written.final), typed(written.batch)
     newest = None if runs.empty else iso(runs["last_trade_time"].iloc[-1])
     judged = agreement(written.final, written.still_open, written.batch, newest, written.evidence)
-    answers = {
-        STREAM_OPEN: _publications(micro_batches, "published_at", "newest_trade"),
-        STREAM_FINAL: _publications(final, "written_at", "last_trade_time"),
-        BATCH: _publications(runs, "written_at", "last_trade_time"),
-    }
-    span = _span(answers[STREAM_FINAL], answers[BATCH])
-    # Trades of long ago, as in a recording replayed as it was: their age tells of nothing.
-    aged = span is not None and not written.replayed_as_recorded
-    fresh = {
-        name: freshness(sawtooth(published, *span)) if aged and span else None
-        for name, published in answers.items()
-    }
-    late = _proved_late(judged, written)
+    micro_batches, window_latencies = written.micro_batches, written.window_latencies
+    whole = final
+    teeth = {}
+    if span and not written.replayed_as_recorded:
+        teeth = {
+            name: sawtooth(published, *span) for name, published in publications(written).items()
+        }
+        # What was there before both paths had answers was caught up with, and did not come live.
+        micro_batches = micro_batches[micro_batches["published_at"] >= span[0]]
+        whole = final[final["window_start"] >= span[0]]
+        starts = written.final.loc[whole.index, "window_start"]
+        window_latencies = window_latencies[window_latencies["window_start"].isin(starts)]
+    minutes, log, shown = written.minutes, written.log, judged
+    if written.since:
+        minutes = {name: table[table["at"] >= written.since] for name, table in minutes.items()}
+        shown = judged[judged["window_start"] >= iso(written.since)].reset_index(drop=True)
     counted = int(final["trade_count"].sum() + typed(written.still_open)["trade_count"].sum())
-    since = [minutes["at"].min() for minutes in written.minutes.values() if len(minutes)]
-    costs = cost(
-        written.minutes,
-        written.log[written.log["started"] >= max(since)] if since else written.log[:0],
-        int((final["written_at"] >= max(since)).sum()) if since else 0,
-    )
-    ok = written.log[written.log["status"] == "ok"]
-    end = span[1] if span else datetime.now(UTC)
-    grown = growth(ok, interval_s, _rows_per_second(runs), end)
-    partial = Comparison(
+    noted = [table["at"].min() for table in minutes.values() if len(table)]
+    ok = log[log["status"] == "ok"]
+    return Comparison(
         span=span,
-        agreement=judged,
-        freshness=fresh,
+        replayed_as_recorded=written.replayed_as_recorded,
+        interval_s=interval_s,
+        agreement=shown,
+        freshness={
+            name: freshness(teeth[name]) if name in teeth else None
+            for name in (STREAM_OPEN, STREAM_FINAL, BATCH)
+        },
+        teeth=teeth,
         waterfall=waterfall(
-            written.latencies, micro_batches, written.window_latencies, final, runs
+            written.latencies,
+            micro_batches,
+            window_latencies,
+            whole,
+            runs,
+            replayed_as_recorded=written.replayed_as_recorded,
         ),
         funnel=funnel(
             written.ingested,
-            written.status["producer"].get("counters", {}),
+            written.status,
             counted,
-            late,
+            judged,
             None if runs.empty else int(runs["rows"].iloc[-1]),
         ),
-        cost=costs,
-        idle_cpu_s_per_hour=idle_cost(written.minutes["spark_processor"]),
-        growth=grown,
-        verdict="",
+        cost=cost(
+            minutes,
+            log[log["started"] >= max(noted)] if noted else log[:0],
+            int((final["written_at"] >= max(noted)).sum()) if noted else 0,
+        ),
+        run_parts=run_parts(log),
+        runs=ok,
+        growth=growth(
+            ok, interval_s, _rows_per_second(runs), span[1] if span else datetime.now(UTC)
+        ),
+        micro_batches=by_minute(micro_batches),
+        steadiness=steadiness(micro_batches),
+        flags=flags({"stream": _tmp(final), "batch": _tmp(batch)}),
     )
-    return replace(partial, verdict=verdict_in_words(partial, interval_s))
 
 
-def _publications(table: pd.DataFrame, at: str, newest: str) -> pd.DataFrame:
-    return table[[at, newest]].set_axis(["at", "newest"], axis="columns").dropna()
+def _tmp(t: pd.DataFrame) -> pd.DataFrame:
+    return t.reindex(columns=list(dict.fromkeys([*t.columns, "range_z", "volume_z"])))
 
 
-def _span(*answers: pd.DataFrame) -> tuple[datetime, datetime] | None:
-    if any(answer.empty for answer in answers):
-        return None
-    start = max(answer["at"].min() for answer in answers)
-    end = max(answer["at"].max() for answer in answers)
-    return start.to_pydatetime(), end.to_pydatetime()
-
-
-def _proved_late(judged: pd.DataFrame, written: Written) -> int:
-    """Trades by which the stream is short in windows whose cause is late trades."""
-    late = judged[judged["cause"].isin([LATE, RECOVERED])]["window_start"]
-    counts = [
-        table[table["window_start"].isin(late)]["trade_count"].astype(int).sum()
-        for table in (written.batch, written.final)
-    ]
-    return int(counts[0] - counts[1])
+def publications(written: Written) -> dict[str, pd.DataFrame]:
+    """By answer: `at`, when one became readable, and `newest`, the newest trade in it."""
+    return {
+        name: table[[at, newest]].set_axis(["at", "newest"], axis="columns").dropna()
+        for name, table, at, newest in (
+            (STREAM_OPEN, written.micro_batches, "published_at", "newest_trade"),
+            (STREAM_FINAL, typed(written.final), "written_at", "last_trade_time"),
+            (BATCH, written.runs, "written_at", "last_trade_time"),
+        )
+    }
 
 
 def _rows_per_second(runs: pd.DataFrame) -> float | None:
@@ -723,119 +740,6 @@ def _rows_per_second(runs: pd.DataFrame) -> float | None:
     return float(last["rows"] - first["rows"]) / seconds if seconds > 0 else None
 
 
-def verdict_in_words(found: Comparison, interval_s: float) -> str:
-    """A paragraph that says what the numbers say, and nothing that they do not."""
-    if found.span is None:
-        return "There is nothing to compare yet: one of the two paths has no answer."
-    span, counts = _long(found.span[1] - found.span[0]), found.agreement["verdict"].value_counts()
-    differing = sum(int(counts.get(name, 0)) for name in DIFFERENCES)
-    shared = found.compared
-    if not differing:
-        agree = f"both paths agree on all {shared:,} shared minutes"
-    else:
-        causes = Counter(found.agreement[found.agreement["verdict"].isin(DIFFERENCES)]["cause"])
-        named = ", ".join(f"{count} for {cause}" for cause, count in causes.most_common())
-        agree = f"the paths agree on {shared - differing:,} of {shared:,} minutes; {named}"
-    sentences = [f"Over {span} {agree}."]
-    final, opened, batch = (found.freshness[name] for name in (STREAM_FINAL, STREAM_OPEN, BATCH))
-    if final and batch:
-        open_text = f" (its open windows: {opened.median:.1f} s)" if opened else ""
-        sentences.append(
-            f"The stream's final answer was {final.median:.0f} s old in the median{open_text}, "
-            f"the batch's {batch.median:.0f} s."
-        )
-    else:
-        sentences.append("How old the answers were is unknown: the trades are of long ago.")
-    stream_cpu, batch_cpu = found.cost["cpu_s_per_hour"]
-    if stream_cpu > 0 and batch_cpu > 0:
-        sentences.append(
-            f"The stream used {stream_cpu / batch_cpu:.1f} times the CPU of the batch, "
-            f"{stream_cpu:.0f} against {batch_cpu:.0f} CPU seconds an hour."
-        )
-    sentences.append(_growth_in_words(found.growth, interval_s))
-    return " ".join(sentences)
-
-
-def _growth_in_words(grown: Growth | None, interval_s: float) -> str:
-    if grown is None:
-        return "Nothing can be said of the batch's growth yet."
-    if grown.refusal or grown.rows_at_limit is None or grown.at_limit is None:
-        return f"When the batch will be too slow is not forecast: {grown.refusal}."
-    return (
-        f"A batch run takes {grown.s_per_million:.1f} s more with each million trades; it will "
-        f"take longer than its interval of {interval_s:.0f} s at "
-        f"{grown.rows_at_limit / 1e6:,.0f} million trades, which is about "
-        f"{grown.at_limit:%Y-%m-%d} at the last hour's rate."
-    )
-
-
-def _long(length: timedelta) -> str:
-    minutes = round(length.total_seconds() / 60)
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest} min" if hours else f"{rest} min"
-
-
-def main() -> None:
-    """`python -m pipeline.compare [--json]`: verdict and tables.
-
-    Status 0: each difference is explained; 1: one is not; 2: there is nothing to compare.
-    """
-    parser = argparse.ArgumentParser(prog="python -m pipeline.compare", description=main.__doc__)
-    parser.add_argument("--json", action="store_true", help="for programs")
-    as_json = parser.parse_args().json
-    settings = load()
-    try:
-        written = read_written(DataDir(settings.data_dir))
-    except (OutputError, sqlite3.Error) as error:
-        print(f"{settings.data_dir} cannot be compared: {error}", file=sys.stderr)
-        sys.exit(2)
-    found = compare(written, settings.batch_interval_seconds)
-    print(to_json(found) if as_json else in_text(found))
-    sys.exit(2 if not found.compared else 1 if found.unexplained else 0)
-
-
-def to_json(found: Comparison) -> str:
-    def plain(value: object) -> object:
-        if isinstance(value, pd.DataFrame):
-            return json.loads(value.to_json(orient="records", date_format="iso"))
-        if isinstance(value, Freshness | Growth):
-            return asdict(value)
-        if isinstance(value, datetime):
-            return iso(value)
-        raise TypeError(type(value))
-
-    return json.dumps(vars(found) | {"unexplained": found.unexplained}, default=plain, indent=1)
-
-
-def in_text(found: Comparison) -> str:
-    """The verdict and the tables for a terminal; only windows that differ are listed."""
-    counts = found.agreement["verdict"].value_counts()
-    differing = found.agreement[
-        found.agreement["verdict"].isin(DIFFERENCES) | (found.agreement["cause"] != "")
-    ]
-    ages = pd.DataFrame(
-        [
-            {"answer": name, **({} if known is None else asdict(known))}
-            for name, known in found.freshness.items()
-        ]
-    )
-    parts = [
-        ("", "\n".join(textwrap.wrap(found.verdict, 98))),
-        ("Windows", "\n".join(f"{name}: {counts.get(name, 0)}" for name in VERDICTS)),
-        ("Windows that differ, or that miss trades", _table(differing)),
-        ("Age of the newest trade in each answer, seconds", _table(ages)),
-        ("Latency by leg, seconds", _table(found.waterfall)),
-        ("Completeness", _table(found.funnel)),
-        ("Cost", _table(found.cost)),
-    ]
-    return "\n\n".join(f"{title}\n{text}" if title else text for title, text in parts)
-
-
-def _table(frame: pd.DataFrame) -> str:
-    if frame.empty:
-        return "none"
-    return str(frame.to_string(index=False, na_rep="unknown", float_format=lambda x: f"{x:,.2f}"))
-
-
 if __name__ == "__main__":
-    main()
+    # The command is made of the words, which rest on this module: it cannot import them.
+    runpy.run_module("pipeline.verdict", run_name="__main__")

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import tenacity
 
-from pipeline import outputs
+from pipeline import machine, outputs
 from pipeline.settings import Settings, load
 
 #: Seconds between two writings of the status file.
@@ -61,6 +61,8 @@ class Service:
         self._message = "starting"
         self._last_error: dict[str, str] | None = None
         self._started = outputs.now()
+        self._settings = settings.model_dump(mode="json")
+        self._machine = machine.describe()
         self._starts = 1 + self._starts_before()
         self._peak_mib = 0.0
         self._cost: dict[str, float] = {}
@@ -171,6 +173,7 @@ class Service:
 
     def _look_at_cost(self) -> None:
         cpu_s, rss = tree_cost(os.getpid())
+        cpu_s = max(cpu_s, self._cost.get("cpu_s", 0.0))  # what ended unawaited is not forgotten
         self._peak_mib = max(self._peak_mib, rss / MIB)
         self._cost = {
             "cpu_s": round(cpu_s, 2),
@@ -191,6 +194,8 @@ class Service:
             "counters": dict(self.counters),
             "cost": self._cost,
             "last_error": self._last_error,
+            "settings": self._settings,
+            "machine": self._machine,
             **self.details,
         }
         try:

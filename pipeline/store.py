@@ -377,10 +377,14 @@ def gaps_with_neighbours(
     return [(first, last, bool(filled), *around) for first, last, filled, *around in rows]
 
 
-def latencies(connection: sqlite3.Connection) -> list[tuple[str, int, int]]:
-    """Counts of all latencies noted: leg, bucket, count."""
+def latencies(
+    connection: sqlite3.Connection, since: datetime | None = None
+) -> list[tuple[str, int, int]]:
+    """Counts of the latencies noted in the minutes that began then or later: leg, bucket, count."""
+    minute = "" if since is None else _minute(since + timedelta(seconds=59, microseconds=999_999))
     return connection.execute(
-        "SELECT leg, bucket, sum(count) FROM latency GROUP BY leg, bucket"
+        "SELECT leg, bucket, sum(count) FROM latency WHERE minute >= ? GROUP BY leg, bucket",
+        (minute,),
     ).fetchall()
 
 
@@ -440,7 +444,7 @@ def _note_latencies(
 ) -> None:
     counts: Counter[tuple[str, str, int]] = Counter()
     for trade, received in zip(trades, receipts, strict=True):
-        minute = received.isoformat(timespec="minutes")[:16] + "Z"
+        minute = _minute(received)
         for leg, seconds in (
             (latency.EVENT_TO_RECEIPT, (received - trade.time).total_seconds()),
             (latency.RECEIPT_TO_STORED, (committed - received).total_seconds()),
@@ -451,6 +455,10 @@ def _note_latencies(
         "ON CONFLICT DO UPDATE SET count = count + excluded.count",
         ((*key, count) for key, count in counts.items()),
     )
+
+
+def _minute(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="minutes")[:16] + "Z"
 
 
 def _note_gaps(

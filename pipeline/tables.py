@@ -5,6 +5,7 @@ Apart from `outputs.py`, as pandas costs a service that only writes 60 MB and ha
 
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ class Written:
     evidence: Evidence
     #: None: there is no table yet.
     ingested: Ingested | None
-    #: By the consumer: `leg`, `bucket`, `count`.
+    #: By the consumer, of the minutes of the span: `leg`, `bucket`, `count`.
     latencies: pd.DataFrame
     #: Micro-batches: `published_at`, `newest_trade`, `rows`, `first_receipt`, …; the latest.
     micro_batches: pd.DataFrame
@@ -123,10 +124,19 @@ class Written:
     status: dict[str, dict[str, Any]]
     #: Whether the trades are of long ago: a recording that is not re-timed.
     replayed_as_recorded: bool
+    #: From when on both paths have final answers, until the newest one; None: not yet.
+    span: tuple[datetime, datetime] | None
+    #: From when on windows, minutes and ages are asked for; None: all.
+    since: datetime | None
 
 
-def read_written(data: DataDir) -> Written:
+def read_written(data: DataDir, last: timedelta | None = None) -> Written:
     """Reads everything; what is missing is an empty table.
+
+    Args:
+        data: the folder.
+        last: only what is so young, counted from the newest answer; what counts all that there
+            is, as the funnel does, stays whole.
 
     Raises:
         OutputError: a file holds something else than it should.
@@ -140,9 +150,18 @@ def read_written(data: DataDir) -> Written:
     if len(batch):  # a run that has published its row, but not yet its windows, is left out
         runs = runs[runs["written_at"] <= pd.to_datetime(batch["written_at"].iloc[0], utc=True)]
     services = ("producer", "consumer", "spark_processor", "batch_scheduler")
-    evidence, ingested, latencies = _read_evidence(data, runs)
+    finals = pd.concat(final, ignore_index=True) if final else _no_cells(WINDOW_COLUMNS)
+    span = _span(typed(finals[["written_at"]])["written_at"], runs["written_at"])
+    since = None
+    if span and last is not None:
+        since = span[1] - last
+        span = max(span[0], since), span[1]
+    as_recorded = read_json(data.source).get("retimed") is False
+    evidence, ingested, latencies = _read_evidence(
+        data, runs, None if span is None or as_recorded else span[0]
+    )
     return Written(
-        final=pd.concat(final, ignore_index=True) if final else _no_cells(WINDOW_COLUMNS),
+        final=finals,
         still_open=still_open,
         batch=batch,
         runs=runs,
@@ -167,12 +186,22 @@ def read_written(data: DataDir) -> Written:
             for name in services
         },
         status={name: read_status(data, name) for name in services},
-        replayed_as_recorded=read_json(data.source).get("retimed") is False,
+        replayed_as_recorded=as_recorded,
+        span=span,
+        since=since,
     )
 
 
+def _span(*published: pd.Series) -> tuple[datetime, datetime] | None:
+    known = [moments.dropna() for moments in published]
+    if any(moments.empty for moments in known):
+        return None
+    start, end = max(moments.min() for moments in known), max(moments.max() for moments in known)
+    return start.to_pydatetime(), end.to_pydatetime()
+
+
 def _read_evidence(
-    data: DataDir, runs: pd.DataFrame
+    data: DataDir, runs: pd.DataFrame, since: datetime | None
 ) -> tuple[Evidence, Ingested | None, pd.DataFrame]:
     late: list[Any] = []
     after: list[Any] = []
@@ -185,7 +214,7 @@ def _read_evidence(
             connection.execute("BEGIN")  # one moment for all
             late, conflicts = store.late(connection), store.conflicts(connection)
             gaps = store.gaps_with_neighbours(connection)
-            latencies = store.latencies(connection)
+            latencies = store.latencies(connection, since)
             if span := store.id_span(connection):
                 missing = store.open_gaps(connection)[1]
                 issued = span[1] - span[0] + 1

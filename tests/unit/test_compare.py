@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import compare, latency
+from pipeline import agreement, compare, latency
 from pipeline.outputs import (
     BATCH_COLUMNS,
     WINDOW_COLUMNS,
@@ -135,48 +136,48 @@ def evidence(**frames: pd.DataFrame) -> Evidence:
 def verdicts(
     final: pd.DataFrame, still_open: pd.DataFrame, batch: pd.DataFrame, newest: str | None
 ) -> list[str]:
-    return list(compare.agreement(final, still_open, batch, newest, evidence())["verdict"])
+    return list(agreement.agreement(final, still_open, batch, newest, evidence())["verdict"])
 
 
 def test_each_verdict_in_a_constructed_case() -> None:
     final = frame(window(0), window(1), window(2), window(5))
     still_open = frame(window(6))
     batch = frame(window(0), window(1, trade_count="6"), window(3), window(6))
-    found = compare.agreement(final, still_open, batch, "2025-06-01T12:04:30Z", evidence())
+    found = agreement.agreement(final, still_open, batch, "2025-06-01T12:04:30Z", evidence())
     assert list(found["verdict"]) == [
-        compare.EQUAL,
-        compare.DIFFERS,
-        compare.ONLY_STREAM,
-        compare.ONLY_BATCH,
-        compare.NOT_YET_IN_A_BATCH,
-        compare.NOT_YET_FINAL,
+        agreement.EQUAL,
+        agreement.DIFFERS,
+        agreement.ONLY_STREAM,
+        agreement.ONLY_BATCH,
+        agreement.NOT_YET_IN_A_BATCH,
+        agreement.NOT_YET_FINAL,
     ]
     assert list(found["columns"]) == ["", "trade_count", "", "", "", ""]
 
 
 def test_a_window_that_the_stream_has_not_come_to_is_not_yet_final() -> None:
     batch = frame(window(0), window(1))
-    assert verdicts(frame(), frame(), batch, LAST) == [compare.NOT_YET_FINAL] * 2
+    assert verdicts(frame(), frame(), batch, LAST) == [agreement.NOT_YET_FINAL] * 2
     assert verdicts(frame(window(0)), frame(), batch, LAST) == [
-        compare.EQUAL,
-        compare.NOT_YET_FINAL,
+        agreement.EQUAL,
+        agreement.NOT_YET_FINAL,
     ]
 
 
 def test_a_run_whose_newest_trade_lies_in_the_second_after_a_window_covers_it() -> None:
     final, batch = frame(window(0)), frame(window(0, trade_count="2"))
-    assert verdicts(final, frame(), batch, "2025-06-01T12:01:00.400000Z") == [compare.DIFFERS]
+    assert verdicts(final, frame(), batch, "2025-06-01T12:01:00.400000Z") == [agreement.DIFFERS]
 
 
 def test_a_window_that_the_run_saw_in_part_is_not_yet_in_a_batch() -> None:
     final, batch = frame(window(0)), frame(window(0, trade_count="2"))
-    assert verdicts(final, frame(), batch, "2025-06-01T12:00:30Z") == [compare.NOT_YET_IN_A_BATCH]
-    assert verdicts(final, frame(), batch, "2025-06-01T12:01:00Z") == [compare.DIFFERS]
+    assert verdicts(final, frame(), batch, "2025-06-01T12:00:30Z") == [agreement.NOT_YET_IN_A_BATCH]
+    assert verdicts(final, frame(), batch, "2025-06-01T12:01:00Z") == [agreement.DIFFERS]
 
 
 def test_time_of_receipt_and_of_writing_are_no_difference() -> None:
     final = frame(window(0, written_at="a", last_receipt_time="b"))
-    assert verdicts(final, frame(), frame(window(0)), "2025-06-01T13:00:00Z") == [compare.EQUAL]
+    assert verdicts(final, frame(), frame(window(0)), "2025-06-01T13:00:00Z") == [agreement.EQUAL]
 
 
 def test_without_anything_there_is_nothing_to_compare() -> None:
@@ -191,56 +192,56 @@ def cause(
 ) -> str:
     # A later minute, which both have: the stream has come past the one in question.
     final, batched = (frame(*([row] if row else []), window(5)) for row in (stream, batch))
-    found = compare.agreement(final, frame(), batched, LAST, evidence(**frames))
-    assert list(found["verdict"][1:]) == [compare.EQUAL]
-    assert found["verdict"][0] != compare.EQUAL
+    found = agreement.agreement(final, frame(), batched, LAST, evidence(**frames))
+    assert list(found["verdict"][1:]) == [agreement.EQUAL]
+    assert found["verdict"][0] != agreement.EQUAL
     return str(found["cause"][0])
 
 
 def test_a_late_trade_that_accounts_for_all_of_the_difference_is_its_cause() -> None:
     stream, batch = window(0), window(0, trade_count="6", buy_count="4", total_volume="1.75")
     dropped = (7, 30.5, "buy", 0.25)
-    assert cause(stream, batch, late=trades(dropped)) == compare.LATE
+    assert cause(stream, batch, late=trades(dropped)) == agreement.LATE
     elsewhere = trades((7, 60, "buy", 0.25))
-    assert cause(stream, batch, late=elsewhere) == compare.UNEXPLAINED
+    assert cause(stream, batch, late=elsewhere) == agreement.UNEXPLAINED
     other = trades((7, 30.5, "sell", 0.25))
-    assert cause(stream, batch, late=other) == compare.UNEXPLAINED
-    assert cause(stream, batch) == compare.UNEXPLAINED
+    assert cause(stream, batch, late=other) == agreement.UNEXPLAINED
+    assert cause(stream, batch) == agreement.UNEXPLAINED
 
 
 def test_late_trades_that_were_counted_all_the_same_do_not_hide_the_dropped_one() -> None:
     stream, batch = window(0), window(0, trade_count="6", buy_count="4", total_volume="1.75")
     noted = [(6, 10, "buy", 0.125), (7, 30.5, "buy", 0.25), (8, 31, "sell", 0.5)]
-    assert cause(stream, batch, late=trades(*noted)) == compare.LATE
+    assert cause(stream, batch, late=trades(*noted)) == agreement.LATE
     many = [(number, 30, "sell", 1.0) for number in range(100, 140)] + [(7, 30.5, "buy", 0.25)]
-    assert cause(stream, batch, late=trades(*many)) == compare.LATE
+    assert cause(stream, batch, late=trades(*many)) == agreement.LATE
 
 
 def test_a_window_of_late_trades_alone_is_only_in_the_batch() -> None:
     batch = window(0, trade_count="2", buy_count="1", total_volume="0.3")
     dropped = trades((7, 1, "buy", 0.1), (8, 2, "sell", 0.2))
-    assert cause(None, batch, late=dropped) == compare.LATE
+    assert cause(None, batch, late=dropped) == agreement.LATE
 
 
 def test_a_trade_that_fills_a_gap_too_late_is_recovered() -> None:
     stream, batch = window(0), window(0, trade_count="6", total_volume="1.75")
     dropped = trades((7, 30.5, "sell", 0.25))
     filled = gaps((5, 9, True, 29, 32))
-    assert cause(stream, batch, late=dropped, gaps=filled) == compare.RECOVERED
+    assert cause(stream, batch, late=dropped, gaps=filled) == agreement.RECOVERED
 
 
 def test_what_was_stored_after_the_snapshot_is_not_in_the_batch() -> None:
     batch = window(0, trade_count="4", buy_count="2", total_volume="1.25")
     after = trades((9, 59.5, "buy", 0.25))
-    assert cause(window(0), batch, after_snapshot=after) == compare.AFTER_SNAPSHOT
+    assert cause(window(0), batch, after_snapshot=after) == agreement.AFTER_SNAPSHOT
     whole = trades(*((n, n, "buy" if n < 3 else "sell", 0.3) for n in range(5)))
-    assert cause(window(0), None, after_snapshot=whole) == compare.AFTER_SNAPSHOT
+    assert cause(window(0), None, after_snapshot=whole) == agreement.AFTER_SNAPSHOT
 
 
 def test_a_repeat_that_the_stream_no_longer_knew_counts_twice_there() -> None:
     stream = window(0, trade_count="6", buy_count="3", total_volume="2")
     again = trades((3, 12, "sell", 0.5))
-    assert cause(stream, window(0), conflicts=again) == compare.CONFLICT
+    assert cause(stream, window(0), conflicts=again) == agreement.CONFLICT
 
 
 def test_several_causes_are_all_named() -> None:
@@ -249,21 +250,21 @@ def test_several_causes_are_all_named() -> None:
     found = cause(
         stream, batch, late=trades((7, 1, "buy", 0.25)), conflicts=trades((3, 12, "sell", 0.5))
     )
-    assert set(found.split("; ")) == {compare.LATE, compare.CONFLICT}
+    assert set(found.split("; ")) == {agreement.LATE, agreement.CONFLICT}
 
 
 def test_a_late_trade_that_the_stream_kept_may_be_stored_after_the_snapshot() -> None:
     both = trades((7, 30.5, "buy", 0.25))
     stream = window(0, trade_count="6", buy_count="4", total_volume="1.75")
-    assert cause(stream, window(0), late=both, after_snapshot=both) == compare.AFTER_SNAPSHOT
+    assert cause(stream, window(0), late=both, after_snapshot=both) == agreement.AFTER_SNAPSHOT
 
 
 def test_minutes_around_ids_never_seen_are_marked_though_both_paths_agree() -> None:
     windows = frame(window(0), window(1), window(2))
     missing = gaps((5, 7, False, 30, 61), (20, 20, True, 5, 6))
-    found = compare.agreement(windows, frame(), windows, LAST, evidence(gaps=missing))
-    assert list(found["verdict"]) == [compare.EQUAL] * 3
-    assert list(found["cause"]) == [compare.GAP, compare.GAP, ""]
+    found = agreement.agreement(windows, frame(), windows, LAST, evidence(gaps=missing))
+    assert list(found["verdict"]) == [agreement.EQUAL] * 3
+    assert list(found["cause"]) == [agreement.GAP, agreement.GAP, ""]
     assert list(found["missing"]) == [3, 3, 0]
 
 
@@ -272,11 +273,15 @@ def test_minutes_around_ids_never_seen_are_marked_though_both_paths_agree() -> N
 counts = st.integers(0, 10**6)
 
 
-@given(st.tuples(*[counts] * 8))
+def judged(late: int = 0, doubled: int = 0) -> pd.DataFrame:
+    return pd.DataFrame({"late": [late], "doubled": [doubled]})
+
+
+@given(st.tuples(*[counts] * 10))
 def test_each_stage_of_the_funnel_and_its_losses_add_up_to_what_it_draws_from(
     numbers: tuple[int, ...],
 ) -> None:
-    stored, missing, repeated, rejected, late, behind, others, published = numbers
+    stored, missing, repeated, rejected, late, behind, others, published, doubled, lag = numbers
     ingested = Ingested(
         stored + repeated + rejected, stored, repeated, rejected, max(1, stored + missing), missing
     )
@@ -288,18 +293,28 @@ def test_each_stage_of_the_funnel_and_its_losses_add_up_to_what_it_draws_from(
         "ignored": 3,
         "received": published + repeated + rejected + others + 3,
     }
-    found = compare.funnel(ingested, producer, stored - late - behind, late, stored - behind)
-    assert len(found) == 5
+    status: dict[str, dict[str, Any]] = {
+        "producer": {"counters": producer},
+        "consumer": {"lag": lag},
+    }
+    in_stream = stored - late - behind + doubled
+    found = compare.funnel(ingested, status, in_stream, judged(late, doubled), stored - behind)
+    assert len(found) == 6
     if stored + missing:
         losses = found[list(compare.LOSSES)].fillna(0).astype(int).sum(axis="columns")
         assert list(found["count"] + losses) == list(found["drawn_from"])
+        assert list(found["not_yet"].dropna()) == [lag, behind, behind]
+
+
+NOBODY: dict[str, dict[str, int]] = {"producer": {}, "consumer": {}}
 
 
 def test_the_funnel_of_nothing_is_empty_and_without_a_run_the_batch_has_no_row() -> None:
-    assert compare.funnel(None, {}, 0, 0, None).empty
-    found = compare.funnel(Ingested(5, 5, 0, 0, 6, 1), {}, 5, 0, None)
+    assert compare.funnel(None, NOBODY, 0, judged(), None).empty
+    found = compare.funnel(Ingested(5, 4, 1, 0, 8, 4), NOBODY, 3, judged(1), None)
     assert list(found["stage"].str.contains("batch")) == [False] * 3
-    assert found["of_issued"].iloc[1] == pytest.approx(5 / 6)
+    assert list(found["of_issued"].dropna()) == [4 / 8, 3 / 8]
+    assert list(found["of_received"].dropna()) == [1, 3 / 4]
     assert found["late"].isna().iloc[0]  # unknown there, not 0
 
 
@@ -376,7 +391,10 @@ def test_the_forecast_finds_growth_in_noise_with_outliers(seed: int) -> None:
     assert found.low <= 3 <= found.high
     limit = (600 - 5) / 3 * 1e6
     assert found.rows_at_limit is not None
+    assert found.rows_low is not None
+    assert found.rows_high is not None
     assert found.rows_at_limit == pytest.approx(limit, rel=0.1)
+    assert found.rows_low <= found.rows_at_limit <= found.rows_high
     assert found.at_limit is not None
     days = (found.at_limit - NOON).total_seconds()
     assert days == pytest.approx((found.rows_at_limit - 3e6) / 6, rel=1e-6)
@@ -407,6 +425,65 @@ def test_runs_over_one_size_tell_nothing_of_growth() -> None:
     assert compare.growth(run_times(0, 5, 3, 0.1), 600, 6, NOON) is None
 
 
+# --- the stream's micro-batches ------------------------------------------------------------
+
+
+def micro_batches(count: int, slope: float) -> pd.DataFrame:
+    """Twenty a minute, a thousand trades each; slope: milliseconds with each million trades."""
+    rng = np.random.default_rng(3)
+    read = np.arange(count) * 1000
+    return pd.DataFrame(
+        {
+            "published_at": pd.to_datetime([seconds(3 * n) for n in range(count)], utc=True),
+            "rows": 1000,
+            "duration_ms": 400 + slope * read / 1e6 + rng.normal(0, 20, count),
+        }
+    )
+
+
+def test_micro_batches_that_stay_flat_are_told_from_those_that_grow() -> None:
+    flat, grown = (compare.steadiness(micro_batches(1000, slope)) for slope in (0, 300))
+    assert flat is not None
+    assert grown is not None
+    assert flat.low is not None
+    assert flat.high is not None
+    assert flat.low < 0 < flat.high
+    assert grown.change_ms == pytest.approx(300, rel=0.1)
+    assert (grown.micro_batches, grown.trades) == (1000, 1_000_000)
+
+
+def test_of_few_minutes_no_change_of_the_micro_batches_is_told() -> None:
+    few = compare.steadiness(micro_batches(100, 0))
+    assert few is not None
+    assert few.change_ms is None
+    assert few.median_ms == pytest.approx(400, rel=0.05)
+    assert compare.steadiness(micro_batches(0, 0)) is None
+
+
+# --- a batch run's time -----------------------------------------------------------------------
+
+
+def test_the_parts_of_a_run_add_up_to_its_time_and_what_is_unknown_stays_so() -> None:
+    log = pd.DataFrame(
+        {
+            "status": ["ok"] * 3 + ["failed"],
+            "wall_s": [10.0, 11.0, 12.0, 99.0],
+            "start_s": [4.0, 4.0, 4.0, 1.0],
+            "logic_s": [5.0, 5.5, 6.0, 1.0],
+            "read_s": [2.0, 2.0, 2.0, 1.0],
+            "write_s": [0.5, 0.5, 0.5, 1.0],
+        }
+    )
+    found = compare.run_parts(log)
+    assert list(found["part"]) == list(compare.RUN_PARTS)
+    assert list(found["seconds"]) == [4, 2, 3.5, 0.5, 1]
+    assert found["share"].sum() == pytest.approx(1)
+    old = compare.run_parts(log.drop(columns=["read_s", "write_s"]))
+    assert list(old["seconds"].isna()) == [False, True, False, True, False]
+    assert old["seconds"].sum() == pytest.approx(11)
+    assert compare.run_parts(log[:0])["seconds"].isna().all()
+
+
 # --- cost -----------------------------------------------------------------------------------
 
 
@@ -433,14 +510,44 @@ def test_cost_is_by_hour_by_answer_and_by_million_trades() -> None:
     assert found["peak_mib"].to_dict() == {"stream": 900, "batch": 500}
     assert found["cpu_s_per_answer"].to_dict() == {"stream": 21, "batch": 6}
     assert found["cpu_s_per_million"].to_dict() == {"stream": 31_500, "batch": 3_000}
-    assert compare.idle_cost(stream) == pytest.approx(180)
-    assert compare.idle_cost(stream[:2]) is None
+    assert found["idle_cpu_s_per_hour"]["stream"] == pytest.approx(180)
+    busy = compare.cost({"spark_processor": stream[:2]}, log, finals=2)
+    assert busy["idle_cpu_s_per_hour"].isna().all()
 
 
 def test_without_a_record_of_minutes_the_cost_is_unknown() -> None:
     log = pd.DataFrame({"status": [], "rows": [], "peak_mib": []})
     found = compare.cost({}, log, finals=0)
     assert found[["cpu_s_per_hour", "cpu_s_per_answer", "cpu_s_per_million"]].isna().all().all()
+
+
+# --- the metrics' interpretation ------------------------------------------------------------
+
+
+def test_flags_are_counted_beside_the_windows_that_stand_out_of_their_hour() -> None:
+    windows = pd.DataFrame(
+        {
+            "volatility_flag": ["High", "High", "Normal"],
+            "volume_spike": ["Normal"] * 3,
+            "market_sentiment": ["Bullish", "Neutral", "Bearish"],
+            "range_z": [np.nan, 2.5, -3],
+            "volume_z": [np.nan, 2.0, 2.1],
+            "volume_imbalance": [0.5, -0.25, 0.125],
+        }
+    )
+    found = compare.flags({"stream": windows, "batch": windows[:0]}).set_index("path")
+    assert found.loc["stream"].to_dict() == {
+        "windows": 3,
+        "high": 2,
+        "spike": 0,
+        "bullish": 1,
+        "bearish": 1,
+        "scored": 2,
+        "range_stands_out": 1,
+        "volume_stands_out": 1,
+        "imbalance": 0.25,
+    }
+    assert found["windows"]["batch"] == 0
 
 
 # --- the command ----------------------------------------------------------------------------

@@ -1,0 +1,395 @@
+"""What the comparison says in words, for the terminal, the report and the page.
+
+`python -m pipeline.compare` is its command. What is unknown is called so.
+"""
+
+import argparse
+import json
+import math
+import signal
+import sqlite3
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+
+import pandas as pd
+
+from pipeline import compare
+from pipeline.agreement import DIFFERENCES, VERDICTS
+from pipeline.compare import BATCH, LEGS, STREAM_FINAL, STREAM_OPEN, Comparison, Freshness, Growth
+from pipeline.outputs import DataDir, OutputError, iso
+from pipeline.settings import load
+from pipeline.tables import read_written
+
+UNKNOWN = "unknown"
+#: Columns of the table of aspects.
+ASPECTS = ("aspect", "stream", "batch", "what it means")
+
+
+def in_words(found: Comparison) -> str:
+    """A paragraph that says what the numbers say, and nothing that they do not."""
+    if found.span is None:
+        return "There is nothing to compare yet: one of the two paths has no answer."
+    counts = found.agreement["verdict"].value_counts()
+    differing = sum(int(counts.get(name, 0)) for name in DIFFERENCES)
+    shared = found.compared
+    if not shared:
+        agree = "the paths shared no minute"
+    elif not differing:
+        agree = f"both paths agree on all {shared:,} shared minutes"
+    else:
+        causes = Counter(found.agreement[found.agreement["verdict"].isin(DIFFERENCES)]["cause"])
+        named = ", ".join(f"{count} for {cause}" for cause, count in causes.most_common())
+        agree = f"the paths agree on {shared - differing:,} of {shared:,} minutes; {named}"
+    span = "" if found.replayed_as_recorded else f"Over the last {_long(*found.span)} "
+    first = f"{span}{agree}."
+    sentences = [first[0].upper() + first[1:], _ages_in_words(found)]
+    stream_cpu, batch_cpu = found.cost["cpu_s_per_hour"]
+    if stream_cpu > 0 and batch_cpu > 0:
+        sentences.append(
+            f"The stream used {stream_cpu / batch_cpu:.1f} times the CPU of the batch, "
+            f"{stream_cpu:,.0f} against {batch_cpu:,.0f} CPU seconds an hour."
+        )
+    sentences.append(growth_in_words(found.growth, found.interval_s))
+    return " ".join(sentences)
+
+
+def _ages_in_words(found: Comparison) -> str:
+    if found.replayed_as_recorded:
+        return (
+            "How old the answers were is unknown: the trades are of long ago, replayed as they "
+            "were recorded."
+        )
+    final, opened, batch = (found.freshness[name] for name in (STREAM_FINAL, STREAM_OPEN, BATCH))
+    if not final or not batch:
+        return "How old the answers were is unknown: there was one of each path so far."
+    open_text = f" (its open windows: {opened.median:.1f} s)" if opened else ""
+    return (
+        f"The stream's final answer was {final.median:.0f} s old in the median{open_text}, "
+        f"the batch's {batch.median:.0f} s."
+    )
+
+
+def growth_in_words(grown: Growth | None, interval_s: float) -> str:
+    """When the batch will be too slow, or why that is not forecast."""
+    if grown is None:
+        return "Nothing can be said of the batch's growth yet."
+    if grown.refusal or grown.rows_at_limit is None or grown.at_limit is None:
+        return f"When the batch will be too slow is not forecast: {grown.refusal}."
+    few, most = (
+        UNKNOWN if rows is None else "no bound" if math.isinf(rows) else f"{rows / 1e6:,.1f}"
+        for rows in (grown.rows_low, grown.rows_high)
+    )
+    return (
+        f"A batch run takes {grown.s_per_million:.1f} s more with each million trades; it will "
+        f"take longer than its interval of {interval_s:.0f} s at "
+        f"{grown.rows_at_limit / 1e6:,.1f} million trades (95 %: {few} to {most}), which is about "
+        f"{grown.at_limit:%Y-%m-%d} at the last hour's rate."
+    )
+
+
+def aspects(found: Comparison) -> pd.DataFrame:
+    """The seven aspects in which stream and batch are commonly compared, each as measured.
+
+    Returns:
+        A row an aspect, with the columns `ASPECTS`, as text.
+    """
+    return pd.DataFrame(
+        [
+            _latency(found),
+            _granularity(found),
+            _processing(found),
+            _resources(found),
+            _use_cases(found),
+            _consistency(found),
+            _interpretation(found),
+        ],
+        columns=list(ASPECTS),
+    )
+
+
+def _latency(found: Comparison) -> tuple[str, str, str, str]:
+    legs = found.waterfall.set_index("leg")
+    opened, final, batch = (legs.loc[leg] for leg in LEGS[2:])
+    return (
+        "latency",
+        (
+            f"{known(opened['median'], '.1f')} s from receipt to an open window (99 %: "
+            f"{known(opened['p99'], '.1f')} s), {known(final['median'], '.0f')} s more until it is "
+            f"final (99 %: {known(final['p99'], '.0f')} s)"
+        ),
+        (
+            f"{known(batch['median'], '.0f')} s from the final window to the batch result with its "
+            f"trades (99 %: {known(batch['p99'], '.0f')} s)"
+        ),
+        "a negative time is one at which the batch had the trades before the window was final",
+    )
+
+
+def _granularity(found: Comparison) -> tuple[str, str, str, str]:
+    answers = found.cost.set_index("path")["answers"]
+    return (
+        "granularity",
+        (
+            f"{answers['stream']:,} final windows, one for each minute with trades; the open ones "
+            f"{known(found.steadiness and found.steadiness.micro_batches, ',')} times"
+        ),
+        f"{answers['batch']:,} runs, the last over {_rows_of(found)} trades, in all and by minute",
+        "the same windows on both paths: what differs is when they can be read",
+    )
+
+
+def _rows_of(found: Comparison) -> str:
+    return UNKNOWN if found.runs.empty else f"{int(found.runs['rows'].iloc[-1]):,}"
+
+
+def _processing(found: Comparison) -> tuple[str, str, str, str]:
+    steady, grown = found.steadiness, found.growth
+    stream = UNKNOWN
+    if steady:
+        stream = f"{steady.median_ms:,.0f} ms a micro-batch (99 %: {steady.p99_ms:,.0f} ms)"
+        if steady.change_ms is not None and steady.low is not None and steady.high is not None:
+            stream += (
+                f"; over {steady.trades:,} trades it changed by {steady.change_ms:+,.0f} ms "
+                f"(95 %: {steady.low:+,.0f} to {steady.high:+,.0f})"
+            )
+    batch = UNKNOWN
+    if len(found.runs):
+        batch = f"{found.runs['wall_s'].median():.1f} s a run at {_rows_of(found)} rows"
+        if grown and not grown.refusal:
+            batch += (
+                f"; with each million rows {grown.s_per_million:+.1f} s "
+                f"(95 %: {grown.low:+.1f} to {grown.high:+.1f})"
+            )
+    return (
+        "processing time and scalability",
+        stream,
+        batch,
+        growth_in_words(grown, found.interval_s),
+    )
+
+
+def _resources(found: Comparison) -> tuple[str, str, str, str]:
+    costs = found.cost.set_index("path").to_dict("index")
+
+    def said(path: str) -> str:
+        row = costs[path]
+        return (
+            f"{known(row['cpu_s_per_hour'], ',.0f')} CPU seconds an hour, "
+            f"{known(row['cpu_s_per_answer'], ',.1f')} an answer, "
+            f"{known(row['cpu_s_per_million'], ',.0f')} a million trades; "
+            f"{known(row['peak_mib'], ',.0f')} MiB at most"
+        )
+
+    return (
+        "resource usage",
+        said("stream"),
+        said("batch"),
+        "whole process trees, with their JVMs; memory that processes share is counted in each",
+    )
+
+
+def _use_cases(found: Comparison) -> tuple[str, str, str, str]:
+    ages = found.freshness
+
+    def oldest(name: str, pattern: str) -> str:
+        fresh = ages[name]
+        return UNKNOWN if fresh is None else f"{fresh.p99:{pattern}} s"
+
+    return (
+        "use cases",
+        (
+            f"what must see trades within {oldest(STREAM_OPEN, '.1f')} (open windows), or within "
+            f"{oldest(STREAM_FINAL, '.0f')} and never change again (final ones)"
+        ),
+        f"what may be {oldest(BATCH, '.0f')} old, and asks of the whole history at once",
+        "ages that the answers kept within at 99 % of all moments of the span",
+    )
+
+
+def _consistency(found: Comparison) -> tuple[str, str, str, str]:
+    stages = found.funnel.set_index("stage")["of_issued"]
+
+    def share(path: str) -> str:
+        rows = stages[stages.index.str.startswith(f"counted by the {path}")]
+        counted = UNKNOWN if rows.empty else f"{rows.iloc[0]:.4%}"
+        return f"{counted} of the trades that the exchange issued are counted"
+
+    counts = found.agreement["verdict"].value_counts()
+    differing = sum(int(counts.get(name, 0)) for name in DIFFERENCES)
+    return (
+        "consistency and completeness",
+        share("stream"),
+        share("batch"),
+        (
+            f"{found.compared - differing:,} of {found.compared:,} shared minutes are equal to the "
+            f"last digit, {found.unexplained:,} differences are unexplained"
+        ),
+    )
+
+
+def _interpretation(found: Comparison) -> tuple[str, str, str, str]:
+    rows = found.flags.set_index("path").to_dict("index")
+
+    def said(path: str) -> str:
+        row = rows[path]
+        return (
+            f"of {row['windows']:,} minutes {row['high']:,} are High, {row['spike']:,} Spike, "
+            f"{row['bullish']:,} Bullish, {row['bearish']:,} Bearish; against their trailing hour "
+            f"the range stands out in {row['range_stands_out']:,} of {row['scored']:,}, "
+            f"the volume in {row['volume_stands_out']:,}"
+        )
+
+    return (
+        "interpretation of metrics",
+        said("stream"),
+        said("batch"),
+        (
+            "fixed thresholds fit the market they were set for; a z-score above "
+            f"{compare.STANDS_OUT:g} says that a minute is unlike the hour before it"
+        ),
+    )
+
+
+def known(value: object, pattern: str) -> str:
+    """A number in a format; `unknown` for None and NaN."""
+    if not isinstance(value, int | float) or math.isnan(value):
+        return UNKNOWN
+    return format(value, pattern)
+
+
+def _long(start: datetime, end: datetime) -> str:
+    minutes = round((end - start) / timedelta(minutes=1))
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours else f"{rest} min"
+
+
+# --- the command ----------------------------------------------------------------------------
+
+
+def interval_of(status: Mapping[str, Mapping[str, Any]], otherwise: float) -> float:
+    """The interval of the batch runs, as the scheduler that made them says it."""
+    said = status["batch_scheduler"].get("settings", {})
+    return float(said.get("batch_interval_seconds", otherwise))
+
+
+def main() -> None:
+    """`python -m pipeline.compare [--json] [--minutes N]`: verdict and tables.
+
+    Status 0: each difference is explained; 1: one is not; 2: there is nothing to compare.
+    """
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
+    parser = argparse.ArgumentParser(prog="python -m pipeline.compare", description=main.__doc__)
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--minutes", type=_positive, help="only the last minutes, so many")
+    arguments = parser.parse_args()
+    settings = load()
+    last = arguments.minutes and timedelta(minutes=arguments.minutes)
+    try:
+        written = read_written(DataDir(settings.data_dir), last)
+    except (OutputError, sqlite3.Error) as error:
+        print(f"{settings.data_dir} cannot be compared: {error}", file=sys.stderr)
+        sys.exit(2)
+    interval_s = interval_of(written.status, settings.batch_interval_seconds)
+    found = compare.compare(written, interval_s)
+    print(to_json(found) if arguments.json else in_text(found))
+    sys.exit(2 if not found.compared else 1 if found.unexplained else 0)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError(text)
+    return value
+
+
+def to_json(found: Comparison) -> str:
+    """All numbers of the comparison, the verdict and the table of aspects."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, pd.DataFrame):
+            return json.loads(value.to_json(orient="records", date_format="iso"))
+        if isinstance(value, Freshness | Growth | compare.Steadiness):
+            return asdict(value)
+        if isinstance(value, datetime):
+            return iso(value)
+        raise TypeError(type(value))
+
+    said = {name: value for name, value in vars(found).items() if name not in ("teeth", "runs")}
+    said |= {
+        "verdict": in_words(found),
+        "unexplained": found.unexplained,
+        "compared": found.compared,
+        "aspects": aspects(found),
+    }
+    return json.dumps(said, default=plain, indent=1)
+
+
+def ages(found: Comparison) -> pd.DataFrame:
+    """The freshness of each answer as a table."""
+    names = list(Freshness.__dataclass_fields__)
+    rows = [
+        (name, *(asdict(fresh).values() if fresh else [math.nan] * len(names)))
+        for name, fresh in found.freshness.items()
+    ]
+    return pd.DataFrame(rows, columns=["answer", *names])
+
+
+def in_text(found: Comparison) -> str:
+    """The verdict and the tables for a terminal; only windows that differ are listed."""
+    counts = found.agreement["verdict"].value_counts()
+    differing = found.agreement[
+        found.agreement["verdict"].isin(DIFFERENCES) | (found.agreement["cause"] != "")
+    ]
+    parts = [
+        ("", "\n".join(textwrap.wrap(in_words(found), 98))),
+        ("Windows", "\n".join(f"{name}: {counts.get(name, 0):,}" for name in VERDICTS)),
+        ("Windows that differ, or that miss trades", _table(differing)),
+        ("Age of the newest trade in each answer, seconds", _table(ages(found))),
+        ("Latency by leg, seconds", _table(found.waterfall)),
+        ("Completeness", _funnel(found.funnel)),
+        ("Cost", _table(found.cost)),
+        ("A batch run's time", _table(found.run_parts)),
+        ("Stream and batch", _listed(aspects(found))),
+    ]
+    return "\n\n".join(f"{title}\n{text}" if title else text for title, text in parts)
+
+
+def _table(frame: pd.DataFrame) -> str:
+    if frame.empty:
+        return "none"
+    return str(frame.to_string(index=False, na_rep=UNKNOWN, float_format=lambda x: f"{x:,.2f}"))
+
+
+def _funnel(frame: pd.DataFrame) -> str:
+    """A line a stage: a loss that there was none of is left out."""
+    return "\n".join(stage_in_words(row) for row in frame.to_dict("records")) or "none"
+
+
+def stage_in_words(row: Mapping[Any, Any]) -> str:
+    """`stored, of the records read: 9,837 of 9,840 (3 repeated)`."""
+    lost = ", ".join(
+        f"{row[name]:,.0f} {name.replace('_', ' ')}"
+        for name in compare.LOSSES
+        if not math.isnan(row[name] or math.nan)
+    )
+    return f"{row['stage']}: {row['count']:,} of {row['drawn_from']:,}" + (lost and f" ({lost})")
+
+
+def _listed(frame: pd.DataFrame) -> str:
+    """Rows with long texts, one below the other."""
+    lines = []
+    for row in frame.to_dict("records"):
+        lines.append(row["aspect"])
+        for name in ASPECTS[1:]:
+            text = f"{name}: {row[name]}"
+            lines += textwrap.wrap(text, 98, initial_indent="  ", subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
