@@ -99,6 +99,15 @@ def row_of(sums: metrics.Sums, settings: Settings) -> dict[str, Any]:
     return metrics.derived(sums, settings) | outputs.moments(sums)
 
 
+def with_z_scores(windows: list[metrics.Sums], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of these windows, in order, with the z-scores of each."""
+    scored = (
+        metrics.Scored(window["window_start"], row["price_range"], row["total_volume"])
+        for window, row in zip(windows, rows, strict=True)
+    )
+    return [row | z for row, z in zip(rows, metrics.z_scores(scored), strict=True)]
+
+
 def publish(
     data: outputs.DataDir, stamps: dict[str, Any], total: dict[str, Any], windows: list[Any]
 ) -> None:
@@ -126,7 +135,7 @@ def process(settings: Settings, run: str, began: float) -> Mapping[str, object]:
     merged = metrics.merged(windows)
     ids = {name: merged[name] for name in ("first_trade_id", "last_trade_id")}
     total = row_of(merged, settings) | ids | {"rows": rows}
-    by_window = [row_of(window, settings) for window in windows]
+    by_window = with_z_scores(windows, [row_of(window, settings) for window in windows])
     logic_s = time.time() - logic_began
     publish(data, {"run": run, "snapshot_at": snapshot_at}, total, by_window)
     session.stop()

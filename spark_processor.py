@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery
 from pyspark.sql.streaming.listener import StreamingQueryProgress
 
-from pipeline import finality, latency, outputs, spark, stream, topics, trade
+from pipeline import finality, latency, metrics, outputs, spark, stream, topics, trade
 from pipeline.service import Service
 from pipeline.settings import Settings
 
@@ -41,6 +41,9 @@ class Windows:
         self._state_file = state_file
         self._watermark = service.settings.watermark // timedelta(microseconds=1)
         self._state = finality.from_json(outputs.read_json(state_file))
+        #: The final windows of the hour before the oldest open one, and the start of that one.
+        self._hour: dict[str, finality.Cells] = {}
+        self._oldest: int | None = None
         self._due = 0.0
         #: What was published by micro-batch, until its progress is recorded.
         self.views: dict[int, stream.View] = {}
@@ -53,13 +56,13 @@ class Windows:
         state, final = finality.lay(self._state, micro_batch, laid, self._watermark)
         # Final now, not when its row was last computed.
         rows_final = [window.cells | {"written_at": outputs.iso(now)} for window in final]
-        outputs.write_final_windows(self._data, rows_final)
+        rows_final = self._write_final(rows_final)
         if micro_batch != self._state.micro_batch:  # not when Spark repeats one
             for window in final:
                 self._note_latency(window, now)
         state_text = json.dumps(finality.to_json(state))
         outputs.write_atomically(self._state_file, state_text, durable=bool(final))
-        still_open = (state.open[start].cells for start in sorted(state.open))
+        still_open = self._scored_open(state, anew=bool(final))
         live = outputs.to_csv(outputs.WINDOW_COLUMNS, still_open)
         outputs.write_atomically(self._data.stream_live, live, durable=False)
         newest = None if state.greatest is None else trade.from_epoch_micros(state.greatest)
@@ -71,6 +74,26 @@ class Windows:
         print_windows("open ", [w.cells for w in laid if w.start in state.open])
         print_windows("FINAL", rows_final)
         self.views[micro_batch] = stream.View(published_at, newest, self._wait())
+
+    def _write_final(self, rows: list[finality.Cells]) -> list[finality.Cells]:
+        """Scored against what then stands in the files: the same, however often it is written."""
+        if not rows:
+            return []
+        starts = [datetime.fromisoformat(row["window_start"]) for row in rows]
+        before = outputs.read_final_cells(self._data, min(starts) - metrics.TRAILING, max(starts))
+        laid = outputs.laid_over(before, rows)
+        scored = stream.with_z_scores(before, [laid[row["window_start"]] for row in rows])
+        outputs.write_final_windows(self._data, scored)
+        return scored
+
+    def _scored_open(self, state: finality.State, *, anew: bool) -> list[finality.Cells]:
+        """The open windows; the hour before them is read back when it may have changed."""
+        oldest = min(state.open, default=None)
+        if oldest is not None and (anew or oldest != self._oldest):
+            start = trade.from_epoch_micros(oldest)
+            self._hour = outputs.read_final_cells(self._data, start - metrics.TRAILING, start)
+        self._oldest = oldest
+        return stream.with_z_scores(self._hour, [window.cells for window in state.open.values()])
 
     def _wait(self) -> float:
         """Keeps the pace, in place of a trigger: a window about to close is not kept waiting."""

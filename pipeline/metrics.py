@@ -2,12 +2,16 @@
 
 `sums()` are Spark's part, the same in both jobs: what is added up over the trades of a group.
 `derived()` makes the metrics of a group from its sums, in plain decimals, and `merged()` adds
-groups up: a few rows, for which Spark would take longer to plan than to compute.
+groups up: a few rows, for which Spark would take longer to plan than to compute. `z_scores()`
+holds windows against those before them.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
@@ -20,6 +24,11 @@ DECIMAL = "decimal(18,8)"
 _PLACE = Decimal("1e-10")
 #: More digits than any sum or quotient of such amounts has.
 _EXACT = Context(prec=80, rounding=ROUND_HALF_UP)
+#: What a window is scored against: the windows that began in so long before its own start.
+TRAILING = timedelta(hours=1)
+#: With fewer windows the score is unknown: the standard deviation of so few is itself off by a
+#: quarter and more.
+LEAST_TRAILING = 10
 _ADDED = ("trade_count", "buy_count", "price_sum", "total_volume", "buy_volume")
 
 #: The sums of a group by name; amounts are decimals, times microseconds since 1970.
@@ -104,6 +113,67 @@ def derived(sums: Sums, settings: Settings) -> dict[str, Any]:
             _EXACT.subtract(_EXACT.multiply(bought, Decimal(2)), volume), volume
         ),
     }
+
+
+class Scored(NamedTuple):
+    """What the z-scores need of a window; `start` in microseconds since 1970."""
+
+    start: int
+    price_range: Decimal
+    total_volume: Decimal
+
+
+def z_scores(windows: Iterable[Scored]) -> list[dict[str, Decimal | None]]:
+    """How unusual the range and the volume of each window are, by the windows of the hour before.
+
+    (value - mean) / sample standard deviation of the windows that begin in the hour before its
+    start, rounded to six places; None with fewer than LEAST_TRAILING of them, or when all of them
+    are the same. `windows` stand in the order of their starts, those that have trades.
+    """
+    length = TRAILING // timedelta(microseconds=1)
+    hour: deque[tuple[int, int, int]] = deque()
+    ranges, volumes = _Spread(), _Spread()
+    found = []
+    for window in windows:
+        while hour and hour[0][0] < window.start - length:
+            _, price_range, volume = hour.popleft()
+            ranges.add(price_range, -1)
+            volumes.add(volume, -1)
+        price_range, volume = _units(window.price_range), _units(window.total_volume)
+        found.append({"range_z": ranges.z(price_range), "volume_z": volumes.z(volume)})
+        hour.append((window.start, price_range, volume))
+        ranges.add(price_range, 1)
+        volumes.add(volume, 1)
+    return found
+
+
+class _Spread:
+    """Sums of values that come and go, as whole numbers: exact, and faster than decimals."""
+
+    def __init__(self) -> None:
+        self._count = self._sum = self._squares = 0
+
+    def add(self, value: int, times: int) -> None:
+        """Takes a value in (1) or out again (-1)."""
+        self._count += times
+        self._sum += times * value
+        self._squares += times * value * value
+
+    def z(self, value: int) -> Decimal | None:
+        n = self._count
+        spread = n * self._squares - self._sum**2  # n (n - 1) times the variance
+        if n < LEAST_TRAILING or not spread:
+            return None
+        distance = n * value - self._sum
+        # The square of twice the score in millionths: its root, halved, is rounded half up.
+        square = 4 * 10**12 * (n - 1) * distance**2 // (n * spread)
+        millionths = (math.isqrt(square) + 1) // 2
+        return _EXACT.scaleb(Decimal(millionths if distance > 0 else -millionths), -6)
+
+
+def _units(amount: Decimal) -> int:
+    """An amount of eight places, in units of the last one."""
+    return int(_EXACT.scaleb(amount, 8))
 
 
 def _sum(values: Sequence[Any]) -> Any:

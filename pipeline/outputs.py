@@ -39,6 +39,9 @@ FURTHER = (
     "close_price",
     "volume_imbalance",
 )
+#: How unusual a window is, by the hour before it. They follow from many windows, so one late trade
+#: would mark sixty: they are not compared.
+Z_SCORES = ("range_z", "volume_z")
 #: Columns of `stream_csv/`, `stream_live.csv` and `batch_windows.csv`.
 #: `last_receipt_time` is unknown (empty) in the batch: the table does not hold it.
 WINDOW_COLUMNS = (
@@ -49,6 +52,7 @@ WINDOW_COLUMNS = (
     "last_trade_time",
     "last_receipt_time",
     "written_at",
+    *Z_SCORES,
 )
 #: Columns of a file in `batch_output/`.
 BATCH_COLUMNS = (
@@ -261,35 +265,57 @@ def cells(columns: Iterable[str], row: Mapping[str, object]) -> dict[str, str]:
     return {name: _cell(row.get(name)) for name in columns}
 
 
-def write_final_windows(data: DataDir, windows: Iterable[Mapping[str, str]]) -> None:
-    """Lays final windows (as cells) into the file of their UTC day: one row each, sorted.
+def laid_over(
+    before: Mapping[str, Mapping[str, str]], windows: Iterable[Mapping[str, str]]
+) -> dict[str, dict[str, str]]:
+    """Final windows by `window_start`, once these (as cells) are written over those before.
 
     Writing a window again changes nothing: the first `written_at` stays. Nor does one with fewer
     trades, as a new checkpoint makes of a topic whose beginning Kafka has deleted.
     """
+    laid = {start: {**row} for start, row in before.items()}
+    for row in windows:
+        known = laid.get(row["window_start"])
+        if known is None:
+            laid[row["window_start"]] = {**row}
+        elif int(row["trade_count"]) >= int(known["trade_count"]):
+            laid[row["window_start"]] = {**row, "written_at": known["written_at"]}
+    return laid
+
+
+def write_final_windows(data: DataDir, windows: Iterable[Mapping[str, str]]) -> None:
+    """Lays final windows (as cells) into the file of their UTC day: one row each, sorted."""
     by_day: dict[str, list[Mapping[str, str]]] = {}
     for window in windows:
         by_day.setdefault(window["window_start"][:10], []).append(window)
     for day, rows in by_day.items():
         path = data.stream_csv / f"{day}.csv"
-        merged = {row["window_start"]: row for row in _read_cells(path, WINDOW_COLUMNS)}
-        for row in rows:
-            before = merged.get(row["window_start"])
-            if before is None:
-                merged[row["window_start"]] = {**row}
-            elif int(row["trade_count"]) >= int(before["trade_count"]):
-                merged[row["window_start"]] = {**row, "written_at": before["written_at"]}
-        write_atomically(path, to_csv(WINDOW_COLUMNS, (merged[key] for key in sorted(merged))))
+        laid = laid_over(_final_cells(path), rows)
+        write_atomically(path, to_csv(WINDOW_COLUMNS, (laid[key] for key in sorted(laid))))
 
 
-def _read_cells(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def read_final_cells(data: DataDir, first: datetime, last: datetime) -> dict[str, dict[str, str]]:
+    """The cells of the final windows that start from `first` to `last`, by `window_start`."""
+    since, until = iso(first), iso(last)
+    return {
+        start: row
+        for path in stream_files(data)
+        if since[:10] <= path.stem <= until[:10]
+        for start, row in _final_cells(path).items()
+        if since <= start <= until
+    }
+
+
+def _final_cells(path: Path) -> dict[str, dict[str, str]]:
+    """A file of `stream_csv/` by `window_start`; one of an older version has fewer columns."""
     if not path.exists():
-        return []
+        return {}
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != columns:
+        header = tuple(reader.fieldnames or ())
+        if "written_at" not in header or header != WINDOW_COLUMNS[: len(header)]:
             raise OutputError(f"{path} has other columns than this version writes: move it away")
-        return list(reader)
+        return {row["window_start"]: row for row in reader}
 
 
 def append_batch_log(data: DataDir, fields: Mapping[str, object]) -> None:

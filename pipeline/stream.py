@@ -1,9 +1,10 @@
 """The streaming query: what it reads, what it computes, what it says of itself."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,32 @@ def window_of(row: Row, settings: Settings, written_at: datetime) -> finality.Wi
         last_trade_time=row.last_trade_time,
         cells=outputs.cells(outputs.WINDOW_COLUMNS, fields),
         growth=((trade.epoch_micros(written_at), row.trade_count),),
+    )
+
+
+def with_z_scores(
+    before: Mapping[str, finality.Cells], windows: Iterable[finality.Cells]
+) -> list[finality.Cells]:
+    """These windows, by start, with their z-scores against those before them and one another.
+
+    `before` are final ones by `window_start`; a window among both counts as in `windows`.
+    """
+    own = {cells["window_start"]: cells for cells in windows}
+    known = {**before, **own}
+    starts = sorted(known)
+    scores = metrics.z_scores(_scored(known[start]) for start in starts)
+    return [
+        own[start] | outputs.cells(outputs.Z_SCORES, score)
+        for start, score in zip(starts, scores, strict=True)
+        if start in own
+    ]
+
+
+def _scored(cells: finality.Cells) -> metrics.Scored:
+    return metrics.Scored(
+        trade.epoch_micros(datetime.fromisoformat(cells["window_start"])),
+        Decimal(cells["price_range"]),
+        Decimal(cells["total_volume"]),
     )
 
 

@@ -16,6 +16,7 @@ import math
 import re
 import sqlite3
 import sys
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,12 @@ TOLERANCE = Decimal("1e-9")
 DOUBLE = Decimal("1e-15")
 #: Differences told of each output; the others are only counted.
 SHOWN = 20
+
+#: Each score, and of what it is one; it is rounded to six places.
+Z_SCORES = {"range_z": "price_range", "volume_z": "total_volume"}
+Z_TOLERANCE = Decimal("5.000001e-7")
+HOUR = 60 * MINUTE
+LEAST_WINDOWS = 10
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST = 1_325_376_000_000_000  # 2012-01-01
@@ -270,6 +277,16 @@ def metrics(trades: list[Trade]) -> dict[str, object]:
         }
 
 
+def z_score(value: Decimal, before: list[Decimal]) -> Decimal | None:
+    """By the values of the hour before; None with fewer than ten, or when all are the same."""
+    if len(before) < LEAST_WINDOWS or len(set(before)) == 1:
+        return None
+    with localcontext(prec=80):
+        mean = sum(before, Decimal(0)) / len(before)
+        squares = sum(((other - mean) ** 2 for other in before), Decimal(0))
+        return (value - mean) / (squares / (len(before) - 1)).sqrt()
+
+
 def final_windows(golden: Golden, watermark: int = MINUTE) -> list[int]:
     """Starts of the windows that must be final once all was read: all but the last two minutes."""
     if not golden.trades:
@@ -344,6 +361,7 @@ def check_stream(golden: Golden, data_dir: Path) -> list[str]:
     problems: list[str] = []
     final = set(final_windows(golden))
     seen: dict[int, str] = {}
+    found: dict[int, tuple[str, dict[str, str]]] = {}
     files = sorted((data_dir / "stream_csv").glob("*.csv"))
     if final and not files:
         problems.append("stream_csv: no file")
@@ -367,7 +385,9 @@ def check_stream(golden: Golden, data_dir: Path) -> list[str]:
             if not live and (file.stem != _iso(start)[:10] or start <= before):
                 problems.append(f"{name}: at the wrong place")
             before = start
+            found[start] = (name, row)
             problems += _window_problems(name, start, golden.windows[start], row)
+    problems += _z_problems(golden, found)
     problems += [
         f"stream window {_iso(start)}: missing" for start in golden.windows if start not in seen
     ]
@@ -379,7 +399,7 @@ def check_batch_windows(golden: Golden, file: Path) -> list[str]:
     if not file.is_file():
         return [f"{file.name}: missing"]
     problems: list[str] = []
-    seen = set()
+    seen: dict[int, tuple[str, dict[str, str]]] = {}
     for row in _rows(file, problems):
         start = _cell_time(row.get("window_start", ""))
         name = f"{file.name} window {row.get('window_start')}"
@@ -388,8 +408,9 @@ def check_batch_windows(golden: Golden, file: Path) -> list[str]:
         elif start in seen:
             problems.append(f"{name}: stands there twice")
         else:
-            seen.add(start)
+            seen[start] = (name, row)
             problems += _window_problems(name, start, golden.windows[start], row)
+    problems += _z_problems(golden, seen)
     problems += [
         f"{file.name} window {_iso(start)}: missing"
         for start in golden.windows
@@ -454,12 +475,46 @@ def _cell_problems(name: str, expected: Mapping[str, object], row: Mapping[str, 
     return problems
 
 
+def _z_problems(golden: Golden, rows: Mapping[int, tuple[str, Mapping[str, str]]]) -> Iterator[str]:
+    """Wrong scores in the rows of one path, by start; each row with its name.
+
+    By the values in that path's own rows, each of which is judged by itself: a trade that only one
+    path has makes one window differ, not the sixty after it as well.
+    """
+    starts = sorted(rows)
+    for column, of in Z_SCORES.items():
+        values = []
+        for start in starts:
+            expected = golden.windows[start][of]
+            assert isinstance(expected, Decimal)
+            found = _number(rows[start][1].get(of, ""))
+            values.append(expected if found is None else found)
+        for place, start in enumerate(starts):
+            hour = values[bisect_left(starts, start - HOUR) : place]
+            right = z_score(values[place], hour)
+            name, row = rows[start]
+            cell = row.get(column, "")
+            number = _number(cell)
+            if right is None:
+                agrees = cell == ""
+            else:
+                agrees = number is not None and abs(number - right) <= Z_TOLERANCE
+            if not agrees:
+                shown = "empty" if right is None else f"{right:.6f}"
+                yield f"{name}: {column} is {cell!r}, not {shown}"
+
+
 def _close(cell: str, right: Decimal) -> bool:
+    number = _number(cell)
+    return number is not None and abs(number - right) <= max(TOLERANCE, abs(right) * DOUBLE)
+
+
+def _number(cell: str) -> Decimal | None:
     try:
         number = Decimal(cell)
     except InvalidOperation:
-        return False
-    return number.is_finite() and abs(number - right) <= max(TOLERANCE, abs(right) * DOUBLE)
+        return None
+    return number if number.is_finite() else None
 
 
 def _cell_time(cell: str) -> int | None:
