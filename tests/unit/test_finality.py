@@ -1,6 +1,9 @@
 """When a window is final: the rule, held against a brute-force model of a stream, and crashes."""
 
+import csv
 import json
+import random
+import statistics
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -263,18 +266,20 @@ class Collected:
 
 
 def as_row(window: Window) -> Row:
+    """Its price range and its volume are its number of trades."""
+    trades = int(window.cells["trade_count"])
     return Row(
         window_start=window.start,
         window_end=window.end,
-        trade_count=int(window.cells["trade_count"]),
+        trade_count=trades,
+        max_price=Decimal(1 + trades),
         last_trade_time=window.last_trade_time,
         first_trade_time=window.start,
         last_receipt_time=window.last_trade_time,
         buy_count=0,
-        **dict.fromkeys(
-            ("max_price", "min_price", "open_price", "close_price", "price_sum"), Decimal(1)
-        ),
-        **dict.fromkeys(("total_volume", "buy_volume", "turnover"), Decimal(1)),
+        total_volume=Decimal(trades),
+        **dict.fromkeys(("min_price", "open_price", "close_price", "price_sum"), Decimal(1)),
+        **dict.fromkeys(("buy_volume", "turnover"), Decimal(1)),
     )
 
 
@@ -315,13 +320,21 @@ class Runner:
             self._left = None
         return True
 
-    def files(self) -> dict[str, list[str]]:
+    def files(self) -> dict[str, list[dict[str, str]]]:
         """What the outputs say, the time of writing left out."""
         paths = [*outputs.stream_files(self.data), self.data.stream_live]
         return {
-            path.name: [line.rsplit(",", 1)[0] for line in path.read_text().splitlines()]
+            path.name: [
+                {name: cell for name, cell in row.items() if name != "written_at"}
+                for row in csv.DictReader(path.read_text().splitlines())
+            ]
             for path in paths
         }
+
+    def scores(self) -> list[tuple[str, str]]:
+        """Of the final windows and then the open ones, by start."""
+        rows = [row for rows in self.files().values() for row in rows]
+        return [(row.get("range_z", ""), row.get("volume_z", "")) for row in rows]
 
 
 def test_a_final_row_says_when_it_was_written_not_when_it_was_last_computed(
@@ -333,8 +346,8 @@ def test_a_final_row_says_when_it_was_written_not_when_it_was_last_computed(
         monkeypatch.setattr(outputs, "now", lambda clock=clock: clock)
         assert runner.micro_batch(number, rows, None)
     (path,) = outputs.stream_files(runner.data)
-    (line,) = path.read_text().splitlines()[1:]
-    assert line.endswith(",2025-12-02T05:02:00Z")
+    (written,) = csv.DictReader(path.read_text().splitlines())
+    assert written["written_at"] == "2025-12-02T05:02:00Z"
     noted = runner.data.stream_latency.read_text().splitlines()
     assert json.dumps({latency.bucket(120): 1}) in noted[1].replace('""', '"')
     capsys.readouterr()
@@ -371,8 +384,114 @@ def test_a_crash_before_any_file_of_any_micro_batch_gives_the_same_in_the_end(
         crashing.micro_batch(number, rows, None)
     assert crashes > 1
     assert crashing.files() == smooth.files()
-    final = [line.split(",")[0] for line in smooth.files()["1970-01-01.csv"][1:]]
+    final = [row["window_start"] for row in smooth.files()["1970-01-01.csv"]]
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     expected = sorted(stream.final_after(len(batches) - 1))
     assert final == [outputs.iso(epoch + timedelta(microseconds=start)) for start in expected]
     assert len(final) == 5
+
+
+# --- z-scores of the stream -----------------------------------------------------------------
+
+#: Trades in each minute from 23:30 on; so the hour before reaches into the day before.
+FIRST = 23 * 60 + 30
+COUNTS = random.Random(5).choices(range(1, 9), k=90)
+
+
+def trades_of_minutes(first: int, last: int) -> list[int]:
+    return [(FIRST + n) * 60 + second for n in range(first, last) for second in range(COUNTS[n])]
+
+
+def expected_scores(counts: list[int]) -> list[tuple[str, str]]:
+    """By the definition: against the sixty minutes before, of which there are ten at least."""
+    found = []
+    for number, count in enumerate(counts):
+        hour = counts[max(0, number - 60) : number]
+        if len(hour) < 10:
+            found.append(("", ""))
+            continue
+        z = (count - statistics.mean(hour)) / statistics.stdev(hour)
+        cell = format(Decimal(str(round(z, 6) + 0.0)).normalize(), "f")
+        found.append((cell, cell))
+    return found
+
+
+@pytest.mark.parametrize("minutes", [1, 7, 45, 90])
+def test_each_window_is_scored_against_those_before_it_however_many_come_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None, minutes: int
+) -> None:
+    runner = Runner(tmp_path, monkeypatch)
+    batches = [trades_of_minutes(n, min(n + minutes, 90)) for n in range(0, 90, minutes)]
+    for number, rows in enumerate(Stream([*batches, []], 60).batches):
+        assert runner.micro_batch(number, rows, None)
+    assert list(runner.files()) == ["1970-01-01.csv", "1970-01-02.csv", "stream_live.csv"]
+    assert len(runner.files()["stream_live.csv"]) == 2
+    assert runner.scores() == expected_scores(COUNTS)
+
+
+@pytest.mark.parametrize("crash_before", range(4))
+def test_a_crash_before_any_file_changes_no_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None, crash_before: int
+) -> None:
+    runner = Runner(tmp_path, monkeypatch)
+    batches = [trades_of_minutes(n, n + 3) for n in range(0, 90, 3)]
+    crashes = 0
+    for number, rows in enumerate(Stream([*batches, []], 60).batches):
+        if not runner.micro_batch(number, rows, crash_before):
+            crashes += 1
+            runner.start()
+        assert runner.micro_batch(number, rows, None)
+    assert crashes >= (1 if crash_before == 3 else 29)  # a fourth file: on the two days' border
+    assert runner.scores() == expected_scores(COUNTS)
+
+
+def test_an_open_window_is_scored_anew_when_one_before_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None
+) -> None:
+    runner = Runner(tmp_path, monkeypatch)
+    *early, late_trade = trades_of_minutes(0, 12)
+    (place,) = [n for n, second in enumerate(early) if second == (FIRST + 10) * 60]
+    in_minute_10 = early.pop(place)
+    for number, rows in enumerate(Stream([early, [late_trade], [in_minute_10]], 60).batches):
+        assert runner.micro_batch(number, rows, None)
+    assert runner.scores() == expected_scores(COUNTS[:12])
+
+
+def test_a_new_checkpoint_over_a_topic_cut_at_its_beginning_changes_no_final_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None
+) -> None:
+    runner = Runner(tmp_path, monkeypatch)
+    for number, rows in enumerate(Stream([trades_of_minutes(0, 90), []], 60).batches):
+        assert runner.micro_batch(number, rows, None)
+    before = runner.files()
+    runner.state_file.unlink()
+    runner.start()
+    half_minute = trades_of_minutes(20, 90)[COUNTS[20] // 2 :]
+    for number, rows in enumerate(Stream([half_minute, []], 60).batches):
+        assert runner.micro_batch(number, rows, None)
+    assert runner.files() == before
+
+
+def test_the_folder_of_a_version_without_scores_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None
+) -> None:
+    """Its rows stay without; those after them are scored against them."""
+    runner = Runner(tmp_path, monkeypatch)
+    stream = Stream([trades_of_minutes(0, 40), [], trades_of_minutes(40, 60), []], 60)
+    for number, rows in enumerate(stream.batches[:2]):
+        assert runner.micro_batch(number, rows, None)
+    old_columns = outputs.WINDOW_COLUMNS[:-2]
+    for path in [*outputs.stream_files(runner.data), runner.data.stream_live]:
+        rows_before = csv.DictReader(path.read_text().splitlines())
+        path.write_text(outputs.to_csv(old_columns, rows_before))
+    state = json.loads(runner.state_file.read_text())
+    for window in state["open"]:
+        window[3] = {name: window[3][name] for name in old_columns}
+    runner.state_file.write_text(json.dumps(state))
+    runner.start()
+    for number, rows in enumerate(stream.batches[2:], 2):
+        assert runner.micro_batch(number, rows, None)
+    scores, expected = runner.scores(), expected_scores(COUNTS[:60])
+    assert len(scores) == 60
+    assert scores[:38] == [("", "")] * 38
+    assert scores[38:] == expected[38:]

@@ -3,6 +3,7 @@
 import csv
 import json
 import sqlite3
+import statistics
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -373,3 +374,86 @@ def test_missing_outputs_are_found_and_the_list_is_bounded(tmp_path):
     assert "batch_output: no file" in problems
     assert "... and 281 more like these" in problems
     assert len(problems) < 30
+
+
+# --- z-scores -------------------------------------------------------------------------------
+
+
+def test_a_score_worked_by_hand():
+    """Of 1 to 10 the mean is 5.5 and the sample variance 55 / 6."""
+    values = [Decimal(n) for n in range(1, 11)]
+    assert f"{golden.z_score(Decimal(11), values):.10f}" == "1.8165902125"
+    assert golden.z_score(Decimal(11), values[1:]) is None
+    assert golden.z_score(Decimal(11), values[:1] * 10) is None
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """Fifteen minutes of one trade each and the batch's windows of them, with their scores."""
+    path = tmp_path / "long.jsonl"
+    sizes = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9]
+    path.write_bytes(
+        b"\n".join(
+            frame(trade_id=100 + n, time=f"2025-06-30T23:{10 + n}:00Z", last_size=f"{size}")
+            for n, size in enumerate(sizes)
+        )
+    )
+    found = golden.compute(path, LATER)
+    rows = []
+    for number, (start, window) in enumerate(found.windows.items()):
+        before = sizes[:number]
+        z: object = ""
+        if number >= 10:
+            z = round((sizes[number] - statistics.mean(before)) / statistics.stdev(before), 6)
+        times: dict[str, object] = {
+            "window_start": golden._iso(start),
+            "window_end": golden._iso(start + golden.MINUTE),
+            "last_trade_time": golden._iso(int(str(window["last_trade_time"]))),
+        }
+        rows.append({**window, **times, "range_z": "", "volume_z": z})  # ranges are all 0
+    file = tmp_path / "batch_windows.csv"
+    write_csv(file, rows)
+    return found, file, rows
+
+
+def test_right_scores_pass(scored):
+    found, file, _ = scored
+    assert list(golden.check_batch_windows(found, file)) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "column", "cell"),
+    [
+        (12, "volume_z", ""),
+        (12, "volume_z", "nan"),
+        (12, "range_z", "0"),
+        (9, "volume_z", "0.1"),
+    ],
+)
+def test_a_wrong_score_is_found(scored, number, column, cell):
+    found, file, rows = scored
+    rows[number][column] = cell
+    write_csv(file, rows)
+    (problem,) = golden.check_batch_windows(found, file)
+    assert f"{10 + number}:00Z: {column} is '{cell}', not " in problem
+
+
+def test_a_score_off_by_a_millionth_is_found(scored):
+    found, file, rows = scored
+    rows[11]["volume_z"] = round(rows[11]["volume_z"] + 1e-6, 6)
+    write_csv(file, rows)
+    assert len(list(golden.check_batch_windows(found, file))) == 1
+
+
+def test_a_window_that_lacks_a_trade_is_told_alone_not_with_all_scores_after_it(scored):
+    """They are right by the windows of that path, of which one is itself told."""
+    found, file, rows = scored
+    rows[12]["total_volume"] = 8
+    sizes = [row["total_volume"] for row in rows]
+    for number in (12, 13, 14):
+        before = [float(size) for size in sizes[:number]]
+        z = (float(sizes[number]) - statistics.mean(before)) / statistics.stdev(before)
+        rows[number]["volume_z"] = round(z, 6)
+    write_csv(file, rows)
+    (problem,) = golden.check_batch_windows(found, file)
+    assert "total_volume is '8'" in problem

@@ -228,6 +228,49 @@ def test_a_foreign_file_in_the_place_of_a_day_is_refused_and_kept(data: DataDir)
     assert path.read_text() == "a,b\n1,2\n"
 
 
+def test_a_day_of_a_version_with_fewer_columns_is_gone_on_with(data: DataDir) -> None:
+    """What that version did not know stays empty."""
+    old_columns = outputs.WINDOW_COLUMNS[:-2]
+    data.stream_csv.mkdir(parents=True)
+    path = data.stream_csv / "2025-12-02.csv"
+    path.write_text(outputs.to_csv(old_columns, [window(minute(1))]))
+    before = lines(path)[1]
+    outputs.write_final_windows(data, [window(minute(2), range_z=Decimal("-1.5"))])
+    header, old_row, new_row = lines(path)
+    assert header == [*old_columns, "range_z", "volume_z"]
+    assert old_row == [*before, "", ""]
+    assert new_row[-2:] == ["-1.5", ""]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        (),
+        outputs.WINDOW_COLUMNS[:2],
+        outputs.WINDOW_COLUMNS[1:],
+        outputs.WINDOW_COLUMNS[::-1],
+        (*outputs.WINDOW_COLUMNS, "invented_later"),
+    ],
+)
+def test_a_day_with_other_columns_is_refused_and_kept(
+    data: DataDir, columns: tuple[str, ...]
+) -> None:
+    data.stream_csv.mkdir(parents=True)
+    path = data.stream_csv / "2025-12-02.csv"
+    path.write_text(text := outputs.to_csv(columns, [window(minute(1))]))
+    with pytest.raises(OutputError, match="move it away"):
+        outputs.write_final_windows(data, [window(minute(2))])
+    assert path.read_text() == text
+
+
+def test_final_windows_are_read_back_by_their_starts_over_midnight(data: DataDir) -> None:
+    starts = [minute(1380), minute(1381), minute(1439), minute(0, day=3), minute(1, day=3)]
+    assert outputs.read_final_cells(data, starts[0], starts[-1]) == {}
+    outputs.write_final_windows(data, map(window, starts))
+    found = outputs.read_final_cells(data, starts[1], starts[3])
+    assert found == {outputs.iso(start): window(start) for start in starts[1:4]}
+
+
 # --- the log of the batch runs --------------------------------------------------------------
 
 
