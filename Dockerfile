@@ -32,4 +32,6 @@ COPY . .
 
 # A named volume takes its owner from here.
 ENV DATA_DIR=/app/data
+# The rest of the container is read-only.
+ENV MPLCONFIGDIR=/tmp/matplotlib
 USER app

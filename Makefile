@@ -22,7 +22,7 @@ REPLAY = --recording $(call quoted,$(RECORDING)) --speed $(call quoted,$(SPEED))
 	--retime $(call quoted,$(RETIME)) --backlog $(call quoted,$(BACKLOG)) \
 	--feed-port $(call quoted,$(FEED_PORT))
 
-.PHONY: help demo run status test test-compose lint bench clean venv venv-dev jars archive need-python need-java
+.PHONY: help demo run status report test test-compose lint bench clean venv venv-dev jars archive need-python need-java
 
 help:
 	@cat local/help.txt
@@ -35,6 +35,9 @@ run: venv jars archive
 
 status: venv
 	@exec $(VENV) -m local.status --data-dir $(call quoted,$(DATA_DIR))
+
+report: venv
+	@DATA_DIR=$(call quoted,$(DATA_DIR)) exec $(VENV) -m report $(ARGS)
 
 test: venv-dev jars archive
 	@exec $(VENV) -m pytest $(ARGS)

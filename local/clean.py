@@ -23,6 +23,7 @@ def outputs_in(data: DataDir) -> list[Path]:
         data.batch_log,
         data.checkpoints,
         data.status,
+        data.report,
         *(data.root / name for name in ("kafka", "logs", "run")),
         *data.root.glob(".*.tmp"),
         data.source,

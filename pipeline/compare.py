@@ -632,6 +632,8 @@ class Comparison:
     micro_batches: pd.DataFrame
     steadiness: Steadiness | None
     flags: pd.DataFrame
+    #: The stream's final windows, typed.
+    windows: pd.DataFrame
 
     @property
     def unexplained(self) -> int:
@@ -710,12 +712,9 @@ def compare(written: Written, interval_s: float) -> Comparison:
         ),
         micro_batches=by_minute(micro_batches),
         steadiness=steadiness(micro_batches),
-        flags=flags({"stream": _tmp(final), "batch": _tmp(batch)}),
+        flags=flags({"stream": final, "batch": batch}),
+        windows=final,
     )
-
-
-def _tmp(t: pd.DataFrame) -> pd.DataFrame:
-    return t.reindex(columns=list(dict.fromkeys([*t.columns, "range_z", "volume_z"])))
 
 
 def publications(written: Written) -> dict[str, pd.DataFrame]:

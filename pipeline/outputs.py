@@ -163,6 +163,10 @@ class DataDir:
         return self.root / "status"
 
     @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    @property
     def source(self) -> Path:
         """Which feed filled this folder: see `claim_source`."""
         return self.root / "source.json"

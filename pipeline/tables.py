@@ -3,6 +3,8 @@
 Apart from `outputs.py`, as pandas costs a service that only writes 60 MB and half a second.
 """
 
+import csv
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -29,20 +31,22 @@ from pipeline.outputs import (
 
 def read_windows(path: Path) -> pd.DataFrame:
     """Windows from one file, typed (times in UTC, numbers as floats), sorted by start."""
-    return _read_table(path, WINDOW_COLUMNS, required="window_start").sort_values(
-        "window_start", ignore_index=True
-    )
+    return _windows([path])
 
 
 def read_final_windows(data: DataDir) -> pd.DataFrame:
     """All final windows of the stream, sorted by start."""
-    return _join([read_windows(path) for path in stream_files(data)], WINDOW_COLUMNS)
+    return _windows(stream_files(data))
+
+
+def _windows(paths: Iterable[Path]) -> pd.DataFrame:
+    table = typed(_cells(paths, WINDOW_COLUMNS, required="window_start"))
+    return table.sort_values("window_start", ignore_index=True)
 
 
 def read_batch_runs(data: DataDir) -> pd.DataFrame:
     """The one-row results of all batch runs, oldest first."""
-    frames = [_read_table(path, BATCH_COLUMNS, required="run") for path in batch_files(data)]
-    return _join(frames, BATCH_COLUMNS)
+    return typed(_cells(batch_files(data), BATCH_COLUMNS, required="run"))
 
 
 def read_batch_log(data: DataDir) -> pd.DataFrame:
@@ -122,6 +126,8 @@ class Written:
     minutes: dict[str, pd.DataFrame]
     #: What each service says of itself.
     status: dict[str, dict[str, Any]]
+    #: Which feed filled the folder: see `outputs.claim_source`.
+    source: dict[str, Any]
     #: Whether the trades are of long ago: a recording that is not re-timed.
     replayed_as_recorded: bool
     #: From when on both paths have final answers, until the newest one; None: not yet.
@@ -143,25 +149,26 @@ def read_written(data: DataDir, last: timedelta | None = None) -> Written:
         sqlite3.Error: the database cannot be read.
     """
     # What is open first: a window that becomes final meanwhile is then in both, not in neither.
-    still_open = _cells(data.stream_live, WINDOW_COLUMNS, required="window_start")
-    final = [_cells(path, WINDOW_COLUMNS, required="window_start") for path in stream_files(data)]
-    batch = _cells(data.batch_windows, WINDOW_COLUMNS, required="window_start")
+    still_open, final, batch = (
+        _cells(paths, WINDOW_COLUMNS, required="window_start")
+        for paths in ([data.stream_live], stream_files(data), [data.batch_windows])
+    )
     runs = read_batch_runs(data)
     if len(batch):  # a run that has published its row, but not yet its windows, is left out
         runs = runs[runs["written_at"] <= pd.to_datetime(batch["written_at"].iloc[0], utc=True)]
     services = ("producer", "consumer", "spark_processor", "batch_scheduler")
-    finals = pd.concat(final, ignore_index=True) if final else _no_cells(WINDOW_COLUMNS)
-    span = _span(typed(finals[["written_at"]])["written_at"], runs["written_at"])
+    span = _span(typed(final[["written_at"]])["written_at"], runs["written_at"])
     since = None
     if span and last is not None:
         since = span[1] - last
         span = max(span[0], since), span[1]
-    as_recorded = read_json(data.source).get("retimed") is False
+    source = read_json(data.source)
+    as_recorded = source.get("retimed") is False
     evidence, ingested, latencies = _read_evidence(
         data, runs, None if span is None or as_recorded else span[0]
     )
     return Written(
-        final=finals,
+        final=final,
         still_open=still_open,
         batch=batch,
         runs=runs,
@@ -186,6 +193,7 @@ def read_written(data: DataDir, last: timedelta | None = None) -> Written:
             for name in services
         },
         status={name: read_status(data, name) for name in services},
+        source=source,
         replayed_as_recorded=as_recorded,
         span=span,
         since=since,
@@ -250,27 +258,35 @@ def _record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]) -> 
     return table
 
 
-def _no_cells(columns: tuple[str, ...]) -> pd.DataFrame:
-    return pd.DataFrame(columns=list(columns), dtype=str)
+def _cells(paths: Iterable[Path], columns: tuple[str, ...], *, required: str) -> pd.DataFrame:
+    """Tables of one form, one below the other, as the text of their cells.
+
+    By the csv module: a thousand files of one row would each cost pandas ten milliseconds.
+    """
+    rows = [row for path in paths for row in _rows(path, columns, required)]
+    return pd.DataFrame(rows, columns=list(columns), dtype=str)
 
 
-def _read_table(path: Path, columns: tuple[str, ...], *, required: str) -> pd.DataFrame:
-    return typed(_cells(path, columns, required=required))
-
-
-def _cells(path: Path, columns: tuple[str, ...], *, required: str) -> pd.DataFrame:
-    """A table as the text of its cells."""
+def _rows(path: Path, columns: tuple[str, ...], required: str) -> list[list[str]]:
+    """The cells of these columns; a missing one is empty, a missing file has no rows."""
     try:
-        cells = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (FileNotFoundError, pd.errors.EmptyDataError):
-        cells = pd.DataFrame(columns=list(columns), dtype=str)
-    except (OSError, ValueError) as error:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.reader(file, strict=True) if row]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
         raise OutputError(f"{path} cannot be read: {error}") from error
-    if not isinstance(cells.index, pd.RangeIndex):  # pandas takes what is too much for an index
-        raise OutputError(f"{path} has rows with more cells than its header")
-    if required not in cells.columns:
+    if not rows:
+        return []
+    header = rows.pop(0)
+    if required not in header:
         raise OutputError(f"{path} has no column {required}: it is not one of this system's files")
-    return cells.reindex(columns=list(columns), fill_value="")
+    if any(len(row) > len(header) for row in rows):
+        raise OutputError(f"{path} has rows with more cells than its header")
+    missing = len(header)
+    places = [header.index(name) if name in header else missing for name in columns]
+    padded = ([*row, *[""] * (missing + 1 - len(row))] for row in rows)
+    return [[row[place] for place in places] for row in padded]
 
 
 def typed(cells: pd.DataFrame) -> pd.DataFrame:
@@ -282,10 +298,3 @@ def typed(cells: pd.DataFrame) -> pd.DataFrame:
         elif name not in TEXT_COLUMNS:
             table[name] = pd.to_numeric(table[name], errors="coerce")
     return table
-
-
-def _join(frames: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
-    frames = [frame for frame in frames if len(frame)]
-    if not frames:
-        return typed(pd.DataFrame(columns=list(columns), dtype=str))
-    return pd.concat(frames, ignore_index=True)

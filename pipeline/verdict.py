@@ -237,11 +237,12 @@ def _interpretation(found: Comparison) -> tuple[str, str, str, str]:
 
     def said(path: str) -> str:
         row = rows[path]
+        scored = f"{row['scored']:,}" if row["scored"] else "no"
         return (
             f"of {row['windows']:,} minutes {row['high']:,} are High, {row['spike']:,} Spike, "
-            f"{row['bullish']:,} Bullish, {row['bearish']:,} Bearish; against their trailing hour "
-            f"the range stands out in {row['range_stands_out']:,} of {row['scored']:,}, "
-            f"the volume in {row['volume_stands_out']:,}"
+            f"{row['bullish']:,} Bullish, {row['bearish']:,} Bearish; of {scored} minutes with a "
+            f"trailing hour the range stands out in {row['range_stands_out']:,}, the volume in "
+            f"{row['volume_stands_out']:,}"
         )
 
     return (
@@ -285,12 +286,11 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
     parser = argparse.ArgumentParser(prog="python -m pipeline.compare", description=main.__doc__)
     parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--minutes", type=_positive, help="only the last minutes, so many")
+    parser.add_argument("--minutes", type=minutes, help="only the last minutes, so many")
     arguments = parser.parse_args()
     settings = load()
-    last = arguments.minutes and timedelta(minutes=arguments.minutes)
     try:
-        written = read_written(DataDir(settings.data_dir), last)
+        written = read_written(DataDir(settings.data_dir), arguments.minutes)
     except (OutputError, sqlite3.Error) as error:
         print(f"{settings.data_dir} cannot be compared: {error}", file=sys.stderr)
         sys.exit(2)
@@ -300,11 +300,12 @@ def main() -> None:
     sys.exit(2 if not found.compared else 1 if found.unexplained else 0)
 
 
-def _positive(text: str) -> float:
+def minutes(text: str) -> timedelta:
+    """So many minutes, as a command's argument; at most some 19,000 years."""
     value = float(text)
-    if not 0 < value < math.inf:
+    if not 0 < value < 1e10:
         raise ValueError(text)
-    return value
+    return timedelta(minutes=value)
 
 
 def to_json(found: Comparison) -> str:
@@ -319,7 +320,8 @@ def to_json(found: Comparison) -> str:
             return iso(value)
         raise TypeError(type(value))
 
-    said = {name: value for name, value in vars(found).items() if name not in ("teeth", "runs")}
+    apart = ("teeth", "runs", "windows")  # of these the files hold more
+    said = {name: value for name, value in vars(found).items() if name not in apart}
     said |= {
         "verdict": in_words(found),
         "unexplained": found.unexplained,

@@ -20,7 +20,7 @@ FEED: dict[str, Any] = REPLAY["services"]["feed"]
 SERVICES: dict[str, dict[str, Any]] = {**LIVE["services"], "feed": FEED}
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 #: Those that end by themselves when their work is done.
-ONE_SHOT = {"topics"}
+ONE_SHOT = {"topics", "report"}
 LONG_RUNNING = {name: s for name, s in SERVICES.items() if name not in ONE_SHOT}
 #: Those that read the settings.
 CONFIGURED = {name: s for name, s in OURS.items() if name != "feed"}
@@ -48,7 +48,7 @@ def conditions(name: str) -> dict[str, str]:
 
 
 def test_the_services_of_the_design_are_there() -> None:
-    expected = "kafka topics producer consumer spark-processor batch-scheduler dashboard"
+    expected = "kafka topics producer consumer spark-processor batch-scheduler dashboard report"
     assert set(LIVE["services"]) == set(expected.split())
 
 

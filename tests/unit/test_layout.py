@@ -15,13 +15,14 @@ SERVICES = (
     "batch_scheduler",
     "dashboard",
 )
-FOLDERS = ("pipeline", "feed", "local", "page", "tests", "benchmarks")
+FOLDERS = ("pipeline", "feed", "local", "page", "report", "tests", "benchmarks")
 #: What the modules of a folder may import of this project. Tests and benchmarks: anything.
 ALLOWED = {
     "pipeline": {"pipeline"},
     "feed": {"feed", "pipeline"},
     "local": {"local", "feed", "pipeline"},
     "page": {"page", "pipeline"},
+    "report": {"report", "pipeline"},
 }
 #: The modules that the others rest on, and what they may import of the package.
 FOUNDATIONS: dict[str, set[str]] = {
@@ -153,7 +154,13 @@ def test_a_reading_of_the_environment_is_found(tmp_path: Path, code: str, reads:
 
 
 def test_settings_alone_reads_the_environment() -> None:
-    services = [*scripts(), *sources("pipeline"), *sources("page"), *sources("feed")]
+    services = [
+        *scripts(),
+        *sources("pipeline"),
+        *sources("page"),
+        *sources("report"),
+        *sources("feed"),
+    ]
     wrong = {
         f"{named(path)}:{line}"
         for path in services

@@ -1,0 +1,1 @@
+"""The report: what was compared, as one HTML file, and as Markdown beside its figures."""

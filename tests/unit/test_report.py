@@ -1,0 +1,189 @@
+"""The report: on folders of every size, the same for the same data, and safe whatever they hold."""
+
+import base64
+import re
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from pipeline import outputs
+from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir, to_csv, write_final_windows
+from report import __main__ as making
+from report import content, figures
+
+ROOT = Path(__file__).resolve().parents[2]
+NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
+SECTIONS = (
+    "In short",
+    "Do they agree?",
+    "How fresh is each answer?",
+    "How long does a trade take?",
+    "Is anything lost?",
+    "What does each cost?",
+    "What happens as the data grows?",
+    "What do the metrics say?",
+    "What ran",
+    "How to reproduce it",
+)
+
+
+def window(minute: int) -> dict[str, str]:
+    start = NOON + timedelta(minutes=minute)
+    known: dict[str, object] = {
+        "window_start": start,
+        "window_end": start + timedelta(minutes=1),
+        "price_range": 10 + minute % 7,
+        "volatility_flag": "Normal",
+        "total_volume": 1.5,
+        "trade_count": 5,
+        "market_sentiment": "Bullish",
+        "volume_spike": "Normal",
+        "buy_count": 3,
+        "sell_count": 2,
+        "volume_imbalance": 0.25,
+        "last_trade_time": start + timedelta(seconds=59),
+        "written_at": start + timedelta(seconds=121),
+        "range_z": (minute % 7 - 3) if minute >= 10 else None,
+        "volume_z": (minute % 5 - 2) if minute >= 10 else None,
+    }
+    return outputs.cells(WINDOW_COLUMNS, known)
+
+
+def filled(folder: Path, minutes: int, every: int = 10) -> DataDir:
+    """A folder after so many minutes, with a batch run each so many minutes."""
+    data = DataDir(folder)
+    windows = [window(minute) for minute in range(minutes)]
+    write_final_windows(data, windows)
+    data.batch_windows.write_text(to_csv(WINDOW_COLUMNS, windows))
+    data.batch_output.mkdir()
+    log = []
+    for minute in range(max(1, minutes % every), minutes + 1, every):
+        began = NOON + timedelta(minutes=minute, seconds=5)
+        run = {
+            "rows": 5 * minute,
+            "run": outputs.run_id(began),
+            "last_trade_time": NOON + timedelta(minutes=minute - 1, seconds=59),
+            "snapshot_at": began,
+            "written_at": began + timedelta(seconds=8),
+            "first_trade_id": 1,
+            "last_trade_id": 5 * minute,
+        }
+        path = data.batch_output / f"{run['run']}.csv"
+        path.write_text(to_csv(BATCH_COLUMNS, [run]))
+        log.append(
+            f"started={outputs.iso(began)} run={run['run']} status=ok exit=0 rows={run['rows']} "
+            f"windows={minute} wall_s={6 + minute / 5000:.2f} start_s=3.00 logic_s=2.00 "
+            f"cpu_s=9.00 peak_mib=400\n"
+        )
+    data.batch_log.write_text("".join(log))
+    # The last run's windows become readable when its row does.
+    last = to_csv(
+        WINDOW_COLUMNS, [{**w, "written_at": outputs.iso(outputs.now())} for w in windows]
+    )
+    data.batch_windows.write_text(last)
+    return data
+
+
+def made(data: DataDir) -> tuple[str, str]:
+    making.make(data, 600, None)
+    html, markdown = ((data.report / f"report.{kind}").read_text() for kind in ("html", "md"))
+    assert re.findall(r"<h2>(.*)</h2>", html) == list(SECTIONS)
+    assert re.findall(r"^## (.*)$", markdown, re.MULTILINE) == list(SECTIONS)
+    return html, markdown
+
+
+def test_an_empty_folder_gives_a_report_that_says_so(tmp_path: Path) -> None:
+    html, markdown = made(DataDir(tmp_path))
+    assert "There is nothing to compare yet" in html
+    assert "There is nothing to compare yet" in markdown
+    assert "<img" not in html
+    assert "nan" not in html.lower().replace("nancy", "")
+
+
+def test_one_minute_gives_a_report_that_claims_no_more(tmp_path: Path) -> None:
+    html, _ = made(filled(tmp_path, 1))
+    assert "agree on all 1 shared minutes" in html
+    assert "is not forecast" in html or "Nothing can be said" in html
+
+
+def test_a_week_gives_a_report_within_seconds(tmp_path: Path) -> None:
+    data = filled(tmp_path, 7 * 1440)
+    began = time.monotonic()
+    html, markdown = made(data)
+    assert time.monotonic() - began < 20
+    assert f"agree on all {7 * 1440:,} shared minutes" in html
+    drawn = {path.stem for path in (data.report / "figures").glob("*.svg")}
+    assert {"agreement", "freshness", "growth", "metrics"} <= drawn
+    assert set(re.findall(r"figures/(\w+)\.svg", markdown)) == drawn
+    assert len(html) < 3_000_000
+
+
+def test_two_reports_of_the_same_data_are_the_same_but_for_their_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = filled(tmp_path, 90)
+    first = made(data)
+    svgs = {path.name: path.read_bytes() for path in (data.report / "figures").iterdir()}
+    real = outputs.now()
+    monkeypatch.setattr(outputs, "now", lambda: real + timedelta(days=3))
+    second = made(data)
+    for before, after in zip(first, second, strict=True):
+        lines = zip(before.splitlines(), after.splitlines(), strict=True)
+        differing = [old for old, new in lines if old != new]
+        assert len(differing) == 1
+        assert "Made" in differing[0]
+    assert {path.name: path.read_bytes() for path in (data.report / "figures").iterdir()} == svgs
+
+
+def test_the_html_needs_nothing_but_itself(tmp_path: Path) -> None:
+    html, _ = made(filled(tmp_path, 30))
+    assert re.findall(r'(?:src|href)="(?!data:)', html) == []
+    for drawn in re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', html):
+        assert base64.b64decode(drawn).startswith(b"<?xml")
+
+
+def test_what_stands_in_the_data_is_text_in_both_forms(tmp_path: Path) -> None:
+    data = filled(tmp_path, 3)
+    data.source.write_text(
+        '{"kind": "replay", "recording": "<script>alert(1)</script>|`x`", "retimed": true}'
+    )
+    html, markdown = made(data)
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+    assert "<script>" not in re.sub(r"`[^`\n]*`", "", markdown)
+
+
+def test_a_figure_that_has_nothing_to_show_any_more_goes(tmp_path: Path) -> None:
+    data = filled(tmp_path, 30)
+    made(data)
+    assert (data.report / "figures" / "freshness.svg").exists()
+    data.source.write_text('{"kind": "replay", "recording": "x", "retimed": false}')
+    html, _ = made(data)
+    assert not (data.report / "figures" / "freshness.svg").exists()
+    assert "replayed as they were recorded" in html
+
+
+def test_every_figure_that_a_section_names_is_drawn_by_somebody() -> None:
+    source = Path(content.__file__).read_text()
+    for name in figures.DRAWINGS:
+        assert f'"{name}"' in source
+
+
+def test_a_folder_of_something_else_gets_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "batch_windows.csv").write_text("foreign,file\n1,2\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "report"],
+        cwd=ROOT,
+        env={"DATA_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "batch_windows.csv has no column window_start" in done.stderr
