@@ -16,6 +16,7 @@ from typing import Any
 # Spark puts its zips of pyspark first, which hold no compiled modules: 0.6 s more to import.
 sys.path[:] = [path for path in sys.path if "pyspark/python/lib" not in path]
 
+from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
 
@@ -24,6 +25,9 @@ from pipeline.settings import Settings, load
 
 #: Status of a process that found an empty or missing table.
 NO_DATA = 3
+#: What Spark's JDBC scan says it spent: on the query up to its first row, then on each fetch of a
+#: row from SQLite into Spark's own form; nanoseconds, added up over all tasks.
+_READING = ("queryExecutionTime", "fetchAndTransformToInternalRowsNs")
 _COLUMNS = f"trade_id, price, last_size, side, {store.TIME_US} AS time_us"
 _SCHEMA = "part INT, trade_id LONG, price DOUBLE, last_size DOUBLE, side STRING, time_us LONG"
 
@@ -81,18 +85,39 @@ def trades_of(table: DataFrame) -> DataFrame:
     )
 
 
-def sums_by_window(trades: DataFrame, window: timedelta) -> list[metrics.Sums]:
-    """The sums of each tumbling window, in order; times in microseconds since 1970.
+def sums_by_window(trades: DataFrame, window: timedelta) -> tuple[list[metrics.Sums], float | None]:
+    """The sums of each tumbling window, in order, times in microseconds since 1970; `read_s`.
 
     By whole numbers and sorted here: `window()` and a sort in Spark take longer to plan than to do.
     """
     length = window // timedelta(microseconds=1)
     start = (F.col("time_us") - F.col("time_us") % length).alias("window_start")
-    rows = trades.groupBy(start).agg(*metrics.sums()).collect()
-    return [
+    summed = trades.groupBy(start).agg(*metrics.sums())
+    rows = summed.collect()
+    windows: list[metrics.Sums] = [
         row.asDict() | {"window_end": row.window_start + length}
         for row in sorted(rows, key=lambda row: row.window_start)
     ]
+    return windows, read_seconds(summed)
+
+
+def read_seconds(collected: DataFrame) -> float | None:
+    """How long SQLite and JDBC took in a query over the table that was collected, wall seconds.
+
+    Reading and adding up are one pass; Spark times the fetch of each row in it, added up over the
+    tasks. Divided by the tasks that run at once, which have equally many rows: as long as a task
+    spent on it. None where Spark's plan or metrics are others than those of today's version.
+    """
+    try:
+        node = collected._jdf.queryExecution().executedPlan()  # noqa: SLF001 - else nowhere
+        while not node.children().isEmpty():
+            node = node.children().head()
+        spent = sum(node.metrics().apply(name).value() for name in _READING)
+        tasks = node.rdd().getNumPartitions()
+    except (AttributeError, Py4JError):
+        return None
+    at_once = min(tasks, collected.sparkSession.sparkContext.defaultParallelism)
+    return float(spent / at_once / 1e9)
 
 
 def row_of(sums: metrics.Sums, settings: Settings) -> dict[str, Any]:
@@ -130,7 +155,7 @@ def process(settings: Settings, run: str, began: float) -> Mapping[str, object]:
         return {"status": "no_data", "start_s": round(start_s, 2)}
     logic_began = time.time()
     trades = trades_of(read_table(session, settings, ranges))
-    windows = sums_by_window(trades, settings.window)
+    windows, read_s = sums_by_window(trades, settings.window)
     rows = sum(window["trade_count"] for window in windows)
     merged = metrics.merged(windows)
     ids = {name: merged[name] for name in ("first_trade_id", "last_trade_id")}
@@ -138,6 +163,7 @@ def process(settings: Settings, run: str, began: float) -> Mapping[str, object]:
     by_window = with_z_scores(windows, [row_of(window, settings) for window in windows])
     logic_s = time.time() - logic_began
     publish(data, {"run": run, "snapshot_at": snapshot_at}, total, by_window)
+    write_s = time.time() - logic_began - logic_s
     session.stop()
     return {
         "status": "ok",
@@ -145,6 +171,8 @@ def process(settings: Settings, run: str, began: float) -> Mapping[str, object]:
         "windows": len(windows),
         "start_s": round(start_s, 2),
         "logic_s": round(logic_s, 2),
+        "read_s": None if read_s is None else round(read_s, 2),
+        "write_s": round(write_s, 2),
     }
 
 

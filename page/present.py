@@ -290,6 +290,8 @@ _WINDOW_TABLE = (
     "market_sentiment",
     "vwap",
     "volume_imbalance",
+    "range_z",
+    "volume_z",
     "last_trade_time",
     "written_at",
 )

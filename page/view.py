@@ -23,8 +23,16 @@ def _time(label: str) -> ColumnConfig:
     return st.column_config.DatetimeColumn(label, format=_TIME, timezone="UTC")
 
 
-def _number(label: str, pattern: str) -> ColumnConfig:
-    return st.column_config.NumberColumn(label, format=pattern)
+def _number(label: str, pattern: str, meaning: str | None = None) -> ColumnConfig:
+    return st.column_config.NumberColumn(label, format=pattern, help=meaning)
+
+
+def _z_score(label: str, what: str) -> ColumnConfig:
+    meaning = (
+        f"How unusual the {what} is: its distance from the mean of the windows in the hour before, "
+        "in their standard deviations. Unknown with fewer than ten of them."
+    )
+    return _number(label, "%.2f", meaning)
 
 
 WINDOW_TABLE: dict[str, ColumnConfig | str] = {
@@ -46,6 +54,8 @@ WINDOW_TABLE: dict[str, ColumnConfig | str] = {
     "market_sentiment": "sentiment",
     "vwap": _number("average by volume", "%.2f"),
     "volume_imbalance": _number("imbalance", "%.3f"),
+    "range_z": _z_score("range z", "range"),
+    "volume_z": _z_score("volume z", "volume"),
     "last_trade_time": _time("last trade"),
     "written_at": _time("written"),
 }
@@ -61,6 +71,8 @@ RUN_TABLE: dict[str, ColumnConfig | str] = {
     "logic_s": _number("logic, s", "%.2f"),
     "cpu_s": _number("CPU, s", "%.2f"),
     "peak_mib": _number("peak, MiB", "%d"),
+    "read_s": _number("reading, s", "%.2f"),
+    "write_s": _number("writing, s", "%.2f"),
 }
 
 _STYLE = Path(__file__).parent / "style.css"

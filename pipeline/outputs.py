@@ -91,6 +91,8 @@ LOG_FIELDS = (
     "logic_s",
     "cpu_s",
     "peak_mib",
+    "read_s",
+    "write_s",
 )
 
 

@@ -66,6 +66,8 @@ def window(start: datetime, number: int, *, trades: int | None = None) -> dict[s
         "last_trade_time": end - timedelta(milliseconds=source.randint(20, 900)),
         "last_receipt_time": end - timedelta(milliseconds=5),
         "written_at": end + timedelta(seconds=61),
+        "range_z": round(2 * math.sin(number), 6),
+        "volume_z": None,
     }
 
 
@@ -168,6 +170,8 @@ def write_runs(
                 "logic_s": round(wall - 3.4, 2),
                 "cpu_s": round(wall * 1.7, 2),
                 "peak_mib": 412,
+                "read_s": 0.31,
+                "write_s": 0.02,
             }
         outputs.append_batch_log(data, fields)
 

@@ -71,6 +71,11 @@ def test_a_run_publishes_the_exact_row_its_windows_and_its_line(
     assert (line["status"], line["exit"], line["rows"]) == ("ok", "0", "1000")
     assert line["windows"] == "5"  # 1,000 trades, four a second: 250 s
     assert {"wall_s", "start_s", "logic_s", "cpu_s", "peak_mib"} <= line.keys()
+    assert list(line)[-3:] == ["peak_mib", "read_s", "write_s"]
+    parts = {name: float(line[name]) for name in ("start_s", "logic_s", "read_s", "write_s")}
+    assert 0 <= parts["read_s"] < parts["logic_s"]  # reading is a part of the logic
+    assert parts["write_s"] >= 0
+    assert parts["start_s"] + parts["logic_s"] + parts["write_s"] < float(line["wall_s"])
     with (data.batch_output / f"{line['run']}.csv").open() as file:
         (row,) = csv.DictReader(file)
     trades = [trade(number) for number in range(1, 1001)]

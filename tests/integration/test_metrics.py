@@ -4,6 +4,8 @@ Expected values are worked out in plain decimals, by the definitions.
 """
 
 import random
+import sqlite3
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, localcontext
@@ -384,6 +386,46 @@ def test_neither_the_order_of_the_rows_nor_their_partitions_change_a_digit(
         got, right = compared(wanted[name], listed)
         assert got == right
     trades.unpersist()
+
+
+# --- how long reading takes -----------------------------------------------------------------
+
+#: A row at once, and another one after SQLite has counted two million.
+SLOW = """(
+    WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 2000000)
+    SELECT 0 AS part, 0 AS n UNION ALL SELECT 1, count(*) FROM numbers
+)"""
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_what_sqlite_takes_for_a_row_is_time_of_reading_one_task_after_the_other(
+    session: SparkSession, tmp_path: Path, tasks: int
+) -> None:
+    """The session has one core: tasks do not run at once."""
+    database = tmp_path / "empty.db"
+    with sqlite3.connect(database) as connection:
+        began = time.monotonic()
+        connection.execute(f"SELECT * FROM {SLOW}").fetchall()  # noqa: S608 - our own
+        alone = time.monotonic() - began
+    connection.close()
+    frame = session.read.jdbc(
+        f"jdbc:sqlite:{database.as_uri()}",
+        SLOW,
+        predicates=["part < 2"] * tasks,
+        properties={"customSchema": "part INT, n LONG"},
+    )
+    began = time.monotonic()
+    assert len(frame.collect()) == 2 * tasks
+    wall = time.monotonic() - began
+    read = batch_processor.read_seconds(frame)
+    assert read is not None
+    assert 0.3 * tasks * alone < read < wall
+
+
+def test_without_a_scan_of_the_table_the_time_of_reading_is_unknown(session: SparkSession) -> None:
+    frame = session.range(3)
+    frame.collect()
+    assert batch_processor.read_seconds(frame) is None
 
 
 # --- REAL -----------------------------------------------------------------------------------

@@ -288,12 +288,17 @@ def log_fields(**changed: object) -> dict[str, object]:
         "logic_s": 2.61,
         "cpu_s": 9.8,
         "peak_mib": 412,
+        "read_s": None,
     } | changed
 
 
 def test_a_line_of_the_batch_log_is_that_of_the_design(data: DataDir) -> None:
     outputs.append_batch_log(data, log_fields())
-    assert data.batch_log.read_text() == DESIGN_LOG_LINE + "\n"
+    outputs.append_batch_log(data, log_fields(read_s=1.2, write_s=0.0))
+    assert data.batch_log.read_text().splitlines() == [
+        DESIGN_LOG_LINE,
+        f"{DESIGN_LOG_LINE} read_s=1.20 write_s=0.00",
+    ]
 
 
 def test_what_is_unknown_of_a_run_is_left_out_and_zero_is_not_unknown(data: DataDir) -> None:
