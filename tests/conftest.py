@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -132,26 +133,35 @@ class Running:
 Run = Callable[..., Running]
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
+@contextmanager
+def running(folder: Path) -> Iterator[Run]:
     """Starts a script or module of the project: `run("consumer.py", DATA_DIR=..., ...)`.
 
     A name without `.py` is a module (`run("feed.replay", "--port", "1")`). What still runs at
-    the end of the test is ended.
+    the end is ended. The logs lie in the folder.
     """
     started: list[Running] = []
 
     def start(what: str, *arguments: str, **environment: object) -> Running:
         target = [what] if what.endswith(".py") else ["-m", what]
-        log = tmp_path / f"{len(started):02d}-{what.removesuffix('.py')}.log"
+        log = folder / f"{len(started):02d}-{what.removesuffix('.py')}.log"
         texts = {name: str(value) for name, value in environment.items()}
-        running = Running([sys.executable, *target, *arguments], log, texts)
-        started.append(running)
-        return running
+        process = Running([sys.executable, *target, *arguments], log, texts)
+        started.append(process)
+        return process
 
-    yield start
-    for running in started:
-        running.kill()
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.kill()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """What `running` gives, for one test."""
+    with running(tmp_path) as start:
+        yield start
 
 
 class Broker:

@@ -14,7 +14,9 @@ from tests.integration.test_chain import Chain, end_left_behind
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 
 
-def message(trade_id: int, at_seconds: float, price: str = "100.00") -> bytes:
+def message(
+    trade_id: int, at_seconds: float, price: str = "100.00", side: str = "buy", size: str = "0.5"
+) -> bytes:
     """A ticker message with an event time so many seconds after noon."""
     time = (NOON + timedelta(seconds=at_seconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     fields = {
@@ -22,9 +24,9 @@ def message(trade_id: int, at_seconds: float, price: str = "100.00") -> bytes:
         "product_id": "BTC-USD",
         "trade_id": trade_id,
         "price": price,
-        "side": "buy",
+        "side": side,
         "time": time,
-        "last_size": "0.5",
+        "last_size": size,
     }
     return json.dumps(fields).encode()
 
@@ -37,13 +39,20 @@ class Topic:
         self._producer = KafkaProducer(bootstrap_servers=chain.broker.address)
         self.written = 0
 
-    def step(self, *messages: bytes) -> None:
+    def send(self, *messages: bytes) -> None:
         for value in messages:
             self._producer.send(self._chain.topic, value=value, key=b"BTC-USD")
         self._producer.flush()
         self.written += len(messages)
+
+    def step(self, *messages: bytes) -> None:
+        self.send(*messages)
+        self.wait()
+
+    def wait(self) -> None:
+        """Until the stream has read, and counted, all that was sent."""
         stream = self._chain.running["spark_processor"]
-        wait_until(self._is_read, 60, "the step's micro-batch", stream)
+        wait_until(self._is_read, 60, "the micro-batch", stream)
 
     def _is_read(self) -> bool:
         return self._chain.counter("spark_processor", "rows") >= self.written
