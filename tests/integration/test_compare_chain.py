@@ -1,0 +1,340 @@
+"""The comparison's verdicts on a real chain, as its command gives them, each cause a real event."""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.agreement import (
+    AFTER_SNAPSHOT,
+    CONFLICT,
+    DIFFERS,
+    EQUAL,
+    GAP,
+    LATE,
+    NOT_YET_FINAL,
+    NOT_YET_IN_A_BATCH,
+    ONLY_BATCH,
+    ONLY_STREAM,
+    RECOVERED,
+    UNEXPLAINED,
+)
+from pipeline.compare import LOSSES
+from tests.conftest import Broker, Run, running, wait_until
+from tests.integration.test_chain import Chain, end_left_behind
+from tests.integration.test_stream import Topic, counts, message
+
+COMMAND_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What `python -m pipeline.compare --json` says of a folder."""
+
+    status: int
+    found: dict[str, Any]
+
+    def __getitem__(self, minute: str) -> tuple[str, str, int]:
+        """Verdict, cause and number of missing ids of the minute that starts then."""
+        (row,) = (row for row in self.found["agreement"] if row["window_start"][11:16] == minute)
+        return row["verdict"], row["cause"], row["missing"]
+
+    def minutes(self, *verdicts: str) -> list[str]:
+        """The minutes of these verdicts."""
+        rows = self.found["agreement"]
+        return [row["window_start"][11:16] for row in rows if row["verdict"] in verdicts]
+
+    def but(self, minute: str) -> list[dict[str, Any]]:
+        """All that is said of the other minutes."""
+        rows = self.found["agreement"]
+        return [row for row in rows if row["window_start"][11:16] != minute]
+
+    def stage(self, words: str) -> dict[str, Any]:
+        (row,) = (row for row in self.found["funnel"] if words in row["stage"])
+        return dict(row)
+
+
+def judge(run: Run, folder: Path) -> Judged:
+    command = run("pipeline.compare", "--json", DATA_DIR=folder)
+    status = command.process.wait(COMMAND_SECONDS)
+    return Judged(status, json.loads(command.text()))
+
+
+def trade(number: int, at: str, *, other: int = 0) -> bytes:
+    """A trade so many minutes and seconds after noon: of its id alone, or with another content.
+
+    All sizes differ, so that no trade can account for another one's absence.
+    """
+    minutes, seconds = at.split(":")
+    content = number + 1000 * other
+    return message(
+        number,
+        60 * int(minutes) + float(seconds),
+        price=f"{100 + content / 100:.2f}",
+        side="buy" if content % 3 else "sell",
+        size=f"{content / 1000}",
+    )
+
+
+class Market:
+    """A chain whose trades the test hands out, and what it has handed out so far."""
+
+    def __init__(self, run: Run, chain: Chain, topic: Topic) -> None:
+        self._run = run
+        self._chain = chain
+        self._topic = topic
+        self._ids: set[int] = set()
+        self._runs = 0
+
+    def send(self, *trades: bytes) -> None:
+        self._topic.send(*trades)
+        self._ids |= {json.loads(value)["trade_id"] for value in trades}
+
+    def final(self, minute: str) -> None:
+        """Waits until a minute is final: what comes now is judged by the watermark behind it."""
+        alive = self._chain.running["spark_processor"], self._chain.running["consumer"]
+        wait_until(lambda: minute in counts(self._chain), 60, f"{minute} is final", *alive)
+        self.stored()
+
+    def stored(self) -> None:
+        consumer = self._chain.running["consumer"]
+        wait_until(lambda: self._chain.rows() == len(self._ids), 30, "all stored", consumer)
+
+    def batch(self) -> None:
+        """One run over all that was sent."""
+        self.stored()
+        self._runs += 1
+        self._chain.start("batch_scheduler")
+        scheduler = self._chain.running["batch_scheduler"]
+        wait_until(lambda: self._done() == self._runs, 60, "the batch run", scheduler)
+        scheduler.terminate()
+
+    def _done(self) -> int:
+        log = self._chain.data / "batch_log.txt"
+        return log.read_text().count("status=ok") if log.exists() else 0
+
+    def judge(self) -> Judged:
+        self.stored()
+        self._topic.wait()
+        return judge(self._run, self._chain.data)
+
+
+@dataclass
+class Story:
+    """What the command said at each moment."""
+
+    #: After a batch run, when trades of a minute that it covers have come out of order.
+    before_next_run: Judged
+    #: After the next run, when trades of an empty minute have come out of order.
+    after_next_run: Judged
+    #: The services' files; all have ended.
+    data: Path
+    run: Run = field(repr=False)
+
+    def copy(self, name: str) -> Path:
+        """A copy of the folder."""
+        shutil.copytree(self.data, folder := self.data.parent / name)
+        return folder
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory, kafka: Broker) -> Iterator[Story]:
+    """An afternoon with one incident a minute, on one running chain."""
+    folder = tmp_path_factory.mktemp("compare")
+    with running(folder) as run:
+        # A quiet stream says so after half a second, not after 10: nothing may be lost by that.
+        (folder / "spark-defaults.conf").write_text(
+            "spark.sql.streaming.noDataProgressEventInterval 500\n"
+        )
+        chain = Chain(run, folder, kafka, BATCH_INTERVAL_SECONDS=3600, SPARK_CONF_DIR=folder)
+        topic = Topic(chain)
+        try:
+            chain.start("consumer", "spark_processor")
+            before, after = play(Market(run, chain, topic))
+            for name in ("spark_processor", "consumer"):
+                chain.running[name].terminate()
+            yield Story(before, after, chain.data, run)
+        finally:
+            topic.close()
+            end_left_behind(chain)
+
+
+def play(market: Market) -> tuple[Judged, Judged]:
+    """The incidents; the greatest event time so far less a minute is the watermark."""
+    market.send(
+        *(trade(101, "00:10"), trade(102, "00:20"), trade(102, "00:20"), trade(103, "00:40")),
+        *(trade(104, "01:10"), trade(105, "01:40")),
+        *(trade(106, "03:05"), trade(107, "03:30")),
+    )
+    market.final("12:01")
+    # Too late for 12:01; and 12:02, of which nothing has come so far.
+    market.send(trade(108, "01:50"), trade(109, "02:10"), trade(110, "02:20"))
+    # Out of order by 8 s, by 5 s into the minute before, by 59 s.
+    market.send(
+        *(trade(111, "03:50"), trade(112, "03:42"), trade(113, "04:03"), trade(114, "03:58")),
+        *(trade(115, "04:40"), trade(116, "03:41")),
+    )
+    # Repeats: of a trade of long ago; with another content, at once and a while later.
+    market.send(trade(103, "00:40"), trade(117, "04:45"), trade(117, "04:46", other=1))
+    market.send(trade(118, "05:10"), trade(117, "05:12", other=2))
+    market.send(trade(119, "05:40"), trade(120, "06:10"))
+    market.final("12:04")
+    # The stream has forgotten 113, as the watermark is more than a minute past it.
+    market.send(trade(113, "05:30", other=1))
+    # 122 to 124 never come; 127 and 128 do, when 12:07 is final.
+    market.send(trade(121, "06:20"), trade(125, "06:40"), trade(126, "07:10"), trade(129, "07:30"))
+    market.send(trade(130, "08:20"), trade(131, "08:40"), trade(132, "09:10"))
+    market.final("12:07")
+    market.send(trade(127, "07:15"), trade(128, "07:20"))
+    # 12:08 is open; one trade is too late for it all the same, and 115 is forgotten.
+    market.send(trade(133, "08:05"), trade(115, "08:50", other=1))
+    market.send(trade(134, "10:10"), trade(135, "10:20"), trade(137, "10:40"), trade(138, "11:05"))
+    market.final("12:09")
+    market.batch()
+    # 12:10 is covered by that run, and open: a new id, and one that was left out, count.
+    market.send(trade(139, "10:50"), trade(136, "10:30"))
+    market.send(trade(140, "11:20"), trade(141, "13:05"))
+    market.final("12:11")
+    before = market.judge()
+    market.batch()
+    # 12:12, covered and without any trade so far, is open.
+    market.send(trade(142, "12:30"), trade(143, "13:20"), trade(144, "15:05"))
+    market.final("12:13")
+    return before, market.judge()
+
+
+#: What the incidents come to: ids 101 to 144 without three, ….
+TRADES = 144 - 100 - 3
+MISSING = 3
+TOO_LATE = 3 + 2 + 1
+FORGOTTEN = 2
+REPEATED = 1 + 1 + 2 + FORGOTTEN
+
+
+def test_trades_that_came_behind_the_watermark_are_named_as_the_cause(story: Story) -> None:
+    for judged in (story.before_next_run, story.after_next_run):
+        assert judged["12:01"] == (DIFFERS, LATE, 0)
+        assert judged["12:02"] == (ONLY_BATCH, LATE, 0)
+
+
+def test_trades_out_of_order_within_the_watermark_set_nothing_apart(story: Story) -> None:
+    assert story.before_next_run["12:03"] == (EQUAL, "", 0)
+    assert story.before_next_run["12:04"] == (EQUAL, "", 0)
+
+
+def test_repeats_set_nothing_apart_while_the_stream_knows_the_id_or_drops_them_as_late(
+    story: Story,
+) -> None:
+    judged = story.before_next_run
+    assert judged["12:00"] == judged["12:04"] == (EQUAL, "", 0)
+
+
+def test_a_repeat_with_another_content_that_the_stream_no_longer_knew_is_named(
+    story: Story,
+) -> None:
+    assert story.before_next_run["12:05"] == (DIFFERS, CONFLICT, 0)
+
+
+def test_ids_that_never_came_are_counted_and_set_nothing_apart(story: Story) -> None:
+    for judged in (story.before_next_run, story.after_next_run):
+        assert judged["12:06"] == (EQUAL, GAP, MISSING)
+        assert [row["cause"] for row in judged.found["agreement"]].count(GAP) == 1
+
+
+def test_ids_that_came_when_their_minute_was_final_are_named_as_recovered(story: Story) -> None:
+    assert story.before_next_run["12:07"] == (DIFFERS, RECOVERED, 0)
+
+
+def test_two_causes_in_one_minute_are_both_named(story: Story) -> None:
+    verdict, cause, _ = story.before_next_run["12:08"]
+    assert (verdict, set(cause.split("; "))) == (DIFFERS, {CONFLICT, LATE})
+
+
+def test_trades_that_came_after_the_snapshot_are_named_until_the_next_run_has_them(
+    story: Story,
+) -> None:
+    before, after = story.before_next_run, story.after_next_run
+    assert before["12:10"] == (DIFFERS, AFTER_SNAPSHOT, 0)
+    assert after["12:10"] == (EQUAL, "", 0)
+    assert after["12:12"] == (ONLY_STREAM, AFTER_SNAPSHOT, 0)
+
+
+def test_minutes_that_one_path_has_not_come_to_are_no_difference(story: Story) -> None:
+    before, after = story.before_next_run, story.after_next_run
+    assert before["12:11"] == (NOT_YET_IN_A_BATCH, "", 0)
+    assert before["12:13"] == (NOT_YET_FINAL, "", 0)
+    assert after["12:11"] == (EQUAL, "", 0)
+    assert after["12:13"] == (NOT_YET_IN_A_BATCH, "", 0)
+    assert after["12:15"] == (NOT_YET_FINAL, "", 0)
+
+
+def test_all_other_minutes_are_equal(story: Story) -> None:
+    equal = ["12:00", "12:03", "12:04", "12:06", "12:09"]
+    assert story.before_next_run.minutes(EQUAL) == equal
+    assert story.after_next_run.minutes(EQUAL) == [*equal, "12:10", "12:11"]
+
+
+def test_the_status_is_0_as_long_as_each_difference_is_explained(story: Story) -> None:
+    for judged in (story.before_next_run, story.after_next_run):
+        assert (judged.status, judged.found["unexplained"]) == (0, 0)
+
+
+def test_each_row_of_the_funnel_adds_up(story: Story) -> None:
+    for judged in (story.before_next_run, story.after_next_run):
+        for row in judged.found["funnel"]:
+            losses = sum(row[name] or 0 for name in LOSSES)
+            assert row["drawn_from"] == row["count"] + losses, row
+
+
+def test_the_funnel_counts_what_was_missing_repeated_and_late(story: Story) -> None:
+    judged = story.after_next_run
+    kafka = judged.stage("records in Kafka")
+    assert (kafka["drawn_from"], kafka["count"]) == (TRADES + REPEATED,) * 2
+    records = judged.stage("of the records read")
+    assert (records["drawn_from"], records["count"]) == (TRADES + REPEATED, TRADES)
+    assert (records["repeated"], records["rejected"]) == (REPEATED, 0)
+    ids = judged.stage("ids that the exchange issued")
+    assert (ids["drawn_from"], ids["count"], ids["missing"]) == (144 - 100, TRADES, MISSING)
+    stream = judged.stage("by the stream")
+    assert stream["count"] == TRADES - TOO_LATE + FORGOTTEN
+    assert (stream["late"], stream["repeated"], stream["not_yet"]) == (TOO_LATE, -FORGOTTEN, 0)
+    batch = judged.stage("by the batch")
+    assert (batch["count"], batch["not_yet"]) == (TRADES - 3, 3)
+
+
+@pytest.mark.parametrize("column", ["trade_count", "vwap", "last_trade_time"])
+def test_one_wrong_digit_in_a_final_row_is_unexplained_and_the_status_1(
+    story: Story, column: str
+) -> None:
+    folder = story.copy(f"wrong-{column}")
+    (file,) = (folder / "stream_csv").glob("*.csv")
+    with file.open() as text:
+        rows = list(csv.DictReader(text))
+    (row,) = (row for row in rows if row["window_start"][11:16] == "12:03")
+    row[column] = with_another_last_digit(row[column])
+    with file.open("w", newline="") as text:
+        writer = csv.DictWriter(text, list(row))
+        writer.writeheader()
+        writer.writerows(rows)
+    judged = judge(story.run, folder)
+    assert (judged.status, judged.found["unexplained"]) == (1, 1)
+    assert judged["12:03"] == (DIFFERS, UNEXPLAINED, 0)
+    assert judged.but("12:03") == story.after_next_run.but("12:03")
+
+
+def with_another_last_digit(cell: str) -> str:
+    place = max(index for index, character in enumerate(cell) if character.isdigit())
+    return f"{cell[:place]}{(int(cell[place]) + 1) % 10}{cell[place + 1 :]}"
+
+
+def test_of_an_empty_folder_there_is_nothing_to_compare_and_the_status_is_2(
+    run: Run, tmp_path: Path
+) -> None:
+    (folder := tmp_path / "empty").mkdir()
+    judged = judge(run, folder)
+    assert (judged.status, judged.found["agreement"], judged.found["span"]) == (2, [], None)
