@@ -1,0 +1,145 @@
+"""The ages that the comparison tells, against an observer who only looks at the files."""
+
+import csv
+import json
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.compare import BATCH, STREAM_FINAL, STREAM_OPEN, freshness, publications, sawtooth
+from pipeline.outputs import DataDir
+from pipeline.tables import read_written
+from tests.conftest import Broker, Run, wait_until
+from tests.integration.test_chain import SAMPLE, SCRIPTS, Chain, end_left_behind
+
+#: The observer looks for so long, and goes on until each answer has changed.
+LEAST_SECONDS = 30
+MOST_SECONDS = 100
+#: Between two looks at the files.
+LOOK_SECONDS = 0.05
+#: An observer sees an answer up to a look later than it could be read, and finds the two cores
+#: taken by Spark; the stamps are from just before the files are replaced, and synced to the disk.
+TOLERANCE_SECONDS = 0.3
+
+
+def newest_trade(*files: Path) -> float:
+    """The newest `last_trade_time` in these files, seconds since 1970; 0 when there is none."""
+    times = []
+    for path in files:
+        with path.open() as file:
+            times += [row["last_trade_time"] for row in csv.DictReader(file)]
+    return max((datetime.fromisoformat(text).timestamp() for text in times), default=0.0)
+
+
+def answers(data: Path) -> dict[str, Callable[[], float]]:
+    """How to look up the newest trade in what each path has published."""
+    return {
+        STREAM_OPEN: lambda: newest_trade(data / "stream_live.csv"),
+        STREAM_FINAL: lambda: newest_trade(*sorted((data / "stream_csv").glob("*.csv"))),
+        BATCH: lambda: newest_trade(*sorted((data / "batch_output").glob("*.csv"))[-1:]),
+    }
+
+
+class Observed:
+    """What stood in an answer when it was looked at."""
+
+    def __init__(self) -> None:
+        self._at: list[float] = []
+        self._newest: list[float] = []
+
+    def look(self, newest: Callable[[], float]) -> None:
+        self._at.append(time.time())
+        self._newest.append(newest())
+
+    def ages(self, start: float, end: float) -> np.ndarray:
+        """The age of the newest trade seen so far at each hundredth of a second."""
+        moments = np.arange(start, end, 0.01)
+        seen = np.searchsorted(self._at, moments, side="right") - 1
+        ages: np.ndarray = moments - np.maximum.accumulate(self._newest)[seen]
+        return ages
+
+    @property
+    def since(self) -> float:
+        return self._at[0]
+
+    @property
+    def answers(self) -> set[float]:
+        """By their newest trade."""
+        return set(self._newest)
+
+
+def observe(looked_up: dict[str, Callable[[], float]]) -> dict[str, Observed]:
+    seen = {name: Observed() for name in looked_up}
+    start = time.monotonic()
+    while (lasted := time.monotonic() - start) < MOST_SECONDS:
+        for name, newest in looked_up.items():
+            seen[name].look(newest)
+        if lasted > LEAST_SECONDS and all(len(one.answers) >= 2 for one in seen.values()):
+            return seen
+        time.sleep(LOOK_SECONDS)
+    pytest.fail(f"answers seen: { {name: len(one.answers) for name, one in seen.items()} }")
+
+
+def is_there(newest: Callable[[], float]) -> bool:
+    try:
+        return newest() > 0
+    except FileNotFoundError:
+        return False
+
+
+def moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def is_recorded(chain: Chain, until: float) -> bool:
+    """Whether the stream has recorded its micro-batches up to a moment."""
+    published = read_written(DataDir(chain.data)).micro_batches["published_at"].max()
+    return bool(published > moment(until))
+
+
+@pytest.fixture
+def chain(run: Run, tmp_path: Path, kafka: Broker) -> Iterator[Chain]:
+    """A chain with short windows: six times as many final answers as by default."""
+    short = {"WINDOW": "10 seconds", "WATERMARK": "10 seconds", "BATCH_INTERVAL_SECONDS": 10}
+    started = Chain(run, tmp_path, kafka, **short)
+    yield started
+    end_left_behind(started)
+
+
+def test_the_ages_told_are_those_that_an_observer_of_the_files_sees(chain: Chain, run: Run) -> None:
+    chain.feed(SAMPLE, "1", "--retime", "--backlog", "60")
+    chain.start()
+    alive = list(chain.running.values())
+    looked_up = answers(chain.data)
+    wait_until(lambda: all(map(is_there, looked_up.values())), 90, "an answer of each", *alive)
+    seen = observe(looked_up)
+    observed_until = time.time()
+    wait_until(
+        lambda: is_recorded(chain, observed_until), 20, "the record of the last view", *alive
+    )
+    for name in reversed(SCRIPTS):
+        chain.running[name].terminate()
+    command = run("pipeline.compare", "--json", **chain.environment)
+    assert command.process.wait(60) == 0, command.text()
+    told = json.loads(command.text())
+    span = [datetime.fromisoformat(text) for text in told["span"]]
+    published = publications(read_written(DataDir(chain.data)))
+    for name, observed in seen.items():
+        whole = freshness(sawtooth(published[name], *span))
+        assert whole is not None
+        assert told["freshness"][name] == pytest.approx(vars(whole)), name
+        # The same from the stamps, over the time that the observer has seen.
+        start = max(observed.since, span[0].timestamp())
+        end = min(observed_until, span[1].timestamp())
+        found = freshness(sawtooth(published[name], moment(start), moment(end)))
+        assert found is not None
+        ages = observed.ages(start, end)
+        assert observed.answers <= {at.timestamp() for at in published[name]["newest"]}, name
+        assert found.known_seconds == pytest.approx(end - start, abs=0.01), name
+        assert (found.mean, found.median, found.maximum) == pytest.approx(
+            (np.mean(ages), np.median(ages), ages.max()), abs=TOLERANCE_SECONDS
+        ), name
