@@ -149,7 +149,7 @@ class Progress:
         if last is None or last["batchId"] == self._seen:
             return
         for progress in [last] if last["batchId"] == self._seen + 1 else query.recentProgress:
-            if progress["batchId"] > self._seen:
+            if progress["batchId"] > self._seen and stream.was_run(progress):
                 self.alive = time.monotonic()
                 self._seen = progress["batchId"]
                 self._take(progress)

@@ -169,6 +169,15 @@ def open_to_final(window: finality.Window, final_at: datetime) -> Counter[int]:
     )
 
 
+def was_run(progress: Mapping[str, Any]) -> bool:
+    """Whether it tells of a micro-batch that was run.
+
+    Of a quiet stream Spark says every 10 seconds that there was none, under the number that the
+    next one will have.
+    """
+    return "addBatch" in progress["durationMs"]
+
+
 def progress_row(progress: Mapping[str, Any], view: View | None) -> dict[str, Any]:
     """A micro-batch's progress, as Spark reports it, in our columns.
 
