@@ -324,7 +324,9 @@ def growth(
     """A robust line through the runs (Theil-Sen), and when it crosses the interval.
 
     Args:
-        runs: successful ones: `rows`, `wall_s`.
+        runs: successful ones: `rows`, `wall_s` and, of runs that note it, `start_s`: the JVM's
+            start does not depend on the table, so runs whose start grows with it tell of a
+            machine that got busier.
         interval_s: from the start of one run to the next.
         rows_per_s: at which the table grows; None: unknown.
         now: from when on to count.
@@ -344,6 +346,8 @@ def growth(
         refusal = "the table has hardly grown among these runs"
     elif line.low <= 0:
         refusal = "no growth of the duration can be told from its noise"
+    elif _grows(x, known.get("start_s")):
+        refusal = "the runs' start, before they read the table, has slowed down as well"
     elif rows_per_s is None or rows_per_s <= 0:
         refusal = "the table does not grow at present"
     limit = fewest = most = at = None
@@ -362,6 +366,15 @@ def growth(
             refusal = "not within a hundred years"
     slopes = (line.slope, line.low, line.high)
     return Growth(len(x), line.base, *slopes, limit, fewest, most, at, refusal)
+
+
+def _grows(x: np.ndarray, values: pd.Series | None) -> bool:
+    """Whether known values surely grow with x."""
+    if values is None:
+        return False
+    known = values.notna().to_numpy()
+    line = _line(x[known], values[known].to_numpy(float))
+    return line is not None and line.low > 0
 
 
 @dataclass(frozen=True)

@@ -420,6 +420,20 @@ def test_without_ground_nothing_is_forecast(
     assert found.at_limit is None
 
 
+def test_growth_of_what_does_not_depend_on_the_table_is_no_growth_of_the_batch() -> None:
+    rng = np.random.default_rng(5)
+    runs = run_times(40, 8, 3, 0.1)
+    steady = runs.assign(start_s=4 + rng.normal(0, 0.2, 40))
+    found = compare.growth(steady, 600, 6, NOON)
+    assert found is not None
+    assert found.refusal == ""
+    slower = runs.assign(start_s=4 + np.linspace(0, 3, 40) + rng.normal(0, 0.2, 40))
+    found = compare.growth(slower, 600, 6, NOON)
+    assert found is not None
+    assert "start" in found.refusal
+    assert found.at_limit is None
+
+
 def test_runs_over_one_size_tell_nothing_of_growth() -> None:
     assert compare.growth(run_times(3, 5, 3, 0.1).assign(rows=7), 600, 6, NOON) is None
     assert compare.growth(run_times(0, 5, 3, 0.1), 600, 6, NOON) is None
