@@ -311,20 +311,31 @@ def test_the_funnel_counts_what_was_missing_repeated_and_late(story: Story) -> N
 def test_one_wrong_digit_in_a_final_row_is_unexplained_and_the_status_1(
     story: Story, column: str
 ) -> None:
+    judged = judge(story.run, with_a_wrong_digit(story, "12:03", column))
+    assert (judged.status, judged.found["unexplained"]) == (1, 1)
+    assert judged["12:03"] == (DIFFERS, UNEXPLAINED, 0)
+    assert judged.but("12:03") == story.after_next_run.but("12:03")
+
+
+@pytest.mark.xfail(strict=True, reason="a cause is proved by count, buys and volume alone")
+def test_a_wrong_price_is_unexplained_in_a_minute_with_a_proved_cause_too(story: Story) -> None:
+    judged = judge(story.run, with_a_wrong_digit(story, "12:01", "min_price"))
+    assert (judged.status, judged["12:01"]) == (1, (DIFFERS, UNEXPLAINED, 0))
+
+
+def with_a_wrong_digit(story: Story, minute: str, column: str) -> Path:
+    """A copy of the folder in which a final row's cell has another last digit."""
     folder = story.copy(f"wrong-{column}")
     (file,) = (folder / "stream_csv").glob("*.csv")
     with file.open() as text:
         rows = list(csv.DictReader(text))
-    (row,) = (row for row in rows if row["window_start"][11:16] == "12:03")
+    (row,) = (row for row in rows if row["window_start"][11:16] == minute)
     row[column] = with_another_last_digit(row[column])
     with file.open("w", newline="") as text:
         writer = csv.DictWriter(text, list(row))
         writer.writeheader()
         writer.writerows(rows)
-    judged = judge(story.run, folder)
-    assert (judged.status, judged.found["unexplained"]) == (1, 1)
-    assert judged["12:03"] == (DIFFERS, UNEXPLAINED, 0)
-    assert judged.but("12:03") == story.after_next_run.but("12:03")
+    return folder
 
 
 def with_another_last_digit(cell: str) -> str:
