@@ -5,10 +5,11 @@ A cause is proved by trades that account for all of a difference. Times are the 
 
 import itertools
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import pandas as pd
 
@@ -37,8 +38,8 @@ GAP = "a gap at the producer"
 #: What both paths must agree on, to the last digit.
 COMPARED = (*METRICS, *FURTHER, "last_trade_time")
 COLUMNS = ("window_start", "verdict", "columns", "cause", "late", "doubled", "missing")
-#: Trades of which it must be tried out whether the stream has them, at most: each doubles the work.
-_TRIED = 14
+#: Trades of which every choice is tried out, at most: two more double the work.
+MOST_TRIED = 26
 
 
 def agreement(
@@ -102,8 +103,8 @@ def agreement(
             proof = _proof(
                 start,
                 ends[start],
-                _counted(streamed.loc[start]) if start in in_stream else _NOTHING,
-                _counted(batched.loc[start]) if start in in_batch else _NOTHING,
+                streamed.loc[start].to_dict() if start in in_stream else None,
+                batched.loc[start].to_dict() if start in in_batch else None,
                 evidence,
             )
         elif start in missing:
@@ -127,12 +128,141 @@ class Proof:
 _NO_CAUSE = Proof("")
 
 
-#: Trades, buys and volume of a window or of some trades: what a set of trades must account for.
+@dataclass(frozen=True)
+class _Trade:
+    """A trade that one path may have counted and the other one not."""
+
+    #: LATE, CONFLICT or AFTER_SNAPSHOT: why they may differ by it.
+    kind: str
+    number: int
+    time: str
+    price: Decimal
+    size: Decimal
+    bought: bool
+
+
+#: Trades, buys and volume of a window or of some trades.
 _Amount = tuple[int, int, Decimal]
 _NOTHING: _Amount = (0, 0, Decimal(0))
+_Window = Mapping[str, str] | None
+_Pair = tuple[_Window, _Window]
 
 
-def _counted(window: "pd.Series[str]") -> _Amount:
+def _proof(start: str, end: str, stream: _Window, batch: _Window, evidence: Evidence) -> Proof:
+    """Which trades account for the whole difference, to the last digit.
+
+    Trades that came late may have been dropped by the stream or not, and a repeat may have been
+    forgotten or not: that is tried out. What was stored after the snapshot is no question.
+    """
+    after = _trades_of(AFTER_SNAPSHOT, evidence.after_snapshot, start, end)
+    late = _trades_of(LATE, evidence.late, start, end)
+    conflicts = _trades_of(CONFLICT, evidence.conflicts, start, end)
+    # Batch less stream: what the stream dropped, less what came after the snapshot, less repeats.
+    wanted = _plus(_plus(_counted(batch), _counted(stream), -1), _sum(after))
+    numbers_after = {trade.number for trade in after}
+    for taken in _choices([*late, *conflicts], wanted):
+        dropped = [trade for trade in taken if trade.kind == LATE]
+        doubled = [trade for trade in taken if trade.kind == CONFLICT]
+        numbers = {trade.number for trade in dropped}
+        in_stream = [trade for trade in after if trade.number not in numbers] + doubled
+        in_batch = [trade for trade in dropped if trade.number not in numbers_after]
+        if _is_all(stream, batch, in_stream, in_batch):
+            causes = {RECOVERED if number in evidence.recovered else LATE for number in numbers} | {
+                trade.kind for trade in in_stream
+            }
+            if causes:
+                return Proof("; ".join(sorted(causes)), len(dropped), len(doubled))
+    return Proof(UNEXPLAINED)
+
+
+def _is_all(
+    stream: _Window, batch: _Window, in_stream: Sequence[_Trade], in_batch: Sequence[_Trade]
+) -> bool:
+    """Whether two windows differ by just these trades, in every metric that trades settle.
+
+    Count, buys and volume are known to fit. Means are rounded at the tenth place, so that sums
+    that follow from them are known within that.
+    """
+    windows = (stream, batch)
+    return (
+        all(_sums_fit(column, windows, in_stream, in_batch) for column in _SUMS)
+        and all(_spans_its_range(window) for window in windows if window)
+        and all(_extremes_fit(column, windows, in_stream, in_batch) for column in _EXTREMES)
+        and all(_ends_fit(column, windows, in_stream, in_batch) for column in _ENDS)
+    )
+
+
+def _sums_fit(column: str, windows: _Pair, *extra: Sequence[_Trade]) -> bool:
+    weight, of_trade = _SUMS[column]
+    sums = [_weighted(window, column, weight) for window in windows]
+    if sums[0] is None or sums[1] is None:  # too large to be told
+        return True
+    in_stream, in_batch = (sum(map(of_trade, trades), Decimal(0)) for trades in extra)
+    weights = sum(Decimal(window[weight]) for window in windows if window)
+    return abs(sums[1] - sums[0] - in_batch + in_stream) <= weights * _HALF_A_PLACE
+
+
+def _spans_its_range(window: Mapping[str, str]) -> bool:
+    highest, lowest, span = (window[name] for name in ("max_price", "min_price", "price_range"))
+    return not span or Decimal(highest) - Decimal(lowest) == Decimal(span)
+
+
+def _extremes_fit(column: str, windows: _Pair, *extra: Sequence[_Trade]) -> bool:
+    """Of two extremes the one that wins is of a trade that the other path lacks."""
+    best, value_of = _EXTREMES[column]
+    found = [_cell(window, column) for window in windows]
+    if found[0] == found[1] or "" in found:
+        return True
+    winner = best(value for value in found if value is not None)
+    trades = extra[found.index(winner)]
+    return bool(trades) and best(map(value_of, trades)) == winner
+
+
+def _ends_fit(column: str, windows: _Pair, *extra: Sequence[_Trade]) -> bool:
+    """Of two first (or last) prices one is of a trade that the other path lacks."""
+    found = [_cell(window, column) for window in windows]
+    best = _ENDS[column]
+    ends = {best(trades, key=lambda trade: trade.number).price for trades in extra if trades}
+    return found[0] == found[1] or "" in found or bool({*found} & ends)
+
+
+#: What follows from a mean and its weight: a sum over the trades.
+_SUMS: dict[str, tuple[str, Callable[[_Trade], Decimal]]] = {
+    "avg_price": ("trade_count", lambda trade: trade.price),
+    "vwap": ("total_volume", lambda trade: trade.price * trade.size),
+    "volume_imbalance": (
+        "total_volume",
+        lambda trade: trade.size if trade.bought else -trade.size,
+    ),
+}
+_EXTREMES: dict[str, tuple[Callable[..., Any], Callable[[_Trade], Decimal | str]]] = {
+    "max_price": (max, lambda trade: trade.price),
+    "min_price": (min, lambda trade: trade.price),
+    "last_trade_time": (max, lambda trade: trade.time),
+}
+#: Means and ratios are rounded at the tenth place.
+_HALF_A_PLACE = Decimal("0.51e-10")
+
+
+_ENDS: dict[str, Callable[..., Any]] = {"open_price": min, "close_price": max}
+
+
+def _weighted(window: _Window, column: str, weight: str) -> Decimal | None:
+    """The sum that follows from a mean; of no window 0, of an unknown mean None."""
+    if window is None:
+        return Decimal(0)
+    return Decimal(window[column]) * Decimal(window[weight]) if window[column] else None
+
+
+def _cell(window: _Window, column: str) -> Decimal | str | None:
+    if window is None or not window[column]:
+        return None if window is None else ""
+    return _comparable(window[column]) if column == "last_trade_time" else Decimal(window[column])
+
+
+def _counted(window: _Window) -> _Amount:
+    if window is None:
+        return _NOTHING
     return int(window["trade_count"]), int(window["buy_count"]), Decimal(window["total_volume"])
 
 
@@ -140,68 +270,50 @@ def _plus(one: _Amount, other: _Amount, sign: int = 1) -> _Amount:
     return one[0] + sign * other[0], one[1] + sign * other[1], one[2] + sign * other[2]
 
 
-def _proof(start: str, end: str, stream: _Amount, batch: _Amount, evidence: Evidence) -> Proof:
-    """Which trades account for the whole difference, to the last digit.
+def _sum(trades: Iterable[_Trade]) -> _Amount:
+    """What the batch has more by these trades: less, by repeats that the stream counted."""
+    total = _NOTHING
+    for trade in trades:
+        amount = (1, int(trade.bought), trade.size)
+        total = _plus(total, amount, -1 if trade.kind == CONFLICT else 1)
+    return total
 
-    Trades that came late may have been dropped by the stream or not, and a repeat may have been
-    forgotten or not: that is tried out. What was stored after the snapshot is no question.
+
+def _choices(trades: Sequence[_Trade], wanted: _Amount) -> Iterator[Sequence[_Trade]]:
+    """The choices of some of these trades that come to so much; all of them first.
+
+    Of very many, only what is likely: trades are dropped from a moment on, or until one.
     """
-    late = _trades_of(evidence.late, start, end)
-    after = _trades_of(evidence.after_snapshot, start, end)
-    conflicts = _trades_of(evidence.conflicts, start, end)
-    # Batch less stream: what the stream dropped, less what came after the snapshot, less repeats.
-    wanted = _plus(batch, stream, -1)
-    for amount in after.values():
-        wanted = _plus(wanted, amount)
-    questions = [(LATE, number, amount, 1) for number, amount in late.items()]
-    questions += [(CONFLICT, number, amount, -1) for number, amount in conflicts.items()]
-    for answers in _answers(len(questions)):
-        reached = _NOTHING
-        for question, answer in zip(questions, answers, strict=True):
-            if answer:
-                reached = _plus(reached, question[2], question[3])
-        if reached == wanted:
-            taken = [
-                question for question, answer in zip(questions, answers, strict=True) if answer
-            ]
-            return _summed_up(taken, set(after), evidence.gaps)
-    return Proof(UNEXPLAINED)
-
-
-def _summed_up(
-    taken: Sequence[tuple[str, int, _Amount, int]], after: set[int], gaps: pd.DataFrame
-) -> Proof:
-    dropped = [number for kind, number, _, _ in taken if kind == LATE]
-    doubled = [number for kind, number, _, _ in taken if kind == CONFLICT]
-    causes = {RECOVERED if _was_recovered(gaps, number) else LATE for number in dropped}
-    if doubled:
-        causes.add(CONFLICT)
-    if after - {*dropped, *doubled}:
-        causes.add(AFTER_SNAPSHOT)
-    cause = "; ".join(sorted(causes)) or UNEXPLAINED
-    return Proof(cause, len(dropped), len(doubled))
-
-
-def _answers(questions: int) -> Iterator[Sequence[bool]]:
-    """Which of so many trades to take: all of them first; every choice as long as there are few."""
-    yield [True] * questions
-    if questions <= _TRIED:
-        yield from itertools.product([True, False], repeat=questions)
+    if len(trades) > MOST_TRIED:
+        for cut in range(len(trades)):
+            for choice in (trades[cut:], trades[: len(trades) - cut]):
+                if _sum(choice) == wanted:
+                    yield choice
         return
-    # Late trades are dropped from a moment on: those that came first may still have counted.
-    for kept in range(1, questions + 1):
-        yield [False] * kept + [True] * (questions - kept)
+    # From both ends: half the trades on each side, so that twice as many can be tried.
+    half = len(trades) // 2
+    left: dict[_Amount, list[Sequence[_Trade]]] = defaultdict(list)
+    for choice in _subsets(trades[:half]):
+        left[_sum(choice)].append(choice)
+    for choice in _subsets(trades[half:]):
+        for other in left.get(_plus(wanted, _sum(choice), -1), ()):
+            yield [*other, *choice]
 
 
-def _trades_of(trades: pd.DataFrame, start: str, end: str) -> dict[int, _Amount]:
+def _subsets(trades: Sequence[_Trade]) -> Iterator[Sequence[_Trade]]:
+    """All of them first."""
+    for count in range(len(trades), -1, -1):
+        yield from itertools.combinations(trades, count)
+
+
+def _trades_of(kind: str, trades: pd.DataFrame, start: str, end: str) -> list[_Trade]:
     lower, upper = _comparable(start), _comparable(end)
     inside = trades[(trades["time"] >= lower) & (trades["time"] < upper)]
-    return {
-        number: (1, int(side == "buy"), size)
-        for number, side, size in zip(
-            inside["trade_id"], inside["side"], map(_decimal, inside["last_size"]), strict=True
-        )
-    }
+    columns = ["trade_id", "time", "side", "price", "last_size"]
+    return [
+        _Trade(kind, number, time, _decimal(price), _decimal(size), side == "buy")
+        for number, time, side, price, size in inside[columns].itertuples(index=False)
+    ]
 
 
 def _comparable(cell: str) -> str:
@@ -211,11 +323,6 @@ def _comparable(cell: str) -> str:
 
 def _decimal(size: float) -> Decimal:
     return Decimal(repr(size))
-
-
-def _was_recovered(gaps: pd.DataFrame, number: int) -> bool:
-    inside = (gaps["first_trade_id"] <= number) & (gaps["last_trade_id"] >= number)
-    return bool((inside & gaps["filled"]).any())
 
 
 def _missing(gaps: pd.DataFrame, starts: Sequence[str], ends: Mapping[str, str]) -> dict[str, int]:

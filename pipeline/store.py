@@ -319,25 +319,39 @@ def ingested(connection: sqlite3.Connection) -> tuple[int, int, int, int]:
 
 
 #: A trade as evidence.
-_EVIDENCE = "trade_id, time, side, last_size"
+_EVIDENCE = "trade_id, time, side, price, last_size"
+Row = tuple[int, str, str, float, float]
 
 
-def late(connection: sqlite3.Connection) -> list[tuple[int, str, str, float]]:
-    """The trades noted as late: id, time, side, size."""
+def late(connection: sqlite3.Connection) -> list[Row]:
+    """The trades noted as late: id, time, side, price, size."""
     return connection.execute(
         f"SELECT {_EVIDENCE} FROM late JOIN btc_prices USING (trade_id)"  # noqa: S608 - a constant
     ).fetchall()
 
 
-def conflicts(connection: sqlite3.Connection) -> list[tuple[int, str, str, float]]:
-    """The repeats noted for saying something else: id, time, side, size."""
+def recovered(connection: sqlite3.Connection) -> set[int]:
+    """The late trades that filled a gap and have no quotes, as the exchange's REST interface has.
+
+    Others are late by themselves: their gap is no more than the time by which they were late.
+    """
+    rows = connection.execute(
+        "SELECT trade_id FROM late JOIN btc_prices USING (trade_id) "
+        "WHERE best_bid IS NULL AND best_ask IS NULL AND EXISTS (SELECT 1 FROM gaps WHERE "
+        "trade_id BETWEEN first_trade_id AND last_trade_id AND filled_at IS NOT NULL)"
+    )
+    return {trade_id for (trade_id,) in rows}
+
+
+def conflicts(connection: sqlite3.Connection) -> list[Row]:
+    """The repeats noted for saying something else: id, time, side, price, size."""
     return connection.execute(f"SELECT {_EVIDENCE} FROM conflicts").fetchall()  # noqa: S608
 
 
 def stored_after(
     connection: sqlite3.Connection, covered: tuple[int, int], rows: int, before: str
-) -> list[tuple[int, str, str, float]]:
-    """The trades stored after a batch run's snapshot: id, time, side, size.
+) -> list[Row]:
+    """The trades stored after a batch run's snapshot: id, time, side, price, size.
 
     Args:
         connection: a read-only one.

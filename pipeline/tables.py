@@ -74,7 +74,8 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
 class Evidence:
     """What the consumer noted that can make the paths differ; a row a trade.
 
-    Each of the first three has `trade_id`, `time` (text, as stored), `side` and `last_size`.
+    Each of the first three has `trade_id`, `time` (text, as stored), `side`, `price` and
+    `last_size`.
     """
 
     #: Stored trades that came so late that the stream may have dropped them.
@@ -86,6 +87,8 @@ class Evidence:
     #: Runs of ids never seen: `first_trade_id`, `last_trade_id`, `filled` (bool), and the event
     #: times of the stored trades around them, `after` and `before`.
     gaps: pd.DataFrame
+    #: Ids of late trades that were fetched later, to fill a gap.
+    recovered: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,7 @@ def _read_evidence(
     after: list[Any] = []
     conflicts: list[Any] = []
     gaps: list[Any] = []
+    recovered: set[int] = set()
     latencies: list[Any] = []
     ingested = None
     if data.database.exists():
@@ -222,6 +226,7 @@ def _read_evidence(
             connection.execute("BEGIN")  # one moment for all
             late, conflicts = store.late(connection), store.conflicts(connection)
             gaps = store.gaps_with_neighbours(connection)
+            recovered = store.recovered(connection)
             latencies = store.latencies(connection, since)
             if span := store.id_span(connection):
                 missing = store.open_gaps(connection)[1]
@@ -232,13 +237,14 @@ def _read_evidence(
                 covered = (int(run["first_trade_id"]), int(run["last_trade_id"]))
                 newest = store.time_text(run["last_trade_time"].to_pydatetime())
                 after = store.stored_after(connection, covered, int(run["rows"]), newest)
-    trades = ["trade_id", "time", "side", "last_size"]
+    trades = ["trade_id", "time", "side", "price", "last_size"]
     around = ["first_trade_id", "last_trade_id", "filled", "after", "before"]
     evidence = Evidence(
         late=pd.DataFrame(late, columns=trades),
         after_snapshot=pd.DataFrame(after, columns=trades),
         conflicts=pd.DataFrame(conflicts, columns=trades),
         gaps=pd.DataFrame(gaps, columns=around),
+        recovered=frozenset(recovered),
     )
     return evidence, ingested, pd.DataFrame(latencies, columns=["leg", "bucket", "count"])
 

@@ -15,7 +15,13 @@ NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 
 
 def message(
-    trade_id: int, at_seconds: float, price: str = "100.00", side: str = "buy", size: str = "0.5"
+    trade_id: int,
+    at_seconds: float,
+    price: str = "100.00",
+    side: str = "buy",
+    size: str = "0.5",
+    *,
+    recovered: bool = False,
 ) -> bytes:
     """A ticker message with an event time so many seconds after noon."""
     time = (NOON + timedelta(seconds=at_seconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -27,7 +33,11 @@ def message(
         "side": side,
         "time": time,
         "last_size": size,
+        "best_bid": price,
+        "best_ask": price,
     }
+    if recovered:  # the exchange's REST interface has no quotes
+        del fields["best_bid"], fields["best_ask"]
     return json.dumps(fields).encode()
 
 

@@ -569,6 +569,19 @@ def test_a_repeat_is_noted_if_it_says_something_else(connection: sqlite3.Connect
     ]
 
 
+def test_a_late_trade_is_recovered_if_it_filled_a_gap_and_has_no_quotes(
+    connection: sqlite3.Connection,
+) -> None:
+    late = NOW - timedelta(minutes=5)
+    quoted = Trade(3, "86321.55", "86321.54", "86321.56", "buy", late, "0.25")
+    unquoted = Trade(4, "86321.55", None, None, "buy", late, "0.25")
+    newest = Trade(11, "86321.55", None, None, "buy", late, "0.25")  # late, but fills no gap
+    put(connection, make(1), make(2), make(6), make(10))
+    put(connection, quoted, unquoted, newest)
+    assert {row[0] for row in store.late(connection)} == {3, 4, 11}
+    assert store.recovered(connection) == {4}
+
+
 def test_latencies_of_stored_trades_are_counted_by_minute_and_leg(
     connection: sqlite3.Connection,
 ) -> None:
