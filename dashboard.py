@@ -6,12 +6,13 @@ files read before the first viewer comes; `page/view.py` is what each viewer the
 
 import streamlit as st
 
-from page import charts
+from page import charts, graphs
 from page.read import reader_of
 from pipeline.settings import load
 
 settings = load()
 charts.prepare(settings.product_id)
+graphs.prepare()
 reader_of(settings.data_dir).look()
 
 app = st.App("page/view.py")

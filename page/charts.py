@@ -66,7 +66,7 @@ _TIME_FORMAT = {
 }
 
 
-def _x(field: str) -> Any:
+def x_time(field: str) -> Any:
     """A time, by UTC, whatever the clock of the browser."""
     axis = alt.Axis(grid=False, labelOverlap=True, format=_TIME_FORMAT, tickCount=8)
     return alt.X(f"{field}:T", scale=alt.Scale(type="utc"), title=None, axis=axis)
@@ -106,14 +106,14 @@ def _price_drawing(product: str, decimals: int, renderer: str) -> Spec:
         alt.Tooltip("flags:N"),
     ]
     wick = candles.mark_rule().encode(
-        x=_x("middle"),
+        x=x_time("middle"),
         y=alt.Y("min:Q", **prices),
         y2="max:Q",
         color=rising,
         opacity=alt.condition("datum.forming", alt.value(0.6), alt.value(1)),
     )
     body = candles.mark_bar(strokeWidth=1.2).encode(
-        x=_x("body_start"),
+        x=x_time("body_start"),
         x2="body_end:T",
         y=alt.Y("open:Q", **prices),
         y2="close:Q",
@@ -128,7 +128,7 @@ def _price_drawing(product: str, decimals: int, renderer: str) -> Spec:
         opacity=alt.condition("datum.shown", alt.value(1), alt.value(0)),
     )
     volume = candles.mark_rect().encode(
-        x=_x("body_start"),
+        x=x_time("body_start"),
         x2="body_end:T",
         y=alt.Y(
             "volume:Q",
@@ -140,7 +140,7 @@ def _price_drawing(product: str, decimals: int, renderer: str) -> Spec:
         fillOpacity=alt.condition("datum.forming", alt.value(0.25), alt.value(0.7)),
     )
     hover = candles.mark_rect(opacity=0).encode(
-        x=_x("start"), x2="end:T", y=alt.value(0), y2=alt.value(CHART_HEIGHT), tooltip=tooltip
+        x=x_time("start"), x2="end:T", y=alt.value(0), y2=alt.value(CHART_HEIGHT), tooltip=tooltip
     )
     priced = alt.layer(wick, body, line)
     named = [
@@ -154,7 +154,7 @@ def _price_drawing(product: str, decimals: int, renderer: str) -> Spec:
         hover.add_params(zoom), priced, volume, *_flag_cells(candles), *named
     ).resolve_scale(y="independent")
     whole = whole.properties(data=alt.NamedData("candles")).transform_filter(zoom)
-    return _drawn(whole, CHART_HEIGHT, renderer)
+    return drawn(whole, CHART_HEIGHT, renderer)
 
 
 def _name(text: str, x: float, y: float, align: str) -> Any:
@@ -171,7 +171,7 @@ def _flag_cells(candles: Any) -> list[Any]:
 
     def cells(top: Any, height: float, shown: str, color: Any) -> Any:
         return candles.mark_rect().encode(
-            x=_x("body_start"),
+            x=x_time("body_start"),
             x2="body_end:T",
             y=alt.value(top),
             y2=alt.value(top + height),
@@ -197,28 +197,28 @@ def price_chart(
 ) -> Chart:
     """Candles with volume and flags; the batch's average as a line where it is within view."""
     low = words.number(candles["min_price"].min())
-    drawn = _candle_data(candles, width, forming_starts)
+    data = _candle_data(candles, width, forming_starts)
     shown = average is not None and windows.place_of(average, candles) == "within"
     # Out of view the line is hidden, not left out: an empty data set has no extent to draw.
     line = average if shown else candles["close_price"].iloc[-1] if len(candles) else 0.0
     return Chart(
-        _price_drawing(product, 2 if low is None or low >= 1 else 8, _renderer(candles)),
+        _price_drawing(product, 2 if low is None or low >= 1 else 8, renderer_of(candles)),
         {
-            "candles": drawn,
+            "candles": data,
             "average": pd.DataFrame({"value": [line], "shown": [shown]}),
             "once": pd.DataFrame({"one": [1]}),
         },
     )
 
 
-def _milliseconds(times: "pd.Series[Any]") -> "pd.Series[Any]":
+def milliseconds(times: "pd.Series[Any]") -> "pd.Series[Any]":
     return times.astype("int64") / 1e6
 
 
 def _candle_data(
     candles: pd.DataFrame, width: timedelta, forming_starts: frozenset[pd.Timestamp]
 ) -> pd.DataFrame:
-    start = _milliseconds(candles["window_start"].astype("datetime64[ns, UTC]"))
+    start = milliseconds(candles["window_start"].astype("datetime64[ns, UTC]"))
     step = width.total_seconds() * 1000
     forming = candles["window_start"].isin(forming_starts)
     counted = zip(candles["high_windows"], candles["spike_windows"], strict=True)
@@ -280,7 +280,7 @@ def _counts_drawing(renderer: str) -> Spec:
     ]
     y = {"title": "trades", "axis": alt.Axis(tickCount=5, format="~s")}
     bars = both.mark_rect(opacity=0.65).encode(
-        x=_x("body_start"),
+        x=x_time("body_start"),
         x2="body_end:T",
         y=alt.Y("stream:Q", **y),
         y2=alt.Y2Datum(0),
@@ -288,14 +288,14 @@ def _counts_drawing(renderer: str) -> Spec:
         tooltip=tooltip,
     )
     steps = both.mark_rule(strokeWidth=2.5).encode(
-        x=_x("start"),
+        x=x_time("start"),
         x2="end:T",
         y=alt.Y("batch:Q", **y),
         color=alt.Color("batch_name:N", scale=color, legend=legend),
         opacity=alt.condition("datum.counted", alt.value(1), alt.value(0)),
         tooltip=tooltip,
     )
-    return _drawn(alt.layer(bars, steps), 190, renderer)
+    return drawn(alt.layer(bars, steps), 190, renderer)
 
 
 def counts_chart(stream: pd.DataFrame, batch: pd.DataFrame, width: timedelta) -> Chart:
@@ -307,10 +307,10 @@ def counts_chart(stream: pd.DataFrame, batch: pd.DataFrame, width: timedelta) ->
         how="outer",
         sort=True,
     )
-    start = _milliseconds(counts["window_start"].astype("datetime64[ns, UTC]"))
+    start = milliseconds(counts["window_start"].astype("datetime64[ns, UTC]"))
     step = width.total_seconds() * 1000
     return Chart(
-        _counts_drawing(_renderer(counts)),
+        _counts_drawing(renderer_of(counts)),
         {
             "counts": pd.DataFrame(
                 {
@@ -371,7 +371,7 @@ def _duration_drawing() -> Spec:
         y=alt.Y("seconds:Q", stack=None),
         opacity=alt.condition("datum.part == 'run that failed'", alt.value(1), alt.value(0)),
     )
-    return _drawn(alt.layer(bars, crosses), 190, "svg")
+    return drawn(alt.layer(bars, crosses), 190, "svg")
 
 
 def duration_chart(runs: pd.DataFrame, good: Sequence[str]) -> Chart:
@@ -410,12 +410,12 @@ def prepare(product: str) -> None:
     _duration_drawing()
 
 
-def _renderer(rows: pd.DataFrame) -> str:
+def renderer_of(rows: pd.DataFrame) -> str:
     """SVG is sharper and can be read by tools; with many candles it is slow."""
     return "svg" if len(rows) <= MOST_SVG_CANDLES else "canvas"
 
 
-def _drawn(chart: Any, height: int, renderer: str) -> Spec:
+def drawn(chart: Any, height: Any, renderer: str) -> Spec:
     drawing: Spec = (
         chart.properties(
             height=height,

@@ -8,13 +8,18 @@ from pathlib import Path
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from page import charts, markup, present, windows, words
+from page import charts, compared, graphs, markup, present, windows, words
+from page.background import Comparer, comparer_of
+from page.digest import Digest
 from page.read import Reader, Snapshot, reader_of
+from pipeline import outputs
 from pipeline.settings import Settings, load
 
 #: Seconds between two refreshes of the top and of everything below it.
 TOP_SECONDS = 1.0
 BODY_SECONDS = 2.0
+#: The comparison is made every 15 s at most.
+COMPARISON_SECONDS = 5.0
 
 _TIME = "YYYY-MM-DD HH:mm:ss"
 
@@ -90,13 +95,7 @@ def top(settings: Settings, reader: Reader) -> None:
     st.html(markup.top(present.top(snapshot, shown, settings)))
 
 
-@st.fragment(run_every=BODY_SECONDS)
-def body(settings: Settings, reader: Reader) -> None:
-    # Each part always writes the same elements in the same order, empty ones too: an element
-    # that came and went would move those below it, and the browser would draw them anew.
-    snapshot = reader.look()
-    reading = f"Still reading: {', '.join(snapshot.loading)}" if snapshot.loading else ""
-    st.html(markup.notes(snapshot.problems, "bad") + markup.note(reading, "quiet"))
+def span_choice() -> None:
     st.segmented_control(
         "Span of event time",
         list(windows.SPANS),
@@ -106,12 +105,85 @@ def body(settings: Settings, reader: Reader) -> None:
         label_visibility="collapsed",
         bind="query-params",
     )
+
+
+# Each part always writes the same elements in the same order, empty ones too: an element
+# that came and went would move those below it, and the browser would draw them anew.
+
+
+@st.fragment(run_every=BODY_SECONDS)
+def results(settings: Settings, reader: Reader, comparer: Comparer) -> None:
+    """What both paths say now."""
+    snapshot = reader.look()
+    reading = f"Still reading: {', '.join(snapshot.loading)}" if snapshot.loading else ""
+    st.html(markup.notes(snapshot.problems, "bad") + markup.note(reading, "quiet"))
+    st.html(compared.verdict(comparer.latest(span()), snapshot.looked))
     shown = present.market(snapshot, span(), settings)
     left, right = st.columns([3, 2], gap="medium")
     with left:
         market(snapshot, shown, settings)
     with right:
         paths(snapshot, settings)
+
+
+@st.fragment(run_every=COMPARISON_SECONDS)
+def comparison(comparer: Comparer) -> None:
+    """How they stand against each other."""
+    found = comparer.latest(span())
+    st.subheader("Comparison", anchor=False)
+    st.html(markup.note(compared.when(found, outputs.now()), "quiet"))
+    with st.container():
+        if found.digest is not None:
+            compared_parts(found.digest)
+
+
+def compared_parts(found: Digest) -> None:
+    part("Do they agree?", compared.agreement_said(found))
+    st.html(compared.legend(found, graphs.VERDICT_COLORS))
+    drawing(None if found.cells.empty else graphs.strip_chart(found), "strip", "Verdict by minute")
+    st.html(compared.differing(found))
+    left, right = st.columns(2, gap="medium")
+    with left:
+        part("How old is each answer?", compared.ages_said(found))
+        teeth = found.teeth
+        drawing(None if teeth.empty else graphs.ages_chart(teeth), "ages", "Age of each answer")
+        st.html(compared.ages(found))
+        part("What does each cost?", compared.COST_SAID)
+        st.html(compared.cost(found))
+    with right:
+        part("Where does the time go?", compared.LEGS_SAID)
+        st.html(compared.waterfall(found))
+        part("Is anything lost?", compared.FUNNEL_SAID)
+        st.html(compared.funnel(found))
+    left, right = st.columns(2, gap="medium")
+    with left:
+        part("When will the batch be too slow?", compared.growth_said(found))
+        grown = graphs.growth_chart(found.runs, found.growth, found.interval_s)
+        drawing(None if found.runs.empty else grown, "growth", "Batch duration against rows")
+    with right:
+        part("Does the stream slow down?", compared.steady_said(found.steadiness))
+        minutes = found.micro_batches
+        drawn = None if minutes.empty else graphs.micro_chart(minutes)
+        drawing(drawn, "micro", "Time of the micro-batches by minute")
+    part("All in all", compared.ASPECTS_SAID)
+    st.html(compared.aspects(found))
+
+
+def part(title: str, said: str) -> None:
+    st.html(f"<h4>{title}</h4>" + markup.note(said, "quiet"))
+
+
+def drawing(chart: charts.Chart | None, key: str, alt: str) -> None:
+    with st.container():
+        if chart is not None:
+            st.vega_lite_chart(chart.spec, key=key, alt=alt)
+
+
+@st.fragment(run_every=BODY_SECONDS)
+def records(settings: Settings, reader: Reader) -> None:
+    """What was counted, written and done, in detail."""
+    snapshot = reader.look()
+    shown = present.market(snapshot, span(), settings)
     left, right = st.columns(2, gap="medium")
     with left:
         counts(snapshot, shown)
@@ -226,9 +298,13 @@ def main() -> None:
     st.html(_STYLE)
     settings = load()
     reader = reader_of(settings.data_dir)
+    comparer = comparer_of(settings.data_dir, float(settings.batch_interval_seconds))
     with st.container(key="top"):
         top(settings, reader)
-    body(settings, reader)
+    span_choice()
+    results(settings, reader, comparer)
+    comparison(comparer)
+    records(settings, reader)
     with st.expander("Settings"):
         st.html(markup.settings_table(present.setting_rows(settings)))
 

@@ -1,0 +1,153 @@
+"""The comparison for the page: made in a process of its own, once for all viewers, seldom.
+
+Nothing is made without a viewer who asks. A refresh never waits: it gets the newest one there is.
+"""
+
+import atexit
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+from page import words
+from page.digest import Digest
+from page.windows import SPANS
+from pipeline import outputs
+
+#: Seconds from one comparison to the next at least, and the share of a core that they may take.
+LEAST_REST_SECONDS = 15.0
+MOST_SHARE = 0.05
+#: A span that nobody has asked for in so long is not compared, seconds.
+WANTED_SECONDS = 20.0
+#: A comparison is given up after so long, seconds.
+PATIENCE_SECONDS = 600.0
+
+_ROOT = Path(__file__).resolve().parent.parent
+_START = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from page import digest; digest.main()"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The newest comparison of a span, and why there is none or no newer one."""
+
+    digest: Digest | None = None
+    #: Why the last try gave nothing, and when that was.
+    problem: str | None = None
+    tried_at: datetime | None = None
+    #: Since when it is awaited, as long as there has been no try.
+    asked_at: datetime | None = None
+    #: Monotonic time of the last try's end.
+    ended: float = 0.0
+
+
+def rest(cpu_s: float) -> float:
+    """Seconds to wait after a comparison that cost so much."""
+    return max(LEAST_REST_SECONDS, cpu_s / MOST_SHARE - cpu_s)
+
+
+def next_span(
+    asked: Mapping[str, float], kept: Mapping[str, Compared], now: float, rest_until: float
+) -> str | None:
+    """Which span is to be compared now: one never tried at once, else the one tried longest ago.
+
+    Args:
+        asked: by span: when a viewer asked last.
+        kept: what is there.
+        now: monotonic, as all times here.
+        rest_until: until when nothing is made again.
+    """
+    wanted = [span for span, when in asked.items() if now - when <= WANTED_SECONDS]
+    new = [span for span in wanted if span not in kept]
+    if new:
+        return new[0]
+    if not wanted or now < rest_until:
+        return None
+    return min(wanted, key=lambda span: kept[span].ended)
+
+
+class Comparer:
+    """Compares what lies in a data folder, for the spans that viewers look at."""
+
+    def __init__(self, root: Path, interval_s: float) -> None:
+        self._root = root.resolve()
+        self._interval_s = interval_s
+        self._lock = threading.Lock()
+        self._kept: dict[str, Compared] = {}
+        self._asked: dict[str, float] = {}
+        self._first_asked: dict[str, datetime] = {}
+        self._rest_until = 0.0
+        self._child: subprocess.Popen[bytes] | None = None
+        self._busy = False
+        atexit.register(self.close)
+
+    def latest(self, span: str) -> Compared:
+        """What is known of the span; has it compared in the background when that is due."""
+        now = time.monotonic()
+        with self._lock:
+            self._asked[span] = now
+            since = self._first_asked.setdefault(span, outputs.now())
+            due = None if self._busy else next_span(self._asked, self._kept, now, self._rest_until)
+            if due is not None:
+                self._busy = True
+                threading.Thread(target=self._make, args=(due,), daemon=True).start()
+            return self._kept.get(span) or Compared(asked_at=since)
+
+    def _make(self, span: str) -> None:
+        began = time.monotonic()
+        try:
+            found = self._compared(SPANS[span])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is said on the page
+            found = f"the comparison failed: {error!r}"
+        ended = time.monotonic()
+        with self._lock:
+            self._busy = False
+            before = self._kept.get(span, Compared())
+            if isinstance(found, Digest):
+                self._kept[span] = Compared(digest=found, ended=ended)
+                self._rest_until = ended + rest(found.cpu_s)
+            else:
+                at = outputs.now()
+                self._kept[span] = Compared(before.digest, found, at, ended=ended)
+                self._rest_until = ended + rest(ended - began)
+
+    def _compared(self, last: timedelta | None) -> Digest | str:
+        asked = [] if last is None else ["--last", str(last.total_seconds())]
+        given = [str(self._root), "--interval", str(self._interval_s), *asked]
+        child = subprocess.Popen(
+            [sys.executable, "-c", _START, *given],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._child = child
+        try:
+            answer, complaint = child.communicate(timeout=PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"the comparison took longer than {words.age(PATIENCE_SECONDS)}"
+        finally:
+            self.close()
+        if child.returncode:
+            last_line = complaint.decode(errors="replace").strip().splitlines()[-1:]
+            why = ": ".join(last_line) or "without a word"
+            return words.text(f"the comparison ended with status {child.returncode}, {why}")
+        made: Digest | str = pickle.loads(answer)  # noqa: S301 - from our own process
+        return made
+
+    def close(self) -> None:
+        """Ends the process, if one is at work."""
+        child = self._child
+        if child is not None and child.poll() is None:
+            child.kill()
+            child.wait()
+
+
+@cache
+def comparer_of(root: Path, interval_s: float) -> Comparer:
+    """The one comparer of a data folder in this server."""
+    return Comparer(root, interval_s)

@@ -1,0 +1,365 @@
+"""What the comparison's section says, as sentences and plain HTML: pure, all data escaped."""
+
+import math
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from html import escape
+from typing import Any
+
+from page import strip, words
+from page.background import Compared
+from page.digest import Digest
+from page.words import DASH
+from pipeline.agreement import VERDICTS
+from pipeline.compare import (
+    BATCH,
+    LEGS,
+    STREAM_FINAL,
+    STREAM_OPEN,
+    Freshness,
+    Steadiness,
+)
+
+# --- the verdict ----------------------------------------------------------------------------
+
+
+def verdict(found: Compared, now: datetime) -> str:
+    """The box at the top: what the comparison says, in words, and how old that is."""
+    text = found.digest.verdict if found.digest else _awaited(found, now)
+    problem = f'<div class="p-problem">! {escape(_problem(found, now))}</div>'
+    return (
+        f'<section class="p-verdict" aria-label="Verdict"><b>Stream against batch</b> '
+        f"{escape(text)}"
+        f'<div class="p-when">{escape(when(found, now))}</div>{problem if found.problem else ""}'
+        "</section>"
+    )
+
+
+def _awaited(found: Compared, now: datetime) -> str:
+    if found.problem:
+        return "There is no comparison."
+    waited = words.age(words.seconds_since(found.asked_at, now))
+    return f"The two paths are being compared for the first time, for {waited} so far."
+
+
+def _problem(found: Compared, now: datetime) -> str:
+    newer = "no newer comparison: " if found.digest else ""
+    return f"{newer}{words.text(found.problem)} (tried {words.ago(found.tried_at, now)})"
+
+
+def when(found: Compared, now: datetime) -> str:
+    """How old the comparison is and over which time it is."""
+    made = found.digest
+    if made is None:
+        return ""
+    over = ""
+    if made.span:
+        over = " ages, legs and costs from {} to {} UTC;".format(
+            *map(words.day_and_clock, made.span)
+        )
+    return (
+        f"Compared {words.ago(made.made_at, now)}, for {made.cpu_s:.1f} s of CPU;{over} repeated "
+        "as often as 5 % of a core allow."
+    )
+
+
+# --- agreement ------------------------------------------------------------------------------
+
+
+def agreement_said(found: Digest) -> str:
+    """How to read the strip."""
+    shape = found.layout
+    each = words.length(shape.cell)
+    if found.cells.empty:
+        return "No window yet on either path."
+    grouping = ""
+    if shape.cell > found.window:
+        grouping = " and shows the worst verdict among its windows; no window is left out"
+    return (
+        f"Each cell is {each} of event time{grouping}; a row is {words.length(shape.row)}. Point "
+        "at a cell for both counts, what differs, and the cause."
+    )
+
+
+def legend(found: Digest, colors: dict[str, str]) -> str:
+    items = "".join(
+        f'<li><span class="p-cell" style="background:{colors[name]}">{strip.SYMBOLS[name]}</span>'
+        f"{escape(name)} <b>{words.count(found.counts.get(name))}</b></li>"
+        for name in reversed(VERDICTS)
+    )
+    return f'<ul class="p-legend">{items}</ul>'
+
+
+def differing(found: Digest) -> str:
+    """The newest windows that differ or miss trades, each with its cause."""
+    if not found.all_differing:
+        text = "No window differs, and none misses trades." if found.compared else ""
+        return _note(text)
+    shown = len(found.differing)
+    more = (
+        f"The newest {shown} of {found.all_differing:,}" if shown < found.all_differing else "The"
+    )
+    unexplained = (
+        f"{found.unexplained:,} of them without a known cause"
+        if found.unexplained
+        else "each with a proved cause"
+    )
+    rows = [
+        (row["window"], _marked(row["verdict"]), row["values"], row["cause"] or DASH)
+        for row in found.differing.to_dict("records")
+    ]
+    return _note(f"{more} windows that differ or miss trades, {unexplained}:") + table(
+        ("window, UTC", "verdict", "stream / batch", "cause"), rows, "Windows that differ", "p-tall"
+    )
+
+
+def _marked(name: str) -> str:
+    return f"{strip.SYMBOLS[name]} {name}"
+
+
+# --- freshness ------------------------------------------------------------------------------
+
+
+def ages_said(found: Digest) -> str:
+    """Which answer is fresher, and how to read the sawtooth."""
+    if found.replayed_as_recorded:
+        return "Ages are unknown: the trades are of long ago, replayed as they were recorded."
+    if found.teeth.empty:
+        return "Ages are unknown until both paths have published an answer."
+    final, batch = found.freshness[STREAM_FINAL], found.freshness[BATCH]
+    fresher = ""
+    if final and batch:
+        one, other = ("stream's final answer", "batch's")
+        if batch.median < final.median:
+            one, other = ("batch's answer", "stream's final one")
+        apart = words.age(abs(batch.median - final.median))
+        fresher = f"The {one} is {apart} fresher than the {other}, in the median. "
+    return (
+        f"{fresher}A line is the age of the newest trade that a reader finds: it grows by a "
+        "second a second and falls with each new answer. Lower is fresher; each line on the axis "
+        "is ten times the one below."
+    )
+
+
+def ages(found: Digest) -> str:
+    rows = [
+        (answer, *(_age(fresh, name) for name in ("median", "mean", "p99", "maximum")))
+        for answer, fresh in _in_order(found)
+    ]
+    return table(("age of", "median", "mean", "99 %", "oldest"), rows, "Age of the answers")
+
+
+def _in_order(found: Digest) -> Iterable[tuple[str, Freshness | None]]:
+    return ((name, found.freshness.get(name)) for name in (STREAM_OPEN, STREAM_FINAL, BATCH))
+
+
+def _age(fresh: Freshness | None, name: str) -> str:
+    return words.age(getattr(fresh, name) if fresh else None)
+
+
+# --- latency --------------------------------------------------------------------------------
+
+LEGS_SAID = (
+    "How long a trade takes from stamp to stamp, the medians laid end to end along its way: the "
+    "bar is the median, the thin line reaches to what 99 % stay below. A bar to the left is a "
+    "batch that had the trades before their window was final."
+)
+#: After which leg a leg begins.
+_AFTER = {1: 0, 2: 0, 3: 2, 4: 3}
+
+
+def waterfall(found: Digest) -> str:
+    legs = found.waterfall.set_index("leg").reindex(list(LEGS))
+    medians = [words.number(value) for value in legs["median"]]
+    begins: list[float] = [0.0]
+    for number in range(1, len(LEGS)):
+        before = _AFTER[number]
+        begins.append(begins[before] + (medians[before] or 0.0))
+    p99s = [words.number(value) for value in legs["p99"]]
+    ends = [
+        begin + value
+        for begin, *values in zip(begins, medians, p99s, strict=True)
+        for value in values
+        if value is not None
+    ]
+    low, high = min([0.0, *ends]), max([1e-9, *ends])
+    rows = []
+    for number, leg in enumerate(LEGS):
+        bars = _bar(begins[number], p99s[number], low, high, "p-thin")
+        bars += _bar(begins[number], medians[number], low, high, "p-thick")
+        rows.append(
+            f'<tr><th scope="row">{escape(leg)}</th><td class="p-track"><div>{bars}</div></td>'
+            f"<td>{_span(medians[number])}</td><td>{_span(p99s[number])}</td>"
+            f"<td>{words.count(legs['trades'].iloc[number])}</td></tr>"
+        )
+    return _table(("leg", "", "median", "99 %", "trades"), rows, "Latency by leg", "p-bars")
+
+
+def _span(seconds: float | None) -> str:
+    if seconds is None:
+        return DASH
+    return f"{seconds * 1000:.0f} ms" if abs(seconds) < 1 else words.age(seconds)
+
+
+def _bar(begin: float, length: float | None, low: float, high: float, kind: str) -> str:
+    if length is None:
+        return ""
+    left, right = sorted((begin, begin + length))
+    scale = 100 / (high - low)
+    return (
+        f'<i class="{kind}" style="left:{(left - low) * scale:.2f}%;'
+        f'width:{(right - left) * scale:.2f}%"></i>'
+    )
+
+
+# --- completeness ---------------------------------------------------------------------------
+
+FUNNEL_SAID = (
+    "From what the exchange issued to what each path has counted: each stage with what it draws "
+    "from, and what lies between the two by reason. A full bar is nothing lost."
+)
+
+
+def funnel(found: Digest) -> str:
+    rows = []
+    for row in found.funnel.to_dict("records"):
+        count, drawn_from = words.number(row["count"]), words.number(row["drawn_from"])
+        share = min(1.0, count / drawn_from) if count is not None and drawn_from else None
+        rows.append(
+            f'<tr><th scope="row">{escape(str(row["stage"]))}</th>'
+            f'<td class="p-track"><div>{_bar(0, share, 0, 1, "p-thick")}</div></td>'
+            f"<td>{DASH if share is None else f'{share:.2%}'}</td>"
+            f'<td class="p-said">{escape(row["said"])}</td></tr>'
+        )
+    if not rows:
+        return _note("Nothing is counted yet.")
+    return _table(("stage", "", "share", "trades"), rows, "Completeness", "p-bars")
+
+
+# --- cost -----------------------------------------------------------------------------------
+
+COST_SAID = (
+    "What each path takes of the machine, its whole process tree with the JVM. An answer is a "
+    "final window of the stream, or a run of the batch."
+)
+_COSTS = (
+    ("cpu_s_per_hour", "CPU seconds an hour", ",.0f"),
+    ("cpu_s_per_answer", "CPU seconds an answer", ",.1f"),
+    ("cpu_s_per_million", "CPU seconds a million trades", ",.0f"),
+    ("idle_cpu_s_per_hour", "CPU seconds an hour, no trades", ",.0f"),
+    ("peak_mib", "memory at most, MiB", ",.0f"),
+    ("answers", "answers", ",.0f"),
+)
+
+
+def cost(found: Digest) -> str:
+    by_path = found.cost.set_index("path")
+    rows = []
+    for name, said, pattern in _COSTS:
+        stream, batch = (words.number(by_path.at[path, name]) for path in ("stream", "batch"))
+        times = f"{stream / batch:,.1f} times" if stream and batch else DASH
+        written = (DASH if value is None else format(value, pattern) for value in (stream, batch))
+        rows.append((said, *written, times))
+    heads = ("cost", "stream", "batch", "stream / batch")
+    return table(heads, rows, "Cost of each path")
+
+
+# --- growth ---------------------------------------------------------------------------------
+
+
+def growth_said(found: Digest) -> str:
+    """When the batch will be too slow, and how to read the chart."""
+    return (
+        f"{found.growth_said} Each point is a run; the line is fitted through all of them, its "
+        "dashed end is the forecast."
+    )
+
+
+def steady_said(steady: Steadiness | None) -> str:
+    """Whether the stream's micro-batches stay as quick as they were."""
+    if steady is None:
+        return "No micro-batch is on record yet."
+    text = (
+        f"A micro-batch takes {steady.median_ms:,.0f} ms in the median, 99 % at most "
+        f"{steady.p99_ms:,.0f} ms. "
+    )
+    change, low, high = steady.change_ms, steady.low, steady.high
+    if change is None or low is None or high is None or not math.isfinite(low + high):
+        text += "Whether that stays so cannot be said yet: there are too few minutes. "
+    else:
+        flat = "It stays flat" if low <= 0 <= high else "It changes"
+        text += (
+            f"{flat}: by {change:+,.0f} ms over {steady.trades:,} trades "
+            f"(95 %: {low:+,.0f} to {high:+,.0f}). "
+        )
+    return text + "Median and 99 % of each minute; a flat line does not slow down with the table."
+
+
+# --- aspects and gaps -----------------------------------------------------------------------
+
+ASPECTS_SAID = (
+    "The seven aspects in which stream and batch are commonly compared, each as measured here."
+)
+
+
+def aspects(found: Digest) -> str:
+    names = list(found.aspects.columns)
+    rows = [tuple(row) for row in found.aspects.itertuples(index=False)]
+    return table(names, rows, "Aspects", "p-texts")
+
+
+def gaps(found: Digest | None) -> str:
+    """Runs of trade ids that were never seen."""
+    if found is None:
+        return _note("Gaps are known with the first comparison.")
+    if not found.all_gaps:
+        return _note("No gap: every trade id from the first stored to the last was seen.")
+    rows = [
+        (
+            f"{row['first']} to {row['last']}" if row["ids"] > 1 else f"{row['first']}",
+            words.count(row["ids"]),
+            _time(row["after"]),
+            _time(row["before"]),
+            "● filled later" if row["filled"] else "✕ missing",
+        )
+        for row in found.gaps.to_dict("records")
+    ]
+    said = f"Gaps in the trade ids, the newest {len(rows)} of {found.all_gaps:,}:"
+    heads = ("trade ids", "how many", "after the trade of, UTC", "before the trade of", "state")
+    return _note(said) + table(heads, rows, "Gaps", "p-tall")
+
+
+def _time(text: object) -> str:
+    return words.day_and_clock(words.moment(text))
+
+
+# --- tables ---------------------------------------------------------------------------------
+
+
+def table(
+    heads: Sequence[str], rows: Iterable[Sequence[Any]], name: str, kind: str = "p-numbers"
+) -> str:
+    """A table of texts, its first column the heads of the rows."""
+    lines = [
+        f'<tr><th scope="row">{escape(str(first))}</th>'
+        + "".join(
+            f'<td data-head="{escape(head)}">{escape(str(cell))}</td>'
+            for head, cell in zip(heads[1:], cells, strict=True)
+        )
+        + "</tr>"
+        for first, *cells in rows
+    ]
+    return _table(heads, lines, name, kind)
+
+
+def _table(heads: Sequence[str], lines: Iterable[str], name: str, kind: str) -> str:
+    top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
+    return (
+        f'<div class="p-scroll {kind}-box" tabindex="0" role="region" aria-label="{escape(name)}">'
+        f'<table class="p-table {kind}"><thead><tr>{top}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _note(text: str) -> str:
+    return f'<div class="p-note p-quiet">{escape(text)}</div>' if text else ""

@@ -1,0 +1,205 @@
+"""The agreement by minute as rows of cells: each a minute, or the worst of several. Pure."""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pandas as pd
+
+from page import words
+from pipeline.agreement import (
+    DIFFERS,
+    EQUAL,
+    NOT_YET_FINAL,
+    NOT_YET_IN_A_BATCH,
+    ONLY_BATCH,
+    ONLY_STREAM,
+    UNEXPLAINED,
+    VERDICTS,
+)
+
+#: A symbol beside the colour, for those who cannot tell the colours apart.
+SYMBOLS = {
+    DIFFERS: "≠",
+    ONLY_STREAM: "S",
+    ONLY_BATCH: "B",
+    NOT_YET_FINAL: "…",
+    NOT_YET_IN_A_BATCH: "○",
+    EQUAL: "=",
+}
+#: Rows that the strip has at most; what does not fit is grouped into wider cells.
+MOST_ROWS = 32
+#: Columns of which both values are said, at most.
+MOST_VALUES = 4
+#: Cell and row of wider layouts, the finest first; beyond the last, both are doubled.
+_WIDER = (
+    (timedelta(minutes=30), timedelta(days=1)),
+    (timedelta(hours=4), timedelta(days=7)),
+    (timedelta(days=1), timedelta(days=28)),
+)
+#: Rows are counted from a Monday, so that a row of a week begins with one.
+_MONDAY = pd.Timestamp("1970-01-05", tz="UTC")
+
+CELL_COLUMNS = (
+    *("row", "column", "verdict", "symbol", "when", "said"),
+    *("stream", "batch", "values", "cause"),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How long a cell and a row of cells are."""
+
+    cell: timedelta
+    row: timedelta
+
+    @property
+    def columns(self) -> list[str]:
+        """What stands below each column."""
+        starts = [_MONDAY + n * self.cell for n in range(self.row // self.cell)]
+        if self.row > timedelta(days=7):
+            return [f"day {n + 1}" for n in range(len(starts))]
+        pattern = "%a %H:%M" if self.row > timedelta(days=1) else "%H:%M"
+        if self.row <= timedelta(hours=1):
+            pattern = ":%M:%S" if self.cell < timedelta(minutes=1) else ":%M"
+        return [f"{start:{pattern}}" for start in starts]
+
+
+def layout(covered: timedelta, window: timedelta) -> Layout:
+    """The finest cells with which a span fits into the rows; a cell holds whole windows."""
+    wider = [
+        Layout(cell, row) for cell, row in _WIDER if cell > window and cell % window == timedelta(0)
+    ]
+    for found in (Layout(window, 60 * window), *wider):
+        if covered <= (MOST_ROWS - 1) * found.row:  # the first and the last may be cut
+            return found
+    found = wider[-1] if wider else Layout(window, 60 * window)
+    while covered > (MOST_ROWS - 1) * found.row:
+        found = Layout(2 * found.cell, 2 * found.row)
+    return found
+
+
+def window_of(cells: pd.DataFrame) -> timedelta:
+    """The length of the windows in a table of text cells; a minute when there is none."""
+    known = cells[(cells["window_start"] != "") & (cells["window_end"] != "")].tail(1)
+    if known.empty:
+        return timedelta(minutes=1)
+    start, end = (pd.Timestamp(known[name].iloc[0]) for name in ("window_start", "window_end"))
+    return (end - start).to_pytimedelta()
+
+
+def cells(judged: pd.DataFrame, stream: pd.DataFrame, batch: pd.DataFrame) -> pd.DataFrame:
+    """What each window of the strip says.
+
+    Args:
+        judged: as `agreement` gives it.
+        stream: the stream's windows, as the text of their cells, final ones first.
+        batch: the batch's.
+
+    Returns:
+        `judged` with `start`, `rank` (the worst verdict first, among equal ones the unexplained),
+        `stream` and `batch` (trades that each counted; NaN: it has not).
+    """
+    known = {
+        name: pd.to_numeric(
+            table.drop_duplicates("window_start").set_index("window_start")["trade_count"],
+            errors="coerce",
+        )
+        for name, table in (("stream", stream), ("batch", batch))
+    }
+    rank = judged["verdict"].map({name: 2 * n for n, name in enumerate(VERDICTS)})
+    explained = ~judged["cause"].str.contains(UNEXPLAINED, regex=False)
+    return judged.assign(
+        start=pd.to_datetime(judged["window_start"], utc=True, format="ISO8601"),
+        rank=rank + explained,
+        **{name: judged["window_start"].map(counts) for name, counts in known.items()},
+    )
+
+
+def grouped(found: pd.DataFrame, shape: Layout) -> pd.DataFrame:
+    """A row a group of windows in the same cell: none is dropped, the worst one is shown."""
+    since = found["start"] - _MONDAY
+    number = since // pd.Timedelta(shape.cell)
+    groups = found.assign(number=number).groupby("number", sort=True)
+    worst = found.loc[groups["rank"].idxmin()].set_axis(groups.size().index, axis="index")
+    begins = _MONDAY + worst.index.to_series() * pd.Timedelta(shape.cell)
+    row = _MONDAY + (begins - _MONDAY) // pd.Timedelta(shape.row) * pd.Timedelta(shape.row)
+    return worst.assign(
+        begins=begins,
+        row=row,
+        place=((begins - row) // pd.Timedelta(shape.cell)).astype(int),
+        windows=groups.size(),
+        stream=groups["stream"].sum(min_count=1),
+        batch=groups["batch"].sum(min_count=1),
+        of_each=groups["verdict"].agg(Counter),
+    )
+
+
+def drawn(worst: pd.DataFrame, shape: Layout, values: dict[str, str]) -> pd.DataFrame:
+    """The cells as the chart needs them, with the text of their tooltips.
+
+    Args:
+        worst: as `grouped` gives it.
+        shape: how they lie.
+        values: by window: what the paths differ in, with both values.
+    """
+    columns = shape.columns
+    texts = [_texts(cell, shape.cell, values) for cell in worst.to_dict("records")]
+    return pd.DataFrame(
+        {
+            "row": worst["row"].dt.strftime("%Y-%m-%d %H:%M").tolist(),
+            "column": [columns[place] for place in worst["place"]],
+            "verdict": worst["verdict"].tolist(),
+            "symbol": [SYMBOLS[verdict] for verdict in worst["verdict"]],
+            "stream": worst["stream"].map(words.count).tolist(),
+            "batch": worst["batch"].map(words.count).tolist(),
+            **{
+                name: [text[name] for text in texts] for name in ("when", "said", "values", "cause")
+            },
+        },
+        columns=list(CELL_COLUMNS),
+    )
+
+
+def _texts(cell: dict[Any, Any], width: timedelta, values: dict[str, str]) -> dict[str, str]:
+    verdict, windows, begins = cell["verdict"], cell["windows"], cell["begins"]
+    until = f"{begins + width:%H:%M:%S}" if begins.second or width.seconds % 60 else ""
+    when = f"{begins:%Y-%m-%d %H:%M:%S}" if until else f"{begins:%Y-%m-%d %H:%M}"
+    said, differing = verdict, values.get(cell["window_start"], words.DASH)
+    if windows > 1:
+        each = ", ".join(
+            f"{cell['of_each'][name]:,} {name}" for name in VERDICTS if cell["of_each"][name]
+        )
+        when += f" and {words.length(width)}"
+        said = f"{verdict}, the worst of {windows:,} windows: {each}"
+        if differing != words.DASH:
+            differing = f"{cell['start']:%m-%d %H:%M}: {differing}"
+    return {
+        "when": when,
+        "said": said,
+        "values": differing,
+        "cause": cell["cause"] or words.DASH,
+    }
+
+
+def differing_values(judged: pd.DataFrame, stream: pd.DataFrame, batch: pd.DataFrame) -> list[str]:
+    """For each of these windows, the columns in which the paths differ, with both values."""
+    by_start = [
+        {
+            str(row["window_start"]): row
+            for row in table[table["window_start"].isin(judged["window_start"])].to_dict("records")
+        }
+        for table in (batch, stream)
+    ]
+    said = []
+    for start, columns in zip(judged["window_start"], judged["columns"], strict=True):
+        right, left = (found.get(start) for found in by_start)
+        names = columns.split(", ") if columns else []
+        if not names or left is None or right is None:
+            said.append(words.DASH)
+            continue
+        first = [f"{name} {left[name]} / {right[name]}" for name in names[:MOST_VALUES]]
+        more = len(names) - MOST_VALUES
+        said.append("; ".join(first) + (f"; {more} more" if more > 0 else ""))
+    return said
