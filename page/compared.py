@@ -1,13 +1,12 @@
 """What the comparison's section says, as sentences and plain HTML: pure, all data escaped."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
-from typing import Any
 
-from page import strip, words
-from page.background import Compared
+from page import strip, tables, words
+from page.background import Compared, rest
 from page.digest import Digest
 from page.words import DASH
 from pipeline.agreement import VERDICTS
@@ -30,9 +29,14 @@ def verdict(found: Compared, now: datetime) -> str:
     return (
         f'<section class="p-verdict" aria-label="Verdict"><b>Stream against batch</b> '
         f"{escape(text)}"
-        f'<div class="p-when">{escape(when(found, now))}</div>{problem if found.problem else ""}'
+        f'<div class="p-when">{escape(_age_said(found, now))}</div>'
+        f"{problem if found.problem else ''}"
         "</section>"
     )
+
+
+def _age_said(found: Compared, now: datetime) -> str:
+    return f"compared {words.ago(found.digest.made_at, now)}" if found.digest else ""
 
 
 def _awaited(found: Compared, now: datetime) -> str:
@@ -47,6 +51,17 @@ def _problem(found: Compared, now: datetime) -> str:
     return f"{newer}{words.text(found.problem)} (tried {words.ago(found.tried_at, now)})"
 
 
+def section_said(found: Compared, now: datetime) -> str:
+    """What stands below the section's heading: what it rests on, or why there is nothing."""
+    if found.digest is None:
+        why = f" {_problem(found, now)}" if found.problem else ""
+        return _awaited(found, now) + why
+    return (
+        "From what both paths wrote, the same windows held against each other to the last digit. "
+        f"{when(found, now)}{f' ! {_problem(found, now)}' if found.problem else ''}"
+    )
+
+
 def when(found: Compared, now: datetime) -> str:
     """How old the comparison is and over which time it is."""
     made = found.digest
@@ -58,8 +73,8 @@ def when(found: Compared, now: datetime) -> str:
             *map(words.day_and_clock, made.span)
         )
     return (
-        f"Compared {words.ago(made.made_at, now)}, for {made.cpu_s:.1f} s of CPU;{over} repeated "
-        "as often as 5 % of a core allow."
+        f"Compared {words.ago(made.made_at, now)};{over} the next one about "
+        f"{words.age(rest(made.cpu_s))} later, as each costs {made.cpu_s:.1f} s of CPU."
     )
 
 
@@ -108,7 +123,7 @@ def differing(found: Digest) -> str:
         (row["window"], _marked(row["verdict"]), row["values"], row["cause"] or DASH)
         for row in found.differing.to_dict("records")
     ]
-    return _note(f"{more} windows that differ or miss trades, {unexplained}:") + table(
+    return _note(f"{more} windows that differ or miss trades, {unexplained}:") + tables.table(
         ("window, UTC", "verdict", "stream / batch", "cause"), rows, "Windows that differ", "p-tall"
     )
 
@@ -141,12 +156,23 @@ def ages_said(found: Digest) -> str:
     )
 
 
+def ages_legend(answers: Mapping[str, tuple[str, Sequence[int]]]) -> str:
+    """The line of each answer, by its colour and its dash."""
+    kinds = {(1, 0): "solid", (6, 3): "dashed", (2, 2): "dotted"}
+    items = "".join(
+        f'<li><span class="p-line-of" style="border-top:3px {kinds[*dash]} {color}"></span>'
+        f"{escape(name)}</li>"
+        for name, (color, dash) in answers.items()
+    )
+    return f'<ul class="p-legend">{items}</ul>'
+
+
 def ages(found: Digest) -> str:
     rows = [
         (answer, *(_age(fresh, name) for name in ("median", "mean", "p99", "maximum")))
         for answer, fresh in _in_order(found)
     ]
-    return table(("age of", "median", "mean", "99 %", "oldest"), rows, "Age of the answers")
+    return tables.table(("age of", "median", "mean", "99 %", "oldest"), rows, "Age of the answers")
 
 
 def _in_order(found: Digest) -> Iterable[tuple[str, Freshness | None]]:
@@ -192,7 +218,7 @@ def waterfall(found: Digest) -> str:
             f"<td>{_span(medians[number])}</td><td>{_span(p99s[number])}</td>"
             f"<td>{words.count(legs['trades'].iloc[number])}</td></tr>"
         )
-    return _table(("leg", "", "median", "99 %", "trades"), rows, "Latency by leg", "p-bars")
+    return tables.framed(("leg", "", "median", "99 %", "trades"), rows, "Latency by leg", "p-bars")
 
 
 def _span(seconds: float | None) -> str:
@@ -233,7 +259,7 @@ def funnel(found: Digest) -> str:
         )
     if not rows:
         return _note("Nothing is counted yet.")
-    return _table(("stage", "", "share", "trades"), rows, "Completeness", "p-bars")
+    return tables.framed(("stage", "", "share", "trades"), rows, "Completeness", "p-bars")
 
 
 # --- cost -----------------------------------------------------------------------------------
@@ -261,7 +287,7 @@ def cost(found: Digest) -> str:
         written = (DASH if value is None else format(value, pattern) for value in (stream, batch))
         rows.append((said, *written, times))
     heads = ("cost", "stream", "batch", "stream / batch")
-    return table(heads, rows, "Cost of each path")
+    return tables.table(heads, rows, "Cost of each path")
 
 
 # --- growth ---------------------------------------------------------------------------------
@@ -305,7 +331,7 @@ ASPECTS_SAID = (
 def aspects(found: Digest) -> str:
     names = list(found.aspects.columns)
     rows = [tuple(row) for row in found.aspects.itertuples(index=False)]
-    return table(names, rows, "Aspects", "p-texts")
+    return tables.table(names, rows, "Aspects", "p-texts")
 
 
 def gaps(found: Digest | None) -> str:
@@ -326,39 +352,11 @@ def gaps(found: Digest | None) -> str:
     ]
     said = f"Gaps in the trade ids, the newest {len(rows)} of {found.all_gaps:,}:"
     heads = ("trade ids", "how many", "after the trade of, UTC", "before the trade of", "state")
-    return _note(said) + table(heads, rows, "Gaps", "p-tall")
+    return _note(said) + tables.table(heads, rows, "Gaps", "p-tall")
 
 
 def _time(text: object) -> str:
     return words.day_and_clock(words.moment(text))
-
-
-# --- tables ---------------------------------------------------------------------------------
-
-
-def table(
-    heads: Sequence[str], rows: Iterable[Sequence[Any]], name: str, kind: str = "p-numbers"
-) -> str:
-    """A table of texts, its first column the heads of the rows."""
-    lines = [
-        f'<tr><th scope="row">{escape(str(first))}</th>'
-        + "".join(
-            f'<td data-head="{escape(head)}">{escape(str(cell))}</td>'
-            for head, cell in zip(heads[1:], cells, strict=True)
-        )
-        + "</tr>"
-        for first, *cells in rows
-    ]
-    return _table(heads, lines, name, kind)
-
-
-def _table(heads: Sequence[str], lines: Iterable[str], name: str, kind: str) -> str:
-    top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
-    return (
-        f'<div class="p-scroll {kind}-box" tabindex="0" role="region" aria-label="{escape(name)}">'
-        f'<table class="p-table {kind}"><thead><tr>{top}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
 
 
 def _note(text: str) -> str:

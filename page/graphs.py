@@ -47,7 +47,7 @@ ANSWERS = {
     BATCH_ANSWER: (BATCH, [2, 2]),
 }
 #: Height of a row of the strip, pixels.
-ROW_HEIGHT = 15
+ROW_HEIGHT = 17
 #: The least age that is drawn, seconds: the axis of ages is logarithmic.
 LEAST_AGE = 0.1
 #: A forecast is drawn if it is not further away than so many times what was measured.
@@ -69,13 +69,14 @@ def _strip_drawing(shape: strip.Layout, rows: int, renderer: str) -> Spec:
         scale=alt.Scale(domain=columns, paddingInner=0.06, paddingOuter=0),
         axis=alt.Axis(
             title=None, orient="top", labelAngle=0, values=columns[::each], labelAlign="left",
+            labelFlush=False,
             ticks=False, domain=False,
         ),
     )  # fmt: skip
     y = alt.Y(
         "row:O",
         scale=alt.Scale(paddingInner=0.1, paddingOuter=0),
-        axis=alt.Axis(title=None, labelExpr=label, ticks=False, domain=False),
+        axis=alt.Axis(title=None, labelExpr=label, labelFlush=False, ticks=False, domain=False),
     )
     color = alt.Scale(domain=list(VERDICT_COLORS), range=list(VERDICT_COLORS.values()))
     tooltip = [
@@ -115,10 +116,9 @@ def _ages_drawing(renderer: str) -> Spec:
         "drawn:Q",
         title="age, s",
         scale=alt.Scale(type="log"),
-        axis=alt.Axis(tickCount=5, format="~g"),
+        axis=alt.Axis(values=[10**n for n in range(-1, 8)], format="~g"),
     )
-    legend = alt.Legend(title=None, orient="top", columns=2, labelLimit=300, symbolSize=300)
-    lines = (
+        lines = (
         alt.Chart(alt.NamedData("ages"))
         .mark_line(strokeWidth=1.5, strokeJoin="bevel")
         .encode(
@@ -127,12 +127,12 @@ def _ages_drawing(renderer: str) -> Spec:
             color=alt.Color(
                 "answer:N",
                 scale=alt.Scale(domain=names, range=[color for color, _ in ANSWERS.values()]),
-                legend=legend,
+                legend=None,
             ),
             strokeDash=alt.StrokeDash(
                 "answer:N",
                 scale=alt.Scale(domain=names, range=[dash for _, dash in ANSWERS.values()]),
-                legend=legend,
+                legend=None,
             ),
         )
     )
@@ -236,7 +236,7 @@ def line_of(runs: pd.DataFrame, grown: Growth | None) -> tuple[pd.DataFrame, boo
 @cache
 def _micro_drawing() -> Spec:
     names = ["median", "99 %"]
-    legend = alt.Legend(title=None, orient="top", symbolSize=300)
+    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolSize=300)
     lines = (
         alt.Chart(alt.NamedData("minutes"))
         .mark_line(point=alt.OverlayMarkDef(size=14), strokeWidth=1.5)

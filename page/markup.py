@@ -6,7 +6,7 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from page import status, words
+from page import status, tables, words
 from page.words import DASH
 
 #: Symbols beside the words, for those who cannot tell the colours apart.
@@ -63,7 +63,7 @@ def top(state: Top) -> str:
     others = [trouble for trouble in state.troubles if trouble not in state.verdict.reason]
     troubles = "".join(f'<div class="p-trouble">! {escape(text)}</div>' for text in others)
     return (
-        f'<div class="p-top" role="status"><div class="p-line">'
+        f'<div class="p-top" role="region" aria-label="State of the feed"><div class="p-line">'
         f'<span class="p-product">{escape(state.product)}</span>'
         f'<span class="p-price{old}" title="last price">{words.price(state.price)}</span>'
         f"{_change(state)}"
@@ -193,6 +193,7 @@ def _card(service: status.Service, now: datetime) -> str:
         ("starts", words.count(service.number("starts"))),
         ("running since", _running(service, now)),
         ("counters", _counters(service)),
+        *_rate(service, now),
         *_details(service),
         ("cost", _cost(service)),
         ("last error", _last_error(service, now)),
@@ -221,6 +222,16 @@ def _running(service: status.Service, now: datetime) -> str:
 def _counters(service: status.Service) -> str:
     counters = service.part("counters")
     return ", ".join(f"{name} {words.count(n)}" for name, n in counters.items()) or DASH
+
+
+def _rate(service: status.Service, now: datetime) -> list[tuple[str, str]]:
+    if service.name == status.SCHEDULER:
+        return []
+    found = status.rate(service, now)
+    if found is None:
+        return [("rate", DASH)]
+    a_second = f"{found.counter} {found.per_second:,.1f} a second"
+    return [("rate", f"{a_second}, in the minute until {words.clock(found.until)}")]
 
 
 def _cost(service: status.Service) -> str:
@@ -274,6 +285,32 @@ def _details(service: status.Service) -> list[tuple[str, str]]:
                 ("running now", words.text(running) if running else unknown),
             ]
     return []
+
+
+def rejected(services: Mapping[str, status.Service]) -> str:
+    """The latest refused messages, why each was refused, and how many by reason."""
+    if not any("rejected" in service.fields for service in services.values()):
+        return note(f"Rejected messages: {DASH}", "quiet")
+    reasons = status.reasons(services)
+    if not reasons:
+        return note("No message was rejected since the services started.", "quiet")
+    counted = ", ".join(f"{words.count(n)} for {reason}" for reason, n in reasons.items())
+    rows = [
+        (
+            words.day_and_clock(one.received),
+            one.service,
+            one.reason,
+            one.message,
+            words.count(one.size),
+        )
+        for one in status.rejections(services)
+    ]
+    said = (
+        f"Rejected since the services started: {counted}. The latest {len(rows)}, as they came; "
+        "all of them lie in Kafka, in the topic whose name ends with _rejected."
+    )
+    heads = ("received, UTC", "by", "reason", "message, its beginning", "bytes")
+    return note(said, "quiet") + tables.table(heads, rows, "Rejected messages", "p-texts p-tall")
 
 
 def settings_table(rows: Iterable[tuple[str, str, str]]) -> str:

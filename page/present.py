@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pandas as pd
 
 from page import markup, status, windows, words
-from page.read import Snapshot
+from page.read import Report, Snapshot
 from pipeline import outputs
 from pipeline.settings import Settings
 
@@ -357,6 +357,13 @@ def runs_sentence(snapshot: Snapshot) -> str:
         f"batch_log.txt, its newest {words.count(shown)} of "
         f"{words.count(len(snapshot.runs.frame))} lines; a cross marks a run that did not end well."
     )
+
+
+def report_said(found: Report | None, now: datetime) -> str:
+    if found is None:
+        return "There is no report yet: the command make report makes one of this data folder."
+    made = f"{words.day_and_clock(found.made_at)} UTC, {words.ago(found.made_at, now)}"
+    return f"Made {made}, by make report: the comparison as a document, with its figures."
 
 
 def setting_rows(settings: Settings) -> list[tuple[str, str, str]]:

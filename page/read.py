@@ -4,11 +4,15 @@ A file counts as unchanged while its inode, time of writing and size stay the sa
 are read by threads of their own, so that a refresh never waits long for a large one.
 """
 
+import contextlib
+import csv
+import io
 import threading
+import zipfile
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -27,6 +31,8 @@ SHARED_SECONDS = 0.4
 PATIENCE_SECONDS = 0.15
 #: A folder written to in the last seconds is listed again: its time stamp is too coarse to trust.
 FRESH_FOLDER_SECONDS = 2.0
+#: Bytes at the end of a record of minutes that hold at least its newest row.
+MINUTE_BYTES = 4096
 
 Signature = tuple[int, int, int]
 T = TypeVar("T")
@@ -64,6 +70,15 @@ NO_WINDOWS = _no_windows()
 
 
 @dataclass(frozen=True)
+class Report:
+    """The report that `make report` has left in the data folder."""
+
+    path: Path
+    made_at: datetime
+    figures: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Everything that the page shows, as it was at one moment."""
 
@@ -79,6 +94,7 @@ class Snapshot:
     runs: Table
     services: Mapping[str, status.Service]
     source: Mapping[str, Any]
+    report: Report | None
     #: A sentence for each file that is not what it should be.
     problems: tuple[str, ...]
     #: Names of files that are still being read.
@@ -123,6 +139,9 @@ class Reader:
         services = {name: data.status_of(name) for name in status.SERVICES}
         for path in (*services.values(), data.source):
             self._want(path, outputs.read_json)
+        minutes = {name: data.minutes_of(name) for name in status.SERVICES}
+        for path in minutes.values():
+            self._want(path, _read_minute)
         self._want(data.batch_log, lambda _path: Table(tables.read_batch_log(data)))
         for path in newest_run:
             self._want(path, _read_run)
@@ -138,6 +157,7 @@ class Reader:
             data.batch_log,
             data.source,
             *services.values(),
+            *minutes.values(),
         }
         for gone in self._entries.keys() - wanted:
             del self._entries[gone]
@@ -152,10 +172,16 @@ class Reader:
             batch_problem=self._problem(newest_run[0]) if newest_run else None,
             runs=self._value(data.batch_log, None) or Table(_no_runs()),
             services={
-                name: status.Service(name, self._value(path, {}), self._problem(path))
+                name: status.Service(
+                    name,
+                    self._value(path, {}),
+                    self._problem(path),
+                    self._value(minutes[name], {}),
+                )
                 for name, path in services.items()
             },
             source=self._value(data.source, {}),
+            report=self._report(now),
             problems=tuple(
                 problem
                 for path in (*windows, data.batch_windows, *newest_run, data.batch_log, data.source)
@@ -218,6 +244,14 @@ class Reader:
         self._joined = (signatures, joined)
         return joined
 
+    def _report(self, now: datetime) -> Report | None:
+        path = self._data.root / "report" / "report.html"
+        try:
+            made_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        except OSError:
+            return None
+        return Report(path, made_at, tuple(self._list(path.parent / "figures", "*.svg", now)))
+
     def _list(self, folder: Path, pattern: str, now: datetime) -> list[Path]:
         try:
             written = folder.stat().st_mtime_ns
@@ -229,6 +263,16 @@ class Reader:
             before = (written, sorted(folder.glob(pattern)))
             self._listings[folder, pattern] = before
         return before[1]
+
+
+def zipped(paths: Iterable[Path]) -> bytes:
+    """Files as one archive; one that has gone meanwhile is left out."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                archive.writestr(path.name, path.read_bytes())
+    return packed.getvalue()
 
 
 @cache
@@ -267,6 +311,16 @@ def read_windows(path: Path, columns: tuple[str, ...] = outputs.WINDOW_COLUMNS) 
 def _read_counts(path: Path) -> Table:
     """Of the batch's windows, which come anew with each run, only what the page shows."""
     return read_windows(path, ("window_start", "window_end", "trade_count"))
+
+
+def _read_minute(path: Path) -> Mapping[str, str]:
+    """The newest row of a service's record of minutes, which may be long."""
+    with path.open("rb") as file:
+        header = file.readline()
+        file.seek(max(len(header), path.stat().st_size - MINUTE_BYTES))
+        last = file.read().splitlines()[-1:]
+    rows = csv.DictReader(line.decode(errors="replace") for line in (header, *last))
+    return next(rows, {})
 
 
 def _read_run(path: Path) -> Mapping[str, Any]:

@@ -3,9 +3,10 @@
 Status files come from other processes: every field may be missing or of another type.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from page import words
@@ -37,6 +38,8 @@ class Service:
     name: str
     fields: Mapping[str, Any]
     problem: str | None = None
+    #: The newest row of its record of minutes.
+    minute: Mapping[str, Any] = field(default_factory=dict)
 
     def part(self, name: str) -> Mapping[str, Any]:
         """A nested object; empty when it is missing or something else."""
@@ -265,3 +268,68 @@ def _absent(services: Mapping[str, Service], now: datetime) -> list[str]:
 def lag(service: Service) -> float | None:
     """Kafka records that the service has not taken in yet."""
     return service.number("lag")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How many a second over the newest minute on record, which ended at this moment."""
+
+    counter: str
+    per_second: float
+    until: datetime
+
+
+#: What a service takes in, by the name of its counter.
+_RATES = {PRODUCER: "received", CONSUMER: "records", STREAM: "rows"}
+#: A minute on record that ended longer ago says nothing of now, seconds.
+STALE_MINUTE_SECONDS = 150.0
+
+
+def rate(service: Service, now: datetime) -> Rate | None:
+    """The service's pace over the last minute; None: unknown."""
+    counter, until = _RATES.get(service.name), words.moment(service.minute.get("at"))
+    seconds = words.number(service.minute.get("seconds"))
+    if counter is None or until is None or not seconds:
+        return None
+    if (now - until).total_seconds() > STALE_MINUTE_SECONDS:
+        return None
+    try:
+        counted = words.number(json.loads(service.minute["counters"]).get(counter, 0))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    return None if counted is None else Rate(counter, counted / seconds, until)
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A refused message: who refused it, when it was received, why, and its beginning."""
+
+    service: str
+    received: datetime | None
+    reason: str
+    message: str
+    size: float | None
+
+
+def rejections(services: Mapping[str, Service]) -> list[Rejection]:
+    """The latest refused messages of all services, the newest first."""
+    found = []
+    for service in services.values():
+        latest = service.part("rejected").get("latest")
+        for said in latest if isinstance(latest, list) else []:
+            if isinstance(said, Mapping):
+                reason, message = words.text(said.get("reason")), words.text(said.get("message"))
+                received, size = words.moment(said.get("received")), words.number(said.get("bytes"))
+                found.append(Rejection(service.name, received, reason, message, size))
+    oldest = datetime.min.replace(tzinfo=UTC)
+    return sorted(found, key=lambda one: one.received or oldest, reverse=True)
+
+
+def reasons(services: Mapping[str, Service]) -> dict[str, float]:
+    """How many messages were refused since the services' starts, by reason, most first."""
+    counted: dict[str, float] = {}
+    for service in services.values():
+        said = service.part("rejected").get("reasons")
+        for reason, n in said.items() if isinstance(said, Mapping) else ():
+            counted[str(reason)] = counted.get(str(reason), 0) + (words.number(n) or 0)
+    return dict(sorted(counted.items(), key=lambda pair: -pair[1]))

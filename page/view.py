@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from page import charts, compared, graphs, markup, present, windows, words
+from page import charts, compared, graphs, markup, present, read, windows, words
 from page.background import Comparer, comparer_of
 from page.digest import Digest
 from page.read import Reader, Snapshot, reader_of
@@ -131,7 +131,7 @@ def comparison(comparer: Comparer) -> None:
     """How they stand against each other."""
     found = comparer.latest(span())
     st.subheader("Comparison", anchor=False)
-    st.html(markup.note(compared.when(found, outputs.now()), "quiet"))
+    st.html(markup.note(compared.section_said(found, outputs.now()), "quiet"))
     with st.container():
         if found.digest is not None:
             compared_parts(found.digest)
@@ -145,6 +145,7 @@ def compared_parts(found: Digest) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         part("How old is each answer?", compared.ages_said(found))
+        st.html(compared.ages_legend(graphs.ANSWERS))
         teeth = found.teeth
         drawing(None if teeth.empty else graphs.ages_chart(teeth), "ages", "Age of each answer")
         st.html(compared.ages(found))
@@ -169,6 +170,33 @@ def compared_parts(found: Digest) -> None:
     st.html(compared.aspects(found))
 
 
+def report(snapshot: Snapshot) -> None:
+    """The report and its figures, as files to take along."""
+    st.subheader("Report", anchor=False)
+    found = snapshot.report
+    st.html(markup.note(present.report_said(found, snapshot.looked), "quiet"))
+    with st.container(horizontal=True):
+        if found is None:
+            return
+        st.download_button(
+            "Download the report, HTML",
+            data=found.path.read_bytes,
+            file_name=found.path.name,
+            mime="text/html",
+            key="report",
+            on_click="ignore",
+        )
+        if found.figures:
+            st.download_button(
+                f"Download its {len(found.figures)} figures, ZIP of SVG",
+                data=lambda: read.zipped(found.figures),
+                file_name="figures.zip",
+                mime="application/zip",
+                key="figures",
+                on_click="ignore",
+            )
+
+
 def part(title: str, said: str) -> None:
     st.html(f"<h4>{title}</h4>" + markup.note(said, "quiet"))
 
@@ -180,7 +208,7 @@ def drawing(chart: charts.Chart | None, key: str, alt: str) -> None:
 
 
 @st.fragment(run_every=BODY_SECONDS)
-def records(settings: Settings, reader: Reader) -> None:
+def records(settings: Settings, reader: Reader, comparer: Comparer) -> None:
     """What was counted, written and done, in detail."""
     snapshot = reader.look()
     shown = present.market(snapshot, span(), settings)
@@ -193,6 +221,10 @@ def records(settings: Settings, reader: Reader) -> None:
     runs_table(snapshot)
     st.subheader("Services", anchor=False)
     st.html(markup.service_cards(snapshot.services.values(), snapshot.looked))
+    st.subheader("Gaps and rejected messages", anchor=False)
+    st.html(compared.gaps(comparer.latest(span()).digest))
+    st.html(markup.rejected(snapshot.services))
+    report(snapshot)
 
 
 def market(snapshot: Snapshot, shown: present.Market, settings: Settings) -> None:
@@ -304,7 +336,7 @@ def main() -> None:
     span_choice()
     results(settings, reader, comparer)
     comparison(comparer)
-    records(settings, reader)
+    records(settings, reader, comparer)
     with st.expander("Settings"):
         st.html(markup.settings_table(present.setting_rows(settings)))
 

@@ -13,6 +13,7 @@ from kafka.structs import TopicPartition
 
 from pipeline import trade
 from pipeline.outputs import iso
+from pipeline.rejected import Rejected
 from pipeline.service import Service
 from pipeline.settings import Settings
 
@@ -41,6 +42,8 @@ class Publisher:
         self._rejected_topic = settings.rejected_topic
         #: (when sent, future), oldest first; each topic's one partition acknowledges in order.
         self._pending: deque[tuple[float, Any]] = deque()
+        self._rejected = Rejected()
+        service.details["rejected"] = self._rejected.as_status()
         self._retrying = service.retrying("Kafka", KafkaError)
         self._retrying(check_topic, settings)
         self._producer = self._retrying(
@@ -74,7 +77,7 @@ class Publisher:
         self._pending.append((time.monotonic(), future))
 
     def reject(self, raw: bytes, size: int, reason: str, received: datetime) -> None:
-        """Sends a refused message to the rejected topic.
+        """Sends a refused message to the rejected topic, and shows it in the service's status.
 
         Args:
             raw: the message, or as much of it as was read.
@@ -82,12 +85,10 @@ class Publisher:
             reason: what was wrong.
             received: the moment of receipt.
         """
-        record = {
-            "reason": reason,
-            "received": iso(received),
-            "bytes": size,
-            "message": raw[:REJECTED_BYTES].decode(errors="backslashreplace"),
-        }
+        message = raw[:REJECTED_BYTES].decode(errors="backslashreplace")
+        record = {"reason": reason, "received": iso(received), "bytes": size, "message": message}
+        self._rejected.note(message, size, reason, received)
+        self._service.details["rejected"] = self._rejected.as_status()
         self.send(self._rejected_topic, json.dumps(record).encode(), received)
 
     def unacknowledged(self) -> int:
