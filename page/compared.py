@@ -158,9 +158,9 @@ def ages_said(found: Digest) -> str:
 
 def ages_legend(answers: Mapping[str, tuple[str, Sequence[int]]]) -> str:
     """The line of each answer, by its colour and its dash."""
-    kinds = {(1, 0): "solid", (6, 3): "dashed", (2, 2): "dotted"}
+    kinds: dict[Sequence[int], str] = {(1, 0): "solid", (6, 3): "dashed", (2, 2): "dotted"}
     items = "".join(
-        f'<li><span class="p-line-of" style="border-top:3px {kinds[*dash]} {color}"></span>'
+        f'<li><span class="p-line-of" style="border-top:3px {kinds[tuple(dash)]} {color}"></span>'
         f"{escape(name)}</li>"
         for name, (color, dash) in answers.items()
     )

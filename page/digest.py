@@ -52,7 +52,8 @@ class Digest:
     layout: strip.Layout
     #: As `strip.drawn` gives them.
     cells: pd.DataFrame
-    #: The newest windows that differ or miss trades: `window`, `verdict`, `values`, `cause`.
+    #: The newest windows that differ, then those that miss trades on both paths: `window`,
+    #: `verdict`, `values`, `cause`.
     differing: pd.DataFrame
     all_differing: int
     freshness: Mapping[str, Freshness | None]
@@ -81,8 +82,9 @@ def digest(written: Written, found: Comparison, made_at: datetime) -> Digest:
     judged = found.agreement
     window = strip.window_of(written.batch if len(written.batch) else stream)
     shape, cells = _strip(judged, stream, written.batch, window)
-    differing = judged[judged["verdict"].isin(DIFFERENCES) | (judged["cause"] != "")]
-    newest = differing.iloc[::-1].head(MOST_ROWS)
+    differ = judged["verdict"].isin(DIFFERENCES)
+    missing = judged[~differ & (judged["cause"] != "")]
+    newest = pd.concat([judged[differ].iloc[::-1], missing.iloc[::-1]]).head(MOST_ROWS)
     counts = judged["verdict"].value_counts()
     gaps = written.evidence.gaps
     return Digest(
@@ -106,7 +108,7 @@ def digest(written: Written, found: Comparison, made_at: datetime) -> Digest:
                 "cause": newest["cause"],
             }
         ),
-        all_differing=len(differing),
+        all_differing=int(differ.sum()) + len(missing),
         freshness=found.freshness,
         teeth=_points(found.teeth),
         waterfall=found.waterfall,

@@ -118,7 +118,7 @@ def _ages_drawing(renderer: str) -> Spec:
         scale=alt.Scale(type="log"),
         axis=alt.Axis(values=[10**n for n in range(-1, 8)], format="~g"),
     )
-        lines = (
+    lines = (
         alt.Chart(alt.NamedData("ages"))
         .mark_line(strokeWidth=1.5, strokeJoin="bevel")
         .encode(

@@ -13,8 +13,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pipeline import outputs
+from pipeline import latency, outputs, store
 from pipeline.outputs import DataDir
+from pipeline.service import MINUTE_COLUMNS
+from pipeline.trade import Trade
 
 MINUTE = timedelta(minutes=1)
 #: What a recording's file name could hold: nothing of it may be rendered.
@@ -142,9 +144,108 @@ def write_batch(data: DataDir, windows: list[dict[str, Any]], at: datetime) -> N
         "volume_imbalance": 0.0123,
         "snapshot_at": at - timedelta(seconds=5),
         "written_at": at,
+        "first_trade_id": 1,
+        "last_trade_id": 10_000,
     }
     text = outputs.to_csv(outputs.BATCH_COLUMNS, [total])
     outputs.write_atomically(data.batch_output / f"{run}.csv", text, durable=False)
+
+
+def write_earlier_runs(data: DataDir, newest: datetime, count: int) -> None:
+    """The one-row results of the runs before the newest one, as many as the log has."""
+    for number in range(count):
+        started = newest - (count - number) * MINUTE
+        row = {
+            "run": outputs.run_id(started),
+            "rows": 360 * (number + 1),
+            "snapshot_at": started + timedelta(seconds=3),
+            "last_trade_time": started + timedelta(seconds=2.7),
+            "written_at": started + timedelta(seconds=6),
+            "first_trade_id": 1,
+            "last_trade_id": 360 * (number + 1),
+        }
+        text = outputs.to_csv(outputs.BATCH_COLUMNS, [row])
+        outputs.write_atomically(data.batch_output / f"{row['run']}.csv", text, durable=False)
+
+
+def write_work(data: DataDir, now: datetime, finals: list[dict[str, Any]]) -> None:
+    """What the services note of their work over the last half hour: pace, cost, latencies."""
+    source = random.Random(3)
+    begin = now - timedelta(minutes=30)
+    progress = [
+        {
+            "micro_batch": number,
+            "published_at": begin + timedelta(seconds=2 * number),
+            "newest_trade": begin + timedelta(seconds=2 * number - source.uniform(0.6, 1.5)),
+            "rows": 12,
+            "first_receipt": begin + timedelta(seconds=2 * number - 2.6),
+            "last_receipt": begin + timedelta(seconds=2 * number - 0.6),
+            "duration_ms": round(source.gauss(330, 25)),
+        }
+        for number in range(900)
+    ]
+    columns = tuple(progress[0])
+    outputs.write_atomically(data.stream_progress, outputs.to_csv(columns, progress))
+    waited = {"leg": latency.OPEN_TO_FINAL, "counts": f'{{"{latency.bucket(91)}": 300}}'}
+    rows = [{"window_start": row["window_start"], **waited} for row in finals[-40:]]
+    text = outputs.to_csv(("window_start", "leg", "counts"), rows)
+    outputs.write_atomically(data.stream_latency, text)
+    for service, cpu_s, counters in (
+        ("producer", 0.5, '{"received": 420}'),
+        ("consumer", 0.6, '{"records": 360}'),
+        ("spark_processor", 24.0, '{"rows": 354}'),
+        ("batch_scheduler", 8.0, '{"ok": 1}'),
+    ):
+        minutes = [
+            {
+                "at": now - (29 - n) * MINUTE - timedelta(seconds=10),
+                "seconds": 60.0,
+                "cpu_s": cpu_s,
+                "rss_mib": 500.0,
+                "counters": counters,
+            }
+            for n in range(30)
+        ]
+        text = outputs.to_csv(MINUTE_COLUMNS, minutes)
+        outputs.write_atomically(data.minutes_of(service), text)
+
+
+def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades: int) -> Trade:
+    """A database with a gap, and with a trade that came two minutes late into this window.
+
+    It counts so many trades, of which only some are there.
+    """
+
+    def trade(number: int, when: datetime) -> Trade:
+        return Trade(number, "93000.00", None, None, "buy", when, "0.5")
+
+    late = trade(42, late_in["window_start"] + timedelta(seconds=50))
+    recent = [trade(trades - 53 + n, now - timedelta(seconds=60 - n)) for n in range(60)]
+    before = [trade(n + 1, late_in["window_start"] - timedelta(seconds=60 - n)) for n in range(41)]
+    batches = (
+        [*before, trade(49, late_in["window_end"] + timedelta(minutes=2))],
+        [late],
+        recent,
+    )
+    connection = store.open_writer(data.database)
+    for number, stored in enumerate(batches):
+        first = 100 * number
+        receipts = [one.time + timedelta(milliseconds=90) for one in stored]
+        seen = store.Batch(
+            *(first, first + len(stored) - 1, len(stored), 0, min(receipts), max(receipts)),
+            trades=stored,
+            receipts=receipts,
+        )
+        store.store(connection, seen, max(receipts) + timedelta(milliseconds=250))
+    connection.execute("DELETE FROM gaps WHERE first_trade_id > 43")
+    more = trades - 103
+    connection.execute("UPDATE ingest SET records = records + ?, stored = stored + ?", (more, more))
+    connection.execute(
+        "UPDATE ingest SET records = records - ?, stored = stored - ? WHERE number < 3",
+        (more, more),
+    )
+    connection.close()
+    return late
 
 
 def write_runs(
@@ -286,8 +387,10 @@ def full(data: DataDir, now: datetime, feed: Mapping[str, Any], *, minutes: int 
     finals = windows_until(floor(now) - MINUTE, minutes)
     write_days(data, finals)
     write_live(data, now)
-    write_batch(data, finals[1:], now - timedelta(seconds=48))
+    write_earlier_runs(data, now - timedelta(seconds=54), 29)
+    write_batch(data, finals, now - timedelta(seconds=48))
     write_runs(data, now - timedelta(seconds=54), 30, failed=(11, 20))
+    write_work(data, now, finals)
     write_statuses(data, statuses(now, feed))
 
 
@@ -379,6 +482,46 @@ def stopped_stream(data: DataDir, now: datetime) -> None:
     write_statuses(data, found)
 
 
+REJECTED = {
+    "reasons": {"price": 2, "not JSON": 1},
+    "latest": [
+        {
+            "reason": "price: 'abc' is not a positive decimal",
+            "received": "2026-03-01T11:58:00Z",
+            "bytes": 160,
+            "message": '{"type":"ticker","price":"abc","x":"<b>*no*</b>"}',
+        },
+        {
+            "reason": "not JSON: trailing characters (byte 7)",
+            "received": "2026-03-01T11:59:00Z",
+            "bytes": 70_000,
+            "message": "{} and <script>alert(1)</script>",
+        },
+    ],
+}
+
+
+def disputed(data: DataDir, now: datetime) -> None:
+    """The paths differ: of a late trade, for no known reason, and in a window of the batch only."""
+    sample(data, now)
+    finals = windows_until(floor(now) - MINUTE, 180)
+    late_in = finals[-40]
+    counted = sum(row["trade_count"] for row in finals) + 900
+    late = write_database(data, now, late_in, counted)
+    batch = [dict(row) for row in finals]
+    with_late = batch[-40]
+    with_late["trade_count"] += 1
+    with_late["buy_count"] += 1
+    with_late["total_volume"] = round(late_in["total_volume"] + float(late.last_size), 8)
+    batch[-30]["close_price"] = 1.0
+    write_days(data, finals[:-20] + finals[-19:])  # one is in the batch alone
+    write_batch(data, batch, now - timedelta(seconds=48))
+    found = statuses(now, replay())
+    found["producer"]["rejected"] = REJECTED
+    found["consumer"]["rejected"] = {"reasons": {}, "latest": []}
+    write_statuses(data, found)
+
+
 def days90(data: DataDir, now: datetime) -> None:
     """129,600 minutes on both paths."""
     full(data, now, LIVE, minutes=129_600)
@@ -396,6 +539,7 @@ SCENARIOS = {
         ended,
         foreign,
         stopped_stream,
+        disputed,
         days90,
     )
 }

@@ -1,7 +1,9 @@
 """Reading the data folder: only what changed, and nothing foreign ends it."""
 
+import io
 import os
 import time
+import zipfile
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
@@ -165,7 +167,7 @@ def test_a_refresh_does_not_wait_for_a_slow_file(data, monkeypatch) -> None:
     end = time.monotonic() + 20
     while (seen := reader.look()).loading and time.monotonic() < end:
         pass
-    assert len(seen.batch_windows.frame) == 179
+    assert len(seen.batch_windows.frame) == 180
 
 
 @pytest.mark.usefixtures("patient")
@@ -181,3 +183,31 @@ def test_what_was_made_of_a_table_is_made_once() -> None:
     made = [table.made("list", lambda frame: list(frame["a"])) for _ in range(3)]
     assert made[0] == [1, 2]
     assert made[0] is made[1] is made[2]
+
+
+@pytest.mark.usefixtures("patient")
+def test_of_a_long_record_of_minutes_the_newest_row_is_taken(data) -> None:
+    columns = ("at", "seconds", "cpu_s", "rss_mib", "counters")
+    for n in range(100):
+        row = {"at": n, "seconds": 60, "counters": f'{{"received": {n}, "x": "{"y" * 90}"}}'}
+        outputs.append_csv(data.minutes_of("producer"), columns, row, 10**6)
+    minute = Reader(data).look().services["producer"].minute
+    assert minute["at"] == "99"
+    assert minute["counters"].startswith('{"received": 99,')
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_report_is_offered_with_its_figures_once_it_is_there(data) -> None:
+    reader = Reader(data)
+    assert reader.look().report is None
+    folder = data.root / "report"
+    (folder / "figures").mkdir(parents=True)
+    (folder / "report.html").write_text("<p>made</p>")
+    (folder / "figures" / "ages.svg").write_text("<svg/>")
+    (folder / "figures" / "ages.txt").write_text("no figure")
+    found = reader.look().report
+    assert found is not None
+    assert [path.name for path in found.figures] == ["ages.svg"]
+    assert abs((outputs.now() - found.made_at).total_seconds()) < 60
+    archive = zipfile.ZipFile(io.BytesIO(read.zipped((*found.figures, folder / "gone.svg"))))
+    assert {name: archive.read(name) for name in archive.namelist()} == {"ages.svg": b"<svg/>"}

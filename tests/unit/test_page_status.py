@@ -183,3 +183,39 @@ def test_the_pace_and_the_times_of_a_replay_are_said() -> None:
     fast = name(retimed=False, speed=10)
     assert fast == "a replay of r.gz, with its own times, at 10 times its pace"
     assert name(retimed=False, speed="max").endswith("as fast as it is read")
+
+
+def test_the_rate_is_the_last_minutes_count_by_its_length() -> None:
+    minute = {"at": NOW.isoformat(), "seconds": "60.5", "counters": '{"received": 423}'}
+    found = status.rate(status.Service("producer", {}, None, minute), NOW)
+    assert found is not None
+    assert found.per_second == pytest.approx(423 / 60.5)
+    assert found.until == NOW
+
+
+@pytest.mark.parametrize(
+    "minute",
+    [
+        {},
+        {"at": (NOW - timedelta(minutes=4)).isoformat(), "seconds": "60", "counters": "{}"},
+        {"at": NOW.isoformat(), "seconds": "0", "counters": "{}"},
+        {"at": NOW.isoformat(), "seconds": "60", "counters": "[1]"},
+        {"at": NOW.isoformat(), "seconds": "60", "counters": '{"recei'},
+        {"at": NOW.isoformat(), "seconds": "60"},
+    ],
+)
+def test_a_rate_that_is_old_or_torn_is_unknown(minute) -> None:
+    assert status.rate(status.Service("producer", {}, None, minute), NOW) is None
+
+
+def test_rejected_messages_of_all_services_stand_together_the_newest_first() -> None:
+    def refusing(name: str, second: int) -> status.Service:
+        said = {"reason": "price: x", "received": f"2026-03-01T11:00:{second:02}Z", "bytes": 3}
+        rejected = {"reasons": {"price": second, "time": 1}, "latest": [said, "torn", {}]}
+        return status.Service(name, {"rejected": rejected})
+
+    services = {name: refusing(name, n) for name, n in (("producer", 5), ("consumer", 9))}
+    found = status.rejections(services)
+    assert [one.service for one in found[:2]] == ["consumer", "producer"]
+    assert len(found) == 4
+    assert status.reasons(services) == {"price": 14, "time": 2}

@@ -1,0 +1,200 @@
+"""What the comparison's section says, from prepared data folders."""
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from page import charts, compared, digest, graphs
+from page.background import Compared
+from pipeline.agreement import VERDICTS
+from pipeline.compare import LEGS, Growth, Steadiness
+from pipeline.outputs import DataDir
+from tests import page_data
+
+NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
+EVIL = "<script>x</script><img src=x>"
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> digest.Digest:
+    data = DataDir(tmp_path_factory.mktemp("disputed"))
+    page_data.disputed(data, NOW)
+    made = digest.made(data, None, 60)
+    assert isinstance(made, digest.Digest)
+    return replace(made, made_at=NOW - timedelta(seconds=20), cpu_s=2.0)
+
+
+@pytest.fixture(scope="module")
+def nothing(tmp_path_factory) -> digest.Digest:
+    made = digest.made(DataDir(tmp_path_factory.mktemp("empty")), None, 60)
+    assert isinstance(made, digest.Digest)
+    return made
+
+
+class Parsed(HTMLParser):
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.elements: set[str] = set()
+        self.feed(html)
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def handle_starttag(self, tag: str, _attrs: object) -> None:
+        self.elements.add(tag)
+
+
+def text(html: str) -> str:
+    return " ".join(" ".join(Parsed(html).words).split())
+
+
+def all_of(made: digest.Digest) -> str:
+    return "".join(
+        (
+            compared.legend(made, graphs.VERDICT_COLORS),
+            compared.differing(made),
+            compared.ages(made),
+            compared.waterfall(made),
+            compared.funnel(made),
+            compared.cost(made),
+            compared.aspects(made),
+            compared.gaps(made),
+        )
+    )
+
+
+def test_the_verdict_is_said_with_its_age(found) -> None:
+    said = text(compared.verdict(Compared(found), NOW))
+    assert found.verdict in said
+    assert "compared 20 s ago" in said
+
+
+def test_a_comparison_that_is_awaited_says_so_and_for_how_long() -> None:
+    waiting = Compared(asked_at=NOW - timedelta(seconds=3))
+    for said in (compared.verdict(waiting, NOW), compared.section_said(waiting, NOW)):
+        assert "compared for the first time, for 3.0 s so far" in said
+
+
+def test_a_failure_is_a_sentence_beside_the_last_good_comparison_and_its_age(found) -> None:
+    tried = NOW - timedelta(seconds=2)
+    failed = Compared(found, "database is locked", tried)
+    said = text(compared.verdict(failed, NOW))
+    assert found.verdict in said
+    assert "! no newer comparison: database is locked (tried 2.0 s ago)" in said
+    assert "Compared 20 s ago" in compared.section_said(failed, NOW)
+    never = text(compared.verdict(Compared(None, "database is locked", tried), NOW))
+    assert "There is no comparison. ! database is locked" in never
+
+
+def test_the_section_says_when_the_next_comparison_will_be(found) -> None:
+    """2 s of CPU are a twentieth of 40 s."""
+    assert "about 38 s later, as each costs 2.0 s of CPU" in compared.when(Compared(found), NOW)
+
+
+def test_the_legend_counts_every_verdict(found) -> None:
+    said = text(compared.legend(found, graphs.VERDICT_COLORS))
+    for name in VERDICTS:
+        assert f"{name} {found.counts[name]:,}" in said
+    assert set(graphs.VERDICT_COLORS) == set(VERDICTS)
+
+
+def test_windows_that_differ_are_listed_with_both_values_and_the_cause(found) -> None:
+    said = text(compared.differing(found))
+    assert "2 of them without a known cause" in said
+    assert "≠ differs close_price" in said
+    assert "too late for the stream" in said
+
+
+def test_the_fresher_answer_is_named_with_the_difference(found) -> None:
+    final, batch = (found.freshness[name].median for name in ("stream, final windows", "batch"))
+    assert batch < final
+    assert f"The batch's answer is {final - batch:.0f} s fresher" in compared.ages_said(found)
+
+
+def test_legs_are_laid_end_to_end_along_the_way_of_a_trade(found) -> None:
+    """Left edges: a leg begins where the median of the one before it ends."""
+    legs = found.waterfall.set_index("leg").reindex(list(LEGS))
+    legs["median"], legs["p99"] = [1.0, 2.0, 3.0, 60.0, 30.0], [1.0, 2.0, 3.0, 60.0, 36.0]
+    html = compared.waterfall(replace(found, waterfall=legs.reset_index()))
+    bars = re.findall(r'p-thick" style="left:([\d.]+)%;width:([\d.]+)%', html)
+    expected = [(0, 1), (1, 2), (1, 3), (4, 60), (64, 30)]
+    assert [(float(a), float(b)) for a, b in bars] == expected
+
+
+def test_a_batch_that_was_earlier_is_a_bar_to_the_left(found) -> None:
+    legs = found.waterfall.set_index("leg").reindex(list(LEGS))
+    legs["median"] = legs["p99"] = [0.0, 0.0, 0.0, 100.0, -40.0]
+    html = compared.waterfall(replace(found, waterfall=legs.reset_index()))
+    assert re.findall(r'p-thick" style="left:([\d.]+)%;width:([\d.]+)%', html)[-1] == (
+        "60.00",
+        "40.00",
+    )
+
+
+def test_unknown_numbers_are_dashes(nothing) -> None:
+    said = text(all_of(nothing))
+    assert "event → received – – 0" in said  # noqa: RUF001
+    assert "CPU seconds an hour – – –" in said  # noqa: RUF001
+    assert "batch – – – –" in said  # noqa: RUF001
+    assert "nan" not in said.lower()
+    assert "Ages are unknown" in compared.ages_said(nothing)
+    assert "No micro-batch" in compared.steady_said(nothing.steadiness)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(-3.0, 9.0, "It stays flat"), (2.0, 9.0, "It changes")]
+)
+def test_micro_batches_are_flat_where_the_interval_holds_no_change(low, high, said) -> None:
+    steady = Steadiness(900, 300.0, 410.0, 5000, 4.0, low, high)
+    assert said in compared.steady_said(steady)
+
+
+def test_nothing_of_the_data_is_markup(found) -> None:
+    evil = replace(
+        found,
+        verdict=EVIL,
+        differing=pd.DataFrame({n: [EVIL] for n in ("window", "values", "cause")}).assign(
+            verdict="differs"
+        ),
+        funnel=pd.DataFrame({"stage": [EVIL], "count": [1], "drawn_from": [1], "said": [EVIL]}),
+        aspects=pd.DataFrame({"aspect": [EVIL], "stream": [EVIL]}),
+    )
+    html = all_of(evil) + compared.verdict(Compared(evil, EVIL, NOW), NOW)
+    assert not Parsed(html).elements & {"script", "img"}
+    assert EVIL in "".join(Parsed(html).words)
+
+
+# --- charts ---------------------------------------------------------------------------------
+
+
+def test_every_chart_has_its_data_under_the_names_of_its_drawing(found) -> None:
+    for chart in (
+        graphs.strip_chart(found),
+        graphs.ages_chart(found.teeth),
+        graphs.growth_chart(found.runs, found.growth, 60),
+        graphs.micro_chart(found.micro_batches),
+    ):
+        assert isinstance(chart, charts.Chart)
+        assert set(re.findall(r"'data': {'name': '(\w+)'", str(chart.drawing))) == set(chart.data)
+
+
+def test_the_fitted_line_goes_on_to_the_limit_only_when_that_is_near() -> None:
+    runs = pd.DataFrame({"rows": [1e6, 2e6], "wall_s": [10.0, 15.0]})
+    grown = Growth(9, 5.0, 5.0, 4.0, 6.0, 5e6, 4e6, 6e6, NOW, "")
+    line, near = graphs.line_of(runs, grown)
+    assert near
+    assert line.to_numpy().tolist() == [
+        [1e6, 10.0, "fitted"],
+        [2e6, 15.0, "fitted"],
+        [2e6, 15.0, "forecast"],
+        [5e6, 30.0, "forecast"],
+    ]
+    for far in (100e6, None):
+        line, near = graphs.line_of(runs, replace(grown, rows_at_limit=far))
+        assert not near
+        assert set(line["part"]) == {"fitted"}

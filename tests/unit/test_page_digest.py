@@ -1,0 +1,130 @@
+"""What the page takes of a comparison: all of it, in a bounded size."""
+
+import pickle
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from page import digest
+from pipeline import outputs
+from pipeline.agreement import DIFFERS, ONLY_BATCH, UNEXPLAINED
+from pipeline.compare import compare
+from pipeline.outputs import DataDir
+from pipeline.tables import read_written
+from tests import page_data
+
+NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def data(tmp_path) -> DataDir:
+    return DataDir(tmp_path / "data")
+
+
+def made(data: DataDir, last: timedelta | None = None) -> digest.Digest:
+    found = digest.made(data, last, 60)
+    assert isinstance(found, digest.Digest), found
+    return found
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=500),
+    st.integers(1, 60),
+)
+def test_thinned_points_keep_the_extremes_of_every_place(values, bins) -> None:
+    points = pd.DataFrame({"x": np.arange(len(values)), "y": values})
+    kept = digest.thinned(points, "x", "y", bins)
+    assert len(kept) <= max(2 * bins, 1) + 2
+    assert kept["x"].is_monotonic_increasing
+    assert (kept["x"].iloc[0], kept["x"].iloc[-1]) == (0, len(values) - 1)
+    for place in range(bins):
+        inside = [
+            value
+            for n, value in enumerate(values)
+            if min(int(n / max(len(values) - 1, 1) * bins), bins - 1) == place
+        ]
+        left = set(kept["y"])
+        assert not inside or {min(inside), max(inside)} <= left
+
+
+def test_the_sawtooth_is_drawn_through_both_ends_of_each_tooth() -> None:
+    at = pd.to_datetime([NOW, NOW + timedelta(seconds=60)], utc=True)
+    teeth = pd.DataFrame({"from": at[:1], "to": at[1:], "young": [3.0], "old": [63.0]})
+    points = digest._points({"batch": teeth})
+    assert list(points["age"]) == [3.0, 63.0]
+    assert list(points["at"]) == list(at)
+
+
+def test_the_digest_says_what_the_comparison_says(data) -> None:
+    page_data.disputed(data, NOW)
+    written = read_written(data)
+    found = compare(written, 60)
+    said = made(data)
+    assert said.counts == {
+        name: int((found.agreement["verdict"] == name).sum()) for name in said.counts
+    }
+    assert said.counts[DIFFERS] == 2
+    assert said.counts[ONLY_BATCH] == 1
+    assert (said.compared, said.unexplained) == (found.compared, 2)
+    assert len(said.cells) == len(found.agreement)
+    assert said.freshness == found.freshness
+    pd.testing.assert_frame_equal(said.cost, found.cost)
+    pd.testing.assert_frame_equal(said.waterfall, found.waterfall)
+    assert said.growth == found.growth
+    assert list(said.funnel["count"]) == list(found.funnel["count"])
+    first = said.differing.iloc[0]
+    assert (first["verdict"], first["cause"]) == (ONLY_BATCH, UNEXPLAINED)
+    assert said.differing["values"].str.contains("/ 1.0").sum() == 1
+    [gap] = said.gaps[~said.gaps["filled"]].to_dict("records")
+    assert (gap["first"], gap["last"], gap["ids"]) == (43, 48, 6)
+
+
+def test_only_the_last_hour_of_windows_is_shown_if_asked_for(data) -> None:
+    page_data.sample(data, NOW)
+    assert len(made(data, timedelta(hours=1)).cells) == 60
+    assert len(made(data).cells) == 182
+
+
+def test_the_digest_of_many_windows_is_small(data) -> None:
+    page_data.full(data, NOW, page_data.LIVE, minutes=20_000)
+    said = made(data)
+    assert sum(said.counts.values()) == 20_002
+    assert len(said.cells) <= 60 * 32
+    assert len(said.teeth) <= 3 * (2 * digest.BINS + 2)
+    assert len(pickle.dumps(said)) < 300_000
+
+
+@pytest.mark.parametrize("scenario", ["empty", "starting", "ended", "stale", "down"])
+def test_no_state_of_the_folder_breaks_the_digest(data, scenario) -> None:
+    page_data.SCENARIOS[scenario](data, NOW)
+    made(data)
+
+
+def test_what_cannot_be_read_is_a_sentence(data) -> None:
+    page_data.foreign(data, NOW)
+    found = digest.made(data, None, 60)
+    assert isinstance(found, str)
+    assert ".csv" in found
+
+
+def test_a_locked_or_foreign_database_is_a_sentence(data, monkeypatch) -> None:
+    page_data.sample(data, NOW)
+    data.database.write_bytes(b"not a database, but long enough to look like one" * 30)
+    assert digest.made(data, None, 60) == "file is not a database"
+
+    def locked(*_: object) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(digest, "read_written", locked)
+    assert digest.made(data, None, 60) == "database is locked"
+
+
+def test_the_time_of_a_comparison_is_that_of_its_reading(data, monkeypatch) -> None:
+    page_data.sample(data, NOW)
+    monkeypatch.setattr(outputs, "now", lambda: NOW)
+    assert made(data).made_at == NOW

@@ -1,0 +1,140 @@
+"""The agreement as cells: none dropped, the worst shown, both values said."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from page import strip
+from pipeline import outputs
+from pipeline.agreement import COLUMNS, DIFFERS, EQUAL, NOT_YET_FINAL, UNEXPLAINED, VERDICTS
+
+MINUTE = timedelta(minutes=1)
+START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
+
+
+def judged(*rows: tuple[int, str, str]) -> pd.DataFrame:
+    """Of (minute, verdict, cause)."""
+    return pd.DataFrame(
+        [
+            (
+                outputs.iso(START + n * MINUTE),
+                verdict,
+                "close_price" if cause else "",
+                cause,
+                0,
+                0,
+                0,
+            )
+            for n, verdict, cause in rows
+        ],
+        columns=list(COLUMNS),
+    )
+
+
+def counted(*rows: tuple[int, int]) -> pd.DataFrame:
+    """Windows as text cells, of (minute, trades)."""
+    return pd.DataFrame(
+        [
+            {
+                "window_start": outputs.iso(START + n * MINUTE),
+                "window_end": outputs.iso(START + (n + 1) * MINUTE),
+                "trade_count": str(trades),
+                "close_price": f"{n}.5",
+            }
+            for n, trades in rows
+        ],
+        columns=["window_start", "window_end", "trade_count", "close_price"],
+    )
+
+
+@pytest.mark.parametrize("window_s", [1, 10, 60, 300, 600, 3600, 7200])
+@given(windows=st.integers(1, 3_000_000))
+def test_any_span_fits_into_the_rows_in_cells_of_whole_windows(window_s, windows) -> None:
+    window = timedelta(seconds=window_s)
+    shape = strip.layout(windows * window, window)
+    assert shape.cell % window == timedelta(0)
+    assert shape.row % shape.cell == timedelta(0)
+    assert windows * window <= shape.row * strip.MOST_ROWS
+    names = shape.columns
+    assert len(set(names)) == len(names) <= 60
+
+
+def test_up_to_a_day_each_minute_is_a_cell_of_its_own() -> None:
+    for hours in (1, 6, 24):
+        shape = strip.layout(timedelta(hours=hours), MINUTE)
+        assert (shape.cell, shape.row) == (MINUTE, timedelta(hours=1))
+    assert strip.layout(timedelta(days=7), MINUTE).cell == timedelta(minutes=30)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5000), st.sampled_from(VERDICTS)),
+        min_size=1,
+        max_size=60,
+        unique_by=lambda row: row[0],
+    )
+)
+def test_grouped_cells_count_every_window_and_show_the_worst(rows) -> None:
+    table = judged(*((n, verdict, "") for n, verdict in sorted(rows)))
+    shape = strip.Layout(timedelta(minutes=30), timedelta(days=1))
+    cells = strip.grouped(strip.cells(table, counted(), counted()), shape)
+    expected: dict[datetime, list[str]] = {}
+    for n, verdict in rows:
+        expected.setdefault(START + n // 30 * 30 * MINUTE, []).append(verdict)
+    assert list(cells["begins"]) == sorted(expected)
+    for cell in cells.to_dict("records"):
+        verdicts = expected[cell["begins"]]
+        assert cell["windows"] == len(verdicts)
+        assert cell["verdict"] == min(verdicts, key=VERDICTS.index)
+        assert cell["of_each"] == Counter(verdicts)
+        assert cell["row"] == cell["begins"].floor("D")
+        assert cell["row"] + cell["place"] * shape.cell == cell["begins"]
+
+
+def test_of_equal_verdicts_the_unexplained_one_is_shown() -> None:
+    table = judged((0, DIFFERS, "late"), (1, DIFFERS, UNEXPLAINED), (2, DIFFERS, "late"))
+    shape = strip.Layout(timedelta(minutes=30), timedelta(days=1))
+    cells = strip.grouped(strip.cells(table, counted(), counted()), shape)
+    assert list(cells["cause"]) == [UNEXPLAINED]
+
+
+def test_a_cell_says_both_counts_the_verdict_and_the_cause() -> None:
+    table = judged((0, EQUAL, ""), (1, DIFFERS, "late trades"), (2, NOT_YET_FINAL, ""))
+    stream, batch = counted((0, 5), (1, 6), (2, 1)), counted((0, 5), (1, 7))
+    shape = strip.layout(3 * MINUTE, MINUTE)
+    worst = strip.grouped(strip.cells(table, stream, batch), shape)
+    drawn = strip.drawn(worst, shape, {outputs.iso(START + MINUTE): "close_price 1 / 2"})
+    assert list(drawn["symbol"]) == ["=", "≠", "…"]
+    assert list(drawn["column"]) == [":00", ":01", ":02"]
+    assert list(zip(drawn["stream"], drawn["batch"], strict=True)) == [
+        ("5", "5"),
+        ("6", "7"),
+        ("1", "–"),  # noqa: RUF001
+    ]
+    second = drawn.iloc[1]
+    assert second["when"] == "2026-03-02 00:01"
+    assert (second["said"], second["values"], second["cause"]) == (
+        DIFFERS,
+        "close_price 1 / 2",
+        "late trades",
+    )
+
+
+def test_a_group_says_how_many_of_each_and_adds_the_counts() -> None:
+    table = judged(*((n, EQUAL, "") for n in range(29)), (29, DIFFERS, UNEXPLAINED))
+    windows = counted(*((n, 10) for n in range(30)))
+    shape = strip.Layout(timedelta(minutes=30), timedelta(days=1))
+    worst = strip.grouped(strip.cells(table, windows, windows), shape)
+    [cell] = strip.drawn(worst, shape, {}).to_dict("records")
+    assert cell["said"] == "differs, the worst of 30 windows: 1 differs, 29 equal"
+    assert (cell["stream"], cell["batch"]) == ("300", "300")
+
+
+def test_what_differs_is_said_with_both_values() -> None:
+    left, right = counted((1, 6)), counted((1, 7)).assign(close_price="9.25")
+    said = strip.differing_values(judged((1, DIFFERS, "late")), left, right)
+    assert said == ["close_price 1.5 / 9.25"]

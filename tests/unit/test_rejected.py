@@ -1,0 +1,42 @@
+"""What a status file shows of refused messages: enough to see why, and never too much."""
+
+import json
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.rejected import CHARACTERS, LATEST, OTHERS, REASONS, Rejected
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def test_the_latest_messages_are_kept_with_reason_receipt_and_length() -> None:
+    refused = Rejected()
+    for n in range(LATEST + 5):
+        refused.note(f"message {n}", 9, f"price: {n} is not positive", NOW + timedelta(seconds=n))
+    said = refused.as_status()
+    assert said["reasons"] == {"price": LATEST + 5}
+    assert [one["message"] for one in said["latest"]] == [f"message {n}" for n in range(5, 15)]
+    assert said["latest"][-1] == {
+        "reason": "price: 14 is not positive",
+        "received": "2026-03-01T12:00:14Z",
+        "bytes": 9,
+        "message": "message 14",
+    }
+
+
+@given(st.lists(st.tuples(st.text(max_size=900), st.text(max_size=900)), max_size=60))
+def test_whatever_comes_is_counted_once_and_takes_bounded_room(messages) -> None:
+    refused = Rejected()
+    for message, reason in messages:
+        refused.note(message, len(message), reason, NOW)
+    said = json.loads(json.dumps(refused.as_status()))
+    assert sum(said["reasons"].values()) == len(messages)
+    assert len(said["reasons"]) <= REASONS + 1
+    kinds = Counter(reason.partition(":")[0][:CHARACTERS] for _, reason in messages)
+    if len(kinds) <= REASONS and OTHERS not in kinds:
+        assert said["reasons"] == dict(kinds)
+    assert all(len(one["message"]) <= CHARACTERS for one in said["latest"])
+    assert all(len(one["reason"]) <= CHARACTERS for one in said["latest"])
