@@ -4,8 +4,8 @@ A cause is proved by trades that account for all of a difference. Times are the 
 """
 
 import itertools
-from bisect import bisect_right
-from collections import Counter, defaultdict
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -34,6 +34,7 @@ CONFLICT = "a repeated trade id with another content, which the stream no longer
 UNEXPLAINED = "unexplained"
 #: Of a window on whose trades both agree, though the exchange issued more.
 GAP = "a gap at the producer"
+REJECTED = "a rejected message"
 
 #: What both paths must agree on, to the last digit.
 COMPARED = (*METRICS, *FURTHER, "last_trade_time")
@@ -81,7 +82,7 @@ def agreement(
     for known in (batched, streamed):
         ends.update(zip(known.index, known["window_end"], strict=True))
     in_stream, in_batch = set(streamed.index), set(batched.index)
-    missing = _missing(evidence.gaps, starts, ends)
+    missing = _missing(evidence, starts, ends)
     newest_in_stream = max([*in_stream, *opened], default="")
     newest = None if newest_in_batch is None else _comparable(newest_in_batch)
     rows = []
@@ -108,8 +109,13 @@ def agreement(
                 evidence,
             )
         elif start in missing:
-            proof = Proof(GAP)
-        found = (proof.cause, proof.late, proof.doubled, missing.get(start, 0))
+            proof = Proof(missing[start].cause)
+        found = (
+            proof.cause,
+            proof.late,
+            proof.doubled,
+            missing[start].ids if start in missing else 0,
+        )
         rows.append((start, verdict, columns, *found))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -325,14 +331,32 @@ def _decimal(size: float) -> Decimal:
     return Decimal(repr(size))
 
 
-def _missing(gaps: pd.DataFrame, starts: Sequence[str], ends: Mapping[str, str]) -> dict[str, int]:
-    """How many ids were never seen around each window: they lie between two stored trades."""
-    found: Counter[str] = Counter()
+@dataclass
+class _Missing:
+    """Ids never seen around a window, and how many of them came in messages that were rejected."""
+
+    ids: int = 0
+    rejected: int = 0
+
+    @property
+    def cause(self) -> str:
+        causes = [(GAP, self.ids > self.rejected), (REJECTED, self.rejected > 0)]
+        return "; ".join(cause for cause, holds in causes if holds)
+
+
+def _missing(
+    evidence: Evidence, starts: Sequence[str], ends: Mapping[str, str]
+) -> dict[str, _Missing]:
+    """What was never seen around each window: it lies between two stored trades."""
+    found: dict[str, _Missing] = defaultdict(_Missing)
     edges = [_comparable(start) for start in starts]
-    unfilled = gaps[~gaps["filled"].astype(bool)]
+    rejected = sorted(evidence.rejected)
+    unfilled = evidence.gaps[~evidence.gaps["filled"].astype(bool)]
     names = ["first_trade_id", "last_trade_id", "after", "before"]
     for first, last, after, before in unfilled[names].itertuples(index=False):
+        refused = bisect_right(rejected, last) - bisect_left(rejected, first)
         for place in range(max(0, bisect_right(edges, after) - 1), bisect_right(edges, before)):
             if starts[place] in ends and _comparable(ends[starts[place]]) > after:
-                found[starts[place]] += last - first + 1
-    return dict(found)
+                found[starts[place]].ids += last - first + 1
+                found[starts[place]].rejected += refused
+    return found

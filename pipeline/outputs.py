@@ -156,6 +156,10 @@ class DataDir:
         """What a service counted and cost, minute by minute."""
         return self.status / f"{service}_minutes.csv"
 
+    def rejected_by(self, service: str) -> Path:
+        """The trade ids in the latest messages that a service rejected, where they had one."""
+        return self.status / f"{service}_rejected.csv"
+
     @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"

@@ -89,6 +89,8 @@ class Evidence:
     gaps: pd.DataFrame
     #: Ids of late trades that were fetched later, to fill a gap.
     recovered: frozenset[int] = frozenset()
+    #: Ids in messages that were rejected.
+    rejected: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -245,8 +247,17 @@ def _read_evidence(
         conflicts=pd.DataFrame(conflicts, columns=trades),
         gaps=pd.DataFrame(gaps, columns=around),
         recovered=frozenset(recovered),
+        rejected=_rejected(data),
     )
     return evidence, ingested, pd.DataFrame(latencies, columns=["leg", "bucket", "count"])
+
+
+def _rejected(data: DataDir) -> frozenset[int]:
+    ids: set[int] = set()
+    for service in ("producer", "consumer"):
+        noted = _record(data.rejected_by(service), ("trade_id",), times=())["trade_id"]
+        ids.update(pd.to_numeric(noted, errors="coerce").dropna().astype("int64"))
+    return frozenset(ids)
 
 
 def _record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]) -> pd.DataFrame:

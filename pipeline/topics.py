@@ -12,13 +12,15 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import TopicPartition
 
 from pipeline import trade
-from pipeline.outputs import iso
+from pipeline.outputs import append_csv, iso
 from pipeline.rejected import Rejected
 from pipeline.service import Service
 from pipeline.settings import Settings
 
 #: Bytes of a rejected message that are kept.
 REJECTED_BYTES = 4096
+#: The record of rejected ids is halved when it is longer than this, in bytes.
+NOTED_BYTES = 1_000_000
 #: Unacknowledged for longer than this, in seconds, means that Kafka is away.
 ACKNOWLEDGE_SECONDS = 5.0
 #: Seconds to deliver what is left when the service stops.
@@ -79,6 +81,8 @@ class Publisher:
     def reject(self, raw: bytes, size: int, reason: str, received: datetime) -> None:
         """Sends a refused message to the rejected topic, and shows it in the service's status.
 
+        Notes its trade id, if it has one: that explains why it is nowhere else.
+
         Args:
             raw: the message, or as much of it as was read.
             size: the whole message's length in bytes.
@@ -89,7 +93,18 @@ class Publisher:
         record = {"reason": reason, "received": iso(received), "bytes": size, "message": message}
         self._rejected.note(message, size, reason, received)
         self._service.details["rejected"] = self._rejected.as_status()
+        number = trade.id_in(raw, self._service.settings.product_id)
+        if number is not None:
+            self._note(number, reason, received)
         self.send(self._rejected_topic, json.dumps(record).encode(), received)
+
+    def _note(self, number: int, reason: str, received: datetime) -> None:
+        path = self._service.data.rejected_by(self._service.name)
+        row = {"trade_id": number, "received": received, "reason": reason}
+        try:
+            append_csv(path, tuple(row), row, NOTED_BYTES)
+        except OSError as error:  # a full disk must not stop the good
+            self._service.log.warning("a rejected id cannot be noted: %s", error)
 
     def unacknowledged(self) -> int:
         """How many records wait for Kafka; forgets those that are delivered."""

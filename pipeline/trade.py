@@ -86,6 +86,20 @@ _EXCHANGE = msgspec.json.Decoder(_ExchangeTicker)
 _EXCHANGE_QUOTES = 2 * (17 + 15)
 
 
+class _Numbered(msgspec.Struct):
+    product_id: str
+    trade_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+
+
+def id_in(raw: bytes, product: str) -> int | None:
+    """The trade id in a message that may be no valid trade, of this product; None: it has none."""
+    try:
+        numbered = msgspec.json.decode(raw, type=_Numbered)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return numbered.trade_id if numbered.product_id == product else None
+
+
 def parse(raw: bytes) -> dict[str, Any]:
     """The JSON object in a message.
 

@@ -22,6 +22,7 @@ from pipeline.agreement import (
     ONLY_BATCH,
     ONLY_STREAM,
     RECOVERED,
+    REJECTED,
     UNEXPLAINED,
 )
 from pipeline.compare import LOSSES
@@ -95,6 +96,9 @@ class Market:
     def send(self, *trades: bytes) -> None:
         self._topic.send(*trades)
         self._ids |= {json.loads(value)["trade_id"] for value in trades}
+
+    def send_garbage(self, *values: bytes) -> None:
+        self._topic.send(*values)
 
     def final(self, minute: str) -> None:
         """Waits until a minute is final: what comes now is judged by the watermark behind it."""
@@ -187,7 +191,8 @@ def play(market: Market) -> tuple[Judged, Judged]:
     market.final("12:04")
     # The stream has forgotten 113, as the watermark is more than a minute past it.
     market.send(trade(113, "05:30", other=1))
-    # 122 to 124 never come; 127 and 128 do, when 12:07 is final.
+    # 122 and 124 never come, 123 is no valid trade; 127 and 128 do, when 12:07 is final.
+    market.send_garbage(trade(123, "06:30").replace(b'"side": "', b'"side": "no '))
     market.send(trade(121, "06:20"), trade(125, "06:40"), trade(126, "07:10"), trade(129, "07:30"))
     market.send(trade(130, "08:20"), trade(131, "08:40"), trade(132, "09:10"))
     market.final("12:07")
@@ -215,6 +220,7 @@ MISSING = 3
 TOO_LATE = 3 + 2 + 1
 FORGOTTEN = 2
 REPEATED = 1 + 1 + 2 + FORGOTTEN
+GARBAGE = 1
 
 
 def test_trades_that_came_behind_the_watermark_are_named_as_the_cause(story: Story) -> None:
@@ -241,10 +247,13 @@ def test_a_repeat_with_another_content_that_the_stream_no_longer_knew_is_named(
     assert story.before_next_run["12:05"] == (DIFFERS, CONFLICT, 0)
 
 
-def test_ids_that_never_came_are_counted_and_set_nothing_apart(story: Story) -> None:
+def test_ids_that_never_came_or_were_rejected_are_counted_and_set_nothing_apart(
+    story: Story,
+) -> None:
     for judged in (story.before_next_run, story.after_next_run):
-        assert judged["12:06"] == (EQUAL, GAP, MISSING)
-        assert [row["cause"] for row in judged.found["agreement"]].count(GAP) == 1
+        verdict, cause, missing = judged["12:06"]
+        assert (verdict, set(cause.split("; ")), missing) == (EQUAL, {GAP, REJECTED}, MISSING)
+        assert [GAP in row["cause"] for row in judged.found["agreement"]].count(True) == 1
 
 
 def test_ids_that_came_when_their_minute_was_final_are_named_as_recovered(story: Story) -> None:
@@ -295,10 +304,10 @@ def test_each_row_of_the_funnel_adds_up(story: Story) -> None:
 def test_the_funnel_counts_what_was_missing_repeated_and_late(story: Story) -> None:
     judged = story.after_next_run
     kafka = judged.stage("records in Kafka")
-    assert (kafka["drawn_from"], kafka["count"]) == (TRADES + REPEATED,) * 2
+    assert (kafka["drawn_from"], kafka["count"]) == (TRADES + REPEATED + GARBAGE,) * 2
     records = judged.stage("of the records read")
-    assert (records["drawn_from"], records["count"]) == (TRADES + REPEATED, TRADES)
-    assert (records["repeated"], records["rejected"]) == (REPEATED, 0)
+    assert (records["drawn_from"], records["count"]) == (kafka["count"], TRADES)
+    assert (records["repeated"], records["rejected"]) == (REPEATED, GARBAGE)
     ids = judged.stage("ids that the exchange issued")
     assert (ids["drawn_from"], ids["count"], ids["missing"]) == (144 - 100, TRADES, MISSING)
     stream = judged.stage("by the stream")

@@ -364,6 +364,17 @@ def test_minutes_around_ids_never_seen_are_marked_though_both_paths_agree() -> N
     assert list(found["missing"]) == [3, 3, 0]
 
 
+def test_missing_ids_that_came_in_rejected_messages_are_told_from_those_that_never_came() -> None:
+    windows = frame(window(0), window(1), window(2))
+    missing = gaps((5, 7, False, 30, 31), (20, 20, False, 70, 71), (25, 25, False, 130, 131))
+    refused = frozenset({6, 20, 99})
+    noted = evidence(gaps=missing, rejected=refused)
+    found = agreement.agreement(windows, frame(), windows, LAST, noted)
+    both = f"{agreement.GAP}; {agreement.REJECTED}"
+    assert list(found["cause"]) == [both, agreement.REJECTED, agreement.GAP]
+    assert list(found["missing"]) == [3, 1, 1]
+
+
 # --- completeness ---------------------------------------------------------------------------
 
 counts = st.integers(0, 10**6)

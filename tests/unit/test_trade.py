@@ -646,3 +646,24 @@ def test_fifteen_digits_come_back_from_a_real_exactly() -> None:
         for digit in "123456789":
             text = f"{digit * whole}.{digit * places}"
             assert own_decimal(text) == Decimal(text) == Decimal(repr(float(text)))
+
+
+@pytest.mark.parametrize(
+    ("raw", "number"),
+    [
+        (b'{"product_id": "BTC-USD", "trade_id": 7, "price": "abc"}', 7),
+        (b'{"product_id": "ETH-USD", "trade_id": 7}', None),
+        (b'{"product_id": "BTC-USD", "trade_id": "7"}', None),
+        (b'{"product_id": "BTC-USD", "trade_id": 0}', None),
+        (b'{"product_id": "BTC-USD"}', None),
+        (b"[7]", None),
+        (b"not json", None),
+        (b"\xff", None),
+        (b"[" * 100_000, None),
+        (b"", None),
+    ],
+)
+def test_the_id_of_a_refused_message_is_read_where_it_has_one(
+    raw: bytes, number: int | None
+) -> None:
+    assert trade.id_in(raw, "BTC-USD") == number
