@@ -108,14 +108,9 @@ def agreement(
                 batched.loc[start].to_dict() if start in in_batch else None,
                 evidence,
             )
-        elif start in missing:
-            proof = Proof(missing[start].cause)
-        found = (
-            proof.cause,
-            proof.late,
-            proof.doubled,
-            missing[start].ids if start in missing else 0,
-        )
+        lost = missing.get(start, _Missing())
+        causes = [cause for cause in (proof.cause, lost.cause) if cause]
+        found = ("; ".join(causes), proof.late, proof.doubled, lost.ids)
         rows.append((start, verdict, columns, *found))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -42,9 +42,10 @@ def in_words(found: Comparison) -> str:
     elif not differing:
         agree = f"both paths agree on all {shared:,} shared minutes"
     else:
-        causes = Counter(found.agreement[found.agreement["verdict"].isin(DIFFERENCES)]["cause"])
-        named = ", ".join(f"{count} for {cause}" for cause, count in causes.most_common())
-        agree = f"the paths agree on {shared - differing:,} of {shared:,} minutes; {named}"
+        differ = found.agreement[found.agreement["verdict"].isin(DIFFERENCES)]
+        causes = Counter(cause for text in differ["cause"] for cause in text.split("; "))
+        named = ", ".join(f"{cause} in {count:,}" for cause, count in causes.most_common())
+        agree = f"the paths agree on {shared - differing:,} of {shared:,} minutes: {named}"
     span = "" if found.replayed_as_recorded else f"Over the last {_long(*found.span)} "
     first = f"{span}{agree}."
     sentences = [first[0].upper() + first[1:], _ages_in_words(found)]

@@ -375,6 +375,15 @@ def test_missing_ids_that_came_in_rejected_messages_are_told_from_those_that_nev
     assert list(found["missing"]) == [3, 1, 1]
 
 
+def test_of_a_window_that_differs_and_misses_ids_both_causes_are_named() -> None:
+    stream, batch = window(0), window(0, trade_count="6", buy_count="4", total_volume="1.75")
+    dropped = trades((7, 30.5, "buy", 0.25))
+    missing = gaps((5, 6, False, 30, 31))
+    found = cause(stream, batch, late=dropped, gaps=missing)
+    assert found == f"{agreement.LATE}; {agreement.GAP}"
+    assert cause(stream, batch, gaps=missing) == f"{agreement.UNEXPLAINED}; {agreement.GAP}"
+
+
 # --- completeness ---------------------------------------------------------------------------
 
 counts = st.integers(0, 10**6)
@@ -727,7 +736,7 @@ def test_an_unexplained_difference_is_status_1_and_loud(tmp_path: Path) -> None:
     both_paths(tmp_path, "6")
     done = command(tmp_path)
     assert done.returncode == 1, done.stderr
-    assert "0 of 1 minutes; 1 for unexplained" in done.stdout
+    assert "0 of 1 minutes: unexplained in 1" in done.stdout
     found = json.loads(command(tmp_path, "--json").stdout)
     assert found["unexplained"] == 1
     assert found["agreement"][0]["columns"] == "trade_count"
