@@ -375,12 +375,17 @@ def _funnel(frame: pd.DataFrame) -> str:
 
 def stage_in_words(row: Mapping[Any, Any]) -> str:
     """`stored, of the records read: 9,837 of 9,840 (3 repeated)`."""
+    return f"{row['stage']}: {kept_in_words(row)}"
+
+
+def kept_in_words(row: Mapping[Any, Any]) -> str:
+    """`9,837 of 9,840 (3 repeated)`."""
     lost = ", ".join(
         f"{row[name]:,.0f} {name.replace('_', ' ')}"
         for name in compare.LOSSES
         if not math.isnan(row[name] or math.nan)
     )
-    return f"{row['stage']}: {row['count']:,} of {row['drawn_from']:,}" + (lost and f" ({lost})")
+    return f"{row['count']:,} of {row['drawn_from']:,}" + (lost and f" ({lost})")
 
 
 def _listed(frame: pd.DataFrame) -> str:

@@ -127,7 +127,8 @@ def _agreement(found: Comparison) -> Section:
                 ("window, UTC", "verdict", "cause", "late", "doubled", "missing"),
                 [
                     (
-                        *(str(row[name]) for name in ("window_start", "verdict", "cause")),
+                        f"{row['window_start'][:10]}\N{NO-BREAK SPACE}{row['window_start'][11:16]}",
+                        *(str(row[name]) for name in ("verdict", "cause")),
                         *(f"{row[name]:,}" for name in ("late", "doubled", "missing")),
                     )
                     for row in shown.to_dict("records")
@@ -372,7 +373,8 @@ def _reproduce(written: Written) -> Section:
         )
     elif source.get("kind") == "replay":
         recording = str(source.get("recording")).replace("`", "'")
-        pace = "" if source.get("retimed") else " RETIME=0 SPEED=max"
+        speed = written.status["producer"].get("feed", {}).get("speed", "max")
+        pace = "" if source.get("retimed") else f" RETIME=0 SPEED={speed}"
         command = f"{before}make demo RECORDING={recording} DATA_DIR=data-again{pace}"
         begin = f"`{command}` replays it."
     else:

@@ -20,6 +20,7 @@ from matplotlib.patches import Patch
 
 from pipeline import agreement
 from pipeline.compare import BATCH, STANDS_OUT, STREAM_FINAL, STREAM_OPEN, Comparison
+from pipeline.verdict import kept_in_words
 
 WIDTH = 7.5
 GREEN, RED, BLUE, ORANGE = "#009E73", "#D55E00", "#0072B2", "#E69F00"
@@ -189,15 +190,6 @@ def latency_waterfall(found: Comparison) -> Figure | None:
 
 
 STORED = "received → stored"
-#: What lies between two stages of the funnel, by reason.
-LOSSES = {
-    "missing": "#000000",
-    "repeated": SKY,
-    "rejected": RED,
-    "no_trade": PALE,
-    "late": PURPLE,
-    "not_yet": ORANGE,
-}
 
 
 def completeness_funnel(found: Comparison) -> Figure | None:
@@ -205,26 +197,17 @@ def completeness_funnel(found: Comparison) -> Figure | None:
     stages = found.funnel[found.funnel["drawn_from"] > 0]
     if stages.empty:
         return None
-    figure, axes = _figure(1.0 + 0.32 * len(stages))
-    whole = stages["drawn_from"].astype(float)
+    figure, axes = _figure(0.7 + 0.42 * len(stages))
     places = range(len(stages))
-    left = (stages["count"] / whole).to_numpy(float)
-    axes.barh(places, left, color=GREEN, height=0.55, label="kept")
-    for name, colour in LOSSES.items():
-        lost = (stages[name].fillna(0) / whole).clip(lower=0).to_numpy(float)
-        if lost.any():
-            axes.barh(
-                places, lost, left=left, color=colour, height=0.55, label=name.replace("_", " ")
-            )
-            left = left + lost
-    for place, (count, drawn) in enumerate(zip(stages["count"], stages["drawn_from"], strict=True)):
-        axes.annotate(f" {count:,} of {drawn:,}", (1.0, place), va="center")
-    axes.set_yticks(places, stages["stage"])
+    kept = (stages["count"] / stages["drawn_from"]).to_numpy(float)
+    axes.barh(places, [1.0] * len(stages), color=ORANGE, height=0.55)
+    axes.barh(places, kept.clip(max=1), color=GREEN, height=0.55)
+    rows = stages.to_dict("records")
+    axes.set_yticks(places, [f"{row['stage']}\n{kept_in_words(row)}" for row in rows])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.35)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_xlim(0, 1)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "kept"])
     axes.grid(visible=False, axis="y")
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.3, 1.0), ncols=7)
     return figure
 
 

@@ -194,6 +194,32 @@ def test_batch_log_can_be_printed(stack: Stack) -> None:
     assert any("status=ok exit=0 rows=" in line for line in stack.batch_log())
 
 
+def compared(stack: Stack) -> dict[str, Any]:
+    """What the README's command says of the two paths; it fails where its status is not 0."""
+    command = ("exec", "-T", "dashboard", "python", "-m", "pipeline.compare", "--json")
+    found: dict[str, Any] = json.loads(stack.compose(*command))
+    return found
+
+
+def test_the_paths_are_compared_where_the_page_runs_whether_or_not_the_consumer_does(
+    stack: Stack,
+) -> None:
+    assert compared(stack)["unexplained"] == 0
+    stack.compose("stop", "consumer")
+    found = compared(stack)
+    assert found["compared"] > 0
+    assert {"stage", "drawn_from", "count"} <= found["funnel"][-1].keys()
+    stack.compose("start", "consumer")
+
+
+def test_the_report_is_made_by_its_service(stack: Stack) -> None:
+    said = stack.compose("run", "--rm", "-T", "report")
+    assert said.startswith("/app/data/report/report.html (made in ")
+    made = stack.results() / "report"
+    assert "Do they agree?" in (made / "report.html").read_text(encoding="utf-8")
+    assert (made / "figures" / "agreement.svg").exists()
+
+
 def test_all_stop_in_order_within_the_grace(stack: Stack) -> None:
     began = time.monotonic()
     stack.compose("stop")
