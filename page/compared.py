@@ -120,11 +120,14 @@ def differing(found: Digest) -> str:
         else "each with a proved cause"
     )
     rows = [
-        (row["window"], _marked(row["verdict"]), row["values"], row["cause"] or DASH)
+        (_time(row["window"]), _marked(row["verdict"]), row["values"], row["cause"] or DASH)
         for row in found.differing.to_dict("records")
     ]
     return _note(f"{more} windows that differ or miss trades, {unexplained}:") + tables.table(
-        ("window, UTC", "verdict", "stream / batch", "cause"), rows, "Windows that differ", "p-tall"
+        ("window, UTC", "verdict", "stream / batch", "cause"),
+        rows,
+        "Windows that differ",
+        "p-texts p-tall",
     )
 
 
@@ -352,7 +355,7 @@ def gaps(found: Digest | None) -> str:
     ]
     said = f"Gaps in the trade ids, the newest {len(rows)} of {found.all_gaps:,}:"
     heads = ("trade ids", "how many", "after the trade of, UTC", "before the trade of", "state")
-    return _note(said) + tables.table(heads, rows, "Gaps", "p-tall")
+    return _note(said) + tables.table(heads, rows, "Gaps", "p-texts p-tall")
 
 
 def _time(text: object) -> str:

@@ -370,6 +370,7 @@ def statuses(
             counters={"ok": 28, "failed": 2},
             next_run=now + timedelta(seconds=40),
             running=None,
+            settings={"batch_interval_seconds": 60},
         ),
     }
 
