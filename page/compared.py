@@ -298,10 +298,13 @@ def cost(found: Digest) -> str:
 
 def growth_said(found: Digest) -> str:
     """When the batch will be too slow, and how to read the chart."""
-    return (
-        f"{found.growth_said} Each point is a run; the line is fitted through all of them, its "
-        "dashed end is the forecast."
-    )
+    drawn = "The forecast is too far away to be drawn."
+    if found.growth is None or found.growth.rows_at_limit is None:
+        drawn = ""
+    elif found.near_forecast:
+        drawn = "Its dashed end is the forecast, up to the interval (red)."
+    read = "Each point is a run, the line is fitted through all of them."
+    return f"{found.growth_said} {read} {drawn}".strip()
 
 
 def steady_said(steady: Steadiness | None) -> str:

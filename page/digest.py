@@ -29,6 +29,8 @@ from pipeline.tables import Written, read_written
 BINS = 300
 #: Rows of a table at most; the text above it says how many there are.
 MOST_ROWS = 50
+#: A forecast is drawn if it is not further away than so many times what was measured.
+DRAWN_FORECAST = 4
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,15 @@ class Digest:
     #: The newest runs of ids never seen: `first`, `last`, `ids`, `after`, `before`, `filled`.
     gaps: pd.DataFrame
     all_gaps: int
+
+    @property
+    def near_forecast(self) -> bool:
+        """Whether the forecast of the batch's duration can be drawn beside what was measured."""
+        limit = self.growth.rows_at_limit if self.growth else None
+        if limit is None or self.runs.empty:
+            return False
+        most = float(self.runs["rows"].max())
+        return most < limit <= DRAWN_FORECAST * most
 
 
 def digest(written: Written, found: Comparison, made_at: datetime) -> Digest:

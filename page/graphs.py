@@ -50,8 +50,6 @@ ANSWERS = {
 ROW_HEIGHT = 17
 #: The least age that is drawn, seconds: the axis of ages is logarithmic.
 LEAST_AGE = 0.1
-#: A forecast is drawn if it is not further away than so many times what was measured.
-DRAWN_FORECAST = 4
 
 
 # --- agreement ------------------------------------------------------------------------------
@@ -191,7 +189,7 @@ def _growth_drawing() -> Spec:
             strokeDash=alt.StrokeDash(
                 "part:N",
                 scale=alt.Scale(domain=["fitted", "forecast"], range=[[1, 0], [5, 4]]),
-                legend=alt.Legend(title=None, orient="top", symbolSize=300),
+                legend=None,
             ),
         )
     )
@@ -204,30 +202,25 @@ def _growth_drawing() -> Spec:
     return drawn(alt.layer(rule, name, line, runs), 230, "svg")
 
 
-def growth_chart(runs: pd.DataFrame, grown: Growth | None, interval_s: float) -> Chart:
+def growth_chart(found: Digest) -> Chart:
     """Batch duration against rows, the fitted line, and the interval where it will be crossed."""
-    line, near = line_of(runs, grown)
-    level = interval_s if near else float(runs["wall_s"].max())
-    limit = {"wall_s": [level], "shown": [near], "said": [f"interval, {interval_s:g} s"]}
-    return Chart(
-        _growth_drawing(), {"runs": runs, "line": line, "limit": pd.DataFrame(limit)}
-    )  # fmt: skip
+    runs, near = found.runs, found.near_forecast
+    level = found.interval_s if near else float(runs["wall_s"].max())
+    limit = {"wall_s": [level], "shown": [near], "said": [f"interval, {found.interval_s:g} s"]}
+    line = line_of(runs, found.growth, forecast=near)
+    return Chart(_growth_drawing(), {"runs": runs, "line": line, "limit": pd.DataFrame(limit)})
 
 
-def line_of(runs: pd.DataFrame, grown: Growth | None) -> tuple[pd.DataFrame, bool]:
-    """The points of the fitted line and its forecast, and whether the forecast is near enough."""
+def line_of(runs: pd.DataFrame, grown: Growth | None, *, forecast: bool) -> pd.DataFrame:
+    """The points of the fitted line and, where it is drawn, of its forecast."""
     if grown is None:
-        return pd.DataFrame(columns=["rows", "wall_s", "part"]), False
+        return pd.DataFrame(columns=["rows", "wall_s", "part"])
     low, high = float(runs["rows"].min()), float(runs["rows"].max())
-    limit = grown.rows_at_limit
-    near = limit is not None and high < limit <= DRAWN_FORECAST * high
     points = [(low, "fitted"), (high, "fitted")]
-    if near and limit is not None:
-        points += [(high, "forecast"), (limit, "forecast")]
-    rows = [
-        (rows, grown.base_s + grown.s_per_million * rows / 1e6, part) for rows, part in points
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["rows", "wall_s", "part"]), near
+    if forecast and grown.rows_at_limit is not None:
+        points += [(high, "forecast"), (grown.rows_at_limit, "forecast")]
+    rows = [(rows, grown.base_s + grown.s_per_million * rows / 1e6, part) for rows, part in points]
+    return pd.DataFrame(rows, columns=["rows", "wall_s", "part"])
 
 
 # --- micro-batches --------------------------------------------------------------------------

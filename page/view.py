@@ -159,8 +159,8 @@ def compared_parts(found: Digest) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         part("When will the batch be too slow?", compared.growth_said(found))
-        grown = graphs.growth_chart(found.runs, found.growth, found.interval_s)
-        drawing(None if found.runs.empty else grown, "growth", "Batch duration against rows")
+        grown = None if found.runs.empty else graphs.growth_chart(found)
+        drawing(grown, "growth", "Batch duration against rows")
     with right:
         part("Does the stream slow down?", compared.steady_said(found.steadiness))
         minutes = found.micro_batches

@@ -176,25 +176,29 @@ def test_every_chart_has_its_data_under_the_names_of_its_drawing(found) -> None:
     for chart in (
         graphs.strip_chart(found),
         graphs.ages_chart(found.teeth),
-        graphs.growth_chart(found.runs, found.growth, 60),
+        graphs.growth_chart(found),
         graphs.micro_chart(found.micro_batches),
     ):
         assert isinstance(chart, charts.Chart)
         assert set(re.findall(r"'data': {'name': '(\w+)'", str(chart.drawing))) == set(chart.data)
 
 
-def test_the_fitted_line_goes_on_to_the_limit_only_when_that_is_near() -> None:
+def test_the_fitted_line_goes_on_to_the_limit_only_when_that_is_near(found) -> None:
     runs = pd.DataFrame({"rows": [1e6, 2e6], "wall_s": [10.0, 15.0]})
     grown = Growth(9, 5.0, 5.0, 4.0, 6.0, 5e6, 4e6, 6e6, NOW, "")
-    line, near = graphs.line_of(runs, grown)
-    assert near
-    assert line.to_numpy().tolist() == [
+    near = replace(found, runs=runs, growth=grown)
+    assert graphs.growth_chart(near).data["line"].to_numpy().tolist() == [
         [1e6, 10.0, "fitted"],
         [2e6, 15.0, "fitted"],
         [2e6, 15.0, "forecast"],
         [5e6, 30.0, "forecast"],
     ]
-    for far in (100e6, None):
-        line, near = graphs.line_of(runs, replace(grown, rows_at_limit=far))
-        assert not near
-        assert set(line["part"]) == {"fitted"}
+    assert "dashed end is the forecast" in compared.growth_said(near)
+    for limit, said in ((100e6, "too far away to be drawn"), (None, "fitted through all of them.")):
+        far = replace(near, growth=replace(grown, rows_at_limit=limit))
+        assert set(graphs.growth_chart(far).data["line"]["part"]) == {"fitted"}
+        assert compared.growth_said(far).endswith((f"{said}", f"{said}."))
+
+
+def test_without_two_runs_no_line_is_drawn(nothing) -> None:
+    assert graphs.line_of(nothing.runs, None, forecast=False).empty
