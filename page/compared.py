@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 
-from page import strip, tables, words
+from page import markup, strip, tables, words
 from page.background import Compared, rest
 from page.digest import Digest
 from page.words import DASH
@@ -366,4 +366,5 @@ def _time(text: object) -> str:
 
 
 def _note(text: str) -> str:
-    return f'<div class="p-note p-quiet">{escape(text)}</div>' if text else ""
+    """A sentence; empty text holds the place, as Streamlit refuses nothing."""
+    return markup.note(text, "quiet")

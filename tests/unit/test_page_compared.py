@@ -202,3 +202,20 @@ def test_the_fitted_line_goes_on_to_the_limit_only_when_that_is_near(found) -> N
 
 def test_without_two_runs_no_line_is_drawn(nothing) -> None:
     assert graphs.line_of(nothing.runs, None, forecast=False).empty
+
+
+def test_of_nothing_each_part_still_holds_its_place(nothing) -> None:
+    """Streamlit refuses empty HTML, which would end the whole page."""
+    assert compared.legend(nothing, graphs.VERDICT_COLORS)
+    assert compared.verdict(Compared(nothing), NOW)
+    for part in (
+        compared.differing,
+        compared.ages,
+        compared.waterfall,
+        compared.funnel,
+        compared.cost,
+        compared.aspects,
+        compared.gaps,
+    ):
+        assert part(nothing)
+    assert compared.gaps(None)
