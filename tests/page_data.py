@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -216,10 +217,11 @@ def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades
     It counts so many trades, of which only some are there.
     """
 
-    def trade(number: int, when: datetime) -> Trade:
-        return Trade(number, "93000.00", None, None, "buy", when, "0.5")
+    def trade(number: int, when: datetime, price: str = "93000.00") -> Trade:
+        return Trade(number, price, None, None, "buy", when, "0.5")
 
-    late = trade(42, late_in["window_start"] + timedelta(seconds=50))
+    price = f"{late_in['avg_price']:.2f}"  # within the window's range
+    late = trade(42, late_in["window_start"] + timedelta(seconds=50), price)
     recent = [trade(trades - 53 + n, now - timedelta(seconds=60 - n)) for n in range(60)]
     before = [trade(n + 1, late_in["window_start"] - timedelta(seconds=60 - n)) for n in range(41)]
     batches = (
@@ -502,6 +504,21 @@ REJECTED = {
 }
 
 
+def count_in(window: dict[str, Any], trade: Trade) -> None:
+    """One more bought trade within the window's range."""
+    price, size = Decimal(trade.price), Decimal(trade.last_size)
+    count, volume = window["trade_count"], Decimal(str(window["total_volume"]))
+    sums = {
+        "avg_price": (count, count + 1, price),
+        "vwap": (volume, volume + size, price * size),
+        "volume_imbalance": (volume, volume + size, size),
+    }
+    for name, (weight, after, more) in sums.items():
+        window[name] = float(round((Decimal(str(window[name])) * weight + more) / after, 10))
+    window |= {"trade_count": count + 1, "buy_count": window["buy_count"] + 1}
+    window["total_volume"] = float(volume + size)
+
+
 def disputed(data: DataDir, now: datetime) -> None:
     """The paths differ: of a late trade, for no known reason, and in a window of the batch only."""
     sample(data, now)
@@ -510,10 +527,7 @@ def disputed(data: DataDir, now: datetime) -> None:
     counted = sum(row["trade_count"] for row in finals) + 900
     late = write_database(data, now, late_in, counted)
     batch = [dict(row) for row in finals]
-    with_late = batch[-40]
-    with_late["trade_count"] += 1
-    with_late["buy_count"] += 1
-    with_late["total_volume"] = round(late_in["total_volume"] + float(late.last_size), 8)
+    count_in(batch[-40], late)
     batch[-30]["close_price"] = 1.0
     write_days(data, finals[:-20] + finals[-19:])  # one is in the batch alone
     write_batch(data, batch, now - timedelta(seconds=48))
