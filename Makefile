@@ -22,7 +22,7 @@ REPLAY = --recording $(call quoted,$(RECORDING)) --speed $(call quoted,$(SPEED))
 	--retime $(call quoted,$(RETIME)) --backlog $(call quoted,$(BACKLOG)) \
 	--feed-port $(call quoted,$(FEED_PORT))
 
-.PHONY: help demo run status report test test-compose lint bench clean venv venv-dev jars archive need-python need-java
+.PHONY: help demo run status report test test-compose lint bench screenshots clean venv venv-dev jars archive need-python need-java
 
 help:
 	@cat local/help.txt
@@ -52,6 +52,9 @@ lint: venv-dev
 
 bench: venv-dev jars archive
 	@exec $(VENV) -m benchmarks $(ARGS)
+
+screenshots: venv-dev jars archive
+	@exec $(VENV) -m tests.screenshots $(ARGS)
 
 clean: venv
 	@exec $(VENV) -m local.clean --data-dir $(call quoted,$(DATA_DIR))

@@ -109,7 +109,7 @@ def differing(found: Digest) -> str:
     """The newest windows that differ or miss trades, each with its cause."""
     if not found.all_differing:
         text = "No window differs, and none misses trades." if found.compared else ""
-        return _note(text)
+        return markup.note(text, "quiet")
     shown = len(found.differing)
     more = (
         f"The newest {shown} of {found.all_differing:,}" if shown < found.all_differing else "The"
@@ -123,7 +123,8 @@ def differing(found: Digest) -> str:
         (_time(row["window"]), _marked(row["verdict"]), row["values"], row["cause"] or DASH)
         for row in found.differing.to_dict("records")
     ]
-    return _note(f"{more} windows that differ or miss trades, {unexplained}:") + tables.table(
+    said = f"{more} windows that differ or miss trades, {unexplained}:"
+    return markup.note(said, "quiet") + tables.table(
         ("window, UTC", "verdict", "stream / batch", "cause"),
         rows,
         "Windows that differ",
@@ -261,7 +262,7 @@ def funnel(found: Digest) -> str:
             f'<td class="p-said">{escape(row["said"])}</td></tr>'
         )
     if not rows:
-        return _note("Nothing is counted yet.")
+        return markup.note("Nothing is counted yet.", "quiet")
     return tables.framed(("stage", "", "share", "trades"), rows, "Completeness", "p-bars")
 
 
@@ -343,9 +344,9 @@ def aspects(found: Digest) -> str:
 def gaps(found: Digest | None) -> str:
     """Runs of trade ids that were never seen."""
     if found is None:
-        return _note("Gaps are known with the first comparison.")
+        return markup.note("Gaps are known with the first comparison.", "quiet")
     if not found.all_gaps:
-        return _note("No gap: every trade id from the first stored to the last was seen.")
+        return markup.note("No gap in the trade ids was seen.", "quiet")
     rows = [
         (
             f"{row['first']} to {row['last']}" if row["ids"] > 1 else f"{row['first']}",
@@ -358,13 +359,8 @@ def gaps(found: Digest | None) -> str:
     ]
     said = f"Gaps in the trade ids, the newest {len(rows)} of {found.all_gaps:,}:"
     heads = ("trade ids", "how many", "after the trade of, UTC", "before the trade of", "state")
-    return _note(said) + tables.table(heads, rows, "Gaps", "p-texts p-tall")
+    return markup.note(said, "quiet") + tables.table(heads, rows, "Gaps", "p-texts p-tall")
 
 
 def _time(text: object) -> str:
     return words.day_and_clock(words.moment(text))
-
-
-def _note(text: str) -> str:
-    """A sentence; empty text holds the place, as Streamlit refuses nothing."""
-    return markup.note(text, "quiet")

@@ -202,7 +202,7 @@ def part(title: str, said: str) -> None:
 
 
 def drawing(chart: charts.Chart | None, key: str, alt: str) -> None:
-    with st.container():
+    with st.container(key=f"{key}-drawn"):
         if chart is not None:
             st.vega_lite_chart(chart.spec, key=key, alt=alt)
 

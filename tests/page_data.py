@@ -485,23 +485,21 @@ def stopped_stream(data: DataDir, now: datetime) -> None:
     write_statuses(data, found)
 
 
-REJECTED = {
-    "reasons": {"price": 2, "not JSON": 1},
-    "latest": [
-        {
-            "reason": "price: 'abc' is not a positive decimal",
-            "received": "2026-03-01T11:58:00Z",
-            "bytes": 160,
-            "message": '{"type":"ticker","price":"abc","x":"<b>*no*</b>"}',
-        },
-        {
-            "reason": "not JSON: trailing characters (byte 7)",
-            "received": "2026-03-01T11:59:00Z",
-            "bytes": 70_000,
-            "message": "{} and <script>alert(1)</script>",
-        },
-    ],
-}
+REJECTED_LATEST = [
+    {
+        "reason": "price: 'abc' is not a positive decimal",
+        "received": "2026-03-01T11:58:00Z",
+        "bytes": 160,
+        "message": '{"type":"ticker","price":"abc","x":"<b>*no*</b>"}',
+    },
+    {
+        "reason": "not JSON: trailing characters (byte 7)",
+        "received": "2026-03-01T11:59:00Z",
+        "bytes": 70_000,
+        "message": "{} and <script>alert(1)</script>",
+    },
+]
+REJECTED = {"reasons": {"price": 2, "not JSON": 1}, "latest": REJECTED_LATEST}
 
 
 def count_in(window: dict[str, Any], trade: Trade) -> None:

@@ -1,12 +1,15 @@
 """The page in Streamlit's own test harness, and in a real headless Chromium."""
 
+import csv
 import io
+import re
 import shutil
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as Timeout
 from streamlit.testing.v1 import AppTest
 
+from page import digest
+from page.background import Compared, Comparer
+from page.digest import Digest
 from pipeline import outputs
 from pipeline.outputs import DataDir
 from tests import page_data
@@ -48,11 +54,15 @@ def test_no_state_of_the_data_folder_breaks_the_page(scenario, tmp_path, monkeyp
     data = DataDir(tmp_path)
     page_data.SCENARIOS[scenario](data, outputs.now())
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    made = digest.made(data, None, 60)
+    found = Compared(digest=made) if isinstance(made, Digest) else Compared(problem=made)
+    monkeypatch.setattr(Comparer, "latest", lambda *_: found)
     page = AppTest.from_file(str(VIEW), default_timeout=60).run()
     assert not page.exception
     sections = [heading.value for heading in page.subheader]
     assert sections[:2] == ["Market, by the stream", "Stream and batch, side by side"]
-    assert sections[-1] == "Services"
+    assert sections[2] == "Comparison"
+    assert sections[-3:] == ["Services", "Gaps and rejected messages", "Report"]
     assert page.expander[0].label == "Settings"
 
 
@@ -203,8 +213,12 @@ def test_the_page_shows_what_the_files_hold_and_calls_nobody(data, serve, visit)
     run = pd.read_csv(outputs.batch_files(data)[-1]).iloc[-1]
     assert f"{run['avg_price']:,.2f}" in metrics
     assert f"{run['rows']:,.0f}" in metrics
+    compared(seen)
+    for key in ("price", "strip-drawn", "growth-drawn", "micro-drawn"):
+        seen.page.wait_for_selector(f".st-key-{key} svg.marks", timeout=20_000)
     drawn = seen.page.evaluate("() => document.querySelectorAll('.vega-embed svg.marks').length")
-    assert drawn == 3
+    assert drawn == 3 + 3
+    seen.page.wait_for_selector(".st-key-ages-drawn canvas", timeout=20_000)
     assert seen.page.locator("[data-testid=stDataFrame]").count() == 2
     assert len(seen.page.locator(".p-card").all()) == 4
     seen.page.wait_for_timeout(5000)
@@ -216,6 +230,104 @@ def _cells(data: DataDir) -> list[dict[str, str]]:
     """The rows of the newest day of final windows, as text."""
     table = pd.read_csv(outputs.stream_files(data)[-1], dtype=str, keep_default_na=False)
     return [{str(k): str(v) for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def compared(seen: Visit) -> Visit:
+    """Waits until the comparison is there."""
+    seen.page.wait_for_selector(".p-legend", timeout=60_000)
+    return seen
+
+
+def test_the_comparison_says_how_the_files_differ(data, serve, visit) -> None:
+    page_data.disputed(data, outputs.now())
+    stream = {row["window_start"]: row for row in _rows(outputs.stream_files(data))}
+    batch = {row["window_start"]: row for row in _rows([data.batch_windows])}
+    alone = batch.keys() - stream.keys()
+    differing = {
+        start
+        for start in batch.keys() & stream.keys()
+        if any(batch[start][name] != stream[start][name] for name in outputs.METRICS)
+        or batch[start]["close_price"] != stream[start]["close_price"]
+    }
+    assert (len(alone), len(differing)) == (1, 2)
+    address, _ = serve()
+    seen = compared(visit(f"{address}/?span=everything"))
+    legend = " ".join(seen.text(".p-legend").split())
+    agreeing = len(stream) - len(differing)
+    assert f"{len(differing)}" in legend.partition("differs")[2]
+    verdict = seen.text(".p-verdict")
+    assert f"the paths agree on {agreeing} of {len(batch)} minutes" in verdict
+    seen.page.wait_for_selector(
+        ".st-key-strip-drawn canvas, .st-key-strip-drawn svg.marks", timeout=20_000
+    )
+    listed = seen.page.get_by_role("region", name="Windows that differ")
+    for start in (*alone, *differing):
+        expect(listed).to_contain_text(f"{start[:10]} {start[11:19]}")
+    expect(listed).to_contain_text("/ 1")
+    expect(listed).to_contain_text("too late for the stream")
+    gaps = seen.page.get_by_role("region", name="Gaps")
+    expect(gaps).to_contain_text("43 to 48")
+    rejected = seen.page.get_by_role("region", name="Rejected messages")
+    for one in page_data.REJECTED_LATEST:
+        expect(rejected).to_contain_text(str(one["reason"]))
+        expect(rejected).to_contain_text(str(one["message"]))
+    assert rejected.locator("script, b").count() == 0
+    assert seen.complaints == []
+    assert seen.foreign == []
+    # a cell of the strip tells both counts and the cause
+    seen = compared(visit(address))
+    symbols = seen.page.locator(".st-key-strip-drawn svg.marks text", has_text="≠")
+    symbols.first.scroll_into_view_if_needed()
+    place = symbols.first.bounding_box()
+    assert place is not None
+    seen.page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    [late] = [n for n in differing if stream[n]["trade_count"] != batch[n]["trade_count"]]
+    tooltip = seen.page.locator("#vg-tooltip-element")
+    counts = (stream[late]["trade_count"], batch[late]["trade_count"])
+    for said in (late[11:16], *counts, "differs", "cause", "too late for the stream"):
+        expect(tooltip).to_contain_text(said, timeout=10_000)
+
+
+def _rows(paths: Iterable[Path]) -> Iterator[dict[str, str]]:
+    for path in paths:
+        with path.open(newline="") as file:
+            yield from csv.DictReader(file)
+
+
+def test_a_new_comparison_replaces_data_and_no_drawing(data, serve, visit) -> None:
+    now = outputs.now()
+    page_data.sample(data, now)
+    address, _ = serve()
+    seen = compared(visit(address))
+    chart = "() => document.querySelector('.st-key-strip-drawn svg.marks')"
+    seen.page.wait_for_function(chart, timeout=20_000)
+    seen.page.evaluate(f"() => {{ window.strip = ({chart})() }}")
+    assert "differs 0" in " ".join(seen.text(".p-legend").split())
+    finals = page_data.windows_until(page_data.floor(now) - timedelta(minutes=1), 180)
+    finals[-5]["close_price"] = 1.0
+    page_data.write_batch(data, finals, now - timedelta(seconds=40))
+    expect(seen.page.locator(".p-legend").first).to_contain_text(
+        re.compile(r"differs\s*1"), timeout=60_000
+    )
+    assert seen.page.evaluate("() => window.strip.isConnected")
+    assert seen.complaints == []
+
+
+def test_the_report_and_its_figures_can_be_taken_along(data, serve, visit) -> None:
+    page_data.sample(data, outputs.now())
+    address, _ = serve()
+    seen = visit(address)
+    expect(seen.page.locator("[data-testid=stMain]")).to_contain_text("make report makes one")
+    figures = data.root / "report" / "figures"
+    figures.mkdir(parents=True)
+    (figures / "ages.svg").write_text("<svg/>")
+    (data.root / "report" / "report.html").write_text("<p>made</p>")
+    for name, file_name in (("Download the report", "report.html"), ("figures", "figures.zip")):
+        with seen.page.expect_download() as waiting:
+            seen.page.get_by_role("button", name=name).click()
+        assert waiting.value.suggested_filename == file_name
+    archive = zipfile.ZipFile(waiting.value.path())
+    assert archive.read("ages.svg") == b"<svg/>"
 
 
 def test_a_refresh_brings_new_values_and_keeps_zoom_scroll_and_drawing(data, serve, visit) -> None:
@@ -307,6 +419,7 @@ def test_every_state_is_said_in_words_on_a_page_that_stays_open(data, serve, vis
         ("empty", "WAITING", "No window yet"),
         ("starting", "REPLAY", "spark_processor is starting"),
         ("foreign", "REPLAY", "is not one of this system's files"),
+        ("foreign", "REPLAY", "no newer comparison:"),
         ("stale", "STALE", "no trade for"),
         ("down", "DOWN", "producer has not been heard of"),
         ("stopped_stream", "STALE", "spark_processor has not been heard of"),
@@ -330,8 +443,10 @@ def test_a_page_whose_server_has_gone_says_that_it_is_old_and_comes_back(
     seen = visit(address).charted()
     watch = seen.page.locator(".p-watch")
     assert seen.box(".p-watch")["height"] == 0
+    expect(watch).to_have_css("visibility", "hidden")  # from screen readers, too
     process.terminate()
     expect(watch).to_have_css("max-height", "96px", timeout=30_000)
+    expect(watch).to_have_css("visibility", "visible")
     assert "has not been refreshed" in watch.inner_text()
     old = seen.text(".p-clock")
     serve(port)
@@ -349,14 +464,15 @@ def test_the_page_follows_the_systems_theme(data, serve, visit) -> None:
 
 
 def test_nothing_is_wider_than_the_window_on_a_desk_and_on_a_phone(data, serve, visit) -> None:
-    page_data.ended(data, outputs.now())
+    page_data.disputed(data, outputs.now())
     address, _ = serve()
     for window in ({"width": 1280, "height": 800}, {"width": 390, "height": 844}):
         seen = visit(address, viewport=window).charted()
         seen.page.wait_for_selector(".p-cards")
+        compared(seen).page.wait_for_selector(".st-key-micro-drawn svg.marks", timeout=20_000)
         assert seen.overflow() == 0
-        table = seen.page.locator(".p-scroll").first
-        assert table.evaluate("box => box.scrollWidth - box.clientWidth") == 0
+        for table in seen.page.locator(".p-scroll").all():
+            assert table.evaluate("box => box.scrollWidth - box.clientWidth") <= 0
 
 
 def test_a_finger_on_the_chart_scrolls_the_page(data, serve, visit) -> None:

@@ -1,0 +1,191 @@
+"""Takes the pictures in docs/screenshots/: `make screenshots`.
+
+The demo on the sample runs until the batch has made enough runs for a forecast, ten minutes or so;
+the other states are prepared data folders. `--data-dir` takes a folder that is being filled, or
+was, instead of the demo; `--states` takes only the prepared ones.
+"""
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from pipeline import outputs
+from pipeline.compare import LEAST_RUNS
+from pipeline.outputs import DataDir
+from pipeline.tables import read_batch_log
+from tests import page_data
+from tests.conftest import ROOT, Running, chromium, free_port
+
+FOLDER = ROOT / "docs" / "screenshots"
+SAMPLE = "data/sample/synthetic_btcusd.jsonl.gz"
+DESK = (1280, 800)
+PHONE = (390, 844)
+#: Pictures of the demo: name, window, theme, the heading that they begin with.
+OF_DEMO = (
+    ("page", DESK, "light", None),
+    ("page-dark", DESK, "dark", None),
+    ("comparison", DESK, "light", "Comparison"),
+    ("comparison-dark", DESK, "dark", "How old is each answer?"),
+    ("growth", DESK, "light", "When will the batch be too slow?"),
+    ("tables", DESK, "light", "Windows of the stream"),
+    ("services", DESK, "light", "Services"),
+    ("phone", PHONE, "light", None),
+    ("phone-dark", PHONE, "dark", "Comparison"),
+)
+#: Pictures of prepared folders: name, scenario, window, theme, heading.
+OF_STATES = (
+    ("nothing-yet", "empty", DESK, "light", None),
+    ("starting", "starting", DESK, "dark", None),
+    ("stale", "stale", DESK, "light", None),
+    ("down", "down", DESK, "light", None),
+    ("down-services", "down", DESK, "dark", "Services"),
+    ("ended", "ended", DESK, "dark", None),
+    ("unreadable", "foreign", DESK, "light", None),
+    ("differs", "disputed", DESK, "light", "Comparison"),
+    ("rejected", "disputed", DESK, "dark", "Gaps and rejected messages"),
+    ("phone-down", "down", PHONE, "light", None),
+)
+#: What the page needs until a new comparison is drawn, milliseconds.
+SETTLED_MS = 7000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path, help="take this folder, not the demo")
+    parser.add_argument("--runs", type=int, default=LEAST_RUNS + 1, help="batch runs awaited")
+    parser.add_argument("--states", action="store_true", help="only the prepared folders")
+    given = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        if given.states:
+            take_states(browser, Path(folder))
+        elif given.data_dir:
+            with serving(DataDir(given.data_dir), Path(folder)) as address:
+                take_demo(browser, address)
+        else:
+            with demo(Path(folder)) as (address, data):
+                take_states(browser, Path(folder))
+                wait_for_runs(data, given.runs)
+                take_demo(browser, address)
+        browser.close()
+
+
+def take_states(browser: Browser, folder: Path) -> None:
+    for number, (name, scenario, size, scheme, heading) in enumerate(OF_STATES):
+        data = DataDir(folder / f"{number}")
+        page_data.SCENARIOS[scenario](data, outputs.now())
+        with serving(data, folder) as address:
+            page = opened(browser, address, size, scheme)
+            # the services' own words must be fresh when the picture is taken
+            page_data.SCENARIOS[scenario](data, outputs.now())
+            take(page, name, heading)
+
+
+def take_demo(browser: Browser, address: str) -> None:
+    for name, size, scheme, heading in OF_DEMO:
+        take(opened(browser, address, size, scheme), name, heading)
+
+
+def opened(browser: Browser, address: str, size: tuple[int, int], scheme: str) -> Page:
+    """The page in a window of this size, with its comparison."""
+    width, height = size
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme="dark" if scheme == "dark" else "light",
+    )
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector(".p-cards", timeout=60_000)
+    page.wait_for_selector(".p-legend, .p-problem", timeout=60_000)
+    page.wait_for_timeout(SETTLED_MS)
+    return page
+
+
+def take(page: Page, name: str, heading: str | None) -> None:
+    """A picture of what is in the window, scrolled to a heading; closes the page."""
+    if heading:
+        # what stands still at the top covers as much
+        page.evaluate(
+            "text => { const all = [...document.querySelectorAll('h3, h4')];"
+            " const found = all.find(one => one.textContent.trim() === text);"
+            " const main = document.querySelector('[data-testid=stMain]');"
+            " const top = document.querySelector('.p-top').getBoundingClientRect().height;"
+            " main.scrollTop += found.getBoundingClientRect().top - top - 8 }",
+            heading,
+        )
+    page.wait_for_timeout(2500)
+    path = FOLDER / f"{name}.png"
+    page.screenshot(path=path)
+    page.context.close()
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1024:.0f} KB", flush=True)
+
+
+@contextmanager
+def serving(data: DataDir, logs: Path) -> Iterator[str]:
+    """The page on a data folder; gives its address."""
+    port = free_port()
+    command = ["-m", "streamlit", "run", "dashboard.py", f"--server.port={port}"]
+    environment = {"DATA_DIR": str(data.root)}
+    server = Running([sys.executable, *command], logs / f"page-{port}.log", environment)
+    try:
+        wait_for(f"http://127.0.0.1:{port}", server, timedelta(minutes=1))
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+
+
+@contextmanager
+def demo(folder: Path) -> Iterator[tuple[str, DataDir]]:
+    """The whole stack on the sample; gives the page's address and the data folder."""
+    data, port = DataDir(folder / "demo"), free_port()
+    ports = {
+        "--kafka-port": free_port(),
+        "--controller-port": free_port(),
+        "--feed-port": free_port(),
+        "--dashboard-port": port,
+    }
+    options = [str(part) for pair in ports.items() for part in pair]
+    replay = ["--recording", SAMPLE, "--speed", "1", "--retime", "1", "--backlog", "1800"]
+    command = ["-m", "local.up", "demo", "--data-dir", str(data.root), *options, *replay]
+    running = Running([sys.executable, *command], folder / "demo.log", {})
+    try:
+        wait_for(f"http://127.0.0.1:{port}", running, timedelta(minutes=3))
+        yield f"http://127.0.0.1:{port}", data
+    finally:
+        running.process.send_signal(signal.SIGINT)
+        running.process.wait(60)
+
+
+def wait_for_runs(data: DataDir, runs: int) -> None:
+    """Returns when the batch has made so many runs."""
+    end = time.monotonic() + (runs + 5) * 90
+    while (made := len(read_batch_log(data))) < runs:
+        if time.monotonic() > end:
+            raise SystemExit(f"the demo has made only {made} of {runs} runs")
+        print(f"the demo has made {made} of {runs} runs", flush=True)
+        time.sleep(30)
+
+
+def wait_for(address: str, server: Running, patience: timedelta) -> None:
+    end = time.monotonic() + patience.total_seconds()
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=2):  # noqa: S310
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise SystemExit(f"{address} does not answer:\n{server.tail()}")
+
+
+if __name__ == "__main__":
+    main()
