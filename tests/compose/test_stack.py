@@ -213,8 +213,8 @@ def test_the_paths_are_compared_where_the_page_runs_whether_or_not_the_consumer_
 
 
 def test_the_report_is_made_by_its_service(stack: Stack) -> None:
-    said = stack.compose("run", "--rm", "-T", "report")
-    assert said.startswith("/app/data/report/report.html (made in ")
+    said = stack.compose("run", "--rm", "-T", "report", timeout=BUILD_SECONDS)
+    assert said.splitlines()[-1].startswith("/app/data/report/report.html (made in ")
     made = stack.results() / "report"
     assert "Do they agree?" in (made / "report.html").read_text(encoding="utf-8")
     assert (made / "figures" / "agreement.svg").exists()
