@@ -345,6 +345,8 @@ def gaps(found: Digest | None) -> str:
     """Runs of trade ids that were never seen."""
     if found is None:
         return markup.note("Gaps are known with the first comparison.", "quiet")
+    if found.all_gaps is None:
+        return markup.note(f"Gaps: {DASH}", "quiet")
     if not found.all_gaps:
         return markup.note("No gap in the trade ids was seen.", "quiet")
     rows = [

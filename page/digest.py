@@ -75,7 +75,8 @@ class Digest:
     aspects: pd.DataFrame
     #: The newest runs of ids never seen: `first`, `last`, `ids`, `after`, `before`, `filled`.
     gaps: pd.DataFrame
-    all_gaps: int
+    #: None: nothing is stored yet.
+    all_gaps: int | None
 
     @property
     def near_forecast(self) -> bool:
@@ -132,7 +133,7 @@ def digest(written: Written, found: Comparison, made_at: datetime) -> Digest:
         steadiness=found.steadiness,
         aspects=verdict.aspects(found),
         gaps=_gaps(gaps),
-        all_gaps=len(gaps),
+        all_gaps=None if written.ingested is None else len(gaps),
     )
 
 

@@ -141,6 +141,7 @@ def test_unknown_numbers_are_dashes(nothing) -> None:
     assert "event → received – – 0" in said  # noqa: RUF001
     assert "CPU seconds an hour – – –" in said  # noqa: RUF001
     assert "batch – – – –" in said  # noqa: RUF001
+    assert "Gaps: –" in said  # noqa: RUF001
     assert "nan" not in said.lower()
     assert "Ages are unknown" in compared.ages_said(nothing)
     assert "No micro-batch" in compared.steady_said(nothing.steadiness)
