@@ -459,6 +459,8 @@ def ended(data: DataDir, now: datetime) -> None:
     """A recording with its own times has been played to its end; its name is nasty."""
     feed = replay(recording=NASTY_NAME, synthetic=False, retimed=False, speed="max", state="ended")
     full(data, RECORDED_END, feed)
+    names = ("kind", "recording", "retimed")
+    outputs.claim_source(data, {name: feed[name] for name in names})
     found = statuses(now, feed, trade_time=RECORDED_END)
     found["producer"]["last_trade"]["received"] = now - timedelta(minutes=12)
     found["producer"] |= {"state": "ended", "message": f"the replay of {NASTY_NAME} has ended"}

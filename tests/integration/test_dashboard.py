@@ -524,3 +524,64 @@ def test_with_90_days_of_windows_a_refresh_costs_little(data, serve, visit) -> N
     cost = (sum(server.cpu_times()[:2]) - used) / elapsed.total_seconds()
     print(f"{cost * 1000:.0f} ms of CPU a second, {server.memory_info().rss / 2**20:.0f} MiB")
     assert cost < 0.3
+
+
+#: What the test below makes quicker: refreshes of a quarter of an hour come in a minute.
+QUICKER = {
+    "page/view.py": {
+        "TOP_SECONDS = 1.0": "TOP_SECONDS = 0.1",
+        "BODY_SECONDS = 2.0": "BODY_SECONDS = 0.1",
+        "COMPARISON_SECONDS = 5.0": "COMPARISON_SECONDS = 0.1",
+    },
+    "page/read.py": {"SHARED_SECONDS = 0.4": "SHARED_SECONDS = 0.05"},
+    "page/background.py": {
+        "LEAST_REST_SECONDS = 15.0": "LEAST_REST_SECONDS = 4.0",
+        "MOST_SHARE = 0.05": "MOST_SHARE = 0.5",
+    },
+}
+REFRESHES = 100
+
+
+def test_a_page_that_stays_open_does_not_grow(data, run, visit, tmp_path) -> None:
+    """Neither in the server nor in the browser, over many refreshes of all its parts."""
+    copy = tmp_path / "project"
+    for name in ("page", "pipeline", ".streamlit"):
+        shutil.copytree(ROOT / name, copy / name)
+    for name, changes in QUICKER.items():
+        text = (copy / name).read_text()
+        for slow, quick in changes.items():
+            assert slow in text
+            text = text.replace(slow, quick)
+        (copy / name).write_text(text)
+    shutil.copy(ROOT / "dashboard.py", copy)
+    page_data.sample(data, outputs.now())
+    port = free_port()
+    where = {"DATA_DIR": data.root, "PYTHONPATH": copy, "STREAMLIT_SERVER_ADDRESS": "127.0.0.1"}
+    process = run("streamlit", "run", str(copy / "dashboard.py"), f"--server.port={port}", **where)
+    address = f"http://127.0.0.1:{port}"
+    wait_until(lambda: _answers(f"{address}/_stcore/health"), 60, "the page", process)
+    seen = compared(visit(address).charted())
+    page, server = seen.page, psutil.Process(process.pid)
+    tools = seen.context.new_cdp_session(page)
+    page.evaluate(
+        "() => { window.refreshes = 0; new MutationObserver(() => window.refreshes++).observe("
+        "document.querySelector('[data-testid=stHtml]:has(.p-top)').parentElement,"
+        " { childList: true, subtree: true, characterData: true }) }"
+    )
+
+    def after(refreshes: int) -> tuple[float, float]:
+        """MiB in the server and in the browser's heap."""
+        end = time.monotonic() + 2 * REFRESHES
+        while page.evaluate("() => window.refreshes") < refreshes:
+            assert time.monotonic() < end
+            page_data.refresh(data, outputs.now(), page_data.replay())
+            page.wait_for_timeout(300)
+        tools.send("HeapProfiler.collectGarbage")
+        heap = tools.send("Runtime.getHeapUsage")["usedSize"]
+        return server.memory_info().rss / 2**20, heap / 2**20
+
+    first, last = after(REFRESHES // 4), after(REFRESHES)
+    print(f"server {first[0]:.0f} → {last[0]:.0f} MiB, browser {first[1]:.0f} → {last[1]:.0f} MiB")
+    assert last[0] - first[0] < 25
+    assert last[1] - first[1] < 25
+    assert seen.complaints == []
