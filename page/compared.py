@@ -320,9 +320,9 @@ def steady_said(steady: Steadiness | None) -> str:
     if change is None or low is None or high is None or not math.isfinite(low + high):
         text += "Whether that stays so cannot be said yet: there are too few minutes. "
     else:
-        flat = "It stays flat" if low <= 0 <= high else "It changes"
+        flat = "No change can be told from its noise" if low <= 0 <= high else "It changes"
         text += (
-            f"{flat}: by {change:+,.0f} ms over {steady.trades:,} trades "
+            f"{flat}: {change:+,.0f} ms over {steady.trades:,} trades "
             f"(95 %: {low:+,.0f} to {high:+,.0f}). "
         )
     return text + "Median and 99 % of each minute; a flat line does not slow down with the table."

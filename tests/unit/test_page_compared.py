@@ -148,9 +148,9 @@ def test_unknown_numbers_are_dashes(nothing) -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"), [(-3.0, 9.0, "It stays flat"), (2.0, 9.0, "It changes")]
+    ("low", "high", "said"), [(-3.0, 9.0, "No change can be told"), (2.0, 9.0, "It changes")]
 )
-def test_micro_batches_are_flat_where_the_interval_holds_no_change(low, high, said) -> None:
+def test_micro_batches_change_only_where_the_interval_holds_no_zero(low, high, said) -> None:
     steady = Steadiness(900, 300.0, 410.0, 5000, 4.0, low, high)
     assert said in compared.steady_said(steady)
 
