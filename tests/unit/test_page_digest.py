@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from page import digest
@@ -32,6 +32,7 @@ def made(data: DataDir, last: timedelta | None = None) -> digest.Digest:
     return found
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=500),
     st.integers(1, 60),

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from page import strip
@@ -52,6 +52,7 @@ def counted(*rows: tuple[int, int]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("window_s", [1, 10, 60, 300, 600, 3600, 7200])
+@settings(deadline=None)
 @given(windows=st.integers(1, 3_000_000))
 def test_any_span_fits_into_the_rows_in_cells_of_whole_windows(window_s, windows) -> None:
     window = timedelta(seconds=window_s)
@@ -70,6 +71,7 @@ def test_up_to_a_day_each_minute_is_a_cell_of_its_own() -> None:
     assert strip.layout(timedelta(days=7), MINUTE).cell == timedelta(minutes=30)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 5000), st.sampled_from(VERDICTS)),

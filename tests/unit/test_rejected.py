@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.rejected import CHARACTERS, LATEST, OTHERS, REASONS, Rejected
@@ -27,6 +27,7 @@ def test_the_latest_messages_are_kept_with_reason_receipt_and_length() -> None:
     }
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=900), st.text(max_size=900)), max_size=60))
 def test_whatever_comes_is_counted_once_and_takes_bounded_room(messages) -> None:
     refused = Rejected()
