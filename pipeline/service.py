@@ -64,7 +64,7 @@ class Service:
         self._settings = settings.model_dump(mode="json")
         self._machine = machine.describe()
         self._starts = 1 + self._starts_before()
-        self._peak_mib = 0.0
+        self._peak_mib = self._minutes_peak_mib = 0.0
         self._cost: dict[str, float] = {}
         self._next_status = self._next_cost = 0.0
         self._next_counters = time.monotonic() + COUNTERS_SECONDS
@@ -157,9 +157,10 @@ class Service:
             "at": outputs.now(),
             "seconds": round(now - before[0], 2),
             "cpu_s": round(self._cost["cpu_s"] - before[1], 2),
-            "rss_mib": self._cost["rss_mib"],
+            "rss_mib": round(self._minutes_peak_mib, 1),
             "counters": json.dumps(fresh),
         }
+        self._minutes_peak_mib = 0.0
         try:
             path = self.data.minutes_of(self.name)
             outputs.append_csv(path, MINUTE_COLUMNS, row, MINUTES_BYTES)
@@ -175,6 +176,7 @@ class Service:
         cpu_s, rss = tree_cost(os.getpid())
         cpu_s = max(cpu_s, self._cost.get("cpu_s", 0.0))  # what ended unawaited is not forgotten
         self._peak_mib = max(self._peak_mib, rss / MIB)
+        self._minutes_peak_mib = max(self._minutes_peak_mib, rss / MIB)
         self._cost = {
             "cpu_s": round(cpu_s, 2),
             "rss_mib": round(rss / MIB, 1),
