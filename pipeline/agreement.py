@@ -4,11 +4,13 @@ A cause is proved by trades that account for all of a difference. Times are the 
 """
 
 import itertools
+import math
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import pandas as pd
@@ -38,9 +40,20 @@ REJECTED = "a rejected message"
 
 #: What both paths must agree on, to the last digit.
 COMPARED = (*METRICS, *FURTHER, "last_trade_time")
-COLUMNS = ("window_start", "verdict", "columns", "cause", "late", "doubled", "missing")
-#: Trades of which every choice is tried out, at most: two more double the work.
+COLUMNS = (
+    "window_start",
+    "verdict",
+    "columns",
+    "cause",
+    "late",
+    "doubled",
+    "unexplained",
+    "missing",
+)
+#: Trades of which every choice is tried out, at most: two more double the work. Of more, choices
+#: of few of them (or of all but few), as long as there are not more than this.
 MOST_TRIED = 26
+MOST_CHOICES = 300_000
 
 
 def agreement(
@@ -62,9 +75,10 @@ def agreement(
     Returns:
         A row a window, sorted: `window_start`, `verdict`, `columns` (which differ, as text),
         `cause` (of a difference, or of trades that both paths miss), `late` and `doubled` (trades
-        that the stream dropped, or counted twice), `missing` (ids never seen around this window,
-        at most). A window is `not yet in a batch` as long as the run has seen no trade after its
-        end.
+        that the stream dropped, or counted twice), `unexplained` (trades that the batch has more,
+        for no known reason), `missing` (ids never stored around this window: an id between two
+        windows counts for both). A window is `not yet in a batch` as long as the run has seen no
+        trade after its end.
     """
     streamed = final.set_index("window_start")
     batched = batch.set_index("window_start")
@@ -83,6 +97,11 @@ def agreement(
         ends.update(zip(known.index, known["window_end"], strict=True))
     in_stream, in_batch = set(streamed.index), set(batched.index)
     missing = _missing(evidence, starts, ends)
+    noted = {
+        LATE: _in_time(LATE, evidence.late),
+        AFTER_SNAPSHOT: _in_time(AFTER_SNAPSHOT, evidence.after_snapshot),
+        CONFLICT: _in_time(CONFLICT, evidence.conflicts),
+    }
     newest_in_stream = max([*in_stream, *opened], default="")
     newest = None if newest_in_batch is None else _comparable(newest_in_batch)
     rows = []
@@ -102,16 +121,15 @@ def agreement(
             verdict = DIFFERS if start in in_batch else ONLY_STREAM
         if verdict in DIFFERENCES:
             proof = _proof(
-                start,
-                ends[start],
                 streamed.loc[start].to_dict() if start in in_stream else None,
                 batched.loc[start].to_dict() if start in in_batch else None,
-                evidence,
+                {kind: _between(trades, start, ends[start]) for kind, trades in noted.items()},
+                evidence.recovered,
             )
         lost = missing.get(start, _Missing())
         causes = [cause for cause in (proof.cause, lost.cause) if cause]
-        found = ("; ".join(causes), proof.late, proof.doubled, lost.ids)
-        rows.append((start, verdict, columns, *found))
+        numbers = (proof.late, proof.doubled, proof.unexplained, lost.ids)
+        rows.append((start, verdict, columns, "; ".join(causes), *numbers))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -124,6 +142,8 @@ class Proof:
     late: int = 0
     #: Counted twice by the stream: repeats with another content.
     doubled: int = 0
+    #: That the batch has more, for no known reason.
+    unexplained: int = 0
 
 
 _NO_CAUSE = Proof("")
@@ -140,6 +160,8 @@ class _Trade:
     price: Decimal
     size: Decimal
     bought: bool
+    #: How many seconds it came behind the newest one; 0 where that is no question.
+    behind: float = 0.0
 
 
 #: Trades, buys and volume of a window or of some trades.
@@ -149,31 +171,37 @@ _Window = Mapping[str, str] | None
 _Pair = tuple[_Window, _Window]
 
 
-def _proof(start: str, end: str, stream: _Window, batch: _Window, evidence: Evidence) -> Proof:
+def _proof(
+    stream: _Window,
+    batch: _Window,
+    noted: Mapping[str, Sequence[_Trade]],
+    recovered: frozenset[int],
+) -> Proof:
     """Which trades account for the whole difference, to the last digit.
 
     Trades that came late may have been dropped by the stream or not, and a repeat may have been
     forgotten or not: that is tried out. What was stored after the snapshot is no question.
     """
-    after = _trades_of(AFTER_SNAPSHOT, evidence.after_snapshot, start, end)
-    late = _trades_of(LATE, evidence.late, start, end)
-    conflicts = _trades_of(CONFLICT, evidence.conflicts, start, end)
+    after = noted[AFTER_SNAPSHOT]
     # Batch less stream: what the stream dropped, less what came after the snapshot, less repeats.
     wanted = _plus(_plus(_counted(batch), _counted(stream), -1), _sum(after))
+    price, doubt = _difference("avg_price", stream, batch)
+    if price is not None:
+        price += sum((trade.price for trade in after), Decimal(0))
     numbers_after = {trade.number for trade in after}
-    for taken in _choices([*late, *conflicts], wanted):
+    for taken in _choices([*noted[LATE], *noted[CONFLICT]], wanted, price, doubt):
         dropped = [trade for trade in taken if trade.kind == LATE]
         doubled = [trade for trade in taken if trade.kind == CONFLICT]
         numbers = {trade.number for trade in dropped}
         in_stream = [trade for trade in after if trade.number not in numbers] + doubled
         in_batch = [trade for trade in dropped if trade.number not in numbers_after]
         if _is_all(stream, batch, in_stream, in_batch):
-            causes = {RECOVERED if number in evidence.recovered else LATE for number in numbers} | {
+            causes = {RECOVERED if number in recovered else LATE for number in numbers} | {
                 trade.kind for trade in in_stream
             }
             if causes:
                 return Proof("; ".join(sorted(causes)), len(dropped), len(doubled))
-    return Proof(UNEXPLAINED)
+    return Proof(UNEXPLAINED, unexplained=_counted(batch)[0] - _counted(stream)[0])
 
 
 def _is_all(
@@ -187,25 +215,42 @@ def _is_all(
     windows = (stream, batch)
     return (
         all(_sums_fit(column, windows, in_stream, in_batch) for column in _SUMS)
-        and all(_spans_its_range(window) for window in windows if window)
+        and all(_is_consistent(window) for window in windows if window)
         and all(_extremes_fit(column, windows, in_stream, in_batch) for column in _EXTREMES)
         and all(_ends_fit(column, windows, in_stream, in_batch) for column in _ENDS)
     )
 
 
 def _sums_fit(column: str, windows: _Pair, *extra: Sequence[_Trade]) -> bool:
-    weight, of_trade = _SUMS[column]
-    sums = [_weighted(window, column, weight) for window in windows]
-    if sums[0] is None or sums[1] is None:  # too large to be told
+    difference, doubt = _difference(column, *windows)
+    if difference is None:
         return True
+    _, of_trade = _SUMS[column]
     in_stream, in_batch = (sum(map(of_trade, trades), Decimal(0)) for trades in extra)
-    weights = sum(Decimal(window[weight]) for window in windows if window)
-    return abs(sums[1] - sums[0] - in_batch + in_stream) <= weights * _HALF_A_PLACE
+    return abs(difference - in_batch + in_stream) <= doubt
 
 
-def _spans_its_range(window: Mapping[str, str]) -> bool:
+def _difference(column: str, stream: _Window, batch: _Window) -> tuple[Decimal | None, Decimal]:
+    """By how much the batch's sum behind a mean is greater, and how sure that is.
+
+    None: not known, as one of the sums was too large to be told.
+    """
+    weight, _ = _SUMS[column]
+    one, other = (_weighted(window, column, weight) for window in (stream, batch))
+    weights = sum((Decimal(window[weight]) for window in (stream, batch) if window), Decimal(0))
+    return None if one is None or other is None else other - one, weights * _HALF_A_PLACE
+
+
+def _is_consistent(window: Mapping[str, str]) -> bool:
+    """Whether what follows from other columns of the same row does so."""
     highest, lowest, span = (window[name] for name in ("max_price", "min_price", "price_range"))
-    return not span or Decimal(highest) - Decimal(lowest) == Decimal(span)
+    if span and Decimal(highest) - Decimal(lowest) != Decimal(span):
+        return False
+    count, buys, sells = (window[name] for name in ("trade_count", "buy_count", "sell_count"))
+    if sells and int(count) - int(buys) != int(sells):
+        return False
+    ratio = window["buy_sell_ratio"]
+    return not (ratio and sells) or float(ratio) == int(buys) / (int(sells) + 1e-5)
 
 
 def _extremes_fit(column: str, windows: _Pair, *extra: Sequence[_Trade]) -> bool:
@@ -280,25 +325,57 @@ def _sum(trades: Iterable[_Trade]) -> _Amount:
     return total
 
 
-def _choices(trades: Sequence[_Trade], wanted: _Amount) -> Iterator[Sequence[_Trade]]:
-    """The choices of some of these trades that come to so much; all of them first.
-
-    Of very many, only what is likely: trades are dropped from a moment on, or until one.
-    """
-    if len(trades) > MOST_TRIED:
-        for cut in range(len(trades)):
-            for choice in (trades[cut:], trades[: len(trades) - cut]):
-                if _sum(choice) == wanted:
-                    yield choice
+def _choices(
+    trades: Sequence[_Trade], wanted: _Amount, price: Decimal | None, doubt: Decimal
+) -> Iterator[Sequence[_Trade]]:
+    """The choices of some of these trades that come to so much, and to this sum of prices."""
+    if len(trades) <= MOST_TRIED:
+        yield from _every_choice(trades, wanted, price, doubt)
         return
-    # From both ends: half the trades on each side, so that twice as many can be tried.
+    for choice in _likely_choices(trades, wanted):
+        if _sum(choice) == wanted and (price is None or abs(_prices(choice) - price) <= doubt):
+            yield choice
+
+
+def _every_choice(
+    trades: Sequence[_Trade], wanted: _Amount, price: Decimal | None, doubt: Decimal
+) -> Iterator[Sequence[_Trade]]:
+    """From both ends: half the trades on each side, so that twice as many can be tried."""
     half = len(trades) // 2
-    left: dict[_Amount, list[Sequence[_Trade]]] = defaultdict(list)
+    left: dict[_Amount, list[tuple[Decimal, Sequence[_Trade]]]] = defaultdict(list)
     for choice in _subsets(trades[:half]):
-        left[_sum(choice)].append(choice)
+        left[_sum(choice)].append((_prices(choice), choice))
+    for choices in left.values():
+        choices.sort(key=itemgetter(0))
     for choice in _subsets(trades[half:]):
-        for other in left.get(_plus(wanted, _sum(choice), -1), ()):
+        others = left.get(_plus(wanted, _sum(choice), -1), [])
+        if price is not None:  # equal sizes are common, equal sums of prices are not
+            rest = price - _prices(choice)
+            first = bisect_left(others, rest - doubt, key=itemgetter(0))
+            others = others[first : bisect_right(others, rest + doubt, key=itemgetter(0))]
+        for _, other in others:
             yield [*other, *choice]
+
+
+def _likely_choices(trades: Sequence[_Trade], wanted: _Amount) -> Iterator[Sequence[_Trade]]:
+    """Of very many: those that were latest, or came from a moment on, or until one; any few."""
+    late = [trade for trade in trades if trade.kind == LATE]
+    conflicts = [trade for trade in trades if trade.kind == CONFLICT]
+    for doubled in ([], conflicts) if conflicts else ([],):
+        count = wanted[0] + len(doubled)
+        if not 0 <= count <= len(late):
+            continue
+        for ordered in (late, sorted(late, key=lambda trade: -trade.behind)):
+            yield [*ordered[:count], *doubled]
+            yield [*ordered[len(late) - count :], *doubled]
+        if math.comb(len(late), count) <= MOST_CHOICES:
+            for choice in itertools.combinations(late, count):
+                yield [*choice, *doubled]
+
+
+def _prices(trades: Iterable[_Trade]) -> Decimal:
+    signed = (-trade.price if trade.kind == CONFLICT else trade.price for trade in trades)
+    return sum(signed, Decimal(0))
 
 
 def _subsets(trades: Sequence[_Trade]) -> Iterator[Sequence[_Trade]]:
@@ -307,14 +384,23 @@ def _subsets(trades: Sequence[_Trade]) -> Iterator[Sequence[_Trade]]:
         yield from itertools.combinations(trades, count)
 
 
-def _trades_of(kind: str, trades: pd.DataFrame, start: str, end: str) -> list[_Trade]:
-    lower, upper = _comparable(start), _comparable(end)
-    inside = trades[(trades["time"] >= lower) & (trades["time"] < upper)]
+def _in_time(kind: str, trades: pd.DataFrame) -> list[_Trade]:
     columns = ["trade_id", "time", "side", "price", "last_size"]
-    return [
-        _Trade(kind, number, time, _decimal(price), _decimal(size), side == "buy")
-        for number, time, side, price, size in inside[columns].itertuples(index=False)
+    behind = trades["behind_s"] if "behind_s" in trades else itertools.repeat(0.0)
+    rows = zip(trades[columns].itertuples(index=False), behind, strict=False)
+    found = [
+        _Trade(kind, number, time, _decimal(price), _decimal(size), side == "buy", seconds)
+        for (number, time, side, price, size), seconds in rows
     ]
+    return sorted(found, key=attrgetter("time"))
+
+
+def _between(trades: list[_Trade], start: str, end: str) -> list[_Trade]:
+    """Of trades in order of time those of a window."""
+    edges = (
+        bisect_left(trades, _comparable(edge), key=attrgetter("time")) for edge in (start, end)
+    )
+    return trades[slice(*edges)]
 
 
 def _comparable(cell: str) -> str:
@@ -324,6 +410,17 @@ def _comparable(cell: str) -> str:
 
 def _decimal(size: float) -> Decimal:
     return Decimal(repr(size))
+
+
+def refused(evidence: Evidence) -> int:
+    """How many of the ids never stored came in messages that were rejected."""
+    rejected = sorted(evidence.rejected)
+    unfilled = evidence.gaps[~evidence.gaps["filled"].astype(bool)]
+    names = ["first_trade_id", "last_trade_id"]
+    return sum(
+        bisect_right(rejected, last) - bisect_left(rejected, first)
+        for first, last in unfilled[names].itertuples(index=False)
+    )
 
 
 @dataclass
@@ -348,7 +445,8 @@ def _missing(
     rejected = sorted(evidence.rejected)
     unfilled = evidence.gaps[~evidence.gaps["filled"].astype(bool)]
     names = ["first_trade_id", "last_trade_id", "after", "before"]
-    for first, last, after, before in unfilled[names].itertuples(index=False):
+    for first, last, *around in unfilled[names].itertuples(index=False):
+        after, before = sorted(around)  # trades come out of order, too
         refused = bisect_right(rejected, last) - bisect_left(rejected, first)
         for place in range(max(0, bisect_right(edges, after) - 1), bisect_right(edges, before)):
             if starts[place] in ends and _comparable(ends[starts[place]]) > after:

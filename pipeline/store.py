@@ -323,10 +323,10 @@ _EVIDENCE = "trade_id, time, side, price, last_size"
 Row = tuple[int, str, str, float, float]
 
 
-def late(connection: sqlite3.Connection) -> list[Row]:
-    """The trades noted as late: id, time, side, price, size."""
+def late(connection: sqlite3.Connection) -> list[tuple[int, str, str, float, float, float]]:
+    """The trades noted as late: id, time, side, price, size, seconds behind the newest one."""
     return connection.execute(
-        f"SELECT {_EVIDENCE} FROM late JOIN btc_prices USING (trade_id)"  # noqa: S608 - a constant
+        f"SELECT {_EVIDENCE}, behind_s FROM late JOIN btc_prices USING (trade_id)"  # noqa: S608 - a constant
     ).fetchall()
 
 

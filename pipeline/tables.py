@@ -75,7 +75,7 @@ class Evidence:
     """What the consumer noted that can make the paths differ; a row a trade.
 
     Each of the first three has `trade_id`, `time` (text, as stored), `side`, `price` and
-    `last_size`.
+    `last_size`; those that came late have `behind_s`, seconds behind the newest one.
     """
 
     #: Stored trades that came so late that the stream may have dropped them.
@@ -242,7 +242,7 @@ def _read_evidence(
     trades = ["trade_id", "time", "side", "price", "last_size"]
     around = ["first_trade_id", "last_trade_id", "filled", "after", "before"]
     evidence = Evidence(
-        late=pd.DataFrame(late, columns=trades),
+        late=pd.DataFrame(late, columns=[*trades, "behind_s"]),
         after_snapshot=pd.DataFrame(after, columns=trades),
         conflicts=pd.DataFrame(conflicts, columns=trades),
         gaps=pd.DataFrame(gaps, columns=around),

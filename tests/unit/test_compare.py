@@ -355,6 +355,50 @@ def test_many_late_trades_dropped_here_and_there_are_told() -> None:
     assert dropped
 
 
+def test_of_very_many_late_trades_the_few_that_were_dropped_are_told() -> None:
+    rng = np.random.default_rng(4)
+    rows: list[Trade] = [(n, n, "buy", round(float(rng.uniform(1, 9)), 8)) for n in range(1, 51)]
+    for dropped in ({7, 31}, {7, 8, 9, 20}, set(range(1, 51)) - {3, 40}):
+        kept = [row for row in rows if row[0] not in dropped]
+        assert cause(window_of(*kept), window_of(*rows), late=trades(*rows)) == agreement.LATE
+
+
+def test_of_very_many_late_trades_those_that_came_latest_are_told() -> None:
+    rng = np.random.default_rng(4)
+    rows: list[Trade] = [(n, n, "buy", round(float(rng.uniform(1, 9)), 8)) for n in range(1, 51)]
+    behind = rng.permutation(np.linspace(60, 130, 50))
+    dropped = {int(n) + 1 for n in np.argsort(behind)[-20:]}
+    kept = [row for row in rows if row[0] not in dropped]
+    late = trades(*rows).assign(behind_s=behind)
+    assert cause(window_of(*kept), window_of(*rows), late=late) == agreement.LATE
+
+
+def test_trades_that_are_all_alike_are_no_reason_to_search_for_minutes() -> None:
+    alike: list[Trade] = [(number, 30, "buy", 0.001) for number in range(1, 27)]
+    lost: Trade = (900, 31, "buy", 0.001)
+    began = time.monotonic()
+    found = cause(window_of(*alike), window_of(*alike, lost), late=trades(*alike))
+    assert found == agreement.UNEXPLAINED
+    assert time.monotonic() - began < 20
+
+
+def test_what_follows_from_other_columns_must_do_so_beside_a_proved_cause_too() -> None:
+    rows: list[Trade] = [(1, 1, "buy", 0.5), (2, 2, "sell", 0.25), (3, 3, "buy", 0.125)]
+    stream, batch = window_of(*rows[:2]), window_of(*rows)
+    late = trades(rows[2])
+    assert cause(stream, batch, late=late) == agreement.LATE
+    for wrong in ({"sell_count": "2"}, {"sell_count": "1", "buy_sell_ratio": "123"}):
+        assert cause(stream | wrong, batch, late=late) == agreement.UNEXPLAINED
+
+
+def test_a_gap_between_trades_out_of_order_belongs_to_their_windows() -> None:
+    windows = frame(window(0), window(1))
+    found = agreement.agreement(
+        windows, frame(), windows, LAST, evidence(gaps=gaps((5, 5, False, 60.2, 59.9)))
+    )
+    assert list(found["cause"]) == [agreement.GAP] * 2
+
+
 def test_minutes_around_ids_never_seen_are_marked_though_both_paths_agree() -> None:
     windows = frame(window(0), window(1), window(2))
     missing = gaps((5, 7, False, 30, 61), (20, 20, True, 5, 6))
