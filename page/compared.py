@@ -275,7 +275,7 @@ COST_SAID = (
 _COSTS = (
     ("cpu_s_per_hour", "CPU seconds an hour", ",.0f"),
     ("cpu_s_per_answer", "CPU seconds an answer", ",.1f"),
-    ("cpu_s_per_million", "CPU seconds a million trades", ",.0f"),
+    ("cpu_s_per_million", "CPU seconds a million rows read", ",.0f"),
     ("idle_cpu_s_per_hour", "CPU seconds an hour, no trades", ",.0f"),
     ("peak_mib", "memory at most, MiB", ",.0f"),
     ("answers", "answers", ",.0f"),

@@ -11,7 +11,7 @@ import runpy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from pipeline.agreement import (
     EQUAL,
     UNEXPLAINED,
     agreement,
+    refused,
 )
 from pipeline.outputs import iso
 from pipeline.tables import Ingested, Written, typed
@@ -135,8 +136,8 @@ def waterfall(
         windows: by the stream, of each final window: `leg`, `counts` (by bucket, as JSON).
         final: final windows: `window_end`, `last_trade_time`, `written_at`, `trade_count`.
         runs: batch runs: `last_trade_time`, `written_at`.
-        replayed_as_recorded: the trades are of long ago, so how long they took to be received
-            means nothing.
+        replayed_as_recorded: the trades are of long ago, at whatever pace, so that what depends on
+            event time (the first leg, and when a window is final) means nothing.
 
     Returns:
         A row a leg: `leg`, `trades`, `median`, `p99` (seconds; NaN: unknown, or beyond all
@@ -145,12 +146,15 @@ def waterfall(
     by_leg: dict[str, Counter[int]] = {leg: Counter() for leg in LEGS}
     for leg, number, count in noted[["leg", "bucket", "count"]].itertuples(index=False):
         place = {latency.EVENT_TO_RECEIPT: LEGS[0], latency.RECEIPT_TO_STORED: LEGS[1]}.get(leg)
-        if place is not None and not (replayed_as_recorded and place == LEGS[0]):
+        if place is not None:
             by_leg[place][number] += count
     by_leg[LEGS[2]] = latency.counted(_until_open(micro_batches))
     for text in windows.loc[windows["leg"] == latency.OPEN_TO_FINAL, "counts"]:
         by_leg[LEGS[3]].update({int(number): count for number, count in json.loads(text).items()})
     by_leg[LEGS[4]] = latency.counted(_until_batch(final, runs))
+    if replayed_as_recorded:
+        for leg in (LEGS[0], *LEGS[3:]):
+            by_leg[leg] = Counter()
     rows = []
     for leg, counts in by_leg.items():
         total = sum(counts.values())
@@ -196,7 +200,7 @@ def _naive(times: pd.Series) -> np.ndarray:
 
 
 #: Why a stage has fewer than the one that it draws from.
-LOSSES = ("missing", "repeated", "rejected", "no_trade", "late", "not_yet")
+LOSSES = ("missing", "repeated", "rejected", "no_trade", "late", "unexplained", "not_yet")
 FUNNEL_COLUMNS = ("stage", "drawn_from", "count", *LOSSES, "of_issued", "of_received")
 
 
@@ -206,6 +210,8 @@ def funnel(
     in_stream: int,
     judged: pd.DataFrame,
     in_batch: int | None,
+    *,
+    refused: int = 0,
 ) -> pd.DataFrame:
     """From what the exchange issued to what each path counted, with each loss.
 
@@ -214,8 +220,10 @@ def funnel(
         status: what each service says of itself: the producer's counters since its start, how
             many records the consumer has not read.
         in_stream: trades in final and open windows.
-        judged: what `agreement` found: trades dropped as late, or counted twice, as it proves.
+        judged: what `agreement` found: trades dropped as late, or counted twice, as it proves, and
+            what the stream lacks for no known reason.
         in_batch: rows of the newest run; None without one.
+        refused: ids, of those never stored, that came in messages that were rejected.
 
     Returns:
         A row a stage: `stage`, `count`, `drawn_from` (the count that it draws from), and what lies
@@ -248,7 +256,10 @@ def funnel(
                 "not_yet": lag,
             }
         )
-    stored, late, doubled = ingested.stored, int(judged["late"].sum()), int(judged["doubled"].sum())
+    stored = ingested.stored
+    late, doubled, unexplained = (
+        int(judged[name].sum()) for name in ("late", "doubled", "unexplained")
+    )
     rows += [
         {
             "stage": "stored, of the records read",
@@ -261,7 +272,8 @@ def funnel(
             "stage": "stored, of the ids that the exchange issued",
             "drawn_from": ingested.issued,
             "count": stored,
-            "missing": ingested.missing,
+            "missing": ingested.missing - refused,
+            "rejected": refused,
         },
         {
             "stage": "counted by the stream, of what is stored",
@@ -269,7 +281,8 @@ def funnel(
             "count": in_stream,
             "late": late,
             "repeated": -doubled,
-            "not_yet": stored - in_stream - late + doubled,
+            "unexplained": unexplained,
+            "not_yet": stored - in_stream - late + doubled - unexplained,
         },
     ]
     if in_batch is not None:
@@ -284,9 +297,7 @@ def funnel(
     table = pd.DataFrame(rows, columns=list(FUNNEL_COLUMNS))
     trades = table.index[-4 if in_batch is not None else -3 :][1:]
     table.loc[trades, "of_issued"] = table.loc[trades, "count"] / ingested.issued
-    table.loc[trades, "of_received"] = table.loc[trades, "count"] / (
-        ingested.issued - ingested.missing
-    )
+    table.loc[trades, "of_received"] = table.loc[trades, "count"] / (stored + refused)
     return table
 
 
@@ -348,7 +359,9 @@ def growth(
         refusal = "no growth of the duration can be told from its noise"
     elif _grows(x, known.get("start_s")):
         refusal = "the runs' start, before they read the table, has slowed down as well"
-    elif rows_per_s is None or rows_per_s <= 0:
+    elif rows_per_s is None:
+        refusal = "at what rate the table grows is unknown"
+    elif rows_per_s <= 0:
         refusal = "the table does not grow at present"
     limit = fewest = most = at = None
     if not refusal:
@@ -559,32 +572,44 @@ COST_COLUMNS = (
 )
 
 
-def cost(minutes: Mapping[str, pd.DataFrame], log: pd.DataFrame, finals: int) -> pd.DataFrame:
-    """What each path costs.
+def cost(minutes: Mapping[str, pd.DataFrame], log: pd.DataFrame, finals: pd.Series) -> pd.DataFrame:
+    """What each path costs, over the time of which its record of minutes tells.
 
     Args:
-        minutes: of each service: `seconds`, `cpu_s`, `rss_mib`, `counters` (new ones, as JSON).
-        log: of the batch runs: `cpu_s`, `peak_mib`, `rows`, `status`.
-        finals: final windows that the stream delivered meanwhile.
+        minutes: of each service: `at` (the end of each), `seconds`, `cpu_s`, `rss_mib` (at most),
+            `counters` (new ones, as JSON).
+        log: of the batch runs: `started`, `wall_s`, `cpu_s`, `peak_mib`, `rows`, `status`.
+        finals: when each final window of the stream was written.
 
     Returns:
-        A row a path: `path`, `cpu_s_per_hour`, `peak_mib`, `answers`, `cpu_s_per_answer`,
-        `cpu_s_per_million` (trades worked through), `idle_cpu_s_per_hour` (in minutes without a
-        trade); NaN: unknown.
+        A row a path: `path`, `cpu_s_per_hour`, `peak_mib` (of the batch: of a run), `answers`,
+        `cpu_s_per_answer`, `cpu_s_per_million` (rows read: the batch reads a trade anew in each
+        run), `idle_cpu_s_per_hour` (in minutes without a trade); NaN: unknown.
     """
     stream, scheduler = (
         minutes.get(name, pd.DataFrame()) for name in ("spark_processor", "batch_scheduler")
     )
     runs = log[log["status"] == "ok"]
+    ends = runs["started"] + pd.to_timedelta(runs["wall_s"], unit="s")
+    runs = runs[_covered(scheduler, ends)]
+    answers = int(_covered(stream, finals).sum())
     read = _counted_in(stream, "rows")
     rows = [
-        ("stream", *_costs(stream, finals, read), _idle_cost(stream)),
+        ("stream", *_costs(stream, answers, read), _idle_cost(stream)),
         ("batch", *_costs(scheduler, len(runs), float(runs["rows"].sum())), math.nan),
     ]
     frame = pd.DataFrame(rows, columns=list(COST_COLUMNS))
     if len(runs):
         frame.loc[frame["path"] == "batch", "peak_mib"] = runs["peak_mib"].max()
     return frame
+
+
+def _covered(minutes: pd.DataFrame, moments: pd.Series) -> pd.Series:
+    """Which moments lie in the time of a record of minutes; without one, all."""
+    if minutes.empty:
+        return moments.notna()
+    begins = minutes["at"] - pd.to_timedelta(minutes["seconds"], unit="s")
+    return moments.between(begins.min(), minutes["at"].max())
 
 
 def _costs(minutes: pd.DataFrame, answers: int, trades: float) -> tuple[float, ...]:
@@ -601,10 +626,13 @@ def _costs(minutes: pd.DataFrame, answers: int, trades: float) -> tuple[float, .
 
 
 def _idle_cost(minutes: pd.DataFrame) -> float:
-    """CPU seconds an hour of the minutes in which nothing was read; NaN: there were none."""
+    """CPU seconds an hour of the minutes in which nothing was read; NaN: there were none.
+
+    While it starts, the stream has no count of what it read: that is not idle.
+    """
     if minutes.empty:
         return math.nan
-    idle = minutes[[not json.loads(text).get("rows") for text in minutes["counters"]]]
+    idle = minutes[[json.loads(text).get("rows") == 0 for text in minutes["counters"]]]
     idle = idle[idle["seconds"] >= WHOLE_MINUTE_SECONDS]
     return float(idle["cpu_s"].sum() / idle["seconds"].sum() * 3600) if len(idle) else math.nan
 
@@ -650,6 +678,7 @@ class Comparison:
 
     @property
     def unexplained(self) -> int:
+        """Windows with a difference that nothing explains."""
         return int(self.agreement["cause"].str.contains(UNEXPLAINED).sum())
 
     @property
@@ -666,7 +695,7 @@ def compare(written: Written, interval_s: float) -> Comparison:
         interval_s: from the start of one batch run to the next.
     """
     runs, span = written.runs, written.span
-    final, batch = typed(written.final), typed(written.batch)
+    final, still_open, batch = map(typed, (written.final, written.still_open, written.batch))
     newest = None if runs.empty else iso(runs["last_trade_time"].iloc[-1])
     judged = agreement(written.final, written.still_open, written.batch, newest, written.evidence)
     micro_batches, window_latencies = written.micro_batches, written.window_latencies
@@ -681,13 +710,18 @@ def compare(written: Written, interval_s: float) -> Comparison:
         whole = final[final["window_start"] >= span[0]]
         starts = written.final.loc[whole.index, "window_start"]
         window_latencies = window_latencies[window_latencies["window_start"].isin(starts)]
-    minutes, log, shown = written.minutes, written.log, judged
-    if written.since:
+    only_open = ~still_open["window_start"].isin(final["window_start"])
+    counted = final["trade_count"].sum() + still_open[only_open]["trade_count"].sum()
+    ok = written.log[written.log["status"] == "ok"]
+    shown, minutes, log = judged, written.minutes, written.log
+    if written.since and written.last:
         minutes = {name: table[table["at"] >= written.since] for name, table in minutes.items()}
-        shown = judged[judged["window_start"] >= iso(written.since)].reset_index(drop=True)
-    counted = int(final["trade_count"].sum() + typed(written.still_open)["trade_count"].sum())
-    noted = [table["at"].min() for table in minutes.values() if len(table)]
-    ok = log[log["status"] == "ok"]
+        log = log[log["started"] >= written.since]
+        # Windows by event time, which in a replay as recorded is not the clock's.
+        ends = [table["window_end"].max() for table in (final, still_open, batch) if len(table)]
+        since = max(ends) - written.last
+        shown = judged[judged["window_start"] >= iso(since)].reset_index(drop=True)
+        final, batch = (table[table["window_start"] >= since] for table in (final, batch))
     return Comparison(
         span=span,
         replayed_as_recorded=written.replayed_as_recorded,
@@ -709,20 +743,15 @@ def compare(written: Written, interval_s: float) -> Comparison:
         funnel=funnel(
             written.ingested,
             written.status,
-            counted,
+            int(counted),
             judged,
             None if runs.empty else int(runs["rows"].iloc[-1]),
+            refused=refused(written.evidence),
         ),
-        cost=cost(
-            minutes,
-            log[log["started"] >= max(noted)] if noted else log[:0],
-            int((final["written_at"] >= max(noted)).sum()) if noted else 0,
-        ),
+        cost=cost(minutes, log, final["written_at"]),
         run_parts=run_parts(log),
         runs=ok,
-        growth=growth(
-            ok, interval_s, _rows_per_second(runs), span[1] if span else datetime.now(UTC)
-        ),
+        growth=growth(ok, interval_s, _rows_per_second(runs), runs["written_at"].max()),
         micro_batches=by_minute(micro_batches),
         steadiness=steadiness(micro_batches),
         flags=flags({"stream": final, "batch": batch}),
@@ -743,11 +772,12 @@ def publications(written: Written) -> dict[str, pd.DataFrame]:
 
 
 def _rows_per_second(runs: pd.DataFrame) -> float | None:
-    """At which the table grew over the last hour of runs."""
+    """At which the table grew over the last hour of runs, or over the last two runs."""
     if len(runs) < 2:
         return None
-    last = runs.iloc[-1]
-    first = runs[runs["snapshot_at"] >= last["snapshot_at"] - timedelta(hours=1)].iloc[0]
+    last, before = runs.iloc[-1], runs.iloc[:-1]
+    recent = before[before["snapshot_at"] >= last["snapshot_at"] - timedelta(hours=1)]
+    first = (recent if len(recent) else before.tail(1)).iloc[0]
     seconds = (last["snapshot_at"] - first["snapshot_at"]).total_seconds()
     return float(last["rows"] - first["rows"]) / seconds if seconds > 0 else None
 

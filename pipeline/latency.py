@@ -46,9 +46,9 @@ def quantile(counts: Mapping[int, int], share: float) -> float | None:
     below = 0
     for number in sorted(counts):
         if below + counts[number] >= wanted and counts[number]:
-            if number == len(BOUNDS):
+            if number in (0, len(BOUNDS)):
                 return None
-            low = BOUNDS[number - 1] if number else BOUNDS[0]
+            low = BOUNDS[number - 1]
             return low + (BOUNDS[number] - low) * (wanted - below) / counts[number]
         below += counts[number]
     return None

@@ -4,8 +4,10 @@ Apart from `outputs.py`, as pandas costs a service that only writes 60 MB and ha
 """
 
 import csv
-from collections.abc import Iterable
-from contextlib import closing
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -68,6 +70,10 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
 
 
 # --- for the comparison ---------------------------------------------------------------------
+
+
+#: Whole numbers that no window is without.
+COUNTS = ("trade_count", "buy_count")
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,8 @@ class Written:
     replayed_as_recorded: bool
     #: From when on both paths have final answers, until the newest one; None: not yet.
     span: tuple[datetime, datetime] | None
-    #: From when on windows, minutes and ages are asked for; None: all.
+    #: Only the last so long is asked for, so from then on, by the clock; None: all.
+    last: timedelta | None
     since: datetime | None
 
 
@@ -146,8 +153,8 @@ def read_written(data: DataDir, last: timedelta | None = None) -> Written:
 
     Args:
         data: the folder.
-        last: only what is so young, counted from the newest answer; what counts all that there
-            is, as the funnel does, stays whole.
+        last: only what is so young, counted from the newest answer (or the newest window); what
+            tells of all that there is, as funnel and growth do, stays whole.
 
     Raises:
         OutputError: a file holds something else than it should.
@@ -158,6 +165,9 @@ def read_written(data: DataDir, last: timedelta | None = None) -> Written:
         _cells(paths, WINDOW_COLUMNS, required="window_start")
         for paths in ([data.stream_live], stream_files(data), [data.batch_windows])
     )
+    for name, cells in (("stream_live.csv", still_open), ("stream_csv", final)):
+        _check_numbers(data.root / name, cells)
+    _check_numbers(data.batch_windows, batch)
     runs = read_batch_runs(data)
     if len(batch):  # a run that has published its row, but not yet its windows, is left out
         runs = runs[runs["written_at"] <= pd.to_datetime(batch["written_at"].iloc[0], utc=True)]
@@ -201,8 +211,29 @@ def read_written(data: DataDir, last: timedelta | None = None) -> Written:
         source=source,
         replayed_as_recorded=as_recorded,
         span=span,
+        last=last,
         since=since,
     )
+
+
+def _check_numbers(path: Path, cells: pd.DataFrame) -> None:
+    """What is compared digit by digit must be numbers and times.
+
+    Raises:
+        OutputError: a cell is something else; the text says which.
+    """
+    table = typed(cells)
+    for name in (*COUNTS, *table.columns):
+        if name in TEXT_COLUMNS:
+            continue
+        wrong = table[name].isna() & (cells[name] != "")
+        if name in COUNTS:
+            wrong = ~cells[name].str.fullmatch("[0-9]+")
+        if wrong.any():
+            row = cells[wrong].iloc[0]
+            raise OutputError(
+                f"{path}: {name} of the window {row['window_start']} is {row[name]!r}"
+            )
 
 
 def _span(*published: pd.Series) -> tuple[datetime, datetime] | None:
@@ -224,7 +255,7 @@ def _read_evidence(
     latencies: list[Any] = []
     ingested = None
     if data.database.exists():
-        with closing(store.open_reader(data.database)) as connection:
+        with closing(store.open_reader(data.database)) as connection, _of_this_version(data):
             connection.execute("BEGIN")  # one moment for all
             late, conflicts = store.late(connection), store.conflicts(connection)
             gaps = store.gaps_with_neighbours(connection)
@@ -234,7 +265,7 @@ def _read_evidence(
                 missing = store.open_gaps(connection)[1]
                 issued = span[1] - span[0] + 1
                 ingested = Ingested(*store.ingested(connection), issued, missing)
-            if len(runs):
+            if len(runs) and runs[["first_trade_id", "last_trade_id"]].iloc[-1].notna().all():
                 run = runs.iloc[-1]
                 covered = (int(run["first_trade_id"]), int(run["last_trade_id"]))
                 newest = store.time_text(run["last_trade_time"].to_pydatetime())
@@ -250,6 +281,31 @@ def _read_evidence(
         rejected=_rejected(data),
     )
     return evidence, ingested, pd.DataFrame(latencies, columns=["leg", "bucket", "count"])
+
+
+@contextmanager
+def _of_this_version(data: DataDir) -> Iterator[None]:
+    """Says in a sentence that the database is another one.
+
+    Raises:
+        OutputError: it lacks tables that this version's consumer makes.
+    """
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if not store.no_table_yet(error):
+            raise
+        raise OutputError(
+            f"{data.database} has not the tables of this version: the consumer has not made them "
+            "yet, or it is another program's"
+        ) from error
+
+
+def _is_json(text: object) -> bool:
+    try:
+        return isinstance(json.loads(str(text)), dict)
+    except ValueError:
+        return False
 
 
 def _rejected(data: DataDir) -> frozenset[int]:
@@ -268,8 +324,12 @@ def _record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]) -> 
         table = pd.DataFrame(columns=list(dict.fromkeys([*columns, *times])))
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be read: {error}") from error
-    if missing := set(columns) - set(table.columns):
+    if missing := {*columns, *times} - set(table.columns):
         raise OutputError(f"{path} has no column {', '.join(sorted(missing))}")
+    whole = table.iloc[:, -1].notna()  # a line that was cut off is short
+    for name in {"counts", "counters"} & set(table.columns):
+        whole &= table[name].map(_is_json)
+    table = table[whole].reset_index(drop=True)
     for name in times:
         table[name] = pd.to_datetime(table[name], utc=True, errors="coerce", format="ISO8601")
     return table

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import sys
 import textwrap
+import traceback
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -19,8 +20,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline import compare
-from pipeline.agreement import DIFFERENCES, VERDICTS
-from pipeline.compare import BATCH, LEGS, STREAM_FINAL, STREAM_OPEN, Comparison, Freshness, Growth
+from pipeline.agreement import DIFFERENCES, EQUAL, VERDICTS
+from pipeline.compare import BATCH, STREAM_FINAL, STREAM_OPEN, Comparison, Freshness, Growth
 from pipeline.outputs import DataDir, OutputError, iso
 from pipeline.settings import load
 from pipeline.tables import read_written
@@ -34,21 +35,10 @@ def in_words(found: Comparison) -> str:
     """A paragraph that says what the numbers say, and nothing that they do not."""
     if found.span is None:
         return "There is nothing to compare yet: one of the two paths has no answer."
-    counts = found.agreement["verdict"].value_counts()
-    differing = sum(int(counts.get(name, 0)) for name in DIFFERENCES)
-    shared = found.compared
-    if not shared:
-        agree = "the paths shared no minute"
-    elif not differing:
-        agree = f"both paths agree on all {shared:,} shared minutes"
-    else:
-        differ = found.agreement[found.agreement["verdict"].isin(DIFFERENCES)]
-        causes = Counter(cause for text in differ["cause"] for cause in text.split("; "))
-        named = ", ".join(f"{cause} in {count:,}" for cause, count in causes.most_common())
-        agree = f"the paths agree on {shared - differing:,} of {shared:,} minutes: {named}"
-    span = "" if found.replayed_as_recorded else f"Over the last {_long(*found.span)} "
-    first = f"{span}{agree}."
-    sentences = [first[0].upper() + first[1:], _ages_in_words(found)]
+    sentences = [_agreement_in_words(found), _ages_in_words(found)]
+    if found.unexplained:
+        what = "window differs" if found.unexplained == 1 else "windows differ"
+        sentences.insert(0, f"UNEXPLAINED: {found.unexplained:,} {what} for no known reason!")
     stream_cpu, batch_cpu = found.cost["cpu_s_per_hour"]
     if stream_cpu > 0 and batch_cpu > 0:
         sentences.append(
@@ -59,6 +49,31 @@ def in_words(found: Comparison) -> str:
     return " ".join(sentences)
 
 
+def _agreement_in_words(found: Comparison) -> str:
+    compared = found.agreement[found.agreement["verdict"].isin([EQUAL, *DIFFERENCES])]
+    if compared.empty:
+        return "The paths share no window yet."
+    differ = compared[compared["verdict"].isin(DIFFERENCES)]
+    first, last = (compared["window_start"].iloc[place] for place in (0, -1))
+    of = f"{windows_in_words(found, len(compared))} from {_minute(first)} to {_minute(last)} UTC"
+    if differ.empty:
+        return f"Both paths agree on all {of}."
+    causes = Counter(cause for text in differ["cause"] for cause in text.split("; "))
+    named = ", ".join(f"{cause} in {count:,}" for cause, count in causes.most_common())
+    return f"The paths agree on {len(compared) - len(differ):,} of {of}: {named}."
+
+
+def windows_in_words(found: Comparison, count: int) -> str:
+    """`188 shared minutes`, or windows where they are of another length."""
+    lengths = found.windows["window_end"] - found.windows["window_start"]
+    unit = "minute" if (lengths == timedelta(minutes=1)).all() else "window"
+    return f"{count:,} shared {unit}" + ("" if count == 1 else "s")
+
+
+def _minute(start: str) -> str:
+    return f"{start[:10]} {start[11:16]}"
+
+
 def _ages_in_words(found: Comparison) -> str:
     if found.replayed_as_recorded:
         return (
@@ -66,12 +81,12 @@ def _ages_in_words(found: Comparison) -> str:
             "were recorded."
         )
     final, opened, batch = (found.freshness[name] for name in (STREAM_FINAL, STREAM_OPEN, BATCH))
-    if not final or not batch:
-        return "How old the answers were is unknown: there was one of each path so far."
+    if found.span is None or not final or not batch:
+        return "How old the answers were is unknown yet: it takes further answers to tell."
     open_text = f" (its open windows: {opened.median:.1f} s)" if opened else ""
     return (
-        f"The stream's final answer was {final.median:.0f} s old in the median{open_text}, "
-        f"the batch's {batch.median:.0f} s."
+        f"Over the last {_long(*found.span)} the stream's final answer was {final.median:.0f} s "
+        f"old in the median{open_text}, the batch's {batch.median:.0f} s."
     )
 
 
@@ -115,18 +130,20 @@ def aspects(found: Comparison) -> pd.DataFrame:
 
 def _latency(found: Comparison) -> tuple[str, str, str, str]:
     legs = found.waterfall.set_index("leg")
-    opened, final, batch = (legs.loc[leg] for leg in LEGS[2:])
+
+    def median(place: int, pattern: str) -> str:
+        return known(legs["median"].iloc[place], pattern, " s")
+
+    def reach(place: int, pattern: str) -> str:
+        return f"(99 %: {known(legs['p99'].iloc[place], pattern, ' s')})"
+
     return (
         "latency",
         (
-            f"{known(opened['median'], '.1f')} s from receipt to an open window (99 %: "
-            f"{known(opened['p99'], '.1f')} s), {known(final['median'], '.0f')} s more until it is "
-            f"final (99 %: {known(final['p99'], '.0f')} s)"
+            f"{median(2, '.1f')} from receipt to an open window {reach(2, '.1f')}, "
+            f"{median(3, '.0f')} more until it is final {reach(3, '.0f')}"
         ),
-        (
-            f"{known(batch['median'], '.0f')} s from the final window to the batch result with its "
-            f"trades (99 %: {known(batch['p99'], '.0f')} s)"
-        ),
+        f"{median(4, '.0f')} from the final window to a batch result with it {reach(4, '.0f')}",
         "a negative time is one at which the batch had the trades before the window was final",
     )
 
@@ -136,7 +153,7 @@ def _granularity(found: Comparison) -> tuple[str, str, str, str]:
     return (
         "granularity",
         (
-            f"{answers['stream']:,} final windows, one for each minute with trades; the open ones "
+            f"{answers['stream']:,} final windows, one for each with trades; the open ones "
             f"{known(found.steadiness and found.steadiness.micro_batches, ',')} times"
         ),
         f"{answers['batch']:,} runs, the last over {_rows_of(found)} trades, in all and by minute",
@@ -160,7 +177,11 @@ def _processing(found: Comparison) -> tuple[str, str, str, str]:
             )
     batch = UNKNOWN
     if len(found.runs):
-        batch = f"{found.runs['wall_s'].median():.1f} s a run at {_rows_of(found)} rows"
+        last, median = found.runs["wall_s"].iloc[-1], found.runs["wall_s"].median()
+        batch = (
+            f"{last:.1f} s for the last run, over {_rows_of(found)} rows; {median:.1f} s in the "
+        )
+        batch += "median of all runs"
         if grown and not grown.refusal:
             batch += (
                 f"; with each million rows {grown.s_per_million:+.1f} s "
@@ -182,7 +203,7 @@ def _resources(found: Comparison) -> tuple[str, str, str, str]:
         return (
             f"{known(row['cpu_s_per_hour'], ',.0f')} CPU seconds an hour, "
             f"{known(row['cpu_s_per_answer'], ',.1f')} an answer, "
-            f"{known(row['cpu_s_per_million'], ',.0f')} a million trades; "
+            f"{known(row['cpu_s_per_million'], ',.0f')} a million rows read; "
             f"{known(row['peak_mib'], ',.0f')} MiB at most"
         )
 
@@ -190,24 +211,21 @@ def _resources(found: Comparison) -> tuple[str, str, str, str]:
         "resource usage",
         said("stream"),
         said("batch"),
-        "whole process trees, with their JVMs; memory that processes share is counted in each",
+        "whole process trees, with their JVMs; the batch reads each trade anew in each run",
     )
 
 
 def _use_cases(found: Comparison) -> tuple[str, str, str, str]:
-    ages = found.freshness
-
-    def oldest(name: str, pattern: str) -> str:
-        fresh = ages[name]
-        return UNKNOWN if fresh is None else f"{fresh.p99:{pattern}} s"
-
+    opened, final, batch = (found.freshness[name] for name in (STREAM_OPEN, STREAM_FINAL, BATCH))
+    stream = []
+    if opened:
+        stream.append(f"what must see trades within {opened.p99:.1f} s (open windows)")
+    if final:
+        stream.append(f"what can wait {final.p99:.0f} s for what never changes again (final ones)")
     return (
         "use cases",
-        (
-            f"what must see trades within {oldest(STREAM_OPEN, '.1f')} (open windows), or within "
-            f"{oldest(STREAM_FINAL, '.0f')} and never change again (final ones)"
-        ),
-        f"what may be {oldest(BATCH, '.0f')} old, and asks of the whole history at once",
+        "; ".join(stream) or UNKNOWN,
+        f"what may be {batch.p99:.0f} s old, and asks of the whole history" if batch else UNKNOWN,
         "ages that the answers kept within at 99 % of all moments of the span",
     )
 
@@ -220,15 +238,14 @@ def _consistency(found: Comparison) -> tuple[str, str, str, str]:
         counted = UNKNOWN if rows.empty else f"{rows.iloc[0]:.4%}"
         return f"{counted} of the trades that the exchange issued are counted"
 
-    counts = found.agreement["verdict"].value_counts()
-    differing = sum(int(counts.get(name, 0)) for name in DIFFERENCES)
+    equal = int((found.agreement["verdict"] == EQUAL).sum())
     return (
         "consistency and completeness",
         share("stream"),
         share("batch"),
         (
-            f"{found.compared - differing:,} of {found.compared:,} shared minutes are equal to the "
-            f"last digit, {found.unexplained:,} differences are unexplained"
+            f"{equal:,} of {windows_in_words(found, found.compared)} equal to the last digit; "
+            f"differences that nothing explains: {found.unexplained:,}"
         ),
     )
 
@@ -240,8 +257,8 @@ def _interpretation(found: Comparison) -> tuple[str, str, str, str]:
         row = rows[path]
         scored = f"{row['scored']:,}" if row["scored"] else "no"
         return (
-            f"of {row['windows']:,} minutes {row['high']:,} are High, {row['spike']:,} Spike, "
-            f"{row['bullish']:,} Bullish, {row['bearish']:,} Bearish; of {scored} minutes with a "
+            f"of {row['windows']:,} windows {row['high']:,} are High, {row['spike']:,} Spike, "
+            f"{row['bullish']:,} Bullish, {row['bearish']:,} Bearish; of {scored} windows with a "
             f"trailing hour the range stands out in {row['range_stands_out']:,}, the volume in "
             f"{row['volume_stands_out']:,}"
         )
@@ -252,16 +269,16 @@ def _interpretation(found: Comparison) -> tuple[str, str, str, str]:
         said("batch"),
         (
             "fixed thresholds fit the market they were set for; a z-score above "
-            f"{compare.STANDS_OUT:g} says that a minute is unlike the hour before it"
+            f"{compare.STANDS_OUT:g} says that a window is unlike the hour before it"
         ),
     )
 
 
-def known(value: object, pattern: str) -> str:
-    """A number in a format; `unknown` for None and NaN."""
+def known(value: object, pattern: str, unit: str = "") -> str:
+    """A number in a format, with its unit; `unknown` for None and NaN."""
     if not isinstance(value, int | float) or math.isnan(value):
         return UNKNOWN
-    return format(value, pattern)
+    return format(value, pattern) + unit
 
 
 def _long(start: datetime, end: datetime) -> str:
@@ -282,22 +299,31 @@ def interval_of(status: Mapping[str, Mapping[str, Any]], otherwise: float) -> fl
 def main() -> None:
     """`python -m pipeline.compare [--json] [--minutes N]`: verdict and tables.
 
-    Status 0: each difference is explained; 1: one is not; 2: there is nothing to compare.
+    Status 0: each difference is explained; 1: one is not; 2: there is nothing to compare, or
+    something else lies in the folder.
     """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
     parser = argparse.ArgumentParser(prog="python -m pipeline.compare", description=main.__doc__)
     parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--minutes", type=minutes, help="only the last minutes, so many")
+    parser.add_argument(
+        "--minutes",
+        type=minutes,
+        help="only the last minutes, so many (completeness and growth stay of all)",
+    )
     arguments = parser.parse_args()
     settings = load()
     try:
         written = read_written(DataDir(settings.data_dir), arguments.minutes)
+        found = compare.compare(
+            written, interval_of(written.status, settings.batch_interval_seconds)
+        )
+        print(to_json(found) if arguments.json else in_text(found))
     except (OutputError, sqlite3.Error) as error:
         print(f"{settings.data_dir} cannot be compared: {error}", file=sys.stderr)
         sys.exit(2)
-    interval_s = interval_of(written.status, settings.batch_interval_seconds)
-    found = compare.compare(written, interval_s)
-    print(to_json(found) if arguments.json else in_text(found))
+    except Exception:  # noqa: BLE001 - Python's own status of a fault would say "unexplained"
+        traceback.print_exc()
+        sys.exit(3)
     sys.exit(2 if not found.compared else 1 if found.unexplained else 0)
 
 
@@ -316,7 +342,7 @@ def to_json(found: Comparison) -> str:
         if isinstance(value, pd.DataFrame):
             return json.loads(value.to_json(orient="records", date_format="iso"))
         if isinstance(value, Freshness | Growth | compare.Steadiness):
-            return asdict(value)
+            return {name: finite(one) for name, one in asdict(value).items()}
         if isinstance(value, datetime):
             return iso(value)
         raise TypeError(type(value))
@@ -329,7 +355,12 @@ def to_json(found: Comparison) -> str:
         "compared": found.compared,
         "aspects": aspects(found),
     }
-    return json.dumps(said, default=plain, indent=1)
+    return json.dumps(said, default=plain, indent=1, allow_nan=False)
+
+
+def finite(value: object) -> object:
+    """The value; None for a number that JSON cannot say."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def ages(found: Comparison) -> pd.DataFrame:

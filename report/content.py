@@ -1,6 +1,7 @@
 """What the report says: sections of words, a figure and tables, the same for both of its forms."""
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline import verdict
-from pipeline.agreement import DIFFERENCES, VERDICTS
+from pipeline.agreement import DIFFERENCES, UNEXPLAINED, VERDICTS
 from pipeline.compare import LOSSES, STANDS_OUT, Comparison
 from pipeline.tables import Written
 from pipeline.verdict import UNKNOWN, known
@@ -25,11 +26,12 @@ def said(text: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text below a header; of `numbers` all columns but the first stand to the right."""
+    """Rows of text below a header."""
 
     header: tuple[str, ...]
     rows: list[tuple[str, ...]]
-    numbers: bool = True
+    #: So many columns are words; those after them are numbers, and stand to the right.
+    words: int = 1
 
 
 @dataclass(frozen=True)
@@ -98,19 +100,24 @@ def _aspects(found: Comparison) -> Section:
     return Section(
         "In short",
         ["The aspects in which streaming and batch are usually compared, each as measured here."],
-        [Table(tuple(rows.columns), [tuple(row) for row in rows.itertuples(index=False)], False)],
+        [Table(tuple(rows.columns), [tuple(row) for row in rows.itertuples(index=False)], 4)],
     )
 
 
 def _agreement(found: Comparison) -> Section:
     rows, counts = found.agreement, found.agreement["verdict"].value_counts()
     listed = rows[rows["verdict"].isin(DIFFERENCES) | (rows["cause"] != "")]
+    order = [
+        (not cause.startswith(UNEXPLAINED), VERDICTS.index(name))
+        for cause, name in zip(listed["cause"], listed["verdict"], strict=True)
+    ]
+    listed = listed.iloc[sorted(range(len(order)), key=order.__getitem__)]  # what is worst first
     words = [
         said(
             """Each window that either path knows has one verdict: the stream's final row against
             the batch's row of the same window, every metric to the last digit. Each difference has
             a cause, and a cause counts only where single trades account for all of it. A dot marks
-            a window with a cause."""
+            a window with a cause, a cross one that nothing explains."""
         )
     ]
     tables = [
@@ -127,13 +134,13 @@ def _agreement(found: Comparison) -> Section:
                 ("window, UTC", "verdict", "cause", "late", "doubled", "missing"),
                 [
                     (
-                        f"{row['window_start'][:10]}\N{NO-BREAK SPACE}{row['window_start'][11:16]}",
+                        f"{row['window_start'][:10]}\N{NO-BREAK SPACE}{row['window_start'][11:19]}",
                         *(str(row[name]) for name in ("verdict", "cause")),
                         *(f"{row[name]:,}" for name in ("late", "doubled", "missing")),
                     )
                     for row in shown.to_dict("records")
                 ],
-                numbers=False,
+                words=3,
             )
         )
     return Section(
@@ -224,8 +231,8 @@ def _cost(found: Comparison) -> Section:
         said(
             """Processor time and memory of each path's whole process tree, with its JVM: the
             stream's service, and the scheduler with its runs. A final window is an answer of the
-            stream, a run one of the batch. Memory that processes share is counted in each of
-            them."""
+            stream, a run one of the batch, whose peak is that of a run. The batch reads each
+            trade anew in each run. Memory that processes share is counted in each of them."""
         )
     ]
     return Section(
@@ -239,7 +246,7 @@ def _cost(found: Comparison) -> Section:
                     "peak MiB",
                     "answers",
                     "CPU s an answer",
-                    "CPU s a million trades",
+                    "CPU s a million rows read",
                     "idle, CPU s an hour",
                 ),
                 found.cost.itertuples(index=False),
@@ -346,12 +353,15 @@ def _what_ran(written: Written) -> Section:
             Table(
                 ("machine and versions", ""),
                 [*((name, str(value)) for name, value in machine.items()), ("Java", str(java))],
-                numbers=False,
+                words=2,
             ),
             Table(
                 ("setting", "value"),
-                [(name.upper(), str(value)) for name, value in settings.items()],
-                numbers=False,
+                [
+                    (name.upper(), "-" if value is None else str(value))
+                    for name, value in settings.items()
+                ],
+                words=2,
             ),
         ],
     )
@@ -364,7 +374,8 @@ def _said_by_services(written: Written, part: str) -> dict[str, Any]:
 
 def _reproduce(written: Written) -> Section:
     source = written.source
-    interval = _said_by_services(written, "settings").get("batch_interval_seconds")
+    settings = written.status["batch_scheduler"].get("settings", {})
+    interval = settings.get("batch_interval_seconds")
     before = "" if interval is None else f"BATCH_INTERVAL_SECONDS={interval:g} "
     if source.get("kind") == "live":
         begin = (
@@ -372,8 +383,9 @@ def _reproduce(written: Written) -> Section:
             "traded then."
         )
     elif source.get("kind") == "replay":
-        recording = str(source.get("recording")).replace("`", "'")
-        speed = written.status["producer"].get("feed", {}).get("speed", "max")
+        recording = shlex.quote(str(source.get("recording")).replace("`", "'"))
+        feed = written.status["producer"].get("feed") or {}
+        speed = feed.get("speed", "max")
         pace = "" if source.get("retimed") else f" RETIME=0 SPEED={speed}"
         command = f"{before}make demo RECORDING={recording} DATA_DIR=data-again{pace}"
         begin = f"`{command}` replays it."

@@ -5,6 +5,7 @@ colour-blind can tell apart; what is told by colour is told by place or marker, 
 """
 
 import io
+import math
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -16,10 +17,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from pipeline import agreement
-from pipeline.compare import BATCH, STANDS_OUT, STREAM_FINAL, STREAM_OPEN, Comparison
+from pipeline.compare import BATCH, LEGS, STANDS_OUT, STREAM_FINAL, STREAM_OPEN, Comparison
 from pipeline.verdict import kept_in_words
 
 WIDTH = 7.5
@@ -34,6 +36,8 @@ COLOURS = {
     agreement.NOT_YET_IN_A_BATCH: SKY,
 }
 ANSWERS = {STREAM_OPEN: GREEN, STREAM_FINAL: BLUE, BATCH: RED}
+#: Rows of the strip of windows, at most.
+MOST_ROWS = 100
 #: More teeth than this are drawn as the band between their least and greatest ages.
 MOST_TEETH = 600
 STYLE: dict[Any, Any] = {
@@ -72,7 +76,8 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 
 
 def _clock(axes: Axes) -> None:
-    locator = mdates.AutoDateLocator(maxticks=8)
+    locator = mdates.AutoDateLocator(minticks=2, maxticks=8)
+    locator.intervald[mdates.MICROSECONDLY] = [10**n for n in range(7)]  # else it warns
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
     axes.set_xlabel("UTC")
@@ -90,11 +95,12 @@ def agreement_strip(found: Comparison) -> Figure | None:
     every = "D" if by_day else "h"
     rows = pd.DatetimeIndex(starts).floor(every)
     columns = ((pd.DatetimeIndex(starts) - rows) // length).to_numpy()
-    shown = pd.date_range(rows.min(), rows.max(), freq=every)
+    shown = rows.unique().sort_values()[-MOST_ROWS:]  # of the newest, those that have windows
     codes = found.agreement["verdict"].map(list(COLOURS).index).to_numpy()
-    cells = np.full((len(shown), max(1, row // length)), np.nan)
+    cells = np.full((len(shown), math.ceil(row / length)), np.nan)
     places = shown.get_indexer(rows)
-    cells[places, columns] = codes
+    inside = places >= 0
+    cells[places[inside], columns[inside]] = codes[inside]
     figure, axes = _figure(max(1.5, 0.9 + 0.22 * len(shown)))
     axes.pcolormesh(
         cells,
@@ -104,8 +110,10 @@ def agreement_strip(found: Comparison) -> Figure | None:
         linewidth=0 if by_day else 0.8,
         rasterized=by_day,
     )
-    marked = (found.agreement["cause"] != "").to_numpy()
+    loud = found.agreement["cause"].str.startswith(agreement.UNEXPLAINED).to_numpy() & inside
+    marked = (found.agreement["cause"] != "").to_numpy() & inside & ~loud
     axes.plot(columns[marked] + 0.5, places[marked] + 0.5, "k.", markersize=3)
+    axes.plot(columns[loud] + 0.5, places[loud] + 0.5, "kX", markersize=7)
     axes.set_yticks(
         np.arange(len(shown)) + 0.5, shown.strftime("%Y-%m-%d" if by_day else "%m-%d %H:00")
     )
@@ -115,12 +123,16 @@ def agreement_strip(found: Comparison) -> Figure | None:
     axes.invert_yaxis()
     axes.grid(visible=False)
     counts = found.agreement["verdict"].value_counts()
+    handles: list[Any] = [
+        Patch(color=colour, label=f"{name} ({counts[name]:,})")
+        for name, colour in COLOURS.items()
+        if counts.get(name)
+    ]
+    if found.unexplained:
+        label = f"unexplained ({found.unexplained:,})"
+        handles.append(Line2D([], [], color="k", marker="X", linestyle="", label=label))
     axes.legend(
-        handles=[
-            Patch(color=colour, label=f"{name} ({counts[name]:,})")
-            for name, colour in COLOURS.items()
-            if counts.get(name)
-        ],
+        handles=handles,
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
         ncols=3,
@@ -176,15 +188,17 @@ def latency_waterfall(found: Comparison) -> Figure | None:
             axes.plot([begin + median, begin + p99], [place, place], color=GREY, linewidth=1)
             axes.plot(begin + p99, place, "|", color=GREY, markersize=9)
         right = begin + max(0, median, p99 if pd.notna(p99) else median)
-        axes.annotate(f" {median:,.2f} s", (right, place), va="center")
+        reach = f" (99 %: {p99:,.2f})" if pd.notna(p99) else ""
+        axes.annotate(f" {median:,.2f} s{reach}", (right, place), va="center")
         if leg != STORED:  # a way of its own: what follows goes on from the receipt
             begin += median
     axes.set_yticks(range(len(legs)), legs["leg"])
     axes.invert_yaxis()
-    axes.margins(x=0.12)
+    axes.margins(x=0.25)
+    begins = "made" if legs["leg"].iloc[0] == LEGS[0] else "received"
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(
-        "seconds since the event, by medians; the thin line ends at the 99th percentile"
+        f"seconds since the trade was {begins}: medians, and thin lines to the 99th percentile"
     )
     return figure
 
@@ -242,7 +256,7 @@ def growth_lines(found: Comparison) -> Figure | None:
     left, right = figure.subplots(1, 2)
     left.plot(runs["rows"], runs["wall_s"], ".", color=RED, markersize=4, label="a run")
     grown = found.growth
-    if grown and np.isfinite(grown.low) and len(runs):
+    if grown and not grown.refusal and len(runs):
         x = np.array([runs["rows"].min(), runs["rows"].max()])
         middle, height = (
             runs["rows"].median(),
@@ -267,7 +281,7 @@ def growth_lines(found: Comparison) -> Figure | None:
 
 def stands_out(found: Comparison) -> Figure | None:
     """Each minute's range and volume against the hour before it, in standard deviations."""
-    windows = found.windows.dropna(subset=["range_z", "volume_z"])
+    windows = found.windows.dropna(subset=["range_z", "volume_z"], how="all")
     if windows.empty:
         return None
     figure = Figure(figsize=(WIDTH, 2.4))
@@ -276,8 +290,8 @@ def stands_out(found: Comparison) -> Figure | None:
         {"range_z": "price range", "volume_z": "volume"}.items(),
         strict=True,
     ):
-        values = windows[column]
-        times = windows["window_start"].dt.tz_localize(None)
+        scored = windows.dropna(subset=[column])
+        values, times = scored[column], scored["window_start"].dt.tz_localize(None)
         out = values > STANDS_OUT
         axes.plot(
             times[~out], values[~out], ".", color=GREY, markersize=2.5, rasterized=len(out) > 2000

@@ -515,7 +515,9 @@ def count_in(window: dict[str, Any], trade: Trade) -> None:
     }
     for name, (weight, after, more) in sums.items():
         window[name] = float(round((Decimal(str(window[name])) * weight + more) / after, 10))
-    window |= {"trade_count": count + 1, "buy_count": window["buy_count"] + 1}
+    buys = window["buy_count"] + 1
+    window |= {"trade_count": count + 1, "buy_count": buys}
+    window["buy_sell_ratio"] = buys / (window["sell_count"] + 1e-5)
     window["total_volume"] = float(volume + size)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import agreement, compare, latency
+from pipeline import agreement, compare, latency, tables
 from pipeline.outputs import (
     BATCH_COLUMNS,
     WINDOW_COLUMNS,
@@ -433,8 +434,8 @@ def test_of_a_window_that_differs_and_misses_ids_both_causes_are_named() -> None
 counts = st.integers(0, 10**6)
 
 
-def judged(late: int = 0, doubled: int = 0) -> pd.DataFrame:
-    return pd.DataFrame({"late": [late], "doubled": [doubled]})
+def judged(late: int = 0, doubled: int = 0, unexplained: int = 0) -> pd.DataFrame:
+    return pd.DataFrame({"late": [late], "doubled": [doubled], "unexplained": [unexplained]})
 
 
 @given(st.tuples(*[counts] * 10))
@@ -464,6 +465,15 @@ def test_each_stage_of_the_funnel_and_its_losses_add_up_to_what_it_draws_from(
         losses = found[list(compare.LOSSES)].fillna(0).astype(int).sum(axis="columns")
         assert list(found["count"] + losses) == list(found["drawn_from"])
         assert list(found["not_yet"].dropna()) == [lag, behind, behind]
+
+
+def test_what_is_lost_for_no_known_reason_is_not_what_is_not_yet_counted() -> None:
+    ingested = Ingested(150, 150, 0, 0, 160, 10)
+    found = compare.funnel(ingested, NOBODY, 147, judged(unexplained=3), 150, refused=4)
+    stream, ids = (found[found["stage"].str.contains(text)].iloc[0] for text in ("stream", "ids"))
+    assert (stream["unexplained"], stream["not_yet"]) == (3, 0)
+    assert (ids["missing"], ids["rejected"]) == (6, 4)
+    assert list(found["of_received"].dropna()) == pytest.approx([150 / 154, 147 / 154, 150 / 154])
 
 
 NOBODY: dict[str, dict[str, int]] = {"producer": {}, "consumer": {}}
@@ -567,7 +577,7 @@ def test_the_forecast_finds_growth_in_noise_with_outliers(seed: int) -> None:
         (run_times(40, 5, 0, 0.5), 6.0, "cannot|no growth"),
         (run_times(40, 5, 3, 0.1).assign(rows=lambda t: 1e6 + t["rows"] / 1e3), 6.0, "hardly"),
         (run_times(40, 5, 3, 0.1), 0.0, "does not grow"),
-        (run_times(40, 5, 3, 0.1), None, "does not grow"),
+        (run_times(40, 5, 3, 0.1), None, "rate the table grows is unknown"),
         (run_times(40, 5, 3, 0.1), 0.001, "hundred years"),
     ],
 )
@@ -661,38 +671,64 @@ def test_the_parts_of_a_run_add_up_to_its_time_and_what_is_unknown_stays_so() ->
 # --- cost -----------------------------------------------------------------------------------
 
 
-def minutes(*rows: tuple[float, float, int]) -> pd.DataFrame:
-    """Of (CPU seconds, MiB, records read), a minute each."""
+def minutes(*rows: tuple[float, float, int | None]) -> pd.DataFrame:
+    """Of (CPU seconds, MiB, records read: None while it starts), a minute each, from noon on."""
     return pd.DataFrame(
-        [(60.0, cpu, mib, json.dumps({"rows": read})) for cpu, mib, read in rows],
+        [
+            (60.0, cpu, mib, json.dumps({} if read is None else {"rows": read}))
+            for cpu, mib, read in rows
+        ],
         columns=["seconds", "cpu_s", "rss_mib", "counters"],
-    )
+    ).assign(at=moments(*(60 * (n + 1) for n in range(len(rows)))))
 
 
-def test_cost_is_by_hour_by_answer_and_by_million_trades() -> None:
+def test_cost_is_by_hour_by_answer_and_by_million_trades_over_the_time_that_is_recorded() -> None:
     stream = minutes((30, 800, 1000), (30, 900, 1000), (3, 850, 0))
     log = pd.DataFrame(
         {
-            "status": ["ok", "failed", "ok"],
-            "rows": [1000.0, None, 3000.0],
-            "peak_mib": [400, 9, 500],
+            "started": moments(5, 60, 125, 175),
+            "status": ["ok", "failed", "ok", "ok"],
+            "rows": [1000.0, None, 3000.0, 9000.0],
+            "wall_s": [10.0, 10.0, 10.0, 10.0],  # the last one ends when the record has ended
+            "peak_mib": [400, 9, 500, 600],
         }
     )
-    services = {"spark_processor": stream, "batch_scheduler": minutes((12, 40, 0))}
-    found = compare.cost(services, log, finals=3).set_index("path")
-    assert found["cpu_s_per_hour"]["stream"] == pytest.approx(63 / 180 * 3600)
+    services = {
+        "spark_processor": stream,
+        "batch_scheduler": minutes((12, 40, None), (0, 40, None), (0, 40, None)),
+    }
+    finals = moments(-1, 10, 20, 179, 181)
+    found = compare.cost(services, log, finals).set_index("path")
+    assert found["cpu_s_per_hour"].to_dict() == {"stream": 63 / 180 * 3600, "batch": 240}
     assert found["peak_mib"].to_dict() == {"stream": 900, "batch": 500}
+    assert found["answers"].to_dict() == {"stream": 3, "batch": 2}
     assert found["cpu_s_per_answer"].to_dict() == {"stream": 21, "batch": 6}
     assert found["cpu_s_per_million"].to_dict() == {"stream": 31_500, "batch": 3_000}
     assert found["idle_cpu_s_per_hour"]["stream"] == pytest.approx(180)
-    busy = compare.cost({"spark_processor": stream[:2]}, log, finals=2)
-    assert busy["idle_cpu_s_per_hour"].isna().all()
 
 
-def test_without_a_record_of_minutes_the_cost_is_unknown() -> None:
-    log = pd.DataFrame({"status": [], "rows": [], "peak_mib": []})
-    found = compare.cost({}, log, finals=0)
+def test_a_minute_in_which_the_stream_starts_is_not_idle() -> None:
+    log = pd.DataFrame(
+        {"started": moments(), "status": [], "rows": [], "wall_s": [], "peak_mib": []}
+    )
+    starting = minutes((30, 800, None), (30, 900, 1000))
+    found = compare.cost({"spark_processor": starting}, log, moments())
+    assert found["idle_cpu_s_per_hour"].isna().all()
+
+
+def test_without_a_record_of_minutes_the_cost_is_unknown_and_the_answers_are_counted() -> None:
+    log = pd.DataFrame(
+        {
+            "started": moments(1, 2),
+            "status": ["ok", "ok"],
+            "rows": [1.0, 2.0],
+            "wall_s": [1.0, 1.0],
+            "peak_mib": [1.0, 2.0],
+        }
+    )
+    found = compare.cost({}, log, moments(1, 2, 3))
     assert found[["cpu_s_per_hour", "cpu_s_per_answer", "cpu_s_per_million"]].isna().all().all()
+    assert list(found["answers"]) == [3, 2]
 
 
 # --- the metrics' interpretation ------------------------------------------------------------
@@ -772,7 +808,7 @@ def test_the_command_tells_agreement_by_its_status(tmp_path: Path) -> None:
     both_paths(tmp_path, "5")
     done = command(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "both paths agree on all 1 shared minutes" in done.stdout
+    assert "Both paths agree on all 1 shared minute from" in done.stdout
     assert json.loads(command(tmp_path, "--json").stdout)["unexplained"] == 0
 
 
@@ -780,7 +816,74 @@ def test_an_unexplained_difference_is_status_1_and_loud(tmp_path: Path) -> None:
     both_paths(tmp_path, "6")
     done = command(tmp_path)
     assert done.returncode == 1, done.stderr
-    assert "0 of 1 minutes: unexplained in 1" in done.stdout
+    assert done.stdout.startswith("UNEXPLAINED: 1 window differs for no known reason!")
+    assert "agree on 0 of 1 shared minute " in done.stdout
     found = json.loads(command(tmp_path, "--json").stdout)
     assert found["unexplained"] == 1
     assert found["agreement"][0]["columns"] == "trade_count"
+
+
+def test_of_the_last_minutes_an_unexplained_difference_of_old_event_times_is_not_hidden(
+    tmp_path: Path,
+) -> None:
+    both_paths(tmp_path, "6")
+    assert command(tmp_path, "--minutes", "5").returncode == 1
+
+
+def no_constant(name: str) -> None:
+    raise AssertionError(name)
+
+
+def test_for_programs_what_is_unknown_or_without_bound_is_null(tmp_path: Path) -> None:
+    both_paths(tmp_path, "5")
+    lines = [
+        f"started=2025-06-01T12:0{n}:00Z run=r status=ok exit=0 rows={10 * n} wall_s={n}.5"
+        for n in range(1, 4)
+    ]
+    DataDir(tmp_path).batch_log.write_text("\n".join(lines) + "\n")
+    found = json.loads(command(tmp_path, "--json").stdout, parse_constant=no_constant)
+    assert found["growth"]["runs"] == 3
+    assert found["growth"]["low"] is None
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong"), [("avg_price", "abc"), ("trade_count", "5.5"), ("window_end", "noon")]
+)
+def test_a_cell_that_is_no_number_is_named_in_one_sentence_with_status_2(
+    tmp_path: Path, column: str, wrong: str
+) -> None:
+    both_paths(tmp_path, "5")
+    (path,) = DataDir(tmp_path).stream_csv.glob("*.csv")
+    table = pd.read_csv(path, dtype=str)
+    table[column] = wrong
+    table.to_csv(path, index=False)
+    done = command(tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{column} of the window 2025-06-01T12:00:00Z is '{wrong}'" in done.stderr
+
+
+def test_a_database_without_the_consumers_tables_is_said_in_one_sentence(tmp_path: Path) -> None:
+    both_paths(tmp_path, "5")
+    with sqlite3.connect(DataDir(tmp_path).database) as other:
+        other.execute("CREATE TABLE something (else_ INTEGER)")
+    done = command(tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "has not the tables of this version" in done.stderr
+
+
+def test_lines_that_were_cut_off_in_the_records_are_left_out(tmp_path: Path) -> None:
+    both_paths(tmp_path, "5")
+    data = DataDir(tmp_path)
+    data.status.mkdir()
+    whole = '2025-06-01T12:01:00Z,60.0,30.0,500,"{""rows"": 5}"'
+    data.minutes_of("spark_processor").write_text(
+        f"at,seconds,cpu_s,rss_mib,counters\n{whole}\n2025-06-01T12:02:00Z,60.0,3\n"
+    )
+    data.stream_latency.write_text(
+        "window_start,leg,counts\n2025-06-01T12:00:00Z,open_to_final\n"
+        '2025-06-01T12:00:00Z,open_to_final,"{""5"": 7}"\n'
+    )
+    written = tables.read_written(data)
+    assert list(written.minutes["spark_processor"]["cpu_s"]) == [30.0]
+    assert list(written.window_latencies["counts"]) == ['{"5": 7}']
+    assert command(tmp_path).returncode == 0

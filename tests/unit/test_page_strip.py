@@ -25,9 +25,7 @@ def judged(*rows: tuple[int, str, str]) -> pd.DataFrame:
                 verdict,
                 "close_price" if cause else "",
                 cause,
-                0,
-                0,
-                0,
+                *(0, 0, 0, 0),
             )
             for n, verdict, cause in rows
         ],
