@@ -244,7 +244,7 @@ def _difference(column: str, stream: _Window, batch: _Window) -> tuple[Decimal |
 def _is_consistent(window: Mapping[str, str]) -> bool:
     """Whether what follows from other columns of the same row does so."""
     highest, lowest, span = (window[name] for name in ("max_price", "min_price", "price_range"))
-    if span and Decimal(highest) - Decimal(lowest) != Decimal(span):
+    if all((highest, lowest, span)) and Decimal(highest) - Decimal(lowest) != Decimal(span):
         return False
     count, buys, sells = (window[name] for name in ("trade_count", "buy_count", "sell_count"))
     if sells and int(count) - int(buys) != int(sells):
