@@ -43,6 +43,13 @@ def thresholds(settings: Settings) -> windows.Thresholds:
 
 
 def market(snapshot: Snapshot, span_name: str, settings: Settings) -> Market:
+    """What the chart of the span shows, made once for all parts and viewers."""
+    return snapshot.open_windows.made(
+        ("market", span_name), lambda _live: _market(snapshot, span_name, settings)
+    )
+
+
+def _market(snapshot: Snapshot, span_name: str, settings: Settings) -> Market:
     span = windows.SPANS[span_name]
     finals, live = snapshot.finals, snapshot.live
     end = windows.newest_end(finals.frame, live)
@@ -57,12 +64,12 @@ def market(snapshot: Snapshot, span_name: str, settings: Settings) -> Market:
         ("candles", span_name, end, width),
         lambda frame: windows.coarser(windows.since(frame, span, end), width, ratio),
     )
-    forming = windows.coarser(windows.since(live, span, end), width, ratio)
-    candles = joined(closed, forming, width, ratio)
+    opened = windows.since(live, span, end)
+    candles = joined(closed, windows.since(finals.frame, span, end), opened, width, ratio)
     return Market(
         candles=candles,
         width=width,
-        forming_starts=frozenset(forming["window_start"]),
+        forming_starts=frozenset(opened["window_start"].dt.floor(pd.Timedelta(width))),
         end=end,
         covered=covered,
         first_price=words.number(candles["open_price"].iloc[0]) if len(candles) else None,
@@ -71,14 +78,23 @@ def market(snapshot: Snapshot, span_name: str, settings: Settings) -> Market:
 
 
 def joined(
-    closed: pd.DataFrame, forming: pd.DataFrame, width: timedelta, ratio: Decimal
+    closed: pd.DataFrame,
+    finals: pd.DataFrame,
+    opened: pd.DataFrame,
+    width: timedelta,
+    ratio: Decimal,
 ) -> pd.DataFrame:
-    """Candles of final windows and of open ones; a candle of both is put together."""
-    if forming.empty or closed.empty:
-        return closed if forming.empty else forming
-    apart = closed["window_start"] < forming["window_start"].iloc[0]
-    newest = pd.concat([closed[~apart], forming]).sort_values("window_start", kind="stable")
-    return pd.concat([closed[apart], windows.coarser(newest, width, ratio)], ignore_index=True)
+    """The candles of these final windows and of open ones; one of both is made of its windows."""
+    if opened.empty:
+        return closed
+    start = opened["window_start"].iloc[0].floor(pd.Timedelta(width))
+    begun = finals.iloc[int(finals["window_start"].searchsorted(start)) :]
+    newest = opened
+    if len(begun):
+        newest = pd.concat([begun, opened]).sort_values("window_start", kind="stable")
+    candles = windows.coarser(newest, width, ratio)
+    whole = closed[closed["window_start"] < start]
+    return pd.concat([whole, candles], ignore_index=True) if len(whole) else candles
 
 
 def batch_counts(snapshot: Snapshot, span_name: str, shown: Market) -> pd.DataFrame:

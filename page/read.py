@@ -86,7 +86,8 @@ class Snapshot:
     #: When this page first looked: "waiting since".
     first_look: datetime
     finals: Table
-    live: pd.DataFrame
+    #: The open windows; a new table whenever these or the final ones have changed.
+    open_windows: Table
     batch_windows: Table
     batch_run: Mapping[str, Any]
     #: Why the newest batch result cannot be shown.
@@ -99,6 +100,10 @@ class Snapshot:
     problems: tuple[str, ...]
     #: Names of files that are still being read.
     loading: tuple[str, ...]
+
+    @property
+    def live(self) -> pd.DataFrame:
+        return self.open_windows.frame
 
 
 @dataclass
@@ -117,6 +122,8 @@ class Reader:
         self._reading: dict[Path, Future[_Entry]] = {}
         self._listings: dict[tuple[Path, str], tuple[int, list[Path]]] = {}
         self._joined: tuple[tuple[Signature | None, ...], Table] = ((), NO_WINDOWS)
+        #: The open windows, and what they were made of.
+        self._opened: tuple[Table, Table, Table] | None = None
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="reader")
         self._lock = threading.Lock()
         self._first_look = outputs.now()
@@ -166,7 +173,7 @@ class Reader:
             looked=now,
             first_look=self._first_look,
             finals=finals,
-            live=self._open(data.stream_live, finals),
+            open_windows=self._open(data.stream_live, finals),
             batch_windows=self._table(data.batch_windows),
             batch_run=self._value(newest_run[0], {}) if newest_run else {},
             batch_problem=self._problem(newest_run[0]) if newest_run else None,
@@ -218,11 +225,14 @@ class Reader:
     def _table(self, path: Path) -> Table:
         return self._value(path, NO_WINDOWS)
 
-    def _open(self, path: Path, finals: Table) -> pd.DataFrame:
+    def _open(self, path: Path, finals: Table) -> Table:
         """The windows still open; one that has just become final is left out."""
-        live = self._table(path).frame
-        final = finals.frame["window_start"].iloc[-len(live) - 10 :]
-        return live[~live["window_start"].isin(final)].reset_index(drop=True)
+        read = self._table(path)
+        if self._opened is None or self._opened[:2] != (read, finals):
+            live, final = read.frame, finals.frame["window_start"].iloc[-len(read.frame) - 10 :]
+            left = Table(live[~live["window_start"].isin(final)].reset_index(drop=True))
+            self._opened = (read, finals, left)
+        return self._opened[2]
 
     def _join(self, days: Iterable[Path]) -> Table:
         """All final windows read so far as one table, made anew only when a file changed."""

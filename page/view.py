@@ -15,9 +15,10 @@ from page.read import Reader, Snapshot, reader_of
 from pipeline import outputs
 from pipeline.settings import Settings, load
 
-#: Seconds between two refreshes of the top and of everything below it.
+#: Seconds between two refreshes of the top, of both paths' results, of counts and tables.
 TOP_SECONDS = 1.0
 BODY_SECONDS = 2.0
+RECORDS_SECONDS = 4.0
 #: The comparison is made every 15 s at most.
 COMPARISON_SECONDS = 5.0
 
@@ -207,7 +208,7 @@ def drawing(chart: charts.Chart | None, key: str, alt: str) -> None:
             st.vega_lite_chart(chart.spec, key=key, alt=alt)
 
 
-@st.fragment(run_every=BODY_SECONDS)
+@st.fragment(run_every=RECORDS_SECONDS)
 def records(settings: Settings, reader: Reader, comparer: Comparer) -> None:
     """What was counted, written and done, in detail."""
     snapshot = reader.look()

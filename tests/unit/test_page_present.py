@@ -223,10 +223,9 @@ def test_candles_end_with_the_open_windows_marked(look) -> None:
 def test_an_open_window_within_a_coarse_candle_is_added_to_it(look) -> None:
     snapshot = look("live")
     wide = 60 * page_data.MINUTE
-    closed = windows.coarser(snapshot.finals.frame, wide)
-    forming = windows.coarser(snapshot.live, wide)
-    candles = present.joined(closed, forming, wide, SETTINGS.sentiment_ratio)
-    total = snapshot.finals.frame["trade_count"].sum() + snapshot.live["trade_count"].sum()
+    finals, ratio = snapshot.finals.frame, SETTINGS.sentiment_ratio
+    candles = present.joined(windows.coarser(finals, wide), finals, snapshot.live, wide, ratio)
+    total = finals["trade_count"].sum() + snapshot.live["trade_count"].sum()
     assert candles["trade_count"].sum() == total
     assert candles["window_start"].is_unique
 
