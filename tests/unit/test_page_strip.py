@@ -20,13 +20,12 @@ def judged(*rows: tuple[int, str, str]) -> pd.DataFrame:
     """Of (minute, verdict, cause)."""
     return pd.DataFrame(
         [
-            (
-                outputs.iso(START + n * MINUTE),
-                verdict,
-                "close_price" if cause else "",
-                cause,
-                *(0, 0, 0, 0),
-            )
+            {
+                "window_start": outputs.iso(START + n * MINUTE),
+                "verdict": verdict,
+                "columns": "close_price" if cause else "",
+                "cause": cause,
+            }
             for n, verdict, cause in rows
         ],
         columns=list(COLUMNS),
