@@ -232,10 +232,15 @@ class Service:
         )
 
 
+#: A process younger than this, in seconds, with its parent's command line is its fork.
+FORK_SECONDS = 2.0
+
+
 def tree_cost(pid: int) -> tuple[float, int]:
     """CPU seconds (ended children included) and resident bytes of a process and all below it.
 
-    Pages that processes share are counted in each: the sum is an upper bound.
+    Pages that processes share are counted in each: the sum is an upper bound. But a fork that is
+    about to become another program, as a JVM makes one to run a command, does not count twice.
     """
     cpu_s, rss = 0.0, 0
     try:
@@ -247,7 +252,15 @@ def tree_cost(pid: int) -> tuple[float, int]:
         try:
             with process.oneshot():
                 cpu_s += sum(process.cpu_times()[:4])
-                rss += process.memory_info().rss
+                if process is root or not _is_fork(process):
+                    rss += process.memory_info().rss
         except psutil.NoSuchProcess:
             continue
     return cpu_s, rss
+
+
+def _is_fork(process: psutil.Process) -> bool:
+    if time.time() - process.create_time() >= FORK_SECONDS:
+        return False
+    parent = process.parent()
+    return parent is not None and process.cmdline() == parent.cmdline()

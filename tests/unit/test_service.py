@@ -17,7 +17,7 @@ import pytest
 
 from pipeline import outputs, service
 from pipeline.outputs import DataDir
-from pipeline.service import Service, backoff, tree_cost
+from pipeline.service import FORK_SECONDS, Service, backoff, tree_cost
 from pipeline.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -306,3 +306,26 @@ def test_the_status_tells_what_the_service_costs(running: Service) -> None:
     assert isinstance(cost, dict)
     assert cost["cpu_s"] > 0
     assert cost["peak_mib"] >= cost["rss_mib"] > 5
+
+
+FORKS = """
+import os, sys, time
+held = bytearray(os.urandom(1)) * 200_000_000
+time.sleep(float(sys.argv[1]))
+if os.fork() == 0:
+    time.sleep(9)
+print("forked", flush=True)
+time.sleep(9)
+"""
+
+
+def test_a_fork_that_is_yet_its_parents_copy_is_not_counted_twice() -> None:
+    command = [sys.executable, "-c", FORKS, str(FORK_SECONDS)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        _, rss = tree_cost(parent.pid)
+        for process in psutil.Process(parent.pid).children():
+            process.kill()
+        parent.kill()
+    assert 200e6 < rss < 300e6
