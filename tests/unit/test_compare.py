@@ -117,7 +117,7 @@ def trades(*rows: tuple[int, float, str, float]) -> pd.DataFrame:
     """Of (id, seconds after noon, side, size); the price is a hundred and the id's hundredths."""
     return pd.DataFrame(
         [
-            (number, stored_time(at), side, 100 + number / 100, size)
+            (number, stored_time(at), side, float(100 + Decimal(number) / 100), size)
             for number, at, side, size in rows
         ],
         columns=["trade_id", "time", "side", "price", "last_size"],
