@@ -414,13 +414,18 @@ def _decimal(size: float) -> Decimal:
 
 def refused(evidence: Evidence) -> int:
     """How many of the ids never stored came in messages that were rejected."""
+    return sum(rejected for _, rejected, _, _ in _never_stored(evidence))
+
+
+def _never_stored(evidence: Evidence) -> Iterator[tuple[int, int, str, str]]:
+    """Of each open gap: how many ids, how many of them rejected, the times around it, in order."""
     rejected = sorted(evidence.rejected)
     unfilled = evidence.gaps[~evidence.gaps["filled"].astype(bool)]
-    names = ["first_trade_id", "last_trade_id"]
-    return sum(
-        bisect_right(rejected, last) - bisect_left(rejected, first)
-        for first, last in unfilled[names].itertuples(index=False)
-    )
+    names = ["first_trade_id", "last_trade_id", "after", "before"]
+    for first, last, *around in unfilled[names].itertuples(index=False):
+        earlier, later = sorted(around)  # trades come out of order, too
+        count = bisect_right(rejected, last) - bisect_left(rejected, first)
+        yield last - first + 1, count, earlier, later
 
 
 @dataclass
@@ -442,14 +447,9 @@ def _missing(
     """What was never seen around each window: it lies between two stored trades."""
     found: dict[str, _Missing] = defaultdict(_Missing)
     edges = [_comparable(start) for start in starts]
-    rejected = sorted(evidence.rejected)
-    unfilled = evidence.gaps[~evidence.gaps["filled"].astype(bool)]
-    names = ["first_trade_id", "last_trade_id", "after", "before"]
-    for first, last, *around in unfilled[names].itertuples(index=False):
-        after, before = sorted(around)  # trades come out of order, too
-        refused = bisect_right(rejected, last) - bisect_left(rejected, first)
+    for ids, rejected, after, before in _never_stored(evidence):
         for place in range(max(0, bisect_right(edges, after) - 1), bisect_right(edges, before)):
             if starts[place] in ends and _comparable(ends[starts[place]]) > after:
-                found[starts[place]].ids += last - first + 1
-                found[starts[place]].rejected += refused
+                found[starts[place]].ids += ids
+                found[starts[place]].rejected += rejected
     return found
