@@ -18,25 +18,37 @@ from pipeline.compare import (
     Freshness,
     Steadiness,
 )
+from pipeline.verdict import QUESTIONS, Answer
 
 # --- the verdict ----------------------------------------------------------------------------
 
 
 def verdict(found: Compared, now: datetime) -> str:
-    """The box at the top: what the comparison says, in words, and how old that is."""
-    text = found.digest.verdict if found.digest else _awaited(found, now)
+    """The questions at the top, what the comparison answers, and how old that is."""
+    waiting = "…" if found.asked_at else DASH
+    made = found.digest.answers if found.digest else _unanswered(waiting)
+    tiles = "".join(
+        f'<div class="p-answer{" p-alarm" if answer.alarm else ""}">'
+        f"<h4>{escape(answer.question)}</h4><b>{escape(answer.short)}</b>"
+        f"<p>{escape(answer.sentence)}</p></div>"
+        for answer in made
+    )
     problem = f'<div class="p-problem">! {escape(_problem(found, now))}</div>'
     return (
-        f'<section class="p-verdict" aria-label="Verdict"><b>Stream against batch</b> '
-        f"{escape(text)}"
+        f'<section class="p-verdict" aria-label="Verdict"><div class="p-answers">{tiles}</div>'
         f'<div class="p-when">{escape(_age_said(found, now))}</div>'
-        f"{problem if found.problem else ''}"
-        "</section>"
+        f"{problem if found.problem else ''}</section>"
     )
 
 
+def _unanswered(short: str) -> Iterable[Answer]:
+    return (Answer(question, short, "") for question in QUESTIONS)
+
+
 def _age_said(found: Compared, now: datetime) -> str:
-    return f"compared {words.ago(found.digest.made_at, now)}" if found.digest else ""
+    if found.digest is None:
+        return _awaited(found, now)
+    return f"Compared {words.ago(found.digest.made_at, now)}."
 
 
 def _awaited(found: Compared, now: datetime) -> str:

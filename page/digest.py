@@ -40,7 +40,7 @@ class Digest:
     #: When the files were read, and what reading and comparing them cost, seconds of CPU.
     made_at: datetime
     cpu_s: float
-    verdict: str
+    answers: tuple[verdict.Answer, ...]
     #: Over which ages and legs are measured; None: one of the paths has no answer yet.
     span: tuple[datetime, datetime] | None
     replayed_as_recorded: bool
@@ -49,6 +49,8 @@ class Digest:
     counts: Mapping[str, int]
     compared: int
     unexplained: int
+    #: What both paths found over the very same windows, as `compare.shared` gives it.
+    shared: pd.DataFrame
     #: The length of a window, and how windows are laid out as cells.
     window: timedelta
     layout: strip.Layout
@@ -102,13 +104,14 @@ def digest(written: Written, found: Comparison, made_at: datetime) -> Digest:
     return Digest(
         made_at=made_at,
         cpu_s=time.process_time(),
-        verdict=verdict.in_words(found),
+        answers=verdict.answers(found),
         span=found.span,
         replayed_as_recorded=found.replayed_as_recorded,
         interval_s=found.interval_s,
         counts={name: int(counts.get(name, 0)) for name in VERDICTS},
         compared=found.compared,
         unexplained=found.unexplained,
+        shared=found.shared,
         window=window,
         layout=shape,
         cells=cells,

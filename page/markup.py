@@ -105,7 +105,7 @@ def notes(texts: Iterable[str], kind: str = "plain") -> str:
 # --- the paths side by side -----------------------------------------------------------------
 
 #: Metric, its name on the page, how it is written.
-_METRICS = (
+METRICS = (
     ("avg_price", "average price", words.price),
     ("vwap", "average by volume", words.price),
     ("open_price", "open", words.price),
@@ -141,25 +141,28 @@ class Column:
     metrics: Mapping[str, Any]
 
 
-def metrics_table(columns: Sequence[Column]) -> str:
-    def heads(name: str, cells: Iterable[str], kind: str) -> str:
+def metrics_table(columns: Sequence[Column], difference: Column) -> str:
+    """Results side by side, and how two of them differ: written by who knows how, text."""
+
+    def heads(name: str, attribute: str, kind: str) -> str:
+        cells = (getattr(column, attribute) for column in (*columns, difference))
         joined = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in cells)
         return f'<tr class="p-{kind}"><th>{escape(name)}</th>{joined}</tr>'
 
     body = "".join(
         f'<tr><th scope="row">{name}</th>'
         + "".join(f"<td>{_value(column.metrics.get(metric), write)}</td>" for column in columns)
-        + "</tr>"
-        for metric, name, write in _METRICS
+        + f"<td>{_value(difference.metrics.get(metric), words.text)}</td></tr>"
+        for metric, name, write in METRICS
     )
     return (
         '<div class="p-scroll"><table class="p-table p-metrics"><thead>'
-        + heads("", (column.path for column in columns), "path")
-        + heads("", (column.title for column in columns), "title")
-        + heads("from, UTC", (column.first for column in columns), "small")
-        + heads("to, UTC", (column.last for column in columns), "small")
-        + heads("newest trade", (column.newest_trade for column in columns), "small")
-        + heads("written", (column.written for column in columns), "small")
+        + heads("", "path", "path")
+        + heads("", "title", "title")
+        + heads("from, UTC", "first", "small")
+        + heads("to, UTC", "last", "small")
+        + heads("newest trade", "newest_trade", "small")
+        + heads("written", "written", "small")
         + f"</thead><tbody>{body}</tbody></table></div>"
     )
 

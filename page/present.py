@@ -207,13 +207,61 @@ def columns(snapshot: Snapshot, settings: Settings) -> list[markup.Column]:
         )
 
     span = ("window_start", "window_end")
-    all_finals = f"{words.count(whole.get('windows'))} final windows"
     return [
         column("Stream", "forming window", forming, *span),
         column("Stream", "latest final", final, *span),
-        column("Stream", all_finals, whole, *span),
+        column("Stream", _all_finals(whole), whole, *span),
         column("Batch", "newest run", run, "first_trade_time", "last_trade_time"),
     ]
+
+
+def _all_finals(whole: Mapping[str, Any]) -> str:
+    many = words.count(whole.get("windows"))
+    return f"{many} final window" + ("" if many == "1" else "s")
+
+
+def difference(stream: markup.Column, batch: markup.Column) -> markup.Column:
+    """The stream's result less the batch's, as text."""
+    values: dict[str, Any] = {}
+    for metric, _, write in markup.METRICS:
+        ours, theirs = stream.metrics.get(metric), batch.metrics.get(metric)
+        if not words.is_known(ours) or not words.is_known(theirs):
+            continue
+        one, other = words.number(ours), words.number(theirs)
+        if one is None or other is None:
+            values[metric] = "=" if ours == theirs else "≠"
+        else:
+            values[metric] = words.difference(round(one - other, 8), write)
+    trades, writings = (
+        words.apart(*(words.moment(column.metrics.get(name)) for column in (stream, batch)))
+        for name in ("last_trade_time", "written_at")
+    )
+    return markup.Column("Difference", f"{stream.title} - run", "", "", trades, writings, values)
+
+
+def shared_said(shared: pd.DataFrame | None) -> str:
+    """Whether the paths find the same over the very same windows."""
+    if shared is None or shared.empty:
+        return ""
+    differences = dict(zip(shared["metric"], shared["difference"], strict=True))
+    windows_in_both = words.count(shared.loc[shared["metric"] == "windows", "stream"].iloc[0])
+    differing = [
+        f"{name} {words.difference(differences[metric], write)}"
+        for metric, name, write in markup.METRICS
+        if differences.get(metric, 0) != 0
+    ]
+    what = ", ".join(differing) or "nothing"
+    return f"Over the {windows_in_both} windows in both, they differ in {what}."
+
+
+def side_by_side_said(run: Mapping[str, Any], shared: pd.DataFrame | None) -> str:
+    """How to read the difference."""
+    if not run:
+        return ""
+    return (
+        "Difference: the stream's final windows less the batch's run, which also holds trades "
+        f"that are not in a final window yet. {shared_said(shared)}".rstrip()
+    )
 
 
 def counts_sentence(snapshot: Snapshot) -> str:

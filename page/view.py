@@ -9,7 +9,7 @@ import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
 from page import charts, compared, graphs, markup, present, read, windows, words
-from page.background import Comparer, comparer_of
+from page.background import Compared, Comparer, comparer_of
 from page.digest import Digest
 from page.read import Reader, Snapshot, reader_of
 from pipeline import outputs
@@ -118,13 +118,14 @@ def results(settings: Settings, reader: Reader, comparer: Comparer) -> None:
     snapshot = reader.look()
     reading = f"Still reading: {', '.join(snapshot.loading)}" if snapshot.loading else ""
     st.html(markup.notes(snapshot.problems, "bad") + markup.note(reading, "quiet"))
-    st.html(compared.verdict(comparer.latest(span()), snapshot.looked))
+    found = comparer.latest(span())
+    st.html(compared.verdict(found, snapshot.looked))
     shown = present.market(snapshot, span(), settings)
-    left, right = st.columns([3, 2], gap="medium")
+    left, right = st.columns([11, 9], gap="medium")
     with left:
         market(snapshot, shown, settings)
     with right:
-        paths(snapshot, settings)
+        paths(snapshot, settings, found)
 
 
 @st.fragment(run_every=COMPARISON_SECONDS)
@@ -249,10 +250,13 @@ def market(snapshot: Snapshot, shown: present.Market, settings: Settings) -> Non
         )
 
 
-def paths(snapshot: Snapshot, settings: Settings) -> None:
+def paths(snapshot: Snapshot, settings: Settings, found: Compared) -> None:
     st.subheader("Stream and batch, side by side", anchor=False)
-    st.html(markup.note(present.awaited_batch(snapshot)))
-    st.html(markup.metrics_table(present.columns(snapshot, settings)))
+    shared = found.digest.shared if found.digest else None
+    said = present.side_by_side_said(snapshot.batch_run, shared)
+    st.html(markup.note(present.awaited_batch(snapshot)) + markup.note(said, "quiet"))
+    columns = present.columns(snapshot, settings)
+    st.html(markup.metrics_table(columns, present.difference(*columns[-2:])))
 
 
 def counts(snapshot: Snapshot, shown: present.Market) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.outputs import METRICS
+from pipeline.compare import totals
 
 #: More candles than this are made coarser: the chart has no more pixels for them, and the browser
 #: takes 1.5 ms for each when it first draws them.
@@ -154,36 +154,22 @@ def roll_up(windows: pd.DataFrame, thresholds: Thresholds) -> dict[str, Any]:
     """All windows as one: the metrics over their whole span. Empty when there is none."""
     if windows.empty:
         return {}
-    trades = windows["trade_count"].sum()
-    volume = windows["total_volume"].sum()
-    buys, sells = windows["buy_count"].sum(), windows["sell_count"].sum()
-    price_range = windows["max_price"].max() - windows["min_price"].min()
-    metrics = {
-        "avg_price": (windows["avg_price"] * windows["trade_count"]).sum(skipna=False) / trades,
-        "max_price": windows["max_price"].max(),
-        "min_price": windows["min_price"].min(),
-        "price_range": price_range,
-        "volatility_flag": "High" if price_range > float(thresholds.volatility_range) else "Normal",
-        "total_volume": volume,
-        "trade_count": trades,
-        "buy_sell_ratio": buys / (sells + 1e-5),
-        "market_sentiment": mood(buys, sells, thresholds.sentiment_ratio),
-        "volume_spike": "Spike" if volume > float(thresholds.spike_volume) else "Normal",
+    made = totals(windows)
+    flags = {
+        "volatility_flag": (
+            "High" if made["price_range"] > float(thresholds.volatility_range) else "Normal"
+        ),
+        "market_sentiment": mood(made["buy_count"], made["sell_count"], thresholds.sentiment_ratio),
+        "volume_spike": (
+            "Spike" if made["total_volume"] > float(thresholds.spike_volume) else "Normal"
+        ),
     }
-    return {name: metrics[name] for name in METRICS} | {
-        "buy_count": buys,
-        "sell_count": sells,
-        "vwap": (windows["vwap"] * windows["total_volume"]).sum(skipna=False) / volume,
-        "open_price": windows["open_price"].iloc[0],
-        "close_price": windows["close_price"].iloc[-1],
-        "volume_imbalance": (windows["volume_imbalance"] * windows["total_volume"]).sum(
-            skipna=False
-        )
-        / volume,
+    return {
+        **made,
+        **flags,
         "window_start": windows["window_start"].iloc[0],
         "window_end": windows["window_end"].iloc[-1],
         "last_trade_time": windows["last_trade_time"].max(),
-        "windows": len(windows),
         "written_at": windows["written_at"].max(),
     }
 

@@ -1,6 +1,7 @@
 """How numbers, times and ages are written on the page. What is unknown is a dash, never 0."""
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from numbers import Real
 
@@ -66,6 +67,14 @@ def ago(then: datetime | None, now: datetime) -> str:
     return f"{age(seconds)} ago" if seconds >= 0 else f"{age(-seconds)} ahead of this clock"
 
 
+def apart(one: datetime | None, other: datetime | None) -> str:
+    """`32 s older` than the other, or newer."""
+    if one is None or other is None:
+        return DASH
+    seconds = (other - one).total_seconds()
+    return f"{age(abs(seconds))} {'older' if seconds > 0 else 'newer'}" if seconds else "="
+
+
 def clock(when: datetime | None) -> str:
     return DASH if when is None else f"{when.astimezone(UTC):%H:%M:%S}"
 
@@ -118,6 +127,16 @@ def ratio(value: object) -> str:
     if abs(found) >= 1e5:
         return f"{found:.3g}"
     return f"{found if abs(found) >= 0.0005 else 0:,.3f}"
+
+
+def difference(value: object, write: Callable[[object], str] = count) -> str:
+    """How much more or less, with its sign; `=` where it is nothing."""
+    found = number(value)
+    if found is None:
+        return DASH
+    if found == 0:
+        return "="
+    return f"{'+' if found > 0 else '-'}{write(abs(found))}"
 
 
 def percent(value: object) -> str:

@@ -20,6 +20,7 @@ import pandas as pd
 from pipeline import latency
 from pipeline.agreement import (
     DIFFERENCES,
+    DIFFERS,
     EQUAL,
     UNEXPLAINED,
     agreement,
@@ -556,6 +557,69 @@ def flags(windows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     )
 
 
+# --- what each path found in all ------------------------------------------------------------
+
+
+def totals(windows: pd.DataFrame) -> dict[str, float]:
+    """Windows of a path rolled up to one: how many, and its metrics that are numbers.
+
+    Empty when there is none.
+
+    Args:
+        windows: typed, sorted by start. An average over an unknown part is unknown.
+    """
+    if windows.empty:
+        return {}
+    trades, volume = windows["trade_count"].sum(), windows["total_volume"].sum()
+    buys, sells = windows["buy_count"].sum(), windows["sell_count"].sum()
+    highest, lowest = windows["max_price"].max(), windows["min_price"].min()
+
+    def mean(of: str, weight: str) -> float:
+        return float((windows[of] * windows[weight]).sum(skipna=False) / windows[weight].sum())
+
+    return {
+        "windows": len(windows),
+        "avg_price": mean("avg_price", "trade_count"),
+        "vwap": mean("vwap", "total_volume"),
+        "open_price": windows["open_price"].iloc[0],
+        "max_price": highest,
+        "min_price": lowest,
+        "close_price": windows["close_price"].iloc[-1],
+        "price_range": highest - lowest,
+        "total_volume": volume,
+        "trade_count": trades,
+        "buy_count": buys,
+        "sell_count": sells,
+        "buy_sell_ratio": buys / (sells + 1e-5),
+        "volume_imbalance": mean("volume_imbalance", "total_volume"),
+    }
+
+
+#: Sums of doubles tell no smaller difference.
+_LEAST_DIFFERENCE = 1e-8
+
+
+def shared(final: pd.DataFrame, batch: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+    """What both paths found over the very same windows, those that both have in full.
+
+    Args:
+        final: the stream's final windows, typed.
+        batch: the batch's.
+        judged: as `agreement` gives it.
+
+    Returns:
+        A row a metric: `metric`, `stream`, `batch`, `difference` (stream - batch).
+    """
+    both = judged.loc[judged["verdict"].isin([EQUAL, DIFFERS]), "window_start"]
+    starts = pd.to_datetime(both, utc=True, format="ISO8601")
+    stream, other = (totals(table[table["window_start"].isin(starts)]) for table in (final, batch))
+    rows = [(name, stream[name], other[name], stream[name] - other[name]) for name in stream]
+    found = pd.DataFrame(rows, columns=["metric", "stream", "batch", "difference"])
+    near = found["difference"].abs() < _LEAST_DIFFERENCE
+    found["difference"] = found["difference"].astype(float).mask(near, 0.0)
+    return found
+
+
 # --- cost -----------------------------------------------------------------------------------
 
 
@@ -673,6 +737,8 @@ class Comparison:
     micro_batches: pd.DataFrame
     steadiness: Steadiness | None
     flags: pd.DataFrame
+    #: As `shared` gives it, over all windows.
+    shared: pd.DataFrame
     #: The stream's final windows, typed.
     windows: pd.DataFrame
 
@@ -710,6 +776,7 @@ def compare(written: Written, interval_s: float) -> Comparison:
         whole = final[final["window_start"] >= span[0]]
         starts = written.final.loc[whole.index, "window_start"]
         window_latencies = window_latencies[window_latencies["window_start"].isin(starts)]
+    both = shared(final, batch, judged)
     only_open = ~still_open["window_start"].isin(final["window_start"])
     counted = final["trade_count"].sum() + still_open[only_open]["trade_count"].sum()
     ok = written.log[written.log["status"] == "ok"]
@@ -755,6 +822,7 @@ def compare(written: Written, interval_s: float) -> Comparison:
         micro_batches=by_minute(micro_batches),
         steadiness=steadiness(micro_batches),
         flags=flags({"stream": final, "batch": batch}),
+        shared=both,
         windows=final,
     )
 

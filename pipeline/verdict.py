@@ -13,7 +13,7 @@ import textwrap
 import traceback
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,32 +27,97 @@ from pipeline.settings import load
 from pipeline.tables import read_written
 
 UNKNOWN = "unknown"
+#: What `answers` answers.
+QUESTIONS = (
+    "Do the paths agree?",
+    "Which is fresher?",
+    "What does each cost?",
+    "When is the batch too slow?",
+)
 #: Columns of the table of aspects.
 ASPECTS = ("aspect", "stream", "batch", "what it means")
 
 
+@dataclass(frozen=True)
+class Answer:
+    """One of the questions that the comparison is made for, and what it found."""
+
+    question: str
+    #: In a few words.
+    short: str
+    #: The same as a sentence, with its numbers.
+    sentence: str
+    #: Whether something is wrong.
+    alarm: bool = False
+
+
 def in_words(found: Comparison) -> str:
     """A paragraph that says what the numbers say, and nothing that they do not."""
+    return " ".join(answer.sentence for answer in answers(found) if answer.sentence)
+
+
+def answers(found: Comparison) -> tuple[Answer, ...]:
+    """What everybody asks of the two paths, always in this order."""
     if found.span is None:
-        return "There is nothing to compare yet: one of the two paths has no answer."
-    sentences = [_agreement_in_words(found), _ages_in_words(found)]
+        awaited = "There is nothing to compare yet: one of the two paths has no answer."
+        return tuple(
+            Answer(question, UNKNOWN, awaited if question == QUESTIONS[0] else "")
+            for question in QUESTIONS
+        )
+    return (_agree(found), _fresher(found), _costs(found), _too_slow(found))
+
+
+def _agree(found: Comparison) -> Answer:
+    compared = found.agreement[found.agreement["verdict"].isin([EQUAL, *DIFFERENCES])]
+    question = QUESTIONS[0]
+    if compared.empty:
+        return Answer(question, UNKNOWN, "The paths share no window yet.")
+    count, equal = len(compared), int((compared["verdict"] == EQUAL).sum())
+    sentence = _agreement_in_words(found, compared)
     if found.unexplained:
         what = "window differs" if found.unexplained == 1 else "windows differ"
-        sentences.insert(0, f"UNEXPLAINED: {found.unexplained:,} {what} for no known reason!")
-    stream_cpu, batch_cpu = found.cost["cpu_s_per_hour"]
-    if stream_cpu > 0 and batch_cpu > 0:
-        sentences.append(
-            f"The stream used {stream_cpu / batch_cpu:.1f} times the CPU of the batch, "
-            f"{stream_cpu:,.0f} against {batch_cpu:,.0f} CPU seconds an hour."
-        )
-    sentences.append(growth_in_words(found.growth, found.interval_s))
-    return " ".join(sentences)
+        sentence = f"UNEXPLAINED: {found.unexplained:,} {what} for no known reason! {sentence}"
+        short = f"Not explained in {_units(found, found.unexplained)}"
+        return Answer(question, short, sentence, alarm=True)
+    short = "Yes, in all" if equal == count else f"In {equal:,} of"
+    return Answer(question, f"{short} {_units(found, count)}", sentence)
 
 
-def _agreement_in_words(found: Comparison) -> str:
-    compared = found.agreement[found.agreement["verdict"].isin([EQUAL, *DIFFERENCES])]
-    if compared.empty:
-        return "The paths share no window yet."
+def _fresher(found: Comparison) -> Answer:
+    """By the freshest answer that each path gives to a reader, in the median."""
+    opened, batch = found.freshness[STREAM_OPEN], found.freshness[BATCH]
+    short = UNKNOWN
+    if found.span and opened and batch:
+        apart = batch.median - opened.median
+        path = "The stream" if apart > 0 else "The batch"
+        short = f"{path}, by {abs(apart):,.0f} s" if round(apart) else "Neither"
+    return Answer(QUESTIONS[1], short, _ages_in_words(found))
+
+
+def _costs(found: Comparison) -> Answer:
+    stream, batch = found.cost["cpu_s_per_hour"]
+    if not (stream > 0 and batch > 0):
+        return Answer(QUESTIONS[2], UNKNOWN, "")
+    times = max(stream, batch) / min(stream, batch)
+    return Answer(
+        QUESTIONS[2],
+        f"{'Stream' if stream >= batch else 'Batch'}: {times:.1f} times the CPU",
+        (
+            f"The stream used {stream / batch:.1f} times the CPU of the batch, "
+            f"{stream:,.0f} against {batch:,.0f} CPU seconds an hour."
+        ),
+    )
+
+
+def _too_slow(found: Comparison) -> Answer:
+    grown = found.growth
+    short = UNKNOWN
+    if grown:
+        short = f"About {grown.at_limit:%Y-%m-%d}" if grown.at_limit else "No forecast"
+    return Answer(QUESTIONS[3], short, growth_in_words(grown, found.interval_s))
+
+
+def _agreement_in_words(found: Comparison, compared: pd.DataFrame) -> str:
     differ = compared[compared["verdict"].isin(DIFFERENCES)]
     first, last = (compared["window_start"].iloc[place] for place in (0, -1))
     of = f"{windows_in_words(found, len(compared))} from {_minute(first)} to {_minute(last)} UTC"
@@ -65,9 +130,13 @@ def _agreement_in_words(found: Comparison) -> str:
 
 def windows_in_words(found: Comparison, count: int) -> str:
     """`188 shared minutes`, or windows where they are of another length."""
+    return _units(found, count, "shared ")
+
+
+def _units(found: Comparison, count: int, kind: str = "") -> str:
     lengths = found.windows["window_end"] - found.windows["window_start"]
     unit = "minute" if (lengths == timedelta(minutes=1)).all() else "window"
-    return f"{count:,} shared {unit}" + ("" if count == 1 else "s")
+    return f"{count:,} {kind}{unit}" + ("" if count == 1 else "s")
 
 
 def _minute(start: str) -> str:
@@ -83,11 +152,12 @@ def _ages_in_words(found: Comparison) -> str:
     final, opened, batch = (found.freshness[name] for name in (STREAM_FINAL, STREAM_OPEN, BATCH))
     if found.span is None or not final or not batch:
         return "How old the answers were is unknown yet: it takes further answers to tell."
-    open_text = f" (its open windows: {opened.median:.1f} s)" if opened else ""
-    return (
-        f"Over the last {_long(*found.span)} the stream's final answer was {final.median:.0f} s "
-        f"old in the median{open_text}, the batch's {batch.median:.0f} s."
-    )
+    over = f"Over the last {_long(*found.span)} the stream's"
+    if opened:
+        ours = f"open windows were in the median {opened.median:.1f} s, its final ones"
+    else:
+        ours = "final windows were in the median"
+    return f"{over} {ours} {final.median:.0f} s, the batch's answer {batch.median:.0f} s old."
 
 
 def growth_in_words(grown: Growth | None, interval_s: float) -> str:
@@ -351,6 +421,7 @@ def to_json(found: Comparison) -> str:
     said = {name: value for name, value in vars(found).items() if name not in apart}
     said |= {
         "verdict": in_words(found),
+        "answers": [asdict(answer) for answer in answers(found)],
         "unexplained": found.unexplained,
         "compared": found.compared,
         "aspects": aspects(found),

@@ -187,6 +187,34 @@ def test_time_of_receipt_and_of_writing_are_no_difference() -> None:
     assert verdicts(final, frame(), frame(window(0)), "2025-06-01T13:00:00Z") == [agreement.EQUAL]
 
 
+def priced(minute: int, count: int, average: str, high: str) -> dict[str, str]:
+    numbers = {"avg_price": average, "max_price": high, "min_price": "1", "open_price": "2"}
+    numbers |= {"close_price": high, "sell_count": f"{count - 3}", "volume_imbalance": "0.5"}
+    return window(minute, trade_count=f"{count}", vwap=average, **numbers)
+
+
+def test_both_paths_are_rolled_up_over_the_very_same_windows() -> None:
+    """What one of them alone holds, or holds in part, is left out; by hand: 5 + 10 and 5 + 11."""
+    stream = frame(priced(0, 5, "10", "20"), priced(1, 10, "40", "50"), priced(2, 9, "1", "99"))
+    batch = frame(priced(0, 5, "10", "20"), priced(1, 11, "40", "60"), priced(3, 9, "1", "99"))
+    judged = agreement.agreement(stream, frame(), batch, LAST, evidence())
+    found = compare.shared(tables.typed(stream), tables.typed(batch), judged)
+    by_metric = {row[0]: row[1:] for row in found.itertuples(index=False, name=None)}
+    assert by_metric["windows"] == (2, 2, 0)
+    assert by_metric["trade_count"] == (15, 16, -1)
+    assert by_metric["avg_price"] == (30.0, 30.625, -0.625)
+    assert by_metric["max_price"] == (50, 60, -10)
+    assert by_metric["price_range"] == (49, 59, -10)
+    assert by_metric["total_volume"] == (3.0, 3.0, 0.0)
+    assert by_metric["sell_count"] == (9, 10, -1)
+
+
+def test_without_shared_windows_nothing_is_rolled_up() -> None:
+    nothing = tables.typed(frame())
+    judged = agreement.agreement(frame(), frame(), frame(), None, evidence())
+    assert compare.shared(nothing, nothing, judged).empty
+
+
 def test_without_anything_there_is_nothing_to_compare() -> None:
     assert verdicts(frame(), frame(), frame(), None) == []
 

@@ -62,7 +62,7 @@ def test_a_comparison_comes_from_a_process_of_its_own_and_nobody_waits(tmp_path)
     assert first.asked_at is not None
     found = waited(comparer, "1 h")
     assert found.digest is not None
-    assert found.digest.verdict.startswith("UNEXPLAINED: 2 windows")
+    assert found.digest.answers[0].sentence.startswith("UNEXPLAINED: 2 windows")
     assert comparer.latest("1 h") is found
 
 

@@ -13,6 +13,7 @@ from page.background import Compared
 from pipeline.agreement import VERDICTS
 from pipeline.compare import LEGS, Growth, Steadiness
 from pipeline.outputs import DataDir
+from pipeline.verdict import Answer
 from tests import page_data
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -70,8 +71,14 @@ def all_of(made: digest.Digest) -> str:
 
 def test_the_verdict_is_said_with_its_age(found) -> None:
     said = text(compared.verdict(Compared(found), NOW))
-    assert found.verdict in said
-    assert "compared 20 s ago" in said
+    for answer in found.answers:
+        assert f"{answer.question} {answer.short} {answer.sentence}" in said
+    assert "Compared 20 s ago" in said
+
+
+def test_what_nothing_explains_is_an_alarm(found) -> None:
+    assert found.answers[0].alarm
+    assert compared.verdict(Compared(found), NOW).count("p-alarm") == 1
 
 
 def test_a_comparison_that_is_awaited_says_so_and_for_how_long() -> None:
@@ -84,7 +91,7 @@ def test_a_failure_is_a_sentence_beside_the_last_good_comparison_and_its_age(fou
     tried = NOW - timedelta(seconds=2)
     failed = Compared(found, "database is locked", tried)
     said = text(compared.verdict(failed, NOW))
-    assert found.verdict in said
+    assert found.answers[0].sentence in said
     assert "! no newer comparison: database is locked (tried 2.0 s ago)" in said
     assert "Compared 20 s ago" in compared.section_said(failed, NOW)
     never = text(compared.verdict(Compared(None, "database is locked", tried), NOW))
@@ -158,7 +165,7 @@ def test_micro_batches_change_only_where_the_interval_holds_no_zero(low, high, s
 def test_nothing_of_the_data_is_markup(found) -> None:
     evil = replace(
         found,
-        verdict=EVIL,
+        answers=(Answer(EVIL, EVIL, EVIL),),
         differing=pd.DataFrame({n: [EVIL] for n in ("window", "values", "cause")}).assign(
             verdict="differs"
         ),

@@ -3,6 +3,7 @@
 import io
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -134,10 +135,59 @@ def test_no_field_of_any_status_gets_through_unescaped(tmp_path) -> None:
     html = markup.service_cards(services.values(), NOW)
     html += markup.notes([evil], "bad")
     html += markup.settings_table([(evil, evil, evil)])
-    html += markup.metrics_table(
-        [markup.Column(evil, evil, evil, evil, evil, evil, {"market_sentiment": evil})]
-    )
+    column = markup.Column(evil, evil, evil, evil, evil, evil, {"market_sentiment": evil})
+    html += markup.metrics_table([column], column)
     assert not Text(html).elements & {"script", "img"}
+
+
+def table(columns: list[markup.Column]) -> str:
+    return markup.metrics_table(columns, present.difference(*columns[-2:]))
+
+
+def column(values: dict[str, Any]) -> markup.Column:
+    return markup.Column("Stream", "2 final windows", "", "", "", "", values)
+
+
+def test_the_difference_is_the_streams_value_less_the_batchs() -> None:
+    at = pd.Timestamp(NOW)
+    stream: dict[str, Any] = {"trade_count": 30, "avg_price": 100.5, "total_volume": 2.5}
+    stream |= {
+        "buy_sell_ratio": 1.25,
+        "volume_spike": "Normal",
+        "market_sentiment": "Bullish",
+        "vwap": float("nan"),
+    }
+    stream |= {"last_trade_time": at - timedelta(seconds=90), "written_at": at}
+    batch: dict[str, Any] = {"trade_count": 31, "avg_price": 100.5, "total_volume": 2.25}
+    batch |= {
+        "buy_sell_ratio": 1.0,
+        "volume_spike": "Normal",
+        "market_sentiment": "Neutral",
+        "vwap": 7.0,
+    }
+    batch |= {"last_trade_time": at - timedelta(seconds=50), "written_at": at}
+    found = present.difference(column(stream), column(batch))
+    assert found.metrics == {
+        "trade_count": "-1",
+        "avg_price": "=",
+        "total_volume": "+0.2500",
+        "buy_sell_ratio": "+0.250",
+        "volume_spike": "=",
+        "market_sentiment": "≠",
+    }
+    assert (found.newest_trade, found.written) == ("40 s older", "=")
+    assert found.title == "2 final windows - run"
+    row = Text(markup.metrics_table([column(stream), column(batch)], found)).text
+    assert f"average by volume {words.DASH} 7.00 {words.DASH}" in row
+
+
+def test_over_the_windows_in_both_it_is_said_what_differs() -> None:
+    """Whatever else one of them holds."""
+    rows = [("windows", 7, 7, 0.0), ("trade_count", 30, 31, -1.0), ("vwap", 1.0, 1.0, 0.0)]
+    shared = pd.DataFrame(rows, columns=["metric", "stream", "batch", "difference"])
+    assert present.shared_said(shared) == "Over the 7 windows in both, they differ in trades -1."
+    assert present.shared_said(shared.assign(difference=0.0)).endswith("they differ in nothing.")
+    assert present.shared_said(None) == present.shared_said(shared.iloc[:0]) == ""
 
 
 def test_the_paths_stand_side_by_side_with_their_ages(look) -> None:
@@ -151,9 +201,9 @@ def test_the_paths_stand_side_by_side_with_their_ages(look) -> None:
     assert whole.metrics["trade_count"] == snapshot.finals.frame["trade_count"].sum()
     assert batch.metrics["trade_count"] == snapshot.batch_run["rows"]
     assert batch.written == "48 s ago"
-    html = markup.metrics_table([forming, final, whole, batch])
+    html = table([forming, final, whole, batch])
     for metric in outputs.METRICS:
-        assert any(metric == name for name, _, _ in markup._METRICS), metric
+        assert any(metric == name for name, _, _ in markup.METRICS), metric
     row = Text(html).text
     assert words.price(snapshot.batch_run["avg_price"]) in row
 
@@ -165,8 +215,8 @@ def test_of_an_old_recording_the_newest_trades_time_stands_instead_of_its_age(lo
 
 def test_what_is_unknown_is_a_dash_never_zero(look) -> None:
     snapshot = look("empty")
-    table = Text(markup.metrics_table(present.columns(snapshot, SETTINGS))).text
-    assert "0" not in table
+    shown = Text(table(present.columns(snapshot, SETTINGS))).text
+    assert "0" not in shown
     cards = Text(markup.service_cards(snapshot.services.values(), NOW)).text
     assert "0" not in cards
     assert present.counts_sentence(snapshot) == (

@@ -1,0 +1,108 @@
+"""What everybody asks of the two paths, answered in words."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from pipeline import verdict
+from pipeline.agreement import COLUMNS, DIFFERS, EQUAL, LATE, NOT_YET_FINAL, UNEXPLAINED
+from pipeline.compare import BATCH, STREAM_FINAL, STREAM_OPEN, Comparison, Freshness, Growth
+from pipeline.compare import compare as compared
+from pipeline.outputs import DataDir
+from pipeline.tables import read_written
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def age(median: float) -> Freshness:
+    return Freshness(median, median, median, median, 600)
+
+
+def judged(*verdicts: str, cause: str = "") -> pd.DataFrame:
+    rows = [
+        dict.fromkeys(COLUMNS, "")
+        | {"window_start": f"2026-03-01T12:{minute:02}:00Z", "verdict": name}
+        | {"cause": cause if name == DIFFERS else ""}
+        for minute, name in enumerate(verdicts)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+@pytest.fixture(scope="module")
+def nothing(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    return compared(read_written(DataDir(tmp_path_factory.mktemp("nothing"))), 600)
+
+
+@pytest.fixture
+def found(nothing: Comparison) -> Comparison:
+    """Two minutes that agree, ages and costs."""
+    cost = nothing.cost.assign(cpu_s_per_hour=[1500.0, 500.0])
+    ages: dict[str, Freshness | None] = {
+        STREAM_OPEN: age(1.5),
+        STREAM_FINAL: age(90),
+        BATCH: age(300),
+    }
+    return replace(
+        nothing,
+        span=(NOON, NOON + timedelta(minutes=30)),
+        agreement=judged(EQUAL, EQUAL, NOT_YET_FINAL),
+        freshness=ages,
+        cost=cost,
+    )
+
+
+def short(found: Comparison) -> list[str]:
+    return [answer.short for answer in verdict.answers(found)]
+
+
+def test_each_question_has_an_answer_in_a_few_words(found: Comparison) -> None:
+    answers = verdict.answers(found)
+    assert [answer.question for answer in answers] == list(verdict.QUESTIONS)
+    assert short(found)[:3] == [
+        "Yes, in all 2 minutes",
+        "The stream, by 298 s",
+        "Stream: 3.0 times the CPU",
+    ]
+    assert not any(answer.alarm for answer in answers)
+    assert answers[1].sentence == (
+        "Over the last 30 min the stream's open windows were in the median 1.5 s, its final ones "
+        "90 s, the batch's answer 300 s old."
+    )
+    assert verdict.in_words(found) == " ".join(answer.sentence for answer in answers)
+
+
+def test_what_is_not_known_yet_is_unknown_and_no_alarm(nothing: Comparison) -> None:
+    answers = verdict.answers(nothing)
+    assert [answer.short for answer in answers] == ["unknown"] * 4
+    assert not any(answer.alarm for answer in answers)
+    assert verdict.in_words(nothing).startswith("There is nothing to compare yet")
+
+
+def test_a_known_cause_is_counted_and_an_unknown_one_is_an_alarm(found: Comparison) -> None:
+    late = replace(found, agreement=judged(EQUAL, DIFFERS, cause=LATE))
+    assert short(late)[0] == "In 1 of 2 minutes"
+    assert not verdict.answers(late)[0].alarm
+    unknown = replace(found, agreement=judged(EQUAL, DIFFERS, cause=UNEXPLAINED))
+    first = verdict.answers(unknown)[0]
+    assert (first.short, first.alarm) == ("Not explained in 1 minute", True)
+    assert first.sentence.startswith("UNEXPLAINED: 1 window differs for no known reason!")
+
+
+def test_the_fresher_and_the_dearer_path_may_be_the_batch(found: Comparison) -> None:
+    ages = found.freshness | {STREAM_OPEN: age(70), BATCH: age(30)}
+    cost = found.cost.assign(cpu_s_per_hour=[500.0, 1500.0])
+    assert short(replace(found, freshness=ages, cost=cost))[1:3] == [
+        "The batch, by 40 s",
+        "Batch: 3.0 times the CPU",
+    ]
+    assert short(replace(found, freshness=ages | {STREAM_OPEN: None}))[1] == "unknown"
+
+
+def test_a_forecast_is_a_day_and_a_refusal_is_none(found: Comparison) -> None:
+    grown = Growth(9, 5.0, 3.0, 2.0, 4.0, 2e8, 1.5e8, 3e8, datetime(2031, 7, 3, tzinfo=UTC), "")
+    assert short(replace(found, growth=grown))[3] == "About 2031-07-03"
+    refused = replace(grown, at_limit=None, refusal="3 runs are too few")
+    assert short(replace(found, growth=refused))[3] == "No forecast"
+    assert short(replace(found, growth=None))[3] == "unknown"
