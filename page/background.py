@@ -6,7 +6,6 @@ Nothing is made without a viewer who asks. A refresh never waits: it gets the ne
 import atexit
 import pickle
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from page import words
+from page.child import command
 from page.digest import Digest
 from page.windows import SPANS
 from pipeline import outputs
@@ -27,9 +27,6 @@ MOST_SHARE = 0.05
 WANTED_SECONDS = 20.0
 #: A comparison is given up after so long, seconds.
 PATIENCE_SECONDS = 600.0
-
-_ROOT = Path(__file__).resolve().parent.parent
-_START = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from page import digest; digest.main()"
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ class Comparer:
         asked = [] if last is None else ["--last", str(last.total_seconds())]
         given = [str(self._root), "--interval", str(self._interval_s), *asked]
         child = subprocess.Popen(
-            [sys.executable, "-c", _START, *given],
+            command("page.digest", *given),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

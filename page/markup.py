@@ -317,12 +317,10 @@ def rejected(services: Mapping[str, status.Service]) -> str:
 
 
 def settings_table(rows: Iterable[tuple[str, str, str]]) -> str:
-    body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td>'
-        f'<td class="p-meaning">{escape(meaning)}</td></tr>'
-        for name, value, meaning in rows
-    )
-    return (
-        '<div class="p-scroll"><table class="p-table p-settings"><thead><tr><th>setting</th>'
-        f"<th>value</th><th>meaning</th></tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return tables.table(("setting", "what runs", "meaning"), rows, "Settings", "p-settings")
+
+
+def machine_table(rows: Sequence[tuple[str, str]]) -> str:
+    if not rows:
+        return note(f"Machine and versions: {DASH}", "quiet")
+    return tables.table(("machine and versions", ""), rows, "Machine and versions", "p-settings")

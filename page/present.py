@@ -1,15 +1,16 @@
 """From a snapshot of the files to what each part of the page says: pure, without Streamlit."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from page import markup, status, windows, words
-from page.read import Report, Snapshot
+from page.read import Snapshot
 from pipeline import outputs
 from pipeline.settings import Settings
 
@@ -18,6 +19,15 @@ MOST_WINDOW_ROWS = 1440
 MOST_RUN_ROWS = 500
 #: Statuses of runs that ended as they should.
 GOOD_RUNS = ("ok", "no_data")
+REPORT_SAID = (
+    "The comparison of the chosen span as a document to take along: made when you click, from what "
+    "the files hold then, in a few seconds."
+)
+SETTINGS_SAID = (
+    "What each service says that it runs with; nothing can be changed here. ≠ marks what is not "
+    "the same in all of them."
+)
+_DURATION = TypeAdapter(timedelta)
 #: Bars in the chart of batch durations.
 MOST_RUN_BARS = 60
 
@@ -423,18 +433,61 @@ def runs_sentence(snapshot: Snapshot) -> str:
     )
 
 
-def report_said(found: Report | None, now: datetime) -> str:
-    if found is None:
-        return "There is no report yet: the command make report makes one of this data folder."
-    made = f"{words.day_and_clock(found.made_at)} UTC, {words.ago(found.made_at, now)}"
-    return f"Made {made}, by make report: the comparison as a document, with its figures."
+def setting_rows(
+    services: Mapping[str, status.Service], settings: Settings
+) -> list[tuple[str, str, str]]:
+    """Each setting, what runs with it (by service where they differ), and its meaning."""
+    said = {
+        **{name: service.part("settings") for name, service in services.items()},
+        "this page": settings.model_dump(mode="json"),
+    }
+    return [
+        (
+            name.upper(),
+            _by_value(said, name, _setting_text),
+            (described.description or "").replace("`", ""),
+        )
+        for name, described in Settings.model_fields.items()
+    ]
 
 
-def setting_rows(settings: Settings) -> list[tuple[str, str, str]]:
-    rows = []
-    for name, described in Settings.model_fields.items():
-        value = getattr(settings, name)
-        text = words.length(value) if isinstance(value, timedelta) else str(value)
-        meaning = (described.description or "").replace("`", "")
-        rows.append((name.upper(), "not set" if value is None else text, meaning))
-    return rows
+def machine_rows(services: Mapping[str, status.Service]) -> list[tuple[str, str]]:
+    """What the services run on: the machine and the versions, as they say it themselves."""
+    said = {name: service.part("machine") for name, service in services.items()}
+    names = dict.fromkeys(name for machine in said.values() for name in machine)
+    rows = [(str(name), _by_value(said, name, words.text)) for name in names]
+    java = services[status.STREAM].said("java")
+    return [*rows, ("Java", java)] if rows else []
+
+
+def _by_value(
+    said: Mapping[str, Mapping[str, Any]], name: str, write: Callable[[object], str]
+) -> str:
+    """What all say; or, with a sign, each thing said and who says so."""
+    who: dict[str, list[str]] = {}
+    for service, values in said.items():
+        if name in values:
+            who.setdefault(write(values[name]), []).append(service)
+    if len(who) == 1:
+        return next(iter(who))
+    found = "; ".join(f"{text} ({', '.join(services)})" for text, services in who.items())
+    return f"≠ {found}" if found else words.DASH
+
+
+def _setting_text(value: object) -> str:
+    """A setting as a service writes it: durations in ISO 8601, numbers, text, null."""
+    match value:
+        case None:
+            return "not set"
+        case float():
+            return f"{value:g}"
+        case str() if value.startswith("P") and (length := _duration(value)):
+            return words.length(length)
+    return words.text(value)
+
+
+def _duration(text: str) -> timedelta | None:
+    try:
+        return _DURATION.validate_python(text)
+    except ValidationError:
+        return None

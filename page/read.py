@@ -4,15 +4,12 @@ A file counts as unchanged while its inode, time of writing and size stay the sa
 are read by threads of their own, so that a refresh never waits long for a large one.
 """
 
-import contextlib
 import csv
-import io
 import threading
-import zipfile
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -70,15 +67,6 @@ NO_WINDOWS = _no_windows()
 
 
 @dataclass(frozen=True)
-class Report:
-    """The report that `make report` has left in the data folder."""
-
-    path: Path
-    made_at: datetime
-    figures: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
 class Snapshot:
     """Everything that the page shows, as it was at one moment."""
 
@@ -95,7 +83,6 @@ class Snapshot:
     runs: Table
     services: Mapping[str, status.Service]
     source: Mapping[str, Any]
-    report: Report | None
     #: A sentence for each file that is not what it should be.
     problems: tuple[str, ...]
     #: Names of files that are still being read.
@@ -188,7 +175,6 @@ class Reader:
                 for name, path in services.items()
             },
             source=self._value(data.source, {}),
-            report=self._report(now),
             problems=tuple(
                 problem
                 for path in (*windows, data.batch_windows, *newest_run, data.batch_log, data.source)
@@ -254,14 +240,6 @@ class Reader:
         self._joined = (signatures, joined)
         return joined
 
-    def _report(self, now: datetime) -> Report | None:
-        path = self._data.root / "report" / "report.html"
-        try:
-            made_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        except OSError:
-            return None
-        return Report(path, made_at, tuple(self._list(path.parent / "figures", "*.svg", now)))
-
     def _list(self, folder: Path, pattern: str, now: datetime) -> list[Path]:
         try:
             written = folder.stat().st_mtime_ns
@@ -273,16 +251,6 @@ class Reader:
             before = (written, sorted(folder.glob(pattern)))
             self._listings[folder, pattern] = before
         return before[1]
-
-
-def zipped(paths: Iterable[Path]) -> bytes:
-    """Files as one archive; one that has gone meanwhile is left out."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in paths:
-            with contextlib.suppress(FileNotFoundError):
-                archive.writestr(path.name, path.read_bytes())
-    return packed.getvalue()
 
 
 @cache

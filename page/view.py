@@ -8,10 +8,11 @@ from pathlib import Path
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from page import charts, compared, graphs, markup, present, read, windows, words
+from page import charts, compared, graphs, markup, present, windows, words
 from page.background import Compared, Comparer, comparer_of
 from page.digest import Digest
 from page.read import Reader, Snapshot, reader_of
+from page.taken import reports
 from pipeline import outputs
 from pipeline.settings import Settings, load
 
@@ -172,31 +173,28 @@ def compared_parts(found: Digest) -> None:
     st.html(compared.aspects(found))
 
 
-def report(snapshot: Snapshot) -> None:
+def report() -> None:
     """The report and its figures, as files to take along."""
     st.subheader("Report", anchor=False)
-    found = snapshot.report
-    st.html(markup.note(present.report_said(found, snapshot.looked), "quiet"))
+    st.html(markup.note(present.REPORT_SAID, "quiet"))
+    last = windows.SPANS[span()]
     with st.container(horizontal=True):
-        if found is None:
-            return
         st.download_button(
-            "Download the report, HTML",
-            data=found.path.read_bytes,
-            file_name=found.path.name,
+            "Make and download the report, HTML",
+            data=lambda: reports().html(last),
+            file_name="report.html",
             mime="text/html",
             key="report",
             on_click="ignore",
         )
-        if found.figures:
-            st.download_button(
-                f"Download its {len(found.figures)} figures, ZIP of SVG",
-                data=lambda: read.zipped(found.figures),
-                file_name="figures.zip",
-                mime="application/zip",
-                key="figures",
-                on_click="ignore",
-            )
+        st.download_button(
+            "Make and download its figures, ZIP of SVG",
+            data=lambda: reports().figures(last),
+            file_name="figures.zip",
+            mime="application/zip",
+            key="figures",
+            on_click="ignore",
+        )
 
 
 def part(title: str, said: str) -> None:
@@ -226,7 +224,11 @@ def records(settings: Settings, reader: Reader, comparer: Comparer) -> None:
     st.subheader("Gaps and rejected messages", anchor=False)
     st.html(compared.gaps(comparer.latest(span()).digest))
     st.html(markup.rejected(snapshot.services))
-    report(snapshot)
+    report()
+    with st.expander("Settings, machine and versions"):
+        st.html(markup.note(present.SETTINGS_SAID, "quiet"))
+        st.html(markup.settings_table(present.setting_rows(snapshot.services, settings)))
+        st.html(markup.machine_table(present.machine_rows(snapshot.services)))
 
 
 def market(snapshot: Snapshot, shown: present.Market, settings: Settings) -> None:
@@ -342,8 +344,6 @@ def main() -> None:
     results(settings, reader, comparer)
     comparison(comparer)
     records(settings, reader, comparer)
-    with st.expander("Settings"):
-        st.html(markup.settings_table(present.setting_rows(settings)))
 
 
 main()

@@ -1,6 +1,7 @@
 """Makes the report: `python -m report`, or `make report`.
 
 Into `DATA_DIR/report/`: `report.html` with its figures in it, `report.md` beside `figures/`.
+`--into` names another folder.
 """
 
 import argparse
@@ -27,12 +28,18 @@ from report import content, figures
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m report", description=__doc__)
     parser.add_argument("--minutes", type=minutes, help="of the last minutes only, so many")
+    parser.add_argument("--into", type=Path, help="the folder to write to")
     arguments = parser.parse_args()
     settings = load()
     data = DataDir(settings.data_dir)
     began = time.monotonic()
     try:
-        path = make(data, settings.batch_interval_seconds, arguments.minutes)
+        path = make(
+            data,
+            settings.batch_interval_seconds,
+            arguments.minutes,
+            arguments.into or data.report,
+        )
     except (OutputError, sqlite3.Error) as error:
         print(f"of {data.root} no report can be made: {error}", file=sys.stderr)
         sys.exit(2)
@@ -42,8 +49,8 @@ def main() -> None:
     print(f"{path} (made in {time.monotonic() - began:.1f} s)")
 
 
-def make(data: DataDir, interval_s: float, last: timedelta | None) -> Path:
-    """Reads, compares, draws and writes; returns the path of the HTML file.
+def make(data: DataDir, interval_s: float, last: timedelta | None, into: Path) -> Path:
+    """Reads, compares, draws and writes into a folder; returns the path of the HTML file.
 
     Raises:
         OutputError: a file holds something else than it should.
@@ -54,15 +61,15 @@ def make(data: DataDir, interval_s: float, last: timedelta | None) -> Path:
     found = compare(written, interval_of(written.status, interval_s))
     report = content.report(found, written, outputs.now())
     drawn = {name: figures.svg(figure) for name, figure in figures.draw(found).items()}
-    for old in (data.report / "figures").glob("*.svg"):
+    for old in (into / "figures").glob("*.svg"):
         if old.stem not in drawn:
             old.unlink()
     for name, text in drawn.items():
-        write_atomically(data.report / "figures" / f"{name}.svg", text, durable=False)
+        write_atomically(into / "figures" / f"{name}.svg", text, durable=False)
     for name in ("report.md", "report.html"):
         text = _templates().get_template(f"{name}.j2").render(report=report, figures=drawn)
-        write_atomically(data.report / name, text, durable=False)
-    return data.report / "report.html"
+        write_atomically(into / name, text, durable=False)
+    return into / "report.html"
 
 
 def _templates() -> jinja2.Environment:

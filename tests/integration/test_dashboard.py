@@ -63,7 +63,7 @@ def test_no_state_of_the_data_folder_breaks_the_page(scenario, tmp_path, monkeyp
     assert sections[:2] == ["Market, by the stream", "Stream and batch, side by side"]
     assert sections[2] == "Comparison"
     assert sections[-3:] == ["Services", "Gaps and rejected messages", "Report"]
-    assert page.expander[0].label == "Settings"
+    assert page.expander[0].label == "Settings, machine and versions"
 
 
 def test_refused_settings_end_the_start_in_one_sentence(tmp_path) -> None:
@@ -257,6 +257,15 @@ def test_the_comparison_says_how_the_files_differ(data, serve, visit) -> None:
     assert f"{len(differing)}" in legend.partition("differs")[2]
     verdict = seen.text(".p-verdict")
     assert f"he paths agree on {agreeing} of {len(batch)} shared minutes" in verdict
+    assert "Not explained in 2 minutes" in verdict
+    both = stream.keys() & batch.keys()
+    counted = [sum(int(path[one]["trade_count"]) for one in both) for path in (stream, batch)]
+    expect(seen.page.locator("[data-testid=stMain]")).to_contain_text(
+        f"Over the {len(both)} windows in both, they differ in"
+    )
+    expect(seen.page.locator("[data-testid=stMain]")).to_contain_text(
+        f"trades {counted[0] - counted[1]:+d}"
+    )
     seen.page.wait_for_selector(
         ".st-key-strip-drawn canvas, .st-key-strip-drawn svg.marks", timeout=20_000
     )
@@ -313,21 +322,21 @@ def test_a_new_comparison_replaces_data_and_no_drawing(data, serve, visit) -> No
     assert seen.complaints == []
 
 
-def test_the_report_and_its_figures_can_be_taken_along(data, serve, visit) -> None:
-    page_data.sample(data, outputs.now())
+def test_the_report_and_its_figures_are_made_and_taken_along(data, serve, visit) -> None:
+    """From the files as they are at the click, with none of them changed."""
+    page_data.disputed(data, outputs.now())
     address, _ = serve()
-    seen = visit(address)
-    expect(seen.page.locator("[data-testid=stMain]")).to_contain_text("make report makes one")
-    figures = data.root / "report" / "figures"
-    figures.mkdir(parents=True)
-    (figures / "ages.svg").write_text("<svg/>")
-    (data.root / "report" / "report.html").write_text("<p>made</p>")
-    for name, file_name in (("Download the report", "report.html"), ("figures", "figures.zip")):
-        with seen.page.expect_download() as waiting:
+    seen = visit(f"{address}/?span=everything")
+    for name, file_name in (("the report", "report.html"), ("its figures", "figures.zip")):
+        with seen.page.expect_download(timeout=60_000) as waiting:
             seen.page.get_by_role("button", name=name).click()
         assert waiting.value.suggested_filename == file_name
-    archive = zipfile.ZipFile(waiting.value.path())
-    assert archive.read("ages.svg") == b"<svg/>"
+        taken = Path(waiting.value.path()).read_bytes()
+        if file_name == "report.html":
+            assert b"UNEXPLAINED: 2 windows differ" in taken
+    assert all(name.endswith(".svg") for name in zipfile.ZipFile(io.BytesIO(taken)).namelist())
+    assert not data.report.exists()
+    assert seen.complaints == []
 
 
 def test_a_refresh_brings_new_values_and_keeps_zoom_scroll_and_drawing(data, serve, visit) -> None:

@@ -1,5 +1,6 @@
 """When the page compares: seldom, for those who look, without letting anybody wait."""
 
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,6 +84,7 @@ def test_a_failure_is_said_and_the_last_good_comparison_stays(tmp_path, monkeypa
 
 
 def test_a_process_that_dies_is_said_with_its_last_words(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(background, "_START", "raise SystemExit('no memory')")
+    dying = [sys.executable, "-c", "raise SystemExit('no memory')"]
+    monkeypatch.setattr(background, "command", lambda *_: dying)
     found = waited(Comparer(Path(tmp_path), 60), "1 h")
     assert found.problem == "the comparison ended with status 1, no memory"

@@ -347,8 +347,44 @@ def test_the_download_is_the_files_rows_of_the_span(look) -> None:
     assert rows["window_start"].iloc[0] == pd.Timestamp(NOW.replace(second=0))
 
 
+def saying(**said: dict[str, Any]) -> dict[str, status.Service]:
+    """The services, of which some say something."""
+    return {name: status.Service(name, said.get(name, {})) for name in status.SERVICES}
+
+
 def test_every_setting_is_shown_with_its_meaning() -> None:
-    rows = {name: (value, meaning) for name, value, meaning in present.setting_rows(SETTINGS)}
+    shown = present.setting_rows(saying(), SETTINGS)
+    rows = {name: (value, meaning) for name, value, meaning in shown}
     assert set(rows) == {name.upper() for name in Settings.model_fields}
     assert rows["WINDOW"][0] == "1 minute"
+    assert rows["JAVA_HOME"][0] == "not set"
     assert all(meaning for _, meaning in rows.values())
+
+
+def test_settings_are_what_the_services_run_with_and_who_differs_is_named() -> None:
+    """What they say is JSON; the page's own environment may be another one."""
+    runs = Settings(batch_interval_seconds=60).model_dump(mode="json")
+    odd = runs | {"window": "PT2M", "watermark": "P<b>", "log_level": None}
+    services = saying(producer={"settings": runs}, consumer={"settings": odd})
+    rows = {name: value for name, value, _ in present.setting_rows(services, SETTINGS)}
+    assert rows["BATCH_INTERVAL_SECONDS"] == "≠ 60 (producer, consumer); 600 (this page)"
+    assert rows["WINDOW"] == "≠ 1 minute (producer, this page); 2 minutes (consumer)"
+    assert rows["WATERMARK"] == "≠ 1 minute (producer, this page); P<b> (consumer)"
+    assert rows["LOG_LEVEL"] == "≠ INFO (producer, this page); not set (consumer)"
+    assert rows["KAFKA_TOPIC"] == "raw_prices"
+
+
+def test_machine_and_versions_are_what_the_services_say() -> None:
+    one = {"machine": {"Python": "3.13.1", "SQLite": "3.40.1"}}
+    services = saying(
+        producer=one,
+        consumer={"machine": {"Python": "3.11.7", "SQLite": "3.40.1"}},
+        spark_processor=one | {"java": "21.0.2"},
+    )
+    assert present.machine_rows(services) == [
+        ("Python", "≠ 3.13.1 (producer, spark_processor); 3.11.7 (consumer)"),
+        ("SQLite", "3.40.1"),
+        ("Java", "21.0.2"),
+    ]
+    assert present.machine_rows(saying()) == []
+    assert words.DASH in markup.machine_table([])

@@ -1,9 +1,7 @@
 """Reading the data folder: only what changed, and nothing foreign ends it."""
 
-import io
 import os
 import time
-import zipfile
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
@@ -194,20 +192,3 @@ def test_of_a_long_record_of_minutes_the_newest_row_is_taken(data) -> None:
     minute = Reader(data).look().services["producer"].minute
     assert minute["at"] == "99"
     assert minute["counters"].startswith('{"received": 99,')
-
-
-@pytest.mark.usefixtures("patient")
-def test_a_report_is_offered_with_its_figures_once_it_is_there(data) -> None:
-    reader = Reader(data)
-    assert reader.look().report is None
-    folder = data.root / "report"
-    (folder / "figures").mkdir(parents=True)
-    (folder / "report.html").write_text("<p>made</p>")
-    (folder / "figures" / "ages.svg").write_text("<svg/>")
-    (folder / "figures" / "ages.txt").write_text("no figure")
-    found = reader.look().report
-    assert found is not None
-    assert [path.name for path in found.figures] == ["ages.svg"]
-    assert abs((outputs.now() - found.made_at).total_seconds()) < 60
-    archive = zipfile.ZipFile(io.BytesIO(read.zipped((*found.figures, folder / "gone.svg"))))
-    assert {name: archive.read(name) for name in archive.namelist()} == {"ages.svg": b"<svg/>"}
