@@ -542,7 +542,7 @@ def test_with_90_days_of_windows_a_refresh_costs_little(data, serve, visit) -> N
     elapsed = timedelta(seconds=time.monotonic() - clock)
     cost = (sum(server.cpu_times()[:2]) - used) / elapsed.total_seconds()
     print(f"{cost * 1000:.0f} ms of CPU a second, {server.memory_info().rss / 2**20:.0f} MiB")
-    assert cost < 0.3
+    assert cost < 0.15
 
 
 #: What the test below makes quicker: refreshes of a quarter of an hour come in a minute.
@@ -559,8 +559,8 @@ QUICKER = {
         "MOST_SHARE = 0.05": "MOST_SHARE = 0.5",
     },
 }
-#: The browser's heap grows to 80 MiB within the first hundred, and stays there (500 were tried).
-REFRESHES = 160
+#: As many as in a quarter of an hour at the usual pace.
+REFRESHES = 500
 
 
 def test_a_page_that_stays_open_does_not_grow(data, run, visit, tmp_path) -> None:
