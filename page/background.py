@@ -5,6 +5,7 @@ Nothing is made without a viewer who asks. A refresh never waits: it gets the ne
 
 import atexit
 import pickle
+import resource
 import subprocess
 import threading
 import time
@@ -96,7 +97,7 @@ class Comparer:
             return self._kept.get(span) or Compared(asked_at=since)
 
     def _make(self, span: str) -> None:
-        began = time.monotonic()
+        before_cpu = _cpu_of_children()
         try:
             found = self._compared(SPANS[span])
         except Exception as error:  # noqa: BLE001 - whatever it is, it is said on the page
@@ -111,7 +112,7 @@ class Comparer:
             else:
                 at = outputs.now()
                 self._kept[span] = Compared(before.digest, found, at, ended=ended)
-                self._rest_until = ended + rest(ended - began)
+                self._rest_until = ended + rest(_cpu_of_children() - before_cpu)
 
     def _compared(self, last: timedelta | None) -> Digest | str:
         asked = [] if last is None else ["--last", str(last.total_seconds())]
@@ -142,6 +143,12 @@ class Comparer:
         if child is not None and child.poll() is None:
             child.kill()
             child.wait()
+
+
+def _cpu_of_children() -> float:
+    """CPU seconds of all ended processes of this server: a failure may have waited for a lock."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @cache

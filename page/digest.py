@@ -7,7 +7,6 @@ of 90 days takes seconds of CPU and half a gigabyte, which go with the process.
 import argparse
 import os
 import pickle
-import sqlite3
 import sys
 import time
 from collections.abc import Mapping
@@ -231,7 +230,7 @@ def made(data: DataDir, last: timedelta | None, interval_s: float) -> Digest | s
         written = read_written(data, last)
         interval = verdict.interval_of(written.status, interval_s)
         found = compare(written, interval)
-    except (OutputError, sqlite3.Error) as error:
+    except OutputError as error:
         return words.text(str(error))
     return digest(written, found, at)
 

@@ -166,6 +166,13 @@ def open_reader(path: Path) -> sqlite3.Connection:
     )
 
 
+def unreadable(path: Path, error: sqlite3.Error) -> str:
+    """What keeps a reader from the database, in a sentence."""
+    if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return f"{path} is locked: another program keeps it for itself, end that one"
+    return f"{path} cannot be read: {error}"
+
+
 def no_table_yet(error: sqlite3.OperationalError) -> bool:
     """Whether a statement failed because the writer has not made its tables yet."""
     return "no such table" in str(error)

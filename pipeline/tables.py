@@ -157,8 +157,7 @@ def read_written(data: DataDir, last: timedelta | None = None) -> Written:
             tells of all that there is, as funnel and growth do, stays whole.
 
     Raises:
-        OutputError: a file holds something else than it should.
-        sqlite3.Error: the database cannot be read.
+        OutputError: a file holds something else than it should, or the database cannot be read.
     """
     # What is open first: a window that becomes final meanwhile is then in both, not in neither.
     still_open, final, batch = (
@@ -179,9 +178,12 @@ def read_written(data: DataDir, last: timedelta | None = None) -> Written:
         span = max(span[0], since), span[1]
     source = read_json(data.source)
     as_recorded = source.get("retimed") is False
-    evidence, ingested, latencies = _read_evidence(
-        data, runs, None if span is None or as_recorded else span[0]
-    )
+    try:
+        evidence, ingested, latencies = _read_evidence(
+            data, runs, None if span is None or as_recorded else span[0]
+        )
+    except sqlite3.Error as error:
+        raise OutputError(store.unreadable(data.database, error)) from error
     return Written(
         final=final,
         still_open=still_open,

@@ -7,7 +7,6 @@ import argparse
 import json
 import math
 import signal
-import sqlite3
 import sys
 import textwrap
 import traceback
@@ -388,7 +387,7 @@ def main() -> None:
             written, interval_of(written.status, settings.batch_interval_seconds)
         )
         print(to_json(found) if arguments.json else in_text(found))
-    except (OutputError, sqlite3.Error) as error:
+    except OutputError as error:
         print(f"{settings.data_dir} cannot be compared: {error}", file=sys.stderr)
         sys.exit(2)
     except Exception:  # noqa: BLE001 - Python's own status of a fault would say "unexplained"

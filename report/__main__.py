@@ -7,7 +7,6 @@ Into `DATA_DIR/report/`: `report.html` with its figures in it, `report.md` besid
 import argparse
 import base64
 import re
-import sqlite3
 import sys
 import time
 from datetime import timedelta
@@ -40,7 +39,7 @@ def main() -> None:
             arguments.minutes,
             arguments.into or data.report,
         )
-    except (OutputError, sqlite3.Error) as error:
+    except OutputError as error:
         print(f"of {data.root} no report can be made: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
@@ -53,8 +52,7 @@ def make(data: DataDir, interval_s: float, last: timedelta | None, into: Path) -
     """Reads, compares, draws and writes into a folder; returns the path of the HTML file.
 
     Raises:
-        OutputError: a file holds something else than it should.
-        sqlite3.Error: the database cannot be read.
+        OutputError: a file holds something else than it should, or the database cannot be read.
         OSError: the report cannot be written.
     """
     written = read_written(data, last)

@@ -4,12 +4,14 @@ import csv
 import io
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -440,6 +442,24 @@ def test_every_state_is_said_in_words_on_a_page_that_stays_open(data, serve, vis
         expect(seen.page.locator("[data-testid=stMain]")).to_contain_text(said, timeout=30_000)
         seen.page.wait_for_timeout(2500)
         assert seen.complaints == [], scenario
+
+
+def test_a_locked_database_is_said_and_the_last_comparison_stays(data, serve, visit) -> None:
+    """Files are read all the while; when the lock is gone, so is the sentence."""
+    page_data.disputed(data, outputs.now())
+    address, _ = serve()
+    seen = compared(visit(address))
+    before = " ".join(seen.text(".p-legend").split())
+    with closing(sqlite3.connect(data.database, isolation_level=None)) as keeper:
+        keeper.execute("PRAGMA locking_mode = EXCLUSIVE")
+        keeper.execute("BEGIN IMMEDIATE")
+        problem = seen.page.locator(".p-verdict .p-problem")
+        expect(problem).to_contain_text("crypto_prices.db is locked", timeout=60_000)
+        expect(problem).to_contain_text("no newer comparison")
+        assert " ".join(seen.text(".p-legend").split()) == before
+        keeper.execute("ROLLBACK")
+    expect(problem).to_have_count(0, timeout=60_000)
+    assert seen.complaints == []
 
 
 def test_a_page_whose_server_has_gone_says_that_it_is_old_and_comes_back(

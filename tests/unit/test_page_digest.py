@@ -2,6 +2,7 @@
 
 import pickle
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from page import digest
-from pipeline import outputs
+from pipeline import outputs, store
 from pipeline.agreement import DIFFERS, ONLY_BATCH, UNEXPLAINED
 from pipeline.compare import compare
 from pipeline.outputs import DataDir
@@ -114,15 +115,18 @@ def test_what_cannot_be_read_is_a_sentence(data) -> None:
 
 
 def test_a_locked_or_foreign_database_is_a_sentence(data, monkeypatch) -> None:
-    page_data.sample(data, NOW)
+    """A real lock, as of a program that keeps the database for itself."""
+    page_data.disputed(data, NOW)
+    monkeypatch.setattr(store, "BUSY_SECONDS", 0.1)
+    with closing(sqlite3.connect(data.database, isolation_level=None)) as keeper:
+        keeper.execute("PRAGMA locking_mode = EXCLUSIVE")
+        keeper.execute("BEGIN IMMEDIATE")
+        said = digest.made(data, None, 60)
+    locked = f"{data.database} is locked: another program keeps it for itself, end that one"
+    assert said == locked
     data.database.write_bytes(b"not a database, but long enough to look like one" * 30)
-    assert digest.made(data, None, 60) == "file is not a database"
-
-    def locked(*_: object) -> None:
-        raise sqlite3.OperationalError("database is locked")
-
-    monkeypatch.setattr(digest, "read_written", locked)
-    assert digest.made(data, None, 60) == "database is locked"
+    cannot = f"{data.database} cannot be read: file is not a database"
+    assert digest.made(data, None, 60) == cannot
 
 
 def test_the_time_of_a_comparison_is_that_of_its_reading(data, monkeypatch) -> None:
