@@ -1,5 +1,6 @@
 """The parts of the page that are plain HTML. Everything that comes from data is escaped here."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,7 +62,9 @@ def top(state: Top) -> str:
     old = "" if word in ("LIVE", "REPLAY") else " p-old"
     cause = f" · cause: {state.verdict.cause}" if state.verdict.cause else ""
     others = [trouble for trouble in state.troubles if trouble not in state.verdict.reason]
-    troubles = "".join(f'<div class="p-trouble">! {escape(text)}</div>' for text in others)
+    # On one line: what stands still at the top must leave room for the rest.
+    said = escape(" · ".join(others))
+    troubles = f'<div class="p-trouble">! {said}</div>' if others else ""
     return (
         f'<div class="p-top" role="region" aria-label="State of the feed"><div class="p-line">'
         f'<span class="p-product">{escape(state.product)}</span>'
@@ -90,6 +93,20 @@ def _change(state: Top) -> str:
         f"{words.price(difference, sign=True)} ({words.percent(share)}) over {escape(state.span)}"
         "</span>"
     )
+
+
+def anchor(title: str) -> str:
+    """Where the section of this title stands, in the page's address."""
+    return "-".join(re.findall("[a-z]+", title.lower()))
+
+
+def navigation(sections: Mapping[str, str]) -> str:
+    """Links to sections: the word of each, by its title."""
+    links = "".join(
+        f'<a href="#{anchor(title)}" target="_self">{escape(word)}</a>'
+        for word, title in sections.items()
+    )
+    return f'<nav class="p-nav" aria-label="Sections of this page">{links}</nav>'
 
 
 def note(text: str, kind: str = "plain") -> str:
@@ -194,7 +211,7 @@ def _card(service: status.Service, now: datetime) -> str:
         ("says", _says(service, state)),
         ("status written", words.ago(service.moment("updated"), now)),
         ("starts", words.count(service.number("starts"))),
-        ("running since", _running(service, now)),
+        ("started", _started(service, now)),
         ("counters", _counters(service)),
         *_rate(service, now),
         *_details(service),
@@ -215,7 +232,7 @@ def _says(service: status.Service, state: str) -> str:
     return service.said("message")
 
 
-def _running(service: status.Service, now: datetime) -> str:
+def _started(service: status.Service, now: datetime) -> str:
     started = service.moment("started")
     if started is None:
         return DASH
@@ -224,7 +241,10 @@ def _running(service: status.Service, now: datetime) -> str:
 
 def _counters(service: status.Service) -> str:
     counters = service.part("counters")
-    return ", ".join(f"{name} {words.count(n)}" for name, n in counters.items()) or DASH
+    return (
+        ", ".join(f"{str(name).replace('_', ' ')} {words.count(n)}" for name, n in counters.items())
+        or DASH
+    )
 
 
 def _rate(service: status.Service, now: datetime) -> list[tuple[str, str]]:
@@ -283,8 +303,9 @@ def _details(service: status.Service) -> list[tuple[str, str]]:
         case status.SCHEDULER:
             running = service.fields.get("running")
             unknown = DASH if "running" not in service.fields else "none"
+            due = None if service.fields.get("state") == "stopped" else service.moment("next_run")
             return [
-                ("next run", words.day_and_clock(service.moment("next_run"))),
+                ("next run", words.day_and_clock(due)),
                 ("running now", words.text(running) if running else unknown),
             ]
     return []

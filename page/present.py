@@ -7,7 +7,6 @@ from decimal import Decimal
 from typing import Any
 
 import pandas as pd
-from pydantic import TypeAdapter, ValidationError
 
 from page import markup, status, windows, words
 from page.read import Snapshot
@@ -27,7 +26,6 @@ SETTINGS_SAID = (
     "What each service says that it runs with; nothing can be changed here. ≠ marks what is not "
     "the same in all of them."
 )
-_DURATION = TypeAdapter(timedelta)
 #: Bars in the chart of batch durations.
 MOST_RUN_BARS = 60
 
@@ -488,6 +486,6 @@ def _setting_text(value: object) -> str:
 
 def _duration(text: str) -> timedelta | None:
     try:
-        return _DURATION.validate_python(text)
-    except ValidationError:
+        return pd.Timedelta(text).to_pytimedelta()
+    except ValueError:
         return None

@@ -82,6 +82,15 @@ RUN_TABLE: dict[str, ColumnConfig | str] = {
     "write_s": _number("writing, s", "%.2f"),
 }
 
+#: Where on the page one can go at once: a word, and the section's title.
+SECTIONS = {
+    "Market": "Market, by the stream",
+    "Comparison": "Comparison",
+    "Windows": "Windows of the stream",
+    "Runs": "Batch runs",
+    "Services": "Services",
+    "Report": "Report",
+}
 _STYLE = Path(__file__).parent / "style.css"
 
 
@@ -97,16 +106,24 @@ def top(settings: Settings, reader: Reader) -> None:
     st.html(markup.top(present.top(snapshot, shown, settings)))
 
 
-def span_choice() -> None:
-    st.segmented_control(
-        "Span of event time",
-        list(windows.SPANS),
-        default=windows.DEFAULT_SPAN,
-        key="span",
-        required=True,
-        label_visibility="collapsed",
-        bind="query-params",
-    )
+def section(title: str) -> None:
+    st.subheader(title, anchor=markup.anchor(title))
+
+
+def choices() -> None:
+    """What is looked at, and where on the page."""
+    with st.container(horizontal=True, vertical_alignment="center", key="choices"):
+        st.segmented_control(
+            "Span of event time",
+            list(windows.SPANS),
+            default=windows.DEFAULT_SPAN,
+            key="span",
+            required=True,
+            label_visibility="collapsed",
+            bind="query-params",
+            width="content",
+        )
+        st.html(markup.navigation(SECTIONS), width="content")
 
 
 # Each part always writes the same elements in the same order, empty ones too: an element
@@ -133,7 +150,7 @@ def results(settings: Settings, reader: Reader, comparer: Comparer) -> None:
 def comparison(comparer: Comparer) -> None:
     """How they stand against each other."""
     found = comparer.latest(span())
-    st.subheader("Comparison", anchor=False)
+    section("Comparison")
     st.html(markup.note(compared.section_said(found, outputs.now()), "quiet"))
     with st.container():
         if found.digest is not None:
@@ -175,7 +192,7 @@ def compared_parts(found: Digest) -> None:
 
 def report() -> None:
     """The report and its figures, as files to take along."""
-    st.subheader("Report", anchor=False)
+    section("Report")
     st.html(markup.note(present.REPORT_SAID, "quiet"))
     last = windows.SPANS[span()]
     with st.container(horizontal=True):
@@ -219,9 +236,9 @@ def records(settings: Settings, reader: Reader, comparer: Comparer) -> None:
         durations(snapshot)
     window_table(snapshot, reader)
     runs_table(snapshot)
-    st.subheader("Services", anchor=False)
+    section("Services")
     st.html(markup.service_cards(snapshot.services.values(), snapshot.looked))
-    st.subheader("Gaps and rejected messages", anchor=False)
+    section("Gaps and rejected messages")
     st.html(compared.gaps(comparer.latest(span()).digest))
     st.html(markup.rejected(snapshot.services))
     report()
@@ -232,7 +249,7 @@ def records(settings: Settings, reader: Reader, comparer: Comparer) -> None:
 
 
 def market(snapshot: Snapshot, shown: present.Market, settings: Settings) -> None:
-    st.subheader("Market, by the stream", anchor=False)
+    section("Market, by the stream")
     average = words.number(snapshot.batch_run.get("avg_price"))
     waiting = present.awaited_windows(snapshot)
     st.html(markup.note(waiting) + markup.note(present.reading(shown, average), "quiet"))
@@ -253,7 +270,7 @@ def market(snapshot: Snapshot, shown: present.Market, settings: Settings) -> Non
 
 
 def paths(snapshot: Snapshot, settings: Settings, found: Compared) -> None:
-    st.subheader("Stream and batch, side by side", anchor=False)
+    section("Stream and batch, side by side")
     shared = found.digest.shared if found.digest else None
     said = present.side_by_side_said(snapshot.batch_run, shared)
     st.html(markup.note(present.awaited_batch(snapshot)) + markup.note(said, "quiet"))
@@ -262,7 +279,7 @@ def paths(snapshot: Snapshot, settings: Settings, found: Compared) -> None:
 
 
 def counts(snapshot: Snapshot, shown: present.Market) -> None:
-    st.subheader("Trades counted by each path", anchor=False)
+    section("Trades counted by each path")
     said = f"{present.counts_sentence(snapshot)} {present.counts_reading(shown)}"
     st.html(markup.note(said, "quiet"))
     batch = present.batch_counts(snapshot, span(), shown)
@@ -277,7 +294,7 @@ def counts(snapshot: Snapshot, shown: present.Market) -> None:
 
 
 def durations(snapshot: Snapshot) -> None:
-    st.subheader("Batch duration", anchor=False)
+    section("Batch duration")
     st.html(markup.note(snapshot.runs.made("said", present.durations_sentence), "quiet"))
     with st.container():
         if snapshot.runs.frame.empty:
@@ -290,7 +307,7 @@ def durations(snapshot: Snapshot) -> None:
 
 
 def window_table(snapshot: Snapshot, reader: Reader) -> None:
-    st.subheader("Windows of the stream", anchor=False)
+    section("Windows of the stream")
     rows, count = present.window_rows(snapshot, span())
     st.html(markup.note(present.window_table_sentence(len(rows), count), "quiet"))
     chosen = span()
@@ -316,7 +333,7 @@ def window_table(snapshot: Snapshot, reader: Reader) -> None:
 
 
 def runs_table(snapshot: Snapshot) -> None:
-    st.subheader("Batch runs", anchor=False)
+    section("Batch runs")
     rows = snapshot.runs.made("rows", present.run_rows)
     st.html(markup.note(present.runs_sentence(snapshot), "quiet"))
     with st.container():
@@ -340,7 +357,7 @@ def main() -> None:
     comparer = comparer_of(settings.data_dir, float(settings.batch_interval_seconds))
     with st.container(key="top"):
         top(settings, reader)
-    span_choice()
+    choices()
     results(settings, reader, comparer)
     comparison(comparer)
     records(settings, reader, comparer)

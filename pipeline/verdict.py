@@ -151,7 +151,7 @@ def _ages_in_words(found: Comparison) -> str:
     final, opened, batch = (found.freshness[name] for name in (STREAM_FINAL, STREAM_OPEN, BATCH))
     if found.span is None or not final or not batch:
         return "How old the answers were is unknown yet: it takes further answers to tell."
-    over = f"Over the last {_long(*found.span)} the stream's"
+    over = f"Over {_long(*found.span)} until {found.span[1]:%Y-%m-%d %H:%M} UTC the stream's"
     if opened:
         ours = f"open windows were in the median {opened.median:.1f} s, its final ones"
     else:

@@ -94,7 +94,7 @@ def test_the_top_of_the_live_feed_has_price_and_change_over_the_span(look) -> No
         ("stopped_stream", "! STALE live feed last trade 0.3 s ago"),
         ("stopped_stream", "spark_processor has not been heard of for 3 min · cause: spark_proc"),
         ("starting", "! spark_processor is starting, for 7.0 s so far"),
-        ("starting", "! not started yet: batch_scheduler"),
+        ("starting", "not started yet: batch_scheduler"),
     ],
 )
 def test_every_state_has_its_words(look, scenario, said) -> None:

@@ -67,8 +67,8 @@ def test_each_question_has_an_answer_in_a_few_words(found: Comparison) -> None:
     ]
     assert not any(answer.alarm for answer in answers)
     assert answers[1].sentence == (
-        "Over the last 30 min the stream's open windows were in the median 1.5 s, its final ones "
-        "90 s, the batch's answer 300 s old."
+        "Over 30 min until 2026-03-01 12:30 UTC the stream's open windows were in the median "
+        "1.5 s, its final ones 90 s, the batch's answer 300 s old."
     )
     assert verdict.in_words(found) == " ".join(answer.sentence for answer in answers)
 
