@@ -19,8 +19,7 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-from playwright.sync_api import TimeoutError as Timeout
+from playwright.sync_api import expect
 from streamlit.testing.v1 import AppTest
 
 from page import digest
@@ -29,17 +28,9 @@ from page.digest import Digest
 from pipeline import outputs
 from pipeline.outputs import DataDir
 from tests import page_data
-from tests.conftest import ROOT, Run, Running, chromium, free_port, wait_until
+from tests.conftest import ROOT, Run, Running, free_port, wait_until
+from tests.integration.conftest import Visit
 
-#: Chromium must not call home while the test looks for requests to other hosts.
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 VIEW = ROOT / "page" / "view.py"
 #: Labels of the price chart's axes, in the browser.
 LABELS = (
@@ -87,14 +78,6 @@ def test_refused_settings_end_the_start_in_one_sentence(tmp_path) -> None:
 # --- in the browser -------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium(), args=list(QUIET))
-        yield launched
-        launched.close()
-
-
 @pytest.fixture
 def data(tmp_path) -> DataDir:
     return DataDir(tmp_path / "data")
@@ -122,81 +105,6 @@ def _answers(address: str) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
-
-
-class Visit:
-    """One open page, and what its browser had to say."""
-
-    def __init__(self, browser: Browser, address: str, **how: Any) -> None:
-        how = {"viewport": {"width": 1280, "height": 800}} | how
-        self.context = browser.new_context(**how)
-        self.page: Page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.foreign: list[str] = []
-        self.network_changed = False
-        self.page.on("console", lambda said: self._hear(said.type, said.text))
-        self.page.on("pageerror", lambda error: self._hear("error", str(error)))
-        for event in ("request", "websocket"):
-            self.page.on(event, lambda made: self._note(made.url))
-        self.page.goto(address)
-        try:
-            self.page.wait_for_selector(".p-top", timeout=20_000)
-        except Timeout:
-            if not self.network_changed:
-                shown = self.page.locator("body").inner_text()
-                pytest.fail(f"no top of the page; it shows {shown!r}, said {self.complaints}")
-            self.page.reload()
-            self.page.wait_for_selector(".p-top", timeout=60_000)
-
-    def _hear(self, kind: str, text: str) -> None:
-        """Chromium drops its connections when a container's network comes or goes on the host."""
-        if "ERR_NETWORK_CHANGED" in text:
-            self.network_changed = True
-        elif kind in ("error", "warning"):
-            self.complaints.append(text)
-
-    def _note(self, url: str) -> None:
-        if not url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")):
-            self.foreign.append(url)
-
-    def box(self, selector: str) -> dict[str, float]:
-        """Where an element is; asked at once, as a refresh replaces elements."""
-        found: dict[str, float] = self.page.evaluate(
-            "selector => document.querySelector(selector).getBoundingClientRect().toJSON()",
-            selector,
-        )
-        return found
-
-    def text(self, selector: str) -> str:
-        return self.page.locator(selector).first.inner_text()
-
-    def charted(self) -> "Visit":
-        self.page.wait_for_selector(".st-key-price svg.marks", timeout=60_000)
-        return self
-
-    def overflow(self) -> int:
-        """Pixels by which the page is wider than its window."""
-        width: int = self.page.evaluate(
-            "() => { const main = document.querySelector('[data-testid=stMain]');"
-            " return main.scrollWidth - main.clientWidth }"
-        )
-        return width
-
-    def close(self) -> None:
-        self.context.close()
-
-
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
-    opened: list[Visit] = []
-
-    def open_page(address: str, **how: Any) -> Visit:
-        opened.append(Visit(browser, address, **how))
-        return opened[-1]
-
-    yield open_page
-    for one in opened:
-        one.close()
 
 
 def test_the_page_shows_what_the_files_hold_and_calls_nobody(data, serve, visit) -> None:

@@ -1,36 +1,19 @@
 """The broker as it runs without containers, and the whole stack as `make demo` starts it."""
 
-import contextlib
 import http.client
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from local import stack, topics
-from pipeline.outputs import DataDir, batch_files, stream_files
+from pipeline.outputs import batch_files, stream_files
 from pipeline.tables import read_batch_log, read_final_windows
-from tests.conftest import (
-    ROOT,
-    Broker,
-    Run,
-    Running,
-    free_port,
-    require,
-    require_jars,
-    wait_until,
-)
-
-#: What the issue promises for Ctrl-C and for SIGTERM to make, seconds.
-END_SECONDS = 10
-#: A word of the command line that tells the program.
-PROGRAMS = ("consumer.py", "kafka.Kafka")
-
+from tests.conftest import Broker, Run, wait_until
+from tests.integration.conftest import END_SECONDS, PROGRAMS, Demo, end_by
 
 # --- the broker -------------------------------------------------------------------------------
 
@@ -93,78 +76,10 @@ def test_the_topics_can_be_asked_for_before_the_broker_is_there(
 # --- the whole stack --------------------------------------------------------------------------
 
 
-class Demo:
-    """`make demo` on a folder and ports of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.data = DataDir(folder / "data")
-        self._folder = folder
-        names = ("KAFKA_PORT", "CONTROLLER_PORT", "FEED_PORT", "DASHBOARD_PORT")
-        self.ports = {name: free_port() for name in names}
-        self.started: list[Running] = []
-
-    def make(self, target: str, **variables: str) -> Running:
-        """Starts make in a process group of its own, as a shell does for a terminal."""
-        chosen = {"DATA_DIR": str(self.data.root)} | self.ports | variables
-        words = [f"{name}={value}" for name, value in chosen.items()]
-        log = self._folder / f"{len(self.started):02d}-make-{target}.log"
-        self.started.append(Running(["make", target, *words], log, {}))
-        return self.started[-1]
-
-    def outcome(self, target: str, **variables: str) -> tuple[int, str]:
-        """The exit status of make, and all that it has said."""
-        made = self.make(target, **variables)
-        return made.process.wait(60), made.text()
-
-    def pids(self) -> dict[str, int]:
-        """The pids of the running PROGRAMS."""
-        found: dict[str, int] = {}
-        for process in stack.left_over(self.data.root):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                words = process.cmdline()
-                found |= {name: process.pid for name in PROGRAMS if name in words}
-        return found
-
-
-@pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Demo]:
-    require_jars("kafka")
-    require_jars("spark")
-    require("what make sets up (make venv)", (ROOT / ".venv" / ".made").exists())
-    demo = Demo(tmp_path)
-    yield demo
-    for running in demo.started:
-        running.kill()
-    stack.end(stack.left_over(demo.data.root), wait_seconds=1)
-
-
 def page_status(port: int) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     connection.request("GET", "/")
     return connection.getresponse().status
-
-
-def has_ended(process: psutil.Process, seconds: float) -> bool:
-    """Whether it ends in this time. Orphans that have ended await the machine's init: no matter."""
-    end = time.monotonic() + seconds
-    with contextlib.suppress(psutil.NoSuchProcess):
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.05)
-    return True
-
-
-def end_by(running: Running, request: Callable[[], None]) -> float:
-    """Asks a running stack to end; how long it took, seconds. Fails if something is left."""
-    tree = running.tree()
-    begin = time.monotonic()
-    request()
-    running.process.wait(3 * END_SECONDS)
-    took = time.monotonic() - begin
-    left = [process for process in tree if not has_ended(process, seconds=1)]
-    assert not left, f"{left}\n{running.tail()}"
-    return took
 
 
 def test_the_demo_shows_results_heals_ends_and_continues(demo: Demo) -> None:

@@ -1,0 +1,187 @@
+"""What the tests of the page and of the whole local stack share: a browser, `make demo`."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import TimeoutError as Timeout
+
+from local import stack
+from pipeline.outputs import DataDir
+from tests.conftest import ROOT, Running, chromium, free_port, require, require_jars
+
+#: Chromium must not call home while the test looks for requests to other hosts.
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+#: Ctrl-C and SIGTERM end the stack in so many seconds.
+END_SECONDS = 10
+#: A word of the command line that tells the program.
+PROGRAMS = ("consumer.py", "kafka.Kafka")
+
+
+# --- the browser ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium(), args=list(QUIET))
+        yield launched
+        launched.close()
+
+
+class Visit:
+    """One open page, and what its browser had to say."""
+
+    def __init__(self, browser: Browser, address: str, **how: Any) -> None:
+        how = {"viewport": {"width": 1280, "height": 800}} | how
+        self.context = browser.new_context(**how)
+        self.page: Page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.foreign: list[str] = []
+        self.network_changed = False
+        self.page.on("console", lambda said: self._hear(said.type, said.text))
+        self.page.on("pageerror", lambda error: self._hear("error", str(error)))
+        for event in ("request", "websocket"):
+            self.page.on(event, lambda made: self._note(made.url))
+        self.page.goto(address)
+        try:
+            self.page.wait_for_selector(".p-top", timeout=20_000)
+        except Timeout:
+            if not self.network_changed:
+                shown = self.page.locator("body").inner_text()
+                pytest.fail(f"no top of the page; it shows {shown!r}, said {self.complaints}")
+            self.page.reload()
+            self.page.wait_for_selector(".p-top", timeout=60_000)
+
+    def _hear(self, kind: str, text: str) -> None:
+        """Chromium drops its connections when a container's network comes or goes on the host."""
+        if "ERR_NETWORK_CHANGED" in text:
+            self.network_changed = True
+        elif kind in ("error", "warning"):
+            self.complaints.append(text)
+
+    def _note(self, url: str) -> None:
+        if not url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")):
+            self.foreign.append(url)
+
+    def box(self, selector: str) -> dict[str, float]:
+        """Where an element is; asked at once, as a refresh replaces elements."""
+        found: dict[str, float] = self.page.evaluate(
+            "selector => document.querySelector(selector).getBoundingClientRect().toJSON()",
+            selector,
+        )
+        return found
+
+    def text(self, selector: str) -> str:
+        return self.page.locator(selector).first.inner_text()
+
+    def charted(self) -> "Visit":
+        self.page.wait_for_selector(".st-key-price svg.marks", timeout=60_000)
+        return self
+
+    def overflow(self) -> int:
+        """Pixels by which the page is wider than its window."""
+        width: int = self.page.evaluate(
+            "() => { const main = document.querySelector('[data-testid=stMain]');"
+            " return main.scrollWidth - main.clientWidth }"
+        )
+        return width
+
+    def close(self) -> None:
+        self.context.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
+    opened: list[Visit] = []
+
+    def open_page(address: str, **how: Any) -> Visit:
+        opened.append(Visit(browser, address, **how))
+        return opened[-1]
+
+    yield open_page
+    for one in opened:
+        one.close()
+
+
+# --- the local stack ------------------------------------------------------------------------
+
+
+class Demo:
+    """`make demo` on a folder and ports of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = DataDir(folder / "data")
+        self._folder = folder
+        names = ("KAFKA_PORT", "CONTROLLER_PORT", "FEED_PORT", "DASHBOARD_PORT")
+        self.ports = {name: free_port() for name in names}
+        self.started: list[Running] = []
+
+    def make(self, target: str, **variables: str) -> Running:
+        """Starts make in a process group of its own, as a shell does for a terminal."""
+        chosen = {"DATA_DIR": str(self.data.root)} | self.ports | variables
+        words = [f"{name}={value}" for name, value in chosen.items()]
+        log = self._folder / f"{len(self.started):02d}-make-{target}.log"
+        self.started.append(Running(["make", target, *words], log, {}))
+        return self.started[-1]
+
+    def outcome(self, target: str, **variables: str) -> tuple[int, str]:
+        """The exit status of make, and all that it has said."""
+        made = self.make(target, **variables)
+        return made.process.wait(60), made.text()
+
+    def pids(self) -> dict[str, int]:
+        """The pids of the running PROGRAMS."""
+        found: dict[str, int] = {}
+        for process in stack.left_over(self.data.root):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                words = process.cmdline()
+                found |= {name: process.pid for name in PROGRAMS if name in words}
+        return found
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    require_jars("kafka")
+    require_jars("spark")
+    require("what make sets up (make venv)", (ROOT / ".venv" / ".made").exists())
+    demo = Demo(tmp_path)
+    yield demo
+    for running in demo.started:
+        running.kill()
+    stack.end(stack.left_over(demo.data.root), wait_seconds=1)
+
+
+def has_ended(process: psutil.Process, seconds: float) -> bool:
+    """Whether it ends in this time. Orphans that have ended await the machine's init: no matter."""
+    end = time.monotonic() + seconds
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
+    return True
+
+
+def end_by(running: Running, request: Callable[[], None]) -> float:
+    """Asks a running stack to end; how long it took, seconds. Fails if something is left."""
+    tree = running.tree()
+    begin = time.monotonic()
+    request()
+    running.process.wait(3 * END_SECONDS)
+    took = time.monotonic() - begin
+    left = [process for process in tree if not has_ended(process, seconds=1)]
+    assert not left, f"{left}\n{running.tail()}"
+    return took
