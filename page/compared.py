@@ -12,6 +12,7 @@ from page.words import DASH
 from pipeline.agreement import VERDICTS
 from pipeline.compare import (
     BATCH,
+    LEAST_RUNS,
     LEGS,
     STREAM_FINAL,
     STREAM_OPEN,
@@ -317,6 +318,8 @@ def growth_said(found: Digest) -> str:
     elif found.near_forecast:
         drawn = "Its dashed end is the forecast, up to the interval (red)."
     read = "Each point is a run, the line is fitted through all of them."
+    if found.growth is None or found.growth.runs < LEAST_RUNS:
+        read = f"Each point is a run; a line is drawn through {LEAST_RUNS} and more."
     return f"{found.growth_said} {read} {drawn}".strip()
 
 

@@ -29,7 +29,7 @@ from pipeline.agreement import (
     ONLY_STREAM,
 )
 from pipeline.compare import BATCH as BATCH_ANSWER
-from pipeline.compare import STREAM_FINAL, STREAM_OPEN, Growth
+from pipeline.compare import LEAST_RUNS, STREAM_FINAL, STREAM_OPEN, Growth
 
 #: Apart in lightness as well as in hue; each carries its symbol too.
 VERDICT_COLORS = {
@@ -46,6 +46,9 @@ ANSWERS = {
     STREAM_FINAL: (STREAM, [6, 3]),
     BATCH_ANSWER: (BATCH, [2, 2]),
 }
+#: Parts of the line through the runs, and how each is dashed.
+LINE_PARTS = ["fitted", "forecast", "hidden"]
+DASHES = [[1, 0], [5, 4], [1, 0]]
 #: Height of a row of the strip, pixels.
 ROW_HEIGHT = 17
 #: The least age that is drawn, seconds: the axis of ages is logarithmic.
@@ -187,10 +190,9 @@ def _growth_drawing() -> Spec:
             x=x,
             y=y,
             strokeDash=alt.StrokeDash(
-                "part:N",
-                scale=alt.Scale(domain=["fitted", "forecast"], range=[[1, 0], [5, 4]]),
-                legend=None,
+                "part:N", scale=alt.Scale(domain=LINE_PARTS, range=DASHES), legend=None
             ),
+            opacity=alt.condition("datum.part == 'hidden'", alt.value(0), alt.value(1)),
         )
     )
     limit = alt.Chart(alt.NamedData("limit"))
@@ -212,14 +214,20 @@ def growth_chart(found: Digest) -> Chart:
 
 
 def line_of(runs: pd.DataFrame, grown: Growth | None, *, forecast: bool) -> pd.DataFrame:
-    """The points of the fitted line and, where it is drawn, of its forecast."""
-    if grown is None:
-        return pd.DataFrame(columns=["rows", "wall_s", "part"])
+    """The points of the fitted line and, where it is drawn, of its forecast.
+
+    Of too few runs the line is hidden, not left out: Vega has no scale for an empty data set.
+    """
     low, high = float(runs["rows"].min()), float(runs["rows"].max())
-    points = [(low, "fitted"), (high, "fitted")]
-    if forecast and grown.rows_at_limit is not None:
-        points += [(high, "forecast"), (grown.rows_at_limit, "forecast")]
-    rows = [(rows, grown.base_s + grown.s_per_million * rows / 1e6, part) for rows, part in points]
+    if grown is None or grown.runs < LEAST_RUNS:
+        points = [(low, "hidden"), (high, "hidden")]
+        base, slope = float(runs["wall_s"].median()), 0.0
+    else:
+        points = [(low, "fitted"), (high, "fitted")]
+        base, slope = grown.base_s, grown.s_per_million
+        if forecast and grown.rows_at_limit is not None:
+            points += [(high, "forecast"), (grown.rows_at_limit, "forecast")]
+    rows = [(rows, base + slope * rows / 1e6, part) for rows, part in points]
     return pd.DataFrame(rows, columns=["rows", "wall_s", "part"])
 
 

@@ -208,8 +208,17 @@ def test_the_fitted_line_goes_on_to_the_limit_only_when_that_is_near(found) -> N
         assert compared.growth_said(far).endswith((f"{said}", f"{said}."))
 
 
-def test_without_two_runs_no_line_is_drawn(nothing) -> None:
-    assert graphs.line_of(nothing.runs, None, forecast=False).empty
+def test_through_few_runs_no_line_is_drawn(found) -> None:
+    """It is hidden: of an empty data set Vega makes no scale, and warns of it."""
+    runs = pd.DataFrame({"rows": [1e6], "wall_s": [10.0]})
+    one = replace(found, runs=runs, growth=None)
+    assert graphs.growth_chart(one).data["line"].to_numpy().tolist() == [
+        [1e6, 10.0, "hidden"],
+        [1e6, 10.0, "hidden"],
+    ]
+    assert "a line is drawn through 8 and more" in compared.growth_said(one)
+    few = Growth(2, 5.0, -3.0, 0.0, 0.0, None, None, None, None, "2 runs are too few")
+    assert set(graphs.growth_chart(replace(found, growth=few)).data["line"]["part"]) == {"hidden"}
 
 
 def test_of_nothing_each_part_still_holds_its_place(nothing) -> None:
