@@ -136,7 +136,12 @@ def difference(value: object, write: Callable[[object], str] = count) -> str:
         return DASH
     if found == 0:
         return "="
-    return f"{'+' if found > 0 else '-'}{write(abs(found))}"
+    if write is price:
+        return price(found, sign=True)
+    written = write(abs(found))
+    if not written.strip("0."):  # less than what is written of such a number
+        written = f"{abs(found):.2g}"
+    return f"{'+' if found > 0 else '-'}{written}"
 
 
 def percent(value: object) -> str:

@@ -304,6 +304,8 @@ def funnel(
 
 # --- growth ---------------------------------------------------------------------------------
 
+#: Why nothing is forecast of a batch that no longer fits into its interval.
+TOO_SLOW_ALREADY = "it is so already"
 #: Runs that a forecast needs, and how much the table must have grown among them.
 LEAST_RUNS = 8
 MOST_POINTS = 500
@@ -374,12 +376,19 @@ def growth(
                 (line.base_at(line.low), line.low),
             )
         )
-        seconds = max(0.0, limit - x.max() * 1e6) / (rows_per_s or math.nan)
-        at = now + timedelta(seconds=seconds) if seconds < 100 * 365 * 86400 else None
-        if at is None:
-            refusal = "not within a hundred years"
+        seconds = (limit - x.max() * 1e6) / (rows_per_s or math.nan)
+        at, refusal = _after(now, seconds)
     slopes = (line.slope, line.low, line.high)
     return Growth(len(x), line.base, *slopes, limit, fewest, most, at, refusal)
+
+
+def _after(now: datetime, seconds: float) -> tuple[datetime | None, str]:
+    """When so many seconds have gone by; or why that is no forecast."""
+    if seconds <= 0:
+        return None, TOO_SLOW_ALREADY
+    if seconds > 100 * 365 * 86400:
+        return None, "not within a hundred years"
+    return now + timedelta(seconds=seconds), ""
 
 
 def _grows(x: np.ndarray, values: pd.Series | None) -> bool:

@@ -110,8 +110,11 @@ def _costs(found: Comparison) -> Answer:
 
 def _too_slow(found: Comparison) -> Answer:
     grown = found.growth
-    short = UNKNOWN
-    if grown:
+    if grown is None:
+        short = UNKNOWN
+    elif grown.refusal == compare.TOO_SLOW_ALREADY:
+        short = "Already"
+    else:
         short = f"About {grown.at_limit:%Y-%m-%d}" if grown.at_limit else "No forecast"
     return Answer(QUESTIONS[3], short, growth_in_words(grown, found.interval_s))
 
@@ -163,6 +166,12 @@ def growth_in_words(grown: Growth | None, interval_s: float) -> str:
     """When the batch will be too slow, or why that is not forecast."""
     if grown is None:
         return "Nothing can be said of the batch's growth yet."
+    if grown.refusal == compare.TOO_SLOW_ALREADY and grown.rows_at_limit is not None:
+        return (
+            f"By the line through its runs, a batch run takes longer than its interval of "
+            f"{interval_s:.0f} s from {grown.rows_at_limit / 1e6:,.1f} million trades on, and "
+            "there are more than that."
+        )
     if grown.refusal or grown.rows_at_limit is None or grown.at_limit is None:
         return f"When the batch will be too slow is not forecast: {grown.refusal}."
     few, most = (

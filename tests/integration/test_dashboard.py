@@ -11,7 +11,7 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,27 @@ def compared(seen: Visit) -> Visit:
     """Waits until the comparison is there."""
     seen.page.wait_for_selector(".p-legend", timeout=60_000)
     return seen
+
+
+def test_it_only_reads_and_only_this_machine_reaches_it(data, serve, visit) -> None:
+    """No file of the data folder changes but SQLite's index of the WAL."""
+    page_data.disputed(data, outputs.now())
+    written = {path: path.stat().st_mtime_ns for path in data.root.rglob("*") if path.is_file()}
+    address, process = serve()
+    compared(visit(address).charted())
+    server = psutil.Process(process.pid)
+    connections = [one for process in (server, *server.children()) for one in _sockets(process)]
+    assert {one.laddr.ip for one in connections} == {"127.0.0.1"}
+    assert {one.raddr.ip for one in connections if one.raddr} == {"127.0.0.1"}
+    after = {path: path.stat().st_mtime_ns for path in data.root.rglob("*") if path.is_file()}
+    index = {data.root / f"{data.database.name}-{kind}" for kind in ("shm", "wal")}
+    assert {path: at for path, at in after.items() if path not in index} == written
+
+
+def _sockets(process: psutil.Process) -> list[Any]:
+    with suppress(psutil.NoSuchProcess):
+        return list(process.net_connections("inet"))
+    return []
 
 
 def test_the_comparison_says_how_the_files_differ(data, serve, visit) -> None:

@@ -618,6 +618,16 @@ def test_without_ground_nothing_is_forecast(
     assert found.at_limit is None
 
 
+def test_a_batch_that_no_longer_fits_into_its_interval_is_told_so() -> None:
+    """At 5 s and 10 s more with each million, 20 s are reached at 1.5 of 3 million rows."""
+    runs = run_times(30, base=5.0, slope=10.0, noise=0.1)
+    found = compare.growth(runs, 20, rows_per_s=100, now=NOON)
+    assert found is not None
+    assert found.refusal == compare.TOO_SLOW_ALREADY
+    assert found.at_limit is None
+    assert found.rows_at_limit == pytest.approx(1.5e6, rel=0.1)
+
+
 def test_growth_of_what_does_not_depend_on_the_table_is_no_growth_of_the_batch() -> None:
     rng = np.random.default_rng(5)
     runs = run_times(40, 8, 3, 0.1)

@@ -95,3 +95,29 @@ def test_text_from_a_file_is_one_line_of_bounded_length() -> None:
 )
 def test_a_length_is_said_in_its_own_unit(span, text) -> None:
     assert words.length(span) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "write", "said"),
+    [
+        (3, words.count, "+3"),
+        (-1234, words.count, "-1,234"),
+        (0.0, words.price, "="),
+        (-0.75708395, words.price, "-0.76"),
+        (0.00038465, words.price, "+0.00038465"),
+        (-0.25, words.amount, "-0.2500"),
+        (-0.00033, words.ratio, "-0.00033"),
+        (float("nan"), words.ratio, words.DASH),
+        (None, words.count, words.DASH),
+    ],
+)
+def test_a_difference_has_a_sign_and_only_nothing_is_equal(value, write, said) -> None:
+    assert words.difference(value, write) == said
+
+
+def test_of_two_moments_the_older_is_told() -> None:
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert words.apart(at - timedelta(seconds=40), at) == "40 s older"
+    assert words.apart(at, at - timedelta(minutes=2)) == "2 min newer"
+    assert words.apart(at, at) == "="
+    assert words.apart(None, at) == words.DASH

@@ -8,7 +8,15 @@ import pytest
 
 from pipeline import verdict
 from pipeline.agreement import COLUMNS, DIFFERS, EQUAL, LATE, NOT_YET_FINAL, UNEXPLAINED
-from pipeline.compare import BATCH, STREAM_FINAL, STREAM_OPEN, Comparison, Freshness, Growth
+from pipeline.compare import (
+    BATCH,
+    STREAM_FINAL,
+    STREAM_OPEN,
+    TOO_SLOW_ALREADY,
+    Comparison,
+    Freshness,
+    Growth,
+)
 from pipeline.compare import compare as compared
 from pipeline.outputs import DataDir
 from pipeline.tables import read_written
@@ -106,3 +114,7 @@ def test_a_forecast_is_a_day_and_a_refusal_is_none(found: Comparison) -> None:
     refused = replace(grown, at_limit=None, refusal="3 runs are too few")
     assert short(replace(found, growth=refused))[3] == "No forecast"
     assert short(replace(found, growth=None))[3] == "unknown"
+    late = replace(grown, at_limit=None, refusal=TOO_SLOW_ALREADY, rows_at_limit=2.5e6)
+    answer = verdict.answers(replace(found, growth=late))[3]
+    assert answer.short == "Already"
+    assert "from 2.5 million trades on, and there are more than that" in answer.sentence
