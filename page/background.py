@@ -3,10 +3,9 @@
 Nothing is made without a viewer who asks. A refresh never waits: it gets the newest one there is.
 """
 
-import atexit
+import math
 import pickle
 import resource
-import subprocess
 import threading
 import time
 from collections.abc import Mapping
@@ -15,8 +14,8 @@ from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 
-from page import words
-from page.child import command
+from page import child
+from page.child import ChildError
 from page.digest import Digest
 from page.windows import SPANS
 from pipeline import outputs
@@ -78,23 +77,23 @@ class Comparer:
         self._lock = threading.Lock()
         self._kept: dict[str, Compared] = {}
         self._asked: dict[str, float] = {}
-        self._first_asked: dict[str, datetime] = {}
+        #: Since when somebody has been looking at each span.
+        self._since: dict[str, datetime] = {}
         self._rest_until = 0.0
-        self._child: subprocess.Popen[bytes] | None = None
         self._busy = False
-        atexit.register(self.close)
 
     def latest(self, span: str) -> Compared:
         """What is known of the span; has it compared in the background when that is due."""
         now = time.monotonic()
         with self._lock:
+            if now - self._asked.get(span, -math.inf) > WANTED_SECONDS:
+                self._since[span] = outputs.now()
             self._asked[span] = now
-            since = self._first_asked.setdefault(span, outputs.now())
             due = None if self._busy else next_span(self._asked, self._kept, now, self._rest_until)
             if due is not None:
                 self._busy = True
                 threading.Thread(target=self._make, args=(due,), daemon=True).start()
-            return self._kept.get(span) or Compared(asked_at=since)
+            return self._kept.get(span) or Compared(asked_at=self._since[span])
 
     def _make(self, span: str) -> None:
         before_cpu = _cpu_of_children()
@@ -117,32 +116,12 @@ class Comparer:
     def _compared(self, last: timedelta | None) -> Digest | str:
         asked = [] if last is None else ["--last", str(last.total_seconds())]
         given = [str(self._root), "--interval", str(self._interval_s), *asked]
-        child = subprocess.Popen(
-            command("page.digest", *given),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        self._child = child
         try:
-            answer, complaint = child.communicate(timeout=PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            return f"the comparison took longer than {words.age(PATIENCE_SECONDS)}"
-        finally:
-            self.close()
-        if child.returncode:
-            last_line = complaint.decode(errors="replace").strip().splitlines()[-1:]
-            why = ": ".join(last_line) or "without a word"
-            return words.text(f"the comparison ended with status {child.returncode}, {why}")
+            answer = child.run("page.digest", *given, patience_s=PATIENCE_SECONDS)
+        except ChildError as error:
+            return f"the comparison {error}"
         made: Digest | str = pickle.loads(answer)  # noqa: S301 - from our own process
         return made
-
-    def close(self) -> None:
-        """Ends the process, if one is at work."""
-        child = self._child
-        if child is not None and child.poll() is None:
-            child.kill()
-            child.wait()
 
 
 def _cpu_of_children() -> float:

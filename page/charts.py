@@ -182,7 +182,7 @@ def _flag_cells(candles: Any) -> list[Any]:
     bullish = alt.expr.if_(alt.datum.mood == "Bullish", MOOD_TOP, MOOD_TOP + CELL)
     mood = alt.condition("datum.mood == 'Bullish'", alt.value(UP), alt.value(DOWN))
     return [
-        cells(bullish, CELL, "datum.mood != 'Neutral'", mood),
+        cells(bullish, CELL, "datum.mood == 'Bullish' || datum.mood == 'Bearish'", mood),
         cells(HIGH_TOP, CELL, "datum.high", alt.value(HIGH)),
         cells(SPIKE_TOP, CELL, "datum.spike", alt.value(SPIKE)),
     ]
@@ -235,7 +235,7 @@ def _candle_data(
             "min": candles["min_price"],
             "volume": candles["total_volume"],
             "forming": forming,
-            "mood": candles["mood"],
+            "mood": candles["mood"].where(candles["mood"].notna(), words.DASH),
             "high": candles["high_windows"] > 0,
             "spike": candles["spike_windows"] > 0,
             "when": candles["window_start"].dt.strftime("%Y-%m-%d %H:%M:%S"),

@@ -82,12 +82,11 @@ def when(found: Compared, now: datetime) -> str:
         return ""
     over = ""
     if made.span:
-        over = " ages, legs and costs from {} to {} UTC;".format(
-            *map(words.day_and_clock, made.span)
-        )
+        over = " ages and legs from {} to {} UTC;".format(*map(words.day_and_clock, made.span))
+    soonest = words.age(rest(made.cpu_s))
     return (
-        f"Compared {words.ago(made.made_at, now)};{over} the next one about "
-        f"{words.age(rest(made.cpu_s))} later, as each costs {made.cpu_s:.1f} s of CPU."
+        f"Compared {words.ago(made.made_at, now)};{over} the next one {soonest} later at the "
+        f"earliest, as each costs {made.cpu_s:.1f} s of CPU."
     )
 
 
@@ -153,23 +152,15 @@ def _marked(name: str) -> str:
 
 
 def ages_said(found: Digest) -> str:
-    """Which answer is fresher, and how to read the sawtooth."""
+    """How to read the sawtooth."""
     if found.replayed_as_recorded:
         return "Ages are unknown: the trades are of long ago, replayed as they were recorded."
     if found.teeth.empty:
         return "Ages are unknown until both paths have published an answer."
-    final, batch = found.freshness[STREAM_FINAL], found.freshness[BATCH]
-    fresher = ""
-    if final and batch:
-        one, other = ("stream's final answer", "batch's")
-        if batch.median < final.median:
-            one, other = ("batch's answer", "stream's final one")
-        apart = words.age(abs(batch.median - final.median))
-        fresher = f"The {one} is {apart} fresher than the {other}, in the median. "
     return (
-        f"{fresher}A line is the age of the newest trade that a reader finds: it grows by a "
-        "second a second and falls with each new answer. Lower is fresher; each line on the axis "
-        "is ten times the one below."
+        "A line is the age of the newest trade that a reader finds: it grows by a second a second "
+        "and falls with each new answer. Lower is fresher; each line on the axis is ten times the "
+        "one below."
     )
 
 
@@ -267,11 +258,12 @@ def funnel(found: Digest) -> str:
     rows = []
     for row in found.funnel.to_dict("records"):
         count, drawn_from = words.number(row["count"]), words.number(row["drawn_from"])
-        share = min(1.0, count / drawn_from) if count is not None and drawn_from else None
+        share = count / drawn_from if count is not None and drawn_from else None
+        bar = _bar(0, share and min(1, share), 0, 1, "p-thick")
         rows.append(
             f'<tr><th scope="row">{escape(str(row["stage"]))}</th>'
-            f'<td class="p-track"><div>{_bar(0, share, 0, 1, "p-thick")}</div></td>'
-            f"<td>{DASH if share is None else f'{share:.2%}'}</td>"
+            f'<td class="p-track"><div>{bar}</div></td>'
+            f"<td>{_share(share)}</td>"
             f'<td class="p-said">{escape(row["said"])}</td></tr>'
         )
     if not rows:
@@ -279,11 +271,17 @@ def funnel(found: Digest) -> str:
     return tables.framed(("stage", "", "share", "trades"), rows, "Completeness", "p-bars")
 
 
+def _share(share: float | None) -> str:
+    """Rounded down: 100 % are all of them."""
+    return DASH if share is None else f"{math.floor(share * 10_000) / 100:.2f} %"
+
+
 # --- cost -----------------------------------------------------------------------------------
 
 COST_SAID = (
-    "What each path takes of the machine, its whole process tree with the JVM. An answer is a "
-    "final window of the stream, or a run of the batch."
+    "What each path takes of the machine, its whole process tree with the JVM, over the minutes "
+    "of the span that its service has on record. An answer is a final window of the stream, or a "
+    "run of the batch."
 )
 _COSTS = (
     ("cpu_s_per_hour", "CPU seconds an hour", ",.0f"),
@@ -312,11 +310,12 @@ def cost(found: Digest) -> str:
 
 def growth_said(found: Digest) -> str:
     """When the batch will be too slow, and how to read the chart."""
-    drawn = "The forecast is too far away to be drawn."
-    if found.growth is None or found.growth.rows_at_limit is None:
-        drawn = ""
-    elif found.near_forecast:
-        drawn = "Its dashed end is the forecast, up to the interval (red)."
+    limit = found.growth.rows_at_limit if found.growth else None
+    drawn = ""
+    if found.limit_is_drawn:
+        drawn = "The red line is the interval; what is dashed is the forecast."
+    elif limit is not None:
+        drawn = "The forecast is too far away to be drawn."
     read = "Each point is a run, the line is fitted through all of them."
     if found.growth is None or found.growth.runs < LEAST_RUNS:
         read = f"Each point is a run; a line is drawn through {LEAST_RUNS} and more."

@@ -5,7 +5,6 @@ of 90 days takes seconds of CPU and half a gigabyte, which go with the process.
 """
 
 import argparse
-import os
 import pickle
 import sys
 import time
@@ -20,7 +19,7 @@ import pandas as pd
 from page import strip, words
 from pipeline import outputs, verdict
 from pipeline.agreement import DIFFERENCES, VERDICTS
-from pipeline.compare import Comparison, Freshness, Growth, Steadiness, compare
+from pipeline.compare import Comparison, Freshness, Growth, Shared, Steadiness, compare
 from pipeline.outputs import DataDir, OutputError
 from pipeline.tables import Written, read_written
 
@@ -48,8 +47,7 @@ class Digest:
     counts: Mapping[str, int]
     compared: int
     unexplained: int
-    #: What both paths found over the very same windows, as `compare.shared` gives it.
-    shared: pd.DataFrame
+    shared: Shared
     #: The length of a window, and how windows are laid out as cells.
     window: timedelta
     layout: strip.Layout
@@ -80,13 +78,12 @@ class Digest:
     all_gaps: int | None
 
     @property
-    def near_forecast(self) -> bool:
-        """Whether the forecast of the batch's duration can be drawn beside what was measured."""
+    def limit_is_drawn(self) -> bool:
+        """Whether the interval is shown in the chart of durations: passed, or near enough."""
         limit = self.growth.rows_at_limit if self.growth else None
         if limit is None or self.runs.empty:
             return False
-        most = float(self.runs["rows"].max())
-        return most < limit <= DRAWN_FORECAST * most
+        return limit <= DRAWN_FORECAST * float(self.runs["rows"].max())
 
 
 def digest(written: Written, found: Comparison, made_at: datetime) -> Digest:
@@ -96,7 +93,7 @@ def digest(written: Written, found: Comparison, made_at: datetime) -> Digest:
     window = strip.window_of(written.batch if len(written.batch) else stream)
     shape, cells = _strip(judged, stream, written.batch, window)
     differ = judged["verdict"].isin(DIFFERENCES)
-    missing = judged[~differ & (judged["cause"] != "")]
+    missing = found.noteworthy[~found.noteworthy["verdict"].isin(DIFFERENCES)]
     newest = pd.concat([judged[differ].iloc[::-1], missing.iloc[::-1]]).head(MOST_ROWS)
     counts = judged["verdict"].value_counts()
     gaps = written.evidence.gaps
@@ -201,9 +198,11 @@ def _runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _micro_batches(minutes: pd.DataFrame) -> pd.DataFrame:
+    """By minute: the points that either of the two lines needs."""
     if minutes.empty:
         return minutes
-    return thinned(minutes, "minute", "p99_ms")
+    kept = [thinned(minutes, "minute", line).index for line in ("median_ms", "p99_ms")]
+    return minutes.loc[kept[0].union(kept[1])]
 
 
 def _gaps(gaps: pd.DataFrame) -> pd.DataFrame:
@@ -241,7 +240,6 @@ def main() -> None:
     parser.add_argument("--last", type=float, help="seconds; without it, everything")
     parser.add_argument("--interval", type=float, required=True, help="of batch runs, seconds")
     given = parser.parse_args()
-    os.nice(10)  # what is measured goes before what looks at it
     last = None if given.last is None else timedelta(seconds=given.last)
     pickle.dump(made(DataDir(given.data_dir), last, given.interval), sys.stdout.buffer)
 

@@ -206,7 +206,7 @@ def _growth_drawing() -> Spec:
 
 def growth_chart(found: Digest) -> Chart:
     """Batch duration against rows, the fitted line, and the interval where it will be crossed."""
-    runs, near = found.runs, found.near_forecast
+    runs, near = found.runs, found.limit_is_drawn
     level = found.interval_s if near else float(runs["wall_s"].max())
     limit = {"wall_s": [level], "shown": [near], "said": [f"interval, {found.interval_s:g} s"]}
     line = line_of(runs, found.growth, forecast=near)
@@ -225,7 +225,7 @@ def line_of(runs: pd.DataFrame, grown: Growth | None, *, forecast: bool) -> pd.D
     else:
         points = [(low, "fitted"), (high, "fitted")]
         base, slope = grown.base_s, grown.s_per_million
-        if forecast and grown.rows_at_limit is not None:
+        if forecast and grown.rows_at_limit is not None and grown.rows_at_limit > high:
             points += [(high, "forecast"), (grown.rows_at_limit, "forecast")]
     rows = [(rows, base + slope * rows / 1e6, part) for rows, part in points]
     return pd.DataFrame(rows, columns=["rows", "wall_s", "part"])

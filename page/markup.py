@@ -44,7 +44,7 @@ class Top:
     now: datetime
     troubles: Sequence[str]
     #: Alternates from refresh to refresh; restarts the browser's own watch over the page's age.
-    beat: int
+    beat: bool
 
 
 def top(state: Top) -> str:
@@ -74,8 +74,8 @@ def top(state: Top) -> str:
         f'<span class="p-age">{escape(state.age)}</span>'
         f'<span class="p-clock">{words.clock(state.now)} UTC</span></div>'
         f'<div class="p-reason">{escape(state.verdict.reason)}{escape(cause)}</div>{troubles}'
-        f'<div class="p-watch p-beat{state.beat % 2}">This page has not been refreshed for a while:'
-        " what it shows may be old. Its server may be down.</div></div>"
+        f'<div class="p-watch p-beat{int(state.beat)}">This page has not been refreshed for a '
+        "while: what it shows may be old. Its server may be down.</div></div>"
     )
 
 

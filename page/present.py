@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
-from decimal import Decimal
+from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import pandas as pd
@@ -11,11 +11,14 @@ import pandas as pd
 from page import markup, status, windows, words
 from page.read import Snapshot
 from pipeline import outputs
+from pipeline.compare import Shared
 from pipeline.settings import Settings
 
 #: Rows sent to the browser at most; the downloads have all.
 MOST_WINDOW_ROWS = 1440
 MOST_RUN_ROWS = 500
+#: Columns of whole numbers, which the files have without a point.
+COUNT_COLUMNS = ("trade_count", "buy_count", "sell_count")
 #: Statuses of runs that ended as they should.
 GOOD_RUNS = ("ok", "no_data")
 REPORT_SAID = (
@@ -50,10 +53,27 @@ def thresholds(settings: Settings) -> windows.Thresholds:
     )
 
 
+def as_run(services: Mapping[str, status.Service], settings: Settings) -> Settings:
+    """The page's settings with what the stream says that it runs with: the files are its own."""
+    said = services[status.STREAM].part("settings")
+    read = {
+        name: found
+        for name, how in (
+            ("product_id", lambda text: text if isinstance(text, str) else None),
+            ("window", _duration),
+            ("volatility_range", _decimal),
+            ("sentiment_ratio", _decimal),
+            ("spike_volume", _decimal),
+        )
+        if (found := how(said.get(name))) is not None
+    }
+    return settings.model_copy(update=read)
+
+
 def market(snapshot: Snapshot, span_name: str, settings: Settings) -> Market:
     """What the chart of the span shows, made once for all parts and viewers."""
     return snapshot.open_windows.made(
-        ("market", span_name), lambda _live: _market(snapshot, span_name, settings)
+        ("market", span_name), settings, lambda _live: _market(snapshot, span_name, settings)
     )
 
 
@@ -69,7 +89,8 @@ def _market(snapshot: Snapshot, span_name: str, settings: Settings) -> Market:
     width = windows.candle_width(covered, settings.window)
     ratio = settings.sentiment_ratio
     closed = finals.made(
-        ("candles", span_name, end, width),
+        ("candles", span_name),
+        (end, width, ratio),
         lambda frame: windows.coarser(windows.since(frame, span, end), width, ratio),
     )
     opened = windows.since(live, span, end)
@@ -109,7 +130,8 @@ def batch_counts(snapshot: Snapshot, span_name: str, shown: Market) -> pd.DataFr
     """The batch's trade counts, in windows as wide as the candles shown, over the same span."""
     span, end = windows.SPANS[span_name], shown.end
     return snapshot.batch_windows.made(
-        ("counts", span_name, end, shown.width),
+        ("counts", span_name),
+        (end, shown.width),
         lambda frame: windows.counts(
             frame if end is None else windows.since(frame, span, end), shown.width
         ),
@@ -119,7 +141,7 @@ def batch_counts(snapshot: Snapshot, span_name: str, shown: Market) -> pd.DataFr
 # --- the top --------------------------------------------------------------------------------
 
 
-def top(snapshot: Snapshot, shown: Market, settings: Settings) -> markup.Top:
+def top(snapshot: Snapshot, shown: Market, settings: Settings, *, beat: bool) -> markup.Top:
     now = snapshot.looked
     producer = snapshot.services[status.PRODUCER]
     feed = status.feed_of(producer, snapshot.source)
@@ -135,7 +157,7 @@ def top(snapshot: Snapshot, shown: Market, settings: Settings) -> markup.Top:
         age=status.age_words(trade),
         now=now,
         troubles=status.troubles(snapshot.services, now),
-        beat=int(now.timestamp()),
+        beat=beat,
     )
 
 
@@ -197,7 +219,7 @@ def columns(snapshot: Snapshot, settings: Settings) -> list[markup.Column]:
     feed = status.feed_of(snapshot.services[status.PRODUCER], snapshot.source)
     forming, final = _row(snapshot.live), _row(snapshot.finals.frame)
     rules = thresholds(settings)
-    whole = snapshot.finals.made("roll-up", lambda frame: windows.roll_up(frame, rules))
+    whole = snapshot.finals.made("roll-up", rules, lambda frame: windows.roll_up(frame, rules))
     run = snapshot.batch_run
 
     def column(
@@ -247,22 +269,26 @@ def difference(stream: markup.Column, batch: markup.Column) -> markup.Column:
     return markup.Column("Difference", f"{stream.title} - run", "", "", trades, writings, values)
 
 
-def shared_said(shared: pd.DataFrame | None) -> str:
+def shared_said(shared: Shared | None) -> str:
     """Whether the paths find the same over the very same windows."""
-    if shared is None or shared.empty:
+    if shared is None or not shared.windows:
         return ""
-    differences = dict(zip(shared["metric"], shared["difference"], strict=True))
-    windows_in_both = words.count(shared.loc[shared["metric"] == "windows", "stream"].iloc[0])
+    differences = dict(zip(shared.totals["metric"], shared.totals["difference"], strict=True))
     differing = [
         f"{name} {words.difference(differences[metric], write)}"
         for metric, name, write in markup.METRICS
-        if differences.get(metric, 0) != 0
+        if words.is_known(differences.get(metric)) and differences[metric] != 0
     ]
-    what = ", ".join(differing) or "nothing"
-    return f"Over the {windows_in_both} windows in both, they differ in {what}."
+    of = f"Of the {words.count(shared.windows)} windows in both"
+    if not shared.differing:
+        return f"{of} none differs."
+    return (
+        f"{of} {words.count(shared.differing)} differ; rolled up: "
+        f"{', '.join(differing) or 'no difference'}."
+    )
 
 
-def side_by_side_said(run: Mapping[str, Any], shared: pd.DataFrame | None) -> str:
+def side_by_side_said(run: Mapping[str, Any], shared: Shared | None) -> str:
     """How to read the difference."""
     if not run:
         return ""
@@ -396,8 +422,9 @@ def windows_csv(snapshot: Snapshot, span_name: str) -> str:
         for name in outputs.TIME_COLUMNS
         if name in found
     }
+    counts = {name: found[name].astype("Int64") for name in COUNT_COLUMNS}
     columns = [*outputs.WINDOW_COLUMNS, "state"]
-    text: str = found.assign(**times)[columns].to_csv(index=False, lineterminator="\n")
+    text: str = found.assign(**times, **counts)[columns].to_csv(index=False, lineterminator="\n")
     return text
 
 
@@ -429,6 +456,11 @@ def runs_sentence(snapshot: Snapshot) -> str:
         f"batch_log.txt, its newest {words.count(shown)} of "
         f"{words.count(len(snapshot.runs.frame))} lines; a cross marks a run that did not end well."
     )
+
+
+def failure_said(problem: tuple[str, datetime] | None, now: datetime) -> str:
+    """Why the newest report could not be made; empty when it could."""
+    return f"No report {words.ago(problem[1], now)}: it {problem[0]}" if problem else ""
 
 
 def setting_rows(
@@ -484,8 +516,20 @@ def _setting_text(value: object) -> str:
     return words.text(value)
 
 
-def _duration(text: str) -> timedelta | None:
+def _duration(text: object) -> timedelta | None:
+    """From ISO 8601, as a service writes it; None for anything else, and for none at all."""
+    if not isinstance(text, str):
+        return None
     try:
-        return pd.Timedelta(text).to_pytimedelta()
+        found = pd.Timedelta(text)
     except ValueError:
         return None
+    return found.to_pytimedelta() if isinstance(found, pd.Timedelta) and found.value > 0 else None
+
+
+def _decimal(text: object) -> Decimal | None:
+    try:
+        found = Decimal(str(text))
+    except InvalidOperation:
+        return None
+    return found if found.is_finite() and found > 0 else None

@@ -6,6 +6,7 @@ are read by threads of their own, so that a refresh never waits long for a large
 
 import csv
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ SHARED_SECONDS = 0.4
 PATIENCE_SECONDS = 0.15
 #: A folder written to in the last seconds is listed again: its time stamp is too coarse to trust.
 FRESH_FOLDER_SECONDS = 2.0
+#: Characters of what is said of an unreadable file, at most.
+MOST_PROBLEM = 300
 #: Bytes at the end of a record of minutes that hold at least its newest row.
 MINUTE_BYTES = 4096
 
@@ -40,13 +43,18 @@ class Table:
     """A data frame and what was made of it, which lives and dies with it."""
 
     frame: pd.DataFrame
-    _made: dict[Hashable, Any] = field(default_factory=dict)
+    _made: dict[str | tuple[str, str], tuple[Hashable, Any]] = field(default_factory=dict)
 
-    def made(self, key: Hashable, make: Callable[[pd.DataFrame], T]) -> T:
-        """What `make` gives for this frame, computed once for each key."""
-        if key not in self._made:
-            self._made[key] = make(self.frame)
-        return cast("T", self._made[key])
+    def made(
+        self, what: str | tuple[str, str], by: Hashable, make: Callable[[pd.DataFrame], T]
+    ) -> T:
+        """What `make` gives for this frame, computed anew only when `by` has changed.
+
+        Of each `what` only the newest is kept: a file may stand still for days.
+        """
+        if what not in self._made or self._made[what][0] != by:
+            self._made[what] = (by, make(self.frame))
+        return cast("T", self._made[what][1])
 
 
 def _no_windows() -> Table:
@@ -61,9 +69,6 @@ def _no_windows() -> Table:
         for name in outputs.WINDOW_COLUMNS
     }
     return Table(pd.DataFrame(columns))
-
-
-NO_WINDOWS = _no_windows()
 
 
 @dataclass(frozen=True)
@@ -108,21 +113,24 @@ class Reader:
         self._entries: dict[Path, _Entry] = {}
         self._reading: dict[Path, Future[_Entry]] = {}
         self._listings: dict[tuple[Path, str], tuple[int, list[Path]]] = {}
-        self._joined: tuple[tuple[Signature | None, ...], Table] = ((), NO_WINDOWS)
+        self._nothing = _no_windows()
+        self._joined: tuple[tuple[Signature | None, ...], Table] = ((), self._nothing)
         #: The open windows, and what they were made of.
         self._opened: tuple[Table, Table, Table] | None = None
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="reader")
         self._lock = threading.Lock()
         self._first_look = outputs.now()
         self._last: Snapshot | None = None
+        self._looked = 0.0
 
     def look(self) -> Snapshot:
         """The newest state of all files; what is still being read is named in `loading`."""
         with self._lock:
-            now = outputs.now()
-            if self._last and (now - self._last.looked).total_seconds() < SHARED_SECONDS:
+            # By the clock that nobody sets: the other one may be set back.
+            if self._last and time.monotonic() - self._looked < SHARED_SECONDS:
                 return self._last
-            self._last = self._look(now)
+            self._looked = time.monotonic()
+            self._last = self._look(outputs.now())
             return self._last
 
     def _look(self, now: datetime) -> Snapshot:
@@ -209,7 +217,7 @@ class Reader:
         return entry.problem if entry else None
 
     def _table(self, path: Path) -> Table:
-        return self._value(path, NO_WINDOWS)
+        return self._value(path, self._nothing)
 
     def _open(self, path: Path, finals: Table) -> Table:
         """The windows still open; one that has just become final is left out."""
@@ -227,7 +235,7 @@ class Reader:
         if signatures == self._joined[0]:
             return self._joined[1]
         filled = [entry for entry in known if entry.value is not None and len(entry.value.frame)]
-        joined = NO_WINDOWS
+        joined = self._nothing
         if filled:
             joined = Table(pd.concat([entry.value.frame for entry in filled], ignore_index=True))
             first = 0
@@ -270,8 +278,10 @@ def _signature(path: Path) -> Signature | None:
 def _read(path: Path, signature: Signature, read: Callable[[Path], Any]) -> _Entry:
     try:
         return _Entry(signature, read(path))
-    except (OutputError, OSError, ValueError) as error:
+    except (OutputError, OSError) as error:
         return _Entry(signature, None, str(error))
+    except Exception as error:  # noqa: BLE001 - whatever is in it, one file must not end the page
+        return _Entry(signature, None, f"{path} cannot be read: {error!r}"[:MOST_PROBLEM])
 
 
 def read_windows(path: Path, columns: tuple[str, ...] = outputs.WINDOW_COLUMNS) -> Table:

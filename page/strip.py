@@ -41,6 +41,13 @@ _WIDER = (
 #: Rows are counted from a Monday, so that a row of a week begins with one.
 _MONDAY = pd.Timestamp("1970-01-05", tz="UTC")
 
+#: Rows in which a column is always at the same time on the clock, and how that is written.
+_CLOCKS = {
+    timedelta(hours=1): ":%M",
+    timedelta(days=1): "%H:%M",
+    timedelta(days=7): "%a %H:%M",
+}
+
 CELL_COLUMNS = (
     *("row", "column", "verdict", "symbol", "when", "said"),
     *("stream", "batch", "values", "cause"),
@@ -56,14 +63,22 @@ class Layout:
 
     @property
     def columns(self) -> list[str]:
-        """What stands below each column."""
-        starts = [_MONDAY + n * self.cell for n in range(self.row // self.cell)]
+        """What stands below each column: its time on the clock, or how far into the row it is."""
+        offsets = [n * self.cell for n in range(self.row // self.cell)]
+        pattern = _CLOCKS.get(self.row)
+        if pattern:
+            second = ":%S" if self.cell < timedelta(minutes=1) else ""
+            return [f"{_MONDAY + offset:{pattern}{second}}" for offset in offsets]
         if self.row > timedelta(days=7):
-            return [f"day {n + 1}" for n in range(len(starts))]
-        pattern = "%a %H:%M" if self.row > timedelta(days=1) else "%H:%M"
-        if self.row <= timedelta(hours=1):
-            pattern = ":%M:%S" if self.cell < timedelta(minutes=1) else ":%M"
-        return [f"{start:{pattern}}" for start in starts]
+            return [f"day {1 + offset.days}" for offset in offsets]
+        return [_offset(offset, self.cell) for offset in offsets]
+
+
+def _offset(offset: timedelta, cell: timedelta) -> str:
+    """`+3:15` hours and minutes into the row; of cells under a minute, minutes and seconds."""
+    seconds = int(offset.total_seconds())
+    size = 3600 if cell >= timedelta(minutes=1) else 60
+    return f"+{seconds // size}:{seconds % size * 60 // size:02}"
 
 
 def layout(covered: timedelta, window: timedelta) -> Layout:
@@ -164,8 +179,8 @@ def drawn(worst: pd.DataFrame, shape: Layout, values: dict[str, str]) -> pd.Data
 
 def _texts(cell: dict[Any, Any], width: timedelta, values: dict[str, str]) -> dict[str, str]:
     verdict, windows, begins = cell["verdict"], cell["windows"], cell["begins"]
-    until = f"{begins + width:%H:%M:%S}" if begins.second or width.seconds % 60 else ""
-    when = f"{begins:%Y-%m-%d %H:%M:%S}" if until else f"{begins:%Y-%m-%d %H:%M}"
+    seconds = ":%S" if begins.second or width.seconds % 60 else ""
+    when = f"{begins:%Y-%m-%d %H:%M{seconds}}"
     said, differing = verdict, values.get(cell["window_start"], words.DASH)
     if windows > 1:
         each = ", ".join(

@@ -1,19 +1,18 @@
 """The report as something to take along: made when it is asked for, by its own command.
 
-In a process and a folder of their own, so that the page only reads, and the server stays small.
+In a process of its own, so that the server stays small; and nothing is written anywhere.
 """
 
-import subprocess
-import tempfile
 import threading
 import time
 import zipfile
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from io import BytesIO
-from pathlib import Path
 
-from page.child import command
+from page import child
+from page.child import ChildError
+from pipeline import outputs
 
 #: Seconds for which a report serves another click: on its figures after its text.
 KEPT_SECONDS = 15.0
@@ -26,51 +25,33 @@ class Reports:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: The newest one: of which span, when it was made (monotonic), HTML and figures.
-        self._newest: tuple[timedelta | None, float, bytes, bytes] | None = None
+        #: The newest one: of which span, when it was made (monotonic), as a ZIP archive.
+        self._newest: tuple[timedelta | None, float, bytes] | None = None
+        #: Why the newest try gave none, and when that was: Streamlit shows only that it failed.
+        self.problem: tuple[str, datetime] | None = None
 
     def html(self, last: timedelta | None) -> bytes:
         """The report over the last so long (None: everything), its figures in it.
 
         Raises:
-            OSError: it could not be made; the text says why.
+            ChildError: it could not be made; the text says why.
         """
-        return self._made(last)[2]
+        return zipfile.ZipFile(BytesIO(self.archive(last))).read("report.html")
 
-    def figures(self, last: timedelta | None) -> bytes:
-        """Its figures, SVG, as a ZIP archive; raises as `html`."""
-        return self._made(last)[3]
-
-    def _made(self, last: timedelta | None) -> tuple[timedelta | None, float, bytes, bytes]:
+    def archive(self, last: timedelta | None) -> bytes:
+        """The same with its figures as files of their own, as ZIP; raises as `html`."""
         with self._lock:  # one at a time, whoever clicks
             newest = self._newest
             if newest and newest[0] == last and time.monotonic() - newest[1] < KEPT_SECONDS:
-                return newest
-            with tempfile.TemporaryDirectory(prefix="report-") as folder:
-                self._newest = (last, time.monotonic(), *_make(Path(folder), last))
-            return self._newest
-
-
-def _make(folder: Path, last: timedelta | None) -> tuple[bytes, bytes]:
-    span = [] if last is None else ["--minutes", f"{last / timedelta(minutes=1):g}"]
-    made = subprocess.run(
-        command("report.__main__", "--into", str(folder), *span),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=PATIENCE_SECONDS,
-        check=False,
-    )
-    if made.returncode:
-        raise OSError(f"no report: {made.stderr.decode(errors='replace').strip()}")
-    return (folder / "report.html").read_bytes(), _zipped(folder / "figures")
-
-
-def _zipped(folder: Path) -> bytes:
-    packed = BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.iterdir()):
-            archive.write(path, path.name)
-    return packed.getvalue()
+                return newest[2]
+            span = [] if last is None else ["--minutes", f"{last / timedelta(minutes=1):g}"]
+            try:
+                packed = child.run("report.__main__", "--zip", *span, patience_s=PATIENCE_SECONDS)
+            except ChildError as error:
+                self.problem = (str(error), outputs.now())
+                raise
+            self._newest, self.problem = (last, time.monotonic(), packed), None
+            return packed
 
 
 @cache

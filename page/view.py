@@ -102,8 +102,10 @@ def span() -> str:
 @st.fragment(run_every=TOP_SECONDS)
 def top(settings: Settings, reader: Reader) -> None:
     snapshot = reader.look()
+    settings = present.as_run(snapshot.services, settings)
     shown = present.market(snapshot, span(), settings)
-    st.html(markup.top(present.top(snapshot, shown, settings)))
+    st.session_state["beat"] = not st.session_state.get("beat")
+    st.html(markup.top(present.top(snapshot, shown, settings, beat=st.session_state["beat"])))
 
 
 def section(title: str) -> None:
@@ -134,6 +136,7 @@ def choices() -> None:
 def results(settings: Settings, reader: Reader, comparer: Comparer) -> None:
     """What both paths say now."""
     snapshot = reader.look()
+    settings = present.as_run(snapshot.services, settings)
     reading = f"Still reading: {', '.join(snapshot.loading)}" if snapshot.loading else ""
     st.html(markup.notes(snapshot.problems, "bad") + markup.note(reading, "quiet"))
     found = comparer.latest(span())
@@ -160,7 +163,7 @@ def comparison(comparer: Comparer) -> None:
 def compared_parts(found: Digest) -> None:
     part("Do they agree?", compared.agreement_said(found))
     st.html(compared.legend(found, graphs.VERDICT_COLORS))
-    drawing(None if found.cells.empty else graphs.strip_chart(found), "strip", "Verdict by minute")
+    drawing(None if found.cells.empty else graphs.strip_chart(found), "strip", "Verdicts over time")
     st.html(compared.differing(found))
     left, right = st.columns(2, gap="medium")
     with left:
@@ -193,7 +196,8 @@ def compared_parts(found: Digest) -> None:
 def report() -> None:
     """The report and its figures, as files to take along."""
     section("Report")
-    st.html(markup.note(present.REPORT_SAID, "quiet"))
+    failed = present.failure_said(reports().problem, outputs.now())
+    st.html(markup.note(present.REPORT_SAID, "quiet") + markup.note(failed, "bad"))
     last = windows.SPANS[span()]
     with st.container(horizontal=True):
         st.download_button(
@@ -205,9 +209,9 @@ def report() -> None:
             on_click="ignore",
         )
         st.download_button(
-            "Make and download its figures, ZIP of SVG",
-            data=lambda: reports().figures(last),
-            file_name="figures.zip",
+            "Make and download it with its figures as files, ZIP",
+            data=lambda: reports().archive(last),
+            file_name="report.zip",
             mime="application/zip",
             key="figures",
             on_click="ignore",
@@ -228,7 +232,8 @@ def drawing(chart: charts.Chart | None, key: str, alt: str) -> None:
 def records(settings: Settings, reader: Reader, comparer: Comparer) -> None:
     """What was counted, written and done, in detail."""
     snapshot = reader.look()
-    shown = present.market(snapshot, span(), settings)
+    run_with = present.as_run(snapshot.services, settings)
+    shown = present.market(snapshot, span(), run_with)
     left, right = st.columns(2, gap="medium")
     with left:
         counts(snapshot, shown)
@@ -265,7 +270,7 @@ def market(snapshot: Snapshot, shown: present.Market, settings: Settings) -> Non
             key="price",
             on_select="rerun",
             selection_mode=charts.ZOOM,
-            alt="Price by minute as candles, with volume, mood and flags below",
+            alt="Price as candles, with volume, mood and flags below",
         )
 
 
@@ -289,18 +294,19 @@ def counts(snapshot: Snapshot, shown: present.Market) -> None:
         st.vega_lite_chart(
             charts.counts_chart(shown.candles, batch, shown.width).spec,
             key="counts",
-            alt="Trades by minute in the stream and in the batch",
+            alt="Trades over time in the stream and in the batch",
         )
 
 
 def durations(snapshot: Snapshot) -> None:
     section("Batch duration")
-    st.html(markup.note(snapshot.runs.made("said", present.durations_sentence), "quiet"))
+    st.html(markup.note(snapshot.runs.made("said", None, present.durations_sentence), "quiet"))
     with st.container():
         if snapshot.runs.frame.empty:
             return
         drawn = snapshot.runs.made(
             "chart",
+            None,
             lambda runs: charts.duration_chart(runs.tail(present.MOST_RUN_BARS), present.GOOD_RUNS),
         )
         st.vega_lite_chart(drawn.spec, key="durations", alt="Wall time of each batch run, by part")
@@ -334,7 +340,7 @@ def window_table(snapshot: Snapshot, reader: Reader) -> None:
 
 def runs_table(snapshot: Snapshot) -> None:
     section("Batch runs")
-    rows = snapshot.runs.made("rows", present.run_rows)
+    rows = snapshot.runs.made("rows", None, present.run_rows)
     st.html(markup.note(present.runs_sentence(snapshot), "quiet"))
     with st.container():
         if rows.empty:

@@ -1,5 +1,6 @@
 """Windows as the page needs them: a span of them, made coarser without losing one, rolled up."""
 
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -82,8 +83,8 @@ def candle_width(covered: timedelta, window: timedelta, most: int = MOST_CANDLES
         if width % window == timedelta(0) and covered <= width * most:
             return width
     day = timedelta(days=1)
-    days = max(1, -(-covered // (day * most)))
-    return day * days
+    unit = day if day % window == timedelta(0) else window
+    return unit * -(-covered // (unit * most))
 
 
 def coarser(
@@ -121,13 +122,14 @@ def coarser(
         high_windows=("high_windows", "sum"),
         spike_windows=("spike_windows", "sum"),
     )
-    summed = grouped[
-        ["_money", "_turnover", "total_volume", "trade_count", "buy_count", "sell_count"]
-    ].sum(min_count=1)
-    made = made.join(summed)
-    size, known = grouped.size(), grouped[["_money", "_turnover"]].count()
-    made["avg_price"] = (made["_money"] / made["trade_count"]).where(known["_money"] == size)
-    made["vwap"] = (made["_turnover"] / made["total_volume"]).where(known["_turnover"] == size)
+    summed = ["_money", "_turnover", "total_volume", "trade_count", "buy_count", "sell_count"]
+    made = made.join(grouped[summed].sum())
+    # pandas passes over what is unknown: a candle over an unknown part is unknown itself.
+    checked = ["open_price", "close_price", "max_price", "min_price", *summed]
+    known = grouped[checked].count().eq(grouped.size(), axis="index")
+    made[checked] = made[checked].where(known)
+    made["avg_price"] = made["_money"] / made["trade_count"]
+    made["vwap"] = made["_turnover"] / made["total_volume"]
     several = made["windows"] > 1
     made.loc[several, "mood"] = [
         mood(buys, sells, sentiment_ratio)
@@ -142,8 +144,10 @@ def counts(windows: pd.DataFrame, width: timedelta) -> pd.DataFrame:
     return windows["trade_count"].groupby(start, sort=True).sum(min_count=1).reset_index()
 
 
-def mood(buys: float, sells: float, sentiment_ratio: Decimal) -> str:
+def mood(buys: float, sells: float, sentiment_ratio: Decimal) -> str | None:
     """The sentiment of so many buys and sells; the ratio is held against them exactly."""
+    if math.isnan(buys + sells):
+        return None
     more, of = sentiment_ratio.as_integer_ratio()
     if buys * of > sells * more:
         return "Bullish"
@@ -156,13 +160,9 @@ def roll_up(windows: pd.DataFrame, thresholds: Thresholds) -> dict[str, Any]:
         return {}
     made = totals(windows)
     flags = {
-        "volatility_flag": (
-            "High" if made["price_range"] > float(thresholds.volatility_range) else "Normal"
-        ),
+        "volatility_flag": _flag(made["price_range"], thresholds.volatility_range, "High"),
         "market_sentiment": mood(made["buy_count"], made["sell_count"], thresholds.sentiment_ratio),
-        "volume_spike": (
-            "Spike" if made["total_volume"] > float(thresholds.spike_volume) else "Normal"
-        ),
+        "volume_spike": _flag(made["total_volume"], thresholds.spike_volume, "Spike"),
     }
     return {
         **made,
@@ -172,6 +172,13 @@ def roll_up(windows: pd.DataFrame, thresholds: Thresholds) -> dict[str, Any]:
         "last_trade_time": windows["last_trade_time"].max(),
         "written_at": windows["written_at"].max(),
     }
+
+
+def _flag(value: float, threshold: Decimal, name: str) -> str | None:
+    """Whether a sum of amounts of eight places is above a threshold, which doubles may miss."""
+    if math.isnan(value):
+        return None
+    return name if Decimal(f"{value:.8f}") > threshold else "Normal"
 
 
 def change(first_price: float | None, last_price: float | None) -> tuple[float, float] | None:

@@ -234,12 +234,13 @@ def funnel(
         stream has counted trades twice.
     """
     rows: list[dict[str, object]] = []
-    if producer := status["producer"].get("counters"):
+    producer = status["producer"].get("counters")
+    if isinstance(producer, Mapping) and {"received", "published"} <= producer.keys():
         rows.append(
             {
                 "stage": "published, of the messages since the producer's start",
-                "drawn_from": producer.get("received", 0),
-                "count": producer.get("published", 0),
+                "drawn_from": producer["received"],
+                "count": producer["published"],
                 "repeated": producer.get("repeated", 0),
                 "rejected": producer.get("rejected", 0),
                 "no_trade": producer.get("control", 0) + producer.get("ignored", 0),
@@ -572,20 +573,25 @@ def flags(windows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def totals(windows: pd.DataFrame) -> dict[str, float]:
     """Windows of a path rolled up to one: how many, and its metrics that are numbers.
 
-    Empty when there is none.
-
     Args:
-        windows: typed, sorted by start. An average over an unknown part is unknown.
+        windows: typed, sorted by start.
+
+    Returns:
+        Empty without windows. Over a part that is unknown (a column that an older version did not
+        write) the whole is unknown: NaN.
     """
     if windows.empty:
         return {}
-    trades, volume = windows["trade_count"].sum(), windows["total_volume"].sum()
-    buys, sells = windows["buy_count"].sum(), windows["sell_count"].sum()
-    highest, lowest = windows["max_price"].max(), windows["min_price"].min()
 
     def mean(of: str, weight: str) -> float:
-        return float((windows[of] * windows[weight]).sum(skipna=False) / windows[weight].sum())
+        return float((windows[of] * windows[weight]).sum(skipna=False)) / sums[weight]
 
+    sums = {
+        name: float(windows[name].sum(skipna=False))
+        for name in ("total_volume", "trade_count", "buy_count", "sell_count")
+    }
+    highest = float(windows["max_price"].max(skipna=False))
+    lowest = float(windows["min_price"].min(skipna=False))
     return {
         "windows": len(windows),
         "avg_price": mean("avg_price", "trade_count"),
@@ -595,11 +601,8 @@ def totals(windows: pd.DataFrame) -> dict[str, float]:
         "min_price": lowest,
         "close_price": windows["close_price"].iloc[-1],
         "price_range": highest - lowest,
-        "total_volume": volume,
-        "trade_count": trades,
-        "buy_count": buys,
-        "sell_count": sells,
-        "buy_sell_ratio": buys / (sells + 1e-5),
+        **sums,
+        "buy_sell_ratio": sums["buy_count"] / (sums["sell_count"] + 1e-5),
         "volume_imbalance": mean("volume_imbalance", "total_volume"),
     }
 
@@ -608,25 +611,37 @@ def totals(windows: pd.DataFrame) -> dict[str, float]:
 _LEAST_DIFFERENCE = 1e-8
 
 
-def shared(final: pd.DataFrame, batch: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
-    """What both paths found over the very same windows, those that both have in full.
+@dataclass(frozen=True)
+class Shared:
+    """What both paths found over the very same windows, those that both have in full."""
+
+    windows: int
+    #: How many of them differ, which need not show in the totals.
+    differing: int
+    #: A row a metric: `metric`, `stream`, `batch`, `difference` (stream - batch).
+    totals: pd.DataFrame
+
+
+def shared(final: pd.DataFrame, batch: pd.DataFrame, judged: pd.DataFrame) -> Shared:
+    """Both paths rolled up over the same windows.
 
     Args:
         final: the stream's final windows, typed.
         batch: the batch's.
         judged: as `agreement` gives it.
-
-    Returns:
-        A row a metric: `metric`, `stream`, `batch`, `difference` (stream - batch).
     """
-    both = judged.loc[judged["verdict"].isin([EQUAL, DIFFERS]), "window_start"]
-    starts = pd.to_datetime(both, utc=True, format="ISO8601")
+    both = judged[judged["verdict"].isin([EQUAL, DIFFERS])]
+    starts = pd.to_datetime(both["window_start"], utc=True, format="ISO8601")
     stream, other = (totals(table[table["window_start"].isin(starts)]) for table in (final, batch))
-    rows = [(name, stream[name], other[name], stream[name] - other[name]) for name in stream]
+    rows = [
+        (name, stream[name], other[name], stream[name] - other[name])
+        for name in stream
+        if name != "windows"
+    ]
     found = pd.DataFrame(rows, columns=["metric", "stream", "batch", "difference"])
     near = found["difference"].abs() < _LEAST_DIFFERENCE
     found["difference"] = found["difference"].astype(float).mask(near, 0.0)
-    return found
+    return Shared(len(both), int((both["verdict"] == DIFFERS).sum()), found)
 
 
 # --- cost -----------------------------------------------------------------------------------
@@ -746,8 +761,8 @@ class Comparison:
     micro_batches: pd.DataFrame
     steadiness: Steadiness | None
     flags: pd.DataFrame
-    #: As `shared` gives it, over all windows.
-    shared: pd.DataFrame
+    #: Over all windows, whatever the span.
+    shared: Shared
     #: The stream's final windows, typed.
     windows: pd.DataFrame
 
@@ -757,9 +772,20 @@ class Comparison:
         return int(self.agreement["cause"].str.contains(UNEXPLAINED).sum())
 
     @property
+    def decided(self) -> pd.DataFrame:
+        """The windows on which there is a verdict, equal or not."""
+        return self.agreement[self.agreement["verdict"].isin([EQUAL, *DIFFERENCES])]
+
+    @property
     def compared(self) -> int:
-        """Windows on which there is a verdict, equal or not."""
-        return int(self.agreement["verdict"].isin([EQUAL, *DIFFERENCES]).sum())
+        """How many they are."""
+        return len(self.decided)
+
+    @property
+    def noteworthy(self) -> pd.DataFrame:
+        """The windows that differ, or on whose missing trades both agree."""
+        differ = self.agreement["verdict"].isin(DIFFERENCES)
+        return self.agreement[differ | (self.agreement["cause"] != "")]
 
 
 def compare(written: Written, interval_s: float) -> Comparison:

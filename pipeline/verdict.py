@@ -67,7 +67,7 @@ def answers(found: Comparison) -> tuple[Answer, ...]:
 
 
 def _agree(found: Comparison) -> Answer:
-    compared = found.agreement[found.agreement["verdict"].isin([EQUAL, *DIFFERENCES])]
+    compared = found.decided
     question = QUESTIONS[0]
     if compared.empty:
         return Answer(question, UNKNOWN, "The paths share no window yet.")
@@ -84,10 +84,11 @@ def _agree(found: Comparison) -> Answer:
 
 def _fresher(found: Comparison) -> Answer:
     """By the freshest answer that each path gives to a reader, in the median."""
-    opened, batch = found.freshness[STREAM_OPEN], found.freshness[BATCH]
+    stream = found.freshness[STREAM_OPEN] or found.freshness[STREAM_FINAL]
+    batch = found.freshness[BATCH]
     short = UNKNOWN
-    if found.span and opened and batch:
-        apart = batch.median - opened.median
+    if stream and batch:
+        apart = batch.median - stream.median
         path = "The stream" if apart > 0 else "The batch"
         short = f"{path}, by {abs(apart):,.0f} s" if round(apart) else "Neither"
     return Answer(QUESTIONS[1], short, _ages_in_words(found))
@@ -110,13 +111,15 @@ def _costs(found: Comparison) -> Answer:
 
 def _too_slow(found: Comparison) -> Answer:
     grown = found.growth
+    already = bool(grown and grown.refusal == compare.TOO_SLOW_ALREADY)
     if grown is None:
         short = UNKNOWN
-    elif grown.refusal == compare.TOO_SLOW_ALREADY:
+    elif already:
         short = "Already"
     else:
         short = f"About {grown.at_limit:%Y-%m-%d}" if grown.at_limit else "No forecast"
-    return Answer(QUESTIONS[3], short, growth_in_words(grown, found.interval_s))
+    said = growth_in_words(grown, found.interval_s)
+    return Answer(QUESTIONS[3], short, said, alarm=already)
 
 
 def _agreement_in_words(found: Comparison, compared: pd.DataFrame) -> str:
@@ -370,8 +373,9 @@ def _long(start: datetime, end: datetime) -> str:
 
 def interval_of(status: Mapping[str, Mapping[str, Any]], otherwise: float) -> float:
     """The interval of the batch runs, as the scheduler that made them says it."""
-    said = status["batch_scheduler"].get("settings", {})
-    return float(said.get("batch_interval_seconds", otherwise))
+    said = status["batch_scheduler"].get("settings")
+    interval = said.get("batch_interval_seconds") if isinstance(said, Mapping) else None
+    return float(interval) if isinstance(interval, int | float) and interval > 0 else otherwise
 
 
 def main() -> None:
@@ -419,6 +423,8 @@ def to_json(found: Comparison) -> str:
     def plain(value: object) -> object:
         if isinstance(value, pd.DataFrame):
             return json.loads(value.to_json(orient="records", date_format="iso"))
+        if isinstance(value, compare.Shared):
+            return vars(value)
         if isinstance(value, Freshness | Growth | compare.Steadiness):
             return {name: finite(one) for name, one in asdict(value).items()}
         if isinstance(value, datetime):
@@ -455,13 +461,10 @@ def ages(found: Comparison) -> pd.DataFrame:
 def in_text(found: Comparison) -> str:
     """The verdict and the tables for a terminal; only windows that differ are listed."""
     counts = found.agreement["verdict"].value_counts()
-    differing = found.agreement[
-        found.agreement["verdict"].isin(DIFFERENCES) | (found.agreement["cause"] != "")
-    ]
     parts = [
         ("", "\n".join(textwrap.wrap(in_words(found), 98))),
         ("Windows", "\n".join(f"{name}: {counts.get(name, 0):,}" for name in VERDICTS)),
-        ("Windows that differ, or that miss trades", _table(differing)),
+        ("Windows that differ, or that miss trades", _table(found.noteworthy)),
         ("Age of the newest trade in each answer, seconds", _table(ages(found))),
         ("Latency by leg, seconds", _table(found.waterfall)),
         ("Completeness", _funnel(found.funnel)),

@@ -1,7 +1,6 @@
 """Makes the report: `python -m report`, or `make report`.
 
 Into `DATA_DIR/report/`: `report.html` with its figures in it, `report.md` beside `figures/`.
-`--into` names another folder.
 """
 
 import argparse
@@ -9,7 +8,10 @@ import base64
 import re
 import sys
 import time
+import zipfile
+from collections.abc import Mapping
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 
 import jinja2
@@ -27,47 +29,64 @@ from report import content, figures
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m report", description=__doc__)
     parser.add_argument("--minutes", type=minutes, help="of the last minutes only, so many")
-    parser.add_argument("--into", type=Path, help="the folder to write to")
+    parser.add_argument(
+        "--zip", action="store_true", help="write it to stdout as a ZIP archive, and no file"
+    )
     arguments = parser.parse_args()
     settings = load()
     data = DataDir(settings.data_dir)
     began = time.monotonic()
     try:
-        path = make(
-            data,
-            settings.batch_interval_seconds,
-            arguments.minutes,
-            arguments.into or data.report,
-        )
+        files = make(data, settings.batch_interval_seconds, arguments.minutes)
+        if arguments.zip:
+            sys.stdout.buffer.write(packed(files))
+            return
+        write(files, data.report)
     except OutputError as error:
         print(f"of {data.root} no report can be made: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         print(f"the report cannot be written: {error}", file=sys.stderr)
         sys.exit(2)
-    print(f"{path} (made in {time.monotonic() - began:.1f} s)")
+    print(f"{data.report / 'report.html'} (made in {time.monotonic() - began:.1f} s)")
 
 
-def make(data: DataDir, interval_s: float, last: timedelta | None, into: Path) -> Path:
-    """Reads, compares, draws and writes into a folder; returns the path of the HTML file.
+def make(data: DataDir, interval_s: float, last: timedelta | None) -> dict[str, str]:
+    """Reads, compares and draws: the report's files, by their paths in its folder.
 
     Raises:
         OutputError: a file holds something else than it should, or the database cannot be read.
-        OSError: the report cannot be written.
     """
     written = read_written(data, last)
     found = compare(written, interval_of(written.status, interval_s))
     report = content.report(found, written, outputs.now())
     drawn = {name: figures.svg(figure) for name, figure in figures.draw(found).items()}
-    for old in (into / "figures").glob("*.svg"):
-        if old.stem not in drawn:
+    return {f"figures/{name}.svg": text for name, text in drawn.items()} | {
+        name: _templates().get_template(f"{name}.j2").render(report=report, figures=drawn)
+        for name in ("report.md", "report.html")
+    }
+
+
+def write(files: Mapping[str, str], folder: Path) -> None:
+    """Into a folder; figures of an earlier report that this one has not are removed.
+
+    Raises:
+        OSError: the report cannot be written.
+    """
+    for old in (folder / "figures").glob("*.svg"):
+        if f"figures/{old.name}" not in files:
             old.unlink()
-    for name, text in drawn.items():
-        write_atomically(into / "figures" / f"{name}.svg", text, durable=False)
-    for name in ("report.md", "report.html"):
-        text = _templates().get_template(f"{name}.j2").render(report=report, figures=drawn)
-        write_atomically(into / name, text, durable=False)
-    return into / "report.html"
+    for name, text in files.items():
+        write_atomically(folder / name, text, durable=False)
+
+
+def packed(files: Mapping[str, str]) -> bytes:
+    """The files as a ZIP archive."""
+    archive = BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as into:
+        for name, text in files.items():
+            into.writestr(name, text)
+    return archive.getvalue()
 
 
 def _templates() -> jinja2.Environment:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline import verdict
-from pipeline.agreement import DIFFERENCES, UNEXPLAINED, VERDICTS
+from pipeline.agreement import UNEXPLAINED, VERDICTS
 from pipeline.compare import LOSSES, STANDS_OUT, Comparison
 from pipeline.tables import Written
 from pipeline.verdict import UNKNOWN, known
@@ -105,8 +105,7 @@ def _aspects(found: Comparison) -> Section:
 
 
 def _agreement(found: Comparison) -> Section:
-    rows, counts = found.agreement, found.agreement["verdict"].value_counts()
-    listed = rows[rows["verdict"].isin(DIFFERENCES) | (rows["cause"] != "")]
+    counts, listed = found.agreement["verdict"].value_counts(), found.noteworthy
     order = [
         (not cause.startswith(UNEXPLAINED), VERDICTS.index(name))
         for cause, name in zip(listed["cause"], listed["verdict"], strict=True)

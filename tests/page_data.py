@@ -5,6 +5,7 @@ status and open windows each second, as the services would.
 """
 
 import argparse
+import csv
 import math
 import random
 import time
@@ -479,6 +480,20 @@ def foreign(data: DataDir, now: datetime) -> None:
     data.status_of("batch_scheduler").write_text('["not", "an", "object"]')
 
 
+#: Columns that the first version of the window files did not have.
+NEWER = ("buy_count", "sell_count", "vwap", "volume_imbalance", "open_price", "range_z", "volume_z")
+
+
+def older(data: DataDir, now: datetime) -> None:
+    """The final windows are of an older version, which wrote fewer columns."""
+    full(data, now, replay())
+    columns = tuple(name for name in outputs.WINDOW_COLUMNS if name not in NEWER)
+    for path in outputs.stream_files(data):
+        with path.open(newline="") as file:
+            rows = [{name: row[name] for name in columns} for row in csv.DictReader(file)]
+        outputs.write_atomically(path, outputs.to_csv(columns, rows), durable=False)
+
+
 def stopped_stream(data: DataDir, now: datetime) -> None:
     """The feed is live, but the stream has died."""
     full(data, now - timedelta(minutes=3), LIVE)
@@ -555,6 +570,7 @@ SCENARIOS = {
         down,
         ended,
         foreign,
+        older,
         stopped_stream,
         disputed,
         days90,

@@ -199,8 +199,8 @@ def test_both_paths_are_rolled_up_over_the_very_same_windows() -> None:
     batch = frame(priced(0, 5, "10", "20"), priced(1, 11, "40", "60"), priced(3, 9, "1", "99"))
     judged = agreement.agreement(stream, frame(), batch, LAST, evidence())
     found = compare.shared(tables.typed(stream), tables.typed(batch), judged)
-    by_metric = {row[0]: row[1:] for row in found.itertuples(index=False, name=None)}
-    assert by_metric["windows"] == (2, 2, 0)
+    by_metric = {row[0]: row[1:] for row in found.totals.itertuples(index=False, name=None)}
+    assert (found.windows, found.differing) == (2, 1)
     assert by_metric["trade_count"] == (15, 16, -1)
     assert by_metric["avg_price"] == (30.0, 30.625, -0.625)
     assert by_metric["max_price"] == (50, 60, -10)
@@ -212,7 +212,15 @@ def test_both_paths_are_rolled_up_over_the_very_same_windows() -> None:
 def test_without_shared_windows_nothing_is_rolled_up() -> None:
     nothing = tables.typed(frame())
     judged = agreement.agreement(frame(), frame(), frame(), None, evidence())
-    assert compare.shared(nothing, nothing, judged).empty
+    assert compare.shared(nothing, nothing, judged).windows == 0
+
+
+def test_totals_over_an_unknown_part_are_unknown_not_0() -> None:
+    rows = frame(priced(0, 5, "10", "20"), priced(1, 10, "40", "50") | {"buy_count": ""})
+    found = compare.totals(tables.typed(rows))
+    assert np.isnan(found["buy_count"])
+    assert np.isnan(found["buy_sell_ratio"])
+    assert found["trade_count"] == 15
 
 
 def test_without_anything_there_is_nothing_to_compare() -> None:

@@ -1,14 +1,14 @@
 """When the page compares: seldom, for those who look, without letting anybody wait."""
 
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from page import background
+from page import background, child
 from page.background import Compared, Comparer, next_span, rest
+from page.child import ChildError
 from pipeline import outputs
 from pipeline.outputs import DataDir
 from tests import page_data
@@ -84,7 +84,27 @@ def test_a_failure_is_said_and_the_last_good_comparison_stays(tmp_path, monkeypa
 
 
 def test_a_process_that_dies_is_said_with_its_last_words(tmp_path, monkeypatch) -> None:
-    dying = [sys.executable, "-c", "raise SystemExit('no memory')"]
-    monkeypatch.setattr(background, "command", lambda *_: dying)
+    def dying(*_: str, patience_s: float) -> bytes:
+        raise ChildError("ended with status 1, no memory")
+
+    monkeypatch.setattr(child, "run", dying)
     found = waited(Comparer(Path(tmp_path), 60), "1 h")
     assert found.problem == "the comparison ended with status 1, no memory"
+
+
+def test_how_long_a_span_is_awaited_counts_from_when_somebody_came_to_look(
+    tmp_path, monkeypatch
+) -> None:
+    """Not from a look of days ago that was given up before it was compared."""
+    monkeypatch.setattr(background, "next_span", lambda *_: None)
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    comparer = Comparer(Path(tmp_path), 60)
+    first = comparer.latest("1 h").asked_at
+    clock[0] += background.WANTED_SECONDS - 1
+    assert comparer.latest("1 h").asked_at == first
+    clock[0] += background.WANTED_SECONDS + 1
+    again = comparer.latest("1 h").asked_at
+    assert first is not None
+    assert again is not None
+    assert again > first

@@ -11,7 +11,7 @@ import pytest
 from page import charts, compared, digest, graphs
 from page.background import Compared
 from pipeline.agreement import VERDICTS
-from pipeline.compare import LEGS, Growth, Steadiness
+from pipeline.compare import LEGS, TOO_SLOW_ALREADY, Growth, Steadiness
 from pipeline.outputs import DataDir
 from pipeline.verdict import Answer
 from tests import page_data
@@ -100,7 +100,9 @@ def test_a_failure_is_a_sentence_beside_the_last_good_comparison_and_its_age(fou
 
 def test_the_section_says_when_the_next_comparison_will_be(found) -> None:
     """2 s of CPU are a twentieth of 40 s."""
-    assert "about 38 s later, as each costs 2.0 s of CPU" in compared.when(Compared(found), NOW)
+    assert "the next one 38 s later at the earliest, as each costs 2.0 s of CPU" in compared.when(
+        Compared(found), NOW
+    )
 
 
 def test_the_legend_counts_every_verdict(found) -> None:
@@ -115,12 +117,6 @@ def test_windows_that_differ_are_listed_with_both_values_and_the_cause(found) ->
     assert "2 of them without a known cause" in said
     assert "≠ differs close_price" in said
     assert "too late for the stream" in said
-
-
-def test_the_fresher_answer_is_named_with_the_difference(found) -> None:
-    final, batch = (found.freshness[name].median for name in ("stream, final windows", "batch"))
-    assert batch < final
-    assert f"The batch's answer is {final - batch:.0f} s fresher" in compared.ages_said(found)
 
 
 def test_legs_are_laid_end_to_end_along_the_way_of_a_trade(found) -> None:
@@ -201,11 +197,28 @@ def test_the_fitted_line_goes_on_to_the_limit_only_when_that_is_near(found) -> N
         [2e6, 15.0, "forecast"],
         [5e6, 30.0, "forecast"],
     ]
-    assert "dashed end is the forecast" in compared.growth_said(near)
+    assert "The red line is the interval" in compared.growth_said(near)
     for limit, said in ((100e6, "too far away to be drawn"), (None, "fitted through all of them.")):
         far = replace(near, growth=replace(grown, rows_at_limit=limit))
         assert set(graphs.growth_chart(far).data["line"]["part"]) == {"fitted"}
         assert compared.growth_said(far).endswith((f"{said}", f"{said}."))
+
+
+def test_a_limit_that_is_passed_is_drawn_and_not_called_far_away(found) -> None:
+    runs = pd.DataFrame({"rows": [1e6, 9e6], "wall_s": [10.0, 50.0]})
+    grown = Growth(9, 5.0, 5.0, 4.0, 6.0, 5e6, 4e6, 6e6, None, TOO_SLOW_ALREADY)
+    passed = replace(found, runs=runs, growth=grown)
+    drawn = graphs.growth_chart(passed).data
+    assert drawn["line"]["part"].tolist() == ["fitted", "fitted"]
+    assert drawn["limit"]["shown"].tolist() == [True]
+    assert "too far away" not in compared.growth_said(passed)
+
+
+def test_a_share_is_rounded_down_so_that_100_percent_are_all() -> None:
+    assert compared._share(999_997 / 1_000_000) == "99.99 %"
+    assert compared._share(1.0) == "100.00 %"
+    assert compared._share(1.25) == "125.00 %"
+    assert compared._share(None) == "–"  # noqa: RUF001
 
 
 def test_through_few_runs_no_line_is_drawn(found) -> None:

@@ -2,6 +2,7 @@
 
 import io
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from html.parser import HTMLParser
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from page import charts, markup, present, read, status, windows, words
 from page.read import Reader, Snapshot
 from pipeline import outputs
+from pipeline.compare import Shared
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 from tests import page_data
@@ -55,7 +57,7 @@ class Text(HTMLParser):
 
 def top_of(snapshot: Snapshot, span: str = "1 h") -> str:
     shown = present.market(snapshot, span, SETTINGS)
-    return Text(markup.top(present.top(snapshot, shown, SETTINGS))).text
+    return Text(markup.top(present.top(snapshot, shown, SETTINGS, beat=True))).text
 
 
 def test_the_top_of_a_replay_of_the_sample_says_so(look) -> None:
@@ -114,7 +116,7 @@ def test_text_from_data_is_never_markup(look) -> None:
     """A recording's name with tags and Markdown in it stands there letter by letter."""
     snapshot = look("ended")
     shown = present.market(snapshot, "1 h", SETTINGS)
-    html = markup.top(present.top(snapshot, shown, SETTINGS))
+    html = markup.top(present.top(snapshot, shown, SETTINGS, beat=True))
     cards = markup.service_cards(snapshot.services.values(), NOW)
     for part in (html, cards):
         assert page_data.NASTY_NAME in Text(part).text
@@ -182,12 +184,53 @@ def test_the_difference_is_the_streams_value_less_the_batchs() -> None:
 
 
 def test_over_the_windows_in_both_it_is_said_what_differs() -> None:
-    """Whatever else one of them holds."""
-    rows = [("windows", 7, 7, 0.0), ("trade_count", 30, 31, -1.0), ("vwap", 1.0, 1.0, 0.0)]
-    shared = pd.DataFrame(rows, columns=["metric", "stream", "batch", "difference"])
-    assert present.shared_said(shared) == "Over the 7 windows in both, they differ in trades -1."
-    assert present.shared_said(shared.assign(difference=0.0)).endswith("they differ in nothing.")
-    assert present.shared_said(None) == present.shared_said(shared.iloc[:0]) == ""
+    """Whatever else one of them holds, and also where differences do not show in the totals."""
+    rows = [("trade_count", 30, 31, -1.0), ("avg_price", 1.0, 1.0, 0.0)]
+    rows += [("vwap", float("nan"), float("nan"), float("nan"))]
+    totals = pd.DataFrame(rows, columns=["metric", "stream", "batch", "difference"])
+    said = present.shared_said(Shared(7, 2, totals))
+    assert said == "Of the 7 windows in both 2 differ; rolled up: trades -1."
+    same = totals.assign(difference=0.0)
+    said = present.shared_said(Shared(7, 1, same))
+    assert said == "Of the 7 windows in both 1 differ; rolled up: no difference."
+    assert present.shared_said(Shared(7, 0, same)) == "Of the 7 windows in both none differs."
+    assert present.shared_said(None) == present.shared_said(Shared(0, 0, totals.iloc[:0])) == ""
+
+
+def test_what_an_older_version_did_not_write_is_unknown_wherever_it_is_used(look) -> None:
+    """Not 0, not Normal, not Neutral; what does not rest on it is there."""
+    snapshot = look("older")
+    final, whole = present.columns(snapshot, SETTINGS)[1:3]
+    for name in ("buy_count", "sell_count", "vwap", "volume_imbalance"):
+        assert not words.is_known(final.metrics[name])
+        assert not words.is_known(whole.metrics[name])
+    for name in ("buy_sell_ratio", "market_sentiment"):
+        assert not words.is_known(whole.metrics[name])
+    assert whole.metrics["trade_count"] == snapshot.finals.frame["trade_count"].sum()
+    assert whole.metrics["volatility_flag"] == "High"
+    shown = present.market(snapshot, "everything", SETTINGS)
+    assert len(shown.candles) == 180 + 2
+    coarse = windows.coarser(snapshot.finals.frame, timedelta(minutes=5), Decimal("1.2"))
+    assert coarse.loc[coarse["windows"] > 1, "mood"].isna().all()
+    assert coarse["buy_count"].isna().all()
+    assert coarse["open_price"].isna().all()
+    assert coarse["trade_count"].sum() == whole.metrics["trade_count"]
+
+
+def test_the_page_counts_by_what_the_stream_runs_with() -> None:
+    """Its own environment may say something else, or a status file nonsense."""
+    runs = Settings(
+        window=timedelta(minutes=5), volatility_range=Decimal(80), sentiment_ratio=Decimal("1.5")
+    )
+    services = saying(spark_processor={"settings": runs.model_dump(mode="json")})
+    found = present.as_run(services, SETTINGS)
+    assert found.window == timedelta(minutes=5)
+    assert (found.volatility_range, found.sentiment_ratio) == (Decimal(80), Decimal("1.5"))
+    assert found.log_level == SETTINGS.log_level
+    odd = {"window": [1], "volatility_range": [1], "product_id": [1], "spike_volume": [1]}
+    for nonsense in (odd, {"window": "-P1D", "spike_volume": "NaN"}, {"window": ""}, None):
+        services = saying(spark_processor={"settings": nonsense})
+        assert present.as_run(services, SETTINGS) == SETTINGS
 
 
 def test_the_paths_stand_side_by_side_with_their_ages(look) -> None:

@@ -178,9 +178,40 @@ def test_viewers_within_a_moment_share_one_look(data, monkeypatch) -> None:
 
 def test_what_was_made_of_a_table_is_made_once() -> None:
     table = read.Table(pd.DataFrame({"a": [1, 2]}))
-    made = [table.made("list", lambda frame: list(frame["a"])) for _ in range(3)]
+    made = [table.made("list", 7, lambda frame: list(frame["a"])) for _ in range(3)]
     assert made[0] == [1, 2]
     assert made[0] is made[1] is made[2]
+
+
+def test_of_a_table_that_stands_still_only_the_newest_is_kept() -> None:
+    """A batch may be down for days, while each minute asks for another end."""
+    table = read.Table(pd.DataFrame({"a": [1, 2]}))
+    for minute in range(1000):
+        for span in ("1 h", "everything"):
+            table.made(("counts", span), minute, lambda frame: list(frame["a"]))
+    assert len(table._made) == 2
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("consumer_minutes.csv", b"at,sec\ronds\n1,2\n"), ("consumer.json", b"[" * 100_000)],
+)
+def test_no_odd_file_ends_the_page(data, name, content) -> None:
+    page_data.sample(data, outputs.now())
+    (data.root / "status" / name).write_bytes(content)
+    snapshot = Reader(data).look()
+    assert len(snapshot.finals.frame) == 180
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_clock_that_is_set_back_does_not_freeze_the_page(data, monkeypatch) -> None:
+    page_data.sample(data, outputs.now())
+    reader = Reader(data)
+    earlier = reader.look().looked - timedelta(hours=1)
+    monkeypatch.setattr(outputs, "now", lambda: earlier)
+    monkeypatch.setattr(read, "SHARED_SECONDS", 0.0)
+    assert reader.look().looked == earlier
 
 
 @pytest.mark.usefixtures("patient")

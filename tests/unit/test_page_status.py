@@ -219,3 +219,12 @@ def test_rejected_messages_of_all_services_stand_together_the_newest_first() -> 
     assert [one.service for one in found[:2]] == ["consumer", "producer"]
     assert len(found) == 4
     assert status.reasons(services) == {"price": 14, "time": 2}
+
+
+def test_a_stream_behind_the_feed_is_stale_but_not_in_a_fast_replay_of_old_times() -> None:
+    """There a minute of event time goes by in a moment."""
+    behind = {"spark_processor": {"newest_trade": ago(90)}}
+    assert verdict(behind).word == "STALE"
+    end = page_data.RECORDED_END
+    behind = {"spark_processor": {"newest_trade": (end - timedelta(seconds=90)).isoformat()}}
+    assert verdict(behind, feed=RECORDED, trade_time=end).word == "REPLAY"

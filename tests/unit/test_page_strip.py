@@ -61,6 +61,28 @@ def test_any_span_fits_into_the_rows_in_cells_of_whole_windows(window_s, windows
     assert len(set(names)) == len(names) <= 60
 
 
+@pytest.mark.parametrize("window_s", [1, 10, 60, 300, 600, 1500, 3600])
+@settings(deadline=None, max_examples=60)
+@given(windows=st.integers(1, 200_000), place=st.integers(0, 59), row=st.integers(0, 2000))
+def test_a_column_says_when_its_cells_begin(window_s, windows, place, row) -> None:
+    """Its time on the clock, or how far into its row, whose beginning stands at the left."""
+    window = timedelta(seconds=window_s)
+    shape = strip.layout(windows * window, window)
+    names = shape.columns
+    name = names[place % len(names)]
+    begin = datetime(1970, 1, 5, tzinfo=UTC) + row * shape.row + place % len(names) * shape.cell
+    into = place % len(names) * shape.cell
+    if name.startswith("day "):
+        assert name == f"day {into.days + 1}"
+    elif name.startswith("+"):
+        first, second = map(int, name[1:].split(":"))
+        unit = timedelta(hours=1) if window_s >= 60 else timedelta(minutes=1)
+        assert first * unit + second * unit / 60 == into
+    else:
+        clock = name.split(" ")[-1].removeprefix(":")
+        assert clock in (f"{begin:%H:%M}", f"{begin:%M}", f"{begin:%M:%S}")
+
+
 def test_up_to_a_day_each_minute_is_a_cell_of_its_own() -> None:
     for hours in (1, 6, 24):
         shape = strip.layout(timedelta(hours=hours), MINUTE)

@@ -1,13 +1,14 @@
 """The report that the page makes when it is asked for."""
 
 import io
-import sys
+import time
 import zipfile
 from datetime import timedelta
 
 import pytest
 
-from page import taken
+from page import child, present, taken
+from page.child import ChildError
 from page.taken import Reports
 from pipeline import outputs
 from pipeline.outputs import DataDir
@@ -23,35 +24,48 @@ def test_a_report_is_made_of_what_is_there_and_leaves_nothing_behind(tmp_path, m
     made = Reports()
     html = made.html(timedelta(minutes=15)).decode()
     assert "UNEXPLAINED" not in html  # the windows that differ are older
-    archive = zipfile.ZipFile(io.BytesIO(made.figures(timedelta(minutes=15))))
-    assert len(archive.namelist()) >= 6
-    for name in archive.namelist():
+    archive = zipfile.ZipFile(io.BytesIO(made.archive(timedelta(minutes=15))))
+    figures = [name for name in archive.namelist() if name.endswith(".svg")]
+    assert {*archive.namelist()} == {"report.html", "report.md", *figures}
+    assert len(figures) >= 6
+    for name in figures:
         assert archive.read(name).startswith(b"<?xml")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.csv")} == before
     assert not data.report.exists()
     assert "UNEXPLAINED: 2 windows differ" in made.html(None).decode()
+    assert made.problem is None
 
 
 def test_a_second_click_soon_after_costs_no_second_report(monkeypatch) -> None:
-    calls: list[object] = []
+    """Counted from when it was ready, however long it took."""
+    clock, calls = [0.0], []
 
-    def make(*asked: object) -> tuple[bytes, bytes]:
+    def run(*asked: str, patience_s: float) -> bytes:
         calls.append(asked)
-        return b"text", b"zip"
+        clock[0] += 2 * taken.KEPT_SECONDS
+        return b"zip"
 
-    monkeypatch.setattr(taken, "_make", make)
+    monkeypatch.setattr(child, "run", run)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     made = Reports()
-    assert (made.html(None), made.figures(None)) == (b"text", b"zip")
+    assert (made.archive(None), made.archive(None)) == (b"zip", b"zip")
     assert len(calls) == 1
-    made.html(timedelta(hours=1))
-    assert len(calls) == 2
-    monkeypatch.setattr(taken, "KEPT_SECONDS", 0.0)
-    made.html(timedelta(hours=1))
+    made.archive(timedelta(hours=1))
+    assert calls[1] == ("report.__main__", "--zip", "--minutes", "60")
+    clock[0] += taken.KEPT_SECONDS
+    made.archive(timedelta(hours=1))
     assert len(calls) == 3
 
 
-def test_a_report_that_cannot_be_made_says_why(monkeypatch) -> None:
-    failing = [sys.executable, "-c", "raise SystemExit('the database is locked')"]
-    monkeypatch.setattr(taken, "command", lambda *_: failing)
-    with pytest.raises(OSError, match="no report: the database is locked"):
-        Reports().html(None)
+def test_a_report_that_cannot_be_made_says_why(monkeypatch, tmp_path) -> None:
+    """Streamlit tells the reader only that it failed: the sentence stands beside the button."""
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    (tmp_path / "stream_live.csv").write_text("a,b\n1,2\n")
+    made = Reports()
+    with pytest.raises(ChildError):
+        made.html(None)
+    said = present.failure_said(made.problem, outputs.now())
+    assert said.startswith("No report 0")
+    assert "no report can be made" in said
+    assert "has no column window_start" in said
+    assert present.failure_said(None, outputs.now()) == ""

@@ -86,7 +86,7 @@ def test_an_average_over_an_unknown_part_is_unknown() -> None:
 
 @given(
     covered=st.integers(1, 400 * 1440).map(lambda minutes: timedelta(minutes=minutes)),
-    window_minutes=st.sampled_from([1, 2, 5, 7, 15, 60, 1440]),
+    window_minutes=st.sampled_from([1, 2, 5, 7, 15, 25, 60, 1440]),
 )
 def test_the_width_is_a_multiple_of_the_window_and_few_candles_are_enough(
     covered, window_minutes
@@ -94,8 +94,10 @@ def test_the_width_is_a_multiple_of_the_window_and_few_candles_are_enough(
     length = timedelta(minutes=window_minutes)
     width = windows.candle_width(covered, length)
     assert covered <= width * windows.MOST_CANDLES
-    assert width == length or width % length == timedelta(0) or width >= timedelta(days=1)
+    assert width % length == timedelta(0)
     assert width == length or covered > length * windows.MOST_CANDLES
+    # not coarser than needed: by no more than the step from one round width to the next
+    assert width == length or covered >= width * windows.MOST_CANDLES / 8
 
 
 @pytest.mark.parametrize(
@@ -127,6 +129,15 @@ def test_all_windows_as_one_equals_a_plain_sum() -> None:
     assert whole["open_price"] == rows[0]["open_price"]
     assert whole["window_end"] == NOON
     assert windows.roll_up(frame(rows).iloc[:0], RULES) == {}
+
+
+def test_a_sum_that_is_just_the_threshold_is_no_spike() -> None:
+    """A thousand volumes of 0.1 are 100, though their doubles add up to a little more."""
+    rows = [window(NOON + n * MINUTE, 1) | {"total_volume": 0.1} for n in range(1000)]
+    assert sum(0.1 for _ in range(1000)) != 100
+    assert windows.roll_up(frame(rows), RULES)["volume_spike"] == "Normal"
+    rows[0]["total_volume"] = 0.10000001
+    assert windows.roll_up(frame(rows), RULES)["volume_spike"] == "Spike"
 
 
 def test_a_span_counts_back_from_the_newest_window() -> None:

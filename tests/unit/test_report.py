@@ -92,7 +92,7 @@ def write_batch_windows(data: DataDir, windows: list[dict[str, str]]) -> None:
 
 
 def made(data: DataDir) -> tuple[str, str]:
-    making.make(data, 600, None, data.report)
+    making.write(making.make(data, 600, None), data.report)
     html, markdown = ((data.report / f"report.{kind}").read_text() for kind in ("html", "md"))
     assert re.findall(r"<h2>(.*)</h2>", html) == list(SECTIONS)
     assert re.findall(r"^## (.*)$", markdown, re.MULTILINE) == list(SECTIONS)

@@ -16,6 +16,7 @@ from pipeline.compare import (
     Comparison,
     Freshness,
     Growth,
+    funnel,
 )
 from pipeline.compare import compare as compared
 from pipeline.outputs import DataDir
@@ -105,7 +106,9 @@ def test_the_fresher_and_the_dearer_path_may_be_the_batch(found: Comparison) -> 
         "The batch, by 40 s",
         "Batch: 3.0 times the CPU",
     ]
-    assert short(replace(found, freshness=ages | {STREAM_OPEN: None}))[1] == "unknown"
+    finals_alone = ages | {STREAM_OPEN: None}
+    assert short(replace(found, freshness=finals_alone))[1] == "The batch, by 60 s"
+    assert short(replace(found, freshness=ages | {BATCH: None}))[1] == "unknown"
 
 
 def test_a_forecast_is_a_day_and_a_refusal_is_none(found: Comparison) -> None:
@@ -116,5 +119,19 @@ def test_a_forecast_is_a_day_and_a_refusal_is_none(found: Comparison) -> None:
     assert short(replace(found, growth=None))[3] == "unknown"
     late = replace(grown, at_limit=None, refusal=TOO_SLOW_ALREADY, rows_at_limit=2.5e6)
     answer = verdict.answers(replace(found, growth=late))[3]
-    assert answer.short == "Already"
+    assert (answer.short, answer.alarm) == ("Already", True)
     assert "from 2.5 million trades on, and there are more than that" in answer.sentence
+
+
+@pytest.mark.parametrize(
+    "said", [None, [], {}, {"batch_interval_seconds": None}, {"batch_interval_seconds": "soon"}]
+)
+def test_an_interval_that_is_not_said_is_the_settings(said: object) -> None:
+    assert verdict.interval_of({"batch_scheduler": {"settings": said}}, 600) == 600
+    assert verdict.interval_of({"batch_scheduler": {}}, 600) == 600
+
+
+def test_counters_that_are_not_said_make_no_stage(nothing: Comparison) -> None:
+    for counters in (None, [1], {"rejected": 3}):
+        status = {"producer": {"counters": counters}, "consumer": {}}
+        assert funnel(None, status, 0, nothing.agreement, None).empty
