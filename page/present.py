@@ -10,15 +10,12 @@ import pandas as pd
 
 from page import markup, status, windows, words
 from page.read import Snapshot
-from pipeline import outputs
 from pipeline.compare import Shared
 from pipeline.settings import Settings
 
 #: Rows sent to the browser at most; the downloads have all.
 MOST_WINDOW_ROWS = 1440
 MOST_RUN_ROWS = 500
-#: Columns of whole numbers, which the files have without a point.
-COUNT_COLUMNS = ("trade_count", "buy_count", "sell_count")
 #: Statuses of runs that ended as they should.
 GOOD_RUNS = ("ok", "no_data")
 REPORT_SAID = (
@@ -413,19 +410,10 @@ def window_rows(snapshot: Snapshot, span_name: str) -> tuple[pd.DataFrame, int]:
     return rows.iloc[::-1][list(_WINDOW_TABLE)], len(finals) + len(live)
 
 
-def windows_csv(snapshot: Snapshot, span_name: str) -> str:
-    """All windows of the span as CSV, oldest first, the columns of the data folder's files."""
-    finals, live = in_span(snapshot, span_name)
-    found = pd.concat([finals.assign(state="final"), live.assign(state="open")])
-    times = {
-        name: found[name].map(lambda when: "" if pd.isna(when) else outputs.iso(when))
-        for name in outputs.TIME_COLUMNS
-        if name in found
-    }
-    counts = {name: found[name].astype("Int64") for name in COUNT_COLUMNS}
-    columns = [*outputs.WINDOW_COLUMNS, "state"]
-    text: str = found.assign(**times, **counts)[columns].to_csv(index=False, lineterminator="\n")
-    return text
+def first_of_span(snapshot: Snapshot, span_name: str) -> datetime | None:
+    """When the first window of the span starts; None without windows."""
+    starts = [frame["window_start"].iloc[0] for frame in in_span(snapshot, span_name) if len(frame)]
+    return min(starts, default=None)
 
 
 def window_table_sentence(shown: int, all_rows: int) -> str:

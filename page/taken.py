@@ -1,11 +1,14 @@
-"""The report as something to take along: made when it is asked for, by its own command.
+"""What can be taken along: the windows of the files, and the report, both made at the click.
 
-In a process of its own, so that the server stays small; and nothing is written anywhere.
+The report is made by its own command in a process of its own, so that the server stays small;
+nothing is written anywhere.
 """
 
+import csv
 import threading
 import time
 import zipfile
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache
 from io import BytesIO
@@ -13,11 +16,29 @@ from io import BytesIO
 from page import child
 from page.child import ChildError
 from pipeline import outputs
+from pipeline.outputs import DataDir
 
 #: Seconds for which a report serves another click: on its figures after its text.
 KEPT_SECONDS = 15.0
 #: A report is given up after so long, seconds.
 PATIENCE_SECONDS = 600.0
+
+
+def windows_csv(data: DataDir, since: datetime) -> str:
+    """The windows from this start on, oldest first, cell by cell as the files have them.
+
+    Of a window that is in both, the final row.
+    """
+    first = outputs.iso(since)
+    days = [path for path in outputs.stream_files(data) if path.stem >= first[:10]]
+    found: dict[str, dict[str, str]] = {}
+    for path, state in [(data.stream_live, "open"), *((day, "final") for day in days)]:
+        with suppress(FileNotFoundError), path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if first <= row.get("window_start", ""):
+                    found[row["window_start"]] = {**row, "state": state}
+    rows = (row for _, row in sorted(found.items()))
+    return outputs.to_csv([*outputs.WINDOW_COLUMNS, "state"], rows)
 
 
 class Reports:

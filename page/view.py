@@ -12,8 +12,9 @@ from page import charts, compared, graphs, markup, present, windows, words
 from page.background import Compared, Comparer, comparer_of
 from page.digest import Digest
 from page.read import Reader, Snapshot, reader_of
-from page.taken import reports
+from page.taken import reports, windows_csv
 from pipeline import outputs
+from pipeline.outputs import DataDir
 from pipeline.settings import Settings, load
 
 #: Seconds between two refreshes of the top, of both paths' results, of counts and tables.
@@ -239,7 +240,7 @@ def records(settings: Settings, reader: Reader, comparer: Comparer) -> None:
         counts(snapshot, shown)
     with right:
         durations(snapshot)
-    window_table(snapshot, reader)
+    window_table(snapshot, settings)
     runs_table(snapshot)
     section("Services")
     st.html(markup.service_cards(snapshot.services.values(), snapshot.looked))
@@ -312,13 +313,13 @@ def durations(snapshot: Snapshot) -> None:
         st.vega_lite_chart(drawn.spec, key="durations", alt="Wall time of each batch run, by part")
 
 
-def window_table(snapshot: Snapshot, reader: Reader) -> None:
+def window_table(snapshot: Snapshot, settings: Settings) -> None:
     section("Windows of the stream")
     rows, count = present.window_rows(snapshot, span())
     st.html(markup.note(present.window_table_sentence(len(rows), count), "quiet"))
-    chosen = span()
+    chosen, first = span(), present.first_of_span(snapshot, span())
     with st.container():
-        if rows.empty:
+        if rows.empty or first is None:
             return
         st.dataframe(
             rows,
@@ -330,7 +331,7 @@ def window_table(snapshot: Snapshot, reader: Reader) -> None:
         )
         st.download_button(
             "Download all windows of the span, CSV",
-            data=lambda: present.windows_csv(reader.look(), chosen),
+            data=lambda: windows_csv(DataDir(settings.data_dir), first),
             file_name=f"windows-{chosen.replace(' ', '')}.csv",
             mime="text/csv",
             key="windows-csv",

@@ -192,7 +192,7 @@ def test_the_comparison_says_how_the_files_differ(data, serve, visit) -> None:
     both = stream.keys() & batch.keys()
     counted = [sum(int(path[one]["trade_count"]) for one in both) for path in (stream, batch)]
     expect(seen.page.locator("[data-testid=stMain]")).to_contain_text(
-        f"Over the {len(both)} windows in both, they differ in"
+        f"Of the {len(both)} windows in both 2 differ; rolled up: "
     )
     expect(seen.page.locator("[data-testid=stMain]")).to_contain_text(
         f"trades {counted[0] - counted[1]:+d}"
@@ -342,6 +342,72 @@ def test_the_download_holds_the_windows_of_the_span(data, serve, visit) -> None:
     assert table["close_price"].astype(float).tolist()[:13] == expected
 
 
+def test_the_tables_are_searched(data, serve, visit) -> None:
+    page_data.live(data, outputs.now())
+    address, _ = serve()
+    seen = visit(f"{address}/?span=15+min").charted()
+    table = seen.page.locator("[data-testid=stDataFrame]").first
+    table.scroll_into_view_if_needed()
+    table.hover()
+    table.get_by_role("button", name="Search").first.click()
+    seen.page.keyboard.type("open")
+    found = seen.page.locator(".gdg-search-status, [data-testid=search-result-area]").first
+    expect(found).to_contain_text("2 results", timeout=20_000)  # the two open windows
+    seen.page.wait_for_timeout(9000)  # two refreshes of the table
+    expect(found).to_contain_text("2 results")
+
+
+def test_the_page_is_used_by_keyboard(data, serve, visit) -> None:
+    """The span by arrows, a section by its link: its heading is then in sight, not covered."""
+    page_data.sample(data, outputs.now())
+    address, _ = serve()
+    seen = compared(visit(address).charted())
+    keys = seen.page.keyboard
+
+    def tab_to(role: str, name: str) -> None:
+        for _ in range(30):
+            keys.press("Tab")
+            here = seen.page.evaluate(
+                "() => { const here = document.activeElement;"
+                " return [here.getAttribute('role') || here.tagName, here.textContent] }"
+            )
+            if here == [role, name]:
+                return
+        pytest.fail(f"Tab does not lead to {role} {name}")
+
+    seen.page.locator(".p-price").click()  # nothing invisible lies over what stands at the top
+    tab_to("radio", "15 min")
+    keys.press("Enter")
+    expect(seen.page.locator(".p-change")).to_contain_text("over 15 min", timeout=20_000)
+    tab_to("A", "Services")
+    keys.press("Enter")
+    seen.page.wait_for_function(
+        "() => { const top = document.querySelector('.p-top').getBoundingClientRect().bottom;"
+        " const found = document.getElementById('services').getBoundingClientRect();"
+        " return found.top >= top - 1 && found.bottom < innerHeight }",
+        timeout=10_000,
+    )
+
+
+def test_several_viewers_see_the_same_and_one_comparison_serves_them(data, serve, visit) -> None:
+    page_data.live(data, outputs.now())
+    address, process = serve()
+    both = [visit(address).charted() for _ in range(2)]
+    server, most = psutil.Process(process.pid), 0
+    for _ in range(20):
+        time.sleep(0.5)
+        page_data.refresh(data, outputs.now(), page_data.LIVE)
+        most = max(most, len(server.children()))
+    assert most <= 1
+    rows = [path.read_text() for path in (data.stream_live,)]
+    counted = f"{float(_live(data)['trade_count']):,.0f}"
+    for seen in both:
+        expect(seen.page.locator(".p-metrics")).to_contain_text(counted, timeout=20_000)
+        expect(seen.page.locator(".p-legend").first).to_contain_text("equal", timeout=60_000)
+        assert seen.complaints == []
+    assert rows == [data.stream_live.read_text()]
+
+
 def test_text_from_data_stands_letter_by_letter(data, serve, visit) -> None:
     """Neither HTML nor Markdown of a recording's name is rendered."""
     page_data.ended(data, outputs.now())
@@ -464,10 +530,10 @@ def test_it_stops_at_once_when_told_so_with_a_viewer_looking_on(data, serve, vis
 
 
 def test_with_90_days_of_windows_a_refresh_costs_little(data, serve, visit) -> None:
-    """129,600 windows on both paths: the server's CPU time for a second of one viewer.
+    """129,600 windows on both paths: first paint, and the server's CPU for a second of one viewer.
 
     One top, half of the results, a quarter of the records and a fifth of the comparison are drawn
-    in it. What a further viewer's first sight costs is below 1.5 s.
+    in it.
     """
     page_data.days90(data, outputs.now())
     address, process = serve()
@@ -482,9 +548,14 @@ def test_with_90_days_of_windows_a_refresh_costs_little(data, serve, visit) -> N
     clock, used = time.monotonic(), sum(server.cpu_times()[:2])
     seen = visit(f"{address}/?span=everything")
     seen.page.wait_for_selector(".st-key-price canvas", timeout=60_000)
-    painted, cost = time.monotonic() - clock, sum(server.cpu_times()[:2]) - used
-    print(f"first sight: {cost * 1000:.0f} ms of CPU, {painted * 1000:.0f} ms with the browser's")
-    assert cost < 1.5
+    charted, cost = time.monotonic() - clock, sum(server.cpu_times()[:2]) - used
+    first_paint = seen.page.evaluate(
+        "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    )
+    print(f"first paint after {first_paint:.0f} ms, the chart after {charted * 1000:.0f} ms")
+    print(f"first sight: {cost * 1000:.0f} ms of CPU in the server")
+    assert first_paint < 1500
+    assert cost < 0.8
     clock, used = time.monotonic(), sum(server.cpu_times()[:2])
     for _ in range(10):
         time.sleep(1)

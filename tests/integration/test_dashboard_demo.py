@@ -88,7 +88,8 @@ def test_the_page_tells_of_the_real_stack_what_its_files_say(demo: Demo, visit) 
         re.compile(r"The (stream|batch), by \d+ s"), timeout=120_000
     )
     expect(answers.nth(2)).to_contain_text("times the CPU", timeout=120_000)
-    expect(main).to_contain_text(re.compile(r"Over the \d+ windows in both, they differ in noth"))
+    expect(answers.nth(3)).to_contain_text("a forecast needs 8")
+    expect(main).to_contain_text(re.compile(r"Of the \d+ windows in both none differs"))
     expect(page.locator(".p-legend").first).to_contain_text(re.compile(r"differs\s*0"))
     assert seen.complaints == []
     assert seen.foreign == []

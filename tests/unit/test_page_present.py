@@ -1,6 +1,5 @@
 """What each part of the page says, from prepared data folders."""
 
-import io
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html.parser import HTMLParser
@@ -379,15 +378,13 @@ def test_a_run_without_its_split_is_drawn_as_a_whole() -> None:
     assert parts[["part", "seconds"]].to_numpy().tolist() == [["the rest", 5.0]]
 
 
-def test_the_download_is_the_files_rows_of_the_span(look) -> None:
+def test_a_span_begins_with_its_first_window(look) -> None:
     snapshot = look("live")
-    table = pd.read_csv(io.StringIO(present.windows_csv(snapshot, "15 min")), dtype=str)
-    assert table.columns.tolist() == [*outputs.WINDOW_COLUMNS, "state"]
-    assert table["state"].tolist() == ["final"] * 13 + ["open"] * 2
-    assert table["window_start"].iloc[0] == "2026-03-01T11:46:00Z"
+    assert present.first_of_span(snapshot, "15 min") == NOW.replace(hour=11, minute=46, second=0)
     rows, count = present.window_rows(snapshot, "15 min")
     assert count == 15
     assert rows["window_start"].iloc[0] == pd.Timestamp(NOW.replace(second=0))
+    assert present.first_of_span(look("empty"), "15 min") is None
 
 
 def saying(**said: dict[str, Any]) -> dict[str, status.Service]:

@@ -3,16 +3,36 @@
 import io
 import time
 import zipfile
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from page import child, present, taken
 from page.child import ChildError
-from page.taken import Reports
+from page.taken import Reports, windows_csv
 from pipeline import outputs
 from pipeline.outputs import DataDir
 from tests import page_data
+
+
+def test_windows_are_taken_along_letter_by_letter(tmp_path) -> None:
+    """The lines of the files from the start on, and whether each is final."""
+    data, noon = DataDir(tmp_path), datetime(2026, 3, 1, 0, 2, 30, tzinfo=UTC)
+    page_data.live(data, noon)
+    lines = [line for path in outputs.stream_files(data) for line in path.read_text().split()]
+    header = lines[0]
+    finals = [line for line in lines if line != header]
+    opened = data.stream_live.read_text().split()[1:]
+    data.stream_live.write_text("\n".join([header, finals[-1] + "9", *opened]))  # just closed
+    taken_along = windows_csv(data, noon - timedelta(minutes=5, seconds=30)).split()
+    assert taken_along == [
+        f"{header},state",
+        *(f"{line},final" for line in finals[-4:]),
+        *(f"{line},open" for line in opened),
+    ]
+    assert taken_along[1].startswith("2026-02-28T23:57:00Z")
+    assert len(windows_csv(data, noon - timedelta(days=9)).split()) == 1 + 180 + 2
+    assert windows_csv(data, noon + timedelta(days=9)).split() == [f"{header},state"]
 
 
 def test_a_report_is_made_of_what_is_there_and_leaves_nothing_behind(tmp_path, monkeypatch) -> None:
