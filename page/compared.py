@@ -4,15 +4,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
+from typing import Any
 
 from page import markup, strip, tables, words
 from page.background import Compared, rest
 from page.digest import Digest
 from page.words import DASH
-from pipeline.agreement import VERDICTS
+from pipeline.agreement import EQUAL, VERDICTS
 from pipeline.compare import (
     BATCH,
-    LEAST_RUNS,
     LEGS,
     STREAM_FINAL,
     STREAM_OPEN,
@@ -29,7 +29,7 @@ def verdict(found: Compared, now: datetime) -> str:
     waiting = "…" if found.asked_at else DASH
     made = found.digest.answers if found.digest else _unanswered(waiting)
     tiles = "".join(
-        f'<div class="p-answer{" p-alarm" if answer.alarm else ""}">'
+        f'<div class="p-answer p-kind-{answer.kind}">'
         f"<h4>{escape(answer.question)}</h4><b>{escape(answer.short)}</b>"
         f"<p>{escape(answer.sentence)}</p></div>"
         for answer in made
@@ -55,7 +55,7 @@ def _age_said(found: Compared, now: datetime) -> str:
 def _awaited(found: Compared, now: datetime) -> str:
     if found.problem:
         return "There is no comparison."
-    waited = words.age(words.seconds_since(found.asked_at, now))
+    waited = words.age(max(0.0, words.seconds_since(found.asked_at, now) or 0.0))
     return f"The two paths are being compared for the first time, for {waited} so far."
 
 
@@ -109,10 +109,17 @@ def agreement_said(found: Digest) -> str:
 
 
 def legend(found: Digest, colors: dict[str, str]) -> str:
-    items = "".join(
-        f'<li><span class="p-cell" style="background:{colors[name]}">{strip.SYMBOLS[name]}</span>'
-        f"{escape(name)} <b>{words.count(found.counts.get(name))}</b></li>"
+    rows = [
+        (colors[name], strip.SYMBOLS[name], name, found.counts.get(name))
         for name in reversed(VERDICTS)
+    ]
+    if found.equal_but_missing:
+        said = "of them with trades missing in both"
+        rows.insert(1, (colors[EQUAL], strip.MISSING, said, found.equal_but_missing))
+    items = "".join(
+        f'<li><span class="p-cell" style="background:{color}">{symbol}</span>'
+        f"{escape(said)} <b>{words.count(count)}</b></li>"
+        for color, symbol, said, count in rows
     )
     return f'<ul class="p-legend">{items}</ul>'
 
@@ -280,8 +287,8 @@ def _share(share: float | None) -> str:
 
 COST_SAID = (
     "What each path takes of the machine, its whole process tree with the JVM, over the minutes "
-    "of the span that its service has on record. An answer is a final window of the stream, or a "
-    "run of the batch."
+    "that its service has on record since both paths had answers. An answer is a final window of "
+    "the stream, or a run of the batch. Producer, Kafka and consumer are counted to neither."
 )
 _COSTS = (
     ("cpu_s_per_hour", "CPU seconds an hour", ",.0f"),
@@ -310,16 +317,16 @@ def cost(found: Digest) -> str:
 
 def growth_said(found: Digest) -> str:
     """When the batch will be too slow, and how to read the chart."""
-    limit = found.growth.rows_at_limit if found.growth else None
-    drawn = ""
+    read = "Each point is a run"
+    if found.growth_is_drawn:
+        read += ", the line is fitted through all of them"
+        limit = found.growth.rows_at_limit if found.growth else None
+        if limit is not None and limit > found.most_rows:
+            near = found.forecast_is_drawn
+            read += "; what is dashed is the forecast" if near else "; the forecast is too far away"
     if found.limit_is_drawn:
-        drawn = "The red line is the interval; what is dashed is the forecast."
-    elif limit is not None:
-        drawn = "The forecast is too far away to be drawn."
-    read = "Each point is a run, the line is fitted through all of them."
-    if found.growth is None or found.growth.runs < LEAST_RUNS:
-        read = f"Each point is a run; a line is drawn through {LEAST_RUNS} and more."
-    return f"{found.growth_said} {read} {drawn}".strip()
+        read += "; the red line is the interval"
+    return f"{found.growth_said} {read}."
 
 
 def steady_said(steady: Steadiness | None) -> str:
@@ -369,13 +376,23 @@ def gaps(found: Digest | None) -> str:
             words.count(row["ids"]),
             _time(row["after"]),
             _time(row["before"]),
-            "● filled later" if row["filled"] else "✕ missing",
+            _gap_state(row),
         )
         for row in found.gaps.to_dict("records")
     ]
     said = f"Gaps in the trade ids, the newest {len(rows)} of {found.all_gaps:,}:"
     heads = ("trade ids", "how many", "after the trade of, UTC", "before the trade of", "state")
     return markup.note(said, "quiet") + tables.table(heads, rows, "Gaps", "p-texts p-tall")
+
+
+def _gap_state(gap: Mapping[Any, Any]) -> str:
+    """What became of its ids."""
+    if gap["filled"]:
+        return "● filled later"
+    if gap["rejected"] == gap["ids"]:
+        return "✕ came in rejected messages"
+    more = f", {words.count(gap['rejected'])} in rejected messages" if gap["rejected"] else ""
+    return f"✕ missing{more}"
 
 
 def _time(text: object) -> str:

@@ -18,8 +18,8 @@ import pandas as pd
 
 from page import strip, words
 from pipeline import outputs, verdict
-from pipeline.agreement import DIFFERENCES, VERDICTS
-from pipeline.compare import Comparison, Freshness, Growth, Shared, Steadiness, compare
+from pipeline.agreement import DIFFERENCES, EQUAL, UNEXPLAINED, VERDICTS
+from pipeline.compare import LEAST_RUNS, Comparison, Freshness, Growth, Shared, Steadiness, compare
 from pipeline.outputs import DataDir, OutputError
 from pipeline.tables import Written, read_written
 
@@ -29,6 +29,12 @@ BINS = 300
 MOST_ROWS = 50
 #: A forecast is drawn if it is not further away than so many times what was measured.
 DRAWN_FORECAST = 4
+#: The interval is drawn if it is no longer than so many times the longest run.
+DRAWN_LIMIT = 12
+#: The least age that is drawn, seconds: the axis of ages is logarithmic.
+LEAST_AGE = 0.1
+#: Points of a tooth: a straight line between its ends would be wrong on a logarithmic axis.
+TOOTH_POINTS = 8
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class Digest:
     interval_s: float
     #: Windows by verdict, those on which there is one, and differences without a cause.
     counts: Mapping[str, int]
+    #: Of the equal ones, those of which both paths miss trades.
+    equal_but_missing: int
     compared: int
     unexplained: int
     shared: Shared
@@ -53,7 +61,8 @@ class Digest:
     layout: strip.Layout
     #: As `strip.drawn` gives them.
     cells: pd.DataFrame
-    #: The newest windows that differ, then those that miss trades on both paths: `window`,
+    #: The newest windows that differ, unexplained ones first, then those that miss trades on both
+    #: paths: `window`,
     #: `verdict`, `values`, `cause`.
     differing: pd.DataFrame
     all_differing: int
@@ -72,18 +81,35 @@ class Digest:
     micro_batches: pd.DataFrame
     steadiness: Steadiness | None
     aspects: pd.DataFrame
-    #: The newest runs of ids never seen: `first`, `last`, `ids`, `after`, `before`, `filled`.
+    #: The newest runs of ids never seen: `first`, `last`, `ids`, `after`, `before`, `filled`,
+    #: `rejected` (how many of the ids came in messages that were rejected).
     gaps: pd.DataFrame
     #: None: nothing is stored yet.
     all_gaps: int | None
 
     @property
-    def limit_is_drawn(self) -> bool:
-        """Whether the interval is shown in the chart of durations: passed, or near enough."""
+    def most_rows(self) -> float:
+        return float(self.runs["rows"].max())
+
+    @property
+    def growth_is_drawn(self) -> bool:
+        """Whether there is a line through the runs: of enough of them, and steeper than noise."""
+        return bool(self.growth and self.growth.runs >= LEAST_RUNS and self.growth.low > 0)
+
+    @property
+    def forecast_is_drawn(self) -> bool:
+        """Whether the line goes on to the interval, which is near enough."""
         limit = self.growth.rows_at_limit if self.growth else None
-        if limit is None or self.runs.empty:
-            return False
-        return limit <= DRAWN_FORECAST * float(self.runs["rows"].max())
+        return (
+            self.growth_is_drawn
+            and limit is not None
+            and self.most_rows < limit <= DRAWN_FORECAST * self.most_rows
+        )
+
+    @property
+    def limit_is_drawn(self) -> bool:
+        """Whether the interval stands in the chart: where runs would not be a line at its foot."""
+        return self.interval_s <= DRAWN_LIMIT * float(self.runs["wall_s"].max())
 
 
 def digest(written: Written, found: Comparison, made_at: datetime) -> Digest:
@@ -94,7 +120,10 @@ def digest(written: Written, found: Comparison, made_at: datetime) -> Digest:
     shape, cells = _strip(judged, stream, written.batch, window)
     differ = judged["verdict"].isin(DIFFERENCES)
     missing = found.noteworthy[~found.noteworthy["verdict"].isin(DIFFERENCES)]
-    newest = pd.concat([judged[differ].iloc[::-1], missing.iloc[::-1]]).head(MOST_ROWS)
+    differing = judged[differ].iloc[::-1]
+    unexplained = differing["cause"].str.contains(UNEXPLAINED, regex=False)
+    in_order = (differing[unexplained], differing[~unexplained], missing.iloc[::-1])
+    newest = pd.concat(in_order).head(MOST_ROWS)
     counts = judged["verdict"].value_counts()
     gaps = written.evidence.gaps
     return Digest(
@@ -105,6 +134,7 @@ def digest(written: Written, found: Comparison, made_at: datetime) -> Digest:
         replayed_as_recorded=found.replayed_as_recorded,
         interval_s=found.interval_s,
         counts={name: int(counts.get(name, 0)) for name in VERDICTS},
+        equal_but_missing=int((missing["verdict"] == EQUAL).sum()),
         compared=found.compared,
         unexplained=found.unexplained,
         shared=found.shared,
@@ -131,7 +161,7 @@ def digest(written: Written, found: Comparison, made_at: datetime) -> Digest:
         micro_batches=_micro_batches(found.micro_batches),
         steadiness=found.steadiness,
         aspects=verdict.aspects(found),
-        gaps=_gaps(gaps),
+        gaps=_gaps(gaps, written.evidence.rejected),
         all_gaps=None if written.ingested is None else len(gaps),
     )
 
@@ -171,12 +201,16 @@ def _points(teeth: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The sawtooth of each answer as the points of a line."""
     lines = []
     for answer, found in teeth.items():
-        ends = [
-            found[[moment, age]].set_axis(["at", "age"], axis="columns")
-            for moment, age in (("from", "young"), ("to", "old"))
-        ]
-        in_order = pd.concat(ends).sort_index(kind="stable").reset_index(drop=True)
-        lines.append(thinned(in_order, "at", "age").assign(answer=answer))
+        young, old = (found[name].to_numpy(float)[:, None] for name in ("young", "old"))
+        least = np.maximum(young, LEAST_AGE)
+        steps = np.linspace(0, 1, TOOTH_POINTS)[None, :]
+        ages = np.clip(least * (np.maximum(old, least) / least) ** steps, young, old)
+        ages[:, [0]], ages[:, [-1]] = young, old
+        since = (ages - young).ravel() * 1e9
+        begins = found["from"].repeat(TOOTH_POINTS)
+        at = begins + pd.to_timedelta(since.round(), unit="ns")
+        points = pd.DataFrame({"at": at.reset_index(drop=True), "age": ages.ravel()})
+        lines.append(thinned(points, "at", "age").assign(answer=answer))
     if not lines:
         return pd.DataFrame({"at": pd.to_datetime([], utc=True), "age": [], "answer": []})
     return pd.concat(lines, ignore_index=True)
@@ -205,7 +239,7 @@ def _micro_batches(minutes: pd.DataFrame) -> pd.DataFrame:
     return minutes.loc[kept[0].union(kept[1])]
 
 
-def _gaps(gaps: pd.DataFrame) -> pd.DataFrame:
+def _gaps(gaps: pd.DataFrame, rejected: frozenset[int]) -> pd.DataFrame:
     newest = gaps.sort_values("first_trade_id").iloc[::-1].head(MOST_ROWS)
     return pd.DataFrame(
         {
@@ -215,6 +249,12 @@ def _gaps(gaps: pd.DataFrame) -> pd.DataFrame:
             "after": newest["after"],
             "before": newest["before"],
             "filled": newest["filled"].astype(bool),
+            "rejected": [
+                sum(first <= one <= last for one in rejected)
+                for first, last in zip(
+                    newest["first_trade_id"], newest["last_trade_id"], strict=True
+                )
+            ],
         }
     )
 

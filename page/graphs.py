@@ -19,7 +19,7 @@ from page.charts import (
     renderer_of,
     x_time,
 )
-from page.digest import Digest
+from page.digest import LEAST_AGE, Digest
 from pipeline.agreement import (
     DIFFERS,
     EQUAL,
@@ -29,7 +29,7 @@ from pipeline.agreement import (
     ONLY_STREAM,
 )
 from pipeline.compare import BATCH as BATCH_ANSWER
-from pipeline.compare import LEAST_RUNS, STREAM_FINAL, STREAM_OPEN, Growth
+from pipeline.compare import STREAM_FINAL, STREAM_OPEN
 
 #: Apart in lightness as well as in hue; each carries its symbol too.
 VERDICT_COLORS = {
@@ -51,8 +51,6 @@ LINE_PARTS = ["fitted", "forecast", "hidden"]
 DASHES = [[1, 0], [5, 4], [1, 0]]
 #: Height of a row of the strip, pixels.
 ROW_HEIGHT = 17
-#: The least age that is drawn, seconds: the axis of ages is logarithmic.
-LEAST_AGE = 0.1
 
 
 # --- agreement ------------------------------------------------------------------------------
@@ -96,7 +94,7 @@ def _strip_drawing(shape: strip.Layout, rows: int, renderer: str) -> Spec:
         color="#10141a",
     ).encode(
         text="symbol:N",
-        opacity=alt.condition(f"datum.verdict == '{EQUAL}'", alt.value(0.45), alt.value(1)),
+        opacity=alt.condition(f"datum.verdict == '{EQUAL}'", alt.value(0.6), alt.value(1)),
     )
     return drawn(alt.layer(cells, symbols), ROW_HEIGHT * rows, renderer)
 
@@ -206,26 +204,27 @@ def _growth_drawing() -> Spec:
 
 def growth_chart(found: Digest) -> Chart:
     """Batch duration against rows, the fitted line, and the interval where it will be crossed."""
-    runs, near = found.runs, found.limit_is_drawn
-    level = found.interval_s if near else float(runs["wall_s"].max())
-    limit = {"wall_s": [level], "shown": [near], "said": [f"interval, {found.interval_s:g} s"]}
-    line = line_of(runs, found.growth, forecast=near)
-    return Chart(_growth_drawing(), {"runs": runs, "line": line, "limit": pd.DataFrame(limit)})
+    runs, shown = found.runs, found.limit_is_drawn
+    level = found.interval_s if shown else float(runs["wall_s"].max())
+    limit = {"wall_s": [level], "shown": [shown], "said": [f"interval, {found.interval_s:g} s"]}
+    return Chart(
+        _growth_drawing(), {"runs": runs, "line": line_of(found), "limit": pd.DataFrame(limit)}
+    )
 
 
-def line_of(runs: pd.DataFrame, grown: Growth | None, *, forecast: bool) -> pd.DataFrame:
+def line_of(found: Digest) -> pd.DataFrame:
     """The points of the fitted line and, where it is drawn, of its forecast.
 
-    Of too few runs the line is hidden, not left out: Vega has no scale for an empty data set.
+    A line that is not to be seen is hidden, not left out: Vega has no scale for an empty data set.
     """
-    low, high = float(runs["rows"].min()), float(runs["rows"].max())
-    if grown is None or grown.runs < LEAST_RUNS:
+    grown, low, high = found.growth, float(found.runs["rows"].min()), found.most_rows
+    if grown is None or not found.growth_is_drawn:
         points = [(low, "hidden"), (high, "hidden")]
-        base, slope = float(runs["wall_s"].median()), 0.0
+        base, slope = float(found.runs["wall_s"].median()), 0.0
     else:
         points = [(low, "fitted"), (high, "fitted")]
         base, slope = grown.base_s, grown.s_per_million
-        if forecast and grown.rows_at_limit is not None and grown.rows_at_limit > high:
+        if found.forecast_is_drawn and grown.rows_at_limit is not None:
             points += [(high, "forecast"), (grown.rows_at_limit, "forecast")]
     rows = [(rows, base + slope * rows / 1e6, part) for rows, part in points]
     return pd.DataFrame(rows, columns=["rows", "wall_s", "part"])

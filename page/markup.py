@@ -214,7 +214,7 @@ def _card(service: status.Service, now: datetime) -> str:
         ("started", _started(service, now)),
         ("counters", _counters(service)),
         *_rate(service, now),
-        *_details(service),
+        *_details(service, state),
         ("cost", _cost(service)),
         ("last error", _last_error(service, now)),
     ]
@@ -272,8 +272,10 @@ def _last_error(service: status.Service, now: datetime) -> str:
     return f"{words.text(error.get('text'))} ({words.ago(words.moment(error.get('time')), now)})"
 
 
-def _details(service: status.Service) -> list[tuple[str, str]]:
+def _details(service: status.Service, state: str) -> list[tuple[str, str]]:
     """What only this service knows."""
+    # Of one that is silent nobody knows how much has piled up since.
+    lag = status.lag(service) if state in ("ok", "starting") else None
     match service.name:
         case status.CONSUMER:
             gaps = service.part("gaps")
@@ -282,7 +284,7 @@ def _details(service: status.Service) -> list[tuple[str, str]]:
                 ("rows in btc_prices", words.count(service.number("rows"))),
                 (
                     "not stored yet",
-                    words.with_unit(words.count(status.lag(service)), "records (lag)"),
+                    words.with_unit(words.count(lag), "records (lag)"),
                 ),
                 ("gaps", words.with_unit(missing, f"trade ids in {runs} runs")),
             ]
@@ -290,7 +292,7 @@ def _details(service: status.Service) -> list[tuple[str, str]]:
             return [
                 (
                     "not read yet",
-                    words.with_unit(words.count(status.lag(service)), "records (lag)"),
+                    words.with_unit(words.count(lag), "records (lag)"),
                 ),
                 ("start took", words.seconds(service.number("start_s"))),
                 ("making the query took", words.seconds(service.number("query_s"))),

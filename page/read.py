@@ -43,6 +43,8 @@ class Table:
     """A data frame and what was made of it, which lives and dies with it."""
 
     frame: pd.DataFrame
+    #: What of the file could not be read; None: nothing.
+    problem: str | None = None
     _made: dict[str | tuple[str, str], tuple[Hashable, Any]] = field(default_factory=dict)
 
     def made(
@@ -183,13 +185,19 @@ class Reader:
                 for name, path in services.items()
             },
             source=self._value(data.source, {}),
-            problems=tuple(
+            problems=self._gone(bool(newest_run))
+            + tuple(
                 problem
                 for path in (*windows, data.batch_windows, *newest_run, data.batch_log, data.source)
                 if (problem := self._problem(path)) is not None
             ),
             loading=tuple(sorted(path.name for path in self._reading)),
         )
+
+    def _gone(self, has_results: bool) -> tuple[str, ...]:
+        """A database that was there, as there are results of it."""
+        path = self._data.database
+        return (f"{path} is missing",) if has_results and not path.exists() else ()
 
     def _want(self, path: Path, read: Callable[[Path], Any]) -> None:
         """Has the file read, unless what is known of it is current or being read."""
@@ -277,7 +285,8 @@ def _signature(path: Path) -> Signature | None:
 
 def _read(path: Path, signature: Signature, read: Callable[[Path], Any]) -> _Entry:
     try:
-        return _Entry(signature, read(path))
+        value = read(path)
+        return _Entry(signature, value, getattr(value, "problem", None))
     except (OutputError, OSError) as error:
         return _Entry(signature, None, str(error))
     except Exception as error:  # noqa: BLE001 - whatever is in it, one file must not end the page
@@ -289,11 +298,26 @@ def read_windows(path: Path, columns: tuple[str, ...] = outputs.WINDOW_COLUMNS) 
 
     That one takes over where the file is not exactly as this version writes it.
     """
+    problem = None
     try:
         frame = _read_fast(path, columns)
     except (pa.ArrowException, KeyError):
         frame = tables.read_windows(path)[list(columns)]
-    return Table(frame.dropna(subset=["window_start"]).sort_values("window_start"))
+        problem = _lacking(path, frame)
+    known = frame.dropna(subset=["window_start"])
+    if wrong := len(frame) - len(known):
+        problem = f"{path} has {wrong:,} rows that are no windows, left out here"
+    return Table(known.sort_values("window_start"), problem)
+
+
+def _lacking(path: Path, frame: pd.DataFrame) -> str | None:
+    """Which columns an older version did not write."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = file.readline().strip().split(",")
+    lacking = [name for name in frame.columns if name not in header]
+    if not lacking:
+        return None
+    return f"{path} is of an older version, without {', '.join(lacking)}: they are unknown"
 
 
 def _read_counts(path: Path) -> Table:

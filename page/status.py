@@ -226,7 +226,8 @@ def _producer_at_fault(look: _Look) -> Verdict | None:
 
 def _feed_at_fault(look: _Look) -> Verdict | None:
     if look.feed.ended:
-        return Verdict("ENDED", f"{look.feed.name}: it has ended, no more trades will come")
+        said = "it has ended, no more trades will come; the windows that are open stay so"
+        return Verdict("ENDED", f"{look.feed.name}: {said}")
     if look.services[PRODUCER].fields.get("connected") is False:
         return Verdict("DOWN", f"no connection to the feed; {look.says(PRODUCER)}", "feed")
     if look.state(PRODUCER) == "trouble":

@@ -28,6 +28,8 @@ SYMBOLS = {
     NOT_YET_IN_A_BATCH: "○",
     EQUAL: "=",
 }
+#: Instead of the symbol of a window on which both agree, though the exchange issued more trades.
+MISSING = "−"  # noqa: RUF001 - a minus is meant
 #: Rows that the strip has at most; what does not fit is grouped into wider cells.
 MOST_ROWS = 32
 #: Columns of which both values are said, at most.
@@ -113,7 +115,8 @@ def cells(judged: pd.DataFrame, stream: pd.DataFrame, batch: pd.DataFrame) -> pd
         batch: the batch's.
 
     Returns:
-        `judged` with `start`, `rank` (the worst verdict first, among equal ones the unexplained),
+        `judged` with `start`, `rank` (the worst verdict first, among equal ones the unexplained,
+        then those that have a cause),
         `stream` and `batch` (trades that each counted; NaN: it has not).
     """
     known = {
@@ -123,11 +126,12 @@ def cells(judged: pd.DataFrame, stream: pd.DataFrame, batch: pd.DataFrame) -> pd
         )
         for name, table in (("stream", stream), ("batch", batch))
     }
-    rank = judged["verdict"].map({name: 2 * n for n, name in enumerate(VERDICTS)})
-    explained = ~judged["cause"].str.contains(UNEXPLAINED, regex=False)
+    rank = judged["verdict"].map({name: 3 * n for n, name in enumerate(VERDICTS)})
+    rank += (judged["cause"] == "") * 2
+    rank += (judged["cause"] != "") * ~judged["cause"].str.contains(UNEXPLAINED, regex=False)
     return judged.assign(
         start=pd.to_datetime(judged["window_start"], utc=True, format="ISO8601"),
-        rank=rank + explained,
+        rank=rank,
         **{name: judged["window_start"].map(counts) for name, counts in known.items()},
     )
 
@@ -166,7 +170,10 @@ def drawn(worst: pd.DataFrame, shape: Layout, values: dict[str, str]) -> pd.Data
             "row": worst["row"].dt.strftime("%Y-%m-%d %H:%M").tolist(),
             "column": [columns[place] for place in worst["place"]],
             "verdict": worst["verdict"].tolist(),
-            "symbol": [SYMBOLS[verdict] for verdict in worst["verdict"]],
+            "symbol": [
+                MISSING if verdict == EQUAL and cause else SYMBOLS[verdict]
+                for verdict, cause in zip(worst["verdict"], worst["cause"], strict=True)
+            ],
             "stream": worst["stream"].map(words.count).tolist(),
             "batch": worst["batch"].map(words.count).tolist(),
             **{

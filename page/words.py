@@ -116,7 +116,9 @@ def price(value: object, *, sign: bool = False) -> str:
 def amount(value: object) -> str:
     """A traded volume, base currency."""
     found = number(value)
-    return DASH if found is None else f"{found:,.4f}"
+    if found is None:
+        return DASH
+    return f"{found:,.4f}" if abs(found) >= 0.00005 or found == 0 else f"{found:.8f}"
 
 
 def ratio(value: object) -> str:

@@ -201,7 +201,7 @@ def _naive(times: pd.Series) -> np.ndarray:
 
 
 #: Why a stage has fewer than the one that it draws from.
-LOSSES = ("missing", "repeated", "rejected", "no_trade", "late", "unexplained", "not_yet")
+LOSSES = ("missing", "repeated", "rejected", "late", "unexplained", "not_yet")
 FUNNEL_COLUMNS = ("stage", "drawn_from", "count", *LOSSES, "of_issued", "of_received")
 
 
@@ -236,14 +236,15 @@ def funnel(
     rows: list[dict[str, object]] = []
     producer = status["producer"].get("counters")
     if isinstance(producer, Mapping) and {"received", "published"} <= producer.keys():
+        others = sum(producer.get(name, 0) for name in ("control", "ignored", "repeated"))
+        new, rejected = producer["received"] - others, producer.get("rejected", 0)
         rows.append(
             {
-                "stage": "published, of the messages since the producer's start",
-                "drawn_from": producer["received"],
+                "stage": "published, of the new trades received since the producer's start",
+                "drawn_from": new,
                 "count": producer["published"],
-                "repeated": producer.get("repeated", 0),
-                "rejected": producer.get("rejected", 0),
-                "no_trade": producer.get("control", 0) + producer.get("ignored", 0),
+                "rejected": rejected,
+                "not_yet": new - producer["published"] - rejected,
             }
         )
     if ingested is None:
@@ -816,9 +817,15 @@ def compare(written: Written, interval_s: float) -> Comparison:
     counted = final["trade_count"].sum() + still_open[only_open]["trade_count"].sum()
     ok = written.log[written.log["status"] == "ok"]
     shown, minutes, log = judged, written.minutes, written.log
-    if written.since and written.last:
+    if written.since:
         minutes = {name: table[table["at"] >= written.since] for name, table in minutes.items()}
         log = log[log["started"] >= written.since]
+    counted_log = log
+    if span and not written.replayed_as_recorded:
+        # Neither catching up with what was there before, nor the time after the last answer.
+        minutes = {name: _within(table, span) for name, table in minutes.items()}
+        counted_log = log[log["started"] >= span[0]]
+    if written.since and written.last:
         # Windows by event time, which in a replay as recorded is not the clock's.
         ends = [table["window_end"].max() for table in (final, still_open, batch) if len(table)]
         since = max(ends) - written.last
@@ -850,7 +857,7 @@ def compare(written: Written, interval_s: float) -> Comparison:
             None if runs.empty else int(runs["rows"].iloc[-1]),
             refused=refused(written.evidence),
         ),
-        cost=cost(minutes, log, final["written_at"]),
+        cost=cost(minutes, counted_log, whole["written_at"]),
         run_parts=run_parts(log),
         runs=ok,
         growth=growth(ok, interval_s, _rows_per_second(runs), runs["written_at"].max()),
@@ -860,6 +867,14 @@ def compare(written: Written, interval_s: float) -> Comparison:
         shared=both,
         windows=final,
     )
+
+
+def _within(minutes: pd.DataFrame, span: tuple[datetime, datetime]) -> pd.DataFrame:
+    """The minutes of a record that began in a span, by the clock."""
+    if minutes.empty:
+        return minutes
+    begins = minutes["at"] - pd.to_timedelta(minutes["seconds"], unit="s")
+    return minutes[begins.between(*span)]
 
 
 def publications(written: Written) -> dict[str, pd.DataFrame]:

@@ -356,7 +356,7 @@ def _rows(path: Path, columns: tuple[str, ...], required: str) -> list[list[str]
     except (OSError, ValueError, csv.Error) as error:
         raise OutputError(f"{path} cannot be read: {error}") from error
     if not rows:
-        return []
+        raise OutputError(f"{path} is empty: it has been cut off")
     header = rows.pop(0)
     if required not in header:
         raise OutputError(f"{path} has no column {required}: it is not one of this system's files")

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -33,6 +33,8 @@ QUESTIONS = (
     "What does each cost?",
     "When is the batch too slow?",
 )
+#: Costs that differ by less than this factor are alike.
+ALIKE = 1.05
 #: Columns of the table of aspects.
 ASPECTS = ("aspect", "stream", "batch", "what it means")
 
@@ -46,8 +48,8 @@ class Answer:
     short: str
     #: The same as a sentence, with its numbers.
     sentence: str
-    #: Whether something is wrong.
-    alarm: bool = False
+    #: `fine`, `note` (something is to be known) or `alarm` (something is wrong).
+    kind: Literal["fine", "note", "alarm"] = "fine"
 
 
 def in_words(found: Comparison) -> str:
@@ -70,27 +72,33 @@ def _agree(found: Comparison) -> Answer:
     compared = found.decided
     question = QUESTIONS[0]
     if compared.empty:
-        return Answer(question, UNKNOWN, "The paths share no window yet.")
+        return Answer(question, UNKNOWN, "No window can be compared yet.")
     count, equal = len(compared), int((compared["verdict"] == EQUAL).sum())
+    missing = int(compared["missing"].sum())
     sentence = _agreement_in_words(found, compared)
+    if missing:
+        sentence += f" {missing:,} trades that the exchange issued are missing in both."
     if found.unexplained:
         what = "window differs" if found.unexplained == 1 else "windows differ"
         sentence = f"UNEXPLAINED: {found.unexplained:,} {what} for no known reason! {sentence}"
         short = f"Not explained in {_units(found, found.unexplained)}"
-        return Answer(question, short, sentence, alarm=True)
+        return Answer(question, short, sentence, "alarm")
     short = "Yes, in all" if equal == count else f"In {equal:,} of"
-    return Answer(question, f"{short} {_units(found, count)}", sentence)
+    fine = equal == count and not missing
+    return Answer(question, f"{short} {_units(found, count)}", sentence, "fine" if fine else "note")
 
 
 def _fresher(found: Comparison) -> Answer:
-    """By the freshest answer that each path gives to a reader, in the median."""
-    stream = found.freshness[STREAM_OPEN] or found.freshness[STREAM_FINAL]
-    batch = found.freshness[BATCH]
-    short = UNKNOWN
-    if stream and batch:
-        apart = batch.median - stream.median
-        path = "The stream" if apart > 0 else "The batch"
-        short = f"{path}, by {abs(apart):,.0f} s" if round(apart) else "Neither"
+    """The ages of all answers in the median, the freshest first."""
+    known = [
+        (fresh.median, name.removeprefix("stream, "))
+        for name, fresh in found.freshness.items()
+        if fresh is not None
+    ]
+    ages = ", ".join(
+        f"{name} {median:,.{1 if median < 10 else 0}f} s" for median, name in sorted(known)
+    )
+    short = f"{ages[0].upper()}{ages[1:]}" if len(known) > 1 else UNKNOWN
     return Answer(QUESTIONS[1], short, _ages_in_words(found))
 
 
@@ -98,28 +106,28 @@ def _costs(found: Comparison) -> Answer:
     stream, batch = found.cost["cpu_s_per_hour"]
     if not (stream > 0 and batch > 0):
         return Answer(QUESTIONS[2], UNKNOWN, "")
+    against = f"{stream:,.0f} against {batch:,.0f} CPU seconds an hour."
     times = max(stream, batch) / min(stream, batch)
+    if times < ALIKE:
+        said = f"Stream and batch used about as much CPU, {against}"
+        return Answer(QUESTIONS[2], "About the same CPU", said)
     return Answer(
         QUESTIONS[2],
         f"{'Stream' if stream >= batch else 'Batch'}: {times:.1f} times the CPU",
-        (
-            f"The stream used {stream / batch:.1f} times the CPU of the batch, "
-            f"{stream:,.0f} against {batch:,.0f} CPU seconds an hour."
-        ),
+        f"The stream used {stream / batch:.1f} times the CPU of the batch, {against}",
     )
 
 
 def _too_slow(found: Comparison) -> Answer:
     grown = found.growth
-    already = bool(grown and grown.refusal == compare.TOO_SLOW_ALREADY)
-    if grown is None:
-        short = UNKNOWN
-    elif already:
-        short = "Already"
-    else:
-        short = f"About {grown.at_limit:%Y-%m-%d}" if grown.at_limit else "No forecast"
     said = growth_in_words(grown, found.interval_s)
-    return Answer(QUESTIONS[3], short, said, alarm=already)
+    if grown is None:
+        return Answer(QUESTIONS[3], UNKNOWN, said)
+    if grown.refusal == compare.TOO_SLOW_ALREADY:
+        return Answer(QUESTIONS[3], "Already", said, "alarm")
+    now = f"{found.runs['wall_s'].iloc[-1]:.1f} s of {found.interval_s:g} s now"
+    when = f"about {grown.at_limit:%Y-%m-%d}" if grown.at_limit else "not forecast"
+    return Answer(QUESTIONS[3], f"{when[0].upper()}{when[1:]}; {now}", said)
 
 
 def _agreement_in_words(found: Comparison, compared: pd.DataFrame) -> str:
@@ -134,8 +142,8 @@ def _agreement_in_words(found: Comparison, compared: pd.DataFrame) -> str:
 
 
 def windows_in_words(found: Comparison, count: int) -> str:
-    """`188 shared minutes`, or windows where they are of another length."""
-    return _units(found, count, "shared ")
+    """`188 compared minutes`, or windows where they are of another length."""
+    return _units(found, count, "compared ")
 
 
 def _units(found: Comparison, count: int, kind: str = "") -> str:
@@ -234,12 +242,19 @@ def _granularity(found: Comparison) -> tuple[str, str, str, str]:
     return (
         "granularity",
         (
-            f"{answers['stream']:,} final windows, one for each with trades; the open ones "
+            f"{_many(answers['stream'], 'final window')}, one for each with trades; the open ones "
             f"{known(found.steadiness and found.steadiness.micro_batches, ',')} times"
         ),
-        f"{answers['batch']:,} runs, the last over {_rows_of(found)} trades, in all and by minute",
+        (
+            f"{_many(answers['batch'], 'run')}, the newest over {_rows_of(found)} trades, in all "
+            "and by minute"
+        ),
         "the same windows on both paths: what differs is when they can be read",
     )
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def _rows_of(found: Comparison) -> str:
@@ -494,9 +509,10 @@ def stage_in_words(row: Mapping[Any, Any]) -> str:
 def kept_in_words(row: Mapping[Any, Any]) -> str:
     """`9,837 of 9,840 (3 repeated)`."""
     lost = ", ".join(
-        f"{row[name]:,.0f} {name.replace('_', ' ')}"
+        f"{abs(value):,.0f} {'too many, ' if value < 0 and name != 'not_yet' else ''}"
+        f"{name.replace('_', ' ') if value >= 0 or name != 'not_yet' else 'ahead'}"
         for name in compare.LOSSES
-        if not math.isnan(row[name] or math.nan)
+        if not math.isnan(value := row[name] or math.nan)
     )
     return f"{row['count']:,} of {row['drawn_from']:,}" + (lost and f" ({lost})")
 

@@ -396,6 +396,7 @@ def full(data: DataDir, now: datetime, feed: Mapping[str, Any], *, minutes: int 
     write_runs(data, now - timedelta(seconds=54), 30, failed=(11, 20))
     write_work(data, now, finals)
     write_statuses(data, statuses(now, feed))
+    store.open_writer(data.database).close()
 
 
 def empty(data: DataDir, now: datetime) -> None:

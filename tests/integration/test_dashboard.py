@@ -187,7 +187,7 @@ def test_the_comparison_says_how_the_files_differ(data, serve, visit) -> None:
     agreeing = len(stream) - len(differing)
     assert f"{len(differing)}" in legend.partition("differs")[2]
     verdict = seen.text(".p-verdict")
-    assert f"he paths agree on {agreeing} of {len(batch)} shared minutes" in verdict
+    assert f"he paths agree on {agreeing} of {len(batch)} compared minutes" in verdict
     assert "Not explained in 2 minutes" in verdict
     both = stream.keys() & batch.keys()
     counted = [sum(int(path[one]["trade_count"]) for one in both) for path in (stream, batch)]

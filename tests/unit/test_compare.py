@@ -500,7 +500,8 @@ def test_each_stage_of_the_funnel_and_its_losses_add_up_to_what_it_draws_from(
     if stored + missing:
         losses = found[list(compare.LOSSES)].fillna(0).astype(int).sum(axis="columns")
         assert list(found["count"] + losses) == list(found["drawn_from"])
-        assert list(found["not_yet"].dropna()) == [lag, behind, behind]
+        assert list(found["not_yet"].dropna()) == [0, lag, behind, behind]
+        assert found["drawn_from"].iloc[0] == published + rejected  # repeats are no loss
 
 
 def test_what_is_lost_for_no_known_reason_is_not_what_is_not_yet_counted() -> None:
@@ -854,7 +855,7 @@ def test_the_command_tells_agreement_by_its_status(tmp_path: Path) -> None:
     both_paths(tmp_path, "5")
     done = command(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Both paths agree on all 1 shared minute from" in done.stdout
+    assert "Both paths agree on all 1 compared minute from" in done.stdout
     assert json.loads(command(tmp_path, "--json").stdout)["unexplained"] == 0
 
 
@@ -863,7 +864,7 @@ def test_an_unexplained_difference_is_status_1_and_loud(tmp_path: Path) -> None:
     done = command(tmp_path)
     assert done.returncode == 1, done.stderr
     assert done.stdout.startswith("UNEXPLAINED: 1 window differs for no known reason!")
-    assert "agree on 0 of 1 shared minute " in done.stdout
+    assert "agree on 0 of 1 compared minute " in done.stdout
     found = json.loads(command(tmp_path, "--json").stdout)
     assert found["unexplained"] == 1
     assert found["agreement"][0]["columns"] == "trade_count"

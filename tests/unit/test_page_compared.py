@@ -77,8 +77,8 @@ def test_the_verdict_is_said_with_its_age(found) -> None:
 
 
 def test_what_nothing_explains_is_an_alarm(found) -> None:
-    assert found.answers[0].alarm
-    assert compared.verdict(Compared(found), NOW).count("p-alarm") == 1
+    assert found.answers[0].kind == "alarm"
+    assert compared.verdict(Compared(found), NOW).count("p-kind-alarm") == 1
 
 
 def test_a_comparison_that_is_awaited_says_so_and_for_how_long() -> None:
@@ -187,31 +187,56 @@ def test_every_chart_has_its_data_under_the_names_of_its_drawing(found) -> None:
         assert set(re.findall(r"'data': {'name': '(\w+)'", str(chart.drawing))) == set(chart.data)
 
 
+def grown(found: digest.Digest, rows: list[float], walls: list[float], **how) -> digest.Digest:
+    """The digest with these runs; their line is 5 s and 5 s more with each million, to 30 s."""
+    line = Growth(9, 5.0, 5.0, 4.0, 6.0, 5e6, 4e6, 6e6, NOW, "")
+    runs = pd.DataFrame({"rows": rows, "wall_s": walls})
+    return replace(found, runs=runs, growth=replace(line, **how), interval_s=30.0)
+
+
 def test_the_fitted_line_goes_on_to_the_limit_only_when_that_is_near(found) -> None:
-    runs = pd.DataFrame({"rows": [1e6, 2e6], "wall_s": [10.0, 15.0]})
-    grown = Growth(9, 5.0, 5.0, 4.0, 6.0, 5e6, 4e6, 6e6, NOW, "")
-    near = replace(found, runs=runs, growth=grown)
-    assert graphs.growth_chart(near).data["line"].to_numpy().tolist() == [
+    near = grown(found, [1e6, 2e6], [10.0, 15.0])
+    drawn = graphs.growth_chart(near).data
+    assert drawn["line"].to_numpy().tolist() == [
         [1e6, 10.0, "fitted"],
         [2e6, 15.0, "fitted"],
         [2e6, 15.0, "forecast"],
         [5e6, 30.0, "forecast"],
     ]
-    assert "The red line is the interval" in compared.growth_said(near)
-    for limit, said in ((100e6, "too far away to be drawn"), (None, "fitted through all of them.")):
-        far = replace(near, growth=replace(grown, rows_at_limit=limit))
-        assert set(graphs.growth_chart(far).data["line"]["part"]) == {"fitted"}
-        assert compared.growth_said(far).endswith((f"{said}", f"{said}."))
+    assert drawn["limit"].iloc[0].tolist() == [30.0, True, "interval, 30 s"]
+    said = compared.growth_said(near)
+    assert said.endswith("what is dashed is the forecast; the red line is the interval.")
+    far = grown(found, [1e6, 2e6], [10.0, 15.0], rows_at_limit=100e6)
+    assert set(graphs.growth_chart(far).data["line"]["part"]) == {"fitted"}
+    assert "the forecast is too far away" in compared.growth_said(far)
 
 
-def test_a_limit_that_is_passed_is_drawn_and_not_called_far_away(found) -> None:
-    runs = pd.DataFrame({"rows": [1e6, 9e6], "wall_s": [10.0, 50.0]})
-    grown = Growth(9, 5.0, 5.0, 4.0, 6.0, 5e6, 4e6, 6e6, None, TOO_SLOW_ALREADY)
-    passed = replace(found, runs=runs, growth=grown)
+def test_a_limit_that_is_passed_is_not_called_far_away(found) -> None:
+    passed = grown(found, [1e6, 9e6], [10.0, 50.0], at_limit=None, refusal=TOO_SLOW_ALREADY)
     drawn = graphs.growth_chart(passed).data
     assert drawn["line"]["part"].tolist() == ["fitted", "fitted"]
     assert drawn["limit"]["shown"].tolist() == [True]
     assert "too far away" not in compared.growth_said(passed)
+
+
+def test_the_interval_is_not_drawn_where_runs_would_be_a_line_at_its_foot(found) -> None:
+    small = replace(grown(found, [1e6, 2e6], [10.0, 15.0]), interval_s=600.0)
+    drawn = graphs.growth_chart(small).data
+    assert drawn["limit"].iloc[0].tolist() == [15.0, False, "interval, 600 s"]
+    assert "red line" not in compared.growth_said(small)
+
+
+def test_a_line_that_may_be_noise_is_not_drawn(found) -> None:
+    """Nor is one through few runs. It is hidden: of an empty data set Vega makes no scale."""
+    for how in ({"low": -1.0}, {"runs": 2}):
+        noise = grown(found, [1e6, 2e6], [10.0, 15.0], rows_at_limit=None, **how)
+        assert graphs.growth_chart(noise).data["line"].to_numpy().tolist() == [
+            [1e6, 12.5, "hidden"],
+            [2e6, 12.5, "hidden"],
+        ]
+        assert "Each point is a run; the red line" in compared.growth_said(noise)
+    alone = replace(grown(found, [1e6], [10.0]), growth=None)
+    assert set(graphs.growth_chart(alone).data["line"]["part"]) == {"hidden"}
 
 
 def test_a_share_is_rounded_down_so_that_100_percent_are_all() -> None:
@@ -219,19 +244,6 @@ def test_a_share_is_rounded_down_so_that_100_percent_are_all() -> None:
     assert compared._share(1.0) == "100.00 %"
     assert compared._share(1.25) == "125.00 %"
     assert compared._share(None) == "–"  # noqa: RUF001
-
-
-def test_through_few_runs_no_line_is_drawn(found) -> None:
-    """It is hidden: of an empty data set Vega makes no scale, and warns of it."""
-    runs = pd.DataFrame({"rows": [1e6], "wall_s": [10.0]})
-    one = replace(found, runs=runs, growth=None)
-    assert graphs.growth_chart(one).data["line"].to_numpy().tolist() == [
-        [1e6, 10.0, "hidden"],
-        [1e6, 10.0, "hidden"],
-    ]
-    assert "a line is drawn through 8 and more" in compared.growth_said(one)
-    few = Growth(2, 5.0, -3.0, 0.0, 0.0, None, None, None, None, "2 runs are too few")
-    assert set(graphs.growth_chart(replace(found, growth=few)).data["line"]["part"]) == {"hidden"}
 
 
 def test_of_nothing_each_part_still_holds_its_place(nothing) -> None:

@@ -54,12 +54,28 @@ def test_thinned_points_keep_the_extremes_of_every_place(values, bins) -> None:
         assert not inside or {min(inside), max(inside)} <= left
 
 
-def test_the_sawtooth_is_drawn_through_both_ends_of_each_tooth() -> None:
+def test_the_sawtooth_is_drawn_along_each_tooth() -> None:
+    """Its ends, and points between: on a logarithmic axis a tooth is no straight line."""
     at = pd.to_datetime([NOW, NOW + timedelta(seconds=60)], utc=True)
-    teeth = pd.DataFrame({"from": at[:1], "to": at[1:], "young": [3.0], "old": [63.0]})
+    teeth = pd.DataFrame({"from": at[:1], "to": at[1:], "young": [4.0], "old": [64.0]})
     points = digest._points({"batch": teeth})
-    assert list(points["age"]) == [3.0, 63.0]
-    assert list(points["at"]) == list(at)
+    ages = points["age"].tolist()
+    assert (ages[0], ages[-1], len(ages)) == (4.0, 64.0, digest.TOOTH_POINTS)
+    assert points["at"].tolist()[:: len(ages) - 1] == list(at)
+    # each point lies where the age is the time gone by
+    gone = (points["at"] - at[0]).dt.total_seconds()
+    np.testing.assert_allclose(gone, points["age"] - 4.0, atol=1e-6)
+    # and the steps between them are equal on that axis
+    np.testing.assert_allclose(np.diff(np.log(ages)), np.log(16) / (len(ages) - 1))
+
+
+def test_a_tooth_that_begins_at_no_age_or_before_is_drawn() -> None:
+    """Clocks differ: an age may be negative."""
+    at = pd.to_datetime([NOW, NOW + timedelta(seconds=3)], utc=True)
+    teeth = pd.DataFrame({"from": at[:1], "to": at[1:], "young": [-1.0], "old": [2.0]})
+    ages = digest._points({"batch": teeth})["age"].tolist()
+    assert (ages[0], ages[-1]) == (-1.0, 2.0)
+    assert ages == sorted(ages)
 
 
 def test_the_digest_says_what_the_comparison_says(data) -> None:

@@ -140,9 +140,30 @@ def test_a_file_of_an_older_version_is_read_as_far_as_it_goes(data) -> None:
     text = "window_start,window_end,avg_price\n2026-03-01T11:00:00Z,2026-03-01T11:01:00Z,93000.5\n"
     (data.stream_csv / "2026-03-01.csv").write_text(text)
     seen = Reader(data).look()
-    assert seen.problems == ()
+    [problem] = seen.problems
+    assert "2026-03-01.csv is of an older version, without max_price, min_price" in problem
     assert seen.finals.frame["avg_price"].tolist() == [93000.5]
     assert seen.finals.frame["trade_count"].isna().all()
+
+
+@pytest.mark.usefixtures("patient")
+def test_rows_that_are_no_windows_are_left_out_and_told(data) -> None:
+    page_data.sample(data, outputs.now())
+    day = outputs.stream_files(data)[-1]
+    before = len(Reader(data).look().finals.frame)
+    day.write_text(day.read_text() + "garbage\n")
+    seen = Reader(data).look()
+    assert len(seen.finals.frame) == before
+    assert seen.problems == (f"{day} has 1 rows that are no windows, left out here",)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_database_that_has_gone_is_told(data) -> None:
+    page_data.sample(data, outputs.now())
+    data.database.touch()
+    assert Reader(data).look().problems == ()
+    data.database.unlink()
+    assert Reader(data).look().problems == (f"{data.database} is missing",)
 
 
 def test_a_refresh_does_not_wait_for_a_slow_file(data, monkeypatch) -> None:

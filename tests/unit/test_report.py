@@ -109,7 +109,7 @@ def test_an_empty_folder_gives_a_report_that_says_so(tmp_path: Path) -> None:
 
 def test_one_minute_gives_a_report_that_claims_no_more(tmp_path: Path) -> None:
     html, _ = made(filled(tmp_path, 1))
-    assert "agree on all 1 shared minute from" in html
+    assert "agree on all 1 compared minute from" in html
     assert "is not forecast" in html or "Nothing can be said" in html
 
 
@@ -118,7 +118,7 @@ def test_a_week_gives_a_report_within_seconds(tmp_path: Path) -> None:
     began = time.monotonic()
     html, markdown = made(data)
     assert time.monotonic() - began < 20
-    assert f"agree on all {7 * 1440:,} shared minutes" in html
+    assert f"agree on all {7 * 1440:,} compared minutes" in html
     drawn = {path.stem for path in (data.report / "figures").glob("*.svg")}
     assert {"agreement", "freshness", "growth", "metrics"} <= drawn
     assert set(re.findall(r"figures/(\w+)\.svg", markdown)) == drawn

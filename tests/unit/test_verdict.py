@@ -32,7 +32,7 @@ def age(median: float) -> Freshness:
 def judged(*verdicts: str, cause: str = "") -> pd.DataFrame:
     rows = [
         dict.fromkeys(COLUMNS, "")
-        | {"window_start": f"2026-03-01T12:{minute:02}:00Z", "verdict": name}
+        | {"missing": 0, "window_start": f"2026-03-01T12:{minute:02}:00Z", "verdict": name}
         | {"cause": cause if name == DIFFERS else ""}
         for minute, name in enumerate(verdicts)
     ]
@@ -71,10 +71,10 @@ def test_each_question_has_an_answer_in_a_few_words(found: Comparison) -> None:
     assert [answer.question for answer in answers] == list(verdict.QUESTIONS)
     assert short(found)[:3] == [
         "Yes, in all 2 minutes",
-        "The stream, by 298 s",
+        "Open windows 1.5 s, final windows 90 s, batch 300 s",
         "Stream: 3.0 times the CPU",
     ]
-    assert not any(answer.alarm for answer in answers)
+    assert {answer.kind for answer in answers} == {"fine"}
     assert answers[1].sentence == (
         "Over 30 min until 2026-03-01 12:30 UTC the stream's open windows were in the median "
         "1.5 s, its final ones 90 s, the batch's answer 300 s old."
@@ -85,41 +85,58 @@ def test_each_question_has_an_answer_in_a_few_words(found: Comparison) -> None:
 def test_what_is_not_known_yet_is_unknown_and_no_alarm(nothing: Comparison) -> None:
     answers = verdict.answers(nothing)
     assert [answer.short for answer in answers] == ["unknown"] * 4
-    assert not any(answer.alarm for answer in answers)
+    assert {answer.kind for answer in answers} == {"fine"}
     assert verdict.in_words(nothing).startswith("There is nothing to compare yet")
 
 
 def test_a_known_cause_is_counted_and_an_unknown_one_is_an_alarm(found: Comparison) -> None:
     late = replace(found, agreement=judged(EQUAL, DIFFERS, cause=LATE))
-    assert short(late)[0] == "In 1 of 2 minutes"
-    assert not verdict.answers(late)[0].alarm
+    first = verdict.answers(late)[0]
+    assert (first.short, first.kind) == ("In 1 of 2 minutes", "note")
     unknown = replace(found, agreement=judged(EQUAL, DIFFERS, cause=UNEXPLAINED))
     first = verdict.answers(unknown)[0]
-    assert (first.short, first.alarm) == ("Not explained in 1 minute", True)
+    assert (first.short, first.kind) == ("Not explained in 1 minute", "alarm")
     assert first.sentence.startswith("UNEXPLAINED: 1 window differs for no known reason!")
+
+
+def test_trades_missing_in_both_are_told_though_the_paths_agree(found: Comparison) -> None:
+    missing = judged(EQUAL, EQUAL).assign(missing=[0, 152])
+    first = verdict.answers(replace(found, agreement=missing))[0]
+    assert (first.short, first.kind) == ("Yes, in all 2 minutes", "note")
+    assert "152 trades that the exchange issued are missing in both." in first.sentence
+
+
+def test_about_the_same_cost_is_called_so(found: Comparison) -> None:
+    cost = found.cost.assign(cpu_s_per_hour=[324.0, 335.0])
+    answer = verdict.answers(replace(found, cost=cost))[2]
+    assert answer.short == "About the same CPU"
+    assert answer.sentence.endswith("324 against 335 CPU seconds an hour.")
 
 
 def test_the_fresher_and_the_dearer_path_may_be_the_batch(found: Comparison) -> None:
     ages = found.freshness | {STREAM_OPEN: age(70), BATCH: age(30)}
     cost = found.cost.assign(cpu_s_per_hour=[500.0, 1500.0])
     assert short(replace(found, freshness=ages, cost=cost))[1:3] == [
-        "The batch, by 40 s",
+        "Batch 30 s, open windows 70 s, final windows 90 s",
         "Batch: 3.0 times the CPU",
     ]
     finals_alone = ages | {STREAM_OPEN: None}
-    assert short(replace(found, freshness=finals_alone))[1] == "The batch, by 60 s"
-    assert short(replace(found, freshness=ages | {BATCH: None}))[1] == "unknown"
+    assert short(replace(found, freshness=finals_alone))[1] == "Batch 30 s, final windows 90 s"
+    only = {STREAM_OPEN: None, STREAM_FINAL: age(90), BATCH: None}
+    assert short(replace(found, freshness=only))[1] == "unknown"
 
 
 def test_a_forecast_is_a_day_and_a_refusal_is_none(found: Comparison) -> None:
+    """Beside it stands how much of its interval a run takes now."""
+    found = replace(found, runs=pd.DataFrame({"wall_s": [9.0, 6.41]}))
     grown = Growth(9, 5.0, 3.0, 2.0, 4.0, 2e8, 1.5e8, 3e8, datetime(2031, 7, 3, tzinfo=UTC), "")
-    assert short(replace(found, growth=grown))[3] == "About 2031-07-03"
+    assert short(replace(found, growth=grown))[3] == "About 2031-07-03; 6.4 s of 600 s now"
     refused = replace(grown, at_limit=None, refusal="3 runs are too few")
-    assert short(replace(found, growth=refused))[3] == "No forecast"
+    assert short(replace(found, growth=refused))[3] == "Not forecast; 6.4 s of 600 s now"
     assert short(replace(found, growth=None))[3] == "unknown"
     late = replace(grown, at_limit=None, refusal=TOO_SLOW_ALREADY, rows_at_limit=2.5e6)
     answer = verdict.answers(replace(found, growth=late))[3]
-    assert (answer.short, answer.alarm) == ("Already", True)
+    assert (answer.short, answer.kind) == ("Already", "alarm")
     assert "from 2.5 million trades on, and there are more than that" in answer.sentence
 
 
