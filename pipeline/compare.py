@@ -585,7 +585,8 @@ def totals(windows: pd.DataFrame) -> dict[str, float]:
         return {}
 
     def mean(of: str, weight: str) -> float:
-        return float((windows[of] * windows[weight]).sum(skipna=False)) / sums[weight]
+        weighted = float((windows[of] * windows[weight]).sum(skipna=False))
+        return weighted / sums[weight] if sums[weight] else math.nan
 
     sums = {
         name: float(windows[name].sum(skipna=False))

@@ -221,6 +221,8 @@ def test_totals_over_an_unknown_part_are_unknown_not_0() -> None:
     assert np.isnan(found["buy_count"])
     assert np.isnan(found["buy_sell_ratio"])
     assert found["trade_count"] == 15
+    empty = compare.totals(tables.typed(frame(priced(0, 5, "10", "20") | {"total_volume": "0"})))
+    assert np.isnan(empty["vwap"])
 
 
 def test_without_anything_there_is_nothing_to_compare() -> None:
