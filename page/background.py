@@ -21,7 +21,7 @@ from page.windows import SPANS
 from pipeline import outputs
 
 #: Seconds from one comparison to the next at least, and the share of a core that they may take.
-LEAST_REST_SECONDS = 15.0
+LEAST_REST_SECONDS = 10.0
 MOST_SHARE = 0.05
 #: A span that nobody has asked for in so long is not compared, seconds.
 WANTED_SECONDS = 20.0

@@ -430,7 +430,7 @@ def run_rows(runs: pd.DataFrame) -> pd.DataFrame:
     newest = runs.iloc[::-1].head(MOST_RUN_ROWS)
     return newest.assign(
         status=[
-            text if (text := words.text(found)) in GOOD_RUNS else f"✕ {text}"
+            text if (text := words.text(found)) in GOOD_RUNS else f"✕ {text.upper()}"
             for found in newest["status"]
         ]
     )

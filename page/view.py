@@ -21,7 +21,7 @@ from pipeline.settings import Settings, load
 TOP_SECONDS = 1.0
 BODY_SECONDS = 2.0
 RECORDS_SECONDS = 4.0
-#: The comparison is made every 15 s at most.
+#: The comparison is made every 10 s at most.
 COMPARISON_SECONDS = 5.0
 
 _TIME = "YYYY-MM-DD HH:mm:ss"

@@ -576,7 +576,7 @@ QUICKER = {
     },
     "page/read.py": {"SHARED_SECONDS = 0.4": "SHARED_SECONDS = 0.05"},
     "page/background.py": {
-        "LEAST_REST_SECONDS = 15.0": "LEAST_REST_SECONDS = 4.0",
+        "LEAST_REST_SECONDS = 10.0": "LEAST_REST_SECONDS = 4.0",
         "MOST_SHARE = 0.05": "MOST_SHARE = 0.5",
     },
 }
