@@ -243,8 +243,10 @@ def columns(snapshot: Snapshot, settings: Settings) -> list[markup.Column]:
 
 
 def _all_finals(whole: Mapping[str, Any]) -> str:
-    many = words.count(whole.get("windows"))
-    return f"{many} final window" + ("" if many == "1" else "s")
+    count = whole.get("windows")
+    if count is None:
+        return "final windows"
+    return f"{count:,} final window" + ("" if count == 1 else "s")
 
 
 def difference(stream: markup.Column, batch: markup.Column) -> markup.Column:
