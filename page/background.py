@@ -25,7 +25,7 @@ LEAST_REST_SECONDS = 10.0
 MOST_SHARE = 0.05
 #: A span that nobody has asked for in so long is not compared, seconds.
 WANTED_SECONDS = 20.0
-#: One that is older is not shown to somebody who comes to look; it is made anew at once.
+#: One that is older is marked so: nobody was looking, or each costs much.
 STALE_SECONDS = 60.0
 #: A comparison is given up after so long, seconds.
 PATIENCE_SECONDS = 600.0
@@ -90,9 +90,6 @@ class Comparer:
         with self._lock:
             if now - self._asked.get(span, -math.inf) > WANTED_SECONDS:
                 self._since[span] = outputs.now()
-                kept = self._kept.get(span)
-                if kept and now - kept.ended > STALE_SECONDS:
-                    del self._kept[span]  # nobody takes an old verdict for today's
             self._asked[span] = now
             due = None if self._busy else next_span(self._asked, self._kept, now, self._rest_until)
             if due is not None:

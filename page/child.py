@@ -43,6 +43,8 @@ def run(module: str, *arguments: str, patience_s: float) -> bytes:
             timeout=patience_s,
             check=False,
         )
+    except OSError as error:
+        raise ChildError(f"could not be started: {error}") from error
     except subprocess.TimeoutExpired:
         raise ChildError(f"took longer than {words.age(patience_s)}") from None
     finally:

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from page import markup, strip, tables, words
-from page.background import Compared, rest
+from page.background import STALE_SECONDS, Compared, rest
 from page.digest import Digest
 from page.words import DASH
 from pipeline.agreement import EQUAL, VERDICTS
@@ -37,7 +37,8 @@ def verdict(found: Compared, now: datetime) -> str:
     problem = f'<div class="p-problem">! {escape(_problem(found, now))}</div>'
     return (
         f'<section class="p-verdict" aria-label="Verdict"><div class="p-answers">{tiles}</div>'
-        f'<div class="p-when">{escape(_age_said(found, now))}</div>'
+        f'<div class="{"p-problem" if _is_old(found, now) else "p-when"}">'
+        f"{escape(_age_said(found, now))}</div>"
         f"{problem if found.problem else ''}</section>"
     )
 
@@ -49,7 +50,13 @@ def _unanswered(short: str) -> Iterable[Answer]:
 def _age_said(found: Compared, now: datetime) -> str:
     if found.digest is None:
         return _awaited(found, now)
-    return f"Compared {words.ago(found.digest.made_at, now)}."
+    old = " A newer one is on its way." if _is_old(found, now) else ""
+    return f"Compared {words.ago(found.digest.made_at, now)}.{old}"
+
+
+def _is_old(found: Compared, now: datetime) -> bool:
+    made = found.digest
+    return made is not None and (now - made.made_at).total_seconds() > STALE_SECONDS
 
 
 def _awaited(found: Compared, now: datetime) -> str:
@@ -265,12 +272,15 @@ def funnel(found: Digest) -> str:
     rows = []
     for row in found.funnel.to_dict("records"):
         count, drawn_from = words.number(row["count"]), words.number(row["drawn_from"])
-        share = count / drawn_from if count is not None and drawn_from else None
+        share = int(count) / int(drawn_from) if count is not None and drawn_from else None
+        said = DASH
+        if count is not None and drawn_from:
+            said = _share(int(count), int(drawn_from))
         bar = _bar(0, share and min(1, share), 0, 1, "p-thick")
         rows.append(
             f'<tr><th scope="row">{escape(str(row["stage"]))}</th>'
             f'<td class="p-track"><div>{bar}</div></td>'
-            f"<td>{_share(share)}</td>"
+            f"<td>{said}</td>"
             f'<td class="p-said">{escape(row["said"])}</td></tr>'
         )
     if not rows:
@@ -278,17 +288,18 @@ def funnel(found: Digest) -> str:
     return tables.framed(("stage", "", "share", "trades"), rows, "Completeness", "p-bars")
 
 
-def _share(share: float | None) -> str:
-    """Rounded down: 100 % are all of them."""
-    return DASH if share is None else f"{math.floor(share * 10_000) / 100:.2f} %"
+def _share(count: int, of: int) -> str:
+    """Rounded down, in whole numbers: 100 % are all of them."""
+    return f"{10_000 * count // of / 100:.2f} %"
 
 
 # --- cost -----------------------------------------------------------------------------------
 
 COST_SAID = (
     "What each path takes of the machine, its whole process tree with the JVM, over the minutes "
-    "that its service has on record since both paths had answers. An answer is a final window of "
-    "the stream, or a run of the batch. Producer, Kafka and consumer are counted to neither."
+    "of the span that its service has on record since both paths had answers. An answer is a "
+    "final window of the stream, or a run of the batch. Producer, Kafka and consumer are counted "
+    "to neither."
 )
 _COSTS = (
     ("cpu_s_per_hour", "CPU seconds an hour", ",.0f"),

@@ -22,6 +22,8 @@ REPORT_SAID = (
     "The comparison of the chosen span as a document to take along: made when you click, from what "
     "the files hold then, in a few seconds."
 )
+#: For how long the failure of a report is told.
+SAID_FOR = timedelta(minutes=5)
 SETTINGS_SAID = (
     "What each service says that it runs with; nothing can be changed here. ≠ marks what is not "
     "the same in all of them."
@@ -281,9 +283,11 @@ def shared_said(shared: Shared | None) -> str:
     of = f"Of the {words.count(shared.windows)} windows in both"
     if not shared.differing:
         return f"{of} none differs."
+    unknown = shared.totals["difference"].isna().any()
+    nothing = "nothing that is known" if unknown else "no difference"
     return (
         f"{of} {words.count(shared.differing)} differ; rolled up: "
-        f"{', '.join(differing) or 'no difference'}."
+        f"{', '.join(differing) or nothing}."
     )
 
 
@@ -450,7 +454,9 @@ def runs_sentence(snapshot: Snapshot) -> str:
 
 def failure_said(problem: tuple[str, datetime] | None, now: datetime) -> str:
     """Why the newest report could not be made; empty when it could."""
-    return f"No report {words.ago(problem[1], now)}: it {problem[0]}" if problem else ""
+    if problem is None or now - problem[1] > SAID_FOR:
+        return ""
+    return f"No report {words.ago(problem[1], now)}: it {problem[0]}"
 
 
 def setting_rows(
@@ -514,7 +520,10 @@ def _duration(text: object) -> timedelta | None:
         found = pd.Timedelta(text)
     except ValueError:
         return None
-    return found.to_pytimedelta() if isinstance(found, pd.Timedelta) and found.value > 0 else None
+    if not isinstance(found, pd.Timedelta):
+        return None
+    length = found.to_pytimedelta()
+    return length if timedelta(seconds=1) <= length <= timedelta(days=1) else None
 
 
 def _decimal(text: object) -> Decimal | None:

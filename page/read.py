@@ -54,9 +54,10 @@ class Table:
 
         Of each `what` only the newest is kept: a file may stand still for days.
         """
-        if what not in self._made or self._made[what][0] != by:
-            self._made[what] = (by, make(self.frame))
-        return cast("T", self._made[what][1])
+        made = self._made.get(what)
+        if made is None or made[0] != by:
+            made = self._made[what] = (by, make(self.frame))
+        return cast("T", made[1])
 
 
 def _no_windows() -> Table:
@@ -186,10 +187,8 @@ class Reader:
             },
             source=self._value(data.source, {}),
             problems=self._gone(bool(newest_run))
-            + tuple(
-                problem
-                for path in (*windows, data.batch_windows, *newest_run, data.batch_log, data.source)
-                if (problem := self._problem(path)) is not None
+            + self._problems(
+                (*windows, data.batch_windows, *newest_run, data.batch_log, data.source)
             ),
             loading=tuple(sorted(path.name for path in self._reading)),
         )
@@ -223,6 +222,18 @@ class Reader:
     def _problem(self, path: Path) -> str | None:
         entry = self._entries.get(path)
         return entry.problem if entry else None
+
+    def _problems(self, paths: Iterable[Path]) -> tuple[str, ...]:
+        """A sentence for each file that is not what it should be; one for all alike."""
+        alike: dict[str, list[str]] = {}
+        for path in paths:
+            problem = self._problem(path)
+            if problem is not None:
+                alike.setdefault(problem.removeprefix(str(path)), []).append(str(path))
+        return tuple(
+            found[0] + (f" and {len(found) - 1:,} more" if len(found) > 1 else "") + said
+            for said, found in alike.items()
+        )
 
     def _table(self, path: Path) -> Table:
         return self._value(path, self._nothing)
@@ -301,9 +312,10 @@ def read_windows(path: Path, columns: tuple[str, ...] = outputs.WINDOW_COLUMNS) 
     problem = None
     try:
         frame = _read_fast(path, columns)
-    except (pa.ArrowException, KeyError):
+    except (pa.ArrowException, KeyError) as error:
         frame = tables.read_windows(path)[list(columns)]
-        problem = _lacking(path, frame)
+        cell = f"{path} has cells that are unknown here: {str(error).splitlines()[0]}"
+        problem = _lacking(path, frame) or cell[:MOST_PROBLEM]
     known = frame.dropna(subset=["window_start"])
     if wrong := len(frame) - len(known):
         problem = f"{path} has {wrong:,} rows that are no windows, left out here"

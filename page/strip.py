@@ -71,9 +71,11 @@ class Layout:
         if pattern:
             second = ":%S" if self.cell < timedelta(minutes=1) else ""
             return [f"{_MONDAY + offset:{pattern}{second}}" for offset in offsets]
-        if self.row > timedelta(days=7):
-            return [f"day {1 + offset.days}" for offset in offsets]
-        return [_offset(offset, self.cell) for offset in offsets]
+        day = timedelta(days=1)
+        if self.row % day or self.row < day:
+            return [_offset(offset, self.cell) for offset in offsets]
+        clock = " %H:%M" if self.cell % day else ""
+        return [f"day {1 + offset.days}{(_MONDAY + offset).strftime(clock)}" for offset in offsets]
 
 
 def _offset(offset: timedelta, cell: timedelta) -> str:

@@ -5,6 +5,8 @@ nothing is written anywhere.
 """
 
 import csv
+import re
+import sys
 import threading
 import time
 import zipfile
@@ -12,6 +14,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache
 from io import BytesIO
+from pathlib import Path
 
 from page import child
 from page.child import ChildError
@@ -20,25 +23,43 @@ from pipeline.outputs import DataDir
 
 #: Seconds for which a report serves another click: on its figures after its text.
 KEPT_SECONDS = 15.0
-#: A report is given up after so long, seconds.
+#: What is made at a click is given up after so long, seconds.
 PATIENCE_SECONDS = 600.0
 
+_START = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
-def windows_csv(data: DataDir, since: datetime) -> str:
-    """The windows from this start on, oldest first, cell by cell as the files have them.
+
+def windows_csv(data: DataDir, since: str) -> str:
+    """The windows from this start on (as the files write it), oldest first, cell by cell.
 
     Of a window that is in both, the final row.
     """
-    first = outputs.iso(since)
-    days = [path for path in outputs.stream_files(data) if path.stem >= first[:10]]
+    days = [path for path in outputs.stream_files(data) if path.stem >= since[:10]]
     found: dict[str, dict[str, str]] = {}
     for path, state in [(data.stream_live, "open"), *((day, "final") for day in days)]:
-        with suppress(FileNotFoundError), path.open(encoding="utf-8", newline="") as file:
+        with suppress(FileNotFoundError), path.open(errors="replace", newline="") as file:
             for row in csv.DictReader(file):
-                if first <= row.get("window_start", ""):
-                    found[row["window_start"]] = {**row, "state": state}
+                start = row.get("window_start") or ""
+                if start >= since and _START.fullmatch(start):
+                    found[start] = {**row, "state": state}
     rows = (row for _, row in sorted(found.items()))
     return outputs.to_csv([*outputs.WINDOW_COLUMNS, "state"], rows)
+
+
+def windows_apart(data: DataDir, since: datetime) -> bytes:
+    """The same, made in a process of its own: 90 days take seconds and memory.
+
+    Raises:
+        ChildError: it could not be made; the text says why.
+    """
+    asked = (str(data.root), outputs.iso(since))
+    return child.run("page.taken", *asked, patience_s=PATIENCE_SECONDS)
+
+
+def main() -> None:
+    """`windows_csv` of a folder and a start, for `windows_apart`."""
+    root, since = sys.argv[1:]
+    sys.stdout.write(windows_csv(DataDir(Path(root)), since))
 
 
 class Reports:

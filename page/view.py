@@ -12,7 +12,7 @@ from page import charts, compared, graphs, markup, present, windows, words
 from page.background import Compared, Comparer, comparer_of
 from page.digest import Digest
 from page.read import Reader, Snapshot, reader_of
-from page.taken import reports, windows_csv
+from page.taken import reports, windows_apart
 from pipeline import outputs
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings, load
@@ -331,7 +331,7 @@ def window_table(snapshot: Snapshot, settings: Settings) -> None:
         )
         st.download_button(
             "Download all windows of the span, CSV",
-            data=lambda: windows_csv(DataDir(settings.data_dir), first),
+            data=lambda: windows_apart(DataDir(settings.data_dir), first),
             file_name=f"windows-{chosen.replace(' ', '')}.csv",
             mime="text/csv",
             key="windows-csv",

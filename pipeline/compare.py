@@ -240,7 +240,7 @@ def funnel(
         new, rejected = producer["received"] - others, producer.get("rejected", 0)
         rows.append(
             {
-                "stage": "published, of the new trades received since the producer's start",
+                "stage": "published, of the new messages received since the producer's start",
                 "drawn_from": new,
                 "count": producer["published"],
                 "rejected": rejected,
@@ -749,6 +749,8 @@ class Comparison:
     replayed_as_recorded: bool
     interval_s: float
     agreement: pd.DataFrame
+    #: Ids that the exchange issued around these windows and that neither path has.
+    missing: int
     #: By answer; None: unknown.
     freshness: dict[str, Freshness | None]
     #: By answer, as `sawtooth` gives them.
@@ -821,11 +823,12 @@ def compare(written: Written, interval_s: float) -> Comparison:
     if written.since:
         minutes = {name: table[table["at"] >= written.since] for name, table in minutes.items()}
         log = log[log["started"] >= written.since]
-    counted_log = log
+    counted_log, finals = log, final["written_at"]
     if span and not written.replayed_as_recorded:
         # Neither catching up with what was there before, nor the time after the last answer.
         minutes = {name: _within(table, span) for name, table in minutes.items()}
         counted_log = log[log["started"] >= span[0]]
+        finals = finals[finals.between(*span)]
     if written.since and written.last:
         # Windows by event time, which in a replay as recorded is not the clock's.
         ends = [table["window_end"].max() for table in (final, still_open, batch) if len(table)]
@@ -837,6 +840,7 @@ def compare(written: Written, interval_s: float) -> Comparison:
         replayed_as_recorded=written.replayed_as_recorded,
         interval_s=interval_s,
         agreement=shown,
+        missing=_missing(written.evidence.gaps, shown),
         freshness={
             name: freshness(teeth[name]) if name in teeth else None
             for name in (STREAM_OPEN, STREAM_FINAL, BATCH)
@@ -858,7 +862,7 @@ def compare(written: Written, interval_s: float) -> Comparison:
             None if runs.empty else int(runs["rows"].iloc[-1]),
             refused=refused(written.evidence),
         ),
-        cost=cost(minutes, counted_log, whole["written_at"]),
+        cost=cost(minutes, counted_log, finals),
         run_parts=run_parts(log),
         runs=ok,
         growth=growth(ok, interval_s, _rows_per_second(runs), runs["written_at"].max()),
@@ -868,6 +872,15 @@ def compare(written: Written, interval_s: float) -> Comparison:
         shared=both,
         windows=final,
     )
+
+
+def _missing(gaps: pd.DataFrame, shown: pd.DataFrame) -> int:
+    """Ids of the open gaps that reach into the windows shown, each once."""
+    if shown.empty or gaps.empty:
+        return 0
+    reach = gaps["before"].fillna("") >= shown["window_start"].iloc[0]
+    missing = gaps[reach & ~gaps["filled"].astype(bool)]
+    return int((missing["last_trade_id"] - missing["first_trade_id"] + 1).sum())
 
 
 def _within(minutes: pd.DataFrame, span: tuple[datetime, datetime]) -> pd.DataFrame:

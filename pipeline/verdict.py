@@ -74,17 +74,16 @@ def _agree(found: Comparison) -> Answer:
     if compared.empty:
         return Answer(question, UNKNOWN, "No window can be compared yet.")
     count, equal = len(compared), int((compared["verdict"] == EQUAL).sum())
-    missing = int(compared["missing"].sum())
     sentence = _agreement_in_words(found, compared)
-    if missing:
-        sentence += f" {missing:,} trades that the exchange issued are missing in both."
+    if found.missing:
+        sentence += f" {_many(found.missing, 'trade')} that the exchange issued: in neither."
     if found.unexplained:
         what = "window differs" if found.unexplained == 1 else "windows differ"
         sentence = f"UNEXPLAINED: {found.unexplained:,} {what} for no known reason! {sentence}"
         short = f"Not explained in {_units(found, found.unexplained)}"
         return Answer(question, short, sentence, "alarm")
     short = "Yes, in all" if equal == count else f"In {equal:,} of"
-    fine = equal == count and not missing
+    fine = equal == count and not found.missing
     return Answer(question, f"{short} {_units(found, count)}", sentence, "fine" if fine else "note")
 
 
@@ -121,13 +120,15 @@ def _costs(found: Comparison) -> Answer:
 def _too_slow(found: Comparison) -> Answer:
     grown = found.growth
     said = growth_in_words(grown, found.interval_s)
+    walls = found.runs["wall_s"].dropna()
+    newest = float(walls.iloc[-1]) if len(walls) else math.nan
+    now = f"{newest:.1f} s of {found.interval_s:g} s now"
+    if newest > found.interval_s or (grown and grown.refusal == compare.TOO_SLOW_ALREADY):
+        return Answer(QUESTIONS[3], f"Already: {now}", said, "alarm")
     if grown is None:
         return Answer(QUESTIONS[3], UNKNOWN, said)
-    if grown.refusal == compare.TOO_SLOW_ALREADY:
-        return Answer(QUESTIONS[3], "Already", said, "alarm")
-    now = f"{found.runs['wall_s'].iloc[-1]:.1f} s of {found.interval_s:g} s now"
-    when = f"about {grown.at_limit:%Y-%m-%d}" if grown.at_limit else "not forecast"
-    return Answer(QUESTIONS[3], f"{when[0].upper()}{when[1:]}; {now}", said)
+    when = f"About {grown.at_limit:%Y-%m-%d}" if grown.at_limit else "Not forecast"
+    return Answer(QUESTIONS[3], f"{when}; {now}", said)
 
 
 def _agreement_in_words(found: Comparison, compared: pd.DataFrame) -> str:

@@ -187,6 +187,15 @@ def test_time_of_receipt_and_of_writing_are_no_difference() -> None:
     assert verdicts(final, frame(), frame(window(0)), "2025-06-01T13:00:00Z") == [agreement.EQUAL]
 
 
+def test_ids_that_never_came_are_counted_once_wherever_the_windows_are_cut() -> None:
+    """A gap over the turn of a minute belongs to both windows; one that was filled to none."""
+    shown = frame(window(1), window(2))
+    open_gaps = gaps((10, 19, False, 50, 70), (30, 34, True, 80, 90), (5, 8, False, 10, 20))
+    assert compare._missing(open_gaps, shown) == 10
+    assert compare._missing(open_gaps, frame(window(0))) == 14
+    assert compare._missing(open_gaps, frame()) == 0
+
+
 def priced(minute: int, count: int, average: str, high: str) -> dict[str, str]:
     numbers = {"avg_price": average, "max_price": high, "min_price": "1", "open_price": "2"}
     numbers |= {"close_price": high, "sell_count": f"{count - 3}", "volume_imbalance": "0.5"}

@@ -108,18 +108,3 @@ def test_how_long_a_span_is_awaited_counts_from_when_somebody_came_to_look(
     assert first is not None
     assert again is not None
     assert again > first
-
-
-def test_an_old_comparison_is_not_shown_to_somebody_who_comes_back(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(background, "next_span", lambda *_: None)
-    clock = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    comparer = Comparer(Path(tmp_path), 60)
-    comparer.latest("1 h")
-    kept = Compared(problem="as it was", ended=clock[0])
-    comparer._kept["1 h"] = kept
-    for _ in range(10):  # who goes on looking keeps what there is, however old
-        clock[0] += background.WANTED_SECONDS - 1
-        assert comparer.latest("1 h") is kept
-    clock[0] += background.WANTED_SECONDS + 1
-    assert comparer.latest("1 h").problem is None

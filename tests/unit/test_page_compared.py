@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -74,6 +75,13 @@ def test_the_verdict_is_said_with_its_age(found) -> None:
     for answer in found.answers:
         assert f"{answer.question} {answer.short} {answer.sentence}" in said
     assert "Compared 20 s ago" in said
+
+
+def test_an_old_comparison_is_marked_as_such(found) -> None:
+    """Somebody comes back to a span that nobody has looked at for a while."""
+    assert "p-problem" not in compared.verdict(Compared(found), NOW)
+    later = compared.verdict(Compared(found), NOW + timedelta(minutes=6))
+    assert '<div class="p-problem">Compared 6 min 20 s ago. A newer one is on its way.' in later
 
 
 def test_what_nothing_explains_is_an_alarm(found) -> None:
@@ -240,10 +248,11 @@ def test_a_line_that_may_be_noise_is_not_drawn(found) -> None:
 
 
 def test_a_share_is_rounded_down_so_that_100_percent_are_all() -> None:
-    assert compared._share(999_997 / 1_000_000) == "99.99 %"
-    assert compared._share(1.0) == "100.00 %"
-    assert compared._share(1.25) == "125.00 %"
-    assert compared._share(None) == "–"  # noqa: RUF001
+    assert compared._share(999_997, 1_000_000) == "99.99 %"
+    assert compared._share(5, 4) == "125.00 %"
+    for of in (100, 1000):
+        for count in range(of + 1):
+            assert compared._share(count, of) == f"{100 * Fraction(count, of).__float__():.2f} %"
 
 
 def test_of_nothing_each_part_still_holds_its_place(nothing) -> None:

@@ -192,6 +192,8 @@ def test_over_the_windows_in_both_it_is_said_what_differs() -> None:
     same = totals.assign(difference=0.0)
     said = present.shared_said(Shared(7, 1, same))
     assert said == "Of the 7 windows in both 1 differ; rolled up: no difference."
+    said = present.shared_said(Shared(7, 1, same.assign(difference=float("nan"))))
+    assert said.endswith("rolled up: nothing that is known.")
     assert present.shared_said(Shared(7, 0, same)) == "Of the 7 windows in both none differs."
     assert present.shared_said(None) == present.shared_said(Shared(0, 0, totals.iloc[:0])) == ""
 
@@ -227,7 +229,7 @@ def test_the_page_counts_by_what_the_stream_runs_with() -> None:
     assert (found.volatility_range, found.sentiment_ratio) == (Decimal(80), Decimal("1.5"))
     assert found.log_level == SETTINGS.log_level
     odd = {"window": [1], "volatility_range": [1], "product_id": [1], "spike_volume": [1]}
-    for nonsense in (odd, {"window": "-P1D", "spike_volume": "NaN"}, {"window": ""}, None):
+    for nonsense in (odd, {"window": "-P1D", "spike_volume": "NaN"}, {"window": "60"}, None):
         services = saying(spark_processor={"settings": nonsense})
         assert present.as_run(services, SETTINGS) == SETTINGS
 

@@ -158,6 +158,25 @@ def test_rows_that_are_no_windows_are_left_out_and_told(data) -> None:
 
 
 @pytest.mark.usefixtures("patient")
+def test_a_garbled_cell_is_told_as_what_rests_on_it_is_unknown(data) -> None:
+    page_data.sample(data, outputs.now())
+    day = outputs.stream_files(data)[-1]
+    row = day.read_text().splitlines()[-1]
+    day.write_text(day.read_text().replace(row, row.replace(",", ",abc", 3)))
+    [problem] = Reader(data).look().problems
+    assert problem.startswith(f"{day} has cells that are unknown here: ")
+
+
+@pytest.mark.usefixtures("patient")
+def test_many_files_with_the_same_fault_are_one_sentence(data) -> None:
+    page_data.older(data, datetime(2026, 3, 1, 1, 0, 30, tzinfo=UTC))  # two days
+    first, last = outputs.stream_files(data)
+    [problem] = Reader(data).look().problems
+    assert problem.startswith(f"{last} and 1 more is of an older version, without ")
+    assert str(first) not in problem
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_database_that_has_gone_is_told(data) -> None:
     page_data.sample(data, outputs.now())
     data.database.touch()

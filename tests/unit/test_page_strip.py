@@ -48,7 +48,9 @@ def counted(*rows: tuple[int, int]) -> pd.DataFrame:
     )
 
 
-@pytest.mark.parametrize("window_s", [1, 10, 60, 300, 600, 3600, 7200])
+@pytest.mark.parametrize(
+    "window_s", [1, 7, 10, 60, 300, 420, 600, 1500, 3600, 7200, 10800, 14400, 43200]
+)
 @settings(deadline=None)
 @given(windows=st.integers(1, 3_000_000))
 def test_any_span_fits_into_the_rows_in_cells_of_whole_windows(window_s, windows) -> None:
@@ -61,7 +63,7 @@ def test_any_span_fits_into_the_rows_in_cells_of_whole_windows(window_s, windows
     assert len(set(names)) == len(names) <= 60
 
 
-@pytest.mark.parametrize("window_s", [1, 10, 60, 300, 600, 1500, 3600])
+@pytest.mark.parametrize("window_s", [1, 10, 60, 300, 600, 1500, 3600, 14400, 43200])
 @settings(deadline=None, max_examples=60)
 @given(windows=st.integers(1, 200_000), place=st.integers(0, 59), row=st.integers(0, 2000))
 def test_a_column_says_when_its_cells_begin(window_s, windows, place, row) -> None:
@@ -73,7 +75,8 @@ def test_a_column_says_when_its_cells_begin(window_s, windows, place, row) -> No
     begin = datetime(1970, 1, 5, tzinfo=UTC) + row * shape.row + place % len(names) * shape.cell
     into = place % len(names) * shape.cell
     if name.startswith("day "):
-        assert name == f"day {into.days + 1}"
+        clock = "" if shape.cell % timedelta(days=1) == timedelta(0) else f" {begin:%H:%M}"
+        assert name == f"day {into.days + 1}{clock}"
     elif name.startswith("+"):
         first, second = map(int, name[1:].split(":"))
         unit = timedelta(hours=1) if window_s >= 60 else timedelta(minutes=1)

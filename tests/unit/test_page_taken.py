@@ -9,7 +9,7 @@ import pytest
 
 from page import child, present, taken
 from page.child import ChildError
-from page.taken import Reports, windows_csv
+from page.taken import Reports, windows_apart, windows_csv
 from pipeline import outputs
 from pipeline.outputs import DataDir
 from tests import page_data
@@ -24,15 +24,23 @@ def test_windows_are_taken_along_letter_by_letter(tmp_path) -> None:
     finals = [line for line in lines if line != header]
     opened = data.stream_live.read_text().split()[1:]
     data.stream_live.write_text("\n".join([header, finals[-1] + "9", *opened]))  # just closed
-    taken_along = windows_csv(data, noon - timedelta(minutes=5, seconds=30)).split()
-    assert taken_along == [
+    with outputs.stream_files(data)[-1].open("ab") as file:
+        file.write(b"garbage\xff,1,2\n")
+
+    def taken_since(start: datetime) -> list[str]:
+        return windows_csv(data, outputs.iso(start)).split()
+
+    expected = [
         f"{header},state",
         *(f"{line},final" for line in finals[-4:]),
         *(f"{line},open" for line in opened),
     ]
-    assert taken_along[1].startswith("2026-02-28T23:57:00Z")
-    assert len(windows_csv(data, noon - timedelta(days=9)).split()) == 1 + 180 + 2
-    assert windows_csv(data, noon + timedelta(days=9)).split() == [f"{header},state"]
+    assert taken_since(noon - timedelta(minutes=5, seconds=30)) == expected
+    assert expected[1].startswith("2026-02-28T23:57:00Z")
+    apart = windows_apart(data, noon - timedelta(minutes=5, seconds=30))
+    assert apart.decode().split() == expected
+    assert len(taken_since(noon - timedelta(days=9))) == 1 + 180 + 2
+    assert taken_since(noon + timedelta(days=9)) == [f"{header},state"]
 
 
 def test_a_report_is_made_of_what_is_there_and_leaves_nothing_behind(tmp_path, monkeypatch) -> None:
@@ -89,3 +97,4 @@ def test_a_report_that_cannot_be_made_says_why(monkeypatch, tmp_path) -> None:
     assert "no report can be made" in said
     assert "has no column window_start" in said
     assert present.failure_said(None, outputs.now()) == ""
+    assert present.failure_said(made.problem, outputs.now() + timedelta(minutes=6)) == ""
