@@ -50,7 +50,7 @@ def _unanswered(short: str) -> Iterable[Answer]:
 def _age_said(found: Compared, now: datetime) -> str:
     if found.digest is None:
         return _awaited(found, now)
-    old = " A newer one is on its way." if _is_old(found, now) else ""
+    old = " A newer one follows." if _is_old(found, now) else ""
     return f"Compared {words.ago(found.digest.made_at, now)}.{old}"
 
 

@@ -104,7 +104,8 @@ def _fresher(found: Comparison) -> Answer:
 def _costs(found: Comparison) -> Answer:
     stream, batch = found.cost["cpu_s_per_hour"]
     if not (stream > 0 and batch > 0):
-        return Answer(QUESTIONS[2], UNKNOWN, "")
+        awaited = "What each costs is unknown yet: it takes a whole minute on record of each path."
+        return Answer(QUESTIONS[2], UNKNOWN, awaited)
     against = f"{stream:,.0f} against {batch:,.0f} CPU seconds an hour."
     times = max(stream, batch) / min(stream, batch)
     if times < ALIKE:

@@ -81,7 +81,7 @@ def test_an_old_comparison_is_marked_as_such(found) -> None:
     """Somebody comes back to a span that nobody has looked at for a while."""
     assert "p-problem" not in compared.verdict(Compared(found), NOW)
     later = compared.verdict(Compared(found), NOW + timedelta(minutes=6))
-    assert '<div class="p-problem">Compared 6 min 20 s ago. A newer one is on its way.' in later
+    assert '<div class="p-problem">Compared 6 min 20 s ago. A newer one follows.' in later
 
 
 def test_what_nothing_explains_is_an_alarm(found) -> None:

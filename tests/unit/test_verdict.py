@@ -162,3 +162,10 @@ def test_counters_that_are_not_said_make_no_stage(nothing: Comparison) -> None:
     for counters in (None, [1], {"rejected": 3}):
         status = {"producer": {"counters": counters}, "consumer": {}}
         assert funnel(None, status, 0, nothing.agreement, None).empty
+
+
+def test_a_cost_that_is_not_on_record_yet_is_awaited_in_words(found: Comparison) -> None:
+    cost = found.cost.assign(cpu_s_per_hour=[1500.0, float("nan")])
+    answer = verdict.answers(replace(found, cost=cost))[2]
+    assert (answer.short, answer.kind) == ("unknown", "fine")
+    assert answer.sentence.startswith("What each costs is unknown yet")
