@@ -6,10 +6,11 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from local import stack, topics
+from local import programs, stack, topics
 from pipeline.outputs import batch_files, stream_files
 from pipeline.tables import read_batch_log, read_final_windows
 from tests.conftest import Broker, Run, wait_until
@@ -113,6 +114,9 @@ def test_the_demo_shows_results_heals_ends_and_continues(demo: Demo) -> None:
 
     # What is killed is started again.
     before = demo.pids()
+    # One that dies younger is said to have ended soon after its start.
+    born = max(psutil.Process(pid).create_time() for pid in before.values())
+    time.sleep(max(0.0, born + int(str(programs.COMMON["startsecs"])) + 1 - time.time()))
     for name in PROGRAMS:
         os.kill(before[name], signal.SIGKILL)
     wait_until(
