@@ -118,9 +118,9 @@ def digest(written: Written, found: Comparison, made_at: datetime) -> Digest:
     judged = found.agreement
     window = strip.window_of(written.batch if len(written.batch) else stream)
     shape, cells = _strip(judged, stream, written.batch, window)
-    differ = judged["verdict"].isin(DIFFERENCES)
-    missing = found.noteworthy[~found.noteworthy["verdict"].isin(DIFFERENCES)]
-    differing = judged[differ].iloc[::-1]
+    noteworthy = found.noteworthy
+    differ = noteworthy["verdict"].isin(DIFFERENCES)
+    missing, differing = noteworthy[~differ], noteworthy[differ].iloc[::-1]
     unexplained = differing["cause"].str.contains(UNEXPLAINED, regex=False)
     in_order = (differing[unexplained], differing[~unexplained], missing.iloc[::-1])
     newest = pd.concat(in_order).head(MOST_ROWS)

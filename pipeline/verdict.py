@@ -151,7 +151,7 @@ def windows_in_words(found: Comparison, count: int) -> str:
 def _units(found: Comparison, count: int, kind: str = "") -> str:
     lengths = found.windows["window_end"] - found.windows["window_start"]
     unit = "minute" if (lengths == timedelta(minutes=1)).all() else "window"
-    return f"{count:,} {kind}{unit}" + ("" if count == 1 else "s")
+    return _many(count, f"{kind}{unit}")
 
 
 def _minute(start: str) -> str:
