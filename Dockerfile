@@ -26,7 +26,7 @@ COPY --from=jars /jars/lib jars/spark/lib
 # at these places only, so it is made here; what it does not need is copied after it.
 COPY pipeline pipeline
 COPY batch_processor.py .
-RUN python -m pipeline.spark archive
+RUN python -m pipeline.batch.archive
 
 COPY . .
 

@@ -64,7 +64,7 @@ venv-dev: .venv/.made-dev
 jars: jars/spark/lib/.made jars/kafka/lib/.made
 
 archive: venv jars
-	@exec $(VENV) -m pipeline.spark archive
+	@exec $(VENV) -m pipeline.batch.archive
 
 .venv/.made: requirements.txt constraints.txt | need-python
 	@echo "making .venv from requirements.txt (the first time takes a minute or two)"

@@ -6,8 +6,9 @@ files read before the first viewer comes; `page/view.py` is what each viewer the
 
 import streamlit as st
 
-from page import charts, graphs
-from page.read import reader_of
+from page.charts import comparison as graphs
+from page.charts import market as charts
+from page.files import reader_of
 from pipeline.settings import load
 
 settings = load()

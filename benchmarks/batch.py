@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-import batch_scheduler
 from benchmarks import inputs
 from benchmarks.processes import BASELINE, Bench, BenchmarkError, Open
 from benchmarks.results import Goal, Result
 from benchmarks.sizes import Sizes
 from pipeline import outputs, spark
+from pipeline.batch import archive
+from pipeline.batch import scheduler as batch_scheduler
 from pipeline.settings import Settings
 
 #: Seconds that a run may take.
@@ -40,7 +41,7 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
     with open_bench("batch") as bench:
         data = outputs.DataDir(bench.folder)
         settings = Settings(data_dir=bench.folder)
-        spark.make_archive(settings)  # as `make demo` does before anything starts
+        archive.make_archive(settings)  # as `make demo` does before anything starts
         table = inputs.Table(data.database)
         for rows, runs in sizes.batches:
             bench.say(f"batch: a table of {rows:,} rows")

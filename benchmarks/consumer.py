@@ -10,7 +10,7 @@ from benchmarks import inputs
 from benchmarks.processes import BASELINE, Bench, Open
 from benchmarks.results import Goal, Result, rate
 from benchmarks.sizes import Sizes
-from pipeline import store
+from pipeline.ingest import store
 from pipeline.outputs import DataDir
 
 TOPIC = "raw_prices"

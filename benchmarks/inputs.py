@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from kafka import KafkaProducer
 
-from pipeline import store
+from pipeline.ingest import store
 
 SEED = 20250601
 #: Where the walk begins, and how many trades there are in each second of it.

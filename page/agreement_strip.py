@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from page import words
-from pipeline.agreement import (
+from page import formatting as words
+from pipeline.compare.agreement import (
     DIFFERS,
     EQUAL,
     NOT_YET_FINAL,

@@ -18,7 +18,7 @@ from page import child
 from page.child import ChildError
 from page.digest import Digest
 from page.windows import SPANS
-from pipeline import outputs
+from pipeline import times
 
 #: Seconds from one comparison to the next at least, and the share of a core that they may take.
 LEAST_REST_SECONDS = 10.0
@@ -89,7 +89,7 @@ class Comparer:
         now = time.monotonic()
         with self._lock:
             if now - self._asked.get(span, -math.inf) > WANTED_SECONDS:
-                self._since[span] = outputs.now()
+                self._since[span] = times.now()
             self._asked[span] = now
             due = None if self._busy else next_span(self._asked, self._kept, now, self._rest_until)
             if due is not None:
@@ -111,7 +111,7 @@ class Comparer:
                 self._kept[span] = Compared(digest=found, ended=ended)
                 self._rest_until = ended + rest(found.cpu_s)
             else:
-                at = outputs.now()
+                at = times.now()
                 self._kept[span] = Compared(before.digest, found, at, ended=ended)
                 self._rest_until = ended + rest(_cpu_of_children() - before_cpu)
 

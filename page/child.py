@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from page import words
+from page import formatting as words
 
 _ROOT = Path(__file__).resolve().parent.parent
 #: Imported, not run as `__main__`: what it pickles belongs to the module then. Its input closes

@@ -6,12 +6,14 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from page import markup, strip, tables, words
+from page import agreement_strip as strip
+from page import formatting as words
+from page import markup, tables
 from page.background import STALE_SECONDS, Compared, rest
 from page.digest import Digest
-from page.words import DASH
-from pipeline.agreement import EQUAL, VERDICTS
-from pipeline.compare import (
+from page.formatting import DASH
+from pipeline.compare.agreement import EQUAL, VERDICTS
+from pipeline.compare.comparison import (
     BATCH,
     LEGS,
     STREAM_FINAL,
@@ -19,7 +21,7 @@ from pipeline.compare import (
     Freshness,
     Steadiness,
 )
-from pipeline.verdict import QUESTIONS, Answer
+from pipeline.compare.summary import QUESTIONS, Answer
 
 # --- the verdict ----------------------------------------------------------------------------
 

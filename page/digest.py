@@ -16,12 +16,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from page import strip, words
-from pipeline import outputs, verdict
-from pipeline.agreement import DIFFERENCES, EQUAL, UNEXPLAINED, VERDICTS
-from pipeline.compare import LEAST_RUNS, Comparison, Freshness, Growth, Shared, Steadiness, compare
+from page import agreement_strip as strip
+from page import formatting as words
+from pipeline import times
+from pipeline.compare import summary as verdict
+from pipeline.compare.agreement import DIFFERENCES, EQUAL, UNEXPLAINED, VERDICTS
+from pipeline.compare.comparison import (
+    LEAST_RUNS,
+    Comparison,
+    Freshness,
+    Growth,
+    Shared,
+    Steadiness,
+    compare,
+)
+from pipeline.compare.inputs import Written, read_written
 from pipeline.outputs import DataDir, OutputError
-from pipeline.tables import Written, read_written
 
 #: Places along the time axis of a chart: of what falls on the same one, only extremes are drawn.
 BINS = 300
@@ -265,7 +275,7 @@ def _gaps(gaps: pd.DataFrame, rejected: frozenset[int]) -> pd.DataFrame:
 def made(data: DataDir, last: timedelta | None, interval_s: float) -> Digest | str:
     """Reads the data folder and compares; or the sentence that says why that cannot be done."""
     try:
-        at = outputs.now()
+        at = times.now()
         written = read_written(data, last)
         interval = verdict.interval_of(written.status, interval_s)
         found = compare(written, interval)

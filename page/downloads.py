@@ -18,7 +18,7 @@ from pathlib import Path
 
 from page import child
 from page.child import ChildError
-from pipeline import outputs
+from pipeline import outputs, times
 from pipeline.outputs import DataDir
 
 #: Seconds for which a report serves another click: on its figures after its text.
@@ -52,8 +52,8 @@ def windows_apart(data: DataDir, since: datetime) -> bytes:
     Raises:
         ChildError: it could not be made; the text says why.
     """
-    asked = (str(data.root), outputs.iso(since))
-    return child.run("page.taken", *asked, patience_s=PATIENCE_SECONDS)
+    asked = (str(data.root), times.iso(since))
+    return child.run("page.downloads", *asked, patience_s=PATIENCE_SECONDS)
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ class Reports:
             try:
                 packed = child.run("report.__main__", "--zip", *span, patience_s=PATIENCE_SECONDS)
             except ChildError as error:
-                self.problem = (str(error), outputs.now())
+                self.problem = (str(error), times.now())
                 raise
             self._newest, self.problem = (last, time.monotonic(), packed), None
             return packed

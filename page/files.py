@@ -20,7 +20,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.csv  # type: ignore[import-untyped]
 
 from page import status
-from pipeline import outputs, tables
+from pipeline import outputs, times
+from pipeline.compare import inputs as tables
 from pipeline.outputs import DataDir, OutputError
 
 #: Seconds that one look at the files serves all viewers.
@@ -122,7 +123,7 @@ class Reader:
         self._opened: tuple[Table, Table, Table] | None = None
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="reader")
         self._lock = threading.Lock()
-        self._first_look = outputs.now()
+        self._first_look = times.now()
         self._last: Snapshot | None = None
         self._looked = 0.0
 
@@ -133,7 +134,7 @@ class Reader:
             if self._last and time.monotonic() - self._looked < SHARED_SECONDS:
                 return self._last
             self._looked = time.monotonic()
-            self._last = self._look(outputs.now())
+            self._last = self._look(times.now())
             return self._last
 
     def _look(self, now: datetime) -> Snapshot:

@@ -7,8 +7,9 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from page import status, tables, words
-from page.words import DASH
+from page import formatting as words
+from page import status, tables
+from page.formatting import DASH
 
 #: Symbols beside the words, for those who cannot tell the colours apart.
 SYMBOLS: Mapping[str, str] = {

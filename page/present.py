@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from page import markup, status, windows, words
-from page.read import Snapshot
-from pipeline.compare import Shared
+from page import formatting as words
+from page import markup, status, windows
+from page.files import Snapshot
+from pipeline.compare.comparison import Shared
 from pipeline.settings import Settings
 
 #: Rows sent to the browser at most; the downloads have all.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from page import words
+from page import formatting as words
 from pipeline.health import STALE_SECONDS
 
 PRODUCER = "producer"

@@ -8,12 +8,16 @@ from pathlib import Path
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from page import charts, compared, graphs, markup, present, windows, words
+from page import comparison as compared
+from page import formatting as words
+from page import markup, present, windows
 from page.background import Compared, Comparer, comparer_of
+from page.charts import comparison as graphs
+from page.charts import market as charts
 from page.digest import Digest
-from page.read import Reader, Snapshot, reader_of
-from page.taken import reports, windows_apart
-from pipeline import outputs
+from page.downloads import reports, windows_apart
+from page.files import Reader, Snapshot, reader_of
+from pipeline import times
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings, load
 
@@ -155,7 +159,7 @@ def comparison(comparer: Comparer) -> None:
     """How they stand against each other."""
     found = comparer.latest(span())
     section("Comparison")
-    st.html(markup.note(compared.section_said(found, outputs.now()), "quiet"))
+    st.html(markup.note(compared.section_said(found, times.now()), "quiet"))
     with st.container():
         if found.digest is not None:
             compared_parts(found.digest)
@@ -197,7 +201,7 @@ def compared_parts(found: Digest) -> None:
 def report() -> None:
     """The report and its figures, as files to take along."""
     section("Report")
-    failed = present.failure_said(reports().problem, outputs.now())
+    failed = present.failure_said(reports().problem, times.now())
     st.html(markup.note(present.REPORT_SAID, "quiet") + markup.note(failed, "bad"))
     last = windows.SPANS[span()]
     with st.container(horizontal=True):

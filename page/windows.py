@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.compare import totals
+from pipeline.compare.comparison import totals
 
 #: More candles than this are made coarser: the chart has no more pixels for them, and the browser
 #: takes 1.5 ms for each when it first draws them.

@@ -8,7 +8,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from pipeline import outputs
+from pipeline import outputs, times
 
 #: A status file older than this, in seconds, means that the service hangs or is down.
 STALE_SECONDS = 30.0
@@ -33,7 +33,7 @@ def main() -> None:
     if len(sys.argv) != 3:
         sys.exit("usage: python -m pipeline.health NAME DATA_DIR, with the name of one service")
     _, name, folder = sys.argv
-    sys.exit(health(outputs.DataDir(Path(folder)), name, outputs.now()))
+    sys.exit(health(outputs.DataDir(Path(folder)), name, times.now()))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.trade import from_epoch_micros
+from pipeline.times import from_epoch_micros, iso
 
 #: The metrics, in the order of every file that has them.
 METRICS = (
@@ -208,15 +208,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def iso(moment: datetime) -> str:
-    """ISO 8601, UTC, `Z`; fractions only where there are some."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
 
 
 def moments(row: Mapping[str, Any]) -> dict[str, datetime]:

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import tenacity
 
-from pipeline import machine, outputs
+from pipeline import machine, outputs, times
 from pipeline.settings import Settings, load
 
 #: Seconds between two writings of the status file.
@@ -60,7 +60,7 @@ class Service:
         self._healthy = False
         self._message = "starting"
         self._last_error: dict[str, str] | None = None
-        self._started = outputs.now()
+        self._started = times.now()
         self._settings = settings.model_dump(mode="json")
         self._machine = machine.describe()
         self._starts = 1 + self._starts_before()
@@ -124,7 +124,7 @@ class Service:
     def error(self, text: str) -> None:
         """Logs an error and keeps it as the last one in the status."""
         self.log.error(text)
-        self._last_error = {"time": outputs.iso(outputs.now()), "text": text[:500]}
+        self._last_error = {"time": times.iso(times.now()), "text": text[:500]}
 
     def tick(self, *, at_once: bool = False) -> None:
         """Writes what is due: the status file, the counters' line."""
@@ -154,7 +154,7 @@ class Service:
         self._look_at_cost()
         self._noted = (now, self._cost["cpu_s"])
         row = {
-            "at": outputs.now(),
+            "at": times.now(),
             "seconds": round(now - before[0], 2),
             "cpu_s": round(self._cost["cpu_s"] - before[1], 2),
             "rss_mib": round(self._minutes_peak_mib, 1),
@@ -192,7 +192,7 @@ class Service:
             "pid": os.getpid(),
             "starts": self._starts,
             "started": self._started,
-            "updated": outputs.now(),
+            "updated": times.now(),
             "counters": dict(self.counters),
             "cost": self._cost,
             "last_error": self._last_error,

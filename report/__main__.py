@@ -17,13 +17,14 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from pipeline import outputs
-from pipeline.compare import compare
+from pipeline import times
+from pipeline.compare.comparison import compare
+from pipeline.compare.inputs import read_written
+from pipeline.compare.summary import interval_of, minutes
 from pipeline.outputs import DataDir, OutputError, write_atomically
 from pipeline.settings import load
-from pipeline.tables import read_written
-from pipeline.verdict import interval_of, minutes
-from report import content, figures
+from report import figures
+from report import sections as content
 
 
 def main() -> None:
@@ -59,7 +60,7 @@ def make(data: DataDir, interval_s: float, last: timedelta | None) -> dict[str, 
     """
     written = read_written(data, last)
     found = compare(written, interval_of(written.status, interval_s))
-    report = content.report(found, written, outputs.now())
+    report = content.report(found, written, times.now())
     drawn = {name: figures.svg(figure) for name, figure in figures.draw(found).items()}
     return {f"figures/{name}.svg": text for name, text in drawn.items()} | {
         name: _templates().get_template(f"{name}.j2").render(report=report, figures=drawn)

@@ -20,9 +20,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pipeline import agreement
-from pipeline.compare import BATCH, LEGS, STANDS_OUT, STREAM_FINAL, STREAM_OPEN, Comparison
-from pipeline.verdict import kept_in_words
+from pipeline.compare import agreement
+from pipeline.compare.comparison import (
+    BATCH,
+    LEGS,
+    STANDS_OUT,
+    STREAM_FINAL,
+    STREAM_OPEN,
+    Comparison,
+)
+from pipeline.compare.summary import kept_in_words
 
 WIDTH = 7.5
 GREEN, RED, BLUE, ORANGE = "#009E73", "#D55E00", "#0072B2", "#E69F00"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import verdict
-from pipeline.agreement import UNEXPLAINED, VERDICTS
-from pipeline.compare import LOSSES, STANDS_OUT, Comparison
-from pipeline.tables import Written
-from pipeline.verdict import UNKNOWN, known
+from pipeline.compare import summary as verdict
+from pipeline.compare.agreement import UNEXPLAINED, VERDICTS
+from pipeline.compare.comparison import LOSSES, STANDS_OUT, Comparison
+from pipeline.compare.inputs import Written
+from pipeline.compare.summary import UNKNOWN, known
 
 #: Windows that differ are listed up to this many.
 MOST_LISTED = 50

@@ -15,10 +15,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pipeline import latency, outputs, store
+from pipeline import histogram as latency
+from pipeline import outputs, times
+from pipeline.ingest import store
+from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
 from pipeline.service import MINUTE_COLUMNS
-from pipeline.trade import Trade
 
 MINUTE = timedelta(minutes=1)
 #: What a recording's file name could hold: nothing of it may be rendered.
@@ -93,7 +95,7 @@ def write_days(data: DataDir, windows: list[dict[str, Any]]) -> None:
     """Final windows, day file by day file, without reading what is there."""
     by_day: dict[str, list[dict[str, Any]]] = {}
     for row in windows:
-        by_day.setdefault(outputs.iso(row["window_start"])[:10], []).append(row)
+        by_day.setdefault(times.iso(row["window_start"])[:10], []).append(row)
     for day, rows in by_day.items():
         text = outputs.to_csv(outputs.WINDOW_COLUMNS, rows)
         outputs.write_atomically(data.stream_csv / f"{day}.csv", text, durable=False)
@@ -472,7 +474,7 @@ def ended(data: DataDir, now: datetime) -> None:
 def foreign(data: DataDir, now: datetime) -> None:
     """Files that are not what they should be, among good ones."""
     sample(data, now)
-    day = outputs.iso(now - timedelta(days=1))[:10]
+    day = times.iso(now - timedelta(days=1))[:10]
     (data.stream_csv / f"{day}.csv").write_text("a,b\n1,2\n")
     data.batch_windows.write_bytes(b"\x00\xff\xfe not a table")
     newest = outputs.run_id(now + timedelta(seconds=5))
@@ -583,8 +585,8 @@ def refresh(data: DataDir, now: datetime, feed: Mapping[str, Any]) -> None:
     """What the services rewrite each second: their status and the open windows."""
     write_live(data, now, seconds=(now - floor(now)).total_seconds())
     final = window(floor(now) - 2 * MINUTE, _number(floor(now) - 2 * MINUTE))
-    path = data.stream_csv / f"{outputs.iso(final['window_start'])[:10]}.csv"
-    if outputs.iso(final["window_start"]) not in path.read_text():
+    path = data.stream_csv / f"{times.iso(final['window_start'])[:10]}.csv"
+    if times.iso(final["window_start"]) not in path.read_text():
         outputs.write_final_windows(data, [outputs.cells(outputs.WINDOW_COLUMNS, final)])
     write_statuses(data, statuses(now, feed))
 
@@ -596,10 +598,10 @@ def main() -> None:
     parser.add_argument("--keep-going", action="store_true")
     given = parser.parse_args()
     data = DataDir(given.folder)
-    SCENARIOS[given.scenario](data, outputs.now())
+    SCENARIOS[given.scenario](data, times.now())
     while given.keep_going:
         time.sleep(1)
-        refresh(data, outputs.now(), LIVE if given.scenario in ("live", "days90") else replay())
+        refresh(data, times.now(), LIVE if given.scenario in ("live", "days90") else replay())
 
 
 if __name__ == "__main__":

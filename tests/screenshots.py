@@ -18,10 +18,10 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from pipeline import outputs
-from pipeline.compare import LEAST_RUNS
+from pipeline import times
+from pipeline.compare.comparison import LEAST_RUNS
+from pipeline.compare.inputs import read_batch_log
 from pipeline.outputs import DataDir
-from pipeline.tables import read_batch_log
 from tests import page_data
 from tests.conftest import ROOT, Running, chromium, free_port
 
@@ -83,11 +83,11 @@ def main() -> None:
 def take_states(browser: Browser, folder: Path) -> None:
     for number, (name, scenario, size, scheme, heading) in enumerate(OF_STATES):
         data = DataDir(folder / f"{number}")
-        page_data.SCENARIOS[scenario](data, outputs.now())
+        page_data.SCENARIOS[scenario](data, times.now())
         with serving(data, folder) as address:
             page = opened(browser, address, size, scheme)
             # the services' own words must be fresh when the picture is taken
-            page_data.SCENARIOS[scenario](data, outputs.now())
+            page_data.SCENARIOS[scenario](data, times.now())
             take(page, name, heading)
 
 

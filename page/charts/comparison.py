@@ -6,8 +6,8 @@ from functools import cache
 import altair as alt
 import pandas as pd
 
-from page import strip
-from page.charts import (
+from page import agreement_strip as strip
+from page.charts.market import (
     BATCH,
     QUIET,
     STREAM,
@@ -20,7 +20,7 @@ from page.charts import (
     x_time,
 )
 from page.digest import LEAST_AGE, Digest
-from pipeline.agreement import (
+from pipeline.compare.agreement import (
     DIFFERS,
     EQUAL,
     NOT_YET_FINAL,
@@ -28,8 +28,8 @@ from pipeline.agreement import (
     ONLY_BATCH,
     ONLY_STREAM,
 )
-from pipeline.compare import BATCH as BATCH_ANSWER
-from pipeline.compare import STREAM_FINAL, STREAM_OPEN
+from pipeline.compare.comparison import BATCH as BATCH_ANSWER
+from pipeline.compare.comparison import STREAM_FINAL, STREAM_OPEN
 
 #: Apart in lightness as well as in hue; each carries its symbol too.
 VERDICT_COLORS = {

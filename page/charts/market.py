@@ -13,7 +13,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from page import windows, words
+from page import formatting as words
+from page import windows
 
 UP = "#26a69a"
 DOWN = "#ef5350"

@@ -13,14 +13,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-# Spark puts its zips of pyspark first, which hold no compiled modules: 0.6 s more to import.
-sys.path[:] = [path for path in sys.path if "pyspark/python/lib" not in path]
-
 from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
 
-from pipeline import metrics, outputs, store
+from pipeline import metrics, outputs, times
+from pipeline.ingest import store
 from pipeline.settings import Settings, load
 
 #: Status of a process that found an empty or missing table.
@@ -137,7 +135,7 @@ def publish(
     data: outputs.DataDir, stamps: dict[str, Any], total: dict[str, Any], windows: list[Any]
 ) -> None:
     """The one row first, then the windows: each replaced as a whole."""
-    stamps = {**stamps, "written_at": outputs.now()}
+    stamps = {**stamps, "written_at": times.now()}
     one_row = outputs.to_csv(outputs.BATCH_COLUMNS, [total | stamps])
     outputs.write_atomically(data.batch_output / f"{stamps['run']}.csv", one_row)
     rows = outputs.to_csv(outputs.WINDOW_COLUMNS, (window | stamps for window in windows))
@@ -149,7 +147,7 @@ def process(settings: Settings, run: str, began: float) -> Mapping[str, object]:
     data = outputs.DataDir(settings.data_dir)
     session = SparkSession.builder.appName("batch").getOrCreate()
     start_s = time.time() - began
-    snapshot_at = outputs.now()
+    snapshot_at = times.now()
     ranges = snapshot(data)
     if not ranges:
         return {"status": "no_data", "start_s": round(start_s, 2)}
@@ -188,7 +186,3 @@ def main() -> None:
     outputs.write_atomically(path, json.dumps(report) + "\n")
     print(f"batch aggregation logic time: {result.get('logic_s', 'unknown')} s; {report}")
     sys.exit(0 if result["status"] == "ok" else NO_DATA)
-
-
-if __name__ == "__main__":
-    main()

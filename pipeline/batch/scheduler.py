@@ -11,15 +11,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psutil
 
-from pipeline import outputs, spark, store
+from pipeline import outputs, spark, times
+from pipeline.ingest import store
 from pipeline.service import MIB, Service, tree_cost
 
-SCRIPT = Path(__file__).with_name("batch_processor.py")
+SCRIPT = spark.ROOT / "batch_processor.py"
 #: Status of `batch_processor.py` when the table is empty or missing.
 NO_DATA = 3
 #: Seconds between two looks at a run; it has so long to end when asked before it is killed.
@@ -113,7 +113,7 @@ class Scheduler:
             self._log({"started": started, "run": run, "status": "no_data"})
             return
         # First of all: whoever comes after a killed scheduler must find the run.
-        note = {"run": run, "started": outputs.iso(started)}
+        note = {"run": run, "started": times.iso(started)}
         self._service.retrying("room for the run's note", OSError)(
             outputs.write_atomically, self._run_file, json.dumps(note) + "\n"
         )
@@ -262,7 +262,3 @@ def main() -> None:
         service.close("failed", str(error))
         sys.exit(2)
     service.close()
-
-
-if __name__ == "__main__":
-    main()

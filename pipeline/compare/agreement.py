@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.compare.inputs import Evidence
 from pipeline.outputs import FURTHER, METRICS
-from pipeline.tables import Evidence
 
 #: Verdicts on a window, in the order in which a reader should look at them.
 DIFFERS = "differs"

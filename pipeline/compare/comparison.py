@@ -7,7 +7,6 @@ agree is decided in `agreement.py`, what all of it says in words in `verdict.py`
 
 import json
 import math
-import runpy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,17 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import latency
-from pipeline.agreement import (
-    DIFFERENCES,
-    DIFFERS,
-    EQUAL,
-    UNEXPLAINED,
-    agreement,
-    refused,
-)
-from pipeline.outputs import iso
-from pipeline.tables import Ingested, Written, typed
+from pipeline import histogram as latency
+from pipeline.compare.agreement import DIFFERENCES, DIFFERS, EQUAL, UNEXPLAINED, agreement, refused
+from pipeline.compare.inputs import Ingested, Written, typed
+from pipeline.times import iso
 
 # --- freshness ------------------------------------------------------------------------------
 
@@ -912,8 +904,3 @@ def _rows_per_second(runs: pd.DataFrame) -> float | None:
     first = (recent if len(recent) else before.tail(1)).iloc[0]
     seconds = (last["snapshot_at"] - first["snapshot_at"]).total_seconds()
     return float(last["rows"] - first["rows"]) / seconds if seconds > 0 else None
-
-
-if __name__ == "__main__":
-    # The command is made of the words, which rest on this module: it cannot import them.
-    runpy.run_module("pipeline.verdict", run_name="__main__")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import store
+from pipeline.ingest import store
 from pipeline.outputs import (
     BATCH_COLUMNS,
     LOG_FIELDS,

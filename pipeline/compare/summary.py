@@ -18,12 +18,20 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from pipeline import compare
-from pipeline.agreement import DIFFERENCES, EQUAL, VERDICTS
-from pipeline.compare import BATCH, STREAM_FINAL, STREAM_OPEN, Comparison, Freshness, Growth
-from pipeline.outputs import DataDir, OutputError, iso
+from pipeline.compare import comparison as compare
+from pipeline.compare.agreement import DIFFERENCES, EQUAL, VERDICTS
+from pipeline.compare.comparison import (
+    BATCH,
+    STREAM_FINAL,
+    STREAM_OPEN,
+    Comparison,
+    Freshness,
+    Growth,
+)
+from pipeline.compare.inputs import read_written
+from pipeline.outputs import DataDir, OutputError
 from pipeline.settings import load
-from pipeline.tables import read_written
+from pipeline.times import iso
 
 UNKNOWN = "unknown"
 #: What `answers` answers.
@@ -528,7 +536,3 @@ def _listed(frame: pd.DataFrame) -> str:
             text = f"{name}: {row[name]}"
             lines += textwrap.wrap(text, 98, initial_indent="  ", subsequent_indent="    ")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    main()

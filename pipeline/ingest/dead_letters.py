@@ -7,7 +7,7 @@ from collections import Counter, deque
 from datetime import datetime
 from typing import Any
 
-from pipeline.outputs import iso
+from pipeline.times import iso
 
 #: Messages kept, and characters of each.
 LATEST = 10

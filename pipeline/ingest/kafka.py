@@ -11,11 +11,13 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import TopicPartition
 
-from pipeline import trade
-from pipeline.outputs import append_csv, iso
-from pipeline.rejected import Rejected
+from pipeline import times
+from pipeline.ingest import trade
+from pipeline.ingest.dead_letters import Rejected
+from pipeline.outputs import append_csv
 from pipeline.service import Service
 from pipeline.settings import Settings
+from pipeline.times import iso
 
 #: Bytes of a rejected message that are kept.
 REJECTED_BYTES = 4096
@@ -70,7 +72,7 @@ class Publisher:
             "value": value,
             "key": self._key,
             "partition": 0,  # the only one; spares hashing the key
-            "timestamp_ms": trade.epoch_micros(received) // 1000,
+            "timestamp_ms": times.epoch_micros(received) // 1000,
         }
         try:
             future = self._producer.send(topic, **record)

@@ -10,10 +10,12 @@ from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
-from pipeline import store, topics, trade
-from pipeline.outputs import now
+from pipeline import times
+from pipeline.ingest import kafka as topics
+from pipeline.ingest import store, trade
+from pipeline.ingest.kafka import Publisher
 from pipeline.service import Service
-from pipeline.topics import Publisher
+from pipeline.times import now
 
 GROUP = "sqlite_writer"
 #: At a slow pace, records are gathered for so long, in seconds, before they are stored.
@@ -94,7 +96,7 @@ class Consumer:
         trades, receipts, rejected = [], [], 0
         present = now()
         for record in records:
-            received = min(trade.from_epoch_millis(record.timestamp), present)
+            received = min(times.from_epoch_millis(record.timestamp), present)
             raw = record.value or b""
             try:
                 trades.append(trade.decode(raw, self._settings.product_id, received))
@@ -108,8 +110,8 @@ class Consumer:
             last_offset=records[-1].offset,
             records=len(records),
             rejected=rejected,
-            first_receipt=trade.from_epoch_millis(records[0].timestamp),
-            last_receipt=trade.from_epoch_millis(records[-1].timestamp),
+            first_receipt=times.from_epoch_millis(records[0].timestamp),
+            last_receipt=times.from_epoch_millis(records[-1].timestamp),
             trades=trades,
             receipts=receipts,
         )
@@ -185,7 +187,3 @@ def main() -> None:
         consumer.close()
         connection.close()
     service.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -11,11 +11,14 @@ from typing import Any
 import websocket
 from kafka.errors import KafkaError
 
-from pipeline import topics, trade
-from pipeline.exchange import Clocks, Connection, Message
-from pipeline.outputs import OutputError, claim_source, now
+from pipeline import times
+from pipeline.ingest import kafka as topics
+from pipeline.ingest import trade
+from pipeline.ingest.exchange import Clocks, Connection, Message
+from pipeline.ingest.kafka import Publisher
+from pipeline.outputs import OutputError, claim_source
 from pipeline.service import Service, backoff
-from pipeline.topics import Publisher
+from pipeline.times import now
 
 #: How many of the last published trade ids are remembered, to suppress repeated ones; and how
 #: many of them are read back from Kafka after a restart (an hour at the usual pace).
@@ -44,7 +47,7 @@ class Producer:
     def remember_published(self) -> None:
         """Learns from Kafka what a producer before this one has published lately."""
         for record in topics.tail(self._settings, READ_BACK):
-            received = trade.from_epoch_millis(record.timestamp)
+            received = times.from_epoch_millis(record.timestamp)
             try:
                 valid = trade.decode(record.value or b"", self._settings.product_id, received)
             except trade.RefusedError:
@@ -236,7 +239,3 @@ def main() -> None:
     if lost:
         service.error(f"stopped with {lost} messages that Kafka has not acknowledged")
     service.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pipeline import finality, latency
-from pipeline.trade import Trade
+from pipeline import histogram as latency
+from pipeline.ingest.trade import Trade
+from pipeline.stream import finality
 
 #: Seconds that a statement waits for another process's lock before it fails.
 BUSY_SECONDS = 5.0

@@ -24,12 +24,8 @@ EARLIEST = datetime(2012, 1, 1, tzinfo=UTC)
 #: How far event time may lie ahead of the receipt, as clocks differ.
 MAX_AHEAD = timedelta(minutes=1)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 #: The default context would round to 28 digits before they are counted.
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
-_FIRST_MILLIS = (datetime(1, 1, 2, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
-_LAST_MILLIS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _PLAIN = re.compile(r"[0-9]{1,10}(\.[0-9]{1,8})?", re.ASCII)
 
@@ -237,19 +233,3 @@ def _check_decimal(field: str, text: str) -> None:
         raise RefusedError(f"{field}: {_shown(text)} does not fit DECIMAL(18,8)")
     if len(digits) > SIGNIFICANT_DIGITS:
         raise RefusedError(f"{field}: {_shown(text)} has over {SIGNIFICANT_DIGITS} digits")
-
-
-def epoch_micros(moment: datetime) -> int:
-    """Microseconds since 1970, exact."""
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def from_epoch_micros(micros: int) -> datetime:
-    return _EPOCH + micros * _MICROSECOND
-
-
-def from_epoch_millis(millis: int) -> datetime:
-    """A Kafka record's timestamp as a moment; one that no calendar holds as the nearest held."""
-    if not _FIRST_MILLIS <= millis <= _LAST_MILLIS:
-        millis = min(max(millis, _FIRST_MILLIS), _LAST_MILLIS)
-    return _EPOCH + timedelta(milliseconds=millis)

@@ -11,8 +11,11 @@ from typing import Any
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
 
-from pipeline import finality, latency, metrics, outputs, trade
+from pipeline import histogram as latency
+from pipeline import metrics, outputs, times
+from pipeline.ingest import trade
 from pipeline.settings import Settings
+from pipeline.stream import finality
 
 #: Columns of the record of latencies: counts by bucket, as JSON.
 LATENCY_COLUMNS = ("window_start", "leg", "counts")
@@ -40,11 +43,11 @@ PROGRESS_COLUMNS = (
 def judge(raw: bytes | None, received: int, product: str) -> tuple[Any, ...]:
     """A Kafka record as the fields of `JUDGED`: by the same rules as producer and consumer."""
     try:
-        moment = trade.from_epoch_millis(received // 1000)
+        moment = times.from_epoch_millis(received // 1000)
         valid = trade.decode(raw or b"", product, moment)
     except trade.RefusedError as refusal:
         return None, None, None, None, None, str(refusal)
-    time_us = trade.epoch_micros(valid.time)
+    time_us = times.epoch_micros(valid.time)
     return valid.trade_id, valid.price, valid.last_size, valid.side, time_us, None
 
 
@@ -129,7 +132,7 @@ def window_of(row: Row, settings: Settings, written_at: datetime) -> finality.Wi
         end=row.window_end,
         last_trade_time=row.last_trade_time,
         cells=outputs.cells(outputs.WINDOW_COLUMNS, fields),
-        growth=((trade.epoch_micros(written_at), row.trade_count),),
+        growth=((times.epoch_micros(written_at), row.trade_count),),
     )
 
 
@@ -153,7 +156,7 @@ def with_z_scores(
 
 def _scored(cells: finality.Cells) -> metrics.Scored:
     return metrics.Scored(
-        trade.epoch_micros(datetime.fromisoformat(cells["window_start"])),
+        times.epoch_micros(datetime.fromisoformat(cells["window_start"])),
         Decimal(cells["price_range"]),
         Decimal(cells["total_volume"]),
     )
@@ -161,7 +164,7 @@ def _scored(cells: finality.Cells) -> metrics.Scored:
 
 def open_to_final(window: finality.Window, final_at: datetime) -> Counter[int]:
     """How long the trades of a final window stood in the open view before, by bucket."""
-    moment = trade.epoch_micros(final_at)
+    moment = times.epoch_micros(final_at)
     counts = [count for _, count in window.growth]
     came = [count - before for count, before in zip(counts, [0, *counts], strict=False)]
     return latency.counted(
@@ -212,7 +215,7 @@ def _duration_ms(progress: Mapping[str, Any], view: View | None) -> int | None:
 
 
 def _moment(micros: int | None) -> datetime | None:
-    return None if micros is None else trade.from_epoch_micros(micros)
+    return None if micros is None else times.from_epoch_micros(micros)
 
 
 def next_due(now: float, interval: float) -> float:

@@ -19,9 +19,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming import StreamingQuery
 from pyspark.sql.streaming.listener import StreamingQueryProgress
 
-from pipeline import finality, latency, metrics, outputs, spark, stream, topics, trade
+from pipeline import histogram as latency
+from pipeline import metrics, outputs, spark, times
+from pipeline.ingest import kafka as topics
 from pipeline.service import Service
 from pipeline.settings import Settings
+from pipeline.stream import finality
+from pipeline.stream import query as stream
 
 #: Windows printed to the console for one micro-batch, at most.
 CONSOLE_WINDOWS = 5
@@ -51,11 +55,11 @@ class Windows:
     def write(self, changed: DataFrame, micro_batch: int) -> None:
         """Repeating a micro-batch changes nothing: final windows first, then what is open."""
         rows = changed.collect()
-        now = outputs.now()
+        now = times.now()
         laid = [stream.window_of(row, self._service.settings, now) for row in rows]
         state, final = finality.lay(self._state, micro_batch, laid, self._watermark)
         # Final now, not when its row was last computed.
-        rows_final = [window.cells | {"written_at": outputs.iso(now)} for window in final]
+        rows_final = [window.cells | {"written_at": times.iso(now)} for window in final]
         rows_final = self._write_final(rows_final)
         if micro_batch != self._state.micro_batch:  # not when Spark repeats one
             for window in final:
@@ -65,8 +69,8 @@ class Windows:
         still_open = self._scored_open(state, anew=bool(final))
         live = outputs.to_csv(outputs.WINDOW_COLUMNS, still_open)
         outputs.write_atomically(self._data.stream_live, live, durable=False)
-        newest = None if state.greatest is None else trade.from_epoch_micros(state.greatest)
-        published_at = outputs.now()
+        newest = None if state.greatest is None else times.from_epoch_micros(state.greatest)
+        published_at = times.now()
         self._state = state
         self._service.counters["final_windows"] += len(final)
         self._service.details["newest_trade"] = newest
@@ -90,7 +94,7 @@ class Windows:
         """The open windows; the hour before them is read back when it may have changed."""
         oldest = min(state.open, default=None)
         if oldest is not None and (anew or oldest != self._oldest):
-            start = trade.from_epoch_micros(oldest)
+            start = times.from_epoch_micros(oldest)
             self._hour = outputs.read_final_cells(self._data, start - metrics.TRAILING, start)
         self._oldest = oldest
         return stream.with_z_scores(self._hour, [window.cells for window in state.open.values()])
@@ -250,7 +254,3 @@ def main() -> None:
             service.close("failed", str(error)[:200])
             sys.exit(1)
     service.close()
-
-
-if __name__ == "__main__":
-    main()

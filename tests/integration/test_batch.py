@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import spark, store
+from pipeline import spark
+from pipeline.batch.archive import make_archive
+from pipeline.ingest import store
+from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings
-from pipeline.trade import Trade
 from tests.conftest import ROOT, Run, Running, require_jars, wait_until
 
 BEGAN = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -170,7 +172,7 @@ def test_the_class_data_archive_is_really_used() -> None:
     """With -Xshare:on the JVM refuses to start on an archive that does not fit."""
     require_jars("spark")
     settings = Settings()
-    archive = spark.make_archive(settings)
+    archive = make_archive(settings)
     options = spark.java_options(archive, c1_only=True)
     assert str(archive) in options
     config = spark.configuration(settings, "512m", f"{options} -Xshare:on")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.agreement import (
+from pipeline.compare.agreement import (
     AFTER_SNAPSHOT,
     CONFLICT,
     DIFFERS,
@@ -25,7 +25,7 @@ from pipeline.agreement import (
     REJECTED,
     UNEXPLAINED,
 )
-from pipeline.compare import LOSSES
+from pipeline.compare.comparison import LOSSES
 from tests.conftest import Broker, Run, running, wait_until
 from tests.integration.test_chain import Chain, end_left_behind
 from tests.integration.test_stream import Topic, counts, message

@@ -25,7 +25,7 @@ from streamlit.testing.v1 import AppTest
 from page import digest
 from page.background import Compared, Comparer
 from page.digest import Digest
-from pipeline import outputs
+from pipeline import outputs, times
 from pipeline.outputs import DataDir
 from tests import page_data
 from tests.conftest import ROOT, Run, Running, free_port, wait_until
@@ -45,7 +45,7 @@ LABELS = (
 @pytest.mark.parametrize("scenario", sorted(set(page_data.SCENARIOS) - {"days90"}))
 def test_no_state_of_the_data_folder_breaks_the_page(scenario, tmp_path, monkeypatch) -> None:
     data = DataDir(tmp_path)
-    page_data.SCENARIOS[scenario](data, outputs.now())
+    page_data.SCENARIOS[scenario](data, times.now())
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     made = digest.made(data, None, 60)
     found = Compared(digest=made) if isinstance(made, Digest) else Compared(problem=made)
@@ -108,7 +108,7 @@ def _answers(address: str) -> bool:
 
 
 def test_the_page_shows_what_the_files_hold_and_calls_nobody(data, serve, visit) -> None:
-    page_data.sample(data, outputs.now())
+    page_data.sample(data, times.now())
     address, _ = serve()
     seen = visit(address).charted()
     top = seen.text(".p-top")
@@ -150,7 +150,7 @@ def compared(seen: Visit) -> Visit:
 
 def test_it_only_reads_and_only_this_machine_reaches_it(data, serve, visit) -> None:
     """No file of the data folder changes but SQLite's index of the WAL."""
-    page_data.disputed(data, outputs.now())
+    page_data.disputed(data, times.now())
     written = {path: path.stat().st_mtime_ns for path in data.root.rglob("*") if path.is_file()}
     address, process = serve()
     compared(visit(address).charted())
@@ -170,7 +170,7 @@ def _sockets(process: psutil.Process) -> list[Any]:
 
 
 def test_the_comparison_says_how_the_files_differ(data, serve, visit) -> None:
-    page_data.disputed(data, outputs.now())
+    page_data.disputed(data, times.now())
     stream = {row["window_start"]: row for row in _rows(outputs.stream_files(data))}
     batch = {row["window_start"]: row for row in _rows([data.batch_windows])}
     alone = batch.keys() - stream.keys()
@@ -235,7 +235,7 @@ def _rows(paths: Iterable[Path]) -> Iterator[dict[str, str]]:
 
 
 def test_a_new_comparison_replaces_data_and_no_drawing(data, serve, visit) -> None:
-    now = outputs.now()
+    now = times.now()
     page_data.sample(data, now)
     address, _ = serve()
     seen = compared(visit(address))
@@ -255,7 +255,7 @@ def test_a_new_comparison_replaces_data_and_no_drawing(data, serve, visit) -> No
 
 def test_the_report_and_its_figures_are_made_and_taken_along(data, serve, visit) -> None:
     """From the files as they are at the click, with none of them changed."""
-    page_data.disputed(data, outputs.now())
+    page_data.disputed(data, times.now())
     address, _ = serve()
     seen = visit(f"{address}/?span=everything")
     with seen.page.expect_download(timeout=60_000) as waiting:
@@ -272,7 +272,7 @@ def test_the_report_and_its_figures_are_made_and_taken_along(data, serve, visit)
 
 
 def test_a_refresh_brings_new_values_and_keeps_zoom_scroll_and_drawing(data, serve, visit) -> None:
-    page_data.live(data, outputs.now())
+    page_data.live(data, times.now())
     address, _ = serve()
     seen = compared(visit(address).charted())
     page = seen.page
@@ -298,7 +298,7 @@ def test_a_refresh_brings_new_values_and_keeps_zoom_scroll_and_drawing(data, ser
     first = seen.text(".p-metrics")
     for _ in range(3):
         time.sleep(1)
-        page_data.refresh(data, outputs.now(), page_data.LIVE)
+        page_data.refresh(data, times.now(), page_data.LIVE)
     written = f"{float(_live(data)['trade_count']):,.0f}"
     expect(page.locator(".p-metrics")).to_contain_text(written, timeout=20_000)
     assert seen.text(".p-metrics") != first
@@ -319,7 +319,7 @@ def _live(data: DataDir) -> dict[str, Any]:
 
 
 def test_a_span_is_chosen_with_a_click_and_stands_in_the_address(data, serve, visit) -> None:
-    page_data.live(data, outputs.now())
+    page_data.live(data, times.now())
     address, _ = serve()
     seen = visit(address).charted()
     seen.page.get_by_text("15 min", exact=True).click()
@@ -329,7 +329,7 @@ def test_a_span_is_chosen_with_a_click_and_stands_in_the_address(data, serve, vi
 
 
 def test_the_download_holds_the_windows_of_the_span(data, serve, visit) -> None:
-    page_data.live(data, outputs.now())
+    page_data.live(data, times.now())
     address, _ = serve()
     seen = visit(f"{address}/?span=15+min").charted()
     with seen.page.expect_download() as waiting:
@@ -343,7 +343,7 @@ def test_the_download_holds_the_windows_of_the_span(data, serve, visit) -> None:
 
 
 def test_the_tables_are_searched(data, serve, visit) -> None:
-    page_data.live(data, outputs.now())
+    page_data.live(data, times.now())
     address, _ = serve()
     seen = visit(f"{address}/?span=15+min").charted()
     table = seen.page.locator("[data-testid=stDataFrame]").first
@@ -359,7 +359,7 @@ def test_the_tables_are_searched(data, serve, visit) -> None:
 
 def test_the_page_is_used_by_keyboard(data, serve, visit) -> None:
     """The span by arrows, a section by its link: its heading is then in sight, not covered."""
-    page_data.sample(data, outputs.now())
+    page_data.sample(data, times.now())
     address, _ = serve()
     seen = compared(visit(address).charted())
     keys = seen.page.keyboard
@@ -390,13 +390,13 @@ def test_the_page_is_used_by_keyboard(data, serve, visit) -> None:
 
 
 def test_several_viewers_see_the_same_and_one_comparison_serves_them(data, serve, visit) -> None:
-    page_data.live(data, outputs.now())
+    page_data.live(data, times.now())
     address, process = serve()
     both = [visit(address).charted() for _ in range(2)]
     server, most = psutil.Process(process.pid), 0
     for _ in range(20):
         time.sleep(0.5)
-        page_data.refresh(data, outputs.now(), page_data.LIVE)
+        page_data.refresh(data, times.now(), page_data.LIVE)
         most = max(most, len(server.children()))
     assert most <= 1
     rows = [path.read_text() for path in (data.stream_live,)]
@@ -410,7 +410,7 @@ def test_several_viewers_see_the_same_and_one_comparison_serves_them(data, serve
 
 def test_text_from_data_stands_letter_by_letter(data, serve, visit) -> None:
     """Neither HTML nor Markdown of a recording's name is rendered."""
-    page_data.ended(data, outputs.now())
+    page_data.ended(data, times.now())
     address, _ = serve()
     seen = visit(address)
     assert page_data.NASTY_NAME in seen.text(".p-reason")
@@ -433,7 +433,7 @@ def test_every_state_is_said_in_words_on_a_page_that_stays_open(data, serve, vis
         ("empty", "WAITING", "No batch run has ended yet"),
     ):
         shutil.rmtree(data.root, ignore_errors=True)
-        page_data.SCENARIOS[scenario](data, outputs.now())
+        page_data.SCENARIOS[scenario](data, times.now())
         expect(seen.page.locator(".p-chips")).to_contain_text(word, timeout=30_000)
         expect(seen.page.locator("[data-testid=stMain]")).to_contain_text(said, timeout=30_000)
         seen.page.wait_for_timeout(2500)
@@ -442,7 +442,7 @@ def test_every_state_is_said_in_words_on_a_page_that_stays_open(data, serve, vis
 
 def test_a_locked_database_is_said_and_the_last_comparison_stays(data, serve, visit) -> None:
     """Files are read all the while; when the lock is gone, so is the sentence."""
-    page_data.disputed(data, outputs.now())
+    page_data.disputed(data, times.now())
     address, _ = serve()
     seen = compared(visit(address))
     before = " ".join(seen.text(".p-legend").split())
@@ -462,7 +462,7 @@ def test_a_page_whose_server_has_gone_says_that_it_is_old_and_comes_back(
     data, serve, visit
 ) -> None:
     """The browser itself watches: nobody is left to refresh it."""
-    page_data.live(data, outputs.now())
+    page_data.live(data, times.now())
     port = free_port()
     address, process = serve(port)
     seen = visit(address).charted()
@@ -480,7 +480,7 @@ def test_a_page_whose_server_has_gone_says_that_it_is_old_and_comes_back(
 
 
 def test_the_page_follows_the_systems_theme(data, serve, visit) -> None:
-    page_data.sample(data, outputs.now())
+    page_data.sample(data, times.now())
     address, _ = serve()
     for scheme, background in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(18, 22, 28)")):
         seen = visit(address, color_scheme=scheme)
@@ -489,7 +489,7 @@ def test_the_page_follows_the_systems_theme(data, serve, visit) -> None:
 
 
 def test_nothing_is_wider_than_the_window_on_a_desk_and_on_a_phone(data, serve, visit) -> None:
-    page_data.disputed(data, outputs.now())
+    page_data.disputed(data, times.now())
     address, _ = serve()
     for window in ({"width": 1280, "height": 800}, {"width": 390, "height": 844}):
         seen = visit(address, viewport=window).charted()
@@ -502,7 +502,7 @@ def test_nothing_is_wider_than_the_window_on_a_desk_and_on_a_phone(data, serve, 
 
 def test_a_finger_on_the_chart_scrolls_the_page(data, serve, visit) -> None:
     """On a phone the chart fills the screen: it must not hold the reader."""
-    page_data.sample(data, outputs.now())
+    page_data.sample(data, times.now())
     address, _ = serve()
     phone = {"width": 390, "height": 844}
     seen = visit(address, viewport=phone, has_touch=True, is_mobile=True).charted()
@@ -521,7 +521,7 @@ def test_a_finger_on_the_chart_scrolls_the_page(data, serve, visit) -> None:
 
 
 def test_it_stops_at_once_when_told_so_with_a_viewer_looking_on(data, serve, visit) -> None:
-    page_data.sample(data, outputs.now())
+    page_data.sample(data, times.now())
     address, process = serve()
     visit(address)
     began = time.monotonic()
@@ -535,7 +535,7 @@ def test_with_90_days_of_windows_a_refresh_costs_little(data, serve, visit) -> N
     One top, half of the results, a quarter of the records and a fifth of the comparison are drawn
     in it.
     """
-    page_data.days90(data, outputs.now())
+    page_data.days90(data, times.now())
     address, process = serve()
     seen = visit(f"{address}/?span=everything")
     expect(seen.page.locator(".p-metrics")).to_contain_text("129,600 final", timeout=60_000)
@@ -559,7 +559,7 @@ def test_with_90_days_of_windows_a_refresh_costs_little(data, serve, visit) -> N
     clock, used = time.monotonic(), sum(server.cpu_times()[:2])
     for _ in range(10):
         time.sleep(1)
-        page_data.write_live(data, outputs.now())
+        page_data.write_live(data, times.now())
     elapsed = timedelta(seconds=time.monotonic() - clock)
     cost = (sum(server.cpu_times()[:2]) - used) / elapsed.total_seconds()
     print(f"{cost * 1000:.0f} ms of CPU a second, {server.memory_info().rss / 2**20:.0f} MiB")
@@ -596,7 +596,7 @@ def test_a_page_that_stays_open_does_not_grow(data, run, visit, tmp_path) -> Non
             text = text.replace(slow, quick)
         (copy / name).write_text(text)
     shutil.copy(ROOT / "dashboard.py", copy)
-    page_data.sample(data, outputs.now())
+    page_data.sample(data, times.now())
     port = free_port()
     where = {"DATA_DIR": data.root, "PYTHONPATH": copy, "STREAMLIT_SERVER_ADDRESS": "127.0.0.1"}
     process = run("streamlit", "run", str(copy / "dashboard.py"), f"--server.port={port}", **where)
@@ -616,7 +616,7 @@ def test_a_page_that_stays_open_does_not_grow(data, run, visit, tmp_path) -> Non
         end = time.monotonic() + 2 * REFRESHES
         while page.evaluate("() => window.refreshes") < refreshes:
             assert time.monotonic() < end
-            page_data.refresh(data, outputs.now(), page_data.replay())
+            page_data.refresh(data, times.now(), page_data.replay())
             page.wait_for_timeout(300)
         tools.send("HeapProfiler.collectGarbage")
         heap = tools.send("Runtime.getHeapUsage")["usedSize"]

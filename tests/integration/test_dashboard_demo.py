@@ -9,7 +9,7 @@ from pathlib import Path
 from playwright.sync_api import expect
 
 from pipeline import outputs
-from pipeline.tables import read_batch_log
+from pipeline.compare.inputs import read_batch_log
 from tests.conftest import wait_until
 from tests.integration.conftest import END_SECONDS, Demo, Visit, end_by
 

@@ -10,9 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.compare import BATCH, STREAM_FINAL, STREAM_OPEN, freshness, publications, sawtooth
+from pipeline.compare.comparison import (
+    BATCH,
+    STREAM_FINAL,
+    STREAM_OPEN,
+    freshness,
+    publications,
+    sawtooth,
+)
+from pipeline.compare.inputs import read_written
 from pipeline.outputs import DataDir
-from pipeline.tables import read_written
 from tests.conftest import Broker, Run, wait_until
 from tests.integration.test_chain import SAMPLE, SCRIPTS, Chain, end_left_behind
 

@@ -11,8 +11,8 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from local import programs, stack, topics
+from pipeline.compare.inputs import read_batch_log, read_final_windows
 from pipeline.outputs import batch_files, stream_files
-from pipeline.tables import read_batch_log, read_final_windows
 from tests.conftest import Broker, Run, wait_until
 from tests.integration.conftest import END_SECONDS, PROGRAMS, Demo, end_by
 

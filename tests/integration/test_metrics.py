@@ -18,10 +18,11 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
 
-import batch_processor
-from pipeline import metrics, spark, store
+from pipeline import metrics, spark
+from pipeline.batch import job as batch_processor
+from pipeline.ingest import store
+from pipeline.ingest.trade import Trade
 from pipeline.settings import Settings
-from pipeline.trade import Trade
 from tests.conftest import require_jars
 
 SETTINGS = Settings(spark_master="local[1]")

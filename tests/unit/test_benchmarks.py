@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import inputs, stream
 from benchmarks.results import Goal, Result, per_minute, percentile, rate, shown, table
-from pipeline import store, trade
+from pipeline.ingest import store, trade
 
 
 def messages(count: int) -> list[bytes]:

@@ -18,7 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import agreement, compare, latency, tables
+from pipeline import histogram as latency
+from pipeline.compare import agreement
+from pipeline.compare import comparison as compare
+from pipeline.compare import inputs as tables
+from pipeline.compare.inputs import Evidence, Ingested
 from pipeline.outputs import (
     BATCH_COLUMNS,
     WINDOW_COLUMNS,
@@ -26,7 +30,6 @@ from pipeline.outputs import (
     to_csv,
     write_final_windows,
 )
-from pipeline.tables import Evidence, Ingested
 
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)

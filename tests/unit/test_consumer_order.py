@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-import consumer
-from pipeline import store
+from pipeline.ingest import loader as consumer
+from pipeline.ingest import store
 
 
 def test_nothing_is_stored_while_what_was_refused_is_not_delivered(

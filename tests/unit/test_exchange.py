@@ -13,8 +13,8 @@ import pytest
 import websocket
 from websockets.sync.server import ServerConnection, serve
 
-from pipeline import exchange
-from pipeline.exchange import Clocks, Connection, Message
+from pipeline.ingest import exchange
+from pipeline.ingest.exchange import Clocks, Connection, Message
 
 # --- clocks ---------------------------------------------------------------------------------
 

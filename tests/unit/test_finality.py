@@ -14,8 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import Row
 
-from pipeline import finality, latency, outputs
-from pipeline.finality import (
+from pipeline import histogram as latency
+from pipeline import outputs, times
+from pipeline.service import Service
+from pipeline.settings import Settings
+from pipeline.stream import finality
+from pipeline.stream.finality import (
     GROWTH_STEPS,
     State,
     StateError,
@@ -26,9 +30,7 @@ from pipeline.finality import (
     lay,
     to_json,
 )
-from pipeline.service import Service
-from pipeline.settings import Settings
-from spark_processor import Windows
+from pipeline.stream.windows import Windows
 
 MINUTE = 60_000_000
 SECOND = 1_000_000
@@ -343,7 +345,7 @@ def test_a_final_row_says_when_it_was_written_not_when_it_was_last_computed(
     runner = Runner(tmp_path, monkeypatch)
     for number, rows in enumerate(Stream([[5], [120], []], 60).batches):
         clock = datetime(2025, 12, 2, 5, number, tzinfo=UTC)
-        monkeypatch.setattr(outputs, "now", lambda clock=clock: clock)
+        monkeypatch.setattr(times, "now", lambda clock=clock: clock)
         assert runner.micro_batch(number, rows, None)
     (path,) = outputs.stream_files(runner.data)
     (written,) = csv.DictReader(path.read_text().splitlines())
@@ -387,7 +389,7 @@ def test_a_crash_before_any_file_of_any_micro_batch_gives_the_same_in_the_end(
     final = [row["window_start"] for row in smooth.files()["1970-01-01.csv"]]
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     expected = sorted(stream.final_after(len(batches) - 1))
-    assert final == [outputs.iso(epoch + timedelta(microseconds=start)) for start in expected]
+    assert final == [times.iso(epoch + timedelta(microseconds=start)) for start in expected]
     assert len(final) == 5
 
 

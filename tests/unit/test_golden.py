@@ -4,7 +4,7 @@ import csv
 import json
 import sqlite3
 import statistics
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import trade
+from pipeline.ingest import trade
 from tests import golden
 
 NOW = datetime(2025, 7, 1, tzinfo=UTC)
@@ -159,7 +159,7 @@ def pipelines_verdict(message: bytes) -> golden.Trade | None:
         None if found.best_bid is None else Decimal(found.best_bid),
         None if found.best_ask is None else Decimal(found.best_ask),
         found.side,
-        (found.time - datetime(1970, 1, 1, tzinfo=UTC)) // trade._MICROSECOND,
+        (found.time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1),
         Decimal(found.last_size),
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import outputs
+from pipeline import outputs, times
 from pipeline.health import health
 from pipeline.outputs import DataDir
 
@@ -70,7 +70,7 @@ def health_check(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_health_check_is_a_command_with_a_status_and_a_sentence(tmp_path: Path) -> None:
-    written(tmp_path, updated=outputs.now())
+    written(tmp_path, updated=times.now())
     healthy = health_check("consumer", tmp_path)
     missing = health_check("producer", tmp_path)
     assert (healthy.returncode, healthy.stdout, healthy.stderr) == (0, "", "")

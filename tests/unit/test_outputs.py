@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import outputs
+from pipeline import outputs, times
 from pipeline.outputs import DataDir, OutputError
 
 NOW = datetime(2025, 12, 2, 5, 10, tzinfo=UTC)
@@ -216,7 +216,7 @@ def test_each_window_stands_in_exactly_one_row_whatever_is_written_how_often(
         outputs.write_final_windows(data, [window(minute(number)) for number in numbers])
     rows = [row[0] for path in outputs.stream_files(data) for row in lines(path)[1:]]
     expected = sorted({number for numbers in writes for number in numbers})
-    assert rows == [outputs.iso(minute(number)) for number in expected]
+    assert rows == [times.iso(minute(number)) for number in expected]
 
 
 def test_a_foreign_file_in_the_place_of_a_day_is_refused_and_kept(data: DataDir) -> None:
@@ -268,7 +268,7 @@ def test_final_windows_are_read_back_by_their_starts_over_midnight(data: DataDir
     assert outputs.read_final_cells(data, starts[0], starts[-1]) == {}
     outputs.write_final_windows(data, map(window, starts))
     found = outputs.read_final_cells(data, starts[1], starts[3])
-    assert found == {outputs.iso(start): window(start) for start in starts[1:4]}
+    assert found == {times.iso(start): window(start) for start in starts[1:4]}
 
 
 # --- the log of the batch runs --------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from page import background, child
 from page.background import Compared, Comparer, next_span, rest
 from page.child import ChildError
-from pipeline import outputs
+from pipeline import times
 from pipeline.outputs import DataDir
 from tests import page_data
 
@@ -54,7 +54,7 @@ def waited(comparer: Comparer, span: str) -> Compared:
 
 def test_a_comparison_comes_from_a_process_of_its_own_and_nobody_waits(tmp_path) -> None:
     data = DataDir(tmp_path)
-    page_data.disputed(data, outputs.now())
+    page_data.disputed(data, times.now())
     comparer = Comparer(tmp_path, 60)
     began = time.monotonic()
     first = comparer.latest("1 h")
@@ -68,7 +68,7 @@ def test_a_comparison_comes_from_a_process_of_its_own_and_nobody_waits(tmp_path)
 
 
 def test_a_failure_is_said_and_the_last_good_comparison_stays(tmp_path, monkeypatch) -> None:
-    page_data.sample(DataDir(tmp_path), outputs.now())
+    page_data.sample(DataDir(tmp_path), times.now())
     monkeypatch.setattr(background, "LEAST_REST_SECONDS", 0.0)
     monkeypatch.setattr(background, "MOST_SHARE", 1.0)
     comparer = Comparer(tmp_path, 60)

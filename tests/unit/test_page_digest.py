@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from page import digest
-from pipeline import outputs, store
-from pipeline.agreement import DIFFERS, ONLY_BATCH, UNEXPLAINED
-from pipeline.compare import compare
+from pipeline import times
+from pipeline.compare.agreement import DIFFERS, ONLY_BATCH, UNEXPLAINED
+from pipeline.compare.comparison import compare
+from pipeline.compare.inputs import read_written
+from pipeline.ingest import store
 from pipeline.outputs import DataDir
-from pipeline.tables import read_written
 from tests import page_data
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -147,5 +148,5 @@ def test_a_locked_or_foreign_database_is_a_sentence(data, monkeypatch) -> None:
 
 def test_the_time_of_a_comparison_is_that_of_its_reading(data, monkeypatch) -> None:
     page_data.sample(data, NOW)
-    monkeypatch.setattr(outputs, "now", lambda: NOW)
+    monkeypatch.setattr(times, "now", lambda: NOW)
     assert made(data).made_at == NOW

@@ -8,10 +8,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from page import charts, markup, present, read, status, windows, words
-from page.read import Reader, Snapshot
-from pipeline import outputs
-from pipeline.compare import Shared
+from page import files as read
+from page import formatting as words
+from page import markup, present, status, windows
+from page.charts import market as charts
+from page.files import Reader, Snapshot
+from pipeline import outputs, times
+from pipeline.compare.comparison import Shared
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 from tests import page_data
@@ -24,7 +27,7 @@ SETTINGS = Settings()
 def look(tmp_path, monkeypatch):
     """What the page's reader sees of a scenario, at NOW."""
     monkeypatch.setattr(read, "PATIENCE_SECONDS", 20)
-    monkeypatch.setattr(outputs, "now", lambda: NOW)
+    monkeypatch.setattr(times, "now", lambda: NOW)
 
     def made(scenario: str) -> Snapshot:
         data = DataDir(tmp_path / scenario)

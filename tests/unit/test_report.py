@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import outputs
+from pipeline import outputs, times
 from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir, to_csv, write_final_windows
 from report import __main__ as making
 from report import figures
@@ -75,7 +75,7 @@ def filled(folder: Path, minutes: int, every: int = 10) -> DataDir:
         path = data.batch_output / f"{run['run']}.csv"
         path.write_text(to_csv(BATCH_COLUMNS, [run]))
         log.append(
-            f"started={outputs.iso(began)} run={run['run']} status=ok exit=0 rows={run['rows']} "
+            f"started={times.iso(began)} run={run['run']} status=ok exit=0 rows={run['rows']} "
             f"windows={minute} wall_s={6 + minute / 5000:.2f} start_s=3.00 logic_s=2.00 "
             f"cpu_s=9.00 peak_mib=400\n"
         )
@@ -86,7 +86,7 @@ def filled(folder: Path, minutes: int, every: int = 10) -> DataDir:
 
 def write_batch_windows(data: DataDir, windows: list[dict[str, str]]) -> None:
     """As the newest run would: later than all runs, so that all of them count."""
-    now = outputs.iso(outputs.now())
+    now = times.iso(times.now())
     rows = [{**row, "written_at": now} for row in windows]
     data.batch_windows.write_text(to_csv(WINDOW_COLUMNS, rows))
 
@@ -131,8 +131,8 @@ def test_two_reports_of_the_same_data_are_the_same_but_for_their_date(
     data = filled(tmp_path, 90)
     first = made(data)
     svgs = {path.name: path.read_bytes() for path in (data.report / "figures").iterdir()}
-    real = outputs.now()
-    monkeypatch.setattr(outputs, "now", lambda: real + timedelta(days=3))
+    real = times.now()
+    monkeypatch.setattr(times, "now", lambda: real + timedelta(days=3))
     second = made(data)
     for before, after in zip(first, second, strict=True):
         lines = zip(before.splitlines(), after.splitlines(), strict=True)
@@ -225,6 +225,6 @@ def test_a_producer_that_has_not_met_its_feed_yet_is_no_fault(tmp_path: Path) ->
 
 def test_every_figure_is_drawn_of_a_full_folder_and_named_by_a_section(tmp_path: Path) -> None:
     data = DataDir(tmp_path)
-    page_data.disputed(data, outputs.now())
+    page_data.disputed(data, times.now())
     _, markdown = made(data)
     assert set(re.findall(r"figures/(\w+)\.svg", markdown)) == set(figures.DRAWINGS)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_scheduler import NO_DATA, next_due, status_of
+from pipeline.batch.scheduler import NO_DATA, next_due, status_of
 
 #: Quarters of a second: floats hold them exactly.
 quarters = st.integers(0, 4 * 10**9).map(lambda n: n / 4)

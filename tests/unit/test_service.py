@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import outputs, service
+from pipeline import outputs, service, times
 from pipeline.outputs import DataDir
 from pipeline.service import FORK_SECONDS, Service, backoff, tree_cost
 from pipeline.settings import Settings
@@ -75,7 +75,7 @@ def test_a_status_says_who_how_since_when_and_what_was_counted(running: Service)
     assert status["lag"] == 7
     assert isinstance(status["last_error"], dict)
     assert status["last_error"]["text"] == "the exchange answered: no"
-    age = outputs.now() - datetime.fromisoformat(str(status["updated"]))
+    age = times.now() - datetime.fromisoformat(str(status["updated"]))
     assert timedelta(0) <= age < timedelta(seconds=5)
 
 

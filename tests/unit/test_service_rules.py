@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import Row
 
-from consumer import start_offset
 from pipeline import outputs
+from pipeline.ingest.loader import start_offset
 from pipeline.outputs import DataDir, OutputError
 from pipeline.settings import Settings
-from pipeline.stream import checkpoint_folder, judge, next_due, window_of
-from spark_processor import CONSOLE_WINDOWS, check_window_length, print_windows
+from pipeline.stream.query import checkpoint_folder, judge, next_due, window_of
+from pipeline.stream.windows import CONSOLE_WINDOWS, check_window_length, print_windows
 
 MINUTE = timedelta(minutes=1)
 START = datetime(2025, 12, 2, 5, tzinfo=UTC)

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import latency, store
-from pipeline.trade import Trade
+from pipeline import histogram as latency
+from pipeline.ingest import store
+from pipeline.ingest.trade import Trade
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2025, 12, 2, 5, tzinfo=UTC)
@@ -266,7 +267,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from typing import Any
-from pipeline import latency, store
+from pipeline.ingest import store
 from tests.unit.test_store import NOW, batch
 connection = store.open_writer(Path(sys.argv[1]))
 connection.create_function("kill", 0, lambda: os.kill(os.getpid(), signal.SIGKILL))

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline import store, trade
+from pipeline import times
+from pipeline.ingest import store, trade
 
 PRODUCT = "BTC-USD"
 RECEIVED = datetime(2025, 12, 2, 5, 0, tzinfo=UTC)
@@ -372,18 +373,18 @@ def test_a_time_is_judged_by_the_moment_of_receipt() -> None:
 @given(st.integers(-(10**15), 10**16))
 def test_microseconds_since_1970_are_exact(micros: int) -> None:
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
-    assert trade.epoch_micros(moment) == micros
+    assert times.epoch_micros(moment) == micros
 
 
 def test_a_record_timestamp_is_milliseconds_since_1970() -> None:
     moment = datetime(2025, 12, 2, 5, 0, 0, 999_000, tzinfo=UTC)
-    assert trade.from_epoch_millis(1_764_651_600_999) == moment
-    assert trade.from_epoch_millis(-1) == datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
+    assert times.from_epoch_millis(1_764_651_600_999) == moment
+    assert times.from_epoch_millis(-1) == datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("millis", [2**62, -(2**62), 2**63 - 1])
 def test_a_record_timestamp_that_no_calendar_holds_ends_nothing(millis: int) -> None:
-    assert (trade.from_epoch_millis(millis).year == 9999) == (millis > 0)
+    assert (times.from_epoch_millis(millis).year == 9999) == (millis > 0)
 
 
 # --- an independent validator ---------------------------------------------------------------

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import batch_processor
-from pipeline import metrics, outputs, stream
+from pipeline import metrics, outputs
+from pipeline.batch import job as batch_processor
 from pipeline.metrics import LEAST_TRAILING, Scored, z_scores
+from pipeline.stream import query as stream
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE = 60_000_000

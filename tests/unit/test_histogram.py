@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import latency
+from pipeline import histogram as latency
 
 
 def test_bounds_rise_and_each_value_lies_in_its_bucket() -> None:

@@ -9,12 +9,15 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from page import charts, compared, digest, graphs
+from page import comparison as compared
+from page import digest
 from page.background import Compared
-from pipeline.agreement import VERDICTS
-from pipeline.compare import LEGS, TOO_SLOW_ALREADY, Growth, Steadiness
+from page.charts import comparison as graphs
+from page.charts import market as charts
+from pipeline.compare.agreement import VERDICTS
+from pipeline.compare.comparison import LEGS, TOO_SLOW_ALREADY, Growth, Steadiness
+from pipeline.compare.summary import Answer
 from pipeline.outputs import DataDir
-from pipeline.verdict import Answer
 from tests import page_data
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
-from pipeline import verdict
-from pipeline.agreement import COLUMNS, DIFFERS, EQUAL, LATE, NOT_YET_FINAL, UNEXPLAINED
-from pipeline.compare import (
+from pipeline.compare import summary as verdict
+from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, LATE, NOT_YET_FINAL, UNEXPLAINED
+from pipeline.compare.comparison import (
     BATCH,
     STREAM_FINAL,
     STREAM_OPEN,
@@ -18,9 +18,9 @@ from pipeline.compare import (
     Growth,
     funnel,
 )
-from pipeline.compare import compare as compared
+from pipeline.compare.comparison import compare as compared
+from pipeline.compare.inputs import read_written
 from pipeline.outputs import DataDir
-from pipeline.tables import read_written
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pandas as pd
 import pytest
 
-from page import words
+from page import formatting as words
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 

@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from page import child, present, taken
+from page import child, present
+from page import downloads as taken
 from page.child import ChildError
-from page.taken import Reports, windows_apart, windows_csv
-from pipeline import outputs
+from page.downloads import Reports, windows_apart, windows_csv
+from pipeline import outputs, times
 from pipeline.outputs import DataDir
 from tests import page_data
 
@@ -28,7 +29,7 @@ def test_windows_are_taken_along_letter_by_letter(tmp_path) -> None:
         file.write(b"garbage\xff,1,2\n")
 
     def taken_since(start: datetime) -> list[str]:
-        return windows_csv(data, outputs.iso(start)).split()
+        return windows_csv(data, times.iso(start)).split()
 
     expected = [
         f"{header},state",
@@ -46,7 +47,7 @@ def test_windows_are_taken_along_letter_by_letter(tmp_path) -> None:
 def test_a_report_is_made_of_what_is_there_and_leaves_nothing_behind(tmp_path, monkeypatch) -> None:
     """The data folder is as it was: the page only reads."""
     data = DataDir(tmp_path)
-    page_data.disputed(data, outputs.now())
+    page_data.disputed(data, times.now())
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.csv")}
     made = Reports()
@@ -92,9 +93,9 @@ def test_a_report_that_cannot_be_made_says_why(monkeypatch, tmp_path) -> None:
     made = Reports()
     with pytest.raises(ChildError):
         made.html(None)
-    said = present.failure_said(made.problem, outputs.now())
+    said = present.failure_said(made.problem, times.now())
     assert said.startswith("No report 0")
     assert "no report can be made" in said
     assert "has no column window_start" in said
-    assert present.failure_said(None, outputs.now()) == ""
-    assert present.failure_said(made.problem, outputs.now() + timedelta(minutes=6)) == ""
+    assert present.failure_said(None, times.now()) == ""
+    assert present.failure_said(made.problem, times.now() + timedelta(minutes=6)) == ""

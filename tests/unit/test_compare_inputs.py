@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline import outputs, tables
+from pipeline import outputs
+from pipeline.compare import inputs as tables
 from pipeline.outputs import DataDir, OutputError
 
 NOW = datetime(2025, 12, 2, 5, 10, tzinfo=UTC)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.rejected import CHARACTERS, LATEST, OTHERS, REASONS, Rejected
+from pipeline.ingest.dead_letters import CHARACTERS, LATEST, OTHERS, REASONS, Rejected
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from page import strip
-from pipeline import outputs
-from pipeline.agreement import COLUMNS, DIFFERS, EQUAL, NOT_YET_FINAL, UNEXPLAINED, VERDICTS
+from page import agreement_strip as strip
+from pipeline import times
+from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, NOT_YET_FINAL, UNEXPLAINED, VERDICTS
 
 MINUTE = timedelta(minutes=1)
 START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
@@ -21,7 +21,7 @@ def judged(*rows: tuple[int, str, str]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "window_start": outputs.iso(START + n * MINUTE),
+                "window_start": times.iso(START + n * MINUTE),
                 "verdict": verdict,
                 "columns": "close_price" if cause else "",
                 "cause": cause,
@@ -37,8 +37,8 @@ def counted(*rows: tuple[int, int]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "window_start": outputs.iso(START + n * MINUTE),
-                "window_end": outputs.iso(START + (n + 1) * MINUTE),
+                "window_start": times.iso(START + n * MINUTE),
+                "window_end": times.iso(START + (n + 1) * MINUTE),
                 "trade_count": str(trades),
                 "close_price": f"{n}.5",
             }
@@ -131,7 +131,7 @@ def test_a_cell_says_both_counts_the_verdict_and_the_cause() -> None:
     stream, batch = counted((0, 5), (1, 6), (2, 1)), counted((0, 5), (1, 7))
     shape = strip.layout(3 * MINUTE, MINUTE)
     worst = strip.grouped(strip.cells(table, stream, batch), shape)
-    drawn = strip.drawn(worst, shape, {outputs.iso(START + MINUTE): "close_price 1 / 2"})
+    drawn = strip.drawn(worst, shape, {times.iso(START + MINUTE): "close_price 1 / 2"})
     assert list(drawn["symbol"]) == ["=", "≠", "…"]
     assert list(drawn["column"]) == [":00", ":01", ":02"]
     assert list(zip(drawn["stream"], drawn["batch"], strict=True)) == [

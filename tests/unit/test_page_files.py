@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
-from page import read
-from page.read import Reader
-from pipeline import outputs, tables
+from page import files as read
+from page.files import Reader
+from pipeline import outputs, times
+from pipeline.compare import inputs as tables
 from pipeline.outputs import DataDir
 from tests import page_data
 
@@ -148,7 +149,7 @@ def test_a_file_of_an_older_version_is_read_as_far_as_it_goes(data) -> None:
 
 @pytest.mark.usefixtures("patient")
 def test_rows_that_are_no_windows_are_left_out_and_told(data) -> None:
-    page_data.sample(data, outputs.now())
+    page_data.sample(data, times.now())
     day = outputs.stream_files(data)[-1]
     before = len(Reader(data).look().finals.frame)
     day.write_text(day.read_text() + "garbage\n")
@@ -159,7 +160,7 @@ def test_rows_that_are_no_windows_are_left_out_and_told(data) -> None:
 
 @pytest.mark.usefixtures("patient")
 def test_a_garbled_cell_is_told_as_what_rests_on_it_is_unknown(data) -> None:
-    page_data.sample(data, outputs.now())
+    page_data.sample(data, times.now())
     day = outputs.stream_files(data)[-1]
     row = day.read_text().splitlines()[-1]
     day.write_text(day.read_text().replace(row, row.replace(",", ",abc", 3)))
@@ -178,7 +179,7 @@ def test_many_files_with_the_same_fault_are_one_sentence(data) -> None:
 
 @pytest.mark.usefixtures("patient")
 def test_a_database_that_has_gone_is_told(data) -> None:
-    page_data.sample(data, outputs.now())
+    page_data.sample(data, times.now())
     data.database.touch()
     assert Reader(data).look().problems == ()
     data.database.unlink()
@@ -238,7 +239,7 @@ def test_of_a_table_that_stands_still_only_the_newest_is_kept() -> None:
     [("consumer_minutes.csv", b"at,sec\ronds\n1,2\n"), ("consumer.json", b"[" * 100_000)],
 )
 def test_no_odd_file_ends_the_page(data, name, content) -> None:
-    page_data.sample(data, outputs.now())
+    page_data.sample(data, times.now())
     (data.root / "status" / name).write_bytes(content)
     snapshot = Reader(data).look()
     assert len(snapshot.finals.frame) == 180
@@ -246,10 +247,10 @@ def test_no_odd_file_ends_the_page(data, name, content) -> None:
 
 @pytest.mark.usefixtures("patient")
 def test_a_clock_that_is_set_back_does_not_freeze_the_page(data, monkeypatch) -> None:
-    page_data.sample(data, outputs.now())
+    page_data.sample(data, times.now())
     reader = Reader(data)
     earlier = reader.look().looked - timedelta(hours=1)
-    monkeypatch.setattr(outputs, "now", lambda: earlier)
+    monkeypatch.setattr(times, "now", lambda: earlier)
     monkeypatch.setattr(read, "SHARED_SECONDS", 0.0)
     assert reader.look().looked == earlier
 

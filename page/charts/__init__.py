@@ -1,0 +1,1 @@
+"""The page's charts: those of the market and those of the comparison."""

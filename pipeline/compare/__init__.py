@@ -1,0 +1,1 @@
+"""The comparison of the two paths: agreement, freshness, latency, completeness, cost, growth."""

@@ -1,0 +1,1 @@
+"""The ingest path: from the exchange's socket through Kafka to SQLite."""

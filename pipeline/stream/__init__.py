@@ -1,0 +1,1 @@
+"""The streaming path: Kafka to windows, by Spark Structured Streaming."""

@@ -1,0 +1,33 @@
+"""How the services write and convert times: UTC, exact to the microsecond. Pure but for `now`."""
+
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_FIRST_MILLIS = (datetime(1, 1, 2, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+_LAST_MILLIS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def iso(moment: datetime) -> str:
+    """ISO 8601, UTC, `Z`; fractions only where there are some."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def epoch_micros(moment: datetime) -> int:
+    """Microseconds since 1970, exact."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_epoch_micros(micros: int) -> datetime:
+    return _EPOCH + micros * _MICROSECOND
+
+
+def from_epoch_millis(millis: int) -> datetime:
+    """A Kafka record's timestamp as a moment; one that no calendar holds as the nearest held."""
+    if not _FIRST_MILLIS <= millis <= _LAST_MILLIS:
+        millis = min(max(millis, _FIRST_MILLIS), _LAST_MILLIS)
+    return _EPOCH + timedelta(milliseconds=millis)
