@@ -193,8 +193,8 @@ def test_a_service_that_only_writes_does_not_load_pandas_or_spark() -> None:
 def test_the_files_of_the_contract_exist() -> None:
     for service in SERVICES:
         assert (ROOT / f"{service}.py").is_file(), service
-    modules = ("settings", "metrics", "spark", "outputs", "service", "health")
-    modules += ("ingest/trade", "ingest/store", "stream/finality", "batch/job", "compare/__main__")
+    modules = ["settings", "metrics", "spark", "outputs", "service", "health"]
+    modules += ["ingest/trade", "ingest/store", "stream/finality", "batch/job", "compare/__main__"]
     for module in modules:
         assert (ROOT / "pipeline" / f"{module}.py").is_file(), module
     others = ("feed/replay.py", "feed/record.py", "feed/sample.py")
