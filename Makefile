@@ -22,7 +22,7 @@ REPLAY = --recording $(call quoted,$(RECORDING)) --speed $(call quoted,$(SPEED))
 	--retime $(call quoted,$(RETIME)) --backlog $(call quoted,$(BACKLOG)) \
 	--feed-port $(call quoted,$(FEED_PORT))
 
-.PHONY: help demo run status report test test-compose lint bench screenshots clean venv venv-dev jars archive need-python need-java
+.PHONY: help demo run status report test test-slow test-compose lint bench screenshots clean venv venv-dev jars archive need-python need-java
 
 help:
 	@cat local/help.txt
@@ -40,7 +40,10 @@ report: venv
 	@DATA_DIR=$(call quoted,$(DATA_DIR)) exec $(VENV) -m report $(ARGS)
 
 test: venv-dev jars archive
-	@exec $(VENV) -m pytest $(ARGS)
+	@exec $(VENV) -m pytest -m "not slow" $(ARGS)
+
+test-slow: venv-dev jars archive
+	@exec $(VENV) -m pytest -m slow $(ARGS)
 
 test-compose: venv-dev
 	@RECORDING=$(call quoted,$(RECORDING)) exec $(VENV) -m pytest tests/compose $(ARGS)
