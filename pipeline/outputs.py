@@ -15,33 +15,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipeline.metrics import FURTHER, METRICS, Z_SCORES
 from pipeline.times import from_epoch_micros, iso
 
-#: The metrics, in the order of every file that has them.
-METRICS = (
-    "avg_price",
-    "max_price",
-    "min_price",
-    "price_range",
-    "volatility_flag",
-    "total_volume",
-    "trade_count",
-    "buy_sell_ratio",
-    "market_sentiment",
-    "volume_spike",
-)
-#: Further results, which stand after the fixed columns.
-FURTHER = (
-    "buy_count",
-    "sell_count",
-    "vwap",
-    "open_price",
-    "close_price",
-    "volume_imbalance",
-)
-#: How unusual a window is, by the hour before it. They follow from many windows, so one late trade
-#: would mark sixty: they are not compared.
-Z_SCORES = ("range_z", "volume_z")
 #: Columns of `stream_csv/`, `stream_live.csv` and `batch_windows.csv`.
 #: `last_receipt_time` is unknown (empty) in the batch: the table does not hold it.
 WINDOW_COLUMNS = (

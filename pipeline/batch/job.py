@@ -17,7 +17,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
 
-from pipeline import metrics, outputs, times
+from pipeline import metrics, outputs, spark_metrics, times
 from pipeline.ingest import store
 from pipeline.settings import Settings, load
 
@@ -76,8 +76,8 @@ def _select(numbered: list[tuple[int, int, int]]) -> str:
 def trades_of(table: DataFrame) -> DataFrame:
     return table.select(
         "trade_id",
-        F.col("price").cast(metrics.DECIMAL),
-        F.col("last_size").cast(metrics.DECIMAL).alias("size"),
+        F.col("price").cast(spark_metrics.AMOUNT),
+        F.col("last_size").cast(spark_metrics.AMOUNT).alias("size"),
         "side",
         "time_us",
     )
@@ -90,7 +90,7 @@ def sums_by_window(trades: DataFrame, window: timedelta) -> tuple[list[metrics.S
     """
     length = window // timedelta(microseconds=1)
     start = (F.col("time_us") - F.col("time_us") % length).alias("window_start")
-    summed = trades.groupBy(start).agg(*metrics.sums())
+    summed = trades.groupBy(start).agg(*spark_metrics.trade_sums())
     rows = summed.collect()
     windows: list[metrics.Sums] = [
         row.asDict() | {"window_end": row.window_start + length}
@@ -119,13 +119,13 @@ def read_seconds(collected: DataFrame) -> float | None:
 
 
 def row_of(sums: metrics.Sums, settings: Settings) -> dict[str, Any]:
-    return metrics.derived(sums, settings) | outputs.moments(sums)
+    return metrics.compute(sums, settings) | outputs.moments(sums)
 
 
 def with_z_scores(windows: list[metrics.Sums], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of these windows, in order, with the z-scores of each."""
     scored = (
-        metrics.Scored(window["window_start"], row["price_range"], row["total_volume"])
+        metrics.WindowAmounts(window["window_start"], row["price_range"], row["total_volume"])
         for window, row in zip(windows, rows, strict=True)
     )
     return [row | z for row, z in zip(rows, metrics.z_scores(scored), strict=True)]
@@ -155,7 +155,7 @@ def process(settings: Settings, run: str, began: float) -> Mapping[str, object]:
     trades = trades_of(read_table(session, settings, ranges))
     windows, read_s = sums_by_window(trades, settings.window)
     rows = sum(window["trade_count"] for window in windows)
-    merged = metrics.merged(windows)
+    merged = metrics.merge_sums(windows)
     ids = {name: merged[name] for name in ("first_trade_id", "last_trade_id")}
     total = row_of(merged, settings) | ids | {"rows": rows}
     by_window = with_z_scores(windows, [row_of(window, settings) for window in windows])

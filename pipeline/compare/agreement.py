@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.compare.inputs import Evidence
-from pipeline.outputs import FURTHER, METRICS
+from pipeline.metrics import FURTHER, METRICS
 
 #: Verdicts on a window, in the order in which a reader should look at them.
 DIFFERS = "differs"

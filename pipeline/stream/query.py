@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
 
 from pipeline import histogram as latency
-from pipeline import metrics, outputs, times
+from pipeline import metrics, outputs, spark_metrics, times
 from pipeline.ingest import trade
 from pipeline.settings import Settings
 from pipeline.stream import finality
@@ -99,8 +99,8 @@ def trades_of(records: DataFrame, product: str) -> DataFrame:
         .where("reason is null")
         .select(
             "trade_id",
-            F.col("price").cast(metrics.DECIMAL),
-            F.col("size").cast(metrics.DECIMAL),
+            F.col("price").cast(spark_metrics.AMOUNT),
+            F.col("size").cast(spark_metrics.AMOUNT),
             "side",
             "time_us",
             F.timestamp_micros("time_us").alias("event_time"),
@@ -117,7 +117,9 @@ def windows_of(trades: DataFrame, settings: Settings) -> DataFrame:
         trades.withWatermark("event_time", watermark)
         .dropDuplicatesWithinWatermark(["trade_id"])
         .groupBy(F.window("event_time", window))
-        .agg(*metrics.sums(), F.unix_micros(F.max("received")).alias("last_receipt_time"))
+        .agg(
+            *spark_metrics.trade_sums(), F.unix_micros(F.max("received")).alias("last_receipt_time")
+        )
         .withColumn("window_start", F.unix_micros("window.start"))
         .withColumn("window_end", F.unix_micros("window.end"))
         .drop("window")
@@ -126,7 +128,7 @@ def windows_of(trades: DataFrame, settings: Settings) -> DataFrame:
 
 def window_of(row: Row, settings: Settings, written_at: datetime) -> finality.Window:
     sums = row.asDict()
-    fields = metrics.derived(sums, settings) | outputs.moments(sums) | {"written_at": written_at}
+    fields = metrics.compute(sums, settings) | outputs.moments(sums) | {"written_at": written_at}
     return finality.Window(
         start=row.window_start,
         end=row.window_end,
@@ -148,14 +150,14 @@ def with_z_scores(
     starts = sorted(known)
     scores = metrics.z_scores(_scored(known[start]) for start in starts)
     return [
-        own[start] | outputs.cells(outputs.Z_SCORES, score)
+        own[start] | outputs.cells(metrics.Z_SCORES, score)
         for start, score in zip(starts, scores, strict=True)
         if start in own
     ]
 
 
-def _scored(cells: finality.Cells) -> metrics.Scored:
-    return metrics.Scored(
+def _scored(cells: finality.Cells) -> metrics.WindowAmounts:
+    return metrics.WindowAmounts(
         times.epoch_micros(datetime.fromisoformat(cells["window_start"])),
         Decimal(cells["price_range"]),
         Decimal(cells["total_volume"]),

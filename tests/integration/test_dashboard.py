@@ -25,7 +25,7 @@ from streamlit.testing.v1 import AppTest
 from page import digest
 from page.background import Compared, Comparer
 from page.digest import Digest
-from pipeline import outputs, times
+from pipeline import metrics, outputs, times
 from pipeline.outputs import DataDir
 from tests import page_data
 from tests.conftest import ROOT, Run, Running, free_port, wait_until
@@ -177,7 +177,7 @@ def test_the_comparison_says_how_the_files_differ(data, serve, visit) -> None:
     differing = {
         start
         for start in batch.keys() & stream.keys()
-        if any(batch[start][name] != stream[start][name] for name in outputs.METRICS)
+        if any(batch[start][name] != stream[start][name] for name in metrics.METRICS)
         or batch[start]["close_price"] != stream[start]["close_price"]
     }
     assert (len(alone), len(differing)) == (1, 2)

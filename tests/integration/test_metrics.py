@@ -18,7 +18,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
 
-from pipeline import metrics, spark
+from pipeline import metrics, spark, spark_metrics
 from pipeline.batch import job as batch_processor
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
@@ -113,8 +113,8 @@ def frame(session: SparkSession, groups: dict[str, list[T]], extra: list[str] | 
     return session.createDataFrame(rows, schema).select(
         "name",
         "trade_id",
-        F.col("price").cast(metrics.DECIMAL),
-        F.col("size").cast(metrics.DECIMAL),
+        F.col("price").cast(spark_metrics.AMOUNT),
+        F.col("size").cast(spark_metrics.AMOUNT),
         "side",
         "time_us",
     )
@@ -122,8 +122,10 @@ def frame(session: SparkSession, groups: dict[str, list[T]], extra: list[str] | 
 
 def by_name(trades: DataFrame, settings: Settings = SETTINGS) -> dict[str, SimpleNamespace]:
     """The sums and metrics of each group."""
-    rows = [row.asDict() for row in trades.groupBy("name").agg(*metrics.sums()).collect()]
-    return {row["name"]: SimpleNamespace(**row | metrics.derived(row, settings)) for row in rows}
+    rows = [
+        row.asDict() for row in trades.groupBy("name").agg(*spark_metrics.trade_sums()).collect()
+    ]
+    return {row["name"]: SimpleNamespace(**row | metrics.compute(row, settings)) for row in rows}
 
 
 @pytest.fixture(scope="module")
@@ -359,13 +361,16 @@ def test_the_sums_of_groups_add_up_to_the_sums_of_all_to_the_last_digit(
     trades = frame(session, groups).withColumn(
         "part", F.expr("cast(xxhash64(trade_id) % 5 as int)")
     )
-    at_once = trades.groupBy("name").agg(*metrics.sums()).collect()
-    parts = [row.asDict() for row in trades.groupBy("name", "part").agg(*metrics.sums()).collect()]
+    at_once = trades.groupBy("name").agg(*spark_metrics.trade_sums()).collect()
+    parts = [
+        row.asDict()
+        for row in trades.groupBy("name", "part").agg(*spark_metrics.trade_sums()).collect()
+    ]
     assert len(at_once) == 61
     for row in at_once:
         of_group = [part for part in parts if part["name"] == row["name"]]
         assert len(of_group) > 1 or row["trade_count"] < 5
-        merged = {"name": row["name"], **metrics.merged(of_group)}
+        merged = {"name": row["name"], **metrics.merge_sums(of_group)}
         if row["turnover"] is None:  # beyond Spark's decimals, if not beyond those of its parts
             merged["turnover"] = None
         assert merged == row.asDict()

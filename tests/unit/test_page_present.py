@@ -13,7 +13,7 @@ from page import formatting as words
 from page import markup, present, status, windows
 from page.charts import market as charts
 from page.files import Reader, Snapshot
-from pipeline import outputs, times
+from pipeline import metrics, outputs, times
 from pipeline.compare.comparison import Shared
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings
@@ -249,7 +249,7 @@ def test_the_paths_stand_side_by_side_with_their_ages(look) -> None:
     assert batch.metrics["trade_count"] == snapshot.batch_run["rows"]
     assert batch.written == "48 s ago"
     html = table([forming, final, whole, batch])
-    for metric in outputs.METRICS:
+    for metric in metrics.METRICS:
         assert any(metric == name for name, _, _ in markup.METRICS), metric
     row = Text(html).text
     assert words.price(snapshot.batch_run["avg_price"]) in row

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import Row
 
-from pipeline import outputs
+from pipeline import metrics, outputs
 from pipeline.ingest.loader import start_offset
 from pipeline.outputs import DataDir, OutputError
 from pipeline.settings import Settings
@@ -148,7 +148,7 @@ def test_a_row_of_spark_becomes_a_window_with_times_in_utc() -> None:
         "last_trade_time": "2025-12-02T05:00:00.000001Z",
         "last_receipt_time": "2025-12-02T05:00:02Z",
         "written_at": "2025-12-02T05:01:00Z",
-        **dict.fromkeys(outputs.Z_SCORES, ""),  # follow from the windows before it
+        **dict.fromkeys(metrics.Z_SCORES, ""),  # follow from the windows before it
     }
 
 

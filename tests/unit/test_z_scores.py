@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline import metrics, outputs
 from pipeline.batch import job as batch_processor
-from pipeline.metrics import LEAST_TRAILING, Scored, z_scores
+from pipeline.metrics import MIN_TRAILING_WINDOWS, WindowAmounts, z_scores
 from pipeline.stream import query as stream
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -25,9 +25,9 @@ amounts = st.decimals(0, Decimal("9999999999.99999999"), places=8) | st.sampled_
 )
 
 
-def minutes(ranges: Sequence[Decimal | int | str]) -> list[Scored]:
+def minutes(ranges: Sequence[Decimal | int | str]) -> list[WindowAmounts]:
     """A window each minute; its volume is always the same."""
-    return [Scored(n * MINUTE, Decimal(value), Decimal(7)) for n, value in enumerate(ranges)]
+    return [WindowAmounts(n * MINUTE, Decimal(value), Decimal(7)) for n, value in enumerate(ranges)]
 
 
 def expected(value: Decimal, before: list[Decimal]) -> Decimal | None:
@@ -62,13 +62,13 @@ def test_as_much_below_as_above_the_mean_is_the_same_with_the_other_sign() -> No
 def test_fewer_than_ten_windows_before_tell_nothing(known: bool, least: int) -> None:
     score = z_scores(minutes([*range(least), 3]))[-1]["range_z"]
     assert (score is not None) == known
-    assert LEAST_TRAILING == 10
+    assert MIN_TRAILING_WINDOWS == 10
 
 
 def test_the_hour_before_begins_exactly_an_hour_before_the_start() -> None:
-    hour = [Scored(HOUR + n, Decimal(n), Decimal(1)) for n in range(10)]
+    hour = [WindowAmounts(HOUR + n, Decimal(n), Decimal(1)) for n in range(10)]
     for start, known in ((2 * HOUR, True), (2 * HOUR + 1, False)):
-        *_, last = z_scores([*hour, Scored(start, Decimal(3), Decimal(1))])
+        *_, last = z_scores([*hour, WindowAmounts(start, Decimal(3), Decimal(1))])
         assert (last["range_z"] is not None) == known
 
 
@@ -90,7 +90,7 @@ def test_every_score_is_that_of_the_definition_to_the_last_place(
         minute += gap
         starts.append(minute)
     given_windows = [
-        Scored(start * MINUTE, price_range, volume)
+        WindowAmounts(start * MINUTE, price_range, volume)
         for start, (_, price_range, volume) in zip(starts, windows, strict=True)
     ]
     for number, score in enumerate(z_scores(given_windows)):
@@ -108,7 +108,9 @@ def test_the_stream_piece_by_piece_scores_as_the_batch_does_at_once(
     source: random.Random, pieces: list[int]
 ) -> None:
     windows = [
-        Scored(n * MINUTE, Decimal(source.randrange(9)) / 100, Decimal(source.randrange(1, 10**9)))
+        WindowAmounts(
+            n * MINUTE, Decimal(source.randrange(9)) / 100, Decimal(source.randrange(1, 10**9))
+        )
         for n in range(sum(pieces))
     ]
     sums: list[metrics.Sums] = [{"window_start": window.start} for window in windows]
@@ -117,7 +119,7 @@ def test_the_stream_piece_by_piece_scores_as_the_batch_does_at_once(
         for window in windows
     ]
     at_once = [
-        outputs.cells(outputs.Z_SCORES, row) for row in batch_processor.with_z_scores(sums, rows)
+        outputs.cells(metrics.Z_SCORES, row) for row in batch_processor.with_z_scores(sums, rows)
     ]
     before: dict[str, dict[str, str]] = {}
     for piece in pieces:
@@ -132,4 +134,4 @@ def test_the_stream_piece_by_piece_scores_as_the_batch_does_at_once(
         before |= {
             row["window_start"]: row for row in stream.with_z_scores(before, reversed(cells))
         }
-    assert [{name: row[name] for name in outputs.Z_SCORES} for row in before.values()] == at_once
+    assert [{name: row[name] for name in metrics.Z_SCORES} for row in before.values()] == at_once
