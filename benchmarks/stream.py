@@ -20,7 +20,7 @@ from benchmarks.results import Goal, Result, per_minute, percentile
 from benchmarks.sizes import Sizes
 from pipeline import spark
 from pipeline.outputs import DataDir
-from pipeline.service import tree_cost
+from pipeline.processes import tree_cost
 
 TOPIC = "raw_prices"
 #: The replayed recording is so long, seconds; it is laid over the clock again and again.

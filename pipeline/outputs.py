@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipeline.errors import OperationalError
 from pipeline.metrics import FURTHER, METRICS, Z_SCORES
 from pipeline.times import from_epoch_micros, iso
 
@@ -79,7 +80,7 @@ ANOTHER_FOLDER = (
 )
 
 
-class OutputError(Exception):
+class OutputError(OperationalError):
     """A file that should hold an output holds something else; the text says which and why."""
 
 

@@ -1,4 +1,4 @@
-"""How a service lives: logging, signals, backoff, counters, status and health."""
+"""What every service shares: its start and end, logging, signals, counters, status, retries."""
 
 import json
 import logging
@@ -9,43 +9,55 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-import psutil
 import tenacity
 
 from pipeline import machine, outputs, times
+from pipeline.errors import EXIT_FAULT, EXIT_OPERATIONAL, Family, family_of, is_temporary
+from pipeline.processes import MIB, tree_cost
 from pipeline.settings import Settings, load
 
-#: Seconds between two writings of the status file.
+#: Seconds between two writes of the status file.
 STATUS_SECONDS = 1.0
-#: Seconds between two lines of counters in the log, and two looks at the process tree.
+#: Seconds between two log lines of the counters.
 COUNTERS_SECONDS = 60.0
+#: Seconds between two measurements of the process tree.
 COST_SECONDS = 10.0
-#: Columns of the record of minutes; it is halved when it is longer than this, in bytes (a month).
+#: Columns of the per-minute record.
 MINUTE_COLUMNS = ("at", "seconds", "cpu_s", "rss_mib", "counters")
+#: Bytes. A longer per-minute record loses its older half (a month fits).
 MINUTES_BYTES = 4_000_000
-#: What is awaited may take so long, in seconds, before it is an error: all start at once.
+#: Seconds. A wait for another service is an error only after this: all services start together.
 PATIENCE_SECONDS = 20.0
-
-MIB = 1024 * 1024
+#: Seconds. After a run of at least this length, the backoff starts again at its shortest delay.
+STEADY_SECONDS = 60.0
+#: Characters of an error in the log and in the status file.
+LOG_CHARACTERS = 1500
+STATUS_CHARACTERS = 500
 
 
 def backoff(first: float = 0.5, cap: float = 30.0) -> Iterator[float]:
-    """Seconds to wait before each new try: exponential, capped, with full jitter above a floor."""
+    """Yield the seconds to wait before each retry: exponential, capped, with random jitter."""
     limit = first
     while True:
-        yield random.uniform(first / 2, limit)  # noqa: S311 - jitter is no secret
+        yield random.uniform(first / 2, limit)  # noqa: S311 - not a secret
         limit = min(cap, limit * 2)
 
 
 class Service:
-    """One running service: its log, its wish to stop, its counters, its status file.
+    """One running service: settings, log, stop request, counters and status file.
 
-    The main loop calls `tick()` often (every second or two); a loop that hangs lets the status
-    file grow old, which is what the health check looks at.
+    The main loop calls `tick()` at least every two seconds. If the loop hangs, the status file
+    gets old and the health check fails.
+
+    Attributes:
+        stop: set when the service is asked to stop.
+        counters: totals since the start.
+        details: further fields of the status file.
     """
 
     def __init__(self, name: str, settings: Settings) -> None:
@@ -64,17 +76,17 @@ class Service:
         self._settings = settings.model_dump(mode="json")
         self._machine = machine.describe()
         self._starts = 1 + self._starts_before()
-        self._peak_mib = self._minutes_peak_mib = 0.0
+        self._peak_mib = self._minute_peak_mib = 0.0
         self._cost: dict[str, float] = {}
         self._next_status = self._next_cost = 0.0
         self._next_counters = time.monotonic() + COUNTERS_SECONDS
-        self._counted: dict[str, int] = {}
-        #: (monotonic time, CPU seconds) at the last row of the record of minutes.
-        self._noted = (time.monotonic(), 0.0)
+        self._logged_counters: dict[str, int] = {}
+        #: Monotonic time and CPU seconds at the newest row of the per-minute record.
+        self._last_minute = (time.monotonic(), 0.0)
 
     @classmethod
     def start(cls, name: str) -> "Service":
-        """Reads the settings, sets up log and signals, says what runs."""
+        """Read the settings, set up the log and the signal handlers, log the settings."""
         settings = load()
         logging.Formatter.converter = time.gmtime
         logging.basicConfig(
@@ -84,7 +96,7 @@ class Service:
             stream=sys.stdout,
             force=True,
         )
-        # What fails there reaches us as an exception or a state, and is said once, by us.
+        # The services log the errors of these libraries themselves, once.
         for noisy in ("kafka", "py4j"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
         service = cls(name, settings)
@@ -105,13 +117,66 @@ class Service:
         except (outputs.OutputError, TypeError, ValueError):
             return 0
 
-    # --- what it says of itself ---------------------------------------------------------
+    # --- run and end ----------------------------------------------------------------------
+
+    def run(self, body: "Body") -> int:
+        """Call the body until the service is asked to stop, and return the exit status.
+
+        Whatever the body registers in its ExitStack is closed before the next call and before the
+        end. The reaction to an exception is the policy of `pipeline.errors`.
+        """
+        delays = backoff()
+        while True:
+            began = time.monotonic()
+            error = self._attempt(body)
+            if self.stop.is_set() or error is None:
+                return self._end_on_request(error)
+            if not is_temporary(error):
+                return self._fail(error)
+            self.error(_one_line(error))
+            if time.monotonic() - began > STEADY_SECONDS:
+                delays = backoff()
+            delay = next(delays)
+            self.report("retrying", f"{_one_line(error)}; retry in {delay:.1f} s", healthy=False)
+            self.sleep(delay)
+            if self.stop.is_set():
+                return self._end_on_request(None)
+
+    def _attempt(self, body: "Body") -> Exception | None:
+        try:
+            with ExitStack() as resources:
+                body(self, resources)
+        except Exception as error:  # noqa: BLE001 - `family_of` decides what happens
+            return error
+        return None
+
+    def _end_on_request(self, error: Exception | None) -> int:
+        if error is not None:  # its parts were stopped together with it
+            self.log.debug("an error while stopping", exc_info=error)
+        self.close()
+        return 0
+
+    def _fail(self, error: Exception) -> int:
+        operational = family_of(error) is Family.OPERATIONAL
+        text = _one_line(error) if operational else f"{type(error).__name__}: {_one_line(error)}"
+        self.log.debug("the traceback of the next error", exc_info=error)
+        self.error(text)
+        self.close("failed", text[:STATUS_CHARACTERS])
+        return EXIT_OPERATIONAL if operational else EXIT_FAULT
+
+    def close(self, state: str = "stopped", message: str = "stopped on request") -> None:
+        """Log the counters and write the last status."""
+        self.log_counters()
+        self.report(state, message, healthy=False)
+        self.tick(at_once=True)
+
+    # --- status and log -------------------------------------------------------------------
 
     def report(self, state: str, message: str, *, healthy: bool) -> None:
-        """Sets the state; a change is logged and written at once.
+        """Set the state. A change of state or health is logged and written at once.
 
         Args:
-            state: one word or two for a table, such as `running` or `waiting for Kafka`.
+            state: one or two words for a table, such as `running` or `waiting for Kafka`.
             message: one plain sentence.
             healthy: whether the service can do its job.
         """
@@ -122,16 +187,16 @@ class Service:
             self.tick(at_once=True)
 
     def error(self, text: str) -> None:
-        """Logs an error and keeps it as the last one in the status."""
+        """Log an error and keep it in the status file as the last one."""
         self.log.error(text)
-        self._last_error = {"time": times.iso(times.now()), "text": text[:500]}
+        self._last_error = {"time": times.iso(times.now()), "text": text[:STATUS_CHARACTERS]}
 
     def tick(self, *, at_once: bool = False) -> None:
-        """Writes what is due: the status file, the counters' line."""
+        """Do what is due: measure the cost, log the counters, write the status file."""
         now = time.monotonic()
         if now >= self._next_cost:
             self._next_cost = now + COST_SECONDS
-            self._look_at_cost()
+            self._measure_cost()
         if now >= self._next_counters:
             self._next_counters = now + COUNTERS_SECONDS
             self.log_counters()
@@ -140,43 +205,38 @@ class Service:
             self._write_status()
 
     def log_counters(self) -> None:
-        """A line in the log, and a row in the record of minutes, of what is new."""
-        fresh = {name: n - self._counted.get(name, 0) for name, n in self.counters.items()}
-        self._counted = dict(self.counters)
+        """Log each counter with its increase, and append the increases to the per-minute record."""
+        increase = {n: c - self._logged_counters.get(n, 0) for n, c in self.counters.items()}
+        self._logged_counters = dict(self.counters)
         text = ", ".join(
-            f"{name} {n} (+{fresh[name]})" for name, n in sorted(self.counters.items())
+            f"{name} {count} (+{increase[name]})" for name, count in sorted(self.counters.items())
         )
-        self.log.info("counters since the start (and new): %s", text or "nothing yet")
-        self._note_minute(fresh)
+        self.log.info("totals (since last line): %s", text or "nothing yet")
+        self._append_minute(increase)
 
-    def _note_minute(self, fresh: dict[str, int]) -> None:
-        now, before = time.monotonic(), self._noted
-        self._look_at_cost()
-        self._noted = (now, self._cost["cpu_s"])
+    def _append_minute(self, increase: dict[str, int]) -> None:
+        now, before = time.monotonic(), self._last_minute
+        self._measure_cost()
+        self._last_minute = (now, self._cost["cpu_s"])
         row = {
             "at": times.now(),
             "seconds": round(now - before[0], 2),
             "cpu_s": round(self._cost["cpu_s"] - before[1], 2),
-            "rss_mib": round(self._minutes_peak_mib, 1),
-            "counters": json.dumps(fresh),
+            "rss_mib": round(self._minute_peak_mib, 1),
+            "counters": json.dumps(increase),
         }
-        self._minutes_peak_mib = 0.0
+        self._minute_peak_mib = 0.0
+        path = self.data.minutes_of(self.name)
         try:
-            path = self.data.minutes_of(self.name)
             outputs.append_csv(path, MINUTE_COLUMNS, row, MINUTES_BYTES)
-        except OSError as error:  # a full disk must not stop the work that still can go on
-            self.log.warning("the record of minutes cannot be written: %s", error)
+        except OSError as error:  # a full disk must not stop the service
+            self.log.warning("cannot write %s: %s", path, error)
 
-    def close(self, state: str = "stopped", message: str = "stopped as asked") -> None:
-        self.log_counters()
-        self.report(state, message, healthy=False)
-        self.tick(at_once=True)
-
-    def _look_at_cost(self) -> None:
+    def _measure_cost(self) -> None:
         cpu_s, rss = tree_cost(os.getpid())
-        cpu_s = max(cpu_s, self._cost.get("cpu_s", 0.0))  # what ended unawaited is not forgotten
+        cpu_s = max(cpu_s, self._cost.get("cpu_s", 0.0))  # a child that nobody waited for is lost
         self._peak_mib = max(self._peak_mib, rss / MIB)
-        self._minutes_peak_mib = max(self._minutes_peak_mib, rss / MIB)
+        self._minute_peak_mib = max(self._minute_peak_mib, rss / MIB)
         self._cost = {
             "cpu_s": round(cpu_s, 2),
             "rss_mib": round(rss / MIB, 1),
@@ -202,65 +262,51 @@ class Service:
         }
         try:
             outputs.write_status(self.data, self.name, status)
-        except OSError as error:  # a full disk must not stop the work that still can go on
-            self.log.warning("the status file cannot be written: %s", error)
+        except OSError as error:  # a full disk must not stop the service
+            self.log.warning("cannot write %s: %s", self.data.status_of(self.name), error)
 
-    # --- how it waits -------------------------------------------------------------------
+    # --- waiting --------------------------------------------------------------------------
 
     def sleep(self, seconds: float) -> None:
-        """Waits, ticking, until the time is over or the service is asked to stop."""
+        """Wait and tick until the time is over or the service is asked to stop."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self.stop.wait(min(left, 1.0)):
             self.tick()
 
-    def retrying(self, waiting_for: str, *errors: type[Exception]) -> tenacity.Retrying:
-        """Retries on these errors, with backoff, until it works or the service must stop."""
+    def retrying(self, waiting_for: str) -> tenacity.Retrying:
+        """Return a caller that repeats a function after each temporary error, with backoff.
 
-        def say(state: tenacity.RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            if (state.seconds_since_start or 0) > PATIENCE_SECONDS:
+        It raises the error when the service is asked to stop, and any other error at once.
+
+        Args:
+            waiting_for: what has to work again, for the status: `waiting for Kafka`.
+        """
+
+        def report(attempt: tenacity.RetryCallState) -> None:
+            error = attempt.outcome.exception() if attempt.outcome else None
+            if (attempt.seconds_since_start or 0) > PATIENCE_SECONDS:
                 self.error(f"waiting for {waiting_for}: {error}")
             self.report(f"waiting for {waiting_for}", str(error), healthy=False)
 
         return tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(errors),
+            retry=tenacity.retry_if_exception(is_temporary),
             wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=3, jitter=0.5),
             stop=tenacity.stop_when_event_set(self.stop),
             sleep=self.sleep,
-            before_sleep=say,
+            before_sleep=report,
             reraise=True,
         )
 
 
-#: A process younger than this, in seconds, with its parent's command line is its fork.
-FORK_SECONDS = 2.0
+#: The work of a service. It returns when `service.stop` is set. It registers everything that has
+#: to be closed in the ExitStack.
+Body = Callable[[Service, ExitStack], None]
 
 
-def tree_cost(pid: int) -> tuple[float, int]:
-    """CPU seconds (ended children included) and resident bytes of a process and all below it.
-
-    Pages that processes share are counted in each: the sum is an upper bound. But a fork that is
-    about to become another program, as a JVM makes one to run a command, does not count twice.
-    """
-    cpu_s, rss = 0.0, 0
-    try:
-        root = psutil.Process(pid)
-        processes = [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0.0, 0
-    for process in processes:
-        try:
-            with process.oneshot():
-                cpu_s += sum(process.cpu_times()[:4])
-                if process is root or not _is_fork(process):
-                    rss += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return cpu_s, rss
+def run(name: str, body: Body) -> NoReturn:
+    """Run a service to its end and exit the process: the one entry of every service."""
+    sys.exit(Service.start(name).run(body))
 
 
-def _is_fork(process: psutil.Process) -> bool:
-    if time.time() - process.create_time() >= FORK_SECONDS:
-        return False
-    parent = process.parent()
-    return parent is not None and process.cmdline() == parent.cmdline()
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:LOG_CHARACTERS] or type(error).__name__

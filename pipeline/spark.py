@@ -10,6 +10,7 @@ from pathlib import Path
 import pyspark
 from pyspark.sql import SparkSession
 
+from pipeline.errors import OperationalError
 from pipeline.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +26,7 @@ _CHECKPOINT_MANAGER = (
 )
 
 
-class SetupError(Exception):
+class SetupError(OperationalError):
     """Something that a user has to install is missing; the text says what and how."""
 
 

@@ -17,7 +17,8 @@ import psutil
 
 from pipeline import outputs, spark, times
 from pipeline.ingest import store
-from pipeline.service import MIB, Service, tree_cost
+from pipeline.processes import MIB, tree_cost
+from pipeline.service import Service
 
 SCRIPT = spark.ROOT / "batch_processor.py"
 #: Status of `batch_processor.py` when the table is empty or missing.
@@ -114,7 +115,7 @@ class Scheduler:
             return
         # First of all: whoever comes after a killed scheduler must find the run.
         note = {"run": run, "started": times.iso(started)}
-        self._service.retrying("room for the run's note", OSError)(
+        self._service.retrying("room for the run's note")(
             outputs.write_atomically, self._run_file, json.dumps(note) + "\n"
         )
         self._service.details |= {"running": run, "next_run": None}
@@ -171,7 +172,7 @@ class Scheduler:
 
     def _log(self, fields: dict[str, Any]) -> None:
         fields["started"] = fields["started"].replace(microsecond=0)
-        self._service.retrying("room for batch_log.txt", OSError)(
+        self._service.retrying("room for batch_log.txt")(
             outputs.append_batch_log, self._data, fields
         )
         status = fields["status"]

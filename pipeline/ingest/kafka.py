@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaTimeoutError
 from kafka.structs import TopicPartition
 
 from pipeline import times
+from pipeline.errors import TemporaryError
 from pipeline.ingest import trade
 from pipeline.ingest.dead_letters import Rejected
 from pipeline.outputs import append_csv
@@ -48,7 +49,7 @@ class Publisher:
         self._pending: deque[tuple[float, Any]] = deque()
         self._rejected = Rejected()
         service.details["rejected"] = self._rejected.as_status()
-        self._retrying = service.retrying("Kafka", KafkaError)
+        self._retrying = service.retrying("Kafka")
         self._retrying(check_topic, settings)
         self._producer = self._retrying(
             KafkaProducer,
@@ -137,14 +138,13 @@ class Publisher:
             self._service.tick()
         return True
 
-    def close(self) -> int:
-        """Delivers what is left, within a few seconds; returns how many records were not."""
+    def close(self) -> None:
+        """Deliver the remaining records within a few seconds and log how many are lost."""
         self._producer.close(timeout=CLOSE_SECONDS)
-        left = 0
-        for _, future in self._pending:
-            left += not future.succeeded()
+        lost = sum(not future.succeeded() for _, future in self._pending)
         self._pending.clear()
-        return left
+        if lost:
+            self._service.error(f"stopped with {lost} messages that Kafka has not acknowledged")
 
 
 def partition(topic: str) -> TopicPartition:
@@ -168,13 +168,14 @@ def check_topic(settings: Settings) -> None:
     """Returns when Kafka answers and both topics are there.
 
     Raises:
-        KafkaError: it does not answer, or a topic does not exist yet.
+        KafkaError: Kafka does not answer.
+        TemporaryError: a topic does not exist yet.
     """
     kafka = consumer(settings)
     try:
         for topic in (settings.kafka_topic, settings.rejected_topic):
             if not kafka.partitions_for_topic(topic):
-                raise KafkaError(f"topic {topic} does not exist yet")
+                raise TemporaryError(f"topic {topic} does not exist yet")
     finally:
         kafka.close(timeout_ms=1000)
 
@@ -183,7 +184,7 @@ def tail(settings: Settings, count: int) -> Iterator[Any]:
     """The newest records of the topic of trades, at most so many, oldest first.
 
     Raises:
-        KafkaError: Kafka went away meanwhile.
+        KafkaError, TemporaryError: Kafka does not answer any more.
     """
     kafka = consumer(settings, max_partition_fetch_bytes=8 * 1024 * 1024)
     try:
@@ -194,7 +195,7 @@ def tail(settings: Settings, count: int) -> Iterator[Any]:
         while kafka.position(place) < end:
             records = kafka.poll(timeout_ms=10_000).get(place, [])
             if not records:
-                raise KafkaError(f"no answer from {settings.kafka_bootstrap_servers} for 10 s")
+                raise TemporaryError(f"no answer from {settings.kafka_bootstrap_servers} for 10 s")
             yield from records
     finally:
         kafka.close(timeout_ms=1000)

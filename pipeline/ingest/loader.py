@@ -1,7 +1,6 @@
 """Kafka's raw_prices into SQLite: rows and bookkeeping in one transaction, then the offset."""
 
 import sqlite3
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +33,7 @@ class Consumer:
         self._publisher = Publisher(service)
         self._next_look = 0.0
         self._partition = topics.partition(self._settings.kafka_topic)
-        self._kafka = service.retrying("Kafka", KafkaError)(self._connect)
+        self._kafka = service.retrying("Kafka")(self._connect)
         service.details |= {"last_trade": None, "lag": None}
         self._describe_table()
 
@@ -73,7 +72,7 @@ class Consumer:
         # First what is refused: the database decides where the next start goes on.
         if batch.rejected and not self._publisher.flush():
             return
-        waiting = self._service.retrying("the database", sqlite3.OperationalError)
+        waiting = self._service.retrying("the database")
         stored = waiting(
             # The present of each try: that is when the rows are there.
             lambda: store.store(self._connection, batch, now(), self._settings.watermark)
@@ -161,29 +160,3 @@ def start_offset(stored: int | None, committed: int | None, end: int) -> int | N
     if stored is None or committed is None or stored > end:
         return None
     return stored
-
-
-def main() -> None:
-    service = Service.start("consumer")
-    try:
-        waiting = service.retrying("the database", sqlite3.OperationalError)
-        connection = waiting(store.open_writer, service.data.database)
-        consumer = Consumer(service, connection)
-    except store.StoreError as error:
-        service.error(str(error))
-        service.close("failed", str(error))
-        sys.exit(2)
-    except (sqlite3.OperationalError, KafkaError):  # asked to stop while one was away
-        service.close()
-        return
-    try:
-        consumer.run()
-    except (sqlite3.Error, KafkaError) as error:
-        if not service.stop.is_set():
-            service.error(str(error))
-            service.close("failed", str(error))
-            sys.exit(1)
-    finally:
-        consumer.close()
-        connection.close()
-    service.close()

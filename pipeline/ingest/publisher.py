@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any
 
 import websocket
-from kafka.errors import KafkaError
 
 from pipeline import times
 from pipeline.ingest import kafka as topics
@@ -216,26 +215,3 @@ class Producer:
             self._service.report("running", message, healthy=True)
         else:
             self._service.report("running", f"LIVE from {feed['url']}", healthy=True)
-
-
-def main() -> None:
-    service = Service.start("producer")
-    try:
-        publisher = Publisher(service)
-    except KafkaError:  # asked to stop while Kafka was away
-        service.close()
-        return
-    try:
-        producer = Producer(service, publisher)
-        service.retrying("Kafka", KafkaError)(producer.remember_published)
-        producer.run()
-    except (KafkaError, OutputError) as error:
-        publisher.close()
-        if not service.stop.is_set():
-            service.error(str(error))
-            service.close("failed", str(error))
-            raise SystemExit(2) from error
-    lost = publisher.close()
-    if lost:
-        service.error(f"stopped with {lost} messages that Kafka has not acknowledged")
-    service.close()

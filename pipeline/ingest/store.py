@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipeline import histogram as latency
+from pipeline.errors import OperationalError
 from pipeline.ingest.trade import Trade
 from pipeline.stream import finality
 
@@ -95,7 +96,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (trade_id) DO NOTHING
 _NEWEST = "FROM ingest ORDER BY number DESC LIMIT 1"
 
 
-class StoreError(Exception):
+class StoreError(OperationalError):
     """The file is no database, or one of another version than this program writes."""
 
 

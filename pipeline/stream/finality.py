@@ -5,13 +5,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from pipeline.errors import OperationalError
+
 #: A window as the text of its cells, beside what the rule needs of it.
 Cells = dict[str, str]
 #: Steps of a window's growth that are kept, at most.
 GROWTH_STEPS = 240
 
 
-class StateError(Exception):
+class StateError(OperationalError):
     """The state of the open windows does not fit the micro-batch; the text says what to do."""
 
 

@@ -21,6 +21,7 @@ from pyspark.sql.streaming.listener import StreamingQueryProgress
 
 from pipeline import histogram as latency
 from pipeline import metrics, outputs, spark, times
+from pipeline.errors import TemporaryError
 from pipeline.ingest import kafka as topics
 from pipeline.service import Service
 from pipeline.settings import Settings
@@ -215,7 +216,7 @@ def run(service: Service) -> None:
     )
     start_s = time.time() - began
     service.log.info("session ready after %.2f s", start_s)
-    service.retrying("Kafka", KafkaError)(topics.check_topic, settings)
+    service.retrying("Kafka")(topics.check_topic, settings)
     making = time.time()
     windows = Windows(service, stream.checkpoint_folder(settings) / "open_windows.json")
     query = start_query(session, settings, windows)
@@ -247,7 +248,7 @@ def main() -> None:
         service.error(str(error))
         service.close("failed", str(error))
         sys.exit(2)
-    except (PySparkException, Py4JError, KafkaError, OSError) as error:
+    except (PySparkException, Py4JError, KafkaError, TemporaryError, OSError) as error:
         if not service.stop.is_set():
             service.log.debug("the query failed", exc_info=error)
             service.error(f"the query failed: {str(error)[:1500]}")

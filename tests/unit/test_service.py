@@ -17,7 +17,8 @@ import pytest
 
 from pipeline import outputs, service, times
 from pipeline.outputs import DataDir
-from pipeline.service import FORK_SECONDS, Service, backoff, tree_cost
+from pipeline.processes import FORK_SECONDS, tree_cost
+from pipeline.service import Service, backoff
 from pipeline.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,7 +127,8 @@ def test_a_status_that_cannot_be_written_does_not_stop_the_work(
     one = Service("producer", Settings(data_dir=tmp_path))
     with caplog.at_level(logging.WARNING):
         one.tick(at_once=True)
-    assert "status file cannot be written" in caplog.text
+    assert "cannot write" in caplog.text
+    assert "producer.json" in caplog.text
 
 
 def test_counters_are_logged_with_what_is_new_since_the_last_line(
@@ -152,11 +154,11 @@ def test_counters_are_logged_by_a_tick_when_they_are_due(
 ) -> None:
     with caplog.at_level(logging.INFO):
         running.tick()
-        assert "counters" not in caplog.text
+        assert "totals" not in caplog.text
         later = time.monotonic() + service.COUNTERS_SECONDS
         monkeypatch.setattr(time, "monotonic", lambda: later)
         running.tick()
-    assert "counters since the start" in caplog.text
+    assert "totals (since last line)" in caplog.text
 
 
 def test_a_closed_service_is_stopped_and_not_healthy(running: Service) -> None:
@@ -239,7 +241,7 @@ def test_what_fails_is_tried_again_and_an_error_only_when_it_takes_long(
             raise sqlite3.OperationalError("database is locked")
         return "done"
 
-    retrying = running.retrying("the database", sqlite3.OperationalError)
+    retrying = running.retrying("the database")
     assert retrying(locked_once) == "done"
     before, after = seen
     assert before == {}
@@ -253,7 +255,7 @@ def test_what_fails_is_tried_again_and_an_error_only_when_it_takes_long(
 
 def test_another_error_is_not_tried_again(running: Service) -> None:
     with pytest.raises(KeyError):
-        running.retrying("the database", sqlite3.OperationalError)(dict.__getitem__, {}, "x")
+        running.retrying("the database")(dict.__getitem__, {}, "x")
 
 
 def test_a_service_asked_to_stop_tries_no_more(running: Service) -> None:
@@ -262,7 +264,7 @@ def test_a_service_asked_to_stop_tries_no_more(running: Service) -> None:
 
     running.stop.set()
     with pytest.raises(sqlite3.OperationalError, match="locked"):
-        running.retrying("the database", sqlite3.OperationalError)(locked)
+        running.retrying("the database")(locked)
 
 
 # --- cost -----------------------------------------------------------------------------------

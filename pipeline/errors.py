@@ -1,0 +1,104 @@
+"""The two families of expected errors, and the function that assigns an exception to one.
+
+- Temporary: Kafka does not answer, the disk is full. The service retries with backoff.
+- Operational: Java is missing, a file is not a database. A person has to act. The service logs
+  one sentence and exits with status 2.
+
+Every other exception is a fault of the program: the service logs one line, writes the traceback at
+log level DEBUG and exits with status 1. `pipeline.service.run` applies this policy.
+"""
+
+import contextlib
+import errno
+import socket
+import sqlite3
+import sys
+from collections.abc import Iterator
+from enum import Enum, auto
+
+#: Exit status after an operational error, and after a fault of the program.
+EXIT_OPERATIONAL = 2
+EXIT_FAULT = 1
+
+#: Errors of the operating system that end without a change to the program or its configuration.
+_TEMPORARY_ERRNOS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EINTR),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+        *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+    }
+)
+
+
+class TemporaryError(Exception):
+    """Something that is expected to work again without anybody's action."""
+
+
+class OperationalError(Exception):
+    """Something that a person has to correct. The text says what failed and what to do."""
+
+
+class Family(Enum):
+    """How a service reacts to an exception."""
+
+    TEMPORARY = auto()
+    OPERATIONAL = auto()
+    FAULT = auto()
+
+
+def family_of(error: BaseException) -> Family:
+    """Return the family of an exception.
+
+    A Kafka error is recognised by its attribute `retriable`, in which the client states whether a
+    retry can succeed. Importing the client for its classes would take a tenth of a second in every
+    health check.
+    """
+    if isinstance(error, TemporaryError):
+        return Family.TEMPORARY
+    if isinstance(error, OperationalError):
+        return Family.OPERATIONAL
+    if isinstance(error, sqlite3.Error):
+        return _family_of_sqlite_error(error)
+    if isinstance(error, OSError):
+        return _family_of_os_error(error)
+    retriable = getattr(error, "retriable", None)
+    if retriable is None:
+        return Family.FAULT
+    return Family.TEMPORARY if retriable else Family.OPERATIONAL
+
+
+def is_temporary(error: BaseException) -> bool:
+    return family_of(error) is Family.TEMPORARY
+
+
+def _family_of_sqlite_error(error: sqlite3.Error) -> Family:
+    """Locked, full, not readable now: temporary. Not a database, damaged: operational."""
+    if isinstance(error, sqlite3.OperationalError):
+        wrong_sql = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+        return Family.FAULT if wrong_sql else Family.TEMPORARY
+    # Constraint violations and the like are subclasses: the program wrote something wrong.
+    return Family.OPERATIONAL if type(error) is sqlite3.DatabaseError else Family.FAULT
+
+
+def _family_of_os_error(error: OSError) -> Family:
+    network = isinstance(error, ConnectionError | TimeoutError | socket.gaierror)
+    if network or error.errno in _TEMPORARY_ERRNOS:
+        return Family.TEMPORARY
+    return Family.OPERATIONAL
+
+
+@contextlib.contextmanager
+def exit_on_error() -> Iterator[None]:
+    """End a command that runs once with one sentence, where a service would retry or stop.
+
+    An operational error ends the process with status 2, a temporary one with status 1. A fault of
+    the program is raised on, with its traceback.
+    """
+    try:
+        yield
+    except Exception as error:
+        family = family_of(error)
+        if family is Family.FAULT:
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_OPERATIONAL if family is Family.OPERATIONAL else EXIT_FAULT)

@@ -1,0 +1,70 @@
+"""Process trees: list one, measure what it costs, end it."""
+
+import resource
+import time
+from collections.abc import Iterable
+
+import psutil
+
+MIB = 1024 * 1024
+#: Seconds. A process younger than this that has its parent's command line is a fork of it.
+FORK_SECONDS = 2.0
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """Return a process and all processes below it; an empty list if it has ended."""
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def tree_cost(pid: int) -> tuple[float, int]:
+    """Return the CPU seconds and the resident bytes of a process and all processes below it.
+
+    The CPU seconds include children that have ended. The resident bytes are an upper bound,
+    because memory pages that several processes share count once for each of them. A fork that has
+    not yet started another program does not count: the JVM forks to run a command, and the fork
+    would count the memory of the JVM twice.
+    """
+    cpu_s, rss = 0.0, 0
+    for process in tree(pid):
+        try:
+            with process.oneshot():
+                cpu_s += sum(process.cpu_times()[:4])
+                if process.pid == pid or not _is_fork(process):
+                    rss += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return cpu_s, rss
+
+
+def _is_fork(process: psutil.Process) -> bool:
+    if time.time() - process.create_time() >= FORK_SECONDS:
+        return False
+    parent = process.parent()
+    return parent is not None and process.cmdline() == parent.cmdline()
+
+
+def cpu_of_ended_children() -> float:
+    """Return the CPU seconds of all ended children of this process, descendants included."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def end(processes: Iterable[psutil.Process], wait_seconds: float) -> None:
+    """Send SIGTERM to processes, wait, then send SIGKILL to those that still run.
+
+    Args:
+        processes: what to end. `tree(pid)` gives a process with all its descendants.
+        wait_seconds: how long to wait after each of the two signals.
+    """
+    alive = list(processes)
+    for send in (psutil.Process.terminate, psutil.Process.kill):
+        for process in alive:
+            try:
+                send(process)
+            except psutil.NoSuchProcess:
+                continue
+        _, alive = psutil.wait_procs(alive, timeout=wait_seconds)

@@ -1,0 +1,241 @@
+"""The exit policy: the family of each exception, and what a service or a command does about it."""
+
+import errno
+import socket
+import sqlite3
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from kafka.errors import (
+    KafkaConnectionError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+)
+
+from pipeline import outputs, spark
+from pipeline.errors import (
+    Family,
+    OperationalError,
+    TemporaryError,
+    exit_on_error,
+    family_of,
+    is_temporary,
+)
+from pipeline.ingest.store import StoreError
+from pipeline.service import Service
+from pipeline.settings import Settings
+from pipeline.stream.finality import StateError
+
+
+def sqlite_error(path: Path, statement: str) -> sqlite3.Error:
+    """The error that SQLite itself raises for a statement on a file."""
+    connection = sqlite3.connect(path, timeout=0)
+    try:
+        connection.execute(statement)
+    except sqlite3.Error as error:
+        return error
+    finally:
+        connection.close()
+    raise AssertionError(f"{statement} did not fail")
+
+
+# --- the family of an exception -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TemporaryError("no answer"),
+        KafkaConnectionError("refused"),
+        KafkaTimeoutError("no metadata"),
+        ConnectionResetError("reset"),
+        TimeoutError("timed out"),
+        socket.gaierror(socket.EAI_NONAME, "name not known"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.ENETUNREACH, "Network is unreachable"),
+    ],
+)
+def test_what_works_again_without_anybody_is_temporary(error: Exception) -> None:
+    assert family_of(error) is Family.TEMPORARY
+    assert is_temporary(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("Java is missing"),
+        outputs.OutputError("not a JSON object"),
+        spark.SetupError("jars are missing"),
+        StateError("micro-batches are missing"),
+        StoreError("schema version 7"),
+        MessageSizeTooLargeError("too large"),
+        TopicAuthorizationFailedError("not allowed"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.EROFS, "Read-only file system"),
+    ],
+)
+def test_what_a_person_has_to_correct_is_operational(error: Exception) -> None:
+    assert family_of(error) is Family.OPERATIONAL
+    assert not is_temporary(error)
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ZeroDivisionError(), AssertionError()])
+def test_any_other_exception_is_a_fault_of_the_program(error: Exception) -> None:
+    assert family_of(error) is Family.FAULT
+
+
+def test_a_locked_database_is_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "locked.db"
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    error = sqlite_error(path, "CREATE TABLE t (x)")
+    holder.close()
+    assert family_of(error) is Family.TEMPORARY
+
+
+def test_a_full_database_is_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "full.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE t (x)")
+    connection.execute("PRAGMA max_page_count = 2")
+    with pytest.raises(sqlite3.OperationalError, match="full") as full:
+        connection.execute("INSERT INTO t VALUES (zeroblob(100000))")
+    connection.close()
+    assert family_of(full.value) is Family.TEMPORARY
+
+
+def test_a_file_that_is_not_a_database_is_operational(tmp_path: Path) -> None:
+    path = tmp_path / "text.db"
+    path.write_text("not a database " * 100)
+    assert family_of(sqlite_error(path, "CREATE TABLE t (x)")) is Family.OPERATIONAL
+
+
+@pytest.mark.parametrize("statement", ["SELECT * FROM missing", "SELEKT 1"])
+def test_a_wrong_statement_is_a_fault_of_the_program(tmp_path: Path, statement: str) -> None:
+    assert family_of(sqlite_error(tmp_path / "empty.db", statement)) is Family.FAULT
+
+
+def test_a_violated_constraint_is_a_fault_of_the_program() -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE t (x CHECK (x > 0))")
+    with pytest.raises(sqlite3.IntegrityError) as violation:
+        connection.execute("INSERT INTO t VALUES (0)")
+    connection.close()
+    assert family_of(violation.value) is Family.FAULT
+
+
+# --- what a service does --------------------------------------------------------------------
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    return Service("producer", Settings(data_dir=tmp_path))
+
+
+def last_status(service: Service) -> dict[str, object]:
+    return outputs.read_status(service.data, service.name)
+
+
+def test_a_service_asked_to_stop_ends_with_status_0_and_state_stopped(service: Service) -> None:
+    assert service.run(lambda one, _resources: one.stop.set()) == 0
+    assert last_status(service)["state"] == "stopped"
+    assert last_status(service)["message"] == "stopped on request"
+
+
+@pytest.mark.parametrize("error", [TemporaryError("x"), OperationalError("x"), KeyError("x")])
+def test_an_error_after_a_stop_request_does_not_change_the_end(
+    service: Service, error: Exception
+) -> None:
+    def body(one: Service, _resources: ExitStack) -> None:
+        one.stop.set()
+        raise error
+
+    assert service.run(body) == 0
+    assert last_status(service)["state"] == "stopped"
+    assert last_status(service)["last_error"] is None
+
+
+def test_an_operational_error_ends_with_its_sentence_and_status_2(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    def body(_service: Service, _resources: ExitStack) -> None:
+        raise OperationalError("Java is missing: set JAVA_HOME")
+
+    assert service.run(body) == 2
+    assert last_status(service)["state"] == "failed"
+    assert last_status(service)["message"] == "Java is missing: set JAVA_HOME"
+    assert "Traceback" not in caplog.text
+
+
+def test_a_fault_ends_with_one_line_and_status_1(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    def body(_service: Service, _resources: ExitStack) -> None:
+        raise ValueError("line one\n  line two")
+
+    assert service.run(body) == 1
+    assert last_status(service)["state"] == "failed"
+    assert last_status(service)["message"] == "ValueError: line one line two"
+    assert "Traceback" not in caplog.text
+
+
+def test_the_traceback_is_logged_at_debug_level(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("DEBUG"):
+        service.run(lambda *_: 1 / 0)  # type: ignore[arg-type]
+    assert "Traceback" in caplog.text
+
+
+def test_after_a_temporary_error_the_parts_are_closed_and_the_body_runs_again(
+    service: Service,
+) -> None:
+    events: list[str] = []
+
+    def body(one: Service, resources: ExitStack) -> None:
+        events.append("run")
+        resources.callback(events.append, "close")
+        if len(events) < 4:
+            raise ConnectionResetError("reset by peer")
+        one.stop.set()
+
+    assert service.run(body) == 0
+    assert events == ["run", "close"] * 3
+    error = last_status(service)["last_error"]
+    assert isinstance(error, dict)
+    assert error["text"] == "reset by peer"
+
+
+def test_the_parts_are_closed_before_the_last_status_is_written(service: Service) -> None:
+    states: list[object] = []
+
+    def body(one: Service, resources: ExitStack) -> None:
+        one.report("running", "works", healthy=True)
+        resources.callback(lambda: states.append(last_status(one)["state"]))
+        one.stop.set()
+
+    service.run(body)
+    assert states == ["running"]
+    assert last_status(service)["state"] == "stopped"
+
+
+# --- what a command does --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(OperationalError("no table"), 2), (TemporaryError("no answer"), 1)]
+)
+def test_a_command_ends_with_one_sentence(
+    error: Exception, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end, exit_on_error():
+        raise error
+    assert end.value.code == status
+    assert capsys.readouterr().err == f"{error}\n"
+
+
+def test_a_command_raises_a_fault_on() -> None:
+    with pytest.raises(ZeroDivisionError), exit_on_error():
+        raise ZeroDivisionError
