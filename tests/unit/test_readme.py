@@ -10,10 +10,10 @@ from tests.conftest import ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_settings_table_names_every_setting_with_its_default_and_meaning() -> None:
-    rows = re.findall(r"^\| `([A-Z_]+)` \| (.+?) \| (.+) \|$", README, re.MULTILINE)
-    assert [name for name, _, _ in rows] == [name.upper() for name in Settings.model_fields]
-    for name, default, meaning in rows:
+def test_the_settings_table_has_default_meaning_and_reason_of_every_setting() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.+?) \| (.+) \|$", README, re.MULTILINE)
+    assert [name for name, *_ in rows] == [name.upper() for name in Settings.model_fields]
+    for name, default, meaning, _reason in rows:
         field = Settings.model_fields[name.lower()]
         assert meaning == field.description
         if field.default is None:
