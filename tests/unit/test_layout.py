@@ -1,7 +1,16 @@
-"""Which part may know which: arrows go one way, and one module alone reads the environment."""
+"""The layout of DESIGN: what each package may import, and that every module named in text exists.
+
+An import counts wherever it stands: at the top, inside a function, or as a string that is given to
+`python -m`, to `importlib` or to a child process.
+"""
 
 import ast
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,103 +24,372 @@ SERVICES = (
     "batch_scheduler",
     "dashboard",
 )
-FOLDERS = ("pipeline", "feed", "local", "page", "report", "tests", "benchmarks")
-#: What the modules of a folder may import of this project. Tests and benchmarks: anything.
-ALLOWED = {
-    "pipeline": {"pipeline"},
-    "feed": {"feed", "pipeline"},
-    "local": {"local", "feed", "pipeline"},
-    "page": {"page", "pipeline"},
-    "report": {"report", "pipeline"},
+PACKAGES = ("pipeline", "feed", "local", "page", "report", "tests", "benchmarks")
+#: Lines of the longest entry point.
+ENTRY_POINT_LINES = 60
+
+#: The modules directly in `pipeline/`.
+SHARED = "shared modules of pipeline"
+ENTRY = "entry points"
+PATHS = {SHARED, "pipeline.ingest", "pipeline.stream", "pipeline.batch"}
+#: What each part may import beside itself. Tests and benchmarks may import everything.
+ALLOWED: dict[str, set[str]] = {
+    SHARED: set(),
+    "pipeline.ingest": {SHARED},
+    "pipeline.stream": {SHARED},
+    "pipeline.batch": {SHARED},
+    "pipeline.compare": PATHS,
+    "report": {"pipeline.compare", *PATHS},
+    "page": {"pipeline.compare", *PATHS},
+    "feed": {SHARED},
+    "local": {"feed", "pipeline.compare", *PATHS},
+    ENTRY: {"pipeline.compare", *PATHS},
 }
-#: The modules that the others rest on, and what they may import of the package.
+#: Single modules that a part may import beyond that.
+ALLOWED_MODULES: dict[str, set[str]] = {
+    "pipeline.stream": {"pipeline.ingest.trade", "pipeline.ingest.store", "pipeline.ingest.kafka"},
+    "pipeline.batch": {"pipeline.ingest.trade", "pipeline.ingest.store", "pipeline.ingest.kafka"},
+}
+#: Which parts start which modules as processes, by name.
+STARTED: dict[str, set[str]] = {
+    "page": {"report", "report.__main__"},
+    "pipeline.batch": {"batch_processor"},
+    "local": set(SERVICES),
+}
+#: The modules that the others rest on, and all that they may import of this project.
 FOUNDATIONS: dict[str, set[str]] = {
-    "settings": set(),
-    "times": set(),
-    "ingest/trade": set(),
-    "metrics": {"pipeline.settings"},
+    "pipeline.settings": set(),
+    "pipeline.times": set(),
+    "pipeline.ingest.trade": set(),
+    "pipeline.metrics": {"pipeline.settings"},
 }
 
+#: Violations that are being removed.
+PENDING = {"pipeline.ingest.store imports pipeline.stream.finality"}
 
-def sources(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+# --- reading the source -----------------------------------------------------------------------
 
 
 def scripts() -> list[Path]:
     return sorted(ROOT.glob("*.py"))
 
 
-def all_sources() -> list[Path]:
-    return scripts() + [path for folder in FOLDERS for path in sources(folder)]
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
 
 
-def named(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of this project by its full name; a package has the name of its folder."""
+    paths = [*scripts(), *(path for package in PACKAGES for path in sources(package))]
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in paths
+    }
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, wherever in it; relative ones made absolute."""
-    package = list(path.relative_to(ROOT).parent.parts)
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def part_of(module: str) -> str:
+    """The part of the layout that a module belongs to."""
+    if module in SERVICES:
+        return ENTRY
+    first, *rest = module.split(".")
+    if first != "pipeline":
+        return first
+    is_package = modules()[".".join([first, *rest[:1]])].name == "__init__.py"
+    return f"pipeline.{rest[0]}" if rest and is_package else SHARED
+
+
+def imports(tree: ast.AST, package: str = "") -> Iterator[str]:
+    """Every name that some code imports, wherever in it; relative ones made absolute."""
+    above = package.split(".") if package else []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*above, *([node.module] if node.module else [])])
+            start = above[: len(above) - node.level + 1] if node.level else []
+            module = ".".join([*start, *([node.module] if node.module else [])])
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def ours(path: Path) -> set[str]:
-    """What a file imports of this project, as module.name."""
-    here = {*FOLDERS, *(script.stem for script in scripts())}
-    return {name for name in imports(path) if name.split(".")[0] in here}
+def strings(tree: ast.AST) -> Iterator[str]:
+    """Every string constant but docstrings."""
+    documentation = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and id(node) not in documentation:
+            yield text
 
 
-def test_the_walk_finds_what_is_imported() -> None:
-    assert "pipeline.service.run" in ours(ROOT / "producer.py")
-    assert "pipeline.settings.Settings" in ours(ROOT / "pipeline" / "metrics.py")
-    assert "ast" in set(imports(Path(__file__)))
+def after_dash_m(tree: ast.AST) -> Iterator[str]:
+    """Every string that follows "-m" in a list, a tuple or the arguments of a call."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.List | ast.Tuple):
+            row = node.elts
+        elif isinstance(node, ast.Call):
+            row = node.args
+        else:
+            continue
+        texts = [item.value if isinstance(item, ast.Constant) else None for item in row]
+        for option, name in pairwise(texts):
+            if option == "-m" and isinstance(name, str):
+                yield name
 
 
-@pytest.mark.parametrize("folder", ALLOWED)
-def test_arrows_go_one_way(folder: str) -> None:
-    """Scripts and helpers import the package; the package imports none of them."""
+def by_name(tree: ast.AST) -> Iterator[str]:
+    """Every module of this project that some code names in a string.
+
+    Such a string is the dotted name of a module, the file name of an entry point, or anything
+    that `python -m` or an import function is given.
+    """
+    yield from (name for name in after_dash_m(tree) if name in modules())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            function = ast.unparse(node.func).rpartition(".")[2]
+            if function in {"import_module", "__import__", "run_module", "find_spec"}:
+                yield from (str(node.args[0].value),) if node.args[0].value in modules() else ()
+    for text in strings(tree):
+        name = text.removesuffix(".py")
+        if ("." in text and text in modules()) or (text != name and name in SERVICES):
+            yield name
+
+
+def resolve(name: str) -> str | None:
+    """The module of this project that an imported name is or lies in."""
+    while name and name not in modules():
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(modules()[module].read_text(encoding="utf-8"))
+
+
+@cache
+def imported_by(module: str) -> frozenset[str]:
+    """The modules of this project that a module imports."""
+    is_package = modules()[module].name == "__init__.py"
+    package = module if is_package else module.rpartition(".")[0]
+    found = {resolve(name) for name in imports(tree_of(module), package)}
+    return frozenset(name for name in found if name and name != module)
+
+
+def named_by(module: str) -> set[str]:
+    """The modules of this project that a module names in strings."""
+    return {name for name in by_name(tree_of(module)) if name != module}
+
+
+def checked(module: str) -> bool:
+    return not module.startswith(("tests", "benchmarks"))
+
+
+# --- the reading itself -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("import pipeline.metrics", {"pipeline.metrics"}),
+        ("from pipeline.stream import finality as f", {"pipeline.stream.finality"}),
+        ("def f():\n    class A:\n        from pipeline import spark", {"pipeline.spark"}),
+        ("from pipeline.settings import load", {"pipeline.settings"}),
+        ("from . import kafka, store", {"pipeline.ingest.kafka", "pipeline.ingest.store"}),
+        ("from ..stream.finality import x", {"pipeline.stream.finality"}),
+        ("import ast", {None}),
+    ],
+)
+def test_an_import_is_found_at_every_level(code: str, found: set[str | None]) -> None:
+    assert {resolve(name) for name in imports(ast.parse(code), "pipeline.ingest")} == found
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("run([python, '-m', 'report', '--zip'])", {"report"}),
+        ("run(python, '-m', 'pipeline.compare')", {"pipeline.compare"}),
+        ("child.run('page.digest', x)", {"page.digest"}),
+        ("command = ('report.__main__',)", {"report.__main__"}),
+        ("runpy.run_module('report')", {"report"}),
+        ("importlib.import_module('pipeline.spark')", {"pipeline.spark"}),
+        ("ROOT / 'consumer.py'", {"consumer"}),
+        ("'report.html', 'consumer', 'report', 'page'", set()),
+        ("def f():\n    'pipeline.compare'", set()),
+    ],
+)
+def test_a_module_named_in_a_string_is_found(code: str, found: set[str]) -> None:
+    assert set(by_name(ast.parse(code))) == found
+
+
+def test_every_module_belongs_to_one_part_of_the_layout() -> None:
+    assert part_of("producer") == ENTRY
+    assert part_of("pipeline.settings") == SHARED
+    assert part_of("pipeline.ingest") == "pipeline.ingest"
+    assert part_of("pipeline.ingest.trade") == "pipeline.ingest"
+    assert part_of("page.charts.market") == "page"
+    assert {part_of(module) for module in modules() if checked(module)} == {*ALLOWED}
+
+
+# --- the rules --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_go_one_way(part: str) -> None:
     wrong = {
-        (named(path), name)
-        for path in sources(folder)
-        for name in ours(path)
-        if name.split(".")[0] not in ALLOWED[folder]
+        f"{module} imports {other}"
+        for module in modules()
+        if part_of(module) == part
+        for other in imported_by(module)
+        if part_of(other) not in ALLOWED[part] | {part}
+        and other not in ALLOWED_MODULES.get(part, set())
+        and not (module == "dashboard" and part_of(other) == "page")
+    }
+    assert not wrong - PENDING
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_modules_named_in_strings_follow_the_same_rules(part: str) -> None:
+    wrong = {
+        f"{module} names {other}"
+        for module in modules()
+        if part_of(module) == part
+        for other in named_by(module)
+        if part_of(other) not in ALLOWED[part] | {part}
+        and other not in ALLOWED_MODULES.get(part, set()) | STARTED.get(part, set())
     }
     assert not wrong
 
 
-def test_no_service_imports_what_stands_in_for_its_surroundings_or_another_service() -> None:
-    allowed = {"pipeline"}
-    wrong = {
-        (named(path), name)
-        for path in scripts()
-        for name in ours(path)
-        if name.split(".")[0] not in (allowed | {"page"} if path.stem == "dashboard" else allowed)
-    }
+def test_an_entry_point_imports_no_other() -> None:
+    wrong = {(name, other) for name in SERVICES for other in imported_by(name) if other in SERVICES}
     assert not wrong
 
 
 @pytest.mark.parametrize("module", FOUNDATIONS)
-def test_settings_trade_and_metrics_import_nothing_of_the_others(module: str) -> None:
-    found = {".".join(n.split(".")[:2]) for n in ours(ROOT / "pipeline" / f"{module}.py")}
-    assert found == FOUNDATIONS[module]
+def test_settings_times_trade_and_metrics_rest_on_nothing_else(module: str) -> None:
+    assert imported_by(module) == FOUNDATIONS[module]
 
 
-def test_no_two_modules_of_the_package_import_each_other() -> None:
-    arrows = {
-        path.stem: {name.split(".")[1] for name in ours(path) if name.startswith("pipeline.")}
-        for path in sources("pipeline")
-    }
-    rest = dict(arrows)
+def test_no_modules_import_each_other() -> None:
+    """Neither two directly nor more of them in a circle."""
+    rest = {module: set(imported_by(module)) for module in modules()}
     while rest:
-        free = {name for name, needs in rest.items() if not needs & rest.keys()}
-        assert free, f"these import each other: {sorted(rest)}"
-        rest = {name: needs for name, needs in rest.items() if name not in free}
+        free = {module for module, others in rest.items() if not others & rest.keys()}
+        circle = {module: sorted(others & rest.keys()) for module, others in rest.items()}
+        assert free, f"these modules import each other: {circle}"
+        rest = {module: others for module, others in rest.items() if module not in free}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_an_entry_point_is_short(service: str) -> None:
+    assert len(modules()[service].read_text(encoding="utf-8").splitlines()) <= ENTRY_POINT_LINES
+
+
+def test_nothing_but_the_entry_points_is_at_the_top() -> None:
+    assert {path.stem for path in scripts()} == set(SERVICES)
+
+
+@pytest.mark.parametrize("service", [name for name in SERVICES if name != "dashboard"])
+def test_importing_an_entry_point_runs_nothing(service: str) -> None:
+    """Its top level holds only definitions and constants; Streamlit runs the dashboard's anyway."""
+    calls = [
+        node
+        for node in tree_of(service).body
+        if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
+    ]
+    assert not calls
+
+
+def test_the_files_of_the_contract_exist() -> None:
+    names = ["settings", "metrics", "spark", "outputs", "service", "health"]
+    names += ["ingest.trade", "ingest.store", "stream.finality", "batch.job", "compare.__main__"]
+    assert {f"pipeline.{name}" for name in names} <= modules().keys()
+    assert {"feed.replay", "feed.record", "feed.sample"} <= modules().keys()
+    for name in ("jars/spark/pom.xml", "jars/kafka/pom.xml", "requirements.txt"):
+        assert (ROOT / name).is_file(), name
+
+
+def test_every_module_has_a_docstring() -> None:
+    missing = [
+        module
+        for module, path in modules().items()
+        if path.read_text(encoding="utf-8").strip() and not ast.get_docstring(tree_of(module))
+    ]
+    assert not missing
+
+
+# --- names in text ----------------------------------------------------------------------------
+
+
+@cache
+def texts() -> dict[str, str]:
+    """Every text file that a person wrote, by its path."""
+    patterns = ["*.py", "*.md", "*.yml", "*.toml", "Makefile", "Dockerfile", ".ci/run"]
+    patterns += ["docs/**/*.md", "data/sample/*.md", "jars/*/pom.xml"]
+    patterns += [f"{package}/**/*{end}" for package in PACKAGES for end in (".py", ".txt", ".j2")]
+    return {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+        for pattern in patterns
+        for path in ROOT.glob(pattern)
+    }
+
+
+def is_this_file(name: str) -> bool:
+    return ROOT / name == Path(__file__).resolve()
+
+
+def runs_as_a_module(module: str) -> bool:
+    if f"{module}.__main__" in modules():
+        return True
+    path = modules().get(module)
+    return path is not None and 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
+
+
+def test_every_module_that_a_text_runs_by_name_exists() -> None:
+    """`python -m NAME` in the Makefile, Dockerfile, Compose files, docs, help texts and code."""
+    pattern = re.compile(rf"-m (?:pytest )?((?:{'|'.join(PACKAGES)})(?:\.[a-z_]+)*)\b(?![/\w])")
+    found = {
+        (file, module)
+        for file, text in texts().items()
+        if not is_this_file(file)
+        for module in pattern.findall(text)
+    }
+    assert len(found) > 10
+    assert not {where for where in found if not runs_as_a_module(where[1])}
+
+
+def test_every_module_that_code_runs_by_name_exists() -> None:
+    found = {
+        (module, name)
+        for module in modules()
+        if not is_this_file(str(modules()[module].relative_to(ROOT)))
+        for name in after_dash_m(tree_of(module))
+        if name.split(".")[0] in PACKAGES
+    }
+    assert found
+    assert not {where for where in found if not runs_as_a_module(where[1])}
+
+
+def test_every_dotted_name_in_a_string_is_a_module() -> None:
+    pattern = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.[a-z_]+)+")
+    files = {"html", "md", "zip", "csv", "json", "txt"}
+    found = {
+        (module, text)
+        for module in modules()
+        if checked(module)
+        for text in strings(tree_of(module))
+        if pattern.fullmatch(text) and text.rpartition(".")[2] not in files
+    }
+    assert found
+    assert not {where for where in found if where[1] not in modules()}
+
+
+# --- what single modules may use --------------------------------------------------------------
 
 
 def environment_reads(path: Path) -> list[int]:
@@ -154,75 +432,31 @@ def test_a_reading_of_the_environment_is_found(tmp_path: Path, code: str, reads:
     assert bool(environment_reads(path)) == reads
 
 
-def test_settings_alone_reads_the_environment() -> None:
-    services = [
-        *scripts(),
-        *sources("pipeline"),
-        *sources("page"),
-        *sources("report"),
-        *sources("feed"),
-    ]
+def test_only_settings_reads_the_environment() -> None:
+    """`local` runs before the settings are loaded and makes the environment of all others."""
     wrong = {
-        f"{named(path)}:{line}"
-        for path in services
-        if path != ROOT / "pipeline" / "settings.py"
+        f"{module}:{line}"
+        for module, path in modules().items()
+        if checked(module) and part_of(module) != "local" and module != "pipeline.settings"
         for line in environment_reads(path)
     }
     assert not wrong
 
 
-def test_settings_alone_knows_pydantic() -> None:
+def test_only_settings_imports_pydantic() -> None:
     users = {
-        named(path)
-        for path in all_sources()
-        if "tests" not in path.parts
-        if any(name.split(".")[0].startswith("pydantic") for name in imports(path))
+        module
+        for module in modules()
+        if not module.startswith("tests.")
+        if any(name.split(".")[0].startswith("pydantic") for name in imports(tree_of(module)))
     }
-    assert users == {"pipeline/settings.py"}
+    assert users == {"pipeline.settings"}
 
 
-def test_a_service_that_only_writes_does_not_load_pandas_or_spark() -> None:
-    """60 MB and half a second for each of them."""
-    light = ["producer", "consumer", "pipeline/service", "pipeline/outputs", "pipeline/settings"]
-    light += [f"pipeline/ingest/{path.stem}" for path in sources("pipeline/ingest")]
-    for module in light:
-        found = {name.split(".")[0] for name in imports(ROOT / f"{module}.py")}
-        assert not found & {"pandas", "pyspark", "numpy"}, module
-
-
-def test_the_files_of_the_contract_exist() -> None:
-    for service in SERVICES:
-        assert (ROOT / f"{service}.py").is_file(), service
-    modules = ["settings", "metrics", "spark", "outputs", "service", "health"]
-    modules += ["ingest/trade", "ingest/store", "stream/finality", "batch/job", "compare/__main__"]
-    for module in modules:
-        assert (ROOT / "pipeline" / f"{module}.py").is_file(), module
-    others = ("feed/replay.py", "feed/record.py", "feed/sample.py")
-    for name in (*others, "jars/spark/pom.xml", "jars/kafka/pom.xml", "requirements.txt"):
-        assert (ROOT / name).is_file(), name
-
-
-def test_nothing_but_the_services_lies_at_the_top() -> None:
-    assert {path.stem for path in scripts()} == set(SERVICES)
-
-
-def test_every_module_says_what_it_is_for() -> None:
-    silent = [
-        named(path)
-        for path in all_sources()
-        if path.read_text(encoding="utf-8").strip()
-        and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    ]
-    assert not silent
-
-
-@pytest.mark.parametrize("service", [name for name in SERVICES if name != "dashboard"])
-def test_importing_a_service_runs_nothing(service: str) -> None:
-    """Only definitions and constants stand at its top; Streamlit runs the dashboard's anyway."""
-    tree = ast.parse((ROOT / f"{service}.py").read_text(encoding="utf-8"))
-    calls = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
-    ]
-    assert not calls
+@pytest.mark.parametrize("module", ["producer", "consumer", "pipeline.health", "local.topics"])
+def test_a_process_that_only_writes_loads_neither_pandas_nor_spark(module: str) -> None:
+    """Each of them costs 60 MB and half a second."""
+    code = f"import sys, {module}; print({{'pandas', 'pyspark', 'numpy'}} & sys.modules.keys())"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
