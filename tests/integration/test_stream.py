@@ -1,134 +1,122 @@
-"""The streaming path at its edges: late and repeated trades, written to Kafka step by step."""
+"""The streaming path's edge cases: late, repeated and future trades.
 
-import json
+The tests share one running chain. Each takes an hour of event time of its own, later than the
+hours before it, so that earlier tests do not change what it sees.
+"""
+
+import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
-from kafka import KafkaProducer
 
-from tests.conftest import Broker, Run, wait_until
-from tests.integration.test_chain import Chain, end_left_behind
+from tests.conftest import Broker, Run, running, wait_until
+from tests.integration.chain import Chain, new_chain
+from tests.integration.made_trades import Topic, counts, message
 
-NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
-
-
-def message(
-    trade_id: int,
-    at_seconds: float,
-    price: str = "100.00",
-    side: str = "buy",
-    size: str = "0.5",
-    *,
-    recovered: bool = False,
-) -> bytes:
-    """A ticker message with an event time so many seconds after noon."""
-    time = (NOON + timedelta(seconds=at_seconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    fields = {
-        "type": "ticker",
-        "product_id": "BTC-USD",
-        "trade_id": trade_id,
-        "price": price,
-        "side": side,
-        "time": time,
-        "last_size": size,
-        "best_bid": price,
-        "best_ask": price,
-    }
-    if recovered:  # the exchange's REST interface has no quotes
-        del fields["best_bid"], fields["best_ask"]
-    return json.dumps(fields).encode()
+HOURS = count()
+COUNTERS = ("late", "duplicates", "unparsable")
 
 
-class Topic:
-    """Writes messages to the topic in steps; each step is one or more micro-batches of its own."""
-
-    def __init__(self, chain: Chain) -> None:
-        self._chain = chain
-        self._producer = KafkaProducer(bootstrap_servers=chain.broker.address)
-        self.written = 0
-
-    def send(self, *messages: bytes) -> None:
-        for value in messages:
-            self._producer.send(self._chain.topic, value=value, key=b"BTC-USD")
-        self._producer.flush()
-        self.written += len(messages)
-
-    def step(self, *messages: bytes) -> None:
-        self.send(*messages)
-        self.wait()
-
-    def wait(self) -> None:
-        """Until the stream has read, and counted, all that was sent."""
-        stream = self._chain.running["spark_processor"]
-        wait_until(self._is_read, 60, "the micro-batch", stream)
-
-    def _is_read(self) -> bool:
-        return self._chain.counter("spark_processor", "rows") >= self.written
-
-    def close(self) -> None:
-        self._producer.close()
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory, kafka: Broker) -> Iterator[Chain]:
+    folder = tmp_path_factory.mktemp("stream")
+    with running(folder) as run, new_chain(run, folder, kafka) as chain:
+        chain.start("consumer", "spark_processor")
+        yield chain
 
 
-@pytest.fixture
-def chain(run: Run, tmp_path: Path, kafka: Broker) -> Iterator[Chain]:
-    started = Chain(run, tmp_path, kafka)
-    started.start("consumer", "spark_processor")
-    yield started
-    end_left_behind(started)
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def topic(chain: Chain) -> Iterator[Topic]:
     writer = Topic(chain)
     yield writer
     writer.close()
 
 
-def counts(chain: Chain) -> dict[str, str]:
-    """Trades in each final window, by its start."""
-    return {row["window_start"][11:16]: row["trade_count"] for row in chain.final()}
+class Hour:
+    """An hour of event time, and what the chain made of the trades sent in it."""
+
+    def __init__(self, chain: Chain, topic: Topic, number: int) -> None:
+        self._chain = chain
+        self._topic = topic
+        self._number = number
+        self._prefix = f"{12 + number:02}:"
+        self._rows_before = chain.rows()
+        self._counted_before = self._counters()
+
+    def step(self, *trades: bytes) -> None:
+        self._topic.step(*trades)
+
+    def trade(self, trade_id: int, at_seconds: float, price: str = "100.00") -> bytes:
+        """Return a trade with an event time of this many seconds after the hour."""
+        seconds = 3600 * self._number + at_seconds
+        return message(1000 * self._number + trade_id, seconds, price)
+
+    def final(self) -> dict[str, str]:
+        """Return the trades of each final window, by its start (:MM)."""
+        here = counts(self._chain)
+        return {start[2:]: n for start, n in here.items() if start.startswith(self._prefix)}
+
+    def rows_of(self, windows: list[dict[str, str]]) -> list[dict[str, str]]:
+        return [row for row in windows if row["window_start"][11:].startswith(self._prefix)]
+
+    def rows_stored(self) -> int:
+        return self._chain.rows() - self._rows_before
+
+    def counted(self) -> dict[str, int]:
+        """Return what the stream has counted since the start of the test."""
+        now = self._counters()
+        return {name: now[name] - self._counted_before[name] for name in COUNTERS}
+
+    def _counters(self) -> dict[str, int]:
+        return {name: self._chain.counter("spark_processor", name) for name in COUNTERS}
 
 
-def test_late_and_repeated_trades_are_counted_and_leave_final_windows_alone(
-    chain: Chain, topic: Topic
+@pytest.fixture
+def hour(chain: Chain, topic: Topic) -> Hour:
+    return Hour(chain, topic, next(HOURS))
+
+
+def test_late_and_repeated_trades_are_counted_and_do_not_change_final_windows(
+    chain: Chain, hour: Hour
 ) -> None:
-    topic.step(message(1, 10), message(2, 20), message(2, 20))
-    topic.step(message(3, 65), message(1, 10))  # repeated in a window that is still open
-    topic.step(message(4, 121))  # 12:02:01: the first minute may close now
-    wait_until(lambda: "12:00" in counts(chain), 30, "the first final window")
-    first = chain.final()[0]
+    trade = hour.trade
+    hour.step(trade(1, 10), trade(2, 20), trade(2, 20))
+    hour.step(trade(3, 65), trade(1, 10))  # a repeat in a window that is still open
+    hour.step(trade(4, 121))  # one minute (the watermark) after the end of the first window
+    wait_until(lambda: ":00" in hour.final(), 30, "the first window is final")
+    (first,) = hour.rows_of(chain.final_windows())
     assert (first["trade_count"], first["total_volume"]) == ("2", "1")
-    topic.step(message(5, 30))  # too late
-    topic.step(message(6, 122, price="101.5"))
-    wait_until(lambda: chain.rows() == 6, 30, "the table has the late trade too")
-    assert chain.counter("spark_processor", "late") == 1
-    assert chain.counter("spark_processor", "duplicates") == 2
-    assert chain.final() == [first]
-    (minute_1, minute_2) = chain.live()
+    hour.step(trade(5, 30))  # late
+    hour.step(trade(6, 122, price="101.5"))
+    wait_until(lambda: hour.rows_stored() == 6, 30, "the late trade is stored too")
+    assert hour.counted() == {"late": 1, "duplicates": 2, "unparsable": 0}
+    assert hour.rows_of(chain.final_windows()) == [first]
+    (minute_1, minute_2) = hour.rows_of(chain.open_windows())
     assert (minute_1["trade_count"], minute_2["trade_count"]) == ("1", "2")
     assert minute_2["max_price"] == "101.5"
 
 
-def test_one_event_from_the_future_closes_no_window(chain: Chain, topic: Topic) -> None:
-    topic.step(message(1, 10))
+def test_one_event_from_the_future_closes_no_window(chain: Chain, hour: Hour) -> None:
+    hour.step(hour.trade(1, 10))
     century = 100 * 365 * 86_400
-    topic.step(message(2, century))
-    topic.step(message(3, 20))
-    (window,) = chain.live()
+    hour.step(hour.trade(2, century))
+    hour.step(hour.trade(3, 20))
+    (window,) = hour.rows_of(chain.open_windows())
     assert window["trade_count"] == "2"
-    assert chain.counter("spark_processor", "unparsable") == 1
-    assert counts(chain) == {}
+    assert hour.counted() == {"late": 0, "duplicates": 0, "unparsable": 1}
+    assert hour.final() == {}
 
 
-def test_windows_of_two_lengths_never_share_a_folder(chain: Chain, topic: Topic) -> None:
-    topic.step(message(1, 10))
-    topic.step(message(2, 200))
-    wait_until(lambda: "12:00" in counts(chain), 30, "a final window")
-    chain.kill("spark_processor")
-    chain.environment["WINDOW"] = "5 minutes"
-    chain.start("spark_processor")
-    stream = chain.running["spark_processor"]
+def test_the_stream_refuses_a_folder_with_windows_of_another_length(
+    run: Run, tmp_path: Path, chain: Chain, hour: Hour
+) -> None:
+    hour.step(hour.trade(1, 10))
+    hour.step(hour.trade(2, 200))
+    wait_until(lambda: ":00" in hour.final(), 30, "a final window")
+    shutil.copytree(chain.data / "stream_csv", tmp_path / "data" / "stream_csv")
+    environment = chain.environment | {"DATA_DIR": tmp_path / "data", "WINDOW": "5 minutes"}
+    stream = run("spark_processor.py", **environment)
     assert stream.process.wait(30) == 2
     assert "WINDOW is 0:05:00" in stream.text()

@@ -1,0 +1,148 @@
+"""The pipeline as real processes on one data directory, for tests that run all of it or a part."""
+
+import csv
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from kafka import KafkaConsumer
+
+from feed import recording
+from tests import golden
+from tests.conftest import ROOT, Broker, Run, Running, free_port, require_jars, wait_until
+
+SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
+SCRIPTS = ("producer", "consumer", "spark_processor", "batch_scheduler")
+
+
+class Chain:
+    """All services on one data directory. Each is a process that a test can kill and restart."""
+
+    def __init__(self, run: Run, folder: Path, broker: Broker, **environment: object) -> None:
+        require_jars("spark")
+        self._run = run
+        self.data = folder / "data"
+        self.topic = broker.new_topic()
+        self.broker = broker
+        self._feed_port = free_port()
+        self.environment: dict[str, object] = {
+            "KAFKA_BOOTSTRAP_SERVERS": broker.address,
+            "KAFKA_TOPIC": self.topic,
+            "FEED_URL": f"ws://127.0.0.1:{self._feed_port}",
+            "DATA_DIR": self.data,
+            "BATCH_INTERVAL_SECONDS": 4,
+            **environment,
+        }
+        self.running: dict[str, Running] = {}
+
+    def feed(self, recording: Path, speed: str, *options: str) -> None:
+        arguments = [str(recording), "--no-retime", "--speed", speed, *options]
+        self.running["feed"] = self._run("feed.replay", *arguments, "--port", str(self._feed_port))
+        wait_until(lambda: "REPLAY" in self.running["feed"].text(), 20, "the feed's start")
+
+    def start(self, *names: str) -> None:
+        for name in names or SCRIPTS:
+            self.running[name] = self._run(f"{name}.py", **self.environment)
+
+    def kill(self, name: str) -> None:
+        """Send SIGKILL to the service's own process. The processes it started keep running."""
+        process = self.running[name].process
+        process.kill()
+        process.wait(10)
+
+    def restart(self, name: str) -> None:
+        self.kill(name)
+        self.start(name)
+
+    def status(self, name: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.data / "status" / f"{name}.json").read_text()))
+        except FileNotFoundError:
+            return {}
+
+    def counter(self, service: str, name: str) -> int:
+        return int(self.status(service).get("counters", {}).get(name, 0))
+
+    def open_windows(self) -> list[dict[str, str]]:
+        with (self.data / "stream_live.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    def rows(self) -> int:
+        try:
+            with sqlite3.connect(f"file:{self.data}/crypto_prices.db?mode=ro", uri=True) as db:
+                return int(db.execute("SELECT count(*) FROM btc_prices").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0
+
+    def final_windows(self) -> list[dict[str, str]]:
+        rows = []
+        for path in sorted((self.data / "stream_csv").glob("*.csv")):
+            with path.open() as file:
+                rows += list(csv.DictReader(file))
+        return rows
+
+    def batch_rows(self) -> int:
+        """Return the number of rows that the newest batch run read."""
+        for path in sorted((self.data / "batch_output").glob("*.csv"))[-1:]:
+            with path.open() as file:
+                return int(next(csv.DictReader(file))["rows"])
+        return 0
+
+    def batch_windows(self) -> list[dict[str, str]]:
+        with (self.data / "batch_windows.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    def ids(self) -> tuple[set[int], set[int]]:
+        """Return the ids of the stored trades, and the ids in open gaps."""
+        with sqlite3.connect(f"file:{self.data}/crypto_prices.db?mode=ro", uri=True) as db:
+            stored = {row[0] for row in db.execute("SELECT trade_id FROM btc_prices")}
+            gaps = db.execute(
+                "SELECT first_trade_id, last_trade_id FROM gaps WHERE filled_at IS NULL"
+            ).fetchall()
+        return stored, {number for first, last in gaps for number in range(first, last + 1)}
+
+    def settle(self, recording: Path, timeout: float) -> None:
+        """Wait until both paths have processed every trade of the recording."""
+        expected = golden.compute(recording)
+        rows, final = len(expected.trades), len(golden.final_windows(expected))
+        alive = list(self.running.values())
+        wait_until(lambda: self.rows() >= rows, timeout, f"{rows} rows stored", *alive)
+        wait_until(lambda: len(self.final_windows()) >= final, timeout, f"{final} final windows", *alive)
+        wait_until(lambda: self.batch_rows() >= rows, timeout, "a batch over all", *alive)
+
+    def records(self, topic: str) -> list[Any]:
+        consumer = KafkaConsumer(
+            topic,
+            bootstrap_servers=self.broker.address,
+            auto_offset_reset="earliest",
+            consumer_timeout_ms=2000,
+            enable_auto_commit=False,
+        )
+        try:
+            return list(consumer)
+        finally:
+            consumer.close()
+
+
+@contextmanager
+def new_chain(run: Run, folder: Path, broker: Broker, **environment: object) -> Iterator[Chain]:
+    """Give a chain with nothing started. At the end, kill what a killed service left running."""
+    chain = Chain(run, folder, broker, **environment)
+    try:
+        yield chain
+    finally:
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("DATA_DIR") == str(chain.data):
+                    process.kill()
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+
+
+def frames(path: Path) -> list[bytes]:
+    """Return the messages of a recording."""
+    return [line.frame for line in recording.read(path)]
