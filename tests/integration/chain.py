@@ -111,8 +111,10 @@ class Chain:
         rows, final = len(expected.trades), len(golden.final_windows(expected))
         alive = list(self.running.values())
         wait_until(lambda: self.rows() >= rows, timeout, f"{rows} rows stored", *alive)
-        wait_until(lambda: len(self.final_windows()) >= final, timeout, f"{final} final windows", *alive)
-        wait_until(lambda: self.batch_rows() >= rows, timeout, "a batch over all", *alive)
+        wait_until(
+            lambda: len(self.final_windows()) >= final, timeout, f"{final} final windows", *alive
+        )
+        wait_until(lambda: self.batch_rows() >= rows, timeout, "a batch run over every row", *alive)
 
     def records(self, topic: str) -> list[Any]:
         consumer = KafkaConsumer(

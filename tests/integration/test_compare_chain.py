@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from pipeline.compare.agreement import (
 )
 from pipeline.compare.comparison import LOSSES
 from tests.conftest import Broker, Run, running, wait_until
-from tests.integration.test_chain import Chain, end_left_behind
-from tests.integration.test_stream import Topic, counts, message
+from tests.integration.chain import Chain, new_chain
+from tests.integration.made_trades import Topic, counts, message
 
 COMMAND_SECONDS = 60
 
@@ -156,17 +157,13 @@ def story(tmp_path_factory: pytest.TempPathFactory, kafka: Broker) -> Iterator[S
         (folder / "spark-defaults.conf").write_text(
             "spark.sql.streaming.noDataProgressEventInterval 500\n"
         )
-        chain = Chain(run, folder, kafka, BATCH_INTERVAL_SECONDS=3600, SPARK_CONF_DIR=folder)
-        topic = Topic(chain)
-        try:
+        settings = {"BATCH_INTERVAL_SECONDS": 3600, "SPARK_CONF_DIR": folder}
+        with new_chain(run, folder, kafka, **settings) as chain, closing(Topic(chain)) as topic:
             chain.start("consumer", "spark_processor")
             before, after = play(Market(run, chain, topic))
             for name in ("spark_processor", "consumer"):
                 chain.running[name].terminate()
             yield Story(before, after, chain.data, run)
-        finally:
-            topic.close()
-            end_left_behind(chain)
 
 
 def play(market: Market) -> tuple[Judged, Judged]:

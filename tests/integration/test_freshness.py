@@ -21,7 +21,7 @@ from pipeline.compare.comparison import (
 from pipeline.compare.inputs import read_written
 from pipeline.outputs import DataDir
 from tests.conftest import Broker, Run, wait_until
-from tests.integration.test_chain import SAMPLE, SCRIPTS, Chain, end_left_behind
+from tests.integration.chain import SAMPLE, SCRIPTS, Chain, new_chain
 
 #: The observer looks for so long, and goes on until each answer has changed.
 LEAST_SECONDS = 30
@@ -112,9 +112,8 @@ def is_recorded(chain: Chain, until: float) -> bool:
 def chain(run: Run, tmp_path: Path, kafka: Broker) -> Iterator[Chain]:
     """A chain with short windows: six times as many final answers as by default."""
     short = {"WINDOW": "10 seconds", "WATERMARK": "10 seconds", "BATCH_INTERVAL_SECONDS": 10}
-    started = Chain(run, tmp_path, kafka, **short)
-    yield started
-    end_left_behind(started)
+    with new_chain(run, tmp_path, kafka, **short) as chain:
+        yield chain
 
 
 def test_the_ages_told_are_those_that_an_observer_of_the_files_sees(chain: Chain, run: Run) -> None:

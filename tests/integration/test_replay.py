@@ -1,4 +1,4 @@
-"""The real replay server and recorder, held to by a real WebSocket client."""
+"""The real replay server and recorder, tested with a real WebSocket client."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import websocket
 
-from feed import recording, retime, sample
+from feed import recording, replay, retime, sample
 from tests.conftest import ROOT, Run, Running, free_port, wait_until
 
 SUBSCRIBE = {"type": "subscribe", "product_ids": ["BTC-USD"], "channels": ["ticker"]}
@@ -36,7 +36,7 @@ def record(path: Path, frames: list[bytes]) -> list[bytes]:
 
 
 class Client:
-    """A WebSocket client that gives each frame's opcode and bytes as they came."""
+    """A WebSocket client that returns each frame's bytes unchanged."""
 
     def __init__(self, port: int, request: dict[str, Any] | None = None) -> None:
         self.socket = websocket.create_connection(
@@ -50,7 +50,7 @@ class Client:
         self.socket.send(json.dumps(request))
 
     def frame(self) -> bytes:
-        """The next frame, which must be a text frame."""
+        """Return the next frame, which must be a text frame."""
         opcode, frame = self.socket.recv_data()
         assert opcode == websocket.ABNF.OPCODE_TEXT, (opcode, frame)
         return bytes(frame)
@@ -83,11 +83,16 @@ Serve = Callable[..., int]
 
 @pytest.fixture
 def serve(run: Run) -> Serve:
-    """Starts a replay and gives its port once it answers."""
+    """Start a replay and return its port once it answers.
 
-    def start(path: Path, *arguments: str) -> int:
+    Keyword arguments replace constants of `feed.replay`: `serve(path, STUCK_SECONDS=1)`.
+    """
+
+    def start(path: Path, *arguments: str, **seconds: float) -> int:
         port = free_port()
-        feed = run("feed.replay", str(path), "--port", str(port), *arguments)
+        times = [f"{name}={value}" for name, value in seconds.items()]
+        program = ("tests.integration.impatient_feed", *times) if times else ("feed.replay",)
+        feed = run(*program, str(path), "--port", str(port), *arguments)
         wait_until(lambda: health(port), 20, "the replay's start", feed)
         start.processes[port] = feed  # type: ignore[attr-defined]
         return port
@@ -158,13 +163,13 @@ def test_the_frames_of_a_wire_recording_are_sent(tmp_path, serve, connect):
     assert client.frames(len(frames) + 1) == [*frames, b"no wire object"]
 
 
-def test_answer_and_heartbeats_say_what_is_replayed_and_that_it_has_ended(tmp_path, serve, connect):
+def test_answer_and_heartbeats_name_the_recording_and_its_end(tmp_path, serve, connect):
     path = tmp_path / "synthetic_x"
     record(path, [ticker(7, 0)])
     port = serve(path, "--no-retime", "--speed", "max")
     client = connect(port, None)
     client.send(BOTH)
-    replay = {
+    described = {
         **recording.identity(path, retimed=False),
         "synthetic": True,
         "speed": "max",
@@ -176,12 +181,12 @@ def test_answer_and_heartbeats_say_what_is_replayed_and_that_it_has_ended(tmp_pa
             {"name": "ticker", "product_ids": ["BTC-USD"]},
             {"name": "heartbeat", "product_ids": ["BTC-USD"]},
         ],
-        "replay": replay,
+        "replay": described,
     }
     first = client.json()
     assert first.pop("time")[:4] >= "2025"
     unknown = {"type": "heartbeat", "sequence": 0, "last_trade_id": 0, "product_id": "BTC-USD"}
-    assert first == unknown | {"replay": replay}
+    assert first == unknown | {"replay": described}
     assert client.frame() == ticker(7, 0)
     begin = time.monotonic()
     beats = [client.json() for _ in range(3)]
@@ -189,14 +194,14 @@ def test_answer_and_heartbeats_say_what_is_replayed_and_that_it_has_ended(tmp_pa
     for beat in beats:
         del beat["time"]
         known = unknown | {"sequence": 35, "last_trade_id": 7}
-        assert beat == known | {"replay": replay | {"state": "ended"}}
+        assert beat == known | {"replay": described | {"state": "ended"}}
     assert health(port)["replay"]["state"] == "ended"
     log = process(serve, port).text()
     assert "REPLAY of synthetic_x (SYNTHETIC, not market data), as recorded, speed max" in log
     assert "the recording has ended after 1 messages" in log
 
 
-def test_bad_requests_get_the_exchanges_error_and_the_connection_lives_on(tmp_path, serve, connect):
+def test_bad_requests_get_the_exchanges_error_and_keep_the_connection(tmp_path, serve, connect):
     path = tmp_path / "r"
     record(path, [ticker(7, 0)])
     client = connect(serve(path, "--no-retime", "--speed", "max"), None)
@@ -231,7 +236,7 @@ def test_the_last_ticker_is_repeated_on_each_subscribe(tmp_path, serve, connect)
 def test_a_client_that_unsubscribes_gets_no_more(tmp_path, serve, connect):
     path = tmp_path / "r"
     record(path, [ticker(n, n / 20) for n in range(1, 400)])
-    client = connect(serve(path, "--no-retime"), BOTH)
+    client = connect(serve(path, "--no-retime", HEARTBEAT_SECONDS=0.3), BOTH)
     assert client.json()["type"] == "heartbeat"
     assert client.json()["trade_id"] == 1
     client.send({"type": "unsubscribe", "product_ids": ["BTC-USD"], "channels": ["ticker"]})
@@ -242,38 +247,39 @@ def test_a_client_that_unsubscribes_gets_no_more(tmp_path, serve, connect):
     assert client.json()["type"] == "heartbeat"
     client.send({"type": "unsubscribe"})
     assert client.json()["channels"] == []
-    assert client.nothing_for(2)
+    assert client.nothing_for(0.8)
 
 
-def test_a_client_that_does_not_subscribe_in_5_seconds_is_cut_off(tmp_path, serve, connect):
+def test_a_client_that_does_not_subscribe_in_time_is_disconnected(tmp_path, serve, connect):
+    assert replay.SUBSCRIBE_SECONDS == 5  # as the exchange does
     path = tmp_path / "r"
     record(path, [ticker(1, 0)])
-    port = serve(path, "--no-retime", "--speed", "max")
+    port = serve(path, "--no-retime", "--speed", "max", SUBSCRIBE_SECONDS=1)
     begin = time.monotonic()
     idle, refused = connect(port, None), connect(port, None)
     refused.socket.send("{")
     assert refused.json()["type"] == "error"
     for client in (idle, refused):
         assert client.socket.recv_data()[0] == websocket.ABNF.OPCODE_CLOSE
-        assert 4.5 < time.monotonic() - begin < 8
+        assert 0.8 < time.monotonic() - begin < 4
     connect(port, SUBSCRIBE | {"channels": ["heartbeat"]})
     wait_until(lambda: health(port)["clients"] == 1, 5, "only the subscribed one stays")
 
 
 def test_messages_come_at_the_recorded_pace_divided_by_the_speed(tmp_path, serve, connect):
     path = tmp_path / "r"
-    record(path, [ticker(n, 0.8 * n) for n in range(5)])
-    for speed, seconds in (("1", 3.2), ("4", 0.8)):
+    record(path, [ticker(n, 0.4 * n) for n in range(5)])
+    for speed, seconds in (("1", 1.6), ("4", 0.4)):
         client = connect(serve(path, "--no-retime", "--speed", speed))
         arrivals = []
         for n in range(5):
             assert client.json()["trade_id"] == n
             arrivals.append(time.monotonic())
-        assert seconds - 0.2 < arrivals[-1] - arrivals[0] < seconds + 0.6
+        assert seconds - 0.1 < arrivals[-1] - arrivals[0] < seconds + 0.6
 
 
 def test_at_full_speed_nothing_is_skipped_between_connections(serve, connect):
-    """The replay waits while nobody listens, and goes on after the last that it handed over."""
+    """The replay waits without a client, and continues after the last message it sent."""
     frames = [line.frame for line in recording.read(sample.SAMPLE)]
     port = serve(sample.SAMPLE, "--no-retime", "--speed", "max")
     first = connect(port)
@@ -290,9 +296,9 @@ def test_at_full_speed_nothing_is_skipped_between_connections(serve, connect):
     assert second.nothing_for(0.5)
 
 
-def test_with_hold_the_pace_waits_too(tmp_path, serve, connect):
+def test_with_hold_the_replay_clock_stops_while_no_client_is_connected(tmp_path, serve, connect):
     path = tmp_path / "r"
-    frames = record(path, [ticker(n, n / 10) for n in range(100)])
+    frames = record(path, [ticker(n, n / 20) for n in range(100)])
     port = serve(path, "--no-retime", "--hold")
     first = connect(port)
     assert first.frames(5) == frames[:5]
@@ -300,23 +306,23 @@ def test_with_hold_the_pace_waits_too(tmp_path, serve, connect):
     feed = process(serve, port)
     wait_until(lambda: "nobody listens" in feed.text(), 5, "the replay's waiting", feed)
     handed = health(port)["handed"]
-    assert 5 <= handed <= 7
-    time.sleep(1.5)
+    assert 5 <= handed <= 9
+    time.sleep(0.8)
     second = connect(port)
     begin = time.monotonic()
     assert second.frame() == frames[handed - 1]
     assert second.frames(20) == frames[handed : handed + 20]
-    assert 1.5 < time.monotonic() - begin < 3.5
+    assert 0.7 < time.monotonic() - begin < 2.5
 
 
-def test_without_hold_what_passes_while_nobody_listens_is_lost(tmp_path, serve, connect):
+def test_without_hold_messages_due_while_no_client_is_connected_are_lost(tmp_path, serve, connect):
     path = tmp_path / "r"
-    record(path, [ticker(n, n / 10) for n in range(1, 200)])
+    record(path, [ticker(n, n / 20) for n in range(1, 200)])
     port = serve(path, "--no-retime")
     first = connect(port)
     assert [first.json()["trade_id"] for _ in range(3)] == [1, 2, 3]
     first.close()
-    time.sleep(2)
+    time.sleep(1)
     second = connect(port)
     last, following = second.json()["trade_id"], second.json()["trade_id"]
     assert 15 < last < 60
@@ -326,7 +332,7 @@ def test_without_hold_what_passes_while_nobody_listens_is_lost(tmp_path, serve, 
 
 def test_two_clients_get_the_same_stream(tmp_path, serve, connect):
     path = tmp_path / "r"
-    frames = record(path, [ticker(n, n / 20) for n in range(60)])
+    frames = record(path, [ticker(n, n / 40) for n in range(60)])
     port = serve(path, "--no-retime")
     first = connect(port)
     begun = first.frames(10)
@@ -339,7 +345,7 @@ def test_two_clients_get_the_same_stream(tmp_path, serve, connect):
 
 
 def test_a_client_that_stops_reading_does_not_stop_the_others(serve, connect):
-    port = serve(sample.SAMPLE, "--no-retime", "--speed", "max")
+    port = serve(sample.SAMPLE, "--no-retime", "--speed", "max", STUCK_SECONDS=1)
     connect(port)  # never reads
     reader = connect(port)
     frames = [line.frame for line in recording.read(sample.SAMPLE)]
@@ -375,7 +381,7 @@ def test_retimed_the_first_subscriber_gets_the_backlog_at_once_then_the_present(
     assert client.frames(count - 1) == [tiles.frame(position + n) for n in range(1, count)]
     caught_up = int(time.time() * retime.SECOND)
     assert caught_up - after < 10 * retime.SECOND
-    for n in range(count, count + 30):  # in the present: neither early nor late
+    for n in range(count, count + 15):  # in the present: neither early nor late
         assert client.frame() == tiles.frame(position + n)
         now = int(time.time() * retime.SECOND)
         assert tiles.due(position + n) <= now < max(tiles.due(position + n), caught_up) + 1_500_000
@@ -385,7 +391,7 @@ def test_retimed_the_first_subscriber_gets_the_backlog_at_once_then_the_present(
     assert datetime.now(UTC) - datetime.fromisoformat(last["time"]) < timedelta(seconds=20)
 
 
-def test_retimed_a_restarted_feed_goes_on_with_the_same_messages(serve, connect):
+def test_retimed_a_restarted_feed_continues_with_the_same_messages(serve, connect):
     def messages() -> dict[int, bytes]:
         port = serve(sample.SAMPLE, "--backlog", "300")
         client = connect(port)
@@ -401,18 +407,18 @@ def test_retimed_a_restarted_feed_goes_on_with_the_same_messages(serve, connect)
 
 
 @pytest.mark.parametrize("hold", [True, False])
-def test_retimed_what_is_due_while_nobody_listens_is_lost_but_for_hold(
+def test_retimed_messages_due_while_no_client_is_connected_are_lost_except_with_hold(
     tmp_path, serve, connect, hold
 ):
     path = tmp_path / "r"
-    # A minute, ten a second; an id of 0 would be no trade and go out as it is.
+    # A minute of ten messages per second. Ids start at 1: 0 is no trade id.
     record(path, [ticker(n + 1, n / 10) for n in range(600)])
     port = serve(path, "--backlog", "2", *(["--hold"] if hold else []))
     client = connect(port)
     client.frames(5)
     client.socket.shutdown()
     gone = datetime.now(UTC)
-    time.sleep(4)
+    time.sleep(2.5)
     again = connect(port)
     last, following = again.json(), again.json()
     came = datetime.fromisoformat(following["time"])
@@ -422,8 +428,8 @@ def test_retimed_what_is_due_while_nobody_listens_is_lost_but_for_hold(
         behind = [again.json()["trade_id"] for _ in range(25)]
         assert behind == list(range(behind[0], behind[0] + 25))
     else:
-        assert came - gone > timedelta(seconds=3)
-        assert health(port)["lost"] >= 20
+        assert came - gone > timedelta(seconds=1.7)
+        assert health(port)["lost"] >= 10
 
 
 # --- the process ----------------------------------------------------------------------------
@@ -440,7 +446,7 @@ def test_health_answers_on_the_same_port(tmp_path, serve):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_at_once_even_with_a_client_that_does_not_read(serve, connect, signum):
+def test_it_stops_at_once_even_with_a_client_that_does_not_read(serve, connect, signum):
     port = serve(sample.SAMPLE, "--no-retime", "--speed", "max")
     connect(port)
     time.sleep(0.5)
@@ -466,7 +472,7 @@ def refused(*arguments: str) -> str:
     return ended.stderr
 
 
-def test_a_recording_that_cannot_be_read_is_refused_in_a_sentence(tmp_path):
+def test_a_recording_that_cannot_be_read_is_refused_in_one_sentence(tmp_path):
     port = ["--port", str(free_port())]
     broken = tmp_path / "broken.gz"
     broken.write_bytes(gzip.compress(ticker(1, 0))[:-8] + b"badcheck")
@@ -476,7 +482,7 @@ def test_a_recording_that_cannot_be_read_is_refused_in_a_sentence(tmp_path):
         assert "broken gzip" in refused("feed.replay", str(broken), *port, mode)
 
 
-def test_a_busy_port_is_refused_in_a_sentence(tmp_path, serve):
+def test_a_busy_port_is_refused_in_one_sentence(tmp_path, serve):
     path = tmp_path / "r"
     record(path, [ticker(1, 0)])
     port = serve(path)
@@ -494,37 +500,37 @@ def recorder(run: Run, path: Path, port: int, *arguments: str) -> Iterator[Runni
 
 
 @pytest.mark.parametrize("name", ["made.ndjson.gz", "made.ndjson"])
-def test_a_recording_survives_kill_9_and_goes_on_by_append(tmp_path, serve, run, name):
+def test_a_recording_survives_kill_9_and_is_continued_with_append(tmp_path, serve, run, name):
     source, made = tmp_path / "source", tmp_path / name
-    frames = record(source, [ticker(n, n / 20) if n % 5 else b"odd \xff%d" % n for n in range(200)])
+    frames = record(source, [ticker(n, n / 60) if n % 5 else b"odd \xff%d" % n for n in range(260)])
     port = serve(source, "--no-retime", "--hold")
     with recorder(run, made, port) as running:
-        wait_until(lambda: health(port)["handed"] >= 60, 20, "60 messages", running)
+        wait_until(lambda: health(port)["handed"] >= 90, 20, "90 messages", running)
         handed = health(port)["handed"]
         running.kill()
     first = [line.frame for line in recording.read(made)]
     assert first == frames[: len(first)]
-    assert handed - 25 <= len(first)  # 20 messages a second: at most one of them is lost
+    assert handed - 70 <= len(first)  # at 60 messages per second: at most one second is lost
     assert "exists already" in refused("feed.record", str(made))
     with recorder(run, made, port, "--append") as running:
-        wait_until(lambda: health(port)["handed"] >= 150, 20, "150 messages", running)
+        wait_until(lambda: health(port)["handed"] >= 180, 20, "180 messages", running)
         assert running.terminate() == 0
     lines = list(recording.read(made))
     assert [line.frame for line in lines[: len(first)]] == first
     assert all(line.received and abs(line.received - time.time()) < 60 for line in lines)
-    last = frames[:150].index(lines[len(first)].frame)  # the last ticker, repeated
+    last = frames[:180].index(lines[len(first)].frame)  # the last ticker, repeated
     following = [line.frame for line in lines[len(first) + 1 :]]
     begin = frames.index(following[0])
-    assert begin - last in {1, 2}  # what is no ticker is not repeated
+    assert begin - last in {1, 2}  # a message that is no ticker is not repeated
     assert following == frames[begin : begin + len(following)]
     assert recording.is_whole(made)
 
 
 def test_the_recorder_connects_again_and_stops_by_itself(tmp_path, serve, run):
     source, made = tmp_path / "source", tmp_path / "made.gz"
-    frames = record(source, [ticker(n, n / 20) for n in range(2000)])
+    frames = record(source, [ticker(n, n / 40) for n in range(2000)])
     port = serve(source, "--no-retime")
-    with recorder(run, made, port, "--seconds", "9") as running:
+    with recorder(run, made, port, "--seconds", "6") as running:
         wait_until(lambda: health(port)["handed"] >= 20, 20, "20 messages", running)
         process(serve, port).kill()
         time.sleep(0.5)
