@@ -4,7 +4,8 @@ import csv
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -17,14 +18,14 @@ from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings
-from tests.conftest import ROOT, Run, Running, require_jars, wait_until
+from tests.conftest import ROOT, Run, Running, require_jars, running, wait_until
 
 BEGAN = datetime(2025, 6, 1, 12, tzinfo=UTC)
 
 
-def trade(number: int) -> Trade:
+def trade(number: int, trade_id: int) -> Trade:
     return Trade(
-        trade_id=number,
+        trade_id=trade_id,
         price=f"{90_000 + number % 97}.{number % 100:02}",
         best_bid=None,
         best_ask=None,
@@ -40,11 +41,12 @@ def data(tmp_path: Path) -> DataDir:
     return DataDir(tmp_path / "data")
 
 
-def fill(data: DataDir, numbers: range, offset: int = 0) -> None:
+def fill(data: DataDir, ids: Sequence[int]) -> None:
+    """Store trades of these ids, four per second of event time."""
     connection = store.open_writer(data.database)
-    trades = [trade(number) for number in numbers]
-    last = offset + len(trades) - 1
-    store.store(connection, store.Batch(offset, last, len(trades), 0, BEGAN, BEGAN, trades), BEGAN)
+    trades = [trade(place, trade_id) for place, trade_id in enumerate(ids, 1)]
+    batch = store.Batch(0, len(trades) - 1, len(trades), 0, BEGAN, BEGAN, trades)
+    store.store(connection, batch, BEGAN)
     connection.close()
 
 
@@ -55,91 +57,122 @@ def lines(data: DataDir) -> list[dict[str, str]]:
     return [dict(part.split("=", 1) for part in line.split()) for line in text.splitlines()]
 
 
-@pytest.fixture
-def schedule(run: Run, data: DataDir) -> Callable[..., Running]:
-    def start(**settings: object) -> Running:
-        return run("batch_scheduler.py", DATA_DIR=data.root, **settings)
+# --- one scheduler, from no table to the first result ----------------------------------------
 
-    return start
+#: Ids with a hole, and one far away from all others.
+IDS = [*range(1, 801), *range(1001, 1201), 9_000_000_000]
 
 
-def test_a_run_publishes_the_exact_row_its_windows_and_its_line(
-    schedule: Callable[..., Running], data: DataDir
-) -> None:
-    fill(data, range(1, 1001))
-    scheduler = schedule(BATCH_INTERVAL_SECONDS=600)
-    wait_until(lambda: lines(data), 90, "the first run", scheduler)
-    (line,) = lines(data)
-    assert (line["status"], line["exit"], line["rows"]) == ("ok", "0", "1000")
-    assert line["windows"] == "5"  # 1,000 trades, four a second: 250 s
+@dataclass(frozen=True)
+class Runs:
+    """The runs of one scheduler whose data directory was wrong in three ways, one after another."""
+
+    data: DataDir
+    log: str
+    #: The newest line of batch_log.txt in each situation.
+    no_table: dict[str, str]
+    not_a_database: dict[str, str]
+    no_output_folder: dict[str, str]
+    repaired: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    require_jars("spark")
+    folder = tmp_path_factory.mktemp("batch")
+    data = DataDir(folder / "data")
+    with running(folder) as run:
+        scheduler = run("batch_scheduler.py", DATA_DIR=data.root, BATCH_INTERVAL_SECONDS=1)
+
+        def line_with(what: str, **fields: str | None) -> dict[str, str]:
+            found = lambda: [line for line in lines(data) if fields.items() <= line.items()]  # noqa: E731
+            return wait_until(found, 90, what, scheduler)[-1]
+
+        no_table = line_with("a run without a table", status="no_data")
+        data.database.write_bytes(b"no database at all, but long enough to be looked at" * 100)
+        not_a_database = line_with("a run on a broken database", status="failed")
+        data.batch_output.write_text("a file where the folder should be")
+        data.database.unlink()
+        fill(data, IDS)
+        no_output_folder = line_with("a run that fails", status="failed", exit="1")
+        data.batch_output.unlink()
+        repaired = line_with("a run that succeeds", status="ok")
+        scheduler.terminate()
+        log = scheduler.text()
+    return Runs(data, log, no_table, not_a_database, no_output_folder, repaired)
+
+
+def test_a_run_without_a_table_has_no_data_and_no_exit_status(runs: Runs) -> None:
+    assert "exit" not in runs.no_table  # no process ran
+
+
+def test_a_database_that_cannot_be_read_is_a_failed_run_not_an_empty_table(runs: Runs) -> None:
+    assert "exit" not in runs.not_a_database
+    assert "file is not a database" in runs.log
+
+
+def test_after_a_failed_run_the_next_one_succeeds(runs: Runs) -> None:
+    written = lines(runs.data)
+    assert written.index(runs.no_output_folder) < written.index(runs.repaired)
+
+
+def test_a_run_counts_every_stored_row_however_the_ids_are_spread(runs: Runs) -> None:
+    line = runs.repaired
+    assert (line["exit"], line["rows"]) == ("0", str(len(IDS)))
+    assert line["windows"] == "5"  # 1,001 trades, four per second: 250 s
+
+
+def test_a_run_logs_how_long_each_part_took(runs: Runs) -> None:
+    line = runs.repaired
     assert {"wall_s", "start_s", "logic_s", "cpu_s", "peak_mib"} <= line.keys()
     assert list(line)[-3:] == ["peak_mib", "read_s", "write_s"]
     parts = {name: float(line[name]) for name in ("start_s", "logic_s", "read_s", "write_s")}
     assert 0 <= parts["read_s"] < parts["logic_s"]  # reading is a part of the logic
     assert parts["write_s"] >= 0
     assert parts["start_s"] + parts["logic_s"] + parts["write_s"] < float(line["wall_s"])
-    with (data.batch_output / f"{line['run']}.csv").open() as file:
+
+
+def test_a_run_publishes_the_exact_metrics_of_the_table(runs: Runs) -> None:
+    with (runs.data.batch_output / f"{runs.repaired['run']}.csv").open() as file:
         (row,) = csv.DictReader(file)
-    trades = [trade(number) for number in range(1, 1001)]
+    trades = [trade(place, number) for place, number in enumerate(IDS, 1)]
     assert Decimal(row["total_volume"]) == sum(Decimal(t.last_size) for t in trades)
     assert Decimal(row["max_price"]) == max(Decimal(t.price) for t in trades)
-    mean = sum((Decimal(t.price) for t in trades), Decimal()) / 1000
+    mean = sum((Decimal(t.price) for t in trades), Decimal()) / len(trades)
     assert abs(Decimal(row["avg_price"]) - mean) < Decimal("1e-9")
     assert row["first_trade_time"] == "2025-06-01T12:00:00.250000Z"
 
 
-def test_without_a_table_a_run_is_no_data_and_the_first_with_data_comes_at_once(
+# --- runs that are ended ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def schedule(run: Run, data: DataDir) -> Callable[..., Running]:
+    def start(**settings: object) -> Running:
+        return run("batch_scheduler.py", DATA_DIR=data.root, BATCH_INTERVAL_SECONDS=600, **settings)
+
+    return start
+
+
+def test_a_run_over_its_time_limit_is_ended_with_all_its_processes(
     schedule: Callable[..., Running], data: DataDir
 ) -> None:
-    scheduler = schedule(BATCH_INTERVAL_SECONDS=1)
-    wait_until(lambda: len(lines(data)) >= 2, 20, "two lines", scheduler)
-    assert {line["status"] for line in lines(data)} == {"no_data"}
-    assert "exit" not in lines(data)[0]  # no process ran: its exit status is unknown
-    fill(data, range(1, 11))
-    wait_until(lambda: lines(data)[-1]["status"] == "ok", 90, "a run", scheduler)
-
-
-def test_a_failing_run_is_logged_with_its_exit_status_and_the_next_one_comes(
-    schedule: Callable[..., Running], data: DataDir
-) -> None:
-    fill(data, range(1, 11))
-    data.batch_output.parent.mkdir(exist_ok=True)
-    data.batch_output.write_text("a file where the folder should be")
-    scheduler = schedule(BATCH_INTERVAL_SECONDS=1)
-    wait_until(lambda: lines(data), 90, "the failing run", scheduler)
-    assert (lines(data)[0]["status"], lines(data)[0]["exit"]) == ("failed", "1")
-    data.batch_output.unlink()
-    wait_until(lambda: lines(data)[-1]["status"] == "ok", 90, "the run after", scheduler)
-
-
-def test_a_database_that_cannot_be_read_is_a_failed_run_not_an_empty_table(
-    schedule: Callable[..., Running], data: DataDir
-) -> None:
-    data.root.mkdir(parents=True)
-    data.database.write_bytes(b"no database at all, but long enough to be looked at" * 100)
-    scheduler = schedule(BATCH_INTERVAL_SECONDS=1)
-    wait_until(lambda: lines(data), 30, "a line", scheduler)
-    assert lines(data)[0]["status"] == "failed"
-    assert "the table cannot be read: file is not a database" in scheduler.text()
-
-
-def test_a_run_over_its_time_limit_is_ended_with_all_it_started(
-    schedule: Callable[..., Running], data: DataDir
-) -> None:
-    fill(data, range(1, 11))
-    scheduler = schedule(BATCH_INTERVAL_SECONDS=600, BATCH_TIMEOUT_SECONDS=1.5)
+    fill(data, IDS[:10])
+    scheduler = schedule(BATCH_TIMEOUT_SECONDS=1.5)
     wait_until(lambda: lines(data), 60, "the line", scheduler)
     assert lines(data)[0]["status"] == "timeout"
     assert [process.name() for process in scheduler.tree()][1:] == []
 
 
-def test_sigterm_ends_the_run_under_way_and_logs_it_as_stopped(
+def test_the_first_run_starts_with_the_first_row_and_sigterm_ends_it_as_stopped(
     schedule: Callable[..., Running], data: DataDir
 ) -> None:
-    fill(data, range(1, 11))
-    scheduler = schedule(BATCH_INTERVAL_SECONDS=600)
+    scheduler = schedule()
+    note = data.status / "batch_scheduler.json"
+    wait_until(note.exists, 20, "the scheduler's start", scheduler)
+    fill(data, IDS[:10])
     wait_until(lambda: len(scheduler.tree()) > 1, 30, "the run's start", scheduler)
-    time.sleep(1)
+    time.sleep(1)  # into the start of the JVM
     below = scheduler.tree()[1:]
     assert scheduler.terminate(8) == 0
     assert lines(data)[0]["status"] == "stopped"
@@ -149,26 +182,17 @@ def test_sigterm_ends_the_run_under_way_and_logs_it_as_stopped(
 def test_two_schedulers_never_work_on_one_folder(
     schedule: Callable[..., Running], data: DataDir
 ) -> None:
-    first = schedule(BATCH_INTERVAL_SECONDS=600)
-    wait_until(lambda: "awaits" in first.text(), 20, "the first's start", first)
-    second = schedule(BATCH_INTERVAL_SECONDS=600)
+    first = schedule()
+    wait_until((data.status / "batch_scheduler.json").exists, 20, "the first's start", first)
+    second = schedule()
     assert second.process.wait(20) == 2
     assert "another batch scheduler" in second.text()
 
 
-def test_a_run_counts_what_was_stored_when_it_began_however_the_ids_lie(
-    schedule: Callable[..., Running], data: DataDir
-) -> None:
-    """Also with holes, and with an id far away from all others."""
-    fill(data, range(1, 100))
-    fill(data, range(200, 300), offset=99)
-    fill(data, range(9_000_000_000, 9_000_000_001), offset=199)
-    scheduler = schedule(BATCH_INTERVAL_SECONDS=600)
-    wait_until(lambda: lines(data), 90, "the run", scheduler)
-    assert (lines(data)[0]["status"], lines(data)[0]["rows"]) == ("ok", "200")
+# --- the JVM ---------------------------------------------------------------------------------
 
 
-def test_the_class_data_archive_is_really_used() -> None:
+def test_the_jvm_really_uses_the_class_data_archive() -> None:
     """With -Xshare:on the JVM refuses to start on an archive that does not fit."""
     require_jars("spark")
     settings = Settings()
