@@ -15,22 +15,22 @@ WORKDIR /app
 RUN useradd --uid 10001 --user-group --home-dir /app --no-create-home --shell /usr/sbin/nologin app \
     && install -d -o app -g app data
 
-# Everything has a wheel but PySpark, which is pure Python: no compiler is needed.
+# Every package but PySpark has a wheel. PySpark is pure Python. So no compiler is needed.
 COPY requirements.txt constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     PIP_ROOT_USER_ACTION=ignore pip install --only-binary=:all: --no-binary=pyspark -r requirements.txt
 
 COPY --from=jars /jars/lib jars/spark/lib
 
-# The class-data archive halves the start of a batch run. It holds for this Java and these jars
-# at these places only, so it is made here; what it does not need is copied after it.
+# The class-data archive halves the start of a batch run. It is valid only for this Java and for these
+# jars at these paths, so it is made here. It needs no other files: a change to them keeps this layer.
 COPY pipeline pipeline
 COPY batch_processor.py .
 RUN python -m pipeline.batch.archive
 
 COPY . .
 
-# A named volume takes its owner from here.
+# A new named volume takes its owner from this folder.
 ENV DATA_DIR=/app/data
 # The rest of the container is read-only.
 ENV MPLCONFIGDIR=/tmp/matplotlib

@@ -1,5 +1,6 @@
-# Everything starts here: `make help` says what there is.
-# Each recipe that starts something long is one `exec`ed command, so a signal to make reaches it.
+# The entry to everything: `make help` lists targets and variables.
+# A recipe that runs for long is one command that replaces the shell (exec), so that it receives the
+# signals that are sent to make.
 
 PYTHON ?= python3
 DATA_DIR ?= data
@@ -13,7 +14,7 @@ FEED_PORT ?= 8765
 DASHBOARD_PORT ?= 8501
 
 VENV := .venv/bin/python
-# A value as one word for the shell, whatever is in it.
+# Quotes a value as one word for the shell.
 quoted = '$(subst ','\'',$(1))'
 STACK = --data-dir $(call quoted,$(DATA_DIR)) \
 	--kafka-port $(call quoted,$(KAFKA_PORT)) --controller-port $(call quoted,$(CONTROLLER_PORT)) \
@@ -28,10 +29,10 @@ help:
 	@cat local/help.txt
 
 demo: venv jars archive
-	@exec $(VENV) -m local.up demo $(STACK) $(REPLAY)
+	@exec $(VENV) -m local.start demo $(STACK) $(REPLAY)
 
 run: venv jars archive
-	@exec $(VENV) -m local.up run $(STACK)
+	@exec $(VENV) -m local.start run $(STACK)
 
 status: venv
 	@exec $(VENV) -m local.status --data-dir $(call quoted,$(DATA_DIR))
@@ -70,30 +71,30 @@ archive: venv jars
 	@exec $(VENV) -m pipeline.batch.archive
 
 .venv/.made: requirements.txt constraints.txt | need-python
-	@echo "making .venv from requirements.txt (the first time takes a minute or two)"
+	@echo "Installing requirements.txt in .venv (the first time takes a minute or two)"
 	@$(VENV) -c '' 2>/dev/null || exec $(PYTHON) -m venv --clear .venv
 	@$(VENV) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 .venv/.made-dev: requirements-dev.txt .venv/.made
-	@echo "adding what tests and checks need from requirements-dev.txt"
+	@echo "Installing requirements-dev.txt in .venv, for tests and checks"
 	@$(VENV) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
 jars/%/lib/.made: jars/%/pom.xml | need-java
-	@$(PYTHON) -m local.needs mvn
-	@echo "fetching the jars for $* with Maven (the first time takes a minute)"
+	@$(PYTHON) -m local.prerequisites mvn
+	@echo "Downloading the Java libraries for $* with Maven (the first time takes a minute)"
 	@rm -rf $(@D)
 	@mvn --quiet --batch-mode -Dstyle.color=never -f $< package
 	@touch $@
 
 need-python:
-	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON): install Python 3.11 or newer \
-	(Debian: apt-get install python3 python3-venv), or name one with PYTHON=" >&2; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer \
+	(Debian: apt-get install python3 python3-venv), or set PYTHON=" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older \
-	than Python 3.11: install a newer one, or name one with PYTHON=" >&2; exit 2; }
+	than Python 3.11: install a newer one, or set PYTHON=" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual \
 	environments: install its venv module (Debian: apt-get install python3-venv)" >&2; exit 2; }
 
 need-java: need-python
-	@$(PYTHON) -m local.needs java
+	@$(PYTHON) -m local.prerequisites java

@@ -21,7 +21,7 @@ from benchmarks.processes import ENDING, Bench, Open
 from benchmarks.results import Result, table
 from benchmarks.sizes import FULL, QUICK, Sizes
 from feed.replay import Arguments
-from local import needs
+from local import prerequisites
 from pipeline.spark import ROOT
 
 Part = Callable[[Open, Sizes], Iterator[Result]]
@@ -138,7 +138,7 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - PARTS.keys():
         parser.error(f"there is no {', '.join(sorted(unknown))}: choose of {', '.join(PARTS)}")
-    missing = needs.java_problem()
+    missing = prerequisites.java_problem()
     if missing is None and not all(
         any((ROOT / "jars" / jars / "lib").glob("*.jar")) for jars in JARS
     ):

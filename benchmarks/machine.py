@@ -6,7 +6,7 @@ import subprocess
 
 import psutil
 
-from local import needs
+from local import prerequisites
 from pipeline import machine
 from pipeline.spark import ROOT
 
@@ -42,7 +42,7 @@ def describe() -> dict[str, str]:
 
 
 def _java() -> str:
-    command = needs.java()
+    command = prerequisites.java()
     if command is None:
         return "none"
     told = subprocess.run([command, "-version"], capture_output=True, text=True, check=False)

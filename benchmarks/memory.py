@@ -116,7 +116,7 @@ def start(bench: Bench, recording: Path, *options: object) -> tuple[Running, int
     ports = {name: free_port() for name in names}
     where = [part for name, port in ports.items() for part in (f"--{name}-port", port)]
     what = ("--data-dir", bench.folder / "data", "--recording", recording)
-    stack = bench.python("stack", "-m", "local.up", "demo", *what, *where, *options)
+    stack = bench.python("stack", "-m", "local.start", "demo", *what, *where, *options)
     return stack, ports["dashboard"]
 
 

@@ -1,6 +1,6 @@
-"""Says when the page answers and when the first results are there, then ends.
+"""Print when the page is ready and when the first results are there, then exit.
 
-`local/supervise.py` shows these lines where make was called.
+`local/supervise.py` shows these lines in the terminal where `make` runs.
 """
 
 import argparse
@@ -10,13 +10,14 @@ from pathlib import Path
 
 from pipeline.outputs import DataDir, stream_files
 
-#: Seconds between two looks.
-LOOK_SECONDS = 0.5
-#: So many things are told, then it ends.
-FINDINGS = 3
+#: Seconds between two checks.
+CHECK_SECONDS = 0.5
+#: Number of events to announce: the page, the first final window, the first batch result.
+EVENTS = 3
 
 
 def page_answers(port: int) -> bool:
+    """Return whether the page's server reports that it is healthy."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("GET", "/_stcore/health")
@@ -28,37 +29,36 @@ def page_answers(port: int) -> bool:
 
 
 def written_since(paths: list[Path], moment: float) -> bool:
-    """Whether one of these files was written at or after this moment (Unix seconds)."""
+    """Return whether one of these files was written at or after a moment (Unix seconds)."""
     return any(path.exists() and path.stat().st_mtime >= moment for path in paths)
 
 
-def found(data: DataDir, port: int, start: float) -> list[str]:
-    """What is there by now, each in words."""
-    looked_for = {
+def events(data: DataDir, port: int, start: float) -> list[str]:
+    """Return one line for each event that has happened since the start."""
+    happened = {
         f"the page: http://127.0.0.1:{port}": page_answers(port),
-        f"the stream's first new final window: {data.stream_csv}": written_since(
+        f"first final window of the stream: {data.stream_csv}": written_since(
             stream_files(data), start
         ),
-        f"the first new batch result: {data.batch_windows}": written_since(
-            [data.batch_windows], start
-        ),
+        f"first batch result: {data.batch_windows}": written_since([data.batch_windows], start),
     }
-    return [what for what, is_there in looked_for.items() if is_there]
+    return [event for event, is_there in happened.items() if is_there]
 
 
 def main() -> None:
+    """Announce every event once, then exit."""
     parser = argparse.ArgumentParser(prog="python -m local.announce", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--dashboard-port", type=int, required=True)
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder of all outputs")
+    parser.add_argument("--dashboard-port", type=int, required=True, help="port of the page")
     arguments = parser.parse_args()
     start = time.time()
-    told: set[str] = set()
-    while len(told) < FINDINGS:
-        for what in found(DataDir(arguments.data_dir), arguments.dashboard_port, start):
-            if what not in told:
-                told.add(what)
-                print(f"{what} ({time.time() - start:.0f} s after the start)", flush=True)
-        time.sleep(LOOK_SECONDS)
+    announced: set[str] = set()
+    while len(announced) < EVENTS:
+        for event in events(DataDir(arguments.data_dir), arguments.dashboard_port, start):
+            if event not in announced:
+                announced.add(event)
+                print(f"{event} ({time.time() - start:.0f} s after the start)", flush=True)
+        time.sleep(CHECK_SECONDS)
 
 
 if __name__ == "__main__":

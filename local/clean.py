@@ -1,6 +1,6 @@
-"""Removes what runs have made: `python -m local.clean --data-dir DIR`.
+"""Remove the outputs of all runs: `python -m local.clean --data-dir DIR`.
 
-Only what is known by name goes; `sample/` and whatever else lies there stays.
+It removes only files and folders of known names. `sample/` and everything else stays.
 """
 
 import argparse
@@ -8,11 +8,16 @@ import shutil
 from pathlib import Path
 
 from local import stack
+from pipeline import processes
 from pipeline.outputs import DataDir
 
 
 def outputs_in(data: DataDir) -> list[Path]:
-    """Everything below the folder that a run has made; `source.json`, the claim to it, last."""
+    """Return everything in the folder that a run made, `source.json` last.
+
+    `source.json` marks the folder as one of this project. If the removal is interrupted, the next
+    one still finds it.
+    """
     database = data.database
     known = [
         *(database.with_name(database.name + end) for end in ("", "-wal", "-shm", "-journal")),
@@ -32,27 +37,28 @@ def outputs_in(data: DataDir) -> list[Path]:
 
 
 def main() -> None:
+    """Remove the outputs, unless a stack runs on them or another program made them."""
     parser = argparse.ArgumentParser(prog="python -m local.clean", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, required=True, help="the folder of the outputs")
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder of all outputs")
     data = DataDir(parser.parse_args().data_dir.absolute())
     found = outputs_in(data)
     if not found:
-        print(f"{data.root} holds no outputs: nothing to clean")
+        print(f"Nothing to clean: {data.root} has no outputs")
         return
     if stack.is_running(data.root):
-        stack.refuse(f"a stack runs on {data.root}: stop it first (Ctrl-C where it was started)")
+        stack.refuse(f"A stack runs on {data.root}: stop it first (Ctrl-C where it was started)")
     if data.source not in found:
         stack.refuse(
-            f"{data.root} has no source.json, so it was not filled by this project: look into it "
-            "and remove what you do not need by hand"
+            f"{data.root} has no source.json, so another program may have filled it: check its "
+            "contents and delete it yourself"
         )
-    stack.end(stack.left_over(data.root), wait_seconds=5)
+    processes.end(stack.leftovers(data.root), wait_seconds=5)
     for path in found:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
-    print(f"removed the outputs in {data.root}")
+    print(f"Removed the outputs in {data.root}")
 
 
 if __name__ == "__main__":

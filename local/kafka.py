@@ -1,7 +1,7 @@
-"""The official Kafka broker as a plain process: `python -m local.kafka --data-dir DIR`.
+"""Run the official Kafka broker without a container: `python -m local.kafka --data-dir DIR`.
 
-One node (KRaft, broker and controller in one), on 127.0.0.1 only. Its storage is formatted on the
-first start; then this process becomes the broker itself (`exec`), so signals reach it.
+One node (KRaft, broker and controller in one process), on 127.0.0.1 only. The first start formats
+its storage. Then this process becomes the broker itself (`exec`), so it receives all signals.
 """
 
 import argparse
@@ -12,12 +12,13 @@ import uuid
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
-from local import needs
+from local import prerequisites
 
 JARS = Path(__file__).resolve().parent.parent / "jars" / "kafka"
-#: Measured: 300,000 messages went in and out at full speed with 128 MiB. 190 MB resident.
+#: Java heap. Measured: 128 MiB are enough for 300,000 messages in and out at full speed. The
+#: resident memory is 190 MB.
 HEAP = "160m"
-#: A small broker that is up soon. Only the quick compiler: it lives for one user's feed.
+#: A small broker that starts fast. One feed is too little work for the optimising compiler.
 JAVA_OPTIONS = (
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
@@ -27,7 +28,7 @@ JAVA_OPTIONS = (
 
 
 def server_properties(port: int, controller_port: int) -> str:
-    """The broker's whole configuration."""
+    """Return the complete configuration file of the broker."""
     settings = {
         "process.roles": "broker,controller",
         "node.id": 1,
@@ -37,15 +38,15 @@ def server_properties(port: int, controller_port: int) -> str:
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "log.dirs": "log",  # below the working folder: a comma in its path would mean two
+        "log.dirs": "log",  # relative: Kafka would split an absolute path at a comma
         "auto.create.topics.enable": "false",
         "log.retention.hours": 7 * 24,
-        # A week of a feed fits into few files; the cleaner and the indexes stay small.
+        # A week of one feed needs few files. A small cleaner buffer fits the small heap.
         "log.segment.bytes": 256 * 1024 * 1024,
         "log.cleaner.dedupe.buffer.size": 4 * 1024 * 1024,
         "num.network.threads": 2,
         "num.io.threads": 2,
-        # One broker: nothing can be copied, and one group needs one partition.
+        # One broker: replication is impossible. One consumer group needs one partition.
         "default.replication.factor": 1,
         "min.insync.replicas": 1,
         "offsets.topic.replication.factor": 1,
@@ -56,26 +57,27 @@ def server_properties(port: int, controller_port: int) -> str:
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
         "share.coordinator.state.topic.num.partitions": 1,
-        # After kill -9 the node may register anew only when its old session has ended: 3 s, not 9.
+        # After kill -9 the node can register only when its old session has expired: 3 s, not 9.
         "broker.heartbeat.interval.ms": 500,
         "broker.session.timeout.ms": 3000,
-        # The first member of a group need not wait for others.
+        # The first member of a group does not wait for others.
         "group.initial.rebalance.delay.ms": 0,
     }
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
 def cluster_id() -> str:
-    """A new random id, in the form that Kafka asks for."""
+    """Return a new random id in Kafka's form."""
     return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def main() -> None:
+    """Format the storage if it is new, then become the broker."""
     arguments = _arguments()
-    java = needs.java()
+    java = prerequisites.find_java()
     if java is None or not any((JARS / "lib").glob("kafka_*.jar")):
-        missing = "there is no Java" if java is None else "the broker's jars are missing"
-        print(f"{missing}: run make jars", file=sys.stderr)
+        missing = "Java is missing" if java is None else "The jars of the Kafka broker are missing"
+        print(f"{missing}: run `make jars`", file=sys.stderr)
         sys.exit(2)
     folder = arguments.data_dir.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,14 +87,14 @@ def main() -> None:
         server_properties(arguments.port, arguments.controller_port), encoding="utf-8"
     )
     command = [
-        java,
+        str(java),
         f"-Xmx{arguments.heap}",
         *JAVA_OPTIONS,
         f"-Dlog4j2.configurationFile={(JARS / 'log4j2.properties').as_uri()}",
         "-cp",
         str(JARS / "lib" / "*"),
     ]
-    # Written last when storage is formatted: without it the storage is new, or half made.
+    # The formatting writes this file last: without it the storage is new or incomplete.
     if not Path("log/meta.properties").exists():
         format_storage = ["kafka.tools.StorageTool", "format", "--ignore-formatted"]
         options = ["--cluster-id", cluster_id(), "--config", str(configuration)]
@@ -103,9 +105,11 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m local.kafka", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, required=True, help="the broker's own folder")
-    parser.add_argument("--port", type=int, default=9092, help="of the clients (9092)")
-    parser.add_argument("--controller-port", type=int, default=9093, help="of the node (9093)")
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder of the broker")
+    parser.add_argument("--port", type=int, default=9092, help="port for clients (9092)")
+    parser.add_argument(
+        "--controller-port", type=int, default=9093, help="port of the controller (9093)"
+    )
     parser.add_argument("--heap", default=HEAP, help=f"Java heap ({HEAP})")
     return parser.parse_args()
 

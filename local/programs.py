@@ -1,4 +1,4 @@
-"""Which processes make up the stack, and how supervisor keeps them up: its configuration."""
+"""The processes of the stack and how supervisor runs them: its configuration file."""
 
 import shlex
 import sys
@@ -8,9 +8,9 @@ from typing import NamedTuple
 from local import stack
 from pipeline.outputs import DataDir
 
-#: Holds for every program. One that ends is started again for ever: at once when it had run for
-#: `startsecs`, else after 1, 2, 3, ... seconds (`local/supervise.py` caps that). When asked to
-#: end it has `stopwaitsecs`; then it and what it started is killed.
+#: Options of every program. Supervisor restarts a program whenever it ends: at once if it ran for
+#: `startsecs`, else after 1, 2, 3 and more seconds (`local/supervise.py` sets a limit). To stop a
+#: program it sends SIGTERM, waits for `stopwaitsecs`, then kills it with its children.
 COMMON = {
     "directory": stack.ROOT,
     "autorestart": "true",
@@ -22,16 +22,21 @@ COMMON = {
     "stdout_logfile_maxbytes": "2MB",
     "stdout_logfile_backups": 2,
 }
-#: A program that has nothing to lose is not waited for long.
-BRIEF = {"stopwaitsecs": 2}
-#: A program that has one thing to do, and is done then.
-ONCE = {"autorestart": "unexpected", "startsecs": 0, **BRIEF}
+#: For a program that loses nothing when it is killed.
+SHORT_STOP = {"stopwaitsecs": 2}
+#: For a program that ends when its work is done.
+ONCE = {"autorestart": "unexpected", "startsecs": 0, **SHORT_STOP}
 
 
 class Feed(NamedTuple):
-    """The replay that stands in for the exchange: what it plays, how, and where it listens.
+    """The replay that replaces the exchange.
 
-    `speed` and `backlog` stand as `feed.replay` takes them.
+    Attributes:
+        recording: the file to replay.
+        retimed: whether its times are shifted to the present.
+        speed: as an argument of `feed.replay`.
+        backlog: as an argument of `feed.replay`.
+        port: where it listens.
     """
 
     recording: Path
@@ -50,7 +55,7 @@ def configuration(
     feed: Feed | None,
     product: str,
 ) -> str:
-    """The text of a configuration file for supervisord; without a feed the exchange is live."""
+    """Return supervisord's configuration file; without a feed the stack reads the exchange."""
     ports = ("--port", kafka_port, "--controller-port", controller_port)
     kafka = _module("local.kafka", "--data-dir", data.root / "kafka", *ports)
     page = (
@@ -65,8 +70,8 @@ def configuration(
         "consumer": {"command": _python("consumer.py")},
         "spark_processor": {"command": _python("spark_processor.py")},
         "batch_scheduler": {"command": _python("batch_scheduler.py")},
-        "dashboard": {"command": _module("streamlit", "run", "dashboard.py", *page), **BRIEF},
-        # Its output is shown where make was called.
+        "dashboard": {"command": _module("streamlit", "run", "dashboard.py", *page), **SHORT_STOP},
+        # `local.supervise` shows its output in the terminal.
         "announce": {
             "command": _module("local.announce", *announced),
             "stdout_events_enabled": "true",
@@ -79,7 +84,7 @@ def configuration(
         where = ("--port", feed.port, "--product", product)
         services["feed"] = {
             "command": _module("feed.replay", feed.recording, *options, *where),
-            **BRIEF,
+            **SHORT_STOP,
         }
     logs = stack.logs(data.root)
     sections: dict[str, dict[str, object]] = {
@@ -97,9 +102,9 @@ def configuration(
         "rpcinterface:supervisor": {
             "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
         },
-        # Started first and stopped last: the lowest priority, and not in the group.
-        "program:kafka": {"command": kafka, "priority": 1, **BRIEF},
-        # Supervisor stops one group after the other, what is in a group at the same moment.
+        # Starts first and stops last: it has the lowest priority and is not in the group.
+        "program:kafka": {"command": kafka, "priority": 1, **SHORT_STOP},
+        # Supervisor stops one group after the other, and all programs of a group together.
         "group:pipeline": {"programs": ",".join(services), "priority": 10},
         **{f"program:{name}": own for name, own in services.items()},
     }
@@ -119,6 +124,6 @@ def _module(*arguments: object) -> str:
 
 
 def _section(name: str, section: dict[str, object]) -> str:
-    """One section; a per cent sign would otherwise stand for one of supervisor's variables."""
+    """Return one section; a single per cent sign would start a variable of supervisor."""
     lines = (f"{key}={value}".replace("%", "%%") for key, value in section.items())
     return "\n".join((f"[{name}]", *lines, ""))

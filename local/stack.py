@@ -1,4 +1,4 @@
-"""One stack on one `DATA_DIR`: its folders, whether it runs, what a killed one has left."""
+"""One stack on one `DATA_DIR`: its folders, whether it runs, and what a killed one leaves."""
 
 import hashlib
 import os
@@ -11,30 +11,33 @@ from typing import NoReturn
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-#: A unix socket's path may have about 100 bytes; supervisor puts its pid behind it meanwhile.
+#: The path of a Unix socket can have about 100 bytes, and supervisor first appends its pid.
 SOCKET_PATH_BYTES = 90
 
 
 def refuse(sentence: str) -> NoReturn:
-    """Ends the process for a user's mistake: one sentence, status 2."""
+    """Print one sentence about a mistake of the user and exit with status 2."""
     print(sentence, file=sys.stderr)
     sys.exit(2)
 
 
 def logs(data_dir: Path) -> Path:
+    """Return the folder of all logs."""
     return data_dir / "logs"
 
 
 def run_folder(data_dir: Path) -> Path:
+    """Return the folder of supervisor's own files."""
     return data_dir / "run"
 
 
 def configuration(data_dir: Path) -> Path:
+    """Return the path of supervisor's configuration file."""
     return run_folder(data_dir) / "supervisord.conf"
 
 
 def socket_path(data_dir: Path) -> Path:
-    """Where the stack's supervisor listens: below the folder, or where a long path is short."""
+    """Return the socket of the stack's supervisor: in the folder, or elsewhere if too long."""
     path = run_folder(data_dir) / "supervisor.sock"
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
         return path
@@ -43,7 +46,7 @@ def socket_path(data_dir: Path) -> Path:
 
 
 def is_running(data_dir: Path) -> bool:
-    """Whether a stack runs on this folder now: its supervisor answers."""
+    """Return whether a stack runs on this folder now, that is, its supervisor answers."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(socket_path(data_dir)))
@@ -52,10 +55,10 @@ def is_running(data_dir: Path) -> bool:
     return True
 
 
-def left_over(data_dir: Path) -> list[psutil.Process]:
-    """Processes that a stack's supervisor on this folder has started and that live now.
+def leftovers(data_dir: Path) -> list[psutil.Process]:
+    """Return the running processes that a supervisor on this folder started.
 
-    Supervisor gives its own address to all that it starts, and that is inherited.
+    Supervisor sets its own address in the environment of every program, and a child inherits it.
     """
     mark = f"unix://{socket_path(data_dir)}"
     found = []
@@ -63,17 +66,6 @@ def left_over(data_dir: Path) -> list[psutil.Process]:
         try:
             if process.environ().get("SUPERVISOR_SERVER_URL") == mark:
                 found.append(process)
-        except (psutil.Error, OSError):  # another user's, or already gone
+        except (psutil.Error, OSError):  # of another user, or ended meanwhile
             continue
     return [process for process in found if process.pid != os.getpid()]
-
-
-def end(processes: list[psutil.Process], wait_seconds: float) -> None:
-    """Asks these processes to end and kills those that have not after `wait_seconds`."""
-    for signal in (psutil.Process.terminate, psutil.Process.kill):
-        for process in processes:
-            try:
-                signal(process)
-            except psutil.NoSuchProcess:
-                continue
-        _, processes = psutil.wait_procs(processes, timeout=wait_seconds)

@@ -1,11 +1,13 @@
-"""Runs supervisor on the stack's configuration and tells the terminal what matters.
+"""Run supervisor on the stack's configuration and print its important events.
 
-`local/up.py` becomes this process, so it is make's child: the signals that make passes on, and
-those of the terminal, reach supervisor. The programs are in process groups of their own.
+`local/start.py` becomes this process, so it is the child of `make`. Therefore the signals of the
+terminal, and those that `make` forwards, reach supervisor. Every program has a process group of
+its own and does not receive them.
 """
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,88 +20,111 @@ from supervisor.options import ServerOptions
 from supervisor.supervisord import Supervisor
 
 from local import stack
+from pipeline import processes
 
-#: A program that ends again and again soon after its start is tried at least this often.
-MOST_BACKOFF_SECONDS = 30
-#: Supervisor looks at its programs so often, instead of each second: each step of an orderly end
-#: would wait so long.
-LOOK_SECONDS = 0.2
+#: Longest wait before a program that keeps failing is started again.
+MAX_BACKOFF_SECONDS = 30
 
 
-def say(text: str) -> None:
-    """One line to the terminal; a closed one must not end the stack."""
+def log(text: str) -> None:
+    """Print one line with the time. A closed terminal does not end the stack."""
     try:
         print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
     except OSError:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good
 
 
+class SignalWakeup(asyncore.file_dispatcher):  # type: ignore[misc]
+    """End supervisor's wait for input as soon as a signal arrives.
+
+    Supervisor waits up to one second for input before it checks its programs again. An orderly stop
+    has several steps, and each of them would wait that long for a program that has already ended.
+    Python writes a byte to a pipe for every signal, SIGCHLD included. Supervisor's own event loop
+    reads the pipe.
+    """
+
+    def __init__(self) -> None:
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        super().__init__(read_end)  # the base class adds it to the event loop
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        os.write(write_end, b"\0")  # the first check of the programs starts them
+
+    def writable(self) -> bool:
+        """Return False: nothing is ever written to this end."""
+        return False
+
+    def handle_read(self) -> None:
+        """Empty the pipe."""
+        self.recv(4096)
+
+
 class Stack(Supervisor):  # type: ignore[misc]
-    """Supervisor, with its events told in plain words and its back-off capped."""
+    """Supervisor that prints its events and limits the wait between restarts."""
 
     def __init__(self, options: ServerOptions) -> None:
         super().__init__(options)
-        self._ended: set[str] = set()
+        self._failed: set[str] = set()
 
     def runforever(self) -> None:
-        # Here and not before: `run`, which calls this, clears what is subscribed.
+        """Subscribe to the events, then run the event loop."""
+        # Here and not earlier: `run`, which calls this method, removes all subscriptions.
         events.subscribe(events.ProcessStateExitedEvent, self._on_exit)
         events.subscribe(events.ProcessStateBackoffEvent, self._on_early_exit)
         events.subscribe(events.ProcessStateRunningEvent, self._on_running)
         events.subscribe(events.ProcessLogStdoutEvent, self._on_output)
         events.subscribe(events.SupervisorStoppingEvent, self._on_stopping)
-        poller = self.options.poller
-        poll = poller.poll
-        poller.poll = lambda _seconds: poll(LOOK_SECONDS)
+        SignalWakeup()
         super().runforever()
 
     def _on_exit(self, event: Any) -> None:
         process = event.process
         if event.expected and process.config.autorestart is not RestartUnconditionally:
-            return  # it had one thing to do, and has done it
+            return  # a program that ends when its work is done
         how = "was killed" if process.exitstatus == -1 else f"ended, status {process.exitstatus}"
-        self._tell_end(process, f"{how}; it starts again")
+        self._log_failure(process, f"{how}; restarting")
 
     def _on_early_exit(self, event: Any) -> None:
         process = event.process
-        # Supervisor adds a second each time and has no bound of its own.
-        process.backoff = min(process.backoff, MOST_BACKOFF_SECONDS - 1)
-        self._tell_end(process, f"ended soon after its start; next try in {process.backoff} s")
+        # Supervisor adds a second each time and has no limit of its own.
+        process.backoff = min(process.backoff, MAX_BACKOFF_SECONDS - 1)
+        self._log_failure(process, f"ended soon after its start; next try in {process.backoff} s")
 
-    def _tell_end(self, process: Any, what: str) -> None:
-        self._ended.add(process.config.name)
-        say(f"{process.config.name} {what} (its log: {process.config.stdout_logfile})")
+    def _log_failure(self, process: Any, what: str) -> None:
+        self._failed.add(process.config.name)
+        log(f"{process.config.name} {what} (log: {process.config.stdout_logfile})")
 
     def _on_running(self, event: Any) -> None:
         name = event.process.config.name
-        if name in self._ended:
-            self._ended.discard(name)
-            say(f"{name} runs again")
+        if name in self._failed:
+            self._failed.discard(name)
+            log(f"{name} is running again")
 
     def _on_output(self, event: Any) -> None:
         for line in event.data.decode(errors="replace").splitlines():
-            if line.strip():  # a line's end may come as an output of its own
-                say(line)
+            if line.strip():  # the line break can arrive separately
+                log(line)
 
     def _on_stopping(self, _event: Any) -> None:
-        say("stopping: first the services, then the broker")
-        # A program forked just now still has supervisor's own signal handlers: they would swallow
-        # the request to end. Soon it is itself.
+        log("stopping the services, then Kafka")
+        # A program that was just forked still has supervisor's signal handlers, which ignore the
+        # request to stop. After this time it has become the program itself.
         time.sleep(0.3)
 
 
 def main() -> None:
+    """Run the stack until a signal stops it, then end what its programs left."""
     data_dir = Path(os.environ["DATA_DIR"])
     options = ServerOptions()
     options.realize(["-c", str(stack.configuration(data_dir))])
     options.first, options.test = True, False
     with contextlib.suppress(asyncore.ExitNow):
         Stack(options).main()
-    # What a killed service had started itself (a JVM, a batch run) goes with it.
-    stack.end(stack.left_over(data_dir), wait_seconds=0.3)
+    # A killed service can leave its own children: a JVM, a batch run.
+    processes.end(stack.leftovers(data_dir), wait_seconds=0.3)
     options.close_httpservers()
     options.close_logger()
-    say(f"all stopped; what was made is in {data_dir}, and the next start continues it")
+    log(f"all stopped. The outputs are in {data_dir}. The next start continues with them.")
 
 
 if __name__ == "__main__":

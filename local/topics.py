@@ -1,6 +1,6 @@
-"""Creates the topics if they are not there yet: `python -m local.topics`.
+"""Create the two topics of the settings if they do not exist: `python -m local.topics`.
 
-Where and which, the settings say. Waits for the broker; done again, it changes nothing.
+It waits for the broker. A second run changes nothing.
 """
 
 import logging
@@ -12,20 +12,25 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from pipeline.settings import load
 
-#: How long the broker is waited for, seconds.
+#: Seconds to wait for the broker.
 WAIT_SECONDS = 120.0
-#: A topic's configuration, whatever the broker's own is.
+#: Configuration of each topic. It replaces the defaults of the broker.
 CONFIGURATION = {
-    "message.timestamp.type": "CreateTime",  # the moment of receipt, as the producer gives it
-    "message.timestamp.before.max.ms": str(2**63 - 1),  # no record is refused for its time
-    # Ten years ahead: Spark stops at a time whose microseconds do not fit 64 bits.
+    "message.timestamp.type": "CreateTime",  # the time of receipt, set by the producer
+    "message.timestamp.before.max.ms": str(2**63 - 1),  # accept records of any age
+    # Ten years ahead: Spark fails on a time whose microseconds do not fit 64 bits.
     "message.timestamp.after.max.ms": str(10 * 365 * 24 * 3600 * 1000),
     "retention.ms": str(7 * 24 * 3600 * 1000),
 }
 
 
 def create(servers: str, *names: str, wait_seconds: float = WAIT_SECONDS) -> None:
-    """Creates these topics, one partition each: what comes in order is read in order.
+    """Create topics, one partition each, so that records are read in the order of their arrival.
+
+    Args:
+        servers: the brokers, host:port, separated by commas.
+        names: the topics.
+        wait_seconds: how long to wait for a broker.
 
     Raises:
         KafkaError: no broker answered in time, or it refused.
@@ -46,7 +51,7 @@ def _create_missing(servers: str, names: tuple[str, ...]) -> None:
     admin = KafkaAdminClient(
         bootstrap_servers=servers.split(","),
         bootstrap_timeout_ms=2_000,
-        reconnect_backoff_max_ms=500,  # not up to 30 s: the broker is just starting
+        reconnect_backoff_max_ms=500,  # the default is 30 s, and the broker starts in a few
     )
     try:
         for name in names:
@@ -60,14 +65,18 @@ def _create_missing(servers: str, names: tuple[str, ...]) -> None:
 
 
 def main() -> None:
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it is waited for: no tracebacks
+    """Create the topics, or exit with one sentence."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # no tracebacks while it waits
     settings = load()
     names = (settings.kafka_topic, settings.rejected_topic)
     try:
         create(settings.kafka_bootstrap_servers, *names)
     except KafkaError as error:
-        sys.exit(f"topics {', '.join(names)} could not be created: {error}")
-    print(f"topics {', '.join(names)} are there")
+        sys.exit(
+            f"Cannot create the topics {', '.join(names)} on {settings.kafka_bootstrap_servers}: "
+            f"{error}. Check that Kafka runs."
+        )
+    print(f"topics ready: {', '.join(names)}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pyspark
 from pyspark.sql import SparkSession
 
+from pipeline import java
 from pipeline.errors import OperationalError
 from pipeline.settings import Settings
 
@@ -50,18 +50,21 @@ def class_path() -> list[Path]:
     return [*jars(), *sparks]
 
 
-def java(settings: Settings) -> Path:
-    """The java that Spark will use: JAVA_HOME's, else the first on the PATH."""
-    home = settings.java_home
-    found = shutil.which("java", path=str(home / "bin") if home else None)
-    if not found:
-        raise SetupError("Java is missing: install a Java 17 or 21 runtime, or set JAVA_HOME")
-    return Path(found)
+def java_command(settings: Settings) -> Path:
+    """Return the `java` that Spark uses.
+
+    Raises:
+        SetupError: there is none.
+    """
+    found = java.find(settings.java_home)
+    if found is None:
+        raise SetupError(f"Java is missing. {java.HOW_TO_INSTALL}")
+    return found
 
 
 def archive_path(settings: Settings) -> Path:
     """Where the class-data archive for this very JVM and class path lies, made or not."""
-    command = [str(java(settings)), "-version"]
+    command = [str(java_command(settings)), "-version"]
     version = subprocess.run(command, capture_output=True, check=True).stderr
     key = hashlib.sha256(version)
     for jar in class_path():

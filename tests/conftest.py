@@ -16,7 +16,7 @@ from typing import TypeVar
 import psutil
 import pytest
 
-from local import needs, topics
+from local import prerequisites, topics
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Environment variables that would let a developer's own settings into a test.
@@ -34,7 +34,7 @@ def require(what: str, present: object) -> None:
 
 
 def require_java() -> None:
-    require("Java 17 or 21", needs.java_problem() is None)
+    require("Java 17 or 21", prerequisites.java_problem() is None)
 
 
 def require_jars(which: str) -> None:

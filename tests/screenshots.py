@@ -156,7 +156,7 @@ def demo(folder: Path) -> Iterator[tuple[str, DataDir]]:
     }
     options = [str(part) for pair in ports.items() for part in pair]
     replay = ["--recording", SAMPLE, "--speed", "1", "--retime", "1", "--backlog", "1800"]
-    command = ["-m", "local.up", "demo", "--data-dir", str(data.root), *options, *replay]
+    command = ["-m", "local.start", "demo", "--data-dir", str(data.root), *options, *replay]
     running = Running([sys.executable, *command], folder / "demo.log", {})
     try:
         wait_for(f"http://127.0.0.1:{port}", running, timedelta(minutes=3))

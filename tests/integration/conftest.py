@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from playwright.sync_api import TimeoutError as Timeout
 
 from local import stack
+from pipeline import processes
 from pipeline.outputs import DataDir
 from tests.conftest import ROOT, Running, chromium, free_port, require, require_jars
 
@@ -145,7 +146,7 @@ class Demo:
     def pids(self) -> dict[str, int]:
         """The pids of the running PROGRAMS."""
         found: dict[str, int] = {}
-        for process in stack.left_over(self.data.root):
+        for process in stack.leftovers(self.data.root):
             with contextlib.suppress(psutil.NoSuchProcess):
                 words = process.cmdline()
                 found |= {name: process.pid for name in PROGRAMS if name in words}
@@ -161,7 +162,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
     yield demo
     for running in demo.started:
         running.kill()
-    stack.end(stack.left_over(demo.data.root), wait_seconds=1)
+    processes.end(stack.leftovers(demo.data.root), wait_seconds=1)
 
 
 def has_ended(process: psutil.Process, seconds: float) -> bool:

@@ -114,7 +114,7 @@ def test_the_demo_shows_results_heals_ends_and_continues(demo: Demo) -> None:
 
     # What is killed is started again.
     before = demo.pids()
-    # One that dies younger is said to have ended soon after its start.
+    # One that ends earlier is reported as "ended soon after its start".
     born = max(psutil.Process(pid).create_time() for pid in before.values())
     time.sleep(max(0.0, born + int(str(programs.COMMON["startsecs"])) + 1 - time.time()))
     for name in PROGRAMS:
@@ -163,18 +163,18 @@ def test_sigterm_to_make_ends_a_stack_that_is_just_starting(demo: Demo, seconds:
     time.sleep(seconds)
     took = end_by(made, made.process.terminate)
     assert took < END_SECONDS, made.tail()
-    assert stack.left_over(demo.data.root) == []
+    assert stack.leftovers(demo.data.root) == []
 
 
 def test_what_a_killed_supervisor_left_is_ended_by_the_next_start(demo: Demo) -> None:
     made = demo.make("demo")
     wait_until(lambda: "kafka.Kafka" in demo.pids(), 60, "the broker's process", made)
-    left = stack.left_over(demo.data.root)
+    left = stack.leftovers(demo.data.root)
     supervisor = next(p for p in made.tree() if "local.supervise" in p.cmdline())
     supervisor.kill()
     made.process.wait(10)
     again = demo.make("demo")
     wait_until(lambda: "REPLAY of" in again.text(), 60, "the next start", again)
-    assert "that a killed stack has left behind" in again.text()
+    assert "of an earlier stack that was killed" in again.text()
     assert not [p for p in left if p.is_running()]
     assert end_by(again, again.process.terminate) < END_SECONDS

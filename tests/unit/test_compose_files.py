@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from local.up import DEMO_BATCH_SECONDS
+from local.start import DEMO_BATCH_SECONDS
 from pipeline.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

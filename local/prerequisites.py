@@ -1,0 +1,47 @@
+"""Check that Java and Maven are installed: `python3 -m local.prerequisites java mvn`.
+
+Prints one sentence about the first one that is missing and exits with status 2. Only the standard
+library: this runs before the virtual environment exists.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from pipeline import java
+
+
+def find_java() -> Path | None:
+    """Return the `java` command that the whole stack uses."""
+    return java.find(os.environ.get("JAVA_HOME"))
+
+
+def java_problem() -> str | None:
+    """Return why there is no usable Java, with what to do; None if there is one."""
+    return java.problem(os.environ.get("JAVA_HOME"))
+
+
+def maven_problem() -> str | None:
+    """Return why Maven cannot be used, with what to do; None if it can."""
+    if shutil.which("mvn") is None:
+        return (
+            "No mvn (Maven) on the PATH. "
+            "Install it (Debian: apt-get install maven; macOS: brew install maven)."
+        )
+    return None
+
+
+PROBLEMS = {"java": java_problem, "mvn": maven_problem}
+
+
+def main() -> None:
+    """Check every prerequisite named on the command line."""
+    for name in sys.argv[1:]:
+        if problem := PROBLEMS[name]():
+            print(problem, file=sys.stderr)
+            sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Find the Java runtime that Spark and Kafka run on, and check its version.
+
+Only the standard library: `local.prerequisites` uses it before the virtual environment exists.
+"""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+#: The versions with long-term support that both Spark 4.2 and Kafka 4.3 run on.
+VERSIONS = (17, 21)
+HOW_TO_INSTALL = (
+    "Install Java 17 or 21 (Debian: apt-get install openjdk-17-jre-headless; "
+    "macOS: brew install openjdk@21), or set JAVA_HOME."
+)
+
+
+def find(home: str | Path | None) -> Path | None:
+    """Return the `java` command in a JAVA_HOME, or without one the first on the PATH."""
+    found = shutil.which("java", path=str(Path(home) / "bin") if home else None)
+    return Path(found) if found else None
+
+
+def version(output: str) -> int | None:
+    """Return the feature version that `java -version` printed; None if there is none."""
+    match = re.search(r'version "(?:1\.)?([0-9]+)', output)
+    return int(match[1]) if match else None
+
+
+def problem(home: str | Path | None) -> str | None:
+    """Return why there is no usable Java, with what to do; None if there is one."""
+    command = find(home)
+    if command is None:
+        where = f"in JAVA_HOME={home}" if home else "on the PATH"
+        return f"No java {where}. {HOW_TO_INSTALL}"
+    try:
+        done = subprocess.run(
+            [command, "-version"], capture_output=True, text=True, check=False, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"Cannot run {command}: {error}. {HOW_TO_INSTALL}"
+    found = version(done.stderr + done.stdout)
+    if found not in VERSIONS:
+        return f"{command} is Java {found or 'of an unknown version'}. {HOW_TO_INSTALL}"
+    return None
