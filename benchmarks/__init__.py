@@ -1,1 +1,1 @@
-"""`make bench`: the pipeline measured against a plain baseline, both on the same two cores."""
+"""Compare the pipeline with a plain baseline, both on the same two cores (`make bench`)."""

@@ -1,6 +1,6 @@
-"""`python -m benchmarks [--quick] [--keep] [PART ...]`: measures and prints a table.
+"""Measure the pipeline and print a table: `python -m benchmarks [--quick] [--keep] [PART ...]`.
 
-Takes about half an hour, with --quick about six minutes; leave the machine alone meanwhile.
+It takes about half an hour, with --quick about six minutes. Run nothing else meanwhile.
 """
 
 import argparse
@@ -33,7 +33,7 @@ PARTS: dict[str, Part] = {
     "memory": memory.measure,
 }
 JARS = ("kafka", "spark")
-#: Results stay here; the folders that the measurements work in are made here, and removed.
+#: Folder of the results. The measurements create temporary folders here.
 FOLDER = ROOT / "data" / "bench"
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     began = datetime.now(UTC)
     described = machine.describe() | {"cores used": machine.pin()}
     if os.getloadavg()[0] > machine.QUIET_LOAD:
-        _say(f"the machine is busy (load {os.getloadavg()[0]:.1f}): do not trust the numbers")
+        _log(f"the machine is busy (load {os.getloadavg()[0]:.1f}): the numbers are not reliable")
     sizes = QUICK if arguments.quick else FULL
     FOLDER.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=FOLDER))
@@ -56,10 +56,10 @@ def main() -> None:
             failure = measure(PARTS[name], folder, sizes, results[name])
             if failure:
                 failures[name] = failure
-                _say(f"{name} FAILED: {failure}")
+                _log(f"{name} FAILED: {failure}")
     finally:
         if arguments.keep:
-            _say(f"what was made lies in {folder}")
+            _log(f"the temporary files are in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
     report = {
@@ -80,17 +80,20 @@ def main() -> None:
     latest = FOLDER / "latest.json"
     latest.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(text(began, described, sizes, results, failures))
-    _say(f"the same as JSON: {latest}")
+    _log(f"the same as JSON: {latest}")
     sys.exit(1 if failures else 0)
 
 
 def measure(part: Part, folder: Path, sizes: Sizes, results: list[Result]) -> str | None:
-    """Adds a part's results one by one, so what came before a failure stands; returns that."""
+    """Add the results of a part one by one; return the reason if it failed.
+
+    The results before a failure are kept.
+    """
     try:
-        for result in part(lambda place: Bench(folder / place, _say), sizes):
+        for result in part(lambda place: Bench(folder / place, _log), sizes):
             results.append(result)
-            _say(table([result]).splitlines()[-1])
-    except Exception as error:  # noqa: BLE001 - the other parts go on, whatever it was
+            _log(table([result]).splitlines()[-1])
+    except Exception as error:  # noqa: BLE001 - the other parts continue
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -102,7 +105,7 @@ def text(
     results: dict[str, list[Result]],
     failures: dict[str, str],
 ) -> str:
-    """The whole report, as Markdown."""
+    """Return the whole report as Markdown."""
     lines = [
         f"Measured {began:%Y-%m-%d %H:%M} UTC.",
         "",
@@ -118,12 +121,12 @@ def text(
 
 def _stop(_signum: int, _frame: object) -> None:
     for signum in ENDING:
-        signal.signal(signum, signal.SIG_IGN)  # once is enough: what runs is being ended
-    _say("stopping")
+        signal.signal(signum, signal.SIG_IGN)  # one signal is enough: the processes are being ended
+    _log("stopping")
     raise KeyboardInterrupt
 
 
-def _say(what: str) -> None:
+def _log(what: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {what}", file=sys.stderr, flush=True)
 
 
@@ -132,17 +135,24 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks",
         description="Measures the pipeline against a plain baseline and prints a table.",
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--quick", action="store_true", help="smaller inputs, about six minutes")
-    parser.add_argument("--keep", action="store_true", help="keep what was made on the way")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=f"part to measure (default all): {', '.join(PARTS)}",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="use smaller inputs, about six minutes"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the temporary files")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - PARTS.keys():
-        parser.error(f"there is no {', '.join(sorted(unknown))}: choose of {', '.join(PARTS)}")
+        parser.error(f"unknown part {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
     missing = prerequisites.java_problem()
     if missing is None and not all(
         any((ROOT / "jars" / jars / "lib").glob("*.jar")) for jars in JARS
     ):
-        missing = "the jars are missing: run make jars"
+        missing = "the jars are missing: run `make jars`"
     if missing:
         parser.error(missing)
     arguments.parts = arguments.parts or list(PARTS)

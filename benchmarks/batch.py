@@ -1,4 +1,4 @@
-"""Wall and CPU seconds of a batch run, the whole of it: spark-submit and all below."""
+"""Wall time and CPU seconds of a batch run: spark-submit and all its child processes."""
 
 import os
 import sys
@@ -18,20 +18,20 @@ from pipeline.batch import archive
 from pipeline.batch import scheduler as batch_scheduler
 from pipeline.settings import Settings
 
-#: Seconds that a run may take.
+#: Longest run, seconds.
 TIMEOUT = 900
-#: Rows from which on the settings for small tables are no longer the ones to use.
+#: From this number of rows on, the benchmark compares other JVM options too.
 MANY_ROWS = 10_000_000
-#: Goals by rows: our wall time over the baseline's. With many rows, over that of other tunings:
-#: the baseline does less there (three columns, 32-bit floats, one row out, no windows).
+#: Goals by rows: wall time divided by that of the baseline. A large table has none, because there
+#: the baseline does less: three columns, 32-bit floats, one row of output, no windows.
 GOALS = {20_000: 0.5, 1_000_000: 0.8}
-#: Two runs of one minute differ by this much for no reason.
+#: Two equal runs of one minute differ by up to this factor.
 NOISE = 1.05
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run, in seconds."""
+    """The wall time and CPU time of one run, seconds."""
 
     wall: float
     cpu: float
@@ -41,18 +41,18 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
     with open_bench("batch") as bench:
         data = outputs.DataDir(bench.folder)
         settings = Settings(data_dir=bench.folder)
-        archive.make_archive(settings)  # as `make demo` does before anything starts
+        archive.make_archive(settings)  # as `make demo` does before the start
         table = inputs.Table(data.database)
         for rows, runs in sizes.batches:
-            bench.say(f"batch: a table of {rows:,} rows")
+            bench.log(f"batch: a table of {rows:,} rows")
             table.grow(rows)
-            bench.say(f"batch: {rows:,} rows, {runs} run(s) of each side")
+            bench.log(f"batch: {rows:,} rows, {runs} runs of each side")
             tuned = spark.batch_configuration(settings, rows)
             ours, baseline = [], []
             for _ in range(runs):
                 baseline.append(run_baseline(bench))
                 ours.append(run_ours(bench, tuned, rows))
-            our_cost, baseline_cost = middle(ours), middle(baseline)
+            our_cost, baseline_cost = median_cost(ours), median_cost(baseline)
             name = f"batch over {rows:,} rows"
             goal = Goal(at_most=GOALS[rows], of_ratio=True) if rows in GOALS else None
             yield Result(f"{name}: wall", "s", our_cost.wall, baseline_cost.wall, goal)
@@ -61,18 +61,22 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
                 yield from other_tunings(bench, settings, rows, our_cost.wall)
 
 
-def middle(costs: list[Cost]) -> Cost:
+def median_cost(costs: list[Cost]) -> Cost:
+    """Return the median of the wall times and of the CPU times."""
     return Cost(median(cost.wall for cost in costs), median(cost.cpu for cost in costs))
 
 
 def other_tunings(bench: Bench, settings: Settings, rows: int, ours: float) -> Iterator[Result]:
-    """What our job takes when it is tuned otherwise: picking by size must not lose."""
+    """Measure the batch run with other JVM options: the choice by size must not be slower."""
     archive = spark.archive_path(settings)
     for what, options in (
-        ("our job tuned for small tables (C1 only)", spark.java_options(archive, c1_only=True)),
-        ("our job on a JVM without any tuning", "-Dnothing=tuned"),
+        (
+            "our job with the options for small tables (C1 only)",
+            spark.java_options(archive, c1_only=True),
+        ),
+        ("our job with the default JVM options", "-Dnothing=tuned"),
     ):
-        bench.say(f"batch: {rows:,} rows, {what}")
+        bench.log(f"batch: {rows:,} rows, {what}")
         config = spark.configuration(settings, settings.batch_memory, options)
         other = run_ours(bench, config, rows)
         name = f"batch over {rows:,} rows: wall, baseline = {what}"
@@ -80,19 +84,20 @@ def other_tunings(bench: Bench, settings: Settings, rows: int, ours: float) -> I
 
 
 def run_ours(bench: Bench, config: dict[str, str], rows: int) -> Cost:
-    """The scheduler's very command; what it made must cover all rows."""
+    """Run the command of the scheduler; the result must cover all rows."""
     started = datetime.fromtimestamp(time.time(), UTC)
     run = outputs.run_id(started)
     arguments = ("--run", run, "--began", str(started.timestamp()))
     command = spark.submit_command(config, batch_scheduler.SCRIPT, *arguments)
     cost = cost_of(bench, command)
-    told = outputs.read_json(outputs.DataDir(bench.folder).batch_run)
-    if told.get("run") != run or told.get("rows") != rows:
-        raise BenchmarkError(f"the batch run covers {told.get('rows')} of {rows} rows")
+    result = outputs.read_json(outputs.DataDir(bench.folder).batch_run)
+    if result.get("run") != run or result.get("rows") != rows:
+        raise BenchmarkError(f"the batch run covers {result.get('rows')} of {rows} rows")
     return cost
 
 
 def run_baseline(bench: Bench) -> Cost:
+    """Run the job of the baseline on the same table."""
     submit = Path(sys.executable).with_name("spark-submit")
     jar = next(jar for jar in spark.jars() if jar.name.startswith("sqlite-jdbc"))
     database = outputs.DataDir(bench.folder).database
@@ -103,7 +108,7 @@ def run_baseline(bench: Bench) -> Cost:
 
 
 def cost_of(bench: Bench, command: list[str], **environment: object) -> Cost:
-    """Runs a command to its end and counts it with all that it started and waited for."""
+    """Run a command; return its cost with that of all child processes it waited for."""
     began = time.monotonic()
     running = bench.start("batch", command, DATA_DIR=bench.folder, **environment)
     deadline = began + TIMEOUT
@@ -112,7 +117,7 @@ def cost_of(bench: Bench, command: list[str], **environment: object) -> Cost:
         if pid:
             break
         if time.monotonic() > deadline:
-            raise BenchmarkError(f"a batch run took over {TIMEOUT} s:\n{running.tail()}")
+            raise BenchmarkError(f"a batch run took more than {TIMEOUT} s:\n{running.tail()}")
         time.sleep(0.01)
     wall = time.monotonic() - began
     running.process.returncode = os.waitstatus_to_exitcode(status)

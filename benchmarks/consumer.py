@@ -1,4 +1,4 @@
-"""Messages a second from a filled topic into SQLite."""
+"""Throughput of the consumer: messages per second from a filled topic to SQLite."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from pipeline.ingest import store
 from pipeline.outputs import DataDir
 
 TOPIC = "raw_prices"
-#: Seconds that a side may take.
+#: Longest run of each side, seconds.
 TIMEOUT = 900
 
 
@@ -28,7 +28,7 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
 
 
 def our_rate(bench: Bench, rows: int) -> float | None:
-    """From the first transaction to the last, as the consumer's own bookkeeping dates them."""
+    """Return messages per second, from the first to the last commit time in table `ingest`."""
     servers = fill(bench, rows)
     consumer = bench.python(
         "consumer",
@@ -49,27 +49,28 @@ def our_rate(bench: Bench, rows: int) -> float | None:
 
 
 def baseline_rate(bench: Bench, rows: int) -> float:
+    """Return messages per second, from the duration that the baseline prints."""
     servers = fill(bench, rows)
     script = BASELINE / "consumer.py"
     database = bench.folder / "baseline.db"
     consumer = bench.python("consumer", script, servers, TOPIC, database, rows)
-    bench.wait(lambda: consumer.process.poll() is not None, TIMEOUT, "the baseline's rows")
+    bench.wait(lambda: consumer.process.poll() is not None, TIMEOUT, "the end of the baseline")
     if consumer.process.returncode != 0:
         consumer.check()
     return (rows - 1) / float(consumer.tail().splitlines()[-1])
 
 
 def fill(bench: Bench, rows: int) -> str:
-    """A broker whose topic holds so many messages; its address."""
+    """Start a broker and fill its topic with messages; return its address."""
     servers = bench.broker(TOPIC)
-    bench.say(f"{bench.folder.name}: filling a topic with {rows:,} messages")
+    bench.log(f"{bench.folder.name}: filling a topic with {rows:,} messages")
     inputs.fill_topic(servers, TOPIC, rows)
-    bench.say(f"{bench.folder.name}: storing them")
+    bench.log(f"{bench.folder.name}: storing the messages")
     return servers
 
 
 def stored(database: Path) -> int:
-    """Rows in the table; 0 while there is none."""
+    """Return the number of rows in the table; 0 while there is no table."""
     try:
         with closing(store.open_reader(database)) as connection:
             return store.total_rows(connection)

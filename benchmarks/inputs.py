@@ -1,6 +1,6 @@
-"""What is measured with: made-up trades, a seeded random walk, six a second without a silence.
+"""The input of all measurements: made-up trades, a seeded random walk, six per second.
 
-The same numbers on every machine; none of it is market data.
+The trades are the same on every machine. They are not market data.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from kafka import KafkaProducer
 from pipeline.ingest import store
 
 SEED = 20250601
-#: Where the walk begins, and how many trades there are in each second of it.
+#: Time of the first trade, and trades per second.
 BEGIN = datetime(2025, 6, 1, tzinfo=UTC)
 PER_SECOND = 6
 FIRST_ID = 800_000_001
@@ -25,10 +25,10 @@ DESCRIPTION = f"made-up trades, a random walk at {PER_SECOND} a second, seed {SE
 
 _CENTRE = 90_000_00  # cents
 _BTC = 100_000_000  # satoshis
-#: Rows that go into a table in one transaction; records sent to Kafka before they are awaited.
+#: Rows in one transaction, and records sent to Kafka between two flushes.
 _CHUNK = 50_000
 _INSERT_ROW = "INSERT INTO btc_prices VALUES (?, ?, ?, ?, ?, ?, ?)"
-_INSERT_BOOKING = """
+_INSERT_INGEST = """
 INSERT INTO ingest (
     first_offset, last_offset, records, stored, repeated, rejected, first_trade_id, last_trade_id,
     first_receipt, last_receipt, committed_at, total_rows
@@ -37,7 +37,7 @@ INSERT INTO ingest (
 
 
 class Trade(NamedTuple):
-    """One made-up trade; its id is FIRST_ID + number."""
+    """One made-up trade. Its trade id is FIRST_ID + number."""
 
     number: int
     moment: int  # microseconds since 1970
@@ -48,13 +48,13 @@ class Trade(NamedTuple):
 
 
 def walk() -> Iterator[Trade]:
-    """The trades, without end: evenly paced, each at a random moment of its slot."""
+    """Yield trades without end: one in each sixth of a second, at a random time in it."""
     random = Random(SEED)
     begin = int(BEGIN.timestamp()) * 1_000_000
     cents = _CENTRE
     second, prefix = -1, ""
     for number in itertools.count():
-        bits = random.getrandbits(60)  # one call for all choices: ten million of these are made
+        bits = random.getrandbits(60)  # one call for all choices: there are ten million trades
         moment = begin + (number * 1_000_000 + bits % 1_000_000) // PER_SECOND
         now, micros = divmod(moment, 1_000_000)
         if now != second:
@@ -67,7 +67,7 @@ def walk() -> Iterator[Trade]:
 
 
 def message(trade: Trade) -> bytes:
-    """The trade as the exchange's `ticker` message."""
+    """Return the trade as a `ticker` message of the exchange."""
     bid, ask = (-1, 0) if trade.side == "buy" else (0, 1)
     return (
         f'{{"type":"ticker","sequence":{90_000_000_001 + 3 * trade.number},'
@@ -82,6 +82,7 @@ def message(trade: Trade) -> bytes:
 
 
 def now_ms() -> int:
+    """Return the time, milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
 
@@ -90,27 +91,27 @@ def _price(cents: int) -> str:
 
 
 def write_recording(path: Path, count: int) -> None:
-    """The first so many messages, one a line, as the exchange sends them."""
+    """Write the first `count` messages, one per line, as the exchange sends them."""
     with path.open("wb") as file:
         file.writelines(message(trade) + b"\n" for trade in itertools.islice(walk(), count))
 
 
 def fill_topic(servers: str, topic: str, count: int) -> None:
-    """The first so many messages, packed as our producer packs them when there are many."""
+    """Send the first `count` messages, compressed as the producer does under load."""
     producer = KafkaProducer(
         bootstrap_servers=servers, compression_type="lz4", linger_ms=5, batch_size=131_072
     )
     for trade in itertools.islice(walk(), count):
-        # Received now: the broker would soon remove records as old as the trades.
+        # Received now: the broker would remove records as old as the trades.
         producer.send(topic, message(trade), key=b"BTC-USD", timestamp_ms=now_ms())
         if trade.number % _CHUNK == 0:
-            producer.flush()  # `send` itself holds nobody back
+            producer.flush()  # `send` alone would fill the memory
     producer.flush()
     producer.close()
 
 
 class Table:
-    """A database as the consumer leaves it, which grows along the walk."""
+    """A database as the consumer leaves it, with more and more trades of the walk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -118,7 +119,7 @@ class Table:
         self._walk = walk()
 
     def grow(self, rows: int) -> None:
-        """Fills the table up to so many rows, with the bookkeeping that goes with them."""
+        """Fill the table up to a number of rows, with the matching rows in table `ingest`."""
         connection = store.open_writer(self.path)
         try:
             while self.rows < rows:
@@ -134,10 +135,10 @@ class Table:
         count = len(trades)
         ids = (FIRST_ID + first.number, FIRST_ID + last.number)
         counts = (first.number, last.number, count, count, 0, 0)
-        booking = (*counts, *ids, first.time, last.time, now, self.rows)
+        transaction = (*counts, *ids, first.time, last.time, now, self.rows)
         with store.transaction(connection):
             connection.executemany(_INSERT_ROW, map(_row, trades))
-            connection.execute(_INSERT_BOOKING, booking)
+            connection.execute(_INSERT_INGEST, transaction)
 
 
 def _row(trade: Trade) -> tuple[object, ...]:

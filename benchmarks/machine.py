@@ -1,4 +1,4 @@
-"""What it was measured on: the machine, the cores, the versions."""
+"""Describe the machine, the cores and the versions of a measurement."""
 
 import importlib.metadata
 import os
@@ -11,22 +11,22 @@ from pipeline import machine
 from pipeline.spark import ROOT
 
 CORES = 2
-#: A one-minute load above this before the start means that something else uses the machine.
+#: A one-minute load above this before the start means that other programs use the machine.
 QUIET_LOAD = 0.5
 
 
 def pin() -> str:
-    """Holds this process, and all that it starts, to the first two cores; says which."""
+    """Restrict this process and its children to the first two cores; return which."""
     process = psutil.Process()
     if not hasattr(process, "cpu_affinity"):
-        return "not pinned: this system cannot"
+        return "not pinned: the system does not support it"
     cores = sorted(process.cpu_affinity())[:CORES]
     process.cpu_affinity(cores)
     return f"pinned to cores {', '.join(map(str, cores))}"
 
 
 def describe() -> dict[str, str]:
-    """The machine and the versions, in words."""
+    """Return a description of the machine, and every version by name."""
     jars = {
         "Kafka broker": _jar_version("kafka", "kafka_2.13-"),
         "Kafka connector of Spark": _jar_version("spark", "spark-sql-kafka-0-10_2.13-"),
@@ -42,11 +42,11 @@ def describe() -> dict[str, str]:
 
 
 def _java() -> str:
-    command = prerequisites.java()
+    command = prerequisites.find_java()
     if command is None:
         return "none"
-    told = subprocess.run([command, "-version"], capture_output=True, text=True, check=False)
-    return told.stderr.partition("\n")[0].strip()
+    done = subprocess.run([command, "-version"], capture_output=True, text=True, check=False)
+    return done.stderr.partition("\n")[0].strip()
 
 
 def _jar_version(folder: str, prefix: str) -> str:

@@ -1,45 +1,39 @@
-"""Memory of the whole local stack, as `make demo` starts it, with somebody looking at the page.
+"""Memory of the whole local stack, as `make demo` starts it, with one viewer of the page.
 
-The proportional set size is taken: a page that several processes share counts once in all.
+It measures the proportional set size: a memory page that several processes share counts once.
 """
 
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Self
 
 import psutil
-import websocket
-from streamlit.proto.BackMsg_pb2 import BackMsg
 
 from benchmarks import inputs
 from benchmarks.consumer import stored
-from benchmarks.processes import Bench, BenchmarkError, Open, Running, free_port
+from benchmarks.processes import Bench, Open, Running, free_port
 from benchmarks.results import Goal, Result
 from benchmarks.sizes import Sizes
+from benchmarks.viewer import Viewer
 from feed.sample import SAMPLE
 from pipeline.outputs import DataDir, stream_files
+from pipeline.processes import MIB, tree
 
 SAMPLE_SECONDS = 0.5
-#: Seconds until the stack is full, and for the rest of what it is waited for.
+#: Longest wait for the first results, and for everything else, seconds.
 FULL_TIMEOUT = 240
 TIMEOUT = 900
-#: Seconds between two new runs of the page for its viewer.
-VIEW_SECONDS = 3.0
-MIB = 1024 * 1024
 LIMIT_MIB = 3 * 1024
-#: A service with less than this is only counted in the whole.
+#: A service with less memory than this has no row of its own in the results.
 SMALL_MIB = 30
 
 
 @dataclass
 class Samples:
-    """MiB of the stack, sample by sample: in all, and by service."""
+    """The memory of the stack, MiB: the total of each sample, and the peak of each service."""
 
     totals: list[float] = field(default_factory=list)
     peaks: dict[str, float] = field(default_factory=dict)
@@ -53,13 +47,14 @@ class Samples:
 def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
     with open_bench("memory") as bench:
         samples = steady(bench, sizes)
-    yield from told("memory, re-timed demo", samples)
+    yield from results("memory, re-timed demo", samples)
     with open_bench("memory-max") as bench:
         samples = flooded(bench, sizes.replayed_messages)
-    yield from told(f"memory, {sizes.replayed_messages:,} messages at SPEED=max", samples)
+    yield from results(f"memory, {sizes.replayed_messages:,} messages at SPEED=max", samples)
 
 
-def told(name: str, samples: Samples) -> Iterator[Result]:
+def results(name: str, samples: Samples) -> Iterator[Result]:
+    """Return the rows of the table for one measurement."""
     yield Result(f"{name}: whole stack, median", "MiB", median(samples.totals))
     goal = Goal(at_most=LIMIT_MIB)
     yield Result(f"{name}: whole stack, peak", "MiB", max(samples.totals), None, goal)
@@ -69,11 +64,11 @@ def told(name: str, samples: Samples) -> Iterator[Result]:
 
 
 def steady(bench: Bench, sizes: Sizes) -> Samples:
-    """The demo on the sample, from when it is full, two batch runs among it."""
+    """Sample the demo from its first results on, for at least two batch runs."""
     data = DataDir(bench.folder / "data")
     stack, page = start(bench, SAMPLE)
     with Viewer(page) as viewer:
-        bench.say("memory: the demo starts and fills")
+        bench.log("memory: starting the demo")
         bench.wait(
             lambda: stream_files(data) and data.batch_windows.exists(),
             FULL_TIMEOUT,
@@ -82,19 +77,19 @@ def steady(bench: Bench, sizes: Sizes) -> Samples:
         )
         end = time.monotonic() + sizes.memory_seconds
         runs = batch_runs(data) + sizes.memory_batch_runs
-        bench.say(f"memory: sampling it for {sizes.memory_seconds:.0f} s or more")
+        bench.log(f"memory: sampling for at least {sizes.memory_seconds:.0f} s")
         samples = sample(bench, stack, lambda: time.monotonic() >= end and batch_runs(data) >= runs)
     viewer.check()
     return samples
 
 
 def flooded(bench: Bench, count: int) -> Samples:
-    """From the start on, a recording comes as fast as it is taken, until all have worked it up."""
+    """Sample a replay at full speed from its start until all services have processed it."""
     data = DataDir(bench.folder / "data")
     recording = bench.folder / "synthetic.jsonl"
     inputs.write_recording(recording, count)
     stack, page = start(bench, recording, "--retime", "0", "--speed", "max")
-    bench.say(f"memory: {count:,} messages at full speed")
+    bench.log(f"memory: {count:,} messages at full speed")
     minutes = -(-count // (60 * inputs.PER_SECOND))
 
     def settled() -> bool:
@@ -111,7 +106,7 @@ def flooded(bench: Bench, count: int) -> Samples:
 
 
 def start(bench: Bench, recording: Path, *options: object) -> tuple[Running, int]:
-    """Starts the whole stack on free ports; returns it and the page's port."""
+    """Start the whole stack on free ports; return it and the port of the page."""
     names = ("kafka", "controller", "feed", "dashboard")
     ports = {name: free_port() for name in names}
     where = [part for name, port in ports.items() for part in (f"--{name}-port", port)]
@@ -121,21 +116,21 @@ def start(bench: Bench, recording: Path, *options: object) -> tuple[Running, int
 
 
 def sample(bench: Bench, stack: Running, done: Callable[[], bool]) -> Samples:
+    """Sample the memory of the stack until `done` returns True."""
     samples = Samples()
 
-    def look() -> bool:
+    def sample_once() -> bool:
         samples.add(memory(stack.pid))
         return done()
 
-    bench.wait(look, TIMEOUT, "the end of the sampling", stack, every=SAMPLE_SECONDS)
+    bench.wait(sample_once, TIMEOUT, "the end of the sampling", stack, every=SAMPLE_SECONDS)
     return samples
 
 
 def memory(supervisor: int) -> dict[str, float]:
-    """MiB by service; what a scheduler started is a batch run, the rest is its service's."""
+    """Return the MiB of each service. A child of the scheduler counts as "a batch run"."""
     found: defaultdict[str, float] = defaultdict(float)
-    root = psutil.Process(supervisor)
-    for process in [root, *root.children(recursive=True)]:
+    for process in tree(supervisor):
         try:
             name = process.environ().get("SUPERVISOR_PROCESS_NAME", "supervisor")
             if name == "batch_scheduler" and process.ppid() != supervisor:
@@ -147,57 +142,14 @@ def memory(supervisor: int) -> dict[str, float]:
 
 
 def batch_runs(data: DataDir) -> int:
+    """Return the number of successful batch runs."""
     return _text(data.batch_log).count("status=ok")
 
 
 def final_rows(data: DataDir) -> int:
+    """Return the number of final windows."""
     return sum(_text(path).count("\n") - 1 for path in stream_files(data))
 
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
-class Viewer:
-    """One viewer of the page, who lets it run again every few seconds (a context manager)."""
-
-    def __init__(self, port: int) -> None:
-        self._url = f"ws://127.0.0.1:{port}/_stcore/stream"
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self.messages = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(10)
-
-    def check(self) -> None:
-        """Raises BenchmarkError when the page has shown nothing."""
-        if not self.messages:
-            raise BenchmarkError("the page has shown its viewer nothing")
-
-    def _look(self) -> None:
-        while not self._stop.wait(1):
-            try:
-                with closing(websocket.create_connection(self._url, timeout=1)) as page:
-                    self._read(page)
-            except (websocket.WebSocketException, OSError):
-                continue
-
-    def _read(self, page: websocket.WebSocket) -> None:
-        run_again = BackMsg()
-        run_again.rerun_script.query_string = ""
-        due = 0.0
-        while not self._stop.is_set():
-            if time.monotonic() >= due:
-                due = time.monotonic() + VIEW_SECONDS
-                page.send_binary(run_again.SerializeToString())
-            try:
-                page.recv()
-                self.messages += 1
-            except websocket.WebSocketTimeoutException:
-                continue

@@ -1,5 +1,6 @@
-"""Starts the processes that are measured, in a folder of their own, and ends them all."""
+"""Start the processes of a measurement in a folder of their own, and end all of them."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,9 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-import psutil
-
 from local import topics
+from pipeline.processes import end, tree
 from pipeline.settings import Settings
 from pipeline.spark import ROOT
 
@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 
 class BenchmarkError(Exception):
-    """A measurement could not be made; the text says why."""
+    """A measurement failed. The text gives the reason."""
 
 
 class Running:
-    """One process, in a process group of its own; its output goes to a file."""
+    """One process in a process group of its own, with its output in a file."""
 
     def __init__(self, command: list[str], log: Path, environment: dict[str, str]) -> None:
         self.log = log
@@ -47,46 +47,37 @@ class Running:
         return self.process.pid
 
     def check(self) -> None:
-        """Raises BenchmarkError when the process has ended by itself."""
+        """Raise BenchmarkError if the process has ended."""
         if self.process.poll() is not None:
-            raise BenchmarkError(f"{self.log.stem} ended unasked; its last lines:\n{self.tail()}")
+            raise BenchmarkError(f"{self.log.stem} ended; its last lines:\n{self.tail()}")
 
     def tail(self) -> str:
+        """Return the last lines of the output."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-15:])
 
     def stop(self, wait_seconds: float = 12) -> None:
-        """Asks it to end; what is left of it and of all below it after a while is killed."""
-        tree = self._tree()
+        """Send it SIGTERM, wait for it, then end what is left of its process tree."""
+        started = tree(self.pid)
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(tree, timeout=wait_seconds)
-        for process in {*alive, *self._tree()}:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(wait_seconds)
+        end({*started, *tree(self.pid)}, wait_seconds=1)
         self.process.wait()
-
-    def _tree(self) -> list[psutil.Process]:
-        try:
-            root = psutil.Process(self.pid)
-            return [root, *root.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
 
 
 class Bench:
-    """One measurement's folder, processes and progress; ends them all when it is left.
+    """One measurement: its folder and its processes, which end with the `with` block.
 
     Attributes:
-        folder: for whatever is made on the way.
-        say: tells the user how far it is.
+        folder: the folder of all its files.
+        log: prints a line about the progress.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
         self.folder = folder
-        self.say = say
+        self.log = log
         self._running: list[Running] = []
         folder.mkdir(parents=True)
 
@@ -99,7 +90,7 @@ class Bench:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # An impatient second Ctrl-C comes when all has ended.
+        # A second Ctrl-C takes effect after all processes have ended.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         try:
             for running in reversed(self._running):
@@ -108,7 +99,7 @@ class Bench:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
     def environment(self, **own: object) -> dict[str, str]:
-        """The user's environment without any setting of the pipeline, but with these."""
+        """Return the environment of the user without settings of the pipeline, plus these."""
         settings = {name.upper() for name in Settings.model_fields} - {"JAVA_HOME"}
         kept = {name: value for name, value in os.environ.items() if name not in settings}
         temporary = self.folder / "tmp"
@@ -118,17 +109,18 @@ class Bench:
         return kept | {"PYTHONUNBUFFERED": "1"} | folders | texts
 
     def start(self, name: str, command: list[str], **environment: object) -> Running:
+        """Start a command; the `with` block ends it."""
         log = self.folder / f"{name}.log"
         running = Running(command, log, self.environment(**environment))
         self._running.append(running)
         return running
 
     def python(self, name: str, *arguments: object, **environment: object) -> Running:
-        """Starts Python with these arguments."""
+        """Start Python with these arguments."""
         return self.start(name, [sys.executable, *map(str, arguments)], **environment)
 
     def broker(self, topic: str) -> str:
-        """Starts a broker with a new topic (and its `_rejected`); returns its address."""
+        """Start a broker with a new topic and its `_rejected` topic; return its address."""
         port, controller_port = free_port(), free_port()
         where = ("--data-dir", self.folder / "kafka")
         ports = ("--port", port, "--controller-port", controller_port)
@@ -138,10 +130,10 @@ class Bench:
         return address
 
     def feed(self, recording: Path, *options: object) -> str:
-        """Starts a replay of a recording; returns its address."""
+        """Start a replay of a recording; return its address."""
         port = free_port()
         replay = self.python("feed", "-m", "feed.replay", recording, *options, "--port", port)
-        self.wait(lambda: _listens(port), 120, "the feed's start", replay)
+        self.wait(lambda: _listens(port), 120, "the start of the feed", replay)
         return f"ws://127.0.0.1:{port}"
 
     def wait(
@@ -152,10 +144,17 @@ class Bench:
         *processes: Running,
         every: float = 0.1,
     ) -> T:
-        """What the condition gives once it is true.
+        """Return the first true value of a condition.
+
+        Args:
+            condition: the function to call.
+            seconds: how long to wait.
+            what: what the condition means, for the error message.
+            processes: the processes that have to run meanwhile.
+            every: seconds between two calls.
 
         Raises:
-            BenchmarkError: it is not after so long, or one of the processes has ended.
+            BenchmarkError: the time is over, or one of the processes has ended.
         """
         end = time.monotonic() + seconds
         while True:
@@ -169,12 +168,12 @@ class Bench:
             time.sleep(every)
 
 
-#: Opens a measurement of this name.
+#: Opens the measurement of a name.
 Open = Callable[[str], Bench]
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nothing listens on now."""
+    """Return a port of 127.0.0.1 on which no process listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Messages a second from a WebSocket, as fast as it is read, to Kafka."""
+"""Throughput of the producer: messages per second from a WebSocket at full speed to Kafka."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,7 +12,7 @@ from benchmarks.results import Goal, Result
 from benchmarks.sizes import Sizes
 
 TOPIC = "raw_prices"
-#: Seconds that a side may take.
+#: Longest run of each side, seconds.
 TIMEOUT = 900
 
 
@@ -25,12 +25,12 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
 
 
 def rate(bench: Bench, count: int, *, baseline: bool) -> float:
-    """Messages a second, from the first one's receipt until the broker holds them all."""
+    """Return messages per second, from the receipt of the first one until all are in Kafka."""
     recording = bench.folder / "synthetic.jsonl"
     inputs.write_recording(recording, count)
     servers = bench.broker(TOPIC)
     feed = bench.feed(recording, "--no-retime", "--speed", "max")
-    bench.say(f"{bench.folder.name}: {count:,} messages")
+    bench.log(f"{bench.folder.name}: {count:,} messages")
     if baseline:
         producer = bench.python("producer", BASELINE / "producer.py", feed, servers, TOPIC)
     else:
@@ -47,7 +47,7 @@ def rate(bench: Bench, count: int, *, baseline: bool) -> float:
         kafka.assign([place])
 
         def end_ms() -> int | None:
-            """When the broker held all of them."""
+            """Return the time if the broker has all of them."""
             return inputs.now_ms() if kafka.end_offsets([place])[place] >= count else None
 
         end = bench.wait(end_ms, TIMEOUT, f"{count} messages in Kafka", producer)

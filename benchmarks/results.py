@@ -1,4 +1,4 @@
-"""What a measurement says: numbers, ratios, goals, the table of them. Pure."""
+"""The results of a measurement: numbers, ratios, goals, and their table. Pure functions."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Goal:
-    """A mark to reach: by our own value, or by its ratio to the baseline's."""
+    """A limit for the value of the pipeline, or for its ratio to the value of the baseline."""
 
     at_least: float | None = None
     at_most: float | None = None
     of_ratio: bool = False
 
     def __str__(self) -> str:
-        sign, mark = ("≥", self.at_least) if self.at_least is not None else ("≤", self.at_most)
-        return f"{sign} {shown(mark)}{' times the baseline' if self.of_ratio else ''}"
+        sign, limit = ("≥", self.at_least) if self.at_least is not None else ("≤", self.at_most)
+        return f"{sign} {shown(limit)}{' times the baseline' if self.of_ratio else ''}"
 
     def reached(self, value: float) -> bool:
         return (self.at_least is None or value >= self.at_least) and (
@@ -25,7 +25,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the table. None is unknown: not measured, or the measurement failed."""
+    """One row of the table. A value that was not measured is None."""
 
     what: str
     unit: str
@@ -35,14 +35,14 @@ class Result:
 
     @property
     def ratio(self) -> float | None:
-        """Ours over the baseline's."""
+        """The value of the pipeline divided by that of the baseline."""
         if self.ours is None or not self.baseline:
             return None
         return self.ours / self.baseline
 
     @property
     def reached(self) -> bool | None:
-        """Whether the goal was reached; None without a goal or a value to hold against it."""
+        """Whether the goal was reached; None without a goal or without a value."""
         if self.goal is None:
             return None
         value = self.ratio if self.goal.of_ratio else self.ours
@@ -50,7 +50,7 @@ class Result:
 
 
 def shown(value: float | None) -> str:
-    """Three or more digits, the unknown as `-`: 52300 → 52,300; 0.0123 → 0.0123."""
+    """Return a number with at least three digits, None as `-`: 52300 → 52,300; 0.0123 → 0.0123."""
     if value is None:
         return "-"
     if value and abs(value) < 100:
@@ -61,8 +61,8 @@ def shown(value: float | None) -> str:
 
 
 def table(results: Iterable[Result]) -> str:
-    """The results as a Markdown table, its columns aligned."""
-    verdict = {None: "", True: "reached", False: "NOT reached"}
+    """Return the results as a Markdown table with aligned columns."""
+    outcome = {None: "", True: "reached", False: "NOT reached"}
     head = ("what", "unit", "ours", "baseline", "ours / baseline", "goal", "")
     rows = [
         (
@@ -72,7 +72,7 @@ def table(results: Iterable[Result]) -> str:
             shown(result.baseline),
             shown(result.ratio),
             str(result.goal or ""),
-            verdict[result.reached],
+            outcome[result.reached],
         )
         for result in results
     ]
@@ -82,7 +82,7 @@ def table(results: Iterable[Result]) -> str:
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
-    """The least value that so many percent of all do not exceed (nearest rank)."""
+    """Return a percentile by the nearest-rank method; None without values."""
     if not values:
         return None
     rank = math.ceil(percent / 100 * len(values))
@@ -90,9 +90,11 @@ def percentile(values: Sequence[float], percent: float) -> float | None:
 
 
 def rate(counted: Sequence[tuple[float, int]]) -> float | None:
-    """Things a second, from (moment in seconds, things that were done by then since the last).
+    """Return the items per second of a series; None if it is too short.
 
-    What the first moment counts took unknown time, so it is left out.
+    Args:
+        counted: (time in seconds, items completed since the previous time). The items of the first
+            pair do not count, because their duration is unknown.
     """
     if len(counted) < 2:
         return None
@@ -101,7 +103,7 @@ def rate(counted: Sequence[tuple[float, int]]) -> float | None:
 
 
 def per_minute(samples: Sequence[tuple[float, float]], begin: float, end: float) -> float | None:
-    """How much a running total of (second, value) grew a minute, between two moments."""
+    """Return the growth per minute of a running total of (second, value) between two times."""
     inside = [sample for sample in samples if begin <= sample[0] <= end]
     if len(inside) < 2:
         return None

@@ -1,21 +1,21 @@
-"""How much is measured: enough to trust, or enough to see that it works."""
+"""Sizes of the measurements: large enough for reliable numbers, or a quick test."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of each; seconds, rows or messages."""
+    """The size of each measurement, in seconds, rows or messages."""
 
     producer_messages: int
     producer_baseline_messages: int
     consumer_rows: int
     consumer_baseline_rows: int
-    #: Of each side, from its start; its CPU is counted from the first of the two moments on.
+    #: Duration of each side. The CPU counts between the two times after the start.
     stream_seconds: float
     stream_cpu_from: float
     stream_cpu_to: float
-    #: (rows in the table, runs of each side); the middle run counts.
+    #: (rows in the table, runs of each side). The result is the median of the runs.
     batches: tuple[tuple[int, int], ...]
     memory_seconds: float
     memory_batch_runs: int

@@ -1,7 +1,7 @@
-"""What the stream costs while it keeps up, and how late its windows are.
+"""CPU time of the stream at a steady rate, and the delay of its windows.
 
-A re-timed replay, our producer, a broker, and one of the two streams: only the stream's own
-processes are counted.
+The set-up is a re-timed replay, the producer of the pipeline, a broker, and one of the two streams.
+Only the processes of the stream count.
 """
 
 import csv
@@ -23,15 +23,15 @@ from pipeline.outputs import DataDir
 from pipeline.processes import tree_cost
 
 TOPIC = "raw_prices"
-#: The replayed recording is so long, seconds; it is laid over the clock again and again.
+#: Length of the replayed recording, seconds. The replay repeats it.
 RECORDED_SECONDS = 600
-#: Seconds of feed that are in the topic when the stream starts: its state is full from then on.
+#: Seconds of the feed that are in the topic when the stream starts, so that its state is full.
 BACKLOG = 120
 WATERMARK = 60
-#: Seconds between two looks at the outputs, and two at the CPU.
-LOOK_SECONDS = 0.05
+#: Seconds between two reads of the outputs, and of the CPU time.
+READ_SECONDS = 0.05
 CPU_SECONDS = 5.0
-#: Final windows that were due before so many seconds after the first output tell of the start.
+#: Final windows that are due earlier than this after the first output measure the start. Seconds.
 SETTLED_SECONDS = 10
 START_TIMEOUT = 180
 
@@ -39,12 +39,12 @@ _LAST_TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) *\|$", re.M
 
 
 @dataclass
-class Seen:
-    """What was seen of a stream, in seconds."""
+class Measured:
+    """The measurements of one stream, seconds."""
 
-    #: (since the start of the stream, CPU seconds of all its processes).
+    #: (time since the start of the stream, CPU seconds of all its processes).
     cpu: list[tuple[float, float]] = field(default_factory=list)
-    #: Now minus the newest event time shown, at each look.
+    #: At each read: now minus the newest event time shown.
     ages: list[float] = field(default_factory=list)
     #: From a window's end until its final row could be read.
     delays: list[float] = field(default_factory=list)
@@ -89,7 +89,8 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
         )
 
 
-def watch_ours(bench: Bench, sizes: Sizes) -> Seen:
+def watch_ours(bench: Bench, sizes: Sizes) -> Measured:
+    """Measure the stream of the pipeline."""
     servers = feed_topic(bench)
     data = DataDir(bench.folder)
     stream = bench.python(
@@ -102,7 +103,8 @@ def watch_ours(bench: Bench, sizes: Sizes) -> Seen:
     return watch(bench, stream, LiveFile(data.stream_live), data.stream_csv, sizes)
 
 
-def watch_baseline(bench: Bench, sizes: Sizes) -> Seen:
+def watch_baseline(bench: Bench, sizes: Sizes) -> Measured:
+    """Measure the stream of the baseline."""
     servers = feed_topic(bench)
     jars = ",".join(str(jar) for jar in spark.jars() if not jar.name.startswith("sqlite"))
     script = BASELINE / "stream.py"
@@ -111,7 +113,7 @@ def watch_baseline(bench: Bench, sizes: Sizes) -> Seen:
 
 
 def feed_topic(bench: Bench) -> str:
-    """A broker whose topic a steady feed goes into; its address."""
+    """Start a broker, a replay and the producer between them; return the broker's address."""
     recording = bench.folder / "synthetic.jsonl"
     inputs.write_recording(recording, RECORDED_SECONDS * inputs.PER_SECOND)
     servers = bench.broker(TOPIC)
@@ -124,7 +126,7 @@ def feed_topic(bench: Bench) -> str:
         KAFKA_BOOTSTRAP_SERVERS=servers,
         KAFKA_TOPIC=TOPIC,
     )
-    time.sleep(5)  # the backlog goes in, the producer's own start is over
+    time.sleep(5)  # the producer starts and publishes the backlog
     return servers
 
 
@@ -134,31 +136,31 @@ def watch(
     newest: Callable[[], datetime | None],
     windows: Path,
     sizes: Sizes,
-) -> Seen:
-    """Looks at a stream and its outputs until its time is over."""
-    seen = Seen()
+) -> Measured:
+    """Read the outputs and the CPU time of a stream until its time is over."""
+    measured = Measured()
     finals = FinalWindows(windows)
     begin = time.monotonic()
-    bench.wait(newest, START_TIMEOUT, "the stream's first output", stream)
+    bench.wait(newest, START_TIMEOUT, "the first output of the stream", stream)
     ready = time.time() + SETTLED_SECONDS
-    bench.say(
+    bench.log(
         f"{bench.folder.name}: first output after {time.monotonic() - begin:.0f} s, "
-        f"watching until {sizes.stream_seconds:.0f} s"
+        f"measuring until {sizes.stream_seconds:.0f} s"
     )
     next_cpu = 0.0
     while (since := time.monotonic() - begin) < sizes.stream_seconds:
         now, shown = time.time(), newest()
         if now >= ready and shown is not None:
-            seen.ages.append(now - shown.timestamp())
+            measured.ages.append(now - shown.timestamp())
         ends = finals.new_ends()
         now = time.time()
-        seen.delays += [now - end for end in ends if end + WATERMARK >= ready]
+        measured.delays += [now - end for end in ends if end + WATERMARK >= ready]
         if since >= next_cpu:
             next_cpu = since + CPU_SECONDS
             stream.check()
-            seen.cpu.append((since, tree_cost(stream.pid)[0]))
-        time.sleep(LOOK_SECONDS)
-    return seen
+            measured.cpu.append((since, tree_cost(stream.pid)[0]))
+        time.sleep(READ_SECONDS)
+    return measured
 
 
 class LiveFile:
@@ -186,7 +188,7 @@ class LiveFile:
 
 
 class Console:
-    """The newest event time that the baseline printed: the last column of its tables."""
+    """The newest event time that the baseline printed, in the last column of its tables."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -205,7 +207,7 @@ class Console:
 
 
 class FinalWindows:
-    """The windows that came into a folder of CSV files since the last look."""
+    """The windows that are new in a folder of CSV files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -213,7 +215,7 @@ class FinalWindows:
         self._ends: set[float] = set()
 
     def new_ends(self) -> list[float]:
-        """The ends of the new ones, Unix seconds."""
+        """Return the end of each window since the last call, Unix seconds."""
         ends = []
         for path in self._changed():
             with path.open(encoding="utf-8", newline="") as file:

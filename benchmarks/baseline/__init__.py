@@ -1,1 +1,1 @@
-"""The same four jobs, written as most people write them: what the pipeline is measured against."""
+"""The same four jobs as most people write them. The benchmarks compare the pipeline with them."""

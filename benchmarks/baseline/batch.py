@@ -1,12 +1,12 @@
-"""The whole table into one row, as tutorials write it: `spark-submit batch.py DATABASE FOLDER`.
+"""Compute one row from the whole table, as tutorials do: `spark-submit batch.py DATABASE FOLDER`.
 
-One JDBC partition, 32-bit floats, Spark as it comes.
+One JDBC partition, 32-bit floats, the default configuration of Spark.
 """
 
 import sys
 
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
+from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
 database, folder = sys.argv[1:]
 

@@ -1,7 +1,7 @@
-"""Kafka to SQLite, as tutorials write it: `python consumer.py SERVERS TOPIC DATABASE ROWS`.
+"""Store Kafka records in SQLite, as tutorials do: `python consumer.py SERVERS TOPIC DATABASE ROWS`.
 
-Only the measurement is added: it ends after so many rows and prints the seconds that they took,
-from the first row stored to the last.
+Only the measurement is added: it ends after ROWS rows and prints the seconds between the first and
+the last of them.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""WebSocket to Kafka, as tutorials write it: `python producer.py FEED_URL SERVERS TOPIC`."""
+"""Publish a WebSocket feed, as tutorials do: `python producer.py FEED_URL SERVERS TOPIC`."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Kafka to 1-minute windows, as tutorials write it: `python stream.py JARS SERVERS TOPIC FOLDER`.
+"""Compute 1-minute windows, as tutorials do: `python stream.py JARS SERVERS TOPIC FOLDER`.
 
 Two queries (a CSV sink and the console), doubles, 200 shuffle partitions, the default trigger.
 """
@@ -6,7 +6,7 @@ Two queries (a CSV sink and the console), doubles, 200 shuffle partitions, the d
 import sys
 
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
+from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
 jars, servers, topic, folder = sys.argv[1:]
 

@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic and inputs: a wrong ruler measures nothing."""
+"""The arithmetic and the inputs of the benchmarks, and their viewer of the page."""
 
 import itertools
 import json
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import inputs, stream
+from benchmarks import inputs, stream, viewer
+from benchmarks.processes import Bench, BenchmarkError, free_port
 from benchmarks.results import Goal, Result, per_minute, percentile, rate, shown, table
 from pipeline.ingest import store, trade
 
@@ -17,7 +18,7 @@ def messages(count: int) -> list[bytes]:
     return [inputs.message(made) for made in itertools.islice(inputs.walk(), count)]
 
 
-def test_every_made_up_message_is_a_valid_trade_with_an_id_of_its_own():
+def test_every_made_up_message_is_a_valid_trade_with_its_own_id():
     now = datetime.now(UTC)
     trades = [trade.decode(raw, "BTC-USD", now) for raw in messages(2000)]
     assert len({valid.trade_id for valid in trades}) == 2000
@@ -36,7 +37,7 @@ def test_the_walk_is_the_same_each_time():
     assert messages(500) == messages(500)
 
 
-def test_a_grown_table_holds_what_the_consumer_would_have_stored(tmp_path: Path):
+def test_a_grown_table_equals_one_that_the_consumer_filled(tmp_path: Path):
     table_ = inputs.Table(tmp_path / "grown.db")
     table_.grow(300)
     table_.grow(700)
@@ -72,7 +73,7 @@ def test_a_grown_table_holds_what_the_consumer_would_have_stored(tmp_path: Path)
         (None, 5, 10, None),
     ],
 )
-def test_a_goal_is_reached_at_its_mark_and_unknown_without_a_value(goal, ours, baseline, reached):
+def test_a_goal_is_reached_at_its_limit_and_unknown_without_a_value(goal, ours, baseline, reached):
     assert Result("", "", ours, baseline, goal).reached is reached
 
 
@@ -90,11 +91,11 @@ def test_a_goal_is_reached_at_its_mark_and_unknown_without_a_value(goal, ours, b
         (-13.5, "-13.5"),
     ],
 )
-def test_numbers_are_shown_with_three_digits_and_the_unknown_as_a_dash(value, text):
+def test_numbers_have_three_digits_and_unknown_values_are_a_dash(value, text):
     assert shown(value) == text
 
 
-def test_the_table_says_which_goals_were_missed():
+def test_the_table_shows_which_goals_were_missed():
     lines = table(
         [
             Result("a", "s", 4, 10, Goal(at_most=0.5, of_ratio=True)),
@@ -109,7 +110,7 @@ def test_the_table_says_which_goals_were_missed():
     assert len({len(line) for line in lines}) == 1
 
 
-def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed():
+def test_a_percentile_is_by_nearest_rank():
     values = [float(value) for value in range(1, 21)]
     assert percentile(values, 95) == 19
     assert percentile(values, 50) == 10
@@ -117,18 +118,18 @@ def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed():
     assert percentile([], 95) is None
 
 
-def test_a_rate_leaves_out_what_came_before_the_clock_ran():
+def test_a_rate_ignores_the_items_before_its_first_time():
     assert rate([(10.0, 5000), (11.0, 300), (12.0, 100)]) == 200
     assert rate([(10.0, 5000)]) is None
 
 
-def test_cpu_per_minute_counts_between_two_moments_only():
+def test_cpu_per_minute_counts_only_between_two_times():
     samples = [(0.0, 0.0), (20.0, 50.0), (30.0, 60.0), (60.0, 70.0), (90.0, 80.0), (120.0, 500.0)]
     assert per_minute(samples, 30, 90) == 20
     assert per_minute(samples, 80, 100) is None
 
 
-def test_the_console_s_newest_time_is_read_as_it_grows(tmp_path: Path):
+def test_the_newest_time_is_read_from_a_growing_console_log(tmp_path: Path):
     log = tmp_path / "stream.log"
     line = "|2025-06-01 00:00:00|2025-06-01 00:01:00|90000.1|17|2025-06-01 00:00:{:02}.5  |\n"
     log.write_text("-----\nBatch: 1\n" + line.format(7) + line.format(3))
@@ -143,7 +144,7 @@ def test_the_console_s_newest_time_is_read_as_it_grows(tmp_path: Path):
     assert console() == local + timedelta(seconds=2)
 
 
-def test_a_final_window_is_told_once(tmp_path: Path):
+def test_a_final_window_is_returned_once(tmp_path: Path):
     windows = tmp_path / "windows"
     finals = stream.FinalWindows(windows)
     assert finals.new_ends() == []
@@ -157,3 +158,25 @@ def test_a_final_window_is_told_once(tmp_path: Path):
     (windows / "part-0.csv").write_text(f"window_start,window_end\n{row}{later}")
     assert finals.new_ends() == [end + 60]
     assert finals.new_ends() == []
+
+
+def test_the_viewer_makes_a_real_streamlit_server_run_its_page(tmp_path: Path):
+    """Fails when Streamlit changes the private protocol that `benchmarks/viewer.py` uses."""
+    page = tmp_path / "page.py"
+    mark = tmp_path / "mark"
+    page.write_text(f"import streamlit as st\nopen({str(mark)!r}, 'w')\nst.write('ready')\n")
+    port = free_port()
+    options = ("--server.headless=true", "--browser.gatherUsageStats=false")
+    with Bench(tmp_path / "bench", print) as bench:
+        server = bench.python(
+            "page", "-m", "streamlit", "run", page, f"--server.port={port}", *options
+        )
+        with viewer.Viewer(port) as watching:
+            bench.wait(lambda: mark.exists() and watching.messages, 60, "messages", server)
+        watching.check()
+    assert server.process.returncode is not None
+
+
+def test_a_viewer_that_saw_nothing_fails_the_measurement():
+    with pytest.raises(BenchmarkError, match="sent nothing"):
+        viewer.Viewer(free_port()).check()
