@@ -1,4 +1,4 @@
-"""What the integration tests share: the real broker, the services as processes, waiting."""
+"""Shared by all tests: a real Kafka broker, the services as processes, and waiting."""
 
 import os
 import shutil
@@ -19,13 +19,13 @@ import pytest
 from local import prerequisites, topics
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Environment variables that would let a developer's own settings into a test.
+#: The only variables that a test's processes inherit: a developer's settings must not reach them.
 KEPT = ("PATH", "HOME", "JAVA_HOME", "LANG", "TMPDIR", "TZ")
 T = TypeVar("T")
 
 
 def require(what: str, present: object) -> None:
-    """Skips the test where something is missing; with CI set that is a failure."""
+    """Skip the test if something is missing on this machine. With CI set, fail instead."""
     if present:
         return
     if os.environ.get("CI"):
@@ -38,13 +38,13 @@ def require_java() -> None:
 
 
 def require_jars(which: str) -> None:
-    """Skips without Java, or without the jars of `spark` or `kafka` (`make jars`)."""
+    """Require Java and the jars of `spark` or `kafka` (`make jars`)."""
     require_java()
     require(f"jars/{which}/lib (make jars)", any((ROOT / "jars" / which / "lib").glob("*.jar")))
 
 
 def chromium() -> str:
-    """The browser's path; the test is skipped where there is none."""
+    """Return the path of the browser, which the test requires."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     found = found or shutil.which("google-chrome")
     require("Chromium", found)
@@ -52,17 +52,17 @@ def chromium() -> str:
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nothing listens on now."""
+    """Return a port on 127.0.0.1 that no process listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], T], timeout: float, what: str, *processes: "Running") -> T:
-    """What the condition gives once it is true.
+    """Return the condition's value once it is true.
 
-    Fails with `what` and the processes' last lines when it is not in `timeout` seconds, or as
-    soon as one of them has ended.
+    Fail with `what` and the last lines of the processes after `timeout` seconds, or as soon as one
+    of the processes has ended.
     """
     end = time.monotonic() + timeout
     while True:
@@ -105,7 +105,7 @@ class Running:
         return "\n".join(self.text().splitlines()[-lines:])
 
     def tree(self) -> list[psutil.Process]:
-        """The process and all below it that live now."""
+        """Return the process and its descendants that are running."""
         try:
             root = psutil.Process(self.pid)
             return [root, *root.children(recursive=True)]
@@ -113,7 +113,7 @@ class Running:
             return []
 
     def terminate(self, timeout: float = 15) -> int:
-        """Asks it to stop (SIGTERM) and gives its exit status; the test fails if it does not."""
+        """Send SIGTERM and return the exit status. Fail if the process does not end."""
         self.process.send_signal(signal.SIGTERM)
         try:
             return self.process.wait(timeout)
@@ -121,7 +121,7 @@ class Running:
             pytest.fail(f"{self.name} did not stop within {timeout} s:\n{self.tail()}")
 
     def kill(self) -> None:
-        """Ends it with all that is below it, at once (SIGKILL)."""
+        """Send SIGKILL to the process and its descendants."""
         for process in self.tree():
             try:
                 process.kill()
@@ -135,10 +135,10 @@ Run = Callable[..., Running]
 
 @contextmanager
 def running(folder: Path) -> Iterator[Run]:
-    """Starts a script or module of the project: `run("consumer.py", DATA_DIR=..., ...)`.
+    """Give a function that starts a script or module: `run("consumer.py", DATA_DIR=..., ...)`.
 
-    A name without `.py` is a module (`run("feed.replay", "--port", "1")`). What still runs at
-    the end is ended. The logs lie in the folder.
+    A name without `.py` is a module (`run("feed.replay", "--port", "1")`). Processes still running
+    at the end are killed. The logs are in the folder.
     """
     started: list[Running] = []
 
@@ -159,13 +159,13 @@ def running(folder: Path) -> Iterator[Run]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """What `running` gives, for one test."""
+    """The function of `running`, for one test."""
     with running(tmp_path) as start:
         yield start
 
 
 class Broker:
-    """A real Kafka broker on ports and in a folder of its own."""
+    """A real Kafka broker with its own ports and folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -177,7 +177,7 @@ class Broker:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> "Broker":
-        """Starts it and waits until it answers."""
+        """Start the broker and wait until its port accepts connections."""
         ports = ["--port", str(self.port), "--controller-port", str(self.controller_port)]
         command = [sys.executable, "-m", "local.kafka", "--data-dir", str(self.folder / "kafka")]
         started = Running([*command, *ports], self.folder / "kafka.log", {})
@@ -186,19 +186,19 @@ class Broker:
         return self
 
     def stop(self) -> None:
-        """Stops it in order; what is stored stays for the next `start`."""
+        """Stop the broker. Its records are kept for the next `start`."""
         if self._running:
             self._running.terminate()
             self._running = None
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL to the broker. Its records are kept for the next `start`."""
         if self._running:
             self._running.kill()
             self._running = None
 
     def new_topic(self) -> str:
-        """The name of a new topic, created with its `_rejected` one as the stack does it."""
+        """Create a topic and its dead-letter topic as the stack does, and return its name."""
         name = f"t-{uuid.uuid4().hex[:12]}"
         topics.create(self.address, name, f"{name}_rejected")
         return name
@@ -211,7 +211,7 @@ def _listens(port: int) -> bool:
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """The broker that the tests share: do not stop it, take `own_kafka` for that."""
+    """The broker shared by all tests. To stop or kill a broker, use `own_kafka`."""
     require_jars("kafka")
     broker = Broker(tmp_path_factory.mktemp("kafka"))
     try:
@@ -222,7 +222,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 @pytest.fixture
 def own_kafka(tmp_path: Path) -> Iterator[Broker]:
-    """A broker of the test's own, started, to be stopped, killed and started again."""
+    """A started broker for one test, which may stop, kill and restart it."""
     require_jars("kafka")
     broker = Broker(tmp_path)
     try:
@@ -233,5 +233,5 @@ def own_kafka(tmp_path: Path) -> Iterator[Broker]:
 
 @pytest.fixture
 def topic(kafka: Broker) -> str:
-    """A topic of the test's own on the shared broker, its `_rejected` one beside it."""
+    """A new topic on the shared broker, with its dead-letter topic."""
     return kafka.new_topic()

@@ -1,4 +1,4 @@
-"""The ages that the comparison tells, against an observer who only looks at the files."""
+"""The ages that the comparison reports, checked by an observer who only reads the files."""
 
 import csv
 import json
@@ -23,13 +23,13 @@ from pipeline.outputs import DataDir
 from tests.conftest import Broker, Run, wait_until
 from tests.integration.chain import SAMPLE, SCRIPTS, Chain, new_chain
 
-#: The observer looks for so long, and goes on until each answer has changed.
-LEAST_SECONDS = 30
+#: The observer reads the files for this long, and longer until each path has a new result.
+LEAST_SECONDS = 15
 MOST_SECONDS = 100
-#: Between two looks at the files.
+#: Seconds between two reads of the files.
 LOOK_SECONDS = 0.05
-#: An observer sees an answer up to a look later than it could be read, and finds the two cores
-#: taken by Spark; the stamps are from just before the files are replaced, and synced to the disk.
+#: The observer sees a result up to LOOK_SECONDS late, and later while Spark uses both cores. The
+#: recorded times are from just before the files are replaced and synced to disk.
 TOLERANCE_SECONDS = 0.3
 
 

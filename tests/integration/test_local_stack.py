@@ -1,4 +1,4 @@
-"""The broker as it runs without containers, and the whole stack as `make demo` starts it."""
+"""The broker without containers, and the whole stack as `make demo` starts it."""
 
 import http.client
 import os
@@ -13,7 +13,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from local import programs, stack, topics
 from pipeline.compare.inputs import read_batch_log, read_final_windows
 from pipeline.outputs import batch_files, stream_files
-from tests.conftest import Broker, Run, wait_until
+from tests.conftest import Broker, Run, require_jars, wait_until
 from tests.integration.conftest import END_SECONDS, PROGRAMS, Demo, end_by
 
 # --- the broker -------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ def read(broker: Broker, topic: str, count: int) -> list[bytes]:
     return values
 
 
-def test_what_was_acknowledged_survives_a_killed_broker(own_kafka: Broker) -> None:
+def test_acknowledged_records_survive_a_killed_broker(own_kafka: Broker) -> None:
     topic = own_kafka.new_topic()
     values = [str(n).encode() for n in range(1000)]
     send(own_kafka, topic, values, round(time.time() * 1000))
@@ -56,22 +56,24 @@ def test_topics_have_one_partition_and_are_created_once(kafka: Broker, topic: st
     consumer.close()
 
 
-def test_no_record_is_refused_for_its_time(kafka: Broker, topic: str) -> None:
-    """The producer's clock may be set: a day ahead of the broker's, or far behind."""
+def test_the_broker_accepts_any_record_timestamp(kafka: Broker, topic: str) -> None:
+    """The producer's clock may be a day ahead of the broker's, or an hour behind."""
     now = round(time.time() * 1000)
     send(kafka, topic, [b"ahead"], now + 86_400_000)
     send(kafka, topic, [b"behind"], now - 3_600_000)
     assert read(kafka, topic, 2) == [b"ahead", b"behind"]
 
 
-def test_the_topics_can_be_asked_for_before_the_broker_is_there(
-    tmp_path: Path, run: Run, own_kafka: Broker
-) -> None:
-    own_kafka.stop()
-    asking = run("local.topics", KAFKA_BOOTSTRAP_SERVERS=own_kafka.address, KAFKA_TOPIC="early")
-    time.sleep(2)
-    own_kafka.start()
-    assert asking.process.wait(30) == 0, asking.tail()
+def test_creating_the_topics_waits_for_a_broker_that_starts_later(tmp_path: Path, run: Run) -> None:
+    require_jars("kafka")
+    broker = Broker(tmp_path)
+    creating = run("local.topics", KAFKA_BOOTSTRAP_SERVERS=broker.address, KAFKA_TOPIC="early")
+    time.sleep(1)  # into its first failed connection
+    try:
+        broker.start()
+        assert creating.process.wait(30) == 0, creating.tail()
+    finally:
+        broker.kill()
 
 
 # --- the whole stack --------------------------------------------------------------------------
@@ -157,8 +159,8 @@ def test_the_demo_shows_results_heals_ends_and_continues(demo: Demo) -> None:
     assert list(data.root.iterdir()) == []
 
 
-@pytest.mark.parametrize("seconds", [0.5, 2, 4, 8])
-def test_sigterm_to_make_ends_a_stack_that_is_just_starting(demo: Demo, seconds: float) -> None:
+@pytest.mark.parametrize("seconds", [0.5, 2, 5])
+def test_sigterm_to_make_ends_a_stack_that_is_still_starting(demo: Demo, seconds: float) -> None:
     made = demo.make("demo")
     time.sleep(seconds)
     took = end_by(made, made.process.terminate)
@@ -166,7 +168,7 @@ def test_sigterm_to_make_ends_a_stack_that_is_just_starting(demo: Demo, seconds:
     assert stack.leftovers(demo.data.root) == []
 
 
-def test_what_a_killed_supervisor_left_is_ended_by_the_next_start(demo: Demo) -> None:
+def test_the_next_start_ends_the_processes_that_a_killed_supervisor_left(demo: Demo) -> None:
     made = demo.make("demo")
     wait_until(lambda: "kafka.Kafka" in demo.pids(), 60, "the broker's process", made)
     left = stack.leftovers(demo.data.root)
