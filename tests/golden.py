@@ -1,11 +1,12 @@
-"""An independent computation of what the pipeline must produce from a recording.
+"""An independent computation of the results that the pipeline must produce from a recording.
 
-Plain Python, exact decimals, one trade after the other, written from the definitions and not from
-the pipeline's code, of which nothing is imported (`feed.recording` only reads the file).
+It is written in plain Python with exact decimals, from the definitions of the metrics. It imports
+nothing of the pipeline. `feed.recording` only reads the file.
 
-`python -m tests.golden RECORDING DATA_DIR` holds the outputs in a data directory against a
-recording that was replayed as recorded (not re-timed), prints each difference and a summary, and
-exits with status 0 if there is none, else 1. `verify()` is the same as a function.
+`python -m tests.golden RECORDING DATA_DIR` compares the output files in a data directory with a
+recording that was replayed with its original timestamps (`RETIME=0`). It prints each difference
+and a summary. The exit status is 0 without differences, else 1. `verify()` is the same as a
+function.
 """
 
 import argparse
@@ -34,13 +35,13 @@ MINUTE = 60_000_000  # microseconds, the unit of all times here (since 1970)
 RANGE = Decimal(50)
 RATIO = Decimal("1.2")
 SPIKE = Decimal(100)
-#: Numbers may differ by so much, or by this part of a number so great that a double is coarser.
+#: Greatest difference allowed: absolute, and relative for numbers that a double holds less exactly.
 TOLERANCE = Decimal("1e-9")
 DOUBLE = Decimal("1e-15")
-#: Differences told of each output; the others are only counted.
+#: Differences listed per output file. Further ones are only counted.
 SHOWN = 20
 
-#: Each score, and of what it is one; it is rounded to six places.
+#: The column of each z-score, and the column it scores. Scores are rounded to six places.
 Z_SCORES = {"range_z": "price_range", "volume_z": "total_volume"}
 Z_TOLERANCE = Decimal("5.000001e-7")
 HOUR = 60 * MINUTE
@@ -75,32 +76,32 @@ class Trade(NamedTuple):
 
 @dataclass
 class Golden:
-    """What a recording must lead to."""
+    """The results that follow from a recording."""
 
-    #: By trade_id; of several messages with one id the first valid one counts.
+    #: By trade_id. Of several messages with one id, the first valid one counts.
     trades: dict[int, Trade] = field(default_factory=dict)
-    #: The metrics by the start of the minute.
+    #: The metrics by the start of the window.
     windows: dict[int, dict[str, object]] = field(default_factory=dict)
-    #: The metrics of all trades; empty without any.
+    #: The metrics of all trades. Empty without trades.
     total: dict[str, object] = field(default_factory=dict)
-    #: Frames by outcome: valid (first of their id), repeated (valid, id known), other.
+    #: Messages by outcome: valid (first of their id), repeated (valid, id seen before), other.
     valid: int = 0
     repeated: int = 0
     other: int = 0
 
 
 class InvalidError(Exception):
-    """A message is no valid trade."""
+    """A message that is no valid trade."""
 
 
 # --- what a valid trade is ------------------------------------------------------------------
 
 
 def trade_in(frame: bytes, now: datetime, product: str = PRODUCT) -> Trade:
-    """The trade in a message; `now` is when it was received.
+    """Return the trade in a message that was received at `now`.
 
     Raises:
-        InvalidError: the message is anything else than a valid ticker of the product.
+        InvalidError: The message is not a valid ticker of the product.
     """
     message = _strict_json(frame)
     if not isinstance(message, dict):
@@ -131,7 +132,7 @@ def _strict_json(frame: bytes) -> object:
     try:
         text = frame.decode("utf-8")
         message = _JSON.decode(text)
-        if "\\u" in text:  # an escaped half of a surrogate pair is no character
+        if "\\u" in text:  # half of a surrogate pair, escaped, is no character
             json.dumps(message, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise InvalidError("not JSON") from error
@@ -160,7 +161,7 @@ _JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse, pars
 
 
 def _amount(value: object) -> Decimal:
-    """A positive decimal that DECIMAL(18,8) and a double's 15 digits hold exactly."""
+    """Return a positive decimal that DECIMAL(18,8) and the 15 digits of a double hold exactly."""
     if not isinstance(value, str):
         raise InvalidError("not a string")
     return _decimal(value)
@@ -201,11 +202,11 @@ def _moment(value: object) -> int:
     return micros
 
 
-# --- what follows from the trades -----------------------------------------------------------
+# --- the results of the trades -----------------------------------------------------------
 
 
 def compute(path: Path, now: datetime | None = None, product: str = PRODUCT) -> Golden:
-    """The trades of a recording and all results from them."""
+    """Return the trades of a recording and every result computed from them."""
     received = now or datetime.now(UTC)
     golden = Golden()
     with _no_garbage_collection():
@@ -230,7 +231,7 @@ def compute(path: Path, now: datetime | None = None, product: str = PRODUCT) -> 
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Half a million small objects that all live on: looking through them takes a third longer."""
+    """Pause garbage collection: half a million long-lived objects make it a third slower."""
     gc.disable()
     try:
         yield
@@ -239,7 +240,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def metrics(trades: list[Trade]) -> dict[str, object]:
-    """Every metric of some trades (at least one)."""
+    """Return every metric of at least one trade."""
     with localcontext(prec=80):
         prices = [trade.price for trade in trades]
         bought = sum((trade.size for trade in trades if trade.side == "buy"), Decimal(0))
@@ -278,7 +279,10 @@ def metrics(trades: list[Trade]) -> dict[str, object]:
 
 
 def z_score(value: Decimal, before: list[Decimal]) -> Decimal | None:
-    """By the values of the hour before; None with fewer than ten, or when all are the same."""
+    """Return the z-score of a value among those of the hour before.
+
+    None with fewer than ten values, or if all of them are equal.
+    """
     if len(before) < LEAST_WINDOWS or len(set(before)) == 1:
         return None
     with localcontext(prec=80):
@@ -288,18 +292,18 @@ def z_score(value: Decimal, before: list[Decimal]) -> Decimal | None:
 
 
 def final_windows(golden: Golden, watermark: int = MINUTE) -> list[int]:
-    """Starts of the windows that must be final once all was read: all but the last two minutes."""
+    """Return the starts of the windows that must be final once every trade has been read."""
     if not golden.trades:
         return []
     latest = max(trade.time for trade in golden.trades.values())
     return [start for start in golden.windows if start + MINUTE + watermark <= latest]
 
 
-# --- the outputs held against it ------------------------------------------------------------
+# --- comparing the output files ------------------------------------------------------------
 
 
 def verify(path: Path, data_dir: Path, now: datetime | None = None) -> list[str]:
-    """What is wrong with the outputs in a data directory; [] when all of it is right."""
+    """Return the differences between the output files and the expected results."""
     golden = compute(path, now)
     return [
         *_bounded(check_table(golden, data_dir / "crypto_prices.db")),
@@ -316,7 +320,7 @@ def _bounded(problems: Iterable[str]) -> list[str]:
 
 
 def check_table(golden: Golden, database: Path) -> list[str]:
-    """Differences between the stored trades and the right ones."""
+    """Return the differences between the stored and the expected trades."""
     if not database.is_file():
         return [f"{database.name}: missing"]
     query = "SELECT trade_id, price, best_bid, best_ask, side, time, last_size FROM btc_prices"
@@ -357,7 +361,7 @@ def _row_problems(trade: Trade, row: tuple[object, ...]) -> list[str]:
 
 
 def check_stream(golden: Golden, data_dir: Path) -> list[str]:
-    """Differences in `stream_csv/` and `stream_live.csv`; each window must stand in one row."""
+    """Return the differences in `stream_csv/` and `stream_live.csv`: each window is in one row."""
     problems: list[str] = []
     final = set(final_windows(golden))
     seen: dict[int, str] = {}
@@ -375,15 +379,15 @@ def check_stream(golden: Golden, data_dir: Path) -> list[str]:
                 problems.append(f"{name}: no such window in the recording")
                 continue
             if start in seen:
-                problems.append(f"{name}: stands in {seen[start]} already")
+                problems.append(f"{name}: also in {seen[start]}")
                 continue
             seen[start] = file.name
             if live and start in final:
-                problems.append(f"{name}: is final, and should stand in stream_csv")
+                problems.append(f"{name}: is final, and belongs in stream_csv")
             if not live and start not in final:
                 problems.append(f"{name}: cannot be final")
             if not live and (file.stem != _iso(start)[:10] or start <= before):
-                problems.append(f"{name}: at the wrong place")
+                problems.append(f"{name}: in the wrong file or order")
             before = start
             found[start] = (name, row)
             problems += _window_problems(name, start, golden.windows[start], row)
@@ -395,7 +399,7 @@ def check_stream(golden: Golden, data_dir: Path) -> list[str]:
 
 
 def check_batch_windows(golden: Golden, file: Path) -> list[str]:
-    """Differences in the newest batch run's windows."""
+    """Return the differences in the windows of the newest batch run."""
     if not file.is_file():
         return [f"{file.name}: missing"]
     problems: list[str] = []
@@ -406,7 +410,7 @@ def check_batch_windows(golden: Golden, file: Path) -> list[str]:
         if start is None or start not in golden.windows:
             problems.append(f"{name}: no such window in the recording")
         elif start in seen:
-            problems.append(f"{name}: stands there twice")
+            problems.append(f"{name}: in two rows")
         else:
             seen[start] = (name, row)
             problems += _window_problems(name, start, golden.windows[start], row)
@@ -420,7 +424,7 @@ def check_batch_windows(golden: Golden, file: Path) -> list[str]:
 
 
 def check_batch_total(golden: Golden, folder: Path) -> list[str]:
-    """Differences in the newest batch run's one row."""
+    """Return the differences in the row of the newest batch run."""
     files = sorted(folder.glob("*.csv"))
     if not files:
         return [f"{folder.name}: no file"]
@@ -476,10 +480,10 @@ def _cell_problems(name: str, expected: Mapping[str, object], row: Mapping[str, 
 
 
 def _z_problems(golden: Golden, rows: Mapping[int, tuple[str, Mapping[str, str]]]) -> Iterator[str]:
-    """Wrong scores in the rows of one path, by start; each row with its name.
+    """Yield the wrong z-scores in the rows of one path. `rows` are named rows by window start.
 
-    By the values in that path's own rows, each of which is judged by itself: a trade that only one
-    path has makes one window differ, not the sixty after it as well.
+    A score is checked against the values in the path's own rows, which are checked elsewhere. So a
+    trade that only one path has is reported for one window, not for the sixty after it as well.
     """
     starts = sorted(rows)
     for column, of in Z_SCORES.items():
@@ -535,7 +539,7 @@ def _iso(micros: int) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.golden",
-        description="Holds the outputs in a data directory against a recording.",
+        description="Compare the output files in a data directory with a recording.",
     )
     parser.add_argument("recording", type=Path)
     parser.add_argument("data_dir", type=Path)
@@ -547,7 +551,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     for problem in problems:
         print(problem)
-    verdict = f"{len(problems)} lines of differences" if problems else "everything agrees"
+    verdict = f"{len(problems)} lines of differences" if problems else "no differences"
     print(f"{options.recording.name} and {options.data_dir}: {verdict}")
     sys.exit(1 if problems else 0)
 

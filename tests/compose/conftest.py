@@ -1,4 +1,4 @@
-"""The stack in containers: collected only when asked for by name, as `make test-compose` does."""
+"""The Compose tests run only when named on the command line, as `make test-compose` does."""
 
 from pathlib import Path
 
@@ -6,5 +6,5 @@ import pytest
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """It builds images and runs for minutes: a plain `pytest` leaves it out."""
+    """Leave them out of a plain `pytest`: they build images and run for minutes."""
     return None if any("tests/compose" in argument for argument in config.args) else True

@@ -1,7 +1,7 @@
 """The replay stack, built and run by Docker Compose: `make test-compose`.
 
-The tests are the parts of one story and run in their order. The recording is the sample; another
-one is taken with `make test-compose RECORDING=path`.
+The tests are the steps of one scenario and run in this order. They use the bundled sample, or the
+recording of `make test-compose RECORDING=path`.
 """
 
 import json
@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
 RECORDING = Path(os.environ.get("RECORDING") or SAMPLE).absolute()
 FILES = ("-f", "docker-compose.yml", "-f", "docker-compose.replay.yml")
-#: Times the recorded pace: the sample takes three minutes, so what works on it can be killed.
+#: Replay speed. The sample takes three minutes, long enough to kill services during the replay.
 SPEED = 20
-#: Seconds: the grace that the Compose files give a service to stop.
+#: Seconds that the Compose files give a service to stop.
 GRACE = 20
 BUILD_SECONDS = 1800
 START_SECONDS = 240
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.timeout(BUILD_SECONDS)
 
 
 class Stack:
-    """One Compose project of the test's own."""
+    """A Compose project with its own name, port and volumes."""
 
     def __init__(self, folder: Path) -> None:
         self.project = f"svb-test-{uuid.uuid4().hex[:8]}"
@@ -48,14 +48,14 @@ class Stack:
             "RETIME": "0",
             "SPEED": str(SPEED),
             "BATCH_INTERVAL_SECONDS": "20",
-            # What a host may have set and what must not get in.
+            # Variables that a host may have set, and that must not reach the containers.
             "DATA_DIR": "/nowhere",
             "JAVA_HOME": "/nowhere",
             "KAFKA_BOOTSTRAP_SERVERS": "nowhere:1",
         }
 
     def compose(self, *arguments: str, timeout: float = 120) -> str:
-        """What `docker compose` prints; the test fails when it fails."""
+        """Run `docker compose` and return its output. Fail the test if the command fails."""
         command = ["docker", "compose", "-p", self.project, *FILES, *arguments]
         done = subprocess.run(
             command,
@@ -72,7 +72,7 @@ class Stack:
         return done.stdout
 
     def states(self) -> dict[str, Any]:
-        """What Compose says of each service's container."""
+        """Return the state of each service's container."""
         lines = self.compose("ps", "--all", "--format", "json").splitlines()
         return {state["Service"]: state for state in map(json.loads, lines)}
 
@@ -83,7 +83,7 @@ class Stack:
         return ready == set(states) and (topics["State"], topics["ExitCode"]) == ("exited", 0)
 
     def status(self, service: str) -> dict[str, Any]:
-        """A service's own status file; {} while there is none."""
+        """Return a service's status file, or {} before it exists."""
         text = self.compose(
             "exec", "-T", "dashboard", "sh", "-c", f"cat data/status/{service}.json;:"
         )
@@ -91,23 +91,23 @@ class Stack:
         return status
 
     def kill(self, service: str) -> None:
-        """Kills all processes of a container but its init, at once."""
+        """Send SIGKILL to every process of a container except its init."""
         self.compose("exec", "-T", service, "sh", "-c", "kill -9 -1")
 
     def results(self) -> Path:
-        """A copy of the data volume."""
+        """Copy the data volume and return the copy."""
         self._copies += 1
         copy = self._folder / f"results-{self._copies}"
         self.compose("cp", "dashboard:/app/data", str(copy))
         return copy
 
     def batch_log(self) -> list[str]:
-        """The lines of the log, by the command that the README gives."""
+        """Return the lines of batch_log.txt, read with the README's command."""
         command = ("exec", "-T", "batch-scheduler", "cat", "data/batch_log.txt")
         return self.compose(*command).splitlines()
 
     def settle(self, timeout: float) -> list[str]:
-        """Waits until the results are those of the whole recording; what is wrong at the end."""
+        """Wait until every trade is processed. Return the remaining differences."""
         await_(lambda: self.status("producer").get("state") == "ended", timeout, self, "the end")
         end = time.monotonic() + 180
         while (problems := golden.verify(RECORDING, self.results())) and time.monotonic() < end:
@@ -136,7 +136,7 @@ def engine_answers() -> bool:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack, started; afterwards nothing of it is left."""
+    """The started stack. Its containers, images and volumes are removed at the end."""
     require("a Docker engine with Compose", engine_answers())
     stack = Stack(tmp_path_factory.mktemp("compose"))
     try:
@@ -157,7 +157,7 @@ def test_the_page_runs_and_answers_at_its_port(stack: Stack) -> None:
         assert answer.read() == b"ok"
 
 
-def test_the_settings_are_the_hosts_but_folder_broker_and_java_are_the_stacks(
+def test_settings_come_from_the_host_except_folder_broker_and_java(
     stack: Stack,
 ) -> None:
     code = "from pipeline.settings import load; print(load().model_dump_json())"
@@ -170,7 +170,7 @@ def test_the_settings_are_the_hosts_but_folder_broker_and_java_are_the_stacks(
 
 
 def test_the_jvm_maps_the_class_data_archive(stack: Stack) -> None:
-    # It does only when the archive was made for this very Java and class path.
+    # The JVM maps it only if it was made for this Java and this class path.
     code = "grep -l /app/jars/archive/ /proc/[0-9]*/maps"
     assert stack.compose("exec", "-T", "spark-processor", "sh", "-c", code)
 
@@ -180,13 +180,13 @@ def test_no_service_runs_as_root(stack: Stack) -> None:
         assert stack.compose("exec", "-T", service, "id", "-u").strip() != "0"
 
 
-def test_what_is_killed_comes_back(stack: Stack) -> None:
+def test_killed_services_are_restarted(stack: Stack) -> None:
     for service in ("consumer", "spark-processor", "batch-scheduler", "kafka", "dashboard"):
         stack.kill(service)
     await_(stack.all_healthy, START_SECONDS, stack, "all healthy again")
 
 
-def test_the_results_are_those_of_an_independent_computation(stack: Stack) -> None:
+def test_the_results_equal_an_independent_computation(stack: Stack) -> None:
     assert stack.settle(timeout=1200) == []
 
 
@@ -195,13 +195,13 @@ def test_batch_log_can_be_printed(stack: Stack) -> None:
 
 
 def compared(stack: Stack) -> dict[str, Any]:
-    """What the README's command says of the two paths; it fails where its status is not 0."""
+    """Return the comparison of the README's command. Fail if its exit status is not 0."""
     command = ("exec", "-T", "dashboard", "python", "-m", "pipeline.compare", "--json")
     found: dict[str, Any] = json.loads(stack.compose(*command))
     return found
 
 
-def test_the_paths_are_compared_where_the_page_runs_whether_or_not_the_consumer_does(
+def test_the_comparison_works_with_and_without_a_running_consumer(
     stack: Stack,
 ) -> None:
     assert compared(stack)["unexplained"] == 0
@@ -220,17 +220,17 @@ def test_the_report_is_made_by_its_service(stack: Stack) -> None:
     assert (made / "figures" / "agreement.svg").exists()
 
 
-def test_all_stop_in_order_within_the_grace(stack: Stack) -> None:
+def test_all_services_stop_within_their_grace_period(stack: Stack) -> None:
     began = time.monotonic()
     stack.compose("stop")
     assert time.monotonic() - began < GRACE
     codes = {name: state["ExitCode"] for name, state in stack.states().items()}
-    # 143 is what Java and Streamlit end with when asked to.
+    # Java and Streamlit exit with 143 after SIGTERM.
     expected = dict.fromkeys(codes, 0) | {"kafka": 143, "dashboard": 143}
     assert codes == expected
 
 
-def test_down_and_up_again_goes_on_and_doubles_nothing(stack: Stack) -> None:
+def test_after_down_and_up_the_stack_continues_and_duplicates_nothing(stack: Stack) -> None:
     runs = len((stack.results() / "batch_log.txt").read_text(encoding="utf-8").splitlines())
     stack.compose("down")
     stack.environment["SPEED"] = "max"

@@ -1,6 +1,6 @@
-"""What each metric means, in real Spark: thresholds, edges, exact sums, and REAL read by JDBC.
+"""The metrics in real Spark: thresholds, edge cases, exact sums, and REAL columns read by JDBC.
 
-Expected values are worked out in plain decimals, by the definitions.
+Expected values are computed with Python's decimals from the definitions.
 """
 
 import random
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
+from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
 from pipeline import metrics, spark, spark_metrics
 from pipeline.batch import job as batch_processor
@@ -33,7 +33,7 @@ ZERO = Decimal(0)
 
 
 class T(NamedTuple):
-    """A trade of a test; its id and time count up in the order given unless said."""
+    """A trade. A trade_id or time of 0 is replaced by the next number."""
 
     price: str
     size: str = "1"
@@ -65,14 +65,14 @@ CASES: dict[str, list[T]] = {
     "no buys": buys_and_sells(0, 3),
     "volume exactly 100": [T("100", "99.99999999"), T("100", "0.00000001", "sell")],
     "volume just above 100": [T("100", "99.99999999"), T("100", "0.00000002")],
-    "volume a tenth ten hundred times": [T("1", "0.1")] * 1000,
-    "a mean that does not end": [T("1"), T("1"), T("2")],
+    "a thousand times 0.1": [T("1", "0.1")] * 1000,
+    "a mean with endless digits": [T("1"), T("1"), T("2")],
     "a mean that rounds up": [T("1")] * 5 + [T("2")],
-    "the least amounts": [T("0.00000001", "0.00000001"), T("0.00000003", "0.00000001", "sell")],
-    "the greatest amounts": [T(GREATEST, GREATEST), T(GREATEST, GREATEST, "sell")],
-    "greatest and least amounts": [T(GREATEST, "0.00000001"), T("0.00000001", GREATEST, "sell")],
-    "a turnover beyond decimals": [T(GREATEST, GREATEST, "sell")] * 150 + [T("100", "0.1")],
-    "ids against the order of time": [
+    "the smallest amounts": [T("0.00000001", "0.00000001"), T("0.00000003", "0.00000001", "sell")],
+    "the largest amounts": [T(GREATEST, GREATEST), T(GREATEST, GREATEST, "sell")],
+    "largest and smallest amounts": [T(GREATEST, "0.00000001"), T("0.00000001", GREATEST, "sell")],
+    "a turnover above DECIMAL(38,16)": [T(GREATEST, GREATEST, "sell")] * 150 + [T("100", "0.1")],
+    "ids in another order than times": [
         T("105", trade_id=3, time=START),
         T("101", trade_id=1, time=START + 5),
         T("103", trade_id=2, time=START + 9),
@@ -93,7 +93,7 @@ def session() -> Iterator[SparkSession]:
 
 
 def frame(session: SparkSession, groups: dict[str, list[T]], extra: list[str] | None = None) -> Any:
-    """The trades of all groups as both jobs hand them to the metrics, beside their group."""
+    """Return the trades with the columns that both jobs pass to the metrics, and their group."""
     numbers = count(1)
     rows = []
     for name, trades in groups.items():
@@ -121,7 +121,7 @@ def frame(session: SparkSession, groups: dict[str, list[T]], extra: list[str] | 
 
 
 def by_name(trades: DataFrame, settings: Settings = SETTINGS) -> dict[str, SimpleNamespace]:
-    """The sums and metrics of each group."""
+    """Return the sums and metrics of each group."""
     rows = [
         row.asDict() for row in trades.groupBy("name").agg(*spark_metrics.trade_sums()).collect()
     ]
@@ -133,7 +133,7 @@ def results(session: SparkSession) -> dict[str, SimpleNamespace]:
     return by_name(frame(session, CASES))
 
 
-# --- every case, against decimals -----------------------------------------------------------
+# --- every case, compared with decimals -------------------------------------------------------
 
 
 def rounded(value: Decimal) -> Decimal:
@@ -141,7 +141,7 @@ def rounded(value: Decimal) -> Decimal:
 
 
 def expected(trades: list[T]) -> dict[str, object]:
-    """The metrics by their definitions, exact; the mean and the ratios to ten places."""
+    """Return the exact metrics by their definitions. Means and ratios have ten places."""
     with localcontext(prec=100):
         prices = [Decimal(trade.price) for trade in trades]
         sizes = [Decimal(trade.size) for trade in trades]
@@ -175,7 +175,7 @@ def expected(trades: list[T]) -> dict[str, object]:
 
 
 def compared(row: SimpleNamespace, trades: list[T]) -> tuple[dict[str, object], dict[str, object]]:
-    """What we say and what is right; a turnover beyond DECIMAL(38,16) may be unknown."""
+    """Return the computed and the expected metrics. A turnover above DECIMAL(38,16) has no VWAP."""
     wanted = expected(trades)
     turnover = sum((Decimal(trade.price) * Decimal(trade.size) for trade in trades), ZERO)
     if row.vwap is None and turnover >= 10**22:
@@ -184,7 +184,7 @@ def compared(row: SimpleNamespace, trades: list[T]) -> tuple[dict[str, object], 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_metric_is_what_plain_decimals_say(
+def test_every_metric_equals_its_computation_with_decimals(
     results: dict[str, SimpleNamespace], name: str
 ) -> None:
     got, wanted = compared(results[name], CASES[name])
@@ -192,7 +192,7 @@ def test_every_metric_is_what_plain_decimals_say(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_ratio_of_buys_to_sells_is_that_of_the_definition(
+def test_the_buy_sell_ratio_follows_its_definition(
     results: dict[str, SimpleNamespace], name: str
 ) -> None:
     buys = sum(trade.side == "buy" for trade in CASES[name])
@@ -201,7 +201,7 @@ def test_the_ratio_of_buys_to_sells_is_that_of_the_definition(
     assert results[name].buy_sell_ratio == pytest.approx(float(ratio), rel=1e-14)
 
 
-# --- by hand --------------------------------------------------------------------------------
+# --- expected values written by hand ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -246,25 +246,25 @@ def test_sentiment_is_neutral_at_exactly_1_2_times_as_many(
     ("name", "spike", "volume"),
     [
         ("volume exactly 100", "Normal", "100"),
-        ("volume a tenth ten hundred times", "Normal", "100"),
+        ("a thousand times 0.1", "Normal", "100"),
         ("volume just above 100", "Spike", "100.00000001"),
     ],
 )
-def test_a_volume_of_exactly_100_is_no_spike(
+def test_a_volume_of_exactly_100_is_not_a_spike(
     results: dict[str, SimpleNamespace], name: str, spike: str, volume: str
 ) -> None:
     assert results[name].volume_spike == spike
     assert results[name].total_volume == Decimal(volume)
 
 
-def test_without_sells_the_ratio_is_buys_over_a_hundred_thousandth(
+def test_without_sells_the_ratio_is_the_buys_divided_by_1e_5(
     results: dict[str, SimpleNamespace],
 ) -> None:
     assert results["no sells"].buy_sell_ratio == pytest.approx(300_000, rel=1e-12)
     assert results["no buys"].buy_sell_ratio == 0
 
 
-def test_one_trade_is_its_own_open_close_mean_and_extremes(
+def test_of_one_trade_all_prices_are_its_price(
     results: dict[str, SimpleNamespace],
 ) -> None:
     row = results["one trade"]
@@ -275,10 +275,10 @@ def test_one_trade_is_its_own_open_close_mean_and_extremes(
     assert row.first_trade_time == row.last_trade_time
 
 
-def test_open_and_close_are_those_of_the_least_and_greatest_trade_id(
+def test_open_and_close_are_the_prices_of_the_smallest_and_largest_trade_id(
     results: dict[str, SimpleNamespace],
 ) -> None:
-    row = results["ids against the order of time"]
+    row = results["ids in another order than times"]
     assert (row.open_price, row.close_price) == (101, 105)
     assert (row.first_trade_time, row.last_trade_time) == (START, START + 9)
     row = results["equal times"]
@@ -292,24 +292,24 @@ def test_times_keep_their_microseconds(results: dict[str, SimpleNamespace]) -> N
     assert (row.first_trade_time, row.last_trade_time) == (START + 1, START + 999_999)
 
 
-def test_a_mean_that_does_not_end_is_rounded_at_the_tenth_place(
+def test_a_mean_with_endless_digits_is_rounded_to_ten_places(
     results: dict[str, SimpleNamespace],
 ) -> None:
-    assert results["a mean that does not end"].avg_price == Decimal("1.3333333333")
+    assert results["a mean with endless digits"].avg_price == Decimal("1.3333333333")
     assert results["a mean that rounds up"].avg_price == Decimal("1.1666666667")
 
 
-def test_the_greatest_amounts_end_no_job_and_leave_at_most_the_vwap_unknown(
+def test_the_largest_amounts_fail_no_job_and_leave_only_the_vwap_unknown(
     results: dict[str, SimpleNamespace],
 ) -> None:
-    row = results["a turnover beyond decimals"]
+    row = results["a turnover above DECIMAL(38,16)"]
     assert row.total_volume == 150 * Decimal(GREATEST) + Decimal("0.1")
     assert row.max_price == Decimal(GREATEST)
     assert row.vwap is None
-    assert results["greatest and least amounts"].vwap is not None
+    assert results["largest and smallest amounts"].vwap is not None
 
 
-def test_thresholds_are_those_of_the_settings(session: SparkSession) -> None:
+def test_thresholds_come_from_the_settings(session: SparkSession) -> None:
     own = Settings(
         spark_master="local[1]",
         volatility_range=Decimal("0.5"),
@@ -333,7 +333,7 @@ def test_thresholds_are_those_of_the_settings(session: SparkSession) -> None:
     }
 
 
-# --- sums -----------------------------------------------------------------------------------
+# --- sums -------------------------------------------------------------------------------------
 
 
 def random_trades(rng: random.Random, number: int) -> list[T]:
@@ -351,13 +351,13 @@ def random_trades(rng: random.Random, number: int) -> list[T]:
     return [T(price(), size(), rng.choice(["buy", "sell"])) for _ in range(number)]
 
 
-def test_the_sums_of_groups_add_up_to_the_sums_of_all_to_the_last_digit(
+def test_the_sums_of_parts_add_up_exactly_to_the_sums_of_the_whole(
     session: SparkSession,
 ) -> None:
     rng = random.Random(11)
     groups = {f"case {n}": random_trades(rng, rng.randint(1, 60)) for n in range(60)}
-    # Some turnovers too great for any decimal, alone in their group or not.
-    groups["beyond"] = [T(GREATEST, GREATEST)] * 120 + random_trades(rng, 20)
+    # The turnover of this group is too large for DECIMAL(38,16).
+    groups["too large"] = [T(GREATEST, GREATEST)] * 120 + random_trades(rng, 20)
     trades = frame(session, groups).withColumn(
         "part", F.expr("cast(xxhash64(trade_id) % 5 as int)")
     )
@@ -371,13 +371,13 @@ def test_the_sums_of_groups_add_up_to_the_sums_of_all_to_the_last_digit(
         of_group = [part for part in parts if part["name"] == row["name"]]
         assert len(of_group) > 1 or row["trade_count"] < 5
         merged = {"name": row["name"], **metrics.merge_sums(of_group)}
-        if row["turnover"] is None:  # beyond Spark's decimals, if not beyond those of its parts
+        if row["turnover"] is None:  # too large in total, though each part may fit
             merged["turnover"] = None
         assert merged == row.asDict()
     assert any(row["turnover"] is None for row in at_once)
 
 
-def test_neither_the_order_of_the_rows_nor_their_partitions_change_a_digit(
+def test_the_order_and_partitions_of_the_rows_change_no_digit(
     session: SparkSession,
 ) -> None:
     rng = random.Random(12)
@@ -394,9 +394,9 @@ def test_neither_the_order_of_the_rows_nor_their_partitions_change_a_digit(
     trades.unpersist()
 
 
-# --- how long reading takes -----------------------------------------------------------------
+# --- the time spent reading -------------------------------------------------------------------
 
-#: A row at once, and another one after SQLite has counted two million.
+#: SQLite returns the first row at once, and the second after it has counted two million rows.
 SLOW = """(
     WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 2000000)
     SELECT 0 AS part, 0 AS n UNION ALL SELECT 1, count(*) FROM numbers
@@ -404,14 +404,14 @@ SLOW = """(
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
-def test_what_sqlite_takes_for_a_row_is_time_of_reading_one_task_after_the_other(
+def test_the_time_that_sqlite_needs_for_a_row_counts_as_reading(
     session: SparkSession, tmp_path: Path, tasks: int
 ) -> None:
-    """The session has one core: tasks do not run at once."""
+    """The session has one core, so its tasks run one after the other."""
     database = tmp_path / "empty.db"
     with sqlite3.connect(database) as connection:
         began = time.monotonic()
-        connection.execute(f"SELECT * FROM {SLOW}").fetchall()  # noqa: S608 - our own
+        connection.execute(f"SELECT * FROM {SLOW}").fetchall()  # noqa: S608 - a constant
         alone = time.monotonic() - began
     connection.close()
     frame = session.read.jdbc(
@@ -428,17 +428,17 @@ def test_what_sqlite_takes_for_a_row_is_time_of_reading_one_task_after_the_other
     assert 0.3 * tasks * alone < read < wall
 
 
-def test_without_a_scan_of_the_table_the_time_of_reading_is_unknown(session: SparkSession) -> None:
+def test_without_a_table_scan_the_time_spent_reading_is_unknown(session: SparkSession) -> None:
     frame = session.range(3)
     frame.collect()
     assert batch_processor.read_seconds(frame) is None
 
 
-# --- REAL -----------------------------------------------------------------------------------
+# --- REAL -------------------------------------------------------------------------------------
 
 
 def hard_decimals(rng: random.Random) -> Iterator[Decimal]:
-    """Decimals of up to 15 digits that fit DECIMAL(18,8), those with most digits above all."""
+    """Yield decimals of up to 15 digits that fit DECIMAL(18,8), most of them with 15 digits."""
     for whole in range(11):
         for places in range(max(0, 1 - whole), min(8, 15 - whole) + 1):
             yield Decimal(10 ** (whole + places) - 1).scaleb(-places)
@@ -449,7 +449,7 @@ def hard_decimals(rng: random.Random) -> Iterator[Decimal]:
         yield Decimal(rng.randrange(10**14, 10**15)).scaleb(-rng.randint(6, 8))
 
 
-def test_a_real_read_by_jdbc_is_the_decimal_that_was_stored(
+def test_a_real_column_read_by_jdbc_gives_the_decimal_that_was_stored(
     session: SparkSession, tmp_path: Path
 ) -> None:
     decimals = list(hard_decimals(random.Random(13)))

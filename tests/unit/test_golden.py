@@ -1,4 +1,4 @@
-"""The golden computation itself: worked by hand, and against the pipeline's rules."""
+"""The independent computation: checked by hand, and against the pipeline's rules."""
 
 import csv
 import json
@@ -42,7 +42,7 @@ def trades(*rows: tuple[str, str, str]) -> list[golden.Trade]:
     ]
 
 
-def test_metrics_worked_by_hand():
+def test_the_metrics_equal_those_worked_out_by_hand():
     found = golden.metrics(
         trades(
             ("100", "buy", "1"), ("151", "buy", "2"), ("101", "sell", "0.5"), ("102", "buy", "0.5")
@@ -220,7 +220,7 @@ def recording_path(tmp_path):
 
 @pytest.fixture
 def right(recording_path, tmp_path):
-    """A data directory in which everything is right, written by hand."""
+    """A data directory with the right results, written by hand."""
     found = golden.compute(recording_path, LATER)
     data = tmp_path / "data"
     (data / "stream_csv").mkdir(parents=True)
@@ -267,7 +267,7 @@ def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
         writer.writerows(rows)
 
 
-def test_golden_counts_each_frame_once_and_the_first_valid_message_of_an_id(recording_path):
+def test_each_message_is_counted_once_and_the_first_valid_one_of_an_id_is_its_trade(recording_path):
     found = golden.compute(recording_path, LATER)
     assert (found.valid, found.repeated, found.other) == (10, 1, 1)
     assert found.trades[100].price == Decimal("90000.5")
@@ -276,12 +276,12 @@ def test_golden_counts_each_frame_once_and_the_first_valid_message_of_an_id(reco
     assert [golden._iso(start)[11:16] for start in golden.final_windows(found)] == starts[:2]
 
 
-def test_right_outputs_pass(recording_path, right, capsys):
+def test_the_right_outputs_pass(recording_path, right, capsys):
     assert golden.verify(recording_path, right, LATER) == []
     with pytest.raises(SystemExit) as end:
         golden.main([str(recording_path), str(right)])
     assert end.value.code == 0
-    assert "everything agrees" in capsys.readouterr().out
+    assert "no differences" in capsys.readouterr().out
 
 
 SQL = {
@@ -338,21 +338,21 @@ def test_a_wrong_cell_is_found(recording_path, right, name, change_, problem):
     assert problem in "\n".join(problems)
 
 
-def test_a_difference_within_the_tolerance_is_none(recording_path, right):
+def test_a_difference_within_the_tolerance_is_accepted(recording_path, right):
     change(right / "batch_windows.csv", ",90001.5,", ",90001.5000000009,")
     change(right / "batch_windows.csv", ",1.5,", ",1500000000.9e-9,")
     assert golden.verify(recording_path, right, LATER) == []
 
 
-def test_a_window_in_two_rows_or_at_the_wrong_place_is_found(recording_path, right):
+def test_a_window_in_two_rows_or_in_the_wrong_order_is_found(recording_path, right):
     file, live = right / "stream_csv" / "2025-06-30.csv", right / "stream_live.csv"
     lines, open_lines = file.read_text().splitlines(), live.read_text().splitlines()
     cases = {
-        "stands in 2025-06-30.csv already": ([*lines, lines[-1]], open_lines),
-        "is final, and should stand in stream_csv": (lines[:-1], [*open_lines, lines[-1]]),
+        "also in 2025-06-30.csv": ([*lines, lines[-1]], open_lines),
+        "is final, and belongs in stream_csv": (lines[:-1], [*open_lines, lines[-1]]),
         "00:01:00Z: missing": (lines, open_lines[:-1]),
         "cannot be final": ([*lines, open_lines[1]], [open_lines[0], open_lines[2]]),
-        "at the wrong place": ([lines[0], lines[2], lines[1]], open_lines),
+        "in the wrong file or order": ([lines[0], lines[2], lines[1]], open_lines),
     }
     for problem, (final_text, live_text) in cases.items():
         file.write_text("\n".join(final_text) + "\n")
@@ -360,7 +360,7 @@ def test_a_window_in_two_rows_or_at_the_wrong_place_is_found(recording_path, rig
         assert problem in "\n".join(golden.verify(recording_path, right, LATER))
 
 
-def test_missing_outputs_are_found_and_the_list_is_bounded(tmp_path):
+def test_missing_outputs_are_found_and_the_list_is_short(tmp_path):
     path = tmp_path / "r"
     path.write_bytes(
         b"\n".join(
@@ -379,7 +379,7 @@ def test_missing_outputs_are_found_and_the_list_is_bounded(tmp_path):
 # --- z-scores -------------------------------------------------------------------------------
 
 
-def test_a_score_worked_by_hand():
+def test_a_z_score_equals_the_one_worked_out_by_hand():
     """Of 1 to 10 the mean is 5.5 and the sample variance 55 / 6."""
     values = [Decimal(n) for n in range(1, 11)]
     assert f"{golden.z_score(Decimal(11), values):.10f}" == "1.8165902125"
@@ -389,7 +389,7 @@ def test_a_score_worked_by_hand():
 
 @pytest.fixture
 def scored(tmp_path):
-    """Fifteen minutes of one trade each and the batch's windows of them, with their scores."""
+    """Fifteen windows of one trade each, as the batch writes them, with their z-scores."""
     path = tmp_path / "long.jsonl"
     sizes = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9]
     path.write_bytes(
@@ -438,15 +438,15 @@ def test_a_wrong_score_is_found(scored, number, column, cell):
     assert f"{10 + number}:00Z: {column} is '{cell}', not " in problem
 
 
-def test_a_score_off_by_a_millionth_is_found(scored):
+def test_a_z_score_off_by_a_millionth_is_found(scored):
     found, file, rows = scored
     rows[11]["volume_z"] = round(rows[11]["volume_z"] + 1e-6, 6)
     write_csv(file, rows)
     assert len(list(golden.check_batch_windows(found, file))) == 1
 
 
-def test_a_window_that_lacks_a_trade_is_told_alone_not_with_all_scores_after_it(scored):
-    """They are right by the windows of that path, of which one is itself told."""
+def test_a_window_that_lacks_a_trade_is_reported_without_the_scores_of_later_windows(scored):
+    """The later scores are right for the windows of that path."""
     found, file, rows = scored
     rows[12]["total_volume"] = 8
     sizes = [row["total_volume"] for row in rows]
