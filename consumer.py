@@ -1,19 +1,24 @@
-"""Store the trades of Kafka's raw_prices in SQLite."""
+"""Store the trades of the Kafka topic `raw_prices` in SQLite."""
 
 from contextlib import ExitStack, closing
 
 from pipeline.ingest import store
-from pipeline.ingest.loader import Consumer
+from pipeline.ingest.dead_letters import DeadLetters
+from pipeline.ingest.kafka import Sender
+from pipeline.ingest.loader import Loader
 from pipeline.service import Service, run
 
 
-def consume(service: Service, resources: ExitStack) -> None:
+def load(service: Service, resources: ExitStack) -> None:
+    """Store trades until the service is asked to stop."""
     connect = service.retrying("the database")
     connection = resources.enter_context(closing(connect(store.open_writer, service.data.database)))
-    consumer = Consumer(service, connection)
-    resources.callback(consumer.close)
-    consumer.run()
+    sender = Sender(service)
+    resources.callback(sender.close)
+    loader = Loader(service, connection, DeadLetters(service, sender))
+    resources.callback(loader.close)
+    loader.run()
 
 
 if __name__ == "__main__":
-    run("consumer", consume)
+    run("consumer", load)

@@ -2,18 +2,20 @@
 
 from contextlib import ExitStack
 
-from pipeline.ingest.kafka import Publisher
-from pipeline.ingest.publisher import Producer
+from pipeline.ingest.exchange import Feed
+from pipeline.ingest.kafka import Sender
+from pipeline.ingest.publisher import Publisher
 from pipeline.service import Service, run
 
 
-def produce(service: Service, resources: ExitStack) -> None:
-    publisher = Publisher(service)
-    resources.callback(publisher.close)
-    producer = Producer(service, publisher)
-    service.retrying("Kafka")(producer.remember_published)
-    producer.run()
+def publish(service: Service, resources: ExitStack) -> None:
+    """Publish until the service is asked to stop."""
+    sender = Sender(service)
+    resources.callback(sender.close)
+    publisher = Publisher(service, sender)
+    service.retrying("Kafka")(publisher.restore_published_ids)
+    Feed(service, publisher).run()
 
 
 if __name__ == "__main__":
-    run("producer", produce)
+    run("producer", publish)

@@ -71,6 +71,13 @@ def is_temporary(error: BaseException) -> bool:
     return family_of(error) is Family.TEMPORARY
 
 
+def sentence(error: BaseException) -> str:
+    """Return the text of an exception on one line, without the error number of an OSError."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _family_of_sqlite_error(error: sqlite3.Error) -> Family:
     """Locked, full, not readable now: temporary. Not a database, damaged: operational."""
     if isinstance(error, sqlite3.OperationalError):
@@ -100,5 +107,5 @@ def exit_on_error() -> Iterator[None]:
         family = family_of(error)
         if family is Family.FAULT:
             raise
-        print(error, file=sys.stderr)
+        print(sentence(error), file=sys.stderr)
         sys.exit(EXIT_OPERATIONAL if family is Family.OPERATIONAL else EXIT_FAULT)

@@ -17,7 +17,14 @@ from typing import Any, NoReturn
 import tenacity
 
 from pipeline import machine, outputs, times
-from pipeline.errors import EXIT_FAULT, EXIT_OPERATIONAL, Family, family_of, is_temporary
+from pipeline.errors import (
+    EXIT_FAULT,
+    EXIT_OPERATIONAL,
+    Family,
+    family_of,
+    is_temporary,
+    sentence,
+)
 from pipeline.processes import MIB, tree_cost
 from pipeline.settings import Settings, load
 
@@ -133,11 +140,12 @@ class Service:
                 return self._end_on_request(error)
             if not is_temporary(error):
                 return self._fail(error)
-            self.error(_one_line(error))
+            text = sentence(error)
+            self.error(text)
             if time.monotonic() - began > STEADY_SECONDS:
                 delays = backoff()
             delay = next(delays)
-            self.report("retrying", f"{_one_line(error)}; retry in {delay:.1f} s", healthy=False)
+            self.report("retrying", f"{text}; retry in {delay:.1f} s", healthy=False)
             self.sleep(delay)
             if self.stop.is_set():
                 return self._end_on_request(None)
@@ -158,7 +166,7 @@ class Service:
 
     def _fail(self, error: Exception) -> int:
         operational = family_of(error) is Family.OPERATIONAL
-        text = _one_line(error) if operational else f"{type(error).__name__}: {_one_line(error)}"
+        text = sentence(error) if operational else f"{type(error).__name__}: {sentence(error)}"
         self.log.debug("the traceback of the next error", exc_info=error)
         self.error(text)
         self.close("failed", text[:STATUS_CHARACTERS])
@@ -188,7 +196,7 @@ class Service:
 
     def error(self, text: str) -> None:
         """Log an error and keep it in the status file as the last one."""
-        self.log.error(text)
+        self.log.error(text[:LOG_CHARACTERS])
         self._last_error = {"time": times.iso(times.now()), "text": text[:STATUS_CHARACTERS]}
 
     def tick(self, *, at_once: bool = False) -> None:
@@ -284,9 +292,10 @@ class Service:
 
         def report(attempt: tenacity.RetryCallState) -> None:
             error = attempt.outcome.exception() if attempt.outcome else None
+            text = "no answer" if error is None else sentence(error)
             if (attempt.seconds_since_start or 0) > PATIENCE_SECONDS:
-                self.error(f"waiting for {waiting_for}: {error}")
-            self.report(f"waiting for {waiting_for}", str(error), healthy=False)
+                self.error(f"waiting for {waiting_for}: {text}")
+            self.report(f"waiting for {waiting_for}", text, healthy=False)
 
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_temporary),
@@ -306,7 +315,3 @@ Body = Callable[[Service, ExitStack], None]
 def run(name: str, body: Body) -> NoReturn:
     """Run a service to its end and exit the process: the one entry of every service."""
     sys.exit(Service.start(name).run(body))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:LOG_CHARACTERS] or type(error).__name__

@@ -1,6 +1,5 @@
-"""How messages stand in Kafka: what a record is, and how it gets there without loss."""
+"""Kafka: the topics, and how a record is sent without loss."""
 
-import json
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -13,30 +12,22 @@ from kafka.structs import TopicPartition
 
 from pipeline import times
 from pipeline.errors import TemporaryError
-from pipeline.ingest import trade
-from pipeline.ingest.dead_letters import Rejected
-from pipeline.outputs import append_csv
 from pipeline.service import Service
 from pipeline.settings import Settings
-from pipeline.times import iso
 
-#: Bytes of a rejected message that are kept.
-REJECTED_BYTES = 4096
-#: The record of rejected ids is halved when it is longer than this, in bytes.
-NOTED_BYTES = 1_000_000
-#: Unacknowledged for longer than this, in seconds, means that Kafka is away.
+#: Seconds. If a record is unacknowledged for longer, Kafka does not respond.
 ACKNOWLEDGE_SECONDS = 5.0
-#: Seconds to deliver what is left when the service stops.
+#: Seconds to deliver the remaining records when the service stops.
 CLOSE_SECONDS = 4.0
-#: kafka-python gives a record up after this; a record is retried for as long as we live.
+#: After this time kafka-python gives a record up. It must never do that.
 _FOREVER_MS = 2**31 - 1
 
 
-class Publisher:
-    """Sends records to Kafka; holds at most `max_unacknowledged` that are not yet acknowledged.
+class Sender:
+    """Sends records to Kafka; at most `max_unacknowledged` of them wait for acknowledgement.
 
-    Each record sent is acknowledged by all in-sync replicas or still being retried; one that Kafka
-    refuses for good raises, which ends the service.
+    Each record is acknowledged by all in-sync replicas, or is still being retried. A record that
+    Kafka refuses for good raises an error, which ends the service.
     """
 
     def __init__(self, service: Service) -> None:
@@ -44,11 +35,9 @@ class Publisher:
         self._service = service
         self._limit = settings.max_unacknowledged
         self._key = settings.product_id.encode()
-        self._rejected_topic = settings.rejected_topic
-        #: (when sent, future), oldest first; each topic's one partition acknowledges in order.
+        #: When each record was sent, and its future; oldest first. A topic has one partition,
+        #: which acknowledges in order.
         self._pending: deque[tuple[float, Any]] = deque()
-        self._rejected = Rejected()
-        service.details["rejected"] = self._rejected.as_status()
         self._retrying = service.retrying("Kafka")
         self._retrying(check_topic, settings)
         self._producer = self._retrying(
@@ -64,53 +53,29 @@ class Publisher:
         )
 
     def send(self, topic: str, value: bytes, received: datetime) -> None:
-        """Hands a record over; wait until `has_room` before.
+        """Hand a record to the client. The caller waits for `has_room` first.
 
         Raises:
-            KafkaError: a record was refused for good, or the service must stop.
+            KafkaError: the service was asked to stop while Kafka did not respond.
         """
         record = {
             "value": value,
             "key": self._key,
-            "partition": 0,  # the only one; spares hashing the key
+            "partition": 0,  # the only one; the client need not hash the key
             "timestamp_ms": times.epoch_micros(received) // 1000,
         }
         try:
             future = self._producer.send(topic, **record)
-        except KafkaTimeoutError:  # Kafka is away and the topic's place is not known any more
+        except KafkaTimeoutError:  # the client has forgotten which broker has the topic
             future = self._retrying(self._producer.send, topic, **record)
         self._pending.append((time.monotonic(), future))
 
-    def reject(self, raw: bytes, size: int, reason: str, received: datetime) -> None:
-        """Sends a refused message to the rejected topic, and shows it in the service's status.
-
-        Notes its trade id, if it has one: that explains why it is nowhere else.
-
-        Args:
-            raw: the message, or as much of it as was read.
-            size: the whole message's length in bytes.
-            reason: what was wrong.
-            received: the moment of receipt.
-        """
-        message = raw[:REJECTED_BYTES].decode(errors="backslashreplace")
-        record = {"reason": reason, "received": iso(received), "bytes": size, "message": message}
-        self._rejected.note(message, size, reason, received)
-        self._service.details["rejected"] = self._rejected.as_status()
-        number = trade.id_in(raw, self._service.settings.product_id)
-        if number is not None:
-            self._note(number, reason, received)
-        self.send(self._rejected_topic, json.dumps(record).encode(), received)
-
-    def _note(self, number: int, reason: str, received: datetime) -> None:
-        path = self._service.data.rejected_by(self._service.name)
-        row = {"trade_id": number, "received": received, "reason": reason}
-        try:
-            append_csv(path, tuple(row), row, NOTED_BYTES)
-        except OSError as error:  # a full disk must not stop the good
-            self._service.log.warning("a rejected id cannot be noted: %s", error)
-
     def unacknowledged(self) -> int:
-        """How many records wait for Kafka; forgets those that are delivered."""
+        """Return how many records are not acknowledged yet.
+
+        Raises:
+            KafkaError: Kafka refused a record for good.
+        """
         pending = self._pending
         while pending and pending[0][1].is_done:
             _, future = pending.popleft()
@@ -118,42 +83,45 @@ class Publisher:
                 raise future.exception
         return len(pending)
 
-    def waiting_seconds(self) -> float:
-        """How long the oldest unacknowledged record has waited."""
-        return time.monotonic() - self._pending[0][0] if self.unacknowledged() else 0.0
-
-    def away(self) -> bool:
-        return self.waiting_seconds() > ACKNOWLEDGE_SECONDS
+    def is_stalled(self) -> bool:
+        """Return whether the oldest unacknowledged record has waited for too long."""
+        if not self.unacknowledged():
+            return False
+        return time.monotonic() - self._pending[0][0] > ACKNOWLEDGE_SECONDS
 
     def has_room(self) -> bool:
         return len(self._pending) < self._limit or self.unacknowledged() < self._limit
 
     def flush(self) -> bool:
-        """Waits until all is acknowledged; False when the service was asked to stop before."""
+        """Wait until all records are acknowledged.
+
+        Returns:
+            False if the service was asked to stop before.
+        """
         while self.unacknowledged():
             if self._service.stop.wait(0.005):
                 return False
-            if self.away():
-                self._service.report("waiting for Kafka", "it does not answer", healthy=False)
+            if self.is_stalled():
+                self._service.report("waiting for Kafka", "Kafka does not respond", healthy=False)
             self._service.tick()
         return True
 
     def close(self) -> None:
-        """Deliver the remaining records within a few seconds and log how many are lost."""
+        """Deliver the remaining records within a few seconds and log how many were not."""
         self._producer.close(timeout=CLOSE_SECONDS)
         lost = sum(not future.succeeded() for _, future in self._pending)
         self._pending.clear()
         if lost:
-            self._service.error(f"stopped with {lost} messages that Kafka has not acknowledged")
+            self._service.error(f"stopped before Kafka acknowledged {lost} messages")
 
 
 def partition(topic: str) -> TopicPartition:
-    """The topic's one partition: it keeps the order of the trades."""
+    """Return the only partition of a topic: one partition keeps the order of the trades."""
     return TopicPartition(topic, 0)
 
 
 def consumer(settings: Settings, **options: Any) -> KafkaConsumer:
-    """A consumer of the trades' one partition, which commits nothing by itself."""
+    """Return a consumer of the topic of trades that commits no offset by itself."""
     kafka = KafkaConsumer(
         **_client(settings),
         enable_auto_commit=False,
@@ -165,10 +133,10 @@ def consumer(settings: Settings, **options: Any) -> KafkaConsumer:
 
 
 def check_topic(settings: Settings) -> None:
-    """Returns when Kafka answers and both topics are there.
+    """Return if Kafka responds and both topics exist.
 
     Raises:
-        KafkaError: Kafka does not answer.
+        KafkaError: Kafka does not respond.
         TemporaryError: a topic does not exist yet.
     """
     kafka = consumer(settings)
@@ -180,22 +148,23 @@ def check_topic(settings: Settings) -> None:
         kafka.close(timeout_ms=1000)
 
 
-def tail(settings: Settings, count: int) -> Iterator[Any]:
-    """The newest records of the topic of trades, at most so many, oldest first.
+def newest_records(settings: Settings, count: int) -> Iterator[Any]:
+    """Yield the newest records of the topic of trades, at most `count`, oldest first.
 
     Raises:
-        KafkaError, TemporaryError: Kafka does not answer any more.
+        KafkaError, TemporaryError: Kafka does not respond.
     """
     kafka = consumer(settings, max_partition_fetch_bytes=8 * 1024 * 1024)
     try:
-        place = partition(settings.kafka_topic)
-        end = kafka.end_offsets([place])[place]
-        beginning = kafka.beginning_offsets([place])[place]
-        kafka.seek(place, max(beginning, end - count))
-        while kafka.position(place) < end:
-            records = kafka.poll(timeout_ms=10_000).get(place, [])
+        trades = partition(settings.kafka_topic)
+        end = kafka.end_offsets([trades])[trades]
+        beginning = kafka.beginning_offsets([trades])[trades]
+        kafka.seek(trades, max(beginning, end - count))
+        while kafka.position(trades) < end:
+            records = kafka.poll(timeout_ms=10_000).get(trades, [])
             if not records:
-                raise TemporaryError(f"no answer from {settings.kafka_bootstrap_servers} for 10 s")
+                broker = settings.kafka_bootstrap_servers
+                raise TemporaryError(f"no answer from Kafka at {broker} for 10 s")
             yield from records
     finally:
         kafka.close(timeout_ms=1000)

@@ -1,4 +1,4 @@
-"""Kafka's raw_prices into SQLite: rows and bookkeeping in one transaction, then the offset."""
+"""Load records from Kafka into SQLite: rows and bookkeeping in one transaction, then the offset."""
 
 import sqlite3
 import time
@@ -10,35 +10,36 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from pipeline import times
-from pipeline.ingest import kafka as topics
-from pipeline.ingest import store, trade
-from pipeline.ingest.kafka import Publisher
+from pipeline.errors import sentence
+from pipeline.ingest import kafka, store, trade
+from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.service import Service
-from pipeline.times import now
 
 GROUP = "sqlite_writer"
-#: At a slow pace, records are gathered for so long, in seconds, before they are stored.
-GATHER_SECONDS = 0.5
-#: Seconds between two looks at the topic's end.
-LOOK_SECONDS = 3.0
+#: Seconds. At a low rate, records are collected for this long before they are stored.
+COLLECT_SECONDS = 0.5
+#: Seconds between two measurements of the lag.
+LAG_SECONDS = 3.0
 
 
-class Consumer:
-    """Polls, stores, commits, again and again."""
+class Loader:
+    """Polls records, stores them and commits their offset, until the service is asked to stop."""
 
-    def __init__(self, service: Service, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self, service: Service, connection: sqlite3.Connection, dead_letters: DeadLetters
+    ) -> None:
         self._service = service
         self._settings = service.settings
         self._connection = connection
-        self._publisher = Publisher(service)
-        self._next_look = 0.0
-        self._partition = topics.partition(self._settings.kafka_topic)
+        self._dead_letters = dead_letters
+        self._next_lag = 0.0
+        self._partition = kafka.partition(self._settings.kafka_topic)
         self._kafka = service.retrying("Kafka")(self._connect)
         service.details |= {"last_trade": None, "lag": None}
         self._describe_table()
 
     def _connect(self) -> KafkaConsumer:
-        kafka = topics.consumer(
+        consumer = kafka.consumer(
             self._settings,
             group_id=GROUP,
             max_poll_records=self._settings.poll_max_records,
@@ -46,36 +47,45 @@ class Consumer:
         )
         start = start_offset(
             stored=store.next_offset(self._connection),
-            committed=kafka.committed(self._partition),
-            end=kafka.end_offsets([self._partition])[self._partition],
+            committed=consumer.committed(self._partition),
+            end=consumer.end_offsets([self._partition])[self._partition],
         )
         if start is None:
-            kafka.seek_to_beginning(self._partition)
+            consumer.seek_to_beginning(self._partition)
         else:
-            kafka.seek(self._partition, start)
-        self._service.log.info("starting at %s", "the beginning" if start is None else start)
-        return kafka
+            consumer.seek(self._partition, start)
+        place = "the beginning of the topic" if start is None else f"offset {start}"
+        self._service.log.info("starting at %s", place)
+        return consumer
 
     def run(self) -> None:
-        """Until the service is asked to stop."""
+        """Load until the service is asked to stop."""
         while not self._service.stop.is_set():
             polled = time.monotonic()
-            records = self._kafka.poll(timeout_ms=500).get(self._partition, [])
+            records = self.poll()
             if records:
-                self._store(records)
+                self.load(records)
             self._report()
             if 0 < len(records) < self._settings.poll_max_records:
-                self._service.stop.wait(max(0.0, polled + GATHER_SECONDS - time.monotonic()))
+                self._service.stop.wait(max(0.0, polled + COLLECT_SECONDS - time.monotonic()))
 
-    def _store(self, records: Sequence[Any]) -> None:
+    def poll(self) -> Sequence[Any]:
+        """Return the next records; none if none arrives within half a second."""
+        records: Sequence[Any] = self._kafka.poll(timeout_ms=500).get(self._partition, [])
+        return records
+
+    def load(self, records: Sequence[Any]) -> None:
+        """Store records and commit their offset; store nothing if the service has to stop first.
+
+        Dead letters have to be in Kafka before the records are stored: the next start continues
+        after the newest stored record, and would never see a lost dead letter again.
+        """
         batch = self._decode(records)
-        # First what is refused: the database decides where the next start goes on.
-        if batch.rejected and not self._publisher.flush():
+        if batch.rejected and not self._dead_letters.flush():
             return
-        waiting = self._service.retrying("the database")
-        stored = waiting(
-            # The present of each try: that is when the rows are there.
-            lambda: store.store(self._connection, batch, now(), self._settings.watermark)
+        stored = self._service.retrying("the database")(
+            # The time of each attempt: the rows become visible at the commit.
+            lambda: store.store(self._connection, batch, times.now(), self._settings.watermark)
         )
         self._commit(batch.last_offset + 1)
         counters = self._service.counters
@@ -93,7 +103,7 @@ class Consumer:
 
     def _decode(self, records: Sequence[Any]) -> store.Batch:
         trades, receipts, rejected = [], [], 0
-        present = now()
+        present = times.now()
         for record in records:
             received = min(times.from_epoch_millis(record.timestamp), present)
             raw = record.value or b""
@@ -103,7 +113,7 @@ class Consumer:
             except trade.RefusedError as refusal:
                 rejected += 1
                 self._service.log.warning("rejected offset %d: %s", record.offset, refusal)
-                self._publisher.reject(raw, len(raw), str(refusal), received)
+                self._dead_letters.reject(raw, len(raw), str(refusal), received)
         return store.Batch(
             first_offset=records[0].offset,
             last_offset=records[-1].offset,
@@ -116,46 +126,51 @@ class Consumer:
         )
 
     def _commit(self, offset: int) -> None:
-        """A commit that fails costs nothing: the next one, or the database, knows the place."""
+        """Commit the offset. A failure loses nothing: the database has the offset as well."""
         try:
             self._kafka.commit(
                 {self._partition: OffsetAndMetadata(offset, "", -1)}, timeout_ms=5000
             )
         except KafkaError as error:
-            self._service.error(f"offset {offset} is stored, but not committed: {error}")
+            self._service.error(f"offset {offset} is stored but not committed: {error}")
 
     def _describe_table(self) -> None:
-        runs, missing = store.open_gaps(self._connection)
+        gaps, missing = store.open_gaps(self._connection)
         self._service.details |= {
             "rows": store.total_rows(self._connection),
-            "gaps": {"open": runs, "missing": missing},
+            "gaps": {"open": gaps, "missing": missing},
         }
 
     def _report(self) -> None:
-        """Says how things stand; a poll alone does not tell an idle topic from a dead broker."""
-        if time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + LOOK_SECONDS
+        """Report the lag. Without it, an idle topic and a dead broker look the same."""
+        if time.monotonic() >= self._next_lag:
+            self._next_lag = time.monotonic() + LAG_SECONDS
             try:
                 ends = self._kafka.end_offsets([self._partition], timeout_ms=3000)
                 lag = ends[self._partition] - self._kafka.position(self._partition, timeout_ms=3000)
             except KafkaError as error:
                 self._service.details["lag"] = None
-                self._service.report("waiting for Kafka", str(error), healthy=False)
+                self._service.report("waiting for Kafka", sentence(error), healthy=False)
             else:
                 self._service.details["lag"] = lag
-                self._service.report("running", "stores what comes", healthy=True)
+                self._service.report("running", "storing trades", healthy=True)
         self._service.tick()
 
     def close(self) -> None:
-        self._publisher.close()
         self._kafka.close(timeout_ms=2000)
 
 
 def start_offset(stored: int | None, committed: int | None, end: int) -> int | None:
-    """Where to go on; None is the beginning of the topic.
+    """Return the offset to continue at; None is the beginning of the topic.
 
-    The database knows best what it has. Kafka's own word tells whether this is still the topic
-    that filled it: a new one has no committed offset, or ends before what is stored.
+    The database has the exact offset. The two values from Kafka show whether this is still the
+    topic that filled the database: a new topic has no committed offset, or ends before the stored
+    one.
+
+    Args:
+        stored: the offset after the newest stored record; None if nothing is stored.
+        committed: the offset that this consumer group committed; None if it committed none.
+        end: the offset after the newest record of the topic.
     """
     if stored is None or committed is None or stored > end:
         return None

@@ -1,4 +1,4 @@
-"""What a status file shows of refused messages: enough to see why, and never too much."""
+"""What a status file shows of rejected messages: the reasons, in bounded size."""
 
 import json
 from collections import Counter
@@ -7,16 +7,16 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.ingest.dead_letters import CHARACTERS, LATEST, OTHERS, REASONS, Rejected
+from pipeline.ingest.dead_letters import CHARACTERS, LATEST, OTHERS, REASONS, RejectedSummary
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def test_the_latest_messages_are_kept_with_reason_receipt_and_length() -> None:
-    refused = Rejected()
+def test_the_latest_messages_are_shown_with_reason_receipt_and_size() -> None:
+    rejected = RejectedSummary()
     for n in range(LATEST + 5):
-        refused.note(f"message {n}", 9, f"price: {n} is not positive", NOW + timedelta(seconds=n))
-    said = refused.as_status()
+        rejected.add(f"message {n}", 9, f"price: {n} is not positive", NOW + timedelta(seconds=n))
+    said = rejected.as_status()
     assert said["reasons"] == {"price": LATEST + 5}
     assert [one["message"] for one in said["latest"]] == [f"message {n}" for n in range(5, 15)]
     assert said["latest"][-1] == {
@@ -29,11 +29,11 @@ def test_the_latest_messages_are_kept_with_reason_receipt_and_length() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=900), st.text(max_size=900)), max_size=60))
-def test_whatever_comes_is_counted_once_and_takes_bounded_room(messages) -> None:
-    refused = Rejected()
+def test_every_message_is_counted_once_and_the_size_is_bounded(messages) -> None:
+    rejected = RejectedSummary()
     for message, reason in messages:
-        refused.note(message, len(message), reason, NOW)
-    said = json.loads(json.dumps(refused.as_status()))
+        rejected.add(message, len(message), reason, NOW)
+    said = json.loads(json.dumps(rejected.as_status()))
     assert sum(said["reasons"].values()) == len(messages)
     assert len(said["reasons"]) <= REASONS + 1
     kinds = Counter(reason.partition(":")[0][:CHARACTERS] for _, reason in messages)

@@ -1,4 +1,4 @@
-"""The exchange's connection: its clocks, and frames over a real socket, however they come."""
+"""The connection to the exchange: its watchdog, and frames over a real socket."""
 
 import json
 import queue
@@ -10,71 +10,71 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import websocket
 from websockets.sync.server import ServerConnection, serve
 
 from pipeline.ingest import exchange
-from pipeline.ingest.exchange import Clocks, Connection, Message
+from pipeline.ingest.exchange import Connection, FeedError, FeedWatchdog, Message
 
-# --- clocks ---------------------------------------------------------------------------------
-
-
-def clocks() -> Clocks:
-    return Clocks(heartbeat_timeout=15, tick_timeout=90, heartbeat=1000, tick=1000)
+# --- watchdog -------------------------------------------------------------------------------
 
 
-def test_all_is_well_up_to_the_time_outs() -> None:
-    one = clocks()
+def watchdog() -> FeedWatchdog:
+    return FeedWatchdog(
+        heartbeat_timeout=15, trade_timeout=90, last_heartbeat=1000, last_trade=1000
+    )
+
+
+def test_there_is_no_fault_up_to_the_timeouts() -> None:
+    one = watchdog()
     assert one.fault(1015) is None
     one.on_heartbeat(1089, {"last_trade_id": 5})
     assert one.fault(1090) is None
 
 
-def test_a_heartbeat_missing_too_long_is_a_fault_though_trades_come() -> None:
-    one = clocks()
-    one.on_tick(1015, 5)
+def test_a_missing_heartbeat_is_a_fault_although_trades_arrive() -> None:
+    one = watchdog()
+    one.on_trade(1015, 5)
     assert one.fault(1015.1) == "no heartbeat for 15 s"
 
 
-def test_trades_missing_too_long_while_heartbeats_come_are_another_fault() -> None:
-    one = clocks()
-    one.on_tick(1001, 5)
+def test_missing_trades_are_a_fault_although_heartbeats_arrive() -> None:
+    one = watchdog()
+    one.on_trade(1001, 5)
     one.on_heartbeat(1091, {"last_trade_id": 6})
     assert one.fault(1091) is None
-    assert one.fault(1091.5) == "no trade for 90 s while heartbeats come"
+    assert one.fault(1091.5) == "no trade for 90 s, although heartbeats arrive"
 
 
-def test_a_market_without_new_trades_is_no_fault() -> None:
-    one = clocks()
-    one.on_tick(1001, 5)
+def test_a_market_without_new_trades_is_not_a_fault() -> None:
+    one = watchdog()
+    one.on_trade(1001, 5)
     one.on_heartbeat(2000, {"last_trade_id": 5})
     assert one.fault(2001) is None
     one.on_heartbeat(2002, {"last_trade_id": 6})
-    assert one.fault(2002) == "no trade for 1001 s while heartbeats come"
+    assert one.fault(2002) == "no trade for 1001 s, although heartbeats arrive"
 
 
 @pytest.mark.parametrize("heartbeat", [{"last_trade_id": 0}, {"last_trade_id": None}, {}])
-def test_an_unknown_newest_trade_excuses_nothing(heartbeat: dict[str, Any]) -> None:
-    one = clocks()
+def test_missing_trades_are_a_fault_if_the_newest_id_is_unknown(heartbeat: dict[str, Any]) -> None:
+    one = watchdog()
     one.on_heartbeat(1091, heartbeat)
-    assert one.fault(1091) == "no trade for 91 s while heartbeats come"
-    one.on_tick(1001, 5)
+    assert one.fault(1091) == "no trade for 91 s, although heartbeats arrive"
+    one.on_trade(1001, 5)
     one.on_heartbeat(1100, heartbeat)
-    assert one.fault(1100) == "no trade for 99 s while heartbeats come"
+    assert one.fault(1100) == "no trade for 99 s, although heartbeats arrive"
 
 
-def test_a_newest_trade_that_becomes_unknown_is_not_remembered() -> None:
-    one = clocks()
-    one.on_tick(1001, 5)
+def test_an_announced_id_is_forgotten_when_it_becomes_unknown() -> None:
+    one = watchdog()
+    one.on_trade(1001, 5)
     one.on_heartbeat(1002, {"last_trade_id": 5})
     one.on_heartbeat(1100, {"last_trade_id": 0})
     assert one.fault(1100) is not None
 
 
-def test_a_tick_without_an_id_counts_and_keeps_the_newest_known() -> None:
-    one = clocks()
-    one.on_tick(1001, 5)
-    one.on_tick(1050, None)
+def test_a_trade_is_not_a_heartbeat() -> None:
+    one = watchdog()
+    one.on_trade(1050, 5)
     one.on_heartbeat(1130, {"last_trade_id": 5})
     assert one.newest_received == 5
     assert one.fault(1150) is not None  # the heartbeat
@@ -82,25 +82,25 @@ def test_a_tick_without_an_id_counts_and_keeps_the_newest_known() -> None:
     assert one.fault(1150) is None
 
 
-def test_an_ended_replay_has_no_more_trades_and_still_beats() -> None:
-    one = clocks()
+def test_an_ended_replay_sends_no_more_trades_but_still_heartbeats() -> None:
+    one = watchdog()
     one.on_heartbeat(2000, {"last_trade_id": 9, "replay": {"state": "ended"}})
     assert one.ended
     assert one.fault(2010) is None
     assert one.fault(2016) == "no heartbeat for 16 s"
     one.on_heartbeat(2016, {"last_trade_id": 9, "replay": {"state": "playing"}})
-    assert one.fault(2016) == "no trade for 1016 s while heartbeats come"
+    assert one.fault(2016) == "no trade for 1016 s, although heartbeats arrive"
 
 
 @pytest.mark.parametrize("replay", [None, "ended", ["ended"], 1, {}])
-def test_a_strange_replay_field_is_no_end(replay: object) -> None:
-    one = clocks()
+def test_a_malformed_replay_field_is_not_an_end(replay: object) -> None:
+    one = watchdog()
     one.on_heartbeat(1001, {"replay": replay})
     assert not one.ended
 
 
-def test_after_a_pause_of_our_own_the_clocks_begin_anew() -> None:
-    one = clocks()
+def test_a_reset_starts_both_timeouts_again() -> None:
+    one = watchdog()
     one.reset(5000)
     assert one.fault(5015) is None
     assert one.fault(5016) == "no heartbeat for 16 s"
@@ -108,7 +108,7 @@ def test_after_a_pause_of_our_own_the_clocks_begin_anew() -> None:
 
 # --- frames ---------------------------------------------------------------------------------
 
-CAP = 2000
+LIMIT = 2000
 Handler = Callable[[ServerConnection], None]
 SUBSCRIBE = {
     "type": "subscribe",
@@ -118,7 +118,7 @@ SUBSCRIBE = {
 
 
 class Server:
-    """A real WebSocket server, whose part in the talk is given by each test."""
+    """A real WebSocket server; each test defines what it sends."""
 
     def __init__(self) -> None:
         self.subscriptions: queue.Queue[object] = queue.Queue()
@@ -149,9 +149,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     one.close()
 
 
-def talk(server: Server, play: Handler) -> Connection:
+def connect(server: Server, play: Handler) -> Connection:
     server.play = play
-    return Connection(server.url, "BTC-USD", max_bytes=CAP)
+    return Connection(server.url, "BTC-USD", max_bytes=LIMIT)
 
 
 def receive(connection: Connection, count: int, timeout: float = 5) -> list[Message]:
@@ -169,7 +169,7 @@ def whole(data: bytes) -> Message:
 
 
 def frame(data: bytes, opcode: int = 1, *, fin: bool = True) -> bytes:
-    """A server's frame as RFC 6455 lays it out."""
+    """A server's frame, as RFC 6455 defines it."""
     head = bytes([(0x80 if fin else 0) | opcode])
     if len(data) < 126:
         return head + bytes([len(data)]) + data
@@ -179,7 +179,7 @@ def frame(data: bytes, opcode: int = 1, *, fin: bool = True) -> bytes:
 
 
 def raw(*pieces: bytes, pause: float = 0.0) -> Handler:
-    """Sends these bytes as they are, over the connection's own socket."""
+    """Send these bytes unchanged over the socket of the connection."""
 
     def play(connection: ServerConnection) -> None:
         for piece in pieces:
@@ -190,51 +190,53 @@ def raw(*pieces: bytes, pause: float = 0.0) -> Handler:
 
 
 def test_a_connection_subscribes_to_ticker_and_heartbeat(server: Server) -> None:
-    connection = talk(server, lambda _: None)
+    connection = connect(server, lambda _: None)
     assert server.subscriptions.get(timeout=5) == SUBSCRIBE
     connection.close()
 
 
-def test_messages_come_as_they_were_sent_in_order(server: Server) -> None:
+def test_messages_arrive_unchanged_and_in_order(server: Server) -> None:
     sent = [json.dumps({"n": n, "text": "é" * (n % 7)}) for n in range(2000)]
 
     def play(connection: ServerConnection) -> None:
         for text in sent:
             connection.send(text)
 
-    connection = talk(server, play)
+    connection = connect(server, play)
     assert receive(connection, 2000) == [whole(text.encode()) for text in sent]
     connection.close()
 
 
-def test_silence_is_none_and_the_connection_goes_on(server: Server) -> None:
-    heard = threading.Event()
+def test_silence_is_none_and_the_connection_stays_open(server: Server) -> None:
+    silent = threading.Event()
 
     def play(connection: ServerConnection) -> None:
-        heard.wait(5)
+        silent.wait(5)
         connection.send("after the silence")
 
-    connection = talk(server, play)
+    connection = connect(server, play)
     began = time.monotonic()
     assert connection.receive() is None
     assert 0.05 < time.monotonic() - began < 1
-    heard.set()
+    silent.set()
     assert receive(connection, 1) == [whole(b"after the silence")]
     connection.close()
 
 
-@pytest.mark.parametrize("size", [CAP + 1, 65_535, 65_536, 3_000_000])
-def test_a_message_over_the_cap_is_cut_its_size_known_and_its_neighbours_whole(
+@pytest.mark.parametrize("size", [LIMIT + 1, 65_535, 65_536, 3_000_000])
+def test_a_message_over_the_limit_is_cut_and_its_neighbours_are_whole(
     server: Server, size: int
 ) -> None:
-    long = bytes(random.Random(size).randrange(32, 127) for _ in range(CAP)) + b"x" * (size - CAP)
+    long = bytes(random.Random(size).randrange(32, 127) for _ in range(LIMIT)) + b"x" * (
+        size - LIMIT
+    )
 
     def play(connection: ServerConnection) -> None:
         for data in (b"before", long, b"between", long, b"after"):
             connection.send(data, text=True)
 
-    connection = talk(server, play)
-    cut = Message(long[:CAP], size)
+    connection = connect(server, play)
+    cut = Message(long[:LIMIT], size)
     assert receive(connection, 5) == [
         whole(b"before"),
         cut,
@@ -245,15 +247,15 @@ def test_a_message_over_the_cap_is_cut_its_size_known_and_its_neighbours_whole(
     connection.close()
 
 
-@pytest.mark.parametrize("size", [0, 1, 125, 126, CAP - 1, CAP])
-def test_a_message_up_to_the_cap_is_whole(server: Server, size: int) -> None:
+@pytest.mark.parametrize("size", [0, 1, 125, 126, LIMIT - 1, LIMIT])
+def test_a_message_up_to_the_limit_is_whole(server: Server, size: int) -> None:
     data = b"y" * size
-    connection = talk(server, lambda one: one.send(data, text=True))
+    connection = connect(server, lambda one: one.send(data, text=True))
     assert receive(connection, 1) == [whole(data)]
     connection.close()
 
 
-def test_a_fragmented_message_is_put_together_with_pings_between_its_parts(
+def test_a_fragmented_message_with_pings_between_its_parts_is_whole(
     server: Server,
 ) -> None:
     play = raw(
@@ -264,13 +266,13 @@ def test_a_fragmented_message_is_put_together_with_pings_between_its_parts(
         frame(b"three", opcode=0),
         frame(b"next"),
     )
-    connection = talk(server, play)
+    connection = connect(server, play)
     assert receive(connection, 2) == [whole(b"one two three"), whole(b"next")]
     connection.close()
 
 
 @pytest.mark.parametrize("sizes", [(1500, 1500), (100, 5000, 100), (2000, 1), (2001, 0, 70_000)])
-def test_a_fragmented_message_over_the_cap_is_cut_as_a_whole(
+def test_a_fragmented_message_over_the_limit_is_cut_once(
     server: Server, sizes: tuple[int, ...]
 ) -> None:
     parts = [bytes([ord("a") + n]) * size for n, size in enumerate(sizes)]
@@ -279,13 +281,13 @@ def test_a_fragmented_message_over_the_cap_is_cut_as_a_whole(
         connection.send(part.decode() for part in parts)
         connection.send("next")
 
-    connection = talk(server, play)
-    cut = Message(b"".join(parts)[:CAP], sum(sizes))
+    connection = connect(server, play)
+    cut = Message(b"".join(parts)[:LIMIT], sum(sizes))
     assert receive(connection, 2) == [cut, whole(b"next")]
     connection.close()
 
 
-def test_a_text_frame_that_is_not_utf8_is_handed_over_and_the_connection_goes_on(
+def test_a_text_frame_that_is_not_utf8_arrives_and_the_connection_stays_open(
     server: Server,
 ) -> None:
     broken = b'{"type":"\xff\xfe\xed\xa0\x80"}'
@@ -296,7 +298,7 @@ def test_a_text_frame_that_is_not_utf8_is_handed_over_and_the_connection_goes_on
         connection.send(broken)  # a binary frame
         connection.send("after")
 
-    connection = talk(server, play)
+    connection = connect(server, play)
     messages = [whole(b"before"), whole(broken), whole(broken), whole(b"after")]
     assert receive(connection, 4) == messages
     connection.close()
@@ -304,7 +306,7 @@ def test_a_text_frame_that_is_not_utf8_is_handed_over_and_the_connection_goes_on
 
 @pytest.mark.parametrize("data", [b"z" * 90, b"z" * 1000, b"z" * 100_000])
 @pytest.mark.parametrize("cut", [1, 3, 9, 60, -1])
-def test_half_a_frame_then_silence_is_none_and_completes_later(
+def test_half_a_frame_is_none_until_the_other_half_arrives(
     server: Server, data: bytes, cut: int
 ) -> None:
     go_on = threading.Event()
@@ -316,60 +318,60 @@ def test_half_a_frame_then_silence_is_none_and_completes_later(
         go_on.wait(5)
         connection.socket.sendall(both[at:] + frame(b"next"))
 
-    connection = talk(server, play)
+    connection = connect(server, play)
     assert receive(connection, 1) == [whole(b"first")]
     assert connection.receive() is None
     assert connection.receive() is None
     go_on.set()
-    assert receive(connection, 2) == [Message(data[:CAP], len(data)), whole(b"next")]
+    assert receive(connection, 2) == [Message(data[:LIMIT], len(data)), whole(b"next")]
     connection.close()
 
 
-def test_frames_torn_at_random_with_time_outs_between_come_out_whole(
+def test_frames_cut_at_random_places_with_timeouts_between_arrive_whole(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exchange, "RECEIVE_SECONDS", 0.005)
     rng = random.Random(3)
-    sizes = [rng.choice([0, 5, 125, 126, CAP, CAP + 1, 9000, 66_000]) for _ in range(40)]
+    sizes = [rng.choice([0, 5, 125, 126, LIMIT, LIMIT + 1, 9000, 66_000]) for _ in range(40)]
     sent = [rng.randbytes(size) for size in sizes]
     stream = b"".join(frame(data, opcode=2) for data in sent)
     cuts = sorted(rng.sample(range(1, len(stream)), 60))
     pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
-    connection = talk(server, raw(*pieces, pause=0.012))
-    assert receive(connection, 40) == [Message(data[:CAP], len(data)) for data in sent]
+    connection = connect(server, raw(*pieces, pause=0.012))
+    assert receive(connection, 40) == [Message(data[:LIMIT], len(data)) for data in sent]
     connection.close()
 
 
-def test_a_close_by_the_server_is_an_error_that_tells_its_code_and_reason(
+def test_a_close_by_the_server_is_an_error_with_its_code_and_reason(
     server: Server,
 ) -> None:
-    connection = talk(server, lambda one: one.close(1008, "too slow"))
-    with pytest.raises(websocket.WebSocketException, match="code 1008 too slow"):
+    connection = connect(server, lambda one: one.close(1008, "too slow"))
+    with pytest.raises(FeedError, match="closed the connection: code 1008 too slow"):
         receive(connection, 1)
     connection.close()
 
 
-def test_a_lost_connection_is_an_error_after_all_that_came_before(server: Server) -> None:
+def test_a_lost_connection_is_an_error_after_the_last_whole_message(server: Server) -> None:
     def play(connection: ServerConnection) -> None:
         connection.socket.sendall(frame(b"whole") + frame(b"torn")[:3])
         connection.socket.shutdown(socket.SHUT_RDWR)
 
-    connection = talk(server, play)
+    connection = connect(server, play)
     assert receive(connection, 1) == [whole(b"whole")]
-    with pytest.raises((websocket.WebSocketException, OSError)):
+    with pytest.raises(FeedError, match=r"^lost the connection to ws://"):
         receive(connection, 1)
     connection.close()
 
 
-def test_nobody_there_is_an_error() -> None:
+def test_a_refused_connection_is_an_error() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    with pytest.raises(OSError, match="refused"):
-        Connection(f"ws://127.0.0.1:{port}", "BTC-USD", CAP)
+    with pytest.raises(FeedError, match=r"^cannot connect to ws://.*: Connection refused$"):
+        Connection(f"ws://127.0.0.1:{port}", "BTC-USD", LIMIT)
 
 
-def test_what_is_no_websocket_server_is_an_error() -> None:
+def test_an_answer_of_another_server_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
@@ -381,6 +383,6 @@ def test_what_is_no_websocket_server_is_an_error() -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         port = listener.getsockname()[1]
-        with pytest.raises(websocket.WebSocketException):
-            Connection(f"ws://127.0.0.1:{port}", "BTC-USD", CAP)
+        with pytest.raises(FeedError, match=r": Handshake status 404 Not Found$"):
+            Connection(f"ws://127.0.0.1:{port}", "BTC-USD", LIMIT)
         thread.join()
