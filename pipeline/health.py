@@ -1,7 +1,7 @@
-"""Whether a service does its job: what its status file says, and how old that is.
+"""The health check of a service: its status file is new and says that it is healthy.
 
-Apart from `service.py` and without settings: the check runs every few seconds in every container,
-and what it imports is most of what it costs.
+A service is healthy while its main loop keeps turning. This module imports little, because the
+check runs every few seconds in every container and imports are most of its cost.
 """
 
 import sys
@@ -10,28 +10,28 @@ from pathlib import Path
 
 from pipeline import outputs, times
 
-#: A status file older than this, in seconds, means that the service hangs or is down.
+#: Seconds. If its status file is older, a service hangs or is down.
 STALE_SECONDS = 30.0
 
 
 def health(data: outputs.DataDir, name: str, now: datetime) -> str | None:
-    """Why a service is unhealthy, in one sentence; None when it does its job."""
+    """Return why a service is unhealthy, in one sentence; None if it is healthy."""
     try:
         status = outputs.read_status(data, name)
         age = (now - datetime.fromisoformat(status["updated"])).total_seconds()
     except (outputs.OutputError, KeyError, TypeError, ValueError):
-        return f"{name} has not written a status that can be read"
+        return f"{name} has no readable status file"
     if age > STALE_SECONDS:
-        return f"{name} has not been heard of for {age:.0f} s"
+        return f"no heartbeat from {name} for {age:.0f} s"
     if not status.get("healthy"):
         return f"{name} is {status.get('state')}: {status.get('message')}"
     return None
 
 
 def main() -> None:
-    """`python -m pipeline.health NAME DATA_DIR`; status 1 and a sentence if it is unhealthy."""
+    """Run `python -m pipeline.health NAME DATA_DIR`: exit status 1 and a sentence if unhealthy."""
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m pipeline.health NAME DATA_DIR, with the name of one service")
+        sys.exit("usage: python -m pipeline.health NAME DATA_DIR (NAME is the name of a service)")
     _, name, folder = sys.argv
     sys.exit(health(outputs.DataDir(Path(folder)), name, times.now()))
 

@@ -1,4 +1,4 @@
-"""What a process runs on, in words: the machine and the versions."""
+"""A description of the machine and of the installed versions, for status files and reports."""
 
 import importlib.metadata
 import platform
@@ -14,6 +14,7 @@ _LIBRARIES = (
 
 
 def describe() -> dict[str, str]:
+    """Return the machine and the versions by label."""
     return {
         "processor": _processor(),
         "cores of the machine": str(psutil.cpu_count()),

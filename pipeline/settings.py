@@ -1,7 +1,7 @@
-"""What can be set: the only reader of the environment.
+"""The settings of all services. No other module reads the environment.
 
-Every setting is optional and read from an environment variable of the same name in capitals.
-The table in README.md is checked against this module by a test.
+Every setting is optional. It is read from the environment variable of the same name in capitals.
+A test compares the table in README.md with this module.
 """
 
 import os
@@ -21,7 +21,11 @@ _DAY = timedelta(days=1)
 
 
 def parse_duration(text: object) -> object:
-    """'1 minute', '30 seconds', '2 hours' as a timedelta; anything else is a ValueError."""
+    """Return the timedelta of a text such as '1 minute', '30 seconds' or '2 hours'.
+
+    Raises:
+        ValueError: the text is not a whole number and a unit.
+    """
     if isinstance(text, timedelta):
         return text
     match = _DURATION.fullmatch(str(text).strip())
@@ -35,7 +39,7 @@ Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*[mg]$")]
 
 
 class Settings(BaseSettings):
-    """The settings of every service, validated and frozen."""
+    """The validated settings; they cannot be changed."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -48,21 +52,23 @@ class Settings(BaseSettings):
     feed_url: str = Field(
         default="wss://ws-feed.exchange.coinbase.com",
         pattern=r"^wss?://.+",
-        description="WebSocket address of the exchange, or of a replay",
+        description="WebSocket address of the exchange or of a replay",
     )
     product_id: str = Field(
-        default="BTC-USD", pattern=r"^[A-Z0-9]+-[A-Z0-9]+$", description="Market to follow"
+        default="BTC-USD", pattern=r"^[A-Z0-9]+-[A-Z0-9]+$", description="Product to follow"
     )
     kafka_bootstrap_servers: str = Field(
-        default="localhost:9092", min_length=1, description="Kafka brokers, host:port"
+        default="localhost:9092",
+        min_length=1,
+        description="Addresses of the Kafka brokers, `host:port`, separated by commas",
     )
     kafka_topic: str = Field(
         default="raw_prices",
         pattern=r"^[A-Za-z0-9._-]{1,200}$",
-        description="Topic of the valid messages; the refused ones go to this name + `_rejected`",
+        description="Topic of the valid messages; rejected ones go to this name + `_rejected`",
     )
     data_dir: Path = Field(
-        default=Path("data"), description="Folder of all outputs (`/app/data` in containers)"
+        default=Path("data"), description="Directory of all outputs (`/app/data` in containers)"
     )
     window: Duration = Field(
         default=timedelta(minutes=1),
@@ -74,78 +80,82 @@ class Settings(BaseSettings):
         default=timedelta(minutes=1),
         ge=timedelta(seconds=1),
         le=_DAY,
-        description="How late a trade may be, in event time, and still count in the stream",
+        description="How late a trade may be, in event time, to be counted by the stream",
     )
     batch_interval_seconds: float = Field(
-        default=600, gt=0, description="From the start of one batch run to the next, seconds"
+        default=600,
+        gt=0,
+        description="Seconds from the start of one batch run to the start of the next",
     )
     spark_master: str = Field(
-        default="local[*]", min_length=1, description="Where Spark runs its tasks"
+        default="local[*]", min_length=1, description="Spark master: where Spark runs its tasks"
     )
     volatility_range: Decimal = Field(
         default=Decimal(50),
         gt=0,
         lt=10**10,
         decimal_places=8,
-        description="A price range above this is High volatility, quote currency",
+        description="Volatility is High if the price range is above this, in quote currency",
     )
     sentiment_ratio: Decimal = Field(
         default=Decimal("1.2"),
         ge=1,
         lt=10**6,
         decimal_places=8,
-        description="Bullish when buys > ratio * sells, Bearish the other way round",
+        description="Sentiment is Bullish if buys > ratio * sells, Bearish if sells > ratio * buys",
     )
     spike_volume: Decimal = Field(
         default=Decimal(100),
         gt=0,
         lt=10**10,
         decimal_places=8,
-        description="A window's volume above this is a Spike, base currency",
+        description="The volume of a window is a Spike if it is above this, in base currency",
     )
 
     tick_timeout_seconds: float = Field(
-        default=90, gt=0, description="Reconnect when no trade came for so long, seconds"
+        default=90, gt=0, description="Seconds without a trade before the producer reconnects"
     )
     heartbeat_timeout_seconds: float = Field(
-        default=15, gt=0, description="Reconnect when no heartbeat came for so long, seconds"
+        default=15, gt=0, description="Seconds without a heartbeat before the producer reconnects"
     )
     max_message_bytes: int = Field(
         default=65_536,
         ge=1024,
         le=900_000,
-        description="A longer WebSocket message is rejected, bytes",
+        description="Maximum size of a WebSocket message, in bytes; a longer one is rejected",
     )
     max_unacknowledged: int = Field(
         default=10_000,
         ge=1,
-        description="Messages sent to Kafka and not yet acknowledged, at most",
+        description="Maximum number of messages that wait for Kafka's acknowledgement",
     )
     poll_max_records: int = Field(
-        default=5_000, ge=1, description="Records stored in one SQLite transaction, at most"
+        default=5_000, ge=1, description="Maximum number of records in one SQLite transaction"
     )
     trigger_seconds: float = Field(
-        default=1, gt=0, description="Pace of the stream's micro-batches, seconds"
+        default=1,
+        gt=0,
+        description="Seconds from the start of one micro-batch to the start of the next",
     )
     shuffle_partitions: int = Field(
-        default=1, ge=1, le=64, description="Partitions of the stream's state"
+        default=1, ge=1, le=64, description="Number of partitions of the stream's state"
     )
     max_offsets_per_trigger: int = Field(
-        default=50_000, ge=1, description="Kafka records in one micro-batch, at most"
+        default=50_000, ge=1, description="Maximum number of Kafka records in one micro-batch"
     )
-    stream_memory: Memory = Field(default="640m", description="Java heap of the stream, -Xmx")
-    batch_memory: Memory = Field(default="1g", description="Java heap of a batch run, -Xmx")
+    stream_memory: Memory = Field(default="640m", description="Java heap of the stream (`-Xmx`)")
+    batch_memory: Memory = Field(default="1g", description="Java heap of a batch run (`-Xmx`)")
     batch_partitions: int = Field(
-        default=2, ge=1, le=64, description="Parallel JDBC reads in a batch run"
+        default=2, ge=1, le=64, description="Number of parallel JDBC reads in a batch run"
     )
     batch_timeout_seconds: float = Field(
-        default=1800, gt=0, description="A batch run is ended after so long, seconds"
+        default=1800, gt=0, description="Seconds after which a batch run is ended"
     )
     java_home: Path | None = Field(
-        default=None, description="The Java runtime for Spark; unset: the `java` on the PATH"
+        default=None, description="Java runtime for Spark; if unset, the `java` on the PATH"
     )
     log_level: str = Field(
-        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least level logged"
+        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Minimum log level"
     )
 
     @property
@@ -154,7 +164,10 @@ class Settings(BaseSettings):
 
 
 def load() -> Settings:
-    """The settings from the environment; a bad one ends the process with a sentence, status 2."""
+    """Return the settings from the environment.
+
+    An invalid setting ends the process with status 2, after one line for each invalid setting.
+    """
     try:
         settings = Settings()
     except ValidationError as error:
@@ -162,6 +175,6 @@ def load() -> Settings:
             name = str(problem["loc"][0]).upper()
             reason = problem["msg"].removeprefix("Value error, ")
             given = os.environ.get(name, problem["input"])
-            print(f"setting {name}={given!r} is refused: {reason}", file=sys.stderr)
+            print(f"setting {name}={given!r} is invalid: {reason}", file=sys.stderr)
         sys.exit(2)
     return settings.model_copy(update={"data_dir": settings.data_dir.absolute()})

@@ -1,4 +1,4 @@
-"""How the services write and convert times: UTC, exact to the microsecond. Pure but for `now`."""
+"""Conversions of times: UTC, exact to the microsecond. Pure, except `now`."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -13,12 +13,12 @@ def now() -> datetime:
 
 
 def iso(moment: datetime) -> str:
-    """ISO 8601, UTC, `Z`; fractions only where there are some."""
+    """Return a time as ISO 8601 in UTC with `Z`; a fraction only if it is not zero."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def epoch_micros(moment: datetime) -> int:
-    """Microseconds since 1970, exact."""
+    """Return the microseconds since 1970, exactly."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
@@ -27,7 +27,7 @@ def from_epoch_micros(micros: int) -> datetime:
 
 
 def from_epoch_millis(millis: int) -> datetime:
-    """A Kafka record's timestamp as a moment; one that no calendar holds as the nearest held."""
+    """Return the time of a Kafka timestamp; outside of the calendar, the nearest time inside."""
     if not _FIRST_MILLIS <= millis <= _LAST_MILLIS:
         millis = min(max(millis, _FIRST_MILLIS), _LAST_MILLIS)
     return _EPOCH + timedelta(milliseconds=millis)

@@ -141,10 +141,10 @@ def waterfall(
         place = {latency.EVENT_TO_RECEIPT: LEGS[0], latency.RECEIPT_TO_STORED: LEGS[1]}.get(leg)
         if place is not None:
             by_leg[place][number] += count
-    by_leg[LEGS[2]] = latency.counted(_until_open(micro_batches))
+    by_leg[LEGS[2]] = latency.count(_until_open(micro_batches))
     for text in windows.loc[windows["leg"] == latency.OPEN_TO_FINAL, "counts"]:
         by_leg[LEGS[3]].update({int(number): count for number, count in json.loads(text).items()})
-    by_leg[LEGS[4]] = latency.counted(_until_batch(final, runs))
+    by_leg[LEGS[4]] = latency.count(_until_batch(final, runs))
     if replayed_as_recorded:
         for leg in (LEGS[0], *LEGS[3:]):
             by_leg[leg] = Counter()

@@ -110,7 +110,7 @@ class Loader:
             try:
                 trades.append(trade.decode(raw, self._settings.product_id, received))
                 receipts.append(received)
-            except trade.RefusedError as refusal:
+            except trade.InvalidTradeError as refusal:
                 rejected += 1
                 self._service.log.warning("rejected offset %d: %s", record.offset, refusal)
                 self._dead_letters.reject(raw, len(raw), str(refusal), received)

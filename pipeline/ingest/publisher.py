@@ -50,7 +50,7 @@ class Publisher:
             received = times.from_epoch_millis(record.timestamp)
             try:
                 valid = trade.decode(record.value or b"", self._settings.product_id, received)
-            except trade.RefusedError:
+            except trade.InvalidTradeError:
                 continue
             self._remember(valid.trade_id)
         self._service.log.info("%d published trade ids restored", len(self._published_ids))
@@ -69,7 +69,7 @@ class Publisher:
         self._service.counters["received"] += 1
         try:
             outcome = self._outcome(message, received)
-        except trade.RefusedError as refusal:
+        except trade.InvalidTradeError as refusal:
             self._dead_letters.reject(message.data, message.size, str(refusal), received)
             self._service.log.warning("rejected a message: %s", refusal)
             outcome = "rejected"
@@ -78,7 +78,7 @@ class Publisher:
     def _outcome(self, message: Message, received: datetime) -> str:
         if message.size > self._settings.max_message_bytes:
             limit = self._settings.max_message_bytes
-            raise trade.RefusedError(f"too long: {message.size} bytes, at most {limit}")
+            raise trade.InvalidTradeError(f"too long: {message.size} bytes, at most {limit}")
         parsed = trade.parse(message.data)
         kind = parsed.get("type")
         if isinstance(kind, str) and kind in trade.CONTROL_TYPES:

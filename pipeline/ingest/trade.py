@@ -1,6 +1,6 @@
-"""What a valid trade is: decoding, validation, reasons for refusal. Pure.
+"""What a valid trade is: decoding, validation and the reason why a message is invalid. Pure.
 
-The producer, the consumer and the stream judge every message by these same rules.
+The producer, the consumer and the stream all use these rules.
 """
 
 import json
@@ -11,40 +11,44 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-#: Message types by which the exchange speaks of the connection, not of trades.
+#: Types of the messages about the connection; they are not about trades.
 CONTROL_TYPES = frozenset({"subscriptions", "heartbeat", "error"})
 TICKER = "ticker"
 
-#: A price or size fits DECIMAL(18,8) in Spark, and REAL in SQLite holds 15 digits exactly.
+#: DECIMAL(18,8) in Spark has 10 digits before the point and 8 after it. REAL in SQLite stores 15
+#: digits exactly.
 INTEGER_DIGITS = 10
 SCALE = 8
 SIGNIFICANT_DIGITS = 15
 
 EARLIEST = datetime(2012, 1, 1, tzinfo=UTC)
-#: How far event time may lie ahead of the receipt, as clocks differ.
+#: How far the event time may be ahead of the time of receipt, because clocks differ.
 MAX_AHEAD = timedelta(minutes=1)
 
-#: The default context would round to 28 digits before they are counted.
+#: The default context would round a number to 28 digits before its digits are counted.
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _PLAIN = re.compile(r"[0-9]{1,10}(\.[0-9]{1,8})?", re.ASCII)
 
 
-#: Characters of a reason, at most: what it quotes may be long.
+#: Maximum number of characters of a reason, which quotes the message.
 REASON_LENGTH = 200
 
 
-class RefusedError(Exception):
-    """A message is no valid trade. The text is the reason: what is wrong, and in which field."""
+class InvalidTradeError(Exception):
+    """A message is not a valid trade. The text is the reason: the field and what is wrong."""
 
 
 class Trade(msgspec.Struct, frozen=True):
-    """A valid trade. Prices in quote, size in base currency, as the exchange's decimal strings."""
+    """A valid trade. Prices are in quote currency, the size is in base currency.
+
+    Decimals are strings, exactly as the exchange sent them.
+    """
 
     trade_id: int
     price: str
-    best_bid: str | None  #: None: unknown
-    best_ask: str | None  #: None: unknown
+    best_bid: str | None  #: None if unknown
+    best_ask: str | None  #: None if unknown
     side: Literal["buy", "sell"]  #: of the taker
     time: datetime  #: event time, UTC, microseconds
     last_size: str
@@ -62,7 +66,7 @@ class _Ticker(msgspec.Struct):
 
 
 class _ExchangeTicker(_Ticker, kw_only=True):
-    """The message as the exchange sends it: these fields, all of them, and no other."""
+    """The message as the exchange sends it: exactly these fields."""
 
     type: Literal["ticker"]
     sequence: int
@@ -78,7 +82,7 @@ class _ExchangeTicker(_Ticker, kw_only=True):
 
 
 _EXCHANGE = msgspec.json.Decoder(_ExchangeTicker)
-#: Quotes in such a message: two for each key and each text. Any further field has more.
+#: Quotation marks in such a message: two for each key and each string value.
 _EXCHANGE_QUOTES = 2 * (17 + 15)
 
 
@@ -88,7 +92,7 @@ class _Numbered(msgspec.Struct):
 
 
 def id_in(raw: bytes, product: str) -> int | None:
-    """The trade id in a message that may be no valid trade, of this product; None: it has none."""
+    """Return the trade id of a message of this product, valid or not; None if it has none."""
     try:
         numbered = msgspec.json.decode(raw, type=_Numbered)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -97,30 +101,32 @@ def id_in(raw: bytes, product: str) -> int | None:
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """The JSON object in a message.
+    """Return the JSON object in a message.
 
     Raises:
-        RefusedError: not UTF-8, not strict JSON, not an object, or a key occurs twice in one.
+        InvalidTradeError: not UTF-8, not strict JSON, not an object, or an object with the same key
+            twice.
     """
     try:
         raw.decode()
     except UnicodeDecodeError as error:
-        raise RefusedError(f"not UTF-8: byte {error.start}") from None
+        raise InvalidTradeError(f"not UTF-8: byte {error.start}") from None
     try:
         message = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise RefusedError(f"not JSON: {error}") from None
+        raise InvalidTradeError(f"not JSON: {error}") from None
     if not isinstance(message, dict):
-        raise RefusedError("not a JSON object")
-    if not _surely_unrepeated(raw, message):
-        _refuse_repeated_keys(raw)
+        raise InvalidTradeError("not a JSON object")
+    if not _has_no_repeated_key(raw, message):
+        _check_repeated_keys(raw)
     return message
 
 
-def _surely_unrepeated(raw: bytes, message: dict[str, Any]) -> bool:
-    """Whether quotes alone prove that no key repeats: each string of a flat message has two.
+def _has_no_repeated_key(raw: bytes, message: dict[str, Any]) -> bool:
+    """Return True if the number of quotation marks proves that no key is repeated.
 
-    msgspec silently takes the last of repeated keys, and a parser that tells is ten times slower.
+    Each string of a flat message has two. msgspec silently takes the last of repeated keys, and a
+    parser that reports them is ten times slower. False means that the message has to be checked.
     """
     strings = len(message)
     for value in message.values():
@@ -131,43 +137,43 @@ def _surely_unrepeated(raw: bytes, message: dict[str, Any]) -> bool:
     return b"\\" not in raw and raw.count(b'"') == 2 * strings
 
 
-def _refuse_repeated_keys(raw: bytes) -> None:
+def _check_repeated_keys(raw: bytes) -> None:
     def check(pairs: list[tuple[str, Any]]) -> None:
         seen = set()
         for key, _ in pairs:
             if key in seen:
-                raise RefusedError(f"repeated key: {key[:40]!r}")
+                raise InvalidTradeError(f"repeated key: {key[:40]!r}")
             seen.add(key)
 
     try:
         json.loads(raw, object_pairs_hook=check)
     except (ValueError, RecursionError) as error:
-        raise RefusedError(f"not JSON: {error}") from None
+        raise InvalidTradeError(f"not JSON: {error}") from None
 
 
 def trade_of(message: dict[str, Any], product: str, received: datetime) -> Trade:
-    """The trade in a parsed `ticker` message.
+    """Return the trade in a parsed `ticker` message.
 
     Args:
         message: what `parse` returned.
-        product: the only product that is accepted.
-        received: the moment of receipt; event time may be at most `MAX_AHEAD` later.
+        product: the only valid product.
+        received: the time of receipt; the event time may be at most `MAX_AHEAD` later.
 
     Raises:
-        RefusedError: a field is missing, of a wrong type or out of its range.
+        InvalidTradeError: a field is missing, has the wrong type or is out of range.
     """
     if message.get("type") != TICKER:
-        raise RefusedError(f"type: {_shown(message.get('type'))} is not a ticker")
+        raise InvalidTradeError(f"type: {_shown(message.get('type'))} is not a ticker")
     try:
         ticker = msgspec.convert(message, _Ticker)
     except msgspec.ValidationError as error:
-        raise RefusedError(_field_problem(str(error))) from None
+        raise InvalidTradeError(_field_problem(str(error))) from None
     return _checked(ticker, product, received)
 
 
 def _checked(ticker: _Ticker, product: str, received: datetime) -> Trade:
     if ticker.product_id != product:
-        raise RefusedError(f"product_id: {_shown(ticker.product_id)} is not {product}")
+        raise InvalidTradeError(f"product_id: {_shown(ticker.product_id)} is not {product}")
     _check_decimal("price", ticker.price)
     _check_decimal("last_size", ticker.last_size)
     if ticker.best_bid is not None:
@@ -175,9 +181,11 @@ def _checked(ticker: _Ticker, product: str, received: datetime) -> Trade:
     if ticker.best_ask is not None:
         _check_decimal("best_ask", ticker.best_ask)
     if ticker.time < EARLIEST:
-        raise RefusedError(f"time: {ticker.time.isoformat()} is before 2012")
+        raise InvalidTradeError(f"time: {ticker.time.isoformat()} is before 2012")
     if ticker.time - received > MAX_AHEAD:
-        raise RefusedError(f"time: {ticker.time.isoformat()} is over a minute ahead of the receipt")
+        raise InvalidTradeError(
+            f"time: {ticker.time.isoformat()} is more than a minute after the receipt"
+        )
     return Trade(
         trade_id=ticker.trade_id,
         price=ticker.price,
@@ -190,7 +198,10 @@ def _checked(ticker: _Ticker, product: str, received: datetime) -> Trade:
 
 
 def decode(raw: bytes, product: str, received: datetime) -> Trade:
-    """`parse` and `trade_of` in one; three times faster for what the exchange really sends."""
+    """Return the trade in a message: `parse` and `trade_of` in one step.
+
+    Messages as the exchange sends them take a third of the time.
+    """
     ticker = _as_the_exchange_sends(raw)
     if ticker is None:
         return trade_of(parse(raw), product, received)
@@ -198,7 +209,7 @@ def decode(raw: bytes, product: str, received: datetime) -> Trade:
 
 
 def _as_the_exchange_sends(raw: bytes) -> _ExchangeTicker | None:
-    """The message if it has the exchange's fields, each once, and nothing else."""
+    """Return the message if it has exactly the fields that the exchange sends, each once."""
     if not raw.isascii() or b"\\" in raw or raw.count(b'"') != _EXCHANGE_QUOTES:
         return None
     try:
@@ -208,7 +219,7 @@ def _as_the_exchange_sends(raw: bytes) -> _ExchangeTicker | None:
 
 
 def _field_problem(text: str) -> str:
-    """What msgspec says of a field, with the field's name in front."""
+    """Return the text of msgspec with the name of the field in front."""
     if missing := re.search("missing required field `(.+)`", text):
         return f"{missing[1]}: missing"
     what, _, where = text.partition(" - at `$.")
@@ -220,16 +231,18 @@ def _shown(value: object) -> str:
 
 
 def _check_decimal(field: str, text: str) -> None:
-    """Refuses what is not a positive decimal that both stores hold to the last digit."""
+    """Check that a text is a positive decimal that Spark and SQLite both store exactly."""
     if len(text) <= SIGNIFICANT_DIGITS and _PLAIN.fullmatch(text) and text.strip("0."):
         return
     if not _NUMBER.fullmatch(text):
-        raise RefusedError(f"{field}: {_shown(text)} is not a positive decimal")
+        raise InvalidTradeError(f"{field}: {_shown(text)} is not a positive decimal")
     number = Decimal(text).normalize(_EXACT)
     _, digits, exponent = number.as_tuple()
     if not number:
-        raise RefusedError(f"{field}: {_shown(text)} is not positive")
+        raise InvalidTradeError(f"{field}: {_shown(text)} is not positive")
     if number.adjusted() >= INTEGER_DIGITS or int(exponent) < -SCALE:
-        raise RefusedError(f"{field}: {_shown(text)} does not fit DECIMAL(18,8)")
+        raise InvalidTradeError(f"{field}: {_shown(text)} does not fit DECIMAL(18,8)")
     if len(digits) > SIGNIFICANT_DIGITS:
-        raise RefusedError(f"{field}: {_shown(text)} has over {SIGNIFICANT_DIGITS} digits")
+        raise InvalidTradeError(
+            f"{field}: {_shown(text)} has more than {SIGNIFICANT_DIGITS} digits"
+        )

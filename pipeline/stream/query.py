@@ -45,7 +45,7 @@ def judge(raw: bytes | None, received: int, product: str) -> tuple[Any, ...]:
     try:
         moment = times.from_epoch_millis(received // 1000)
         valid = trade.decode(raw or b"", product, moment)
-    except trade.RefusedError as refusal:
+    except trade.InvalidTradeError as refusal:
         return None, None, None, None, None, str(refusal)
     time_us = times.epoch_micros(valid.time)
     return valid.trade_id, valid.price, valid.last_size, valid.side, time_us, None
@@ -169,7 +169,7 @@ def open_to_final(window: finality.Window, final_at: datetime) -> Counter[int]:
     moment = times.epoch_micros(final_at)
     counts = [count for _, count in window.growth]
     came = [count - before for count, before in zip(counts, [0, *counts], strict=False)]
-    return latency.counted(
+    return latency.count(
         ((moment - at) / 1e6, count) for (at, _), count in zip(window.growth, came, strict=True)
     )
 

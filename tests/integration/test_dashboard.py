@@ -71,7 +71,7 @@ def test_refused_settings_end_the_start_in_one_sentence(tmp_path) -> None:
         check=False,
     )
     assert started.returncode == 2
-    assert "setting WINDOW='soon' is refused: must be a whole number" in started.stderr
+    assert "setting WINDOW='soon' is invalid: must be a whole number" in started.stderr
     assert "Traceback" not in started.stderr
 
 

@@ -151,7 +151,7 @@ def verdict(message: bytes) -> golden.Trade | None:
 def pipelines_verdict(message: bytes) -> golden.Trade | None:
     try:
         found = trade.decode(message, "BTC-USD", NOW)
-    except trade.RefusedError:
+    except trade.InvalidTradeError:
         return None
     return golden.Trade(
         found.trade_id,

@@ -1,4 +1,4 @@
-"""Whether a service does its job, as its status file says."""
+"""The health check: from the status file to one sentence and an exit status."""
 
 import subprocess
 import sys
@@ -22,38 +22,38 @@ def written(tmp_path: Path, **status: object) -> DataDir:
     return data
 
 
-def test_a_fresh_and_healthy_status_is_health(tmp_path: Path) -> None:
+def test_a_service_with_a_new_and_healthy_status_is_healthy(tmp_path: Path) -> None:
     data = written(tmp_path)
     assert health(data, "consumer", NOW + timedelta(seconds=1)) is None
     assert health(data, "consumer", NOW + timedelta(seconds=30)) is None
     assert health(data, "consumer", NOW - timedelta(seconds=5)) is None  # the clock was set back
 
 
-def test_no_status_is_no_health(tmp_path: Path) -> None:
-    said = health(DataDir(tmp_path), "consumer", NOW)
-    assert said == "consumer has not written a status that can be read"
+def test_a_service_without_a_status_is_unhealthy(tmp_path: Path) -> None:
+    sentence = health(DataDir(tmp_path), "consumer", NOW)
+    assert sentence == "consumer has no readable status file"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"updated": 5}', '{"updated": "soon"}'])
-def test_a_status_that_cannot_be_read_is_no_health(tmp_path: Path, content: str) -> None:
+def test_a_service_with_an_unreadable_status_is_unhealthy(tmp_path: Path, content: str) -> None:
     data = written(tmp_path)
     data.status_of("consumer").write_text(content)
-    said = health(data, "consumer", NOW)
-    assert said == "consumer has not written a status that can be read"
+    sentence = health(data, "consumer", NOW)
+    assert sentence == "consumer has no readable status file"
 
 
-def test_a_status_without_a_zone_cannot_be_judged(tmp_path: Path) -> None:
+def test_a_status_time_without_a_time_zone_is_unhealthy(tmp_path: Path) -> None:
     data = written(tmp_path, updated="2025-12-02T05:10:00")
     assert health(data, "consumer", NOW) is not None
 
 
-def test_an_old_status_is_no_health_however_good_it_was(tmp_path: Path) -> None:
+def test_a_service_with_an_old_status_is_unhealthy(tmp_path: Path) -> None:
     data = written(tmp_path)
-    said = health(data, "consumer", NOW + timedelta(seconds=30.6))
-    assert said == "consumer has not been heard of for 31 s"
+    sentence = health(data, "consumer", NOW + timedelta(seconds=30.6))
+    assert sentence == "no heartbeat from consumer for 31 s"
 
 
-def test_a_service_that_cannot_do_its_job_is_unhealthy_and_says_why(tmp_path: Path) -> None:
+def test_an_unhealthy_status_gives_its_state_and_message(tmp_path: Path) -> None:
     data = written(tmp_path, healthy=False, state="waiting for Kafka", message="no answer")
     assert health(data, "consumer", NOW) == "consumer is waiting for Kafka: no answer"
 
@@ -69,23 +69,23 @@ def health_check(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_health_check_is_a_command_with_a_status_and_a_sentence(tmp_path: Path) -> None:
+def test_the_command_ends_with_an_exit_status_and_a_sentence(tmp_path: Path) -> None:
     written(tmp_path, updated=times.now())
     healthy = health_check("consumer", tmp_path)
     missing = health_check("producer", tmp_path)
     assert (healthy.returncode, healthy.stdout, healthy.stderr) == (0, "", "")
     assert missing.returncode == 1
-    assert missing.stderr == "producer has not written a status that can be read\n"
+    assert missing.stderr == "producer has no readable status file\n"
 
 
-def test_the_health_check_says_how_it_is_used() -> None:
+def test_the_command_prints_its_usage() -> None:
     assert "usage: python -m pipeline.health NAME DATA_DIR" in health_check("consumer").stderr
 
 
-def test_the_health_check_does_not_load_what_costs_most() -> None:
+def test_the_command_does_not_import_slow_modules() -> None:
     """It runs every few seconds in every container."""
     code = "import sys, pipeline.health; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert not {"pydantic", "pandas", "pyspark", "psutil"} & set(done.stdout.split())
+    assert not {"pydantic", "pandas", "pyspark", "psutil", "kafka"} & set(done.stdout.split())

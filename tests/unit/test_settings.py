@@ -1,4 +1,4 @@
-"""What can be set, how it is said, and what is refused."""
+"""The settings: defaults, valid values and invalid ones."""
 
 import os
 import subprocess
@@ -21,12 +21,14 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the developer's own reaches a test."""
+    """Remove the settings of the developer's own environment."""
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_defaults_are_those_of_the_design(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_defaults_are_those_of_the_design(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     settings = load()
     assert settings.feed_url == "wss://ws-feed.exchange.coinbase.com"
@@ -79,7 +81,7 @@ def test_every_setting_has_an_example_here() -> None:
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_good_value_is_read_from_the_variable_of_its_name(
+def test_a_valid_value_is_read_from_the_variable_of_its_name(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, value = GOOD[name]
@@ -88,7 +90,7 @@ def test_a_good_value_is_read_from_the_variable_of_its_name(
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_an_empty_variable_is_an_unset_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     unset = load()
     monkeypatch.setenv(name, "")
     assert load() == unset
@@ -129,7 +131,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
-def test_a_bad_value_is_refused_in_one_sentence_that_names_the_variable(
+def test_an_invalid_value_ends_the_process_with_a_line_that_names_the_variable(
     name: str,
     value: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -139,13 +141,13 @@ def test_a_bad_value_is_refused_in_one_sentence_that_names_the_variable(
     with pytest.raises(SystemExit) as exit_:
         load()
     assert exit_.value.code == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith(f"setting {name}={value!r} is refused: ")
-    assert said.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(f"setting {name}={value!r} is invalid: ")
+    assert output.err.count("\n") == 1
 
 
-def test_a_process_with_bad_settings_says_each_in_a_line_and_ends_with_status_2() -> None:
+def test_each_invalid_setting_gives_one_line() -> None:
     bad = {"WINDOW": "soon", "MAX_MESSAGE_BYTES": "12"}
     run = subprocess.run(
         [sys.executable, "-c", "from pipeline.settings import load; load()"],
@@ -159,7 +161,7 @@ def test_a_process_with_bad_settings_says_each_in_a_line_and_ends_with_status_2(
     assert run.returncode == 2
     assert run.stdout == ""
     lines = run.stderr.splitlines()
-    assert [line.split(" is refused: ")[0] for line in lines] == [
+    assert [line.split(" is invalid: ")[0] for line in lines] == [
         "setting WINDOW='soon'",
         "setting MAX_MESSAGE_BYTES='12'",
     ]
@@ -171,7 +173,7 @@ def test_settings_cannot_be_changed() -> None:
         settings.product_id = "ETH-USD"
 
 
-def test_a_relative_data_dir_is_made_absolute_from_where_the_process_stands(
+def test_a_relative_data_dir_is_relative_to_the_working_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -179,7 +181,7 @@ def test_a_relative_data_dir_is_made_absolute_from_where_the_process_stands(
     assert load().data_dir == tmp_path / "here" / "data"
 
 
-def test_other_variables_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     before = load()
     monkeypatch.setenv("WINDOWS", "none of ours")
     assert load() == before
@@ -196,7 +198,7 @@ def test_a_duration_is_a_whole_number_and_a_unit(number: int, unit: str, plural:
 
 
 @given(st.text(max_size=12))
-def test_any_other_text_is_no_duration(text: str) -> None:
+def test_any_other_text_is_not_a_duration(text: str) -> None:
     words = text.split()
     looks_right = len(words) == 2 and words[1].rstrip("s") in {"second", "minute", "hour"}
     if not looks_right:

@@ -46,7 +46,7 @@ def decode(raw: bytes, received: datetime = RECEIVED) -> trade.Trade:
 
 
 def reason(raw: bytes, received: datetime = RECEIVED) -> str:
-    with pytest.raises(trade.RefusedError) as refusal:
+    with pytest.raises(trade.InvalidTradeError) as refusal:
         decode(raw, received)
     return str(refusal.value)
 
@@ -291,8 +291,8 @@ def test_a_positive_decimal_that_both_stores_hold_is_taken(field: str, text: str
         ("1.000000001", "does not fit"),
         ("1." + "0" * 40 + "1", "does not fit"),  # beyond the default precision of decimals
         ("0." + "9" * 60, "does not fit"),
-        ("9999999999.999999", "has over 15 digits"),
-        ("12345678.12345678", "has over 15 digits"),
+        ("9999999999.999999", "has more than 15 digits"),
+        ("12345678.12345678", "has more than 15 digits"),
     ],
 )
 def test_any_other_price_or_size_is_refused_and_named(field: str, text: str, why: str) -> None:
@@ -504,7 +504,7 @@ def own_judgement(raw: bytes) -> tuple[object, ...] | None:
 def their_judgement(raw: bytes) -> tuple[object, ...] | None:
     try:
         taken = decode(raw)
-    except trade.RefusedError:
+    except trade.InvalidTradeError:
         return None
     amounts = (taken.price, taken.best_bid, taken.best_ask, taken.last_size)
     price, bid, ask, size = (None if a is None else Decimal(a) for a in amounts)
