@@ -2,10 +2,15 @@
 
 import sys
 
-# Spark puts its zips of pyspark first, which hold no compiled modules: 0.6 s more to import.
+# spark-submit puts zip files of pyspark first. They hold no compiled modules: 0.6 s more to import.
 sys.path[:] = [path for path in sys.path if "pyspark/python/lib" not in path]
 
-from pipeline.batch.job import main
+from pipeline.batch import job
+from pipeline.errors import exit_on_error
+from pipeline.settings import load
 
 if __name__ == "__main__":
-    main()
+    arguments = job.parse_arguments()
+    with exit_on_error():
+        status = job.run(load(), arguments)
+    sys.exit(status)

@@ -1,6 +1,18 @@
 """Run batch_processor.py through spark-submit at a fixed rate and log every run."""
 
-from pipeline.batch.scheduler import main
+from contextlib import ExitStack
+
+from pipeline.batch.scheduler import Scheduler, only_scheduler
+from pipeline.service import Service, run
+
+
+def schedule(service: Service, resources: ExitStack) -> None:
+    resources.enter_context(only_scheduler(service.data))
+    scheduler = Scheduler(service)
+    scheduler.end_abandoned_run()
+    scheduler.wait_for_rows()
+    scheduler.run()
+
 
 if __name__ == "__main__":
-    main()
+    run("batch_scheduler", schedule)

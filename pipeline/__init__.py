@@ -1,1 +1,1 @@
-"""What the services share: each module alone decides one thing (see README, Layout)."""
+"""The pipeline: what all services share, and a package for each path and for the comparison."""

@@ -1,7 +1,7 @@
-"""Where each output lies and how it is written atomically (`tables.py` reads tables back).
+"""The files below `DATA_DIR`: paths, columns, atomic writes, and reading without pandas.
 
-Text files only, so that anybody can look into them. Every file is replaced as a whole
-(`os.replace`), so a reader sees the old one or the new one, never half of one.
+Every file except the database is text. A file is replaced as a whole (`os.replace`), so a reader
+sees the old file or the new file, never a part of one.
 """
 
 import csv
@@ -44,7 +44,7 @@ BATCH_COLUMNS = (
     "first_trade_id",
     "last_trade_id",
 )
-#: Columns that hold text; times aside, all others are numbers.
+#: Columns that hold text, and columns that hold times. All other columns hold numbers.
 TEXT_COLUMNS = ("volatility_flag", "market_sentiment", "volume_spike", "run")
 TIME_COLUMNS = (
     "window_start",
@@ -55,7 +55,7 @@ TIME_COLUMNS = (
     "snapshot_at",
     "written_at",
 )
-#: Fields of a line in `batch_log.txt`, in order; what is unknown is left out.
+#: Fields of a line in `batch_log.txt`, in order. Unknown fields are omitted.
 LOG_FIELDS = (
     "started",
     "run",
@@ -73,7 +73,7 @@ LOG_FIELDS = (
 )
 
 
-#: What to do about a folder that holds something else.
+#: What to do about a data directory that holds something else.
 ANOTHER_FOLDER = (
     "choose another folder with DATA_DIR=, or empty it with make clean "
     "(in containers: docker compose down --volumes)"
@@ -81,7 +81,7 @@ ANOTHER_FOLDER = (
 
 
 class OutputError(OperationalError):
-    """A file that should hold an output holds something else; the text says which and why."""
+    """A file that should hold an output holds something else. The text names the file."""
 
 
 @dataclass(frozen=True)
@@ -116,25 +116,25 @@ class DataDir:
 
     @property
     def batch_run(self) -> Path:
-        """What the run under way, or the last one, says of itself."""
+        """The result of the current or the last batch run, as the run itself reports it."""
         return self.status / "batch_processor.json"
 
     @property
     def stream_progress(self) -> Path:
-        """A row for each of the latest micro-batches."""
+        """A row for each of the latest micro-batches: `stream.progress`."""
         return self.status / "stream_progress.csv"
 
     @property
     def stream_latency(self) -> Path:
-        """Of each of the latest final windows: how long its trades stood in the open view."""
+        """For each of the latest final windows, how long its trades were visible as open."""
         return self.status / "stream_latency.csv"
 
     def minutes_of(self, service: str) -> Path:
-        """What a service counted and cost, minute by minute."""
+        """A row for each minute of a service: its counters and its cost."""
         return self.status / f"{service}_minutes.csv"
 
     def rejected_by(self, service: str) -> Path:
-        """The trade ids in the latest messages that a service rejected, where they had one."""
+        """The trade ids in the latest messages that a service rejected."""
         return self.status / f"{service}_rejected.csv"
 
     @property
@@ -151,7 +151,7 @@ class DataDir:
 
     @property
     def source(self) -> Path:
-        """Which feed filled this folder: see `claim_source`."""
+        """The feed that fills this data directory: `claim_source`."""
         return self.root / "source.json"
 
     def status_of(self, service: str) -> Path:
@@ -162,7 +162,13 @@ class DataDir:
 
 
 def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
-    """Replaces the file by one with this text; `durable` survives a power cut as well."""
+    """Replace a file by one with this text.
+
+    Args:
+        path: the file. Missing folders are created.
+        text: the new content.
+        durable: whether the new content survives a power cut as soon as this returns.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -173,7 +179,7 @@ def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
                 os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)  # on a full disk it would make it fuller
+        temporary.unlink(missing_ok=True)  # it would fill a full disk further
         raise
     if durable:
         _sync_folder(path.parent)
@@ -188,12 +194,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def moments(row: Mapping[str, Any]) -> dict[str, datetime]:
-    """The times in a row, from microseconds since 1970."""
+    """Return the times of a row, given as microseconds since 1970, as datetimes."""
     return {name: from_epoch_micros(row[name]) for name in TIME_COLUMNS if name in row}
 
 
 def run_id(started: datetime) -> str:
-    """The name of a batch run, sortable: 20251202T051000Z."""
+    """Return the name of a batch run, which sorts by start: 20251202T051000Z."""
     return started.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
@@ -208,7 +214,7 @@ def _cell(value: object) -> str:
 
 
 def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """CSV text of these rows, header first. A missing value is an empty cell."""
+    """Return rows as CSV text, header first. An unknown value is an empty cell."""
     names = tuple(columns)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -218,10 +224,13 @@ def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
 
 
 def append_csv(path: Path, columns: Iterable[str], row: Mapping[str, object], limit: int) -> None:
-    """Adds a row to a record of the latest; one longer than `limit` bytes loses its older half.
+    """Append a row to a CSV file that holds the latest rows.
 
-    A record with other columns, of another version, is begun anew; a line that was cut off, by a
-    full disk or a kill, is ended first.
+    Args:
+        path: the file. It starts again if it has other columns, those of another version.
+        columns: its columns.
+        row: the values of the row.
+        limit: the size above which the file loses its older half, bytes.
     """
     header, line = (text.encode() + b"\n" for text in to_csv(columns, [row]).splitlines())
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -230,7 +239,7 @@ def append_csv(path: Path, columns: Iterable[str], row: Mapping[str, object], li
         fits = file.readline() == header
         if not fits:
             file.truncate(0)
-        file.write(b"\n" * _torn(file) + (line if fits else header + line))
+        file.write(b"\n" * _ends_in_a_line(file) + (line if fits else header + line))
         long = file.tell() > limit
     if long:
         lines = path.read_bytes().splitlines(keepends=True)
@@ -239,77 +248,54 @@ def append_csv(path: Path, columns: Iterable[str], row: Mapping[str, object], li
 
 
 def cells(columns: Iterable[str], row: Mapping[str, object]) -> dict[str, str]:
-    """A row as the text of its cells; what is missing or unknown is empty."""
+    """Return the text of each cell of a row. An unknown value is an empty cell."""
     return {name: _cell(row.get(name)) for name in columns}
 
 
-def laid_over(
+def upsert_windows(
     before: Mapping[str, Mapping[str, str]], windows: Iterable[Mapping[str, str]]
 ) -> dict[str, dict[str, str]]:
-    """Final windows by `window_start`, once these (as cells) are written over those before.
+    """Return final windows (as cells) by `window_start`, after inserts and updates.
 
-    Writing a window again changes nothing: the first `written_at` stays. Nor does one with fewer
-    trades, as a new checkpoint makes of a topic whose beginning Kafka has deleted.
+    Writing a window again changes nothing: the first `written_at` stays. A row with fewer trades
+    never replaces a row with more. The stream computes such rows with a new checkpoint, when Kafka
+    has deleted the beginning of the topic.
     """
-    laid = {start: {**row} for start, row in before.items()}
-    for row in windows:
-        known = laid.get(row["window_start"])
+    rows = {start: {**row} for start, row in before.items()}
+    for window in windows:
+        known = rows.get(window["window_start"])
         if known is None:
-            laid[row["window_start"]] = {**row}
-        elif int(row["trade_count"]) >= int(known["trade_count"]):
-            laid[row["window_start"]] = {**row, "written_at": known["written_at"]}
-    return laid
+            rows[window["window_start"]] = {**window}
+        elif int(window["trade_count"]) >= int(known["trade_count"]):
+            rows[window["window_start"]] = {**window, "written_at": known["written_at"]}
+    return rows
 
 
 def write_final_windows(data: DataDir, windows: Iterable[Mapping[str, str]]) -> None:
-    """Lays final windows (as cells) into the file of their UTC day: one row each, sorted."""
+    """Write final windows (as cells) to the file of the UTC day of their start, sorted."""
     by_day: dict[str, list[Mapping[str, str]]] = {}
     for window in windows:
         by_day.setdefault(window["window_start"][:10], []).append(window)
-    for day, rows in by_day.items():
+    for day, added in by_day.items():
         path = data.stream_csv / f"{day}.csv"
-        laid = laid_over(_final_cells(path), rows)
-        write_atomically(path, to_csv(WINDOW_COLUMNS, (laid[key] for key in sorted(laid))))
-
-
-def read_final_cells(data: DataDir, first: datetime, last: datetime) -> dict[str, dict[str, str]]:
-    """The cells of the final windows that start from `first` to `last`, by `window_start`."""
-    since, until = iso(first), iso(last)
-    return {
-        start: row
-        for path in stream_files(data)
-        if since[:10] <= path.stem <= until[:10]
-        for start, row in _final_cells(path).items()
-        if since <= start <= until
-    }
-
-
-def _final_cells(path: Path) -> dict[str, dict[str, str]]:
-    """A file of `stream_csv/` by `window_start`; one of an older version has fewer columns."""
-    if not path.exists():
-        return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        header = tuple(reader.fieldnames or ())
-        if "written_at" not in header or header != WINDOW_COLUMNS[: len(header)]:
-            raise OutputError(f"{path} has other columns than this version writes: move it away")
-        return {row["window_start"]: row for row in reader}
+        rows = upsert_windows(read_window_cells(path), added)
+        write_atomically(path, to_csv(WINDOW_COLUMNS, (rows[start] for start in sorted(rows))))
 
 
 def append_batch_log(data: DataDir, fields: Mapping[str, object]) -> None:
-    """Adds one run's line to `batch_log.txt`, whole; a line cut off before it is ended first."""
+    """Append the line of a batch run to `batch_log.txt`."""
     line = " ".join(
         f"{name}={_log_value(fields[name])}" for name in LOG_FIELDS if fields.get(name) is not None
     )
     data.root.mkdir(parents=True, exist_ok=True)
     with data.batch_log.open("a+b") as file:
-        file.write(b"\n" * _torn(file) + line.encode() + b"\n")
+        file.write(b"\n" * _ends_in_a_line(file) + line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
 
-def _torn(file: BinaryIO) -> bool:
-    """Whether a text file ends within a line; leaves its position at the end."""
+def _ends_in_a_line(file: BinaryIO) -> bool:
+    """Return whether the last line has no end, after a kill or on a full disk; seek to the end."""
     size = file.seek(0, os.SEEK_END)
     if size:
         file.seek(-1, os.SEEK_END)
@@ -326,7 +312,11 @@ def write_status(data: DataDir, service: str, status: Mapping[str, object]) -> N
 
 
 def claim_source(data: DataDir, source: Mapping[str, object]) -> None:
-    """Remembers which feed fills this folder; another one than before is an OutputError."""
+    """Record which feed fills this data directory.
+
+    Raises:
+        OutputError: another feed fills it already.
+    """
     if not data.source.exists():
         write_atomically(data.source, json.dumps(source, indent=1) + "\n")
         return
@@ -349,7 +339,11 @@ def _source_name(source: Mapping[str, object]) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; {} when it is missing; OutputError when it is something else."""
+    """Return the object in a JSON file, {} if the file does not exist.
+
+    Raises:
+        OutputError: the file cannot be read, or holds something else.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -359,6 +353,57 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise OutputError(f"{path} does not hold a JSON object")
     return value
+
+
+def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a CSV file as text; ([], []) if it does not exist.
+
+    A row that was cut off is shorter than the header.
+
+    Raises:
+        OutputError: the file cannot be read, or is no table.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.reader(file, strict=True) if row]
+    except FileNotFoundError:
+        return [], []
+    except (OSError, ValueError, csv.Error) as error:
+        raise OutputError(f"{path} cannot be read: {error}") from error
+    if not rows:
+        raise OutputError(f"{path} is empty: it was cut off, move it away")
+    header, *rows = rows
+    if any(len(row) > len(header) for row in rows):
+        raise OutputError(f"{path} has rows with more cells than its header")
+    return header, rows
+
+
+def read_window_cells(path: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of a file of `stream_csv/` by `window_start`; {} if it does not exist.
+
+    Raises:
+        OutputError: the file has other columns. A file of an older version has fewer at its end.
+    """
+    header, rows = read_csv(path)
+    if not header:
+        return {}
+    if "written_at" not in header or tuple(header) != WINDOW_COLUMNS[: len(header)]:
+        raise OutputError(f"{path} has other columns than this version writes: move it away")
+    if any(len(row) < len(header) for row in rows):
+        raise OutputError(f"{path} has a row that was cut off: move it away")
+    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+
+
+def read_final_windows(data: DataDir, first: datetime, last: datetime) -> dict[str, dict[str, str]]:
+    """Return the final windows (as cells) that start from `first` to `last`, by `window_start`."""
+    since, until = iso(first), iso(last)
+    return {
+        start: row
+        for path in stream_files(data)
+        if since[:10] <= path.stem <= until[:10]
+        for start, row in read_window_cells(path).items()
+        if since <= start <= until
+    }
 
 
 def read_status(data: DataDir, service: str) -> dict[str, Any]:

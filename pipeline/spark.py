@@ -1,4 +1,4 @@
-"""How a Spark session is configured: jars, JVM flags, the class-data archive, submission."""
+"""The configuration of Spark: jars, JVM options, the class-data archive, spark-submit."""
 
 import hashlib
 import os
@@ -17,20 +17,22 @@ ROOT = Path(__file__).parent.parent
 SPARK_HOME = Path(pyspark.__file__).parent
 ARCHIVES = ROOT / "jars" / "archive"
 
-#: The C1 compiler alone starts fast and suits small work; above so many rows C2 pays.
+#: Below this number of rows the C1 compiler alone is faster, as it starts faster.
 C1_ROWS = 2_000_000
+#: No output of the JVM itself, apart from errors.
 _QUIET = "-Xlog:disable -Xlog:all=error:stderr"
-#: Writes a checkpoint file by rename in Java: the default forks a process for each.
+#: Writes a checkpoint file with a rename in Java. The default starts a process for each file.
 _CHECKPOINT_MANAGER = (
     "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
 )
 
 
 class SetupError(OperationalError):
-    """Something that a user has to install is missing; the text says what and how."""
+    """Something that a person has to install is missing. The text says what and how."""
 
 
 def jars() -> list[Path]:
+    """Return the jars of this project, which Spark needs beside its own."""
     found = sorted((ROOT / "jars" / "spark" / "lib").glob("*.jar"))
     if not found:
         raise SetupError("the jars for Spark are missing: run `make jars`")
@@ -38,34 +40,28 @@ def jars() -> list[Path]:
 
 
 def class_path() -> list[Path]:
-    """Every jar, in a fixed order: the archive holds for exactly this list.
+    """Return every jar in a fixed order. A class-data archive is valid for exactly one list.
 
-    Spark adds its own again behind: in the folder's order, which differs from disk to disk, and
-    one of them twice, for which Java 21 refuses an archive unless all of them stand before.
+    Spark appends its own jars to this list: in the order of the folder, which differs from disk to
+    disk, and one of them twice. Java 21 therefore refuses an archive unless all jars are listed.
     """
-    sparks = sorted(
+    of_spark = sorted(
         (SPARK_HOME / "jars").glob("*.jar"),
-        key=lambda jar: (not jar.name.startswith("slf4j-api"), jar.name),  # as Spark has it
+        key=lambda jar: (not jar.name.startswith("slf4j-api"), jar.name),  # the order of Spark
     )
-    return [*jars(), *sparks]
-
-
-def java_command(settings: Settings) -> Path:
-    """Return the `java` that Spark uses.
-
-    Raises:
-        SetupError: there is none.
-    """
-    found = java.find(settings.java_home)
-    if found is None:
-        raise SetupError(f"Java is missing. {java.HOW_TO_INSTALL}")
-    return found
+    return [*jars(), *of_spark]
 
 
 def archive_path(settings: Settings) -> Path:
-    """Where the class-data archive for this very JVM and class path lies, made or not."""
-    command = [str(java_command(settings)), "-version"]
-    version = subprocess.run(command, capture_output=True, check=True).stderr
+    """Return the path of the class-data archive for this JVM and class path; it may not exist.
+
+    Raises:
+        SetupError: Java or a jar is missing.
+    """
+    command = java.find(settings.java_home)
+    if command is None:
+        raise SetupError(f"Java is missing. {java.HOW_TO_INSTALL}")
+    version = subprocess.run([command, "-version"], capture_output=True, check=True).stderr
     key = hashlib.sha256(version)
     for jar in class_path():
         stat = jar.stat()
@@ -74,18 +70,18 @@ def archive_path(settings: Settings) -> Path:
 
 
 def java_options(archive: Path | None, *, c1_only: bool) -> str:
-    """JVM flags of a job: small heap work, quick start, the archive when there is one."""
-    # -Xss: Spark prints a plan it was interrupted in by a regular expression that recurses
-    flags = ["-XX:+UseSerialGC", "-Xss4m", _QUIET]
+    """Return the JVM options of a job, with the class-data archive if it exists."""
+    # -Xss: the expression with which Spark prints an interrupted plan recurses deeply.
+    options = ["-XX:+UseSerialGC", "-Xss4m", _QUIET]
     if c1_only:
-        flags.append("-XX:TieredStopAtLevel=1")
+        options.append("-XX:TieredStopAtLevel=1")
     if archive is not None and archive.exists():
-        flags.append(f'"-XX:SharedArchiveFile={archive}"')  # there may be a space in it
-    return " ".join(flags)
+        options.append(f'"-XX:SharedArchiveFile={archive}"')  # the path may hold a space
+    return " ".join(options)
 
 
 def configuration(settings: Settings, memory: str, options: str) -> dict[str, str]:
-    """Spark's configuration, the same for both jobs but for the heap and the JVM's flags."""
+    """Return the configuration that both jobs share, with a heap size and JVM options."""
     return {
         "spark.master": settings.spark_master,
         "spark.driver.memory": memory,
@@ -98,24 +94,41 @@ def configuration(settings: Settings, memory: str, options: str) -> dict[str, st
         "spark.log.level": "WARN",
         "spark.executorEnv.PYTHONPATH": str(ROOT),
         "spark.sql.session.timeZone": "UTC",
-        "spark.sql.adaptive.enabled": "false",  # nothing to adapt, and it takes time to plan
+        "spark.sql.adaptive.enabled": "false",  # costs planning time, and has nothing to adapt
         "spark.sql.ansi.enabled": "true",
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.streaming.checkpointFileManagerClass": _CHECKPOINT_MANAGER,
-        "spark.sql.streaming.pollingDelay": "200ms",  # an idle stream asks Kafka so often
+        "spark.sql.streaming.pollingDelay": "200ms",  # how often an idle query asks Kafka
     }
 
 
+def stream_configuration(settings: Settings) -> dict[str, str]:
+    """Return the configuration of the streaming query."""
+    options = java_options(archive_path(settings), c1_only=True)
+    return configuration(settings, settings.stream_memory, options)
+
+
+def batch_configuration(settings: Settings, rows: int) -> dict[str, str]:
+    """Return the configuration of a batch run over this number of rows."""
+    options = java_options(archive_path(settings), c1_only=rows < C1_ROWS)
+    return configuration(settings, settings.batch_memory, options)
+
+
 def session(name: str, config: dict[str, str]) -> SparkSession:
-    os.environ["PYSPARK_PYTHON"] = sys.executable  # the workers' Python is this one
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # Spark starts its workers with this Python
     builder = SparkSession.builder.appName(name)
     for key, value in config.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()
 
 
+def java_version(session: SparkSession) -> str:
+    jvm = session.sparkContext._jvm  # noqa: SLF001 - no public way
+    return str(jvm.System.getProperty("java.version"))
+
+
 def submit_command(config: dict[str, str], script: Path, *arguments: str) -> list[str]:
-    """The spark-submit command that runs a script of this project."""
+    """Return the spark-submit command that runs a script of this project."""
     command = [
         "env",
         f"SPARK_HOME={SPARK_HOME}",
@@ -126,9 +139,3 @@ def submit_command(config: dict[str, str], script: Path, *arguments: str) -> lis
     for key, value in config.items():
         command += ["--conf", f"{key}={value}"]
     return [*command, str(script), *arguments]
-
-
-def batch_configuration(settings: Settings, rows: int) -> dict[str, str]:
-    """The configuration of a batch run over so many rows."""
-    options = java_options(archive_path(settings), c1_only=rows < C1_ROWS)
-    return configuration(settings, settings.batch_memory, options)

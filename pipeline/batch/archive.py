@@ -1,59 +1,54 @@
-"""Make the class-data archive of the batch job, which halves a small run's start.
+"""Make the class-data archive of the batch job, which halves the start-up time of a small run.
 
-`python -m pipeline.batch.archive` makes it by a real batch run over a few trades.
+`python -m pipeline.batch.archive` makes it with a real batch run over a few trades.
 """
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pipeline import spark, times
+from pipeline.errors import exit_on_error
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings, load
-from pipeline.spark import (
-    ROOT,
-    SetupError,
-    archive_path,
-    configuration,
-    java_options,
-    submit_command,
-)
-from pipeline.times import now
 
 
 def make_archive(settings: Settings) -> Path:
-    """Makes the class-data archive by a real batch run over a few trades, if there is none yet.
+    """Make the class-data archive with a real batch run over a few trades, if there is none yet.
 
     Raises:
-        SetupError: the run failed; everything works without the archive, slower.
+        SetupError: the run failed. Everything also works without the archive, but starts slower.
     """
-    path = archive_path(settings)
+    path = spark.archive_path(settings)
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        data = DataDir(Path(folder))
-        connection = store.open_writer(data.database)
-        store.store(connection, _few_trades(), now())
-        connection.close()
-        half_made = path.with_suffix(f".{os.getpid()}.tmp")
-        options = f"{java_options(None, c1_only=True)} -XX:ArchiveClassesAtExit={half_made}"
-        config = configuration(settings, settings.batch_memory, options)
-        script = ROOT / "batch_processor.py"
-        command = submit_command(config, script, "--run", "archive", "--began", str(time.time()))
+        with closing(store.open_writer(DataDir(Path(folder)).database)) as connection:
+            store.store(connection, _few_trades(), times.now())
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        options = spark.java_options(None, c1_only=True)
+        options = f"{options} -XX:ArchiveClassesAtExit={temporary}"
+        config = spark.configuration(settings, settings.batch_memory, options)
+        arguments = ("--run", "archive", "--began", str(time.time()))
+        command = spark.submit_command(config, spark.ROOT / "batch_processor.py", *arguments)
         run = subprocess.run(
-            ["env", f"DATA_DIR={folder}", *command], cwd=ROOT, capture_output=True, check=False
+            ["env", f"DATA_DIR={folder}", *command],
+            cwd=spark.ROOT,
+            capture_output=True,
+            check=False,
         )
-        if run.returncode != 0 or not half_made.exists():
-            half_made.unlink(missing_ok=True)
-            said = run.stderr.decode(errors="replace")[-2000:]
-            raise SetupError(f"the class-data archive could not be made: {said}")
-    half_made.replace(path)
+        if run.returncode != 0 or not temporary.exists():
+            temporary.unlink(missing_ok=True)
+            output = run.stderr.decode(errors="replace")[-2000:]
+            raise spark.SetupError(f"the class-data archive could not be made: {output}")
+    temporary.replace(path)
     return path
 
 
@@ -75,11 +70,9 @@ def _few_trades() -> store.Batch:
 
 
 def main() -> None:
-    """`python -m pipeline.batch.archive`."""
-    try:
+    """Run `python -m pipeline.batch.archive`."""
+    with exit_on_error():
         print(f"class-data archive: {make_archive(load())}")
-    except SetupError as error:
-        sys.exit(str(error))
 
 
 if __name__ == "__main__":

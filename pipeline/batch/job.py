@@ -1,58 +1,125 @@
-"""The batch path: the whole table by JDBC, the same metrics over everything.
+"""One batch run: read what is stored now, compute the metrics, publish them.
 
-Run by spark-submit, by `batch_scheduler.py`. It publishes the one row, then the windows; the
-scheduler, who alone knows how the run ended and what it cost, adds the line to the log.
+`batch_processor.py` runs it by spark-submit. It publishes the result over the whole table first,
+then the result of each window. It hands the scheduler what only the run can measure; the scheduler
+appends the line to `batch_log.txt`.
 """
 
 import argparse
 import json
 import sqlite3
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
+from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
 from pipeline import metrics, outputs, spark_metrics, times
 from pipeline.ingest import store
-from pipeline.settings import Settings, load
+from pipeline.settings import Settings
 
-#: Status of a process that found an empty or missing table.
-NO_DATA = 3
-#: What Spark's JDBC scan says it spent: on the query up to its first row, then on each fetch of a
-#: row from SQLite into Spark's own form; nanoseconds, added up over all tasks.
-_READING = ("queryExecutionTime", "fetchAndTransformToInternalRowsNs")
+T = TypeVar("T")
+
+#: Exit status of a run that found no rows.
+EXIT_NO_DATA = 3
+#: Metrics of Spark's JDBC scan, nanoseconds, summed over all tasks: the query up to its first row,
+#: then each fetch of a row from SQLite into Spark's format.
+_READ_METRICS = ("queryExecutionTime", "fetchAndTransformToInternalRowsNs")
 _COLUMNS = f"trade_id, price, last_size, side, {store.TIME_US} AS time_us"
 _SCHEMA = "part INT, trade_id LONG, price DOUBLE, last_size DOUBLE, side STRING, time_us LONG"
 
 
-def snapshot(data: outputs.DataDir) -> list[tuple[int, int]]:
-    """The ranges of trade ids stored at this moment; [] when there is no table or no row."""
-    if not data.database.exists():
-        return []
-    connection = store.open_reader(data.database)
-    try:
-        connection.execute("BEGIN")
-        return store.stored_ranges(connection)
-    except sqlite3.OperationalError as error:
-        if store.no_table_yet(error):
-            return []
-        raise
-    finally:
-        connection.close()
+class Arguments(NamedTuple):
+    """What the scheduler passes to a run."""
+
+    #: The name of the run.
+    run: str
+    #: Its start, seconds since 1970.
+    began: float
+
+
+def parse_arguments() -> Arguments:
+    parser = argparse.ArgumentParser(description="Compute the metrics over the whole table, once.")
+    parser.add_argument("--run", required=True, help="name of the run")
+    parser.add_argument("--began", required=True, type=float, help="its start, seconds since 1970")
+    given = parser.parse_args()
+    return Arguments(given.run, given.began)
+
+
+def run(settings: Settings, arguments: Arguments) -> int:
+    """Do one run and return the exit status.
+
+    Raises:
+        OSError: an output cannot be written.
+        sqlite3.Error: the database cannot be read.
+    """
+    session = SparkSession.builder.appName("batch").getOrCreate()
+    start_s = time.time() - arguments.began
+    result = {"run": arguments.run, **process(session, settings, arguments.run)}
+    result["start_s"] = round(start_s, 2)
+    session.stop()
+    path = outputs.DataDir(settings.data_dir).batch_run
+    outputs.write_atomically(path, json.dumps(result) + "\n")
+    print(f"batch aggregation logic time: {result.get('logic_s', 'unknown')} s; {result}")
+    return 0 if result["status"] == "ok" else EXIT_NO_DATA
+
+
+def process(session: SparkSession, settings: Settings, run: str) -> dict[str, Any]:
+    """Read, compute and publish; return the status and what the log shows about the run."""
+    data = outputs.DataDir(settings.data_dir)
+    snapshot_at = times.now()
+    ranges = read_store(data.database, store.stored_ranges) or []
+    if not ranges:
+        return {"status": "no_data"}
+    began = time.time()
+    trades = amounts(read_table(session, settings, ranges))
+    windows, read_s = sums_by_window(trades, settings.window)
+    total, by_window = compute(windows, settings)
+    computed = time.time()
+    publish(data, {"run": run, "snapshot_at": snapshot_at}, total, by_window)
+    return {
+        "status": "ok",
+        "rows": total["rows"],
+        "windows": len(windows),
+        "logic_s": round(computed - began, 2),
+        "read_s": None if read_s is None else round(read_s, 2),
+        "write_s": round(time.time() - computed, 2),
+    }
+
+
+# --- read -----------------------------------------------------------------------------------
+
+
+def read_store(database: Path, query: Callable[[sqlite3.Connection], T]) -> T | None:
+    """Return the result of a query in one transaction; None if there is no table yet.
+
+    Raises:
+        sqlite3.Error: the database cannot be read.
+    """
+    if not database.exists():
+        return None
+    with closing(store.open_reader(database)) as connection:
+        try:
+            connection.execute("BEGIN")
+            return query(connection)
+        except sqlite3.OperationalError as error:
+            if store.no_table_yet(error):
+                return None
+            raise
 
 
 def read_table(
     session: SparkSession, settings: Settings, ranges: list[tuple[int, int]]
 ) -> DataFrame:
-    """Exactly the rows of these ranges, read over several connections at once.
+    """Return exactly the rows of these ranges of ids, read over several connections at once.
 
-    The connections share no snapshot; the ranges have no holes, so what is stored while they read
-    lies outside of them.
+    The connections share no snapshot. The ranges have no holes, so rows that are stored during the
+    read are outside of them.
     """
     parts = store.split_ranges(ranges, settings.batch_partitions)
     numbered = [(part, *ids) for part, group in enumerate(parts) for ids in group]
@@ -73,7 +140,8 @@ def _select(numbered: list[tuple[int, int, int]]) -> str:
     )
 
 
-def trades_of(table: DataFrame) -> DataFrame:
+def amounts(table: DataFrame) -> DataFrame:
+    """Return rows of the table as the input of `spark_metrics.trade_sums`."""
     return table.select(
         "trade_id",
         F.col("price").cast(spark_metrics.AMOUNT),
@@ -84,9 +152,10 @@ def trades_of(table: DataFrame) -> DataFrame:
 
 
 def sums_by_window(trades: DataFrame, window: timedelta) -> tuple[list[metrics.Sums], float | None]:
-    """The sums of each tumbling window, in order, times in microseconds since 1970; `read_s`.
+    """Return the sums of each window, sorted by start, and `read_seconds`.
 
-    By whole numbers and sorted here: `window()` and a sort in Spark take longer to plan than to do.
+    The windows are computed with integers and sorted here: Spark takes longer to plan `window()`
+    and a sort than to run them.
     """
     length = window // timedelta(microseconds=1)
     start = (F.col("time_us") - F.col("time_us") % length).alias("window_start")
@@ -100,17 +169,17 @@ def sums_by_window(trades: DataFrame, window: timedelta) -> tuple[list[metrics.S
 
 
 def read_seconds(collected: DataFrame) -> float | None:
-    """How long SQLite and JDBC took in a query over the table that was collected, wall seconds.
+    """Return how long SQLite and JDBC took in a collected query, wall seconds.
 
-    Reading and adding up are one pass; Spark times the fetch of each row in it, added up over the
-    tasks. Divided by the tasks that run at once, which have equally many rows: as long as a task
-    spent on it. None where Spark's plan or metrics are others than those of today's version.
+    Reading and aggregating are one pass. Spark measures the fetch of each row, summed over the
+    tasks. The tasks have equally many rows, so the sum divided by the number of parallel tasks is
+    the time of one task. None: the plan or the metrics of this Spark version are different.
     """
     try:
-        node = collected._jdf.queryExecution().executedPlan()  # noqa: SLF001 - else nowhere
+        node = collected._jdf.queryExecution().executedPlan()  # noqa: SLF001 - no public way
         while not node.children().isEmpty():
             node = node.children().head()
-        spent = sum(node.metrics().apply(name).value() for name in _READING)
+        spent = sum(node.metrics().apply(name).value() for name in _READ_METRICS)
         tasks = node.rdd().getNumPartitions()
     except (AttributeError, Py4JError):
         return None
@@ -118,71 +187,51 @@ def read_seconds(collected: DataFrame) -> float | None:
     return float(spent / at_once / 1e9)
 
 
-def row_of(sums: metrics.Sums, settings: Settings) -> dict[str, Any]:
+# --- compute and publish --------------------------------------------------------------------
+
+
+def compute(
+    windows: list[metrics.Sums], settings: Settings
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the row over all windows, and a row for each window, from the sums of the windows."""
+    merged = metrics.merge_sums(windows)
+    total = _row(merged, settings) | {
+        "rows": merged["trade_count"],
+        "first_trade_id": merged["first_trade_id"],
+        "last_trade_id": merged["last_trade_id"],
+    }
+    return total, with_z_scores(windows, [_row(window, settings) for window in windows])
+
+
+def _row(sums: metrics.Sums, settings: Settings) -> dict[str, Any]:
     return metrics.compute(sums, settings) | outputs.moments(sums)
 
 
 def with_z_scores(windows: list[metrics.Sums], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of these windows, in order, with the z-scores of each."""
-    scored = (
+    """Return the rows of these windows, sorted by start, with the z-scores of each."""
+    scores = metrics.z_scores(
         metrics.WindowAmounts(window["window_start"], row["price_range"], row["total_volume"])
         for window, row in zip(windows, rows, strict=True)
     )
-    return [row | z for row, z in zip(rows, metrics.z_scores(scored), strict=True)]
+    return [row | score for row, score in zip(rows, scores, strict=True)]
 
 
 def publish(
-    data: outputs.DataDir, stamps: dict[str, Any], total: dict[str, Any], windows: list[Any]
+    data: outputs.DataDir,
+    origin: dict[str, Any],
+    total: dict[str, Any],
+    windows: list[dict[str, Any]],
 ) -> None:
-    """The one row first, then the windows: each replaced as a whole."""
-    stamps = {**stamps, "written_at": times.now()}
-    one_row = outputs.to_csv(outputs.BATCH_COLUMNS, [total | stamps])
-    outputs.write_atomically(data.batch_output / f"{stamps['run']}.csv", one_row)
-    rows = outputs.to_csv(outputs.WINDOW_COLUMNS, (window | stamps for window in windows))
+    """Write the row over the whole table, then the windows. Each file is replaced as a whole.
+
+    Args:
+        data: the data directory.
+        origin: `run` and `snapshot_at`.
+        total: the row over the whole table.
+        windows: the row of each window.
+    """
+    origin = origin | {"written_at": times.now()}
+    one_row = outputs.to_csv(outputs.BATCH_COLUMNS, [total | origin])
+    outputs.write_atomically(data.batch_output / f"{origin['run']}.csv", one_row)
+    rows = outputs.to_csv(outputs.WINDOW_COLUMNS, (window | origin for window in windows))
     outputs.write_atomically(data.batch_windows, rows)
-
-
-def process(settings: Settings, run: str, began: float) -> Mapping[str, object]:
-    """One run; returns what it can tell the log."""
-    data = outputs.DataDir(settings.data_dir)
-    session = SparkSession.builder.appName("batch").getOrCreate()
-    start_s = time.time() - began
-    snapshot_at = times.now()
-    ranges = snapshot(data)
-    if not ranges:
-        return {"status": "no_data", "start_s": round(start_s, 2)}
-    logic_began = time.time()
-    trades = trades_of(read_table(session, settings, ranges))
-    windows, read_s = sums_by_window(trades, settings.window)
-    rows = sum(window["trade_count"] for window in windows)
-    merged = metrics.merge_sums(windows)
-    ids = {name: merged[name] for name in ("first_trade_id", "last_trade_id")}
-    total = row_of(merged, settings) | ids | {"rows": rows}
-    by_window = with_z_scores(windows, [row_of(window, settings) for window in windows])
-    logic_s = time.time() - logic_began
-    publish(data, {"run": run, "snapshot_at": snapshot_at}, total, by_window)
-    write_s = time.time() - logic_began - logic_s
-    session.stop()
-    return {
-        "status": "ok",
-        "rows": rows,
-        "windows": len(windows),
-        "start_s": round(start_s, 2),
-        "logic_s": round(logic_s, 2),
-        "read_s": None if read_s is None else round(read_s, 2),
-        "write_s": round(write_s, 2),
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", required=True, help="id of the run")
-    parser.add_argument("--began", required=True, type=float, help="its start, Unix seconds")
-    arguments = parser.parse_args()
-    settings = load()
-    result = process(settings, arguments.run, arguments.began)
-    report = {"run": arguments.run, **result}
-    path = outputs.DataDir(settings.data_dir).batch_run
-    outputs.write_atomically(path, json.dumps(report) + "\n")
-    print(f"batch aggregation logic time: {result.get('logic_s', 'unknown')} s; {report}")
-    sys.exit(0 if result["status"] == "ok" else NO_DATA)

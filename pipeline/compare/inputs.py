@@ -3,7 +3,6 @@
 Apart from `outputs.py`, as pandas costs a service that only writes 60 MB and half a second.
 """
 
-import csv
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -25,6 +24,7 @@ from pipeline.outputs import (
     DataDir,
     OutputError,
     batch_files,
+    read_csv,
     read_json,
     read_status,
     stream_files,
@@ -348,20 +348,11 @@ def _cells(paths: Iterable[Path], columns: tuple[str, ...], *, required: str) ->
 
 def _rows(path: Path, columns: tuple[str, ...], required: str) -> list[list[str]]:
     """The cells of these columns; a missing one is empty, a missing file has no rows."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.reader(file, strict=True) if row]
-    except FileNotFoundError:
+    header, rows = read_csv(path)
+    if not header:
         return []
-    except (OSError, ValueError, csv.Error) as error:
-        raise OutputError(f"{path} cannot be read: {error}") from error
-    if not rows:
-        raise OutputError(f"{path} is empty: it has been cut off")
-    header = rows.pop(0)
     if required not in header:
         raise OutputError(f"{path} has no column {required}: it is not one of this system's files")
-    if any(len(row) > len(header) for row in rows):
-        raise OutputError(f"{path} has rows with more cells than its header")
     missing = len(header)
     places = [header.index(name) if name in header else missing for name in columns]
     padded = ([*row, *[""] * (missing + 1 - len(row))] for row in rows)

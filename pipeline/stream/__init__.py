@@ -1,1 +1,1 @@
-"""The streaming path: Kafka to windows, by Spark Structured Streaming."""
+"""The streaming path: from Kafka to windows, with Spark Structured Streaming."""

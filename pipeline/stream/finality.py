@@ -1,4 +1,4 @@
-"""When a window of the stream is final: Spark's own rule, computed from the rows. Pure."""
+"""When a window of the stream is final: Spark's own rule, applied to the rows it reports. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -7,14 +7,14 @@ from typing import Any
 
 from pipeline.errors import OperationalError
 
-#: A window as the text of its cells, beside what the rule needs of it.
+#: A row of a CSV file: the text of each cell, by column.
 Cells = dict[str, str]
-#: Steps of a window's growth that are kept, at most.
-GROWTH_STEPS = 240
+#: Maximum number of entries in the growth of a window.
+MAX_GROWTH_ENTRIES = 240
 
 
 class StateError(OperationalError):
-    """The state of the open windows does not fit the micro-batch; the text says what to do."""
+    """The stored open windows do not fit the micro-batch; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -25,82 +25,91 @@ class Window:
     end: int
     last_trade_time: int
     cells: Cells
-    #: Its growth: (when it was published, trades in it by then), microseconds since 1970.
+    #: (time of publication, number of trades in the window by then), microseconds since 1970.
     growth: tuple[tuple[int, int], ...] = ()
 
-    def after(self, before: "Window | None") -> "Window":
-        """This window with the growth of the one that it replaces in front of its own."""
-        if before is None:
+    def continue_growth_of(self, previous: "Window | None") -> "Window":
+        """Return this window with the growth of the version that it replaces before its own."""
+        if previous is None:
             return self
-        known = before.growth[-1][1] if before.growth else 0
-        grown = tuple(step for step in self.growth if step[1] > known)
-        kept = before.growth
-        if len(kept) >= GROWTH_STEPS:  # a long window: every other step tells enough
+        published = previous.growth[-1][1] if previous.growth else 0
+        added = tuple(entry for entry in self.growth if entry[1] > published)
+        kept = previous.growth
+        if len(kept) >= MAX_GROWTH_ENTRIES:  # a long window: every second entry is enough
             kept = kept[1::2]
-        return replace(self, growth=kept + grown)
+        return replace(self, growth=kept + added)
 
 
 @dataclass(frozen=True)
 class State:
-    """The open windows after a micro-batch, and the greatest event times around it."""
+    """The open windows after a micro-batch, and the greatest event times before and after it."""
 
     micro_batch: int = -1
     #: The greatest event time in the micro-batches before this one; None: there were none.
-    greatest_before: int | None = None
-    #: The same, with this one.
-    greatest: int | None = None
+    max_event_time_before: int | None = None
+    #: The greatest event time in these micro-batches and this one.
+    max_event_time: int | None = None
     open: Mapping[int, Window] = field(default_factory=dict)
 
 
-def lay(
+def apply_micro_batch(
     state: State, micro_batch: int, rows: Iterable[Window], watermark: int
 ) -> tuple[State, list[Window]]:
-    """Lays a micro-batch's rows over the open windows; returns what is open, and what is final.
+    """Update the open windows with the rows of a micro-batch.
 
-    A window is final after a micro-batch if its end + watermark is at or before the greatest
-    event time in the micro-batches before. Laying the newest micro-batch again changes nothing.
+    A window is final after micro-batch k if its end + watermark is at or before the greatest event
+    time in the micro-batches before k. Applying the newest micro-batch again changes nothing.
+
+    Args:
+        state: the state after the micro-batch before, or after this one if Spark repeats it.
+        micro_batch: the number of the micro-batch.
+        rows: the windows that changed in it.
+        watermark: how late a trade may be, microseconds.
+
+    Returns:
+        The new state, and the windows that are now final, sorted by start.
 
     Raises:
-        StateError: micro-batches lie between the state and this one: windows would be wrong.
+        StateError: a micro-batch is missing between the state and this one.
     """
     if micro_batch > state.micro_batch + 1:
         raise StateError(
-            f"the open windows are of micro-batch {state.micro_batch}, Spark is at {micro_batch}: "
-            "stop the stream and remove the folder checkpoints; it then reads Kafka anew"
+            f"The open windows are those after micro-batch {state.micro_batch}, but Spark is at "
+            f"micro-batch {micro_batch}. Stop the stream and delete the folder `checkpoints`: the "
+            "stream then reads the topic from its beginning."
         )
-    again = micro_batch == state.micro_batch
-    before = state.greatest_before if again else state.greatest
-    laid = {row.start: row.after(state.open.get(row.start)) for row in rows}
-    windows = {**state.open, **laid}
-    times = [window.last_trade_time for window in windows.values()]
+    repeated = micro_batch == state.micro_batch
+    before = state.max_event_time_before if repeated else state.max_event_time
+    changed = {row.start: row.continue_growth_of(state.open.get(row.start)) for row in rows}
+    windows = {**state.open, **changed}
+    event_times = [window.last_trade_time for window in windows.values()]
     if before is not None:
-        times.append(before)
-    final = sorted(
-        start
-        for start, window in windows.items()
-        if before is not None and window.end + watermark <= before
-    )
+        event_times.append(before)
+    final = {
+        start: window for start, window in windows.items() if _is_final(window, before, watermark)
+    }
     after = State(
         micro_batch=micro_batch,
-        greatest_before=before,
-        greatest=max(times, default=None),
-        open={start: window for start, window in windows.items() if start not in set(final)},
+        max_event_time_before=before,
+        max_event_time=max(event_times, default=None),
+        open={start: window for start, window in windows.items() if start not in final},
     )
-    return after, [windows[start] for start in final]
+    return after, [final[start] for start in sorted(final)]
 
 
-def closing(state: State, watermark: int) -> bool:
-    """Whether the next micro-batch makes a window final, whatever it brings."""
-    greatest = state.greatest
-    return greatest is not None and any(
-        window.end + watermark <= greatest for window in state.open.values()
-    )
+def _is_final(window: Window, max_event_time_before: int | None, watermark: int) -> bool:
+    return max_event_time_before is not None and window.end + watermark <= max_event_time_before
+
+
+def closes_in_next_micro_batch(state: State, watermark: int) -> bool:
+    """Return whether the next micro-batch makes a window final, whatever trades it holds."""
+    return any(_is_final(window, state.max_event_time, watermark) for window in state.open.values())
 
 
 def late(
     trades: Iterable[tuple[int, datetime]], newest: datetime | None, watermark: timedelta
 ) -> list[tuple[int, float]]:
-    """The trades that the stream may have dropped as late, whatever its micro-batches were.
+    """Return the trades that the stream may have dropped as late, whatever its micro-batches were.
 
     Args:
         trades: (id, event time), in the order of the topic.
@@ -108,7 +117,8 @@ def late(
         watermark: how late a trade may be.
 
     Returns:
-        (id, seconds behind the newest trade before it) of those that lie as far behind or more.
+        (id, seconds behind the newest trade before it) of the trades that are at least `watermark`
+        behind.
     """
     found = []
     for trade_id, time in trades:
@@ -120,10 +130,11 @@ def late(
 
 
 def to_json(state: State) -> dict[str, Any]:
+    """Return the state as a JSON object. Data directories keep it, so its names stay."""
     return {
         "micro_batch": state.micro_batch,
-        "greatest_before": state.greatest_before,
-        "greatest": state.greatest,
+        "greatest_before": state.max_event_time_before,
+        "greatest": state.max_event_time,
         "open": [
             [window.start, window.end, window.last_trade_time, window.cells, window.growth]
             for window in state.open.values()
@@ -132,7 +143,7 @@ def to_json(state: State) -> dict[str, Any]:
 
 
 def from_json(value: Mapping[str, Any]) -> State:
-    """The state in such an object; {} is the state before the first micro-batch."""
+    """Return the state in a JSON object; {} is the state before the first micro-batch."""
     if not value:
         return State()
     windows = [
@@ -141,7 +152,7 @@ def from_json(value: Mapping[str, Any]) -> State:
     ]
     return State(
         micro_batch=value["micro_batch"],
-        greatest_before=value["greatest_before"],
-        greatest=value["greatest"],
+        max_event_time_before=value["greatest_before"],
+        max_event_time=value["greatest"],
         open={window.start: window for window in windows},
     )

@@ -1,70 +1,45 @@
-"""The streaming query: what it reads, what it computes, what it says of itself."""
+"""The streaming query: it reads Kafka, parses the records and aggregates the trades by window."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame, Row, SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - the usual name
+from pyspark.sql.streaming import StreamingQuery
 
-from pipeline import histogram as latency
-from pipeline import metrics, outputs, spark_metrics, times
+from pipeline import outputs, spark_metrics, times
 from pipeline.ingest import trade
 from pipeline.settings import Settings
-from pipeline.stream import finality
 
-#: Columns of the record of latencies: counts by bucket, as JSON.
-LATENCY_COLUMNS = ("window_start", "leg", "counts")
-#: Counts up with each change of the query that an old checkpoint cannot follow.
+#: Incremented with each change of the query that an old checkpoint cannot continue.
 QUERY_VERSION = 2
-#: A micro-batch as it stands in the progress record: when its open view became readable, the
-#: newest trade in that, the records it read and when they were received, …
-PROGRESS_COLUMNS = (
-    "micro_batch",
-    "published_at",
-    "newest_trade",
-    "rows",
-    "first_receipt",
-    "last_receipt",
-    "unparsable",
-    "duplicates",
-    "late",
-    "duration_ms",
-    "lag",
-    "state_rows",
-    "state_bytes",
-)
+#: What `parse_record` returns, as a Spark schema.
+PARSED = "trade_id long, price string, size string, side string, time_us long, reason string"
 
 
-def judge(raw: bytes | None, received: int, product: str) -> tuple[Any, ...]:
-    """A Kafka record as the fields of `JUDGED`: by the same rules as producer and consumer."""
-    try:
-        moment = times.from_epoch_millis(received // 1000)
-        valid = trade.decode(raw or b"", product, moment)
-    except trade.InvalidTradeError as refusal:
-        return None, None, None, None, None, str(refusal)
-    time_us = times.epoch_micros(valid.time)
-    return valid.trade_id, valid.price, valid.last_size, valid.side, time_us, None
+def start_query(
+    session: SparkSession, settings: Settings, on_micro_batch: Callable[[DataFrame, int], None]
+) -> StreamingQuery:
+    """Start the query in update mode.
 
+    One query serves the final windows, the open windows and the console: Kafka is read once, and
+    repeated trades are removed once.
 
-@dataclass(frozen=True)
-class View:
-    """An open view as a micro-batch published it."""
-
-    published_at: datetime
-    newest_trade: datetime | None
-    #: How long the micro-batch then waited for the next one's time.
-    waited_s: float
-
-
-#: Micro-batches begin so long after each whole interval: the first trades after a minute's end,
-#: which let windows close, are there by then.
-PHASE = 0.3
-JUDGED = "trade_id long, price string, size string, side string, time_us long, reason string"
+    Args:
+        session: the Spark session.
+        settings: the settings of the service.
+        on_micro_batch: called after each micro-batch with the windows that changed and the number
+            of the micro-batch. Spark starts the next micro-batch when it returns.
+    """
+    trades = parse(read_kafka(session, settings), settings.product_id)
+    return (
+        aggregate(trades, settings)
+        .writeStream.outputMode("update")
+        .foreachBatch(on_micro_batch)
+        .option("checkpointLocation", str(checkpoint_folder(settings) / "query"))
+        .start()
+    )
 
 
 def read_kafka(session: SparkSession, settings: Settings) -> DataFrame:
@@ -80,16 +55,22 @@ def read_kafka(session: SparkSession, settings: Settings) -> DataFrame:
     )
 
 
-def trades_of(records: DataFrame, product: str) -> DataFrame:
-    """The valid trades, and the number of records that are none as an observed metric."""
+def parse(records: DataFrame, product: str) -> DataFrame:
+    """Return the valid trades in Kafka records.
+
+    The observed metric `input` counts the records and the invalid ones (`unparsable`), and holds
+    the times of the first and the last receipt.
+    """
     received = F.least("timestamp", F.current_timestamp())
-    judged_by = F.udf(lambda raw, micros: judge(raw, micros, product), JUDGED, useArrow=False)
-    judged = records.select(
-        judged_by("value", F.unix_micros(received)).alias("judged"),
+    parsed_by = F.udf(
+        lambda raw, micros: parse_record(raw, micros, product), PARSED, useArrow=False
+    )
+    parsed = records.select(
+        parsed_by("value", F.unix_micros(received)).alias("parsed"),
         F.col("timestamp").alias("received"),
-    ).select("judged.*", "received")
+    ).select("parsed.*", "received")
     return (
-        judged.observe(
+        parsed.observe(
             "input",
             F.count("*").alias("rows"),
             F.count("reason").alias("unparsable"),
@@ -109,8 +90,25 @@ def trades_of(records: DataFrame, product: str) -> DataFrame:
     )
 
 
-def windows_of(trades: DataFrame, settings: Settings) -> DataFrame:
-    """The sums of the windows that changed; times in microseconds since 1970."""
+def parse_record(raw: bytes | None, received: int, product: str) -> tuple[Any, ...]:
+    """Return a Kafka record as the fields of PARSED, by the rules of `ingest.trade`.
+
+    Args:
+        raw: the value of the record.
+        received: time of receipt, microseconds since 1970: no trade is newer than that.
+        product: the product that the trade must be of.
+    """
+    moment = times.from_epoch_millis(received // 1000)
+    try:
+        valid = trade.decode(raw or b"", product, moment)
+    except trade.InvalidTradeError as refusal:
+        return None, None, None, None, None, str(refusal)
+    time_us = times.epoch_micros(valid.time)
+    return valid.trade_id, valid.price, valid.last_size, valid.side, time_us, None
+
+
+def aggregate(trades: DataFrame, settings: Settings) -> DataFrame:
+    """Return the sums of the windows that changed; times in microseconds since 1970."""
     window = f"{settings.window.total_seconds():.0f} seconds"
     watermark = f"{settings.watermark.total_seconds():.0f} seconds"
     return (
@@ -126,110 +124,11 @@ def windows_of(trades: DataFrame, settings: Settings) -> DataFrame:
     )
 
 
-def window_of(row: Row, settings: Settings, written_at: datetime) -> finality.Window:
-    sums = row.asDict()
-    fields = metrics.compute(sums, settings) | outputs.moments(sums) | {"written_at": written_at}
-    return finality.Window(
-        start=row.window_start,
-        end=row.window_end,
-        last_trade_time=row.last_trade_time,
-        cells=outputs.cells(outputs.WINDOW_COLUMNS, fields),
-        growth=((times.epoch_micros(written_at), row.trade_count),),
-    )
-
-
-def with_z_scores(
-    before: Mapping[str, finality.Cells], windows: Iterable[finality.Cells]
-) -> list[finality.Cells]:
-    """These windows, by start, with their z-scores against those before them and one another.
-
-    `before` are final ones by `window_start`; a window among both counts as in `windows`.
-    """
-    own = {cells["window_start"]: cells for cells in windows}
-    known = {**before, **own}
-    starts = sorted(known)
-    scores = metrics.z_scores(_scored(known[start]) for start in starts)
-    return [
-        own[start] | outputs.cells(metrics.Z_SCORES, score)
-        for start, score in zip(starts, scores, strict=True)
-        if start in own
-    ]
-
-
-def _scored(cells: finality.Cells) -> metrics.WindowAmounts:
-    return metrics.WindowAmounts(
-        times.epoch_micros(datetime.fromisoformat(cells["window_start"])),
-        Decimal(cells["price_range"]),
-        Decimal(cells["total_volume"]),
-    )
-
-
-def open_to_final(window: finality.Window, final_at: datetime) -> Counter[int]:
-    """How long the trades of a final window stood in the open view before, by bucket."""
-    moment = times.epoch_micros(final_at)
-    counts = [count for _, count in window.growth]
-    came = [count - before for count, before in zip(counts, [0, *counts], strict=False)]
-    return latency.count(
-        ((moment - at) / 1e6, count) for (at, _), count in zip(window.growth, came, strict=True)
-    )
-
-
-def was_run(progress: Mapping[str, Any]) -> bool:
-    """Whether it tells of a micro-batch that was run.
-
-    Of a quiet stream Spark says every 10 seconds that there was none, under the number that the
-    next one will have.
-    """
-    return "addBatch" in progress["durationMs"]
-
-
-def progress_row(progress: Mapping[str, Any], view: View | None) -> dict[str, Any]:
-    """A micro-batch's progress, as Spark reports it, in our columns.
-
-    `view` is what it published; None for a micro-batch that ended before this process began.
-    """
-    observed = (progress.get("observedMetrics") or {}).get("input") or {}
-    operators = progress.get("stateOperators") or []
-    lag = (progress["sources"][0].get("metrics") or {}).get("maxOffsetsBehindLatest")
-    return {
-        "micro_batch": progress["batchId"],
-        "published_at": view and view.published_at,
-        "newest_trade": view and view.newest_trade,
-        "rows": observed.get("rows", 0),
-        "first_receipt": _moment(observed.get("first_receipt")),
-        "last_receipt": _moment(observed.get("last_receipt")),
-        "unparsable": observed.get("unparsable", 0),
-        "duplicates": sum(
-            operator.get("customMetrics", {}).get("numDroppedDuplicateRows", 0)
-            for operator in operators
-        ),
-        "late": sum(operator["numRowsDroppedByWatermark"] for operator in operators),
-        "duration_ms": _duration_ms(progress, view),
-        "lag": None if lag is None else int(float(lag)),
-        "state_rows": sum(operator["numRowsTotal"] for operator in operators),
-        "state_bytes": sum(operator["memoryUsedBytes"] for operator in operators),
-    }
-
-
-def _duration_ms(progress: Mapping[str, Any], view: View | None) -> int | None:
-    whole: int | None = progress["durationMs"].get("triggerExecution")
-    return None if whole is None or view is None else max(0, whole - round(view.waited_s * 1000))
-
-
-def _moment(micros: int | None) -> datetime | None:
-    return None if micros is None else times.from_epoch_micros(micros)
-
-
-def next_due(now: float, interval: float) -> float:
-    """When the next micro-batch is due: `PHASE` after a whole interval since 1970; seconds."""
-    return now + interval - (now - PHASE) % interval
-
-
 def checkpoint_folder(settings: Settings) -> Path:
-    """A folder for this shape of the query: an old checkpoint cannot follow another shape."""
-    shape = (
+    """Return the folder for this form of the query. An old checkpoint cannot continue another."""
+    form = (
         f"stream-v{QUERY_VERSION}-window{settings.window.total_seconds():.0f}s"
         f"-watermark{settings.watermark.total_seconds():.0f}s"
         f"-partitions{settings.shuffle_partitions}-{settings.kafka_topic}"
     )
-    return outputs.DataDir(settings.data_dir).checkpoints / shape
+    return outputs.DataDir(settings.data_dir).checkpoints / form

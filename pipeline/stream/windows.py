@@ -1,44 +1,42 @@
-"""The streaming path: 1-minute tumbling windows over the trades in Kafka, as they come.
+"""Publication of the stream's results: what each micro-batch does to the files.
 
-One query in update mode serves the final windows (`stream_csv/`), the open ones
-(`stream_live.csv`) and the console: Kafka is read once, and repeated trades are removed from all.
+Final windows go to `stream_csv/`, open windows to `stream_live.csv`, both to the console.
 """
 
-import csv
 import json
-import sys
-import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
-import psutil
-from kafka.errors import KafkaError
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.streaming import StreamingQuery
-from pyspark.sql.streaming.listener import StreamingQueryProgress
+from pyspark.sql import Row
 
-from pipeline import histogram as latency
-from pipeline import metrics, outputs, spark, times
-from pipeline.errors import TemporaryError
-from pipeline.ingest import kafka as topics
+from pipeline import histogram, metrics, outputs, times
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import finality
-from pipeline.stream import query as stream
+from pipeline.stream.finality import Cells, State, Window
 
-#: Windows printed to the console for one micro-batch, at most.
+#: Maximum number of windows printed to the console for one micro-batch.
 CONSOLE_WINDOWS = 5
-#: The records of progress and of latencies are halved when they are longer than this, in bytes:
-#: over a day of micro-batches, a month of windows.
-RECORD_BYTES = 16_000_000
-#: A micro-batch that takes longer than this, in seconds, hangs.
-HUNG_SECONDS = 120.0
+#: Columns of `stream_latency.csv`: the number of trades by bucket of `histogram`, as JSON.
+LATENCY_COLUMNS = ("window_start", "leg", "counts")
+#: That file loses its older half above this size, bytes: more than a month of windows.
+LATENCY_BYTES = 16_000_000
 
 
-class Windows:
-    """What each micro-batch does to the outputs."""
+@dataclass(frozen=True)
+class Publication:
+    """What a micro-batch published."""
+
+    published_at: datetime
+    newest_trade: datetime | None
+
+
+class WindowPublisher:
+    """Publishes the windows that each micro-batch changed. Repeating one changes nothing."""
 
     def __init__(self, service: Service, state_file: Path) -> None:
         self._service = service
@@ -46,83 +44,136 @@ class Windows:
         self._state_file = state_file
         self._watermark = service.settings.watermark // timedelta(microseconds=1)
         self._state = finality.from_json(outputs.read_json(state_file))
-        #: The final windows of the hour before the oldest open one, and the start of that one.
-        self._hour: dict[str, finality.Cells] = {}
-        self._oldest: int | None = None
-        self._due = 0.0
-        #: What was published by micro-batch, until its progress is recorded.
-        self.views: dict[int, stream.View] = {}
+        #: The final windows of the hour before the oldest open window, and its start.
+        self._trailing: dict[str, Cells] = {}
+        self._trailing_of: int | None = None
 
-    def write(self, changed: DataFrame, micro_batch: int) -> None:
-        """Repeating a micro-batch changes nothing: final windows first, then what is open."""
-        rows = changed.collect()
+    @property
+    def closes_next(self) -> bool:
+        """Whether the next micro-batch makes a window final, whatever trades it holds."""
+        return finality.closes_in_next_micro_batch(self._state, self._watermark)
+
+    def publish(self, rows: Iterable[Row], micro_batch: int) -> Publication:
+        """Publish the windows that changed in a micro-batch.
+
+        The final windows are written before the state: after a crash between the two, Spark
+        repeats the micro-batch, and the same windows become final again.
+        """
         now = times.now()
-        laid = [stream.window_of(row, self._service.settings, now) for row in rows]
-        state, final = finality.lay(self._state, micro_batch, laid, self._watermark)
-        # Final now, not when its row was last computed.
-        rows_final = [window.cells | {"written_at": times.iso(now)} for window in final]
-        rows_final = self._write_final(rows_final)
-        if micro_batch != self._state.micro_batch:  # not when Spark repeats one
+        changed = [to_window(row, self._service.settings, now) for row in rows]
+        state, final = finality.apply_micro_batch(
+            self._state, micro_batch, changed, self._watermark
+        )
+        final_cells = self._write_final(final, now)
+        if micro_batch != self._state.micro_batch:  # not a repeated one
             for window in final:
-                self._note_latency(window, now)
-        state_text = json.dumps(finality.to_json(state))
-        outputs.write_atomically(self._state_file, state_text, durable=bool(final))
-        still_open = self._scored_open(state, anew=bool(final))
-        live = outputs.to_csv(outputs.WINDOW_COLUMNS, still_open)
-        outputs.write_atomically(self._data.stream_live, live, durable=False)
-        newest = None if state.greatest is None else times.from_epoch_micros(state.greatest)
-        published_at = times.now()
+                self._record_latency(window, now)
+        self._write_state(state, durable=bool(final))
+        self._write_open(state, trailing_changed=bool(final))
+        newest = None
+        if state.max_event_time is not None:
+            newest = times.from_epoch_micros(state.max_event_time)
+        publication = Publication(times.now(), newest)
         self._state = state
         self._service.counters["final_windows"] += len(final)
         self._service.details["newest_trade"] = newest
         self._service.details["open_windows"] = len(state.open)
-        print_windows("open ", [w.cells for w in laid if w.start in state.open])
-        print_windows("FINAL", rows_final)
-        self.views[micro_batch] = stream.View(published_at, newest, self._wait())
+        print_windows("open ", [w.cells for w in changed if w.start in state.open])
+        print_windows("FINAL", final_cells)
+        return publication
 
-    def _write_final(self, rows: list[finality.Cells]) -> list[finality.Cells]:
-        """Scored against what then stands in the files: the same, however often it is written."""
-        if not rows:
+    def _write_final(self, windows: list[Window], now: datetime) -> list[Cells]:
+        """Write final windows with z-scores, which depend on what the files hold.
+
+        Writing the same windows again therefore gives the same scores, also after a restart.
+        """
+        if not windows:
             return []
-        starts = [datetime.fromisoformat(row["window_start"]) for row in rows]
-        before = outputs.read_final_cells(self._data, min(starts) - metrics.TRAILING, max(starts))
-        laid = outputs.laid_over(before, rows)
-        scored = stream.with_z_scores(before, [laid[row["window_start"]] for row in rows])
+        # `written_at` is when a window became final, not when its row was last computed.
+        rows = [window.cells | {"written_at": times.iso(now)} for window in windows]
+        first, last = (times.from_epoch_micros(windows[place].start) for place in (0, -1))
+        before = outputs.read_final_windows(self._data, first - metrics.TRAILING, last)
+        merged = outputs.upsert_windows(before, rows)
+        scored = with_z_scores(before, [merged[row["window_start"]] for row in rows])
         outputs.write_final_windows(self._data, scored)
         return scored
 
-    def _scored_open(self, state: finality.State, *, anew: bool) -> list[finality.Cells]:
-        """The open windows; the hour before them is read back when it may have changed."""
+    def _write_state(self, state: State, *, durable: bool) -> None:
+        text = json.dumps(finality.to_json(state))
+        outputs.write_atomically(self._state_file, text, durable=durable)
+
+    def _write_open(self, state: State, *, trailing_changed: bool) -> None:
         oldest = min(state.open, default=None)
-        if oldest is not None and (anew or oldest != self._oldest):
+        if oldest is not None and (trailing_changed or oldest != self._trailing_of):
             start = times.from_epoch_micros(oldest)
-            self._hour = outputs.read_final_cells(self._data, start - metrics.TRAILING, start)
-        self._oldest = oldest
-        return stream.with_z_scores(self._hour, [window.cells for window in state.open.values()])
+            self._trailing = outputs.read_final_windows(self._data, start - metrics.TRAILING, start)
+        self._trailing_of = oldest
+        rows = with_z_scores(self._trailing, [window.cells for window in state.open.values()])
+        text = outputs.to_csv(outputs.WINDOW_COLUMNS, rows)
+        outputs.write_atomically(self._data.stream_live, text, durable=False)
 
-    def _wait(self) -> float:
-        """Keeps the pace, in place of a trigger: a window about to close is not kept waiting."""
-        now = time.time()
-        if finality.closing(self._state, self._watermark):
-            return 0.0
-        pace = self._service.settings.trigger_seconds
-        self._service.stop.wait(min(max(0.0, self._due - now), pace))  # clocks may be set back
-        self._due = stream.next_due(time.time(), pace)
-        return time.time() - now
-
-    def _note_latency(self, window: finality.Window, final_at: datetime) -> None:
-        counts = stream.open_to_final(window, final_at)
+    def _record_latency(self, window: Window, final_at: datetime) -> None:
         row = {
             "window_start": window.cells["window_start"],
-            "leg": latency.OPEN_TO_FINAL,
-            "counts": json.dumps(counts),
+            "leg": histogram.OPEN_TO_FINAL,
+            "counts": json.dumps(open_to_final(window, final_at)),
         }
-        outputs.append_csv(self._data.stream_latency, stream.LATENCY_COLUMNS, row, RECORD_BYTES)
+        outputs.append_csv(self._data.stream_latency, LATENCY_COLUMNS, row, LATENCY_BYTES)
 
 
-def print_windows(kind: str, windows: list[dict[str, str]]) -> None:
-    if len(windows) > CONSOLE_WINDOWS:
-        print(f"{kind} … and {len(windows) - CONSOLE_WINDOWS} windows before these")
+def to_window(row: Row, settings: Settings, written_at: datetime) -> Window:
+    """Return a row of the query as a window with its metrics."""
+    sums = row.asDict()
+    fields = metrics.compute(sums, settings) | outputs.moments(sums) | {"written_at": written_at}
+    return Window(
+        start=row.window_start,
+        end=row.window_end,
+        last_trade_time=row.last_trade_time,
+        cells=outputs.cells(outputs.WINDOW_COLUMNS, fields),
+        growth=((times.epoch_micros(written_at), row.trade_count),),
+    )
+
+
+def with_z_scores(before: Mapping[str, Cells], windows: Iterable[Cells]) -> list[Cells]:
+    """Return these windows with z-scores, sorted by start.
+
+    Args:
+        before: final windows by `window_start`; a newer version in `windows` replaces one.
+        windows: the windows to score, against those before them and against one another.
+    """
+    scored = {cells["window_start"]: cells for cells in windows}
+    known = {**before, **scored}
+    starts = sorted(known)
+    scores = metrics.z_scores(_amounts(known[start]) for start in starts)
+    return [
+        scored[start] | outputs.cells(metrics.Z_SCORES, score)
+        for start, score in zip(starts, scores, strict=True)
+        if start in scored
+    ]
+
+
+def _amounts(cells: Cells) -> metrics.WindowAmounts:
+    return metrics.WindowAmounts(
+        times.epoch_micros(datetime.fromisoformat(cells["window_start"])),
+        Decimal(cells["price_range"]),
+        Decimal(cells["total_volume"]),
+    )
+
+
+def open_to_final(window: Window, final_at: datetime) -> Counter[int]:
+    """Return how long the trades of a final window were visible as open: their number by bucket."""
+    moment = times.epoch_micros(final_at)
+    counts = [count for _, count in window.growth]
+    added = [count - before for count, before in zip(counts, [0, *counts], strict=False)]
+    return histogram.count(
+        ((moment - at) / 1e6, count) for (at, _), count in zip(window.growth, added, strict=True)
+    )
+
+
+def print_windows(kind: str, windows: list[Cells]) -> None:
+    """Print the newest windows of a micro-batch to the console."""
+    if (omitted := len(windows) - CONSOLE_WINDOWS) > 0:
+        print(f"{kind} ({omitted} earlier windows omitted)")
     for cells in sorted(windows, key=lambda cells: cells["window_start"])[-CONSOLE_WINDOWS:]:
         print(
             f"{kind} {cells['window_start']} trades {cells['trade_count']:>5} "
@@ -133,125 +184,19 @@ def print_windows(kind: str, windows: list[dict[str, str]]) -> None:
         )
 
 
-class Progress:
-    """Counts what the query says of itself, and keeps the latest of it.
-
-    Asked for, not listened to: a listener in Python costs eight CPU seconds a minute.
-    """
-
-    def __init__(self, service: Service, views: dict[int, stream.View]) -> None:
-        self._service = service
-        self._views = views
-        self._seen = -1
-        #: When it was last seen that a micro-batch had ended, or that none was under way.
-        self.alive = time.monotonic()
-
-    def look(self, query: StreamingQuery) -> None:
-        """Takes in the micro-batches since the last look; Spark keeps the latest hundred."""
-        last = query.lastProgress
-        if not query.status["isTriggerActive"]:
-            self.alive = time.monotonic()
-        if last is None or last["batchId"] == self._seen:
-            return
-        for progress in [last] if last["batchId"] == self._seen + 1 else query.recentProgress:
-            if progress["batchId"] > self._seen and stream.was_run(progress):
-                self.alive = time.monotonic()
-                self._seen = progress["batchId"]
-                self._take(progress)
-
-    def _take(self, progress: StreamingQueryProgress) -> None:
-        view = self._views.pop(progress["batchId"], None)
-        row = stream.progress_row(json.loads(progress.json), view)
-        counters = self._service.counters
-        for name in ("rows", "unparsable", "duplicates", "late"):
-            counters[name] += row[name]
-        self._service.details |= {
-            "micro_batch": row["micro_batch"],
-            "micro_batch_ms": row["duration_ms"],
-            "lag": row["lag"],
-        }
-        path = self._service.data.stream_progress
-        outputs.append_csv(path, stream.PROGRESS_COLUMNS, row, RECORD_BYTES)
-
-
-def start_query(session: SparkSession, settings: Settings, windows: Windows) -> StreamingQuery:
-    trades = stream.trades_of(stream.read_kafka(session, settings), settings.product_id)
-    return (
-        stream.windows_of(trades, settings)
-        .writeStream.outputMode("update")
-        .foreachBatch(windows.write)
-        .option("checkpointLocation", str(stream.checkpoint_folder(settings) / "query"))
-        .start()
-    )
-
-
 def check_window_length(data: outputs.DataDir, window: timedelta) -> None:
-    """Windows of two lengths in one folder would count trades twice.
+    """Check that the data directory holds windows of this length: two lengths would count twice.
 
     Raises:
-        OutputError: the folder holds windows of another length.
+        OutputError: the directory holds windows of another length.
     """
     for path in outputs.stream_files(data)[-1:]:
-        with path.open(encoding="utf-8", newline="") as file:
-            first = next(csv.DictReader(file), None)
-        if first is None:
-            continue
-        length = datetime.fromisoformat(first["window_end"]) - datetime.fromisoformat(
-            first["window_start"]
-        )
-        if length != window:
-            raise outputs.OutputError(
-                f"{data.stream_csv} holds windows of {length}, WINDOW is {window}: "
-                f"{outputs.ANOTHER_FOLDER}"
+        for row in list(outputs.read_window_cells(path).values())[:1]:
+            start, end = (
+                datetime.fromisoformat(row[f"window_{edge}"]) for edge in ("start", "end")
             )
-
-
-def run(service: Service) -> None:
-    settings = service.settings
-    began = psutil.Process().create_time()
-    archive = spark.archive_path(settings)
-    options = spark.java_options(archive, c1_only=True)
-    session = spark.session(
-        "stream", spark.configuration(settings, settings.stream_memory, options)
-    )
-    start_s = time.time() - began
-    service.log.info("session ready after %.2f s", start_s)
-    service.retrying("Kafka")(topics.check_topic, settings)
-    making = time.time()
-    windows = Windows(service, stream.checkpoint_folder(settings) / "open_windows.json")
-    query = start_query(session, settings, windows)
-    query_s = time.time() - making
-    java = session.sparkContext._jvm.System.getProperty("java.version")  # noqa: SLF001 - no other way
-    service.details |= {"start_s": round(start_s, 2), "query_s": round(query_s, 2), "java": java}
-    service.log.info("streaming aggregation logic time: %.2f s", query_s)
-    service.report("running", "reads Kafka and writes windows", healthy=True)
-    progress = Progress(service, windows.views)
-    while not service.stop.is_set() and not query.awaitTermination(1):
-        progress.look(query)
-        silent = time.monotonic() - progress.alive
-        if silent > HUNG_SECONDS + settings.trigger_seconds:
-            message = f"no micro-batch has ended for {silent:.0f} s"
-            service.report("hangs", message, healthy=False)
-        else:
-            service.report("running", "reads Kafka and writes windows", healthy=True)
-        service.tick()
-    query.stop()
-    session.stop()
-
-
-def main() -> None:
-    service = Service.start("spark_processor")
-    try:
-        check_window_length(service.data, service.settings.window)
-        run(service)
-    except (spark.SetupError, outputs.OutputError) as error:
-        service.error(str(error))
-        service.close("failed", str(error))
-        sys.exit(2)
-    except (PySparkException, Py4JError, KafkaError, TemporaryError, OSError) as error:
-        if not service.stop.is_set():
-            service.log.debug("the query failed", exc_info=error)
-            service.error(f"the query failed: {str(error)[:1500]}")
-            service.close("failed", str(error)[:200])
-            sys.exit(1)
-    service.close()
+            if end - start != window:
+                raise outputs.OutputError(
+                    f"{data.stream_csv} holds windows of {end - start}, but WINDOW is {window}: "
+                    f"{outputs.ANOTHER_FOLDER}"
+                )

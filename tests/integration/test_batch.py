@@ -94,7 +94,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         data.batch_output.write_text("a file where the folder should be")
         data.database.unlink()
         fill(data, IDS)
-        no_output_folder = line_with("a run that fails", status="failed", exit="1")
+        no_output_folder = line_with("a run that fails", status="failed", exit="2")
         data.batch_output.unlink()
         repaired = line_with("a run that succeeds", status="ok")
         scheduler.terminate()

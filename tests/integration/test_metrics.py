@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
 from pipeline import metrics, spark, spark_metrics
-from pipeline.batch import job as batch_processor
+from pipeline.batch import job
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.settings import Settings
@@ -423,7 +423,7 @@ def test_the_time_that_sqlite_needs_for_a_row_counts_as_reading(
     began = time.monotonic()
     assert len(frame.collect()) == 2 * tasks
     wall = time.monotonic() - began
-    read = batch_processor.read_seconds(frame)
+    read = job.read_seconds(frame)
     assert read is not None
     assert 0.3 * tasks * alone < read < wall
 
@@ -431,7 +431,7 @@ def test_the_time_that_sqlite_needs_for_a_row_counts_as_reading(
 def test_without_a_table_scan_the_time_spent_reading_is_unknown(session: SparkSession) -> None:
     frame = session.range(3)
     frame.collect()
-    assert batch_processor.read_seconds(frame) is None
+    assert job.read_seconds(frame) is None
 
 
 # --- REAL -------------------------------------------------------------------------------------
@@ -473,8 +473,8 @@ def test_a_real_column_read_by_jdbc_gives_the_decimal_that_was_stored(
     batch = store.Batch(0, len(trades) - 1, len(trades), 0, began, began, trades)
     store.store(connection, batch, began)
     ranges = store.stored_ranges(connection)
-    table = batch_processor.read_table(session, settings, ranges)
-    rows = batch_processor.trades_of(table).collect()
+    table = job.read_table(session, settings, ranges)
+    rows = job.amounts(table).collect()
     read = {row.trade_id: (row.price, row.size, row.side, row.time_us) for row in rows}
     connection.close()
     assert len(decimals) > 5000

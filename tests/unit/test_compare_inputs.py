@@ -83,7 +83,7 @@ def test_a_file_without_rows_is_an_empty_table(data: DataDir) -> None:
 def test_a_file_without_a_header_has_been_cut_off(data: DataDir, content: bytes) -> None:
     """Read as an empty table it would say that a path lacks everything."""
     data.batch_windows.write_bytes(content)
-    with pytest.raises(OutputError, match=r"batch_windows.csv is empty: it has been cut off"):
+    with pytest.raises(OutputError, match=r"batch_windows.csv is empty: it was cut off"):
         tables.read_windows(data.batch_windows)
 
 

@@ -1,4 +1,4 @@
-"""When a window is final: the rule, held against a brute-force model of a stream, and crashes."""
+"""When a window is final: the rule against a brute-force model of a stream, and crashes."""
 
 import csv
 import json
@@ -20,49 +20,49 @@ from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import finality
 from pipeline.stream.finality import (
-    GROWTH_STEPS,
+    MAX_GROWTH_ENTRIES,
     State,
     StateError,
     Window,
-    closing,
+    apply_micro_batch,
+    closes_in_next_micro_batch,
     from_json,
     late,
-    lay,
     to_json,
 )
-from pipeline.stream.windows import Windows
+from pipeline.stream.windows import WindowPublisher
 
 MINUTE = 60_000_000
 SECOND = 1_000_000
 
 
 def row(minute: int, last_second: float, **cells: str) -> Window:
-    """The window of a minute whose newest trade lies so many seconds after the epoch."""
+    """A window of one minute; its newest trade is this many seconds after the epoch."""
     start = minute * MINUTE
     return Window(start, start + MINUTE, round(last_second * SECOND), cells)
 
 
-def lay_all(*batches: list[Window]) -> tuple[State, list[list[int]]]:
-    """Lays micro-batches one after the other; the minutes that each made final."""
+def apply_all(*batches: list[Window]) -> tuple[State, list[list[int]]]:
+    """The state after these micro-batches, and the minutes that each of them made final."""
     state, finals = State(), []
     for number, rows in enumerate(batches):
-        state, final = lay(state, number, rows, MINUTE)
+        state, final = apply_micro_batch(state, number, rows, MINUTE)
         finals.append([window.start // MINUTE for window in final])
     return state, finals
 
 
 def test_the_next_micro_batch_closes_a_window_once_a_trade_after_its_watermark_was_seen() -> None:
-    state, _ = lay(State(), 0, [row(0, 5)], MINUTE)
-    assert not closing(state, MINUTE)
-    state, _ = lay(state, 1, [row(1, 119.999999)], MINUTE)
-    assert not closing(state, MINUTE)
-    state, _ = lay(state, 2, [row(2, 120)], MINUTE)
-    assert closing(state, MINUTE)
-    state, final = lay(state, 3, [], MINUTE)
-    assert (len(final), closing(state, MINUTE)) == (1, False)
+    state, _ = apply_micro_batch(State(), 0, [row(0, 5)], MINUTE)
+    assert not closes_in_next_micro_batch(state, MINUTE)
+    state, _ = apply_micro_batch(state, 1, [row(1, 119.999999)], MINUTE)
+    assert not closes_in_next_micro_batch(state, MINUTE)
+    state, _ = apply_micro_batch(state, 2, [row(2, 120)], MINUTE)
+    assert closes_in_next_micro_batch(state, MINUTE)
+    state, final = apply_micro_batch(state, 3, [], MINUTE)
+    assert (len(final), closes_in_next_micro_batch(state, MINUTE)) == (1, False)
 
 
-def test_what_came_a_watermark_behind_the_newest_may_have_been_dropped() -> None:
+def test_a_trade_that_is_a_watermark_behind_the_newest_may_have_been_dropped() -> None:
     """Spark drops a trade at or before the watermark of the micro-batches before its own."""
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     moments = [(1, 5.0), (2, 70.0), (3, 10.0), (4, 10.000001), (5, 71.0), (6, 0.0)]
@@ -73,107 +73,111 @@ def test_what_came_a_watermark_behind_the_newest_may_have_been_dropped() -> None
     assert late([], None, minute) == []
 
 
-def test_a_state_that_is_older_than_spark_believes_is_refused_with_what_to_do() -> None:
-    state, _ = lay(State(), 0, [row(0, 5)], MINUTE)
-    with pytest.raises(StateError, match=r"of micro-batch 0, Spark is at 2: .*checkpoints"):
-        lay(state, 2, [row(0, 6)], MINUTE)
+def test_a_state_that_lacks_a_micro_batch_is_refused_with_what_to_do() -> None:
+    state, _ = apply_micro_batch(State(), 0, [row(0, 5)], MINUTE)
+    with pytest.raises(
+        StateError, match=r"after micro-batch 0, but Spark is at micro-batch 2.*checkpoints"
+    ):
+        apply_micro_batch(state, 2, [row(0, 6)], MINUTE)
     with pytest.raises(StateError):
-        lay(State(), 57, [], MINUTE)
+        apply_micro_batch(State(), 57, [], MINUTE)
 
 
 def test_the_growth_of_a_long_window_stays_bounded() -> None:
     state = State()
-    for number in range(3 * GROWTH_STEPS):
+    for number in range(3 * MAX_GROWTH_ENTRIES):
         grown = Window(0, MINUTE, SECOND, {}, ((number, number + 1),))
-        state, _ = lay(state, number, [grown], MINUTE)
-        assert len(state.open[0].growth) <= GROWTH_STEPS + 1
-    assert state.open[0].growth[-1] == (3 * GROWTH_STEPS - 1, 3 * GROWTH_STEPS)
+        state, _ = apply_micro_batch(state, number, [grown], MINUTE)
+        assert len(state.open[0].growth) <= MAX_GROWTH_ENTRIES + 1
+    assert state.open[0].growth[-1] == (3 * MAX_GROWTH_ENTRIES - 1, 3 * MAX_GROWTH_ENTRIES)
 
 
-def test_a_window_remembers_when_it_grew_and_by_how_much() -> None:
+def test_a_window_keeps_when_it_grew_and_by_how_much() -> None:
     def grown(at: int, count: int) -> Window:
         return Window(0, MINUTE, SECOND, {}, ((at, count),))
 
-    state, _ = lay(State(), 0, [grown(100, 3)], MINUTE)
-    state, _ = lay(state, 1, [grown(200, 5)], MINUTE)
-    state, _ = lay(from_json(json.loads(json.dumps(to_json(state)))), 1, [grown(250, 5)], MINUTE)
-    assert state.open[0].growth == ((100, 3), (200, 5))  # laying one again adds nothing
+    state, _ = apply_micro_batch(State(), 0, [grown(100, 3)], MINUTE)
+    state, _ = apply_micro_batch(state, 1, [grown(200, 5)], MINUTE)
+    state, _ = apply_micro_batch(
+        from_json(json.loads(json.dumps(to_json(state)))), 1, [grown(250, 5)], MINUTE
+    )
+    assert state.open[0].growth == ((100, 3), (200, 5))  # applying a micro-batch again adds nothing
 
 
 # --- the rule -------------------------------------------------------------------------------
 
 
 def test_a_window_is_final_once_an_earlier_micro_batch_saw_its_end_plus_the_watermark() -> None:
-    state, finals = lay_all([row(0, 5)], [row(2, 120)], [])
+    state, finals = apply_all([row(0, 5)], [row(2, 120)], [])
     assert finals == [[], [], [0]]
     assert [start // MINUTE for start in state.open] == [2]
 
 
 def test_a_microsecond_before_its_end_plus_the_watermark_it_is_still_open() -> None:
-    _, finals = lay_all([row(0, 5)], [row(1, 119.999999)], [])
+    _, finals = apply_all([row(0, 5)], [row(1, 119.999999)], [])
     assert finals == [[], [], []]
 
 
 def test_the_micro_batch_that_moves_the_watermark_makes_nothing_final_itself() -> None:
-    _, finals = lay_all([row(0, 5)], [row(9, 599)])
+    _, finals = apply_all([row(0, 5)], [row(9, 599)])
     assert finals == [[], []]
 
 
 def test_a_late_row_right_after_the_watermark_moved_is_still_in_the_final_window() -> None:
-    state, _ = lay_all([row(0, 5, trade_count="1")], [row(2, 120)])
-    _, final = lay(state, 2, [row(0, 5, trade_count="2")], MINUTE)
+    state, _ = apply_all([row(0, 5, trade_count="1")], [row(2, 120)])
+    _, final = apply_micro_batch(state, 2, [row(0, 5, trade_count="2")], MINUTE)
     assert [window.cells["trade_count"] for window in final] == ["2"]
 
 
-def test_a_window_that_first_comes_late_is_final_at_once() -> None:
-    state, _ = lay_all([row(5, 300)])
-    _, final = lay(state, 1, [row(0, 5)], MINUTE)
+def test_a_window_whose_first_trade_is_late_is_final_at_once() -> None:
+    state, _ = apply_all([row(5, 300)])
+    _, final = apply_micro_batch(state, 1, [row(0, 5)], MINUTE)
     assert [window.start for window in final] == [0]
 
 
 def test_nothing_is_final_before_the_second_micro_batch() -> None:
-    state, final = lay(State(), 0, [row(0, 5), row(60, 3600)], MINUTE)
+    state, final = apply_micro_batch(State(), 0, [row(0, 5), row(60, 3600)], MINUTE)
     assert final == []
-    assert state.greatest_before is None
-    assert state.greatest == 3600 * SECOND
+    assert state.max_event_time_before is None
+    assert state.max_event_time == 3600 * SECOND
 
 
 def test_final_windows_come_in_the_order_of_their_starts() -> None:
-    _, finals = lay_all([row(1, 61), row(0, 5), row(2, 119.5)], [row(9, 599), row(0, 7)], [])
+    _, finals = apply_all([row(1, 61), row(0, 5), row(2, 119.5)], [row(9, 599), row(0, 7)], [])
     assert finals == [[], [], [0, 1, 2]]
 
 
-def test_silence_holds_the_last_windows_back() -> None:
-    state, finals = lay_all([row(0, 5)], [], [], [])
+def test_without_new_trades_the_last_windows_stay_open() -> None:
+    state, finals = apply_all([row(0, 5)], [], [], [])
     assert finals == [[], [], [], []]
     assert list(state.open) == [0]
 
 
 def test_the_watermark_may_be_longer_than_the_window() -> None:
-    state, _ = lay(State(), 0, [row(0, 5)], 5 * MINUTE)
+    state, _ = apply_micro_batch(State(), 0, [row(0, 5)], 5 * MINUTE)
     for number, (minute, second) in enumerate([(5, 359.9), (6, 360), (6, 360)], 1):
-        state, final = lay(state, number, [row(minute, second)], 5 * MINUTE)
+        state, final = apply_micro_batch(state, number, [row(minute, second)], 5 * MINUTE)
         assert bool(final) == (number == 3)
 
 
-def test_laying_the_newest_micro_batch_again_changes_nothing() -> None:
-    before, _ = lay_all([row(0, 5)], [row(2, 120)])
+def test_applying_the_newest_micro_batch_again_changes_nothing() -> None:
+    before, _ = apply_all([row(0, 5)], [row(2, 120)])
     rows = [row(2, 130), row(0, 6)]
-    once, _ = lay(before, 2, rows, MINUTE)
-    twice, final_again = lay(once, 2, rows, MINUTE)
+    once, _ = apply_micro_batch(before, 2, rows, MINUTE)
+    twice, final_again = apply_micro_batch(once, 2, rows, MINUTE)
     assert twice == once
     assert [window.start for window in final_again] == [0]
 
 
 # --- against a brute-force model ------------------------------------------------------------
 
-#: A trade: its event time in whole seconds. Spark drops one whose window it has closed.
+#: A trade is its event time in whole seconds. Spark drops a trade whose window it has closed.
 trades = st.lists(st.lists(st.integers(0, 600), max_size=6), max_size=12)
 watermarks = st.sampled_from([30, 60, 150])
 
 
 class Stream:
-    """Spark's part, by brute force: every trade of every micro-batch, looked through anew."""
+    """The part of Spark, by brute force: it reads every trade of every micro-batch again."""
 
     def __init__(self, batches: list[list[int]], watermark: int) -> None:
         self.watermark = watermark
@@ -184,7 +188,7 @@ class Stream:
         return max((second for batch in batches for second in batch), default=-1)
 
     def closed(self, minute: int, number: int) -> bool:
-        """Whether the micro-batches before this one went past the window's end + watermark."""
+        """Whether the micro-batches before this one reached the end of the window + watermark."""
         return (minute + 1) * 60 + self.watermark <= self._greatest(self.seen[:number])
 
     def _take(self, batch: list[int]) -> list[Window]:
@@ -196,7 +200,7 @@ class Stream:
         return [self.window(minute, number) for minute in sorted({s // 60 for s in taken})]
 
     def window(self, minute: int, number: int) -> Window:
-        """The whole window as it stands after a micro-batch."""
+        """The whole window after a micro-batch."""
         inside = [s for batch in self.seen[: number + 1] for s in batch if s // 60 == minute]
         return row(minute, max(inside), trade_count=str(len(inside)))
 
@@ -219,7 +223,7 @@ def test_final_and_open_windows_are_those_of_the_model_after_every_micro_batch(
     stream = Stream(batches, watermark)
     state, final = State(), {}
     for number, rows in enumerate(stream.batches):
-        state, now_final = lay(state, number, rows, watermark * SECOND)
+        state, now_final = apply_micro_batch(state, number, rows, watermark * SECOND)
         for window in now_final:
             assert window.start not in final, "final twice"
             final[window.start] = window
@@ -235,18 +239,18 @@ def test_a_repeated_micro_batch_changes_nothing_whenever_it_comes(
     stream = Stream(batches, watermark)
     state = State()
     for number, rows in enumerate(stream.batches):
-        state, final = lay(state, number, rows, watermark * SECOND)
-        again, final_again = lay(state, number, rows, watermark * SECOND)
+        state, final = apply_micro_batch(state, number, rows, watermark * SECOND)
+        again, final_again = apply_micro_batch(state, number, rows, watermark * SECOND)
         assert again == state
         changed = {window.start for window in rows}
         assert final_again == [window for window in final if window.start in changed]
 
 
 @given(trades, watermarks)
-def test_a_state_comes_back_from_json_as_it_was(batches: list[list[int]], watermark: int) -> None:
+def test_a_state_survives_json_unchanged(batches: list[list[int]], watermark: int) -> None:
     state = State()
     for number, rows in enumerate(Stream(batches, watermark).batches):
-        state, _ = lay(state, number, rows, watermark * SECOND)
+        state, _ = apply_micro_batch(state, number, rows, watermark * SECOND)
         assert finality.from_json(json.loads(json.dumps(finality.to_json(state)))) == state
 
 
@@ -255,16 +259,6 @@ def test_no_state_file_is_the_state_before_the_first_micro_batch() -> None:
 
 
 # --- crashes between the writings -----------------------------------------------------------
-
-
-class Collected:
-    """The rows of a micro-batch, already collected: all that `Windows.write` wants of a frame."""
-
-    def __init__(self, rows: list[Row]) -> None:
-        self._rows = rows
-
-    def collect(self) -> list[Row]:
-        return self._rows
 
 
 def as_row(window: Window) -> Row:
@@ -286,11 +280,11 @@ def as_row(window: Window) -> Row:
 
 
 class Crash(Exception):  # noqa: N818 - the process would end here
-    """Stands for a kill at this moment."""
+    """A kill at this moment."""
 
 
 class Runner:
-    """The stream's writing, as a process that can be killed between any two of its files."""
+    """The publication of the stream, as a process that can be killed between any two files."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.settings = Settings(data_dir=folder, trigger_seconds=0.001)
@@ -302,7 +296,7 @@ class Runner:
         self.start()
 
     def start(self) -> None:
-        self._windows = Windows(Service("spark_processor", self.settings), self.state_file)
+        self._windows = WindowPublisher(Service("spark_processor", self.settings), self.state_file)
 
     def _write(self, path: Path, text: str, *, durable: bool = True) -> None:
         if self._left is not None:
@@ -312,10 +306,10 @@ class Runner:
         self._real(path, text, durable=durable)
 
     def micro_batch(self, number: int, rows: list[Window], crash_before: int | None) -> bool:
-        """Whether it went through; `crash_before` counts the files written in it."""
+        """Whether it completed; `crash_before` is the number of files written before the crash."""
         self._left = crash_before
         try:
-            self._windows.write(Collected([as_row(window) for window in rows]), number)
+            self._windows.publish([as_row(window) for window in rows], number)
         except Crash:
             return False
         finally:
@@ -323,7 +317,7 @@ class Runner:
         return True
 
     def files(self) -> dict[str, list[dict[str, str]]]:
-        """What the outputs say, the time of writing left out."""
+        """The rows of the outputs without `written_at`."""
         paths = [*outputs.stream_files(self.data), self.data.stream_live]
         return {
             path.name: [
@@ -339,7 +333,7 @@ class Runner:
         return [(row.get("range_z", ""), row.get("volume_z", "")) for row in rows]
 
 
-def test_a_final_row_says_when_it_was_written_not_when_it_was_last_computed(
+def test_written_at_of_a_final_row_is_when_it_became_final_not_when_it_was_last_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runner = Runner(tmp_path, monkeypatch)
@@ -363,7 +357,7 @@ def quiet(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
 
 @pytest.mark.parametrize("crash_before", [0, 1, 2])
 @pytest.mark.parametrize("twice", [False, True])
-def test_a_crash_before_any_file_of_any_micro_batch_gives_the_same_in_the_end(
+def test_a_crash_before_any_file_of_any_micro_batch_leads_to_the_same_files(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     quiet: None,
@@ -380,7 +374,7 @@ def test_a_crash_before_any_file_of_any_micro_batch_gives_the_same_in_the_end(
     for number, rows in enumerate(stream.batches):
         for _ in range(1 + twice):
             if crashing.micro_batch(number, rows, crash_before):
-                break  # fewer files than that were written
+                break  # fewer files were written
             crashes += 1
             crashing.start()  # reads the state file, as a new process does
         crashing.micro_batch(number, rows, None)
@@ -395,7 +389,7 @@ def test_a_crash_before_any_file_of_any_micro_batch_gives_the_same_in_the_end(
 
 # --- z-scores of the stream -----------------------------------------------------------------
 
-#: Trades in each minute from 23:30 on; so the hour before reaches into the day before.
+#: Trades in each minute from 23:30 on, so that the hour before reaches into the day before.
 FIRST = 23 * 60 + 30
 COUNTS = random.Random(5).choices(range(1, 9), k=90)
 
@@ -405,7 +399,7 @@ def trades_of_minutes(first: int, last: int) -> list[int]:
 
 
 def expected_scores(counts: list[int]) -> list[tuple[str, str]]:
-    """By the definition: against the sixty minutes before, of which there are ten at least."""
+    """By the definition: against the sixty minutes before, at least ten of them."""
     found = []
     for number, count in enumerate(counts):
         hour = counts[max(0, number - 60) : number]
@@ -447,7 +441,7 @@ def test_a_crash_before_any_file_changes_no_score(
     assert runner.scores() == expected_scores(COUNTS)
 
 
-def test_an_open_window_is_scored_anew_when_one_before_it_changes(
+def test_an_open_window_is_scored_again_when_one_before_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None
 ) -> None:
     runner = Runner(tmp_path, monkeypatch)
@@ -474,10 +468,10 @@ def test_a_new_checkpoint_over_a_topic_cut_at_its_beginning_changes_no_final_row
     assert runner.files() == before
 
 
-def test_the_folder_of_a_version_without_scores_is_gone_on_with(
+def test_a_folder_of_a_version_without_scores_is_continued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None
 ) -> None:
-    """Its rows stay without; those after them are scored against them."""
+    """Its rows stay without scores. The rows after them are scored against them."""
     runner = Runner(tmp_path, monkeypatch)
     stream = Stream([trades_of_minutes(0, 40), [], trades_of_minutes(40, 60), []], 60)
     for number, rows in enumerate(stream.batches[:2]):

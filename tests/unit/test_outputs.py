@@ -265,9 +265,9 @@ def test_a_day_with_other_columns_is_refused_and_kept(
 
 def test_final_windows_are_read_back_by_their_starts_over_midnight(data: DataDir) -> None:
     starts = [minute(1380), minute(1381), minute(1439), minute(0, day=3), minute(1, day=3)]
-    assert outputs.read_final_cells(data, starts[0], starts[-1]) == {}
+    assert outputs.read_final_windows(data, starts[0], starts[-1]) == {}
     outputs.write_final_windows(data, map(window, starts))
-    found = outputs.read_final_cells(data, starts[1], starts[3])
+    found = outputs.read_final_windows(data, starts[1], starts[3])
     assert found == {times.iso(start): window(start) for start in starts[1:4]}
 
 

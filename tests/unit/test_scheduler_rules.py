@@ -1,4 +1,4 @@
-"""The scheduler's pure rules: when the next run is due, and what a run that ended is called."""
+"""The rules of the scheduler: when the next run is due, when one is ended, and its status."""
 
 from fractions import Fraction
 
@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batch.scheduler import NO_DATA, next_due, status_of
+from pipeline.batch.job import EXIT_NO_DATA
+from pipeline.batch.scheduler import must_end, next_due, status_of
 
 #: Quarters of a second: floats hold them exactly.
 quarters = st.integers(0, 4 * 10**9).map(lambda n: n / 4)
@@ -17,21 +18,21 @@ def test_the_next_run_is_one_interval_after_the_last_one_was_due() -> None:
     assert next_due(due=1000, interval=600, now=1006.41) == 1600
 
 
-def test_moments_that_passed_during_a_long_run_are_left_out() -> None:
+def test_due_moments_that_passed_during_a_long_run_are_skipped() -> None:
     assert next_due(due=1000, interval=600, now=2900) == 3400
 
 
-def test_a_run_that_ends_just_when_the_next_is_due_is_followed_by_it() -> None:
+def test_a_run_that_ends_exactly_when_the_next_is_due_is_followed_at_once() -> None:
     assert next_due(due=1000, interval=600, now=1600) == 1600
     assert next_due(due=1000, interval=600, now=2200) == 2200
 
 
-def test_a_clock_set_back_does_not_bring_a_second_run_at_once() -> None:
+def test_a_clock_that_is_set_back_starts_no_second_run_at_once() -> None:
     assert next_due(due=1000, interval=600, now=400) == 1600
 
 
 @given(due=quarters, interval=intervals, took=quarters)
-def test_the_next_moment_is_the_first_of_the_fixed_rate_that_has_not_passed(
+def test_the_next_run_is_due_at_the_first_moment_of_the_fixed_rate_that_has_not_passed(
     due: float, interval: float, took: float
 ) -> None:
     now = due + took
@@ -60,16 +61,16 @@ OK, NOTHING = {"status": "ok", "run": "r"}, {"status": "no_data", "run": "r"}
     ("exit_code", "ended_as", "result", "status"),
     [
         (0, None, OK, "ok"),
-        (0, "stopped", OK, "ok"),  # it was done before the signal came
+        (0, "stopped", OK, "ok"),  # it had completed before the signal
         (0, "timeout", OK, "ok"),
-        (0, None, {}, "failed"),  # it says nothing, so it published nothing
+        (0, None, {}, "failed"),  # it reported nothing, so it published nothing
         (0, None, NOTHING, "failed"),
-        (NO_DATA, None, NOTHING, "no_data"),
-        (NO_DATA, None, {}, "failed"),
-        (NO_DATA, None, OK, "failed"),
+        (EXIT_NO_DATA, None, NOTHING, "no_data"),
+        (EXIT_NO_DATA, None, {}, "failed"),
+        (EXIT_NO_DATA, None, OK, "failed"),
         (1, None, {}, "failed"),
         (1, None, OK, "failed"),
-        (-9, None, {}, "failed"),  # killed by somebody else
+        (-9, None, {}, "failed"),  # killed by another process
         (143, None, {}, "failed"),
         (-15, "stopped", {}, "stopped"),
         (143, "stopped", {}, "stopped"),
@@ -78,7 +79,15 @@ OK, NOTHING = {"status": "ok", "run": "r"}, {"status": "no_data", "run": "r"}
         (137, "timeout", OK, "timeout"),
     ],
 )
-def test_a_run_is_called_by_its_exit_status_its_own_word_and_who_ended_it(
+def test_the_status_of_a_run_follows_from_its_exit_status_its_result_and_who_ended_it(
     exit_code: int, ended_as: str | None, result: dict[str, str], status: str
 ) -> None:
     assert status_of(exit_code, ended_as, result) == status
+
+
+def test_a_run_is_ended_when_the_service_stops_or_after_its_deadline() -> None:
+    assert must_end(now=99, deadline=100, stopping=False) is None
+    assert must_end(now=100, deadline=100, stopping=False) is None
+    assert must_end(now=100.25, deadline=100, stopping=False) == "timeout"
+    assert must_end(now=99, deadline=100, stopping=True) == "stopped"
+    assert must_end(now=101, deadline=100, stopping=True) == "stopped"

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import metrics, outputs
-from pipeline.batch import job as batch_processor
+from pipeline.batch import job
 from pipeline.metrics import MIN_TRAILING_WINDOWS, WindowAmounts, z_scores
-from pipeline.stream import query as stream
+from pipeline.stream import windows as stream
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE = 60_000_000
@@ -118,9 +118,7 @@ def test_the_stream_piece_by_piece_scores_as_the_batch_does_at_once(
         {"price_range": window.price_range, "total_volume": window.total_volume}
         for window in windows
     ]
-    at_once = [
-        outputs.cells(metrics.Z_SCORES, row) for row in batch_processor.with_z_scores(sums, rows)
-    ]
+    at_once = [outputs.cells(metrics.Z_SCORES, row) for row in job.with_z_scores(sums, rows)]
     before: dict[str, dict[str, str]] = {}
     for piece in pieces:
         start = len(before)

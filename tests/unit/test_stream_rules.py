@@ -1,0 +1,251 @@
+"""The rules of the streaming path: records, windows, pace, progress, and which checkpoint fits."""
+
+import json
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import Row
+
+from pipeline import metrics, outputs
+from pipeline.outputs import DataDir, OutputError
+from pipeline.settings import Settings
+from pipeline.stream.pace import Pace, next_due
+from pipeline.stream.progress import PROGRESS_COLUMNS, is_completed, progress_row
+from pipeline.stream.query import checkpoint_folder, parse_record
+from pipeline.stream.windows import (
+    CONSOLE_WINDOWS,
+    Publication,
+    check_window_length,
+    print_windows,
+    to_window,
+)
+
+MINUTE = timedelta(minutes=1)
+START = datetime(2025, 12, 2, 5, tzinfo=UTC)
+START_US = 1_764_651_600_000_000
+GOOD: dict[str, Any] = {
+    "type": "ticker",
+    "product_id": "BTC-USD",
+    "trade_id": 7,
+    "price": "86321.55",
+    "best_bid": "86321.54",
+    "best_ask": "86321.55",
+    "side": "buy",
+    "time": "2025-12-02T04:59:59.000001Z",
+    "last_size": "0.25",
+}
+
+
+# --- records --------------------------------------------------------------------------------
+
+
+def test_a_valid_record_becomes_its_fields() -> None:
+    fields = parse_record(json.dumps(GOOD).encode(), START_US, "BTC-USD")
+    assert fields == (7, "86321.55", "0.25", "buy", START_US - 999_999, None)
+
+
+@pytest.mark.parametrize("raw", [None, b"", b"{", b"\xff", json.dumps(GOOD | {"side": 1}).encode()])
+def test_an_invalid_record_becomes_its_reason(raw: bytes | None) -> None:
+    *fields, reason = parse_record(raw, START_US, "BTC-USD")
+    assert fields == [None] * 5
+    assert reason
+
+
+@pytest.mark.parametrize("micros", [-(10**18), 2**63 - 1, -(2**63)])
+def test_a_record_with_an_impossible_timestamp_does_not_stop_the_query(micros: int) -> None:
+    reason = parse_record(json.dumps(GOOD).encode(), micros, "BTC-USD")[-1]
+    assert reason is None or reason.startswith("time: ")
+
+
+def test_a_trade_is_not_newer_than_the_receipt_of_its_record() -> None:
+    raw = json.dumps(GOOD | {"time": "2025-12-02T05:01:00Z"}).encode()
+    assert parse_record(raw, START_US, "BTC-USD")[-1] is None
+    assert parse_record(raw, START_US - 1, "BTC-USD")[-1].startswith("time: ")
+
+
+def test_micro_batches_are_due_0_3_seconds_after_each_whole_interval() -> None:
+    assert next_due(100.0, 1) == pytest.approx(100.3)
+    assert next_due(100.31, 1) == pytest.approx(101.3)
+    assert next_due(103.0, 5) == pytest.approx(105.3)
+
+
+def test_a_row_of_the_query_becomes_a_window_with_times_in_utc() -> None:
+    price, size = Decimal("86321.55"), Decimal("0.2")
+    sums = {
+        **dict.fromkeys(("max_price", "min_price", "open_price", "close_price"), price),
+        "trade_count": 3,
+        "buy_count": 2,
+        "price_sum": 3 * price,
+        "turnover": None,
+        "total_volume": 3 * size,
+        "buy_volume": 2 * size,
+    }
+    row = Row(
+        **sums,
+        window_start=START_US,
+        window_end=START_US + 60_000_000,
+        last_trade_time=START_US + 1,
+        first_trade_time=START_US,
+        last_receipt_time=START_US + 2_000_000,
+    )
+    window = to_window(row, Settings(), START + MINUTE)
+    assert (window.start, window.end) == (START_US, START_US + 60_000_000)
+    assert window.last_trade_time == START_US + 1
+    assert tuple(window.cells) == outputs.WINDOW_COLUMNS
+    assert window.cells == {
+        "window_start": "2025-12-02T05:00:00Z",
+        "window_end": "2025-12-02T05:01:00Z",
+        **dict.fromkeys(("avg_price", "max_price", "min_price"), "86321.55"),
+        "price_range": "0",
+        "volatility_flag": "Normal",
+        "total_volume": "0.6",
+        "trade_count": "3",
+        "buy_sell_ratio": str(2 / (1 + 1e-5)),
+        "market_sentiment": "Bullish",
+        "volume_spike": "Normal",
+        "buy_count": "2",
+        "sell_count": "1",
+        "vwap": "",  # the turnover exceeds the decimal type: unknown
+        **dict.fromkeys(("open_price", "close_price"), "86321.55"),
+        "volume_imbalance": "0.3333333333",
+        "last_trade_time": "2025-12-02T05:00:00.000001Z",
+        "last_receipt_time": "2025-12-02T05:00:02Z",
+        "written_at": "2025-12-02T05:01:00Z",
+        **dict.fromkeys(metrics.Z_SCORES, ""),  # depend on the windows before it
+    }
+
+
+# --- checkpoints and folders ----------------------------------------------------------------
+
+
+def test_each_form_of_the_query_has_its_own_checkpoint(tmp_path: Path) -> None:
+    forms: list[dict[str, Any]] = [
+        {},
+        {"window": 2 * MINUTE},
+        {"watermark": 2 * MINUTE},
+        {"shuffle_partitions": 2},
+        {"kafka_topic": "other"},
+    ]
+    folders = [checkpoint_folder(Settings(data_dir=tmp_path, **form)) for form in forms]
+    assert len(set(folders)) == len(forms)
+    assert {folder.parent for folder in folders} == {tmp_path / "checkpoints"}
+
+
+def test_other_settings_keep_the_checkpoint(tmp_path: Path) -> None:
+    same = Settings(
+        data_dir=tmp_path, volatility_range=Decimal(7), stream_memory="1g", trigger_seconds=5
+    )
+    assert checkpoint_folder(same) == checkpoint_folder(Settings(data_dir=tmp_path))
+
+
+def final_window(length: timedelta) -> dict[str, str]:
+    times = {"window_start": START, "window_end": START + length}
+    return outputs.cells(outputs.WINDOW_COLUMNS, times)
+
+
+def test_a_folder_with_windows_of_another_length_is_refused_with_what_to_do(
+    tmp_path: Path,
+) -> None:
+    data = DataDir(tmp_path)
+    check_window_length(data, MINUTE)
+    outputs.write_final_windows(data, [final_window(MINUTE)])
+    check_window_length(data, MINUTE)
+    with pytest.raises(
+        OutputError, match=r"holds windows of 0:01:00, but WINDOW is 0:05:00.*DATA_DIR=.*make clean"
+    ):
+        check_window_length(data, 5 * MINUTE)
+
+
+def test_the_console_shows_the_newest_windows_of_a_long_list(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    windows = [
+        outputs.cells(outputs.WINDOW_COLUMNS, {"window_start": START + n * MINUTE})
+        for n in range(CONSOLE_WINDOWS + 2)
+    ]
+    print_windows("FINAL", windows[::-1])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "FINAL (2 earlier windows omitted)"
+    shown = [line.split()[1] for line in printed[1:]]
+    assert shown == [window["window_start"] for window in windows[2:]]
+
+
+# --- pace and progress ----------------------------------------------------------------------
+
+
+def test_the_pace_waits_for_the_next_due_moment_and_tells_how_long() -> None:
+    pace = Pace(0.2, threading.Event())
+    assert pace.wait() < 0.1  # the first micro-batch is not delayed
+    began = time.time()
+    waited = pace.wait()
+    ended = time.time()
+    assert waited <= ended - began
+    assert next_due(began, 0.2) <= ended < next_due(began, 0.2) + 0.15
+
+
+def test_a_stop_ends_the_wait_at_once() -> None:
+    stop = threading.Event()
+    pace = Pace(60, stop)
+    pace.wait()
+    stop.set()
+    assert pace.wait() < 1
+
+
+PROGRESS: dict[str, Any] = {
+    "batchId": 7,
+    "durationMs": {"addBatch": 900, "triggerExecution": 1200},
+    "observedMetrics": {
+        "input": {
+            "rows": 5,
+            "unparsable": 1,
+            "first_receipt": START_US,
+            "last_receipt": START_US + 1,
+        }
+    },
+    "stateOperators": [
+        {"numRowsDroppedByWatermark": 0, "numRowsTotal": 2, "memoryUsedBytes": 10},
+        {
+            "customMetrics": {"numDroppedDuplicateRows": 3},
+            "numRowsDroppedByWatermark": 2,
+            "numRowsTotal": 4,
+            "memoryUsedBytes": 20,
+        },
+    ],
+    "sources": [{"metrics": {"maxOffsetsBehindLatest": "8"}}],
+}
+
+
+def test_the_progress_of_a_micro_batch_becomes_a_row_without_its_wait() -> None:
+    publication = Publication(START, START - MINUTE)
+    row = progress_row(PROGRESS, publication, waited_s=0.75)
+    assert tuple(row) == PROGRESS_COLUMNS
+    assert row == {
+        "micro_batch": 7,
+        "published_at": START,
+        "newest_trade": START - MINUTE,
+        "rows": 5,
+        "first_receipt": START,
+        "last_receipt": START + timedelta(microseconds=1),
+        "unparsable": 1,
+        "duplicates": 3,
+        "late": 2,
+        "duration_ms": 450,
+        "lag": 8,
+        "state_rows": 6,
+        "state_bytes": 30,
+    }
+
+
+def test_the_duration_of_a_micro_batch_of_an_earlier_process_is_unknown() -> None:
+    row = progress_row(PROGRESS, None)
+    assert (row["published_at"], row["newest_trade"], row["duration_ms"]) == (None, None, None)
+
+
+def test_the_progress_of_an_idle_query_is_no_micro_batch() -> None:
+    assert is_completed(PROGRESS)
+    assert not is_completed(PROGRESS | {"durationMs": {"triggerExecution": 3}})
