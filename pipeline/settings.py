@@ -68,7 +68,7 @@ class Settings(BaseSettings):
         description="Topic of the valid messages; rejected ones go to this name + `_rejected`",
     )
     data_dir: Path = Field(
-        default=Path("data"), description="Directory of all outputs (`/app/data` in containers)"
+        default=Path("data"), description="Folder of all outputs (`/app/data` in containers)"
     )
     window: Duration = Field(
         default=timedelta(minutes=1),
