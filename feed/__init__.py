@@ -1,1 +1,1 @@
-"""What can stand in for the exchange: replay a recording, record one, make the sample."""
+"""A replacement for the exchange: replay a recording, record the exchange, make the sample."""

@@ -1,14 +1,14 @@
-"""What the exchange and its clients say to each other beside the data: pure functions."""
+"""The protocol of the exchange's feed: requests, answers, heartbeats. Pure functions."""
 
 import json
 from dataclasses import dataclass
 
-#: The channels that a replay serves.
+#: The channels that a replay offers.
 CHANNELS = ("ticker", "heartbeat")
 
 
 class RefusedError(Exception):
-    """A request that cannot be served: `message` and `reason` of the exchange's answer."""
+    """A request is invalid. `message` and `reason` are those of the exchange's error answer."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(f"{message}: {reason}")
@@ -18,17 +18,21 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asks for: to `subscribe` to some channels, or to `unsubscribe`."""
+    """A request to `subscribe` to channels or to `unsubscribe` from them."""
 
     type: str
     channels: frozenset[str]
 
 
 def parse_request(text: str | bytes, product: str) -> Request:
-    """Reads a client's message.
+    """Parse the message of a client.
+
+    Args:
+        text: the message.
+        product: the only product of this feed.
 
     Raises:
-        RefusedError: it is no request, or for something else than this feed has.
+        RefusedError: it is not a request, or it asks for what this feed does not have.
     """
     try:
         request = json.loads(text)
@@ -41,7 +45,7 @@ def parse_request(text: str | bytes, product: str) -> Request:
     products = request.get("product_ids", [])
     channels = request.get("channels", [] if kind == "subscribe" else list(CHANNELS))
     if not isinstance(channels, list) or not channels:
-        raise RefusedError(failed, "channels has to be a list that names at least one channel")
+        raise RefusedError(failed, "channels has to be a list with at least one channel")
     names = set()
     for channel in channels:
         name, own = channel, products
@@ -50,7 +54,7 @@ def parse_request(text: str | bytes, product: str) -> Request:
         if name not in CHANNELS:
             raise RefusedError(failed, f"{name} is not a valid channel")
         if not isinstance(own, list) or (not own and kind == "subscribe"):
-            raise RefusedError(failed, "product_ids has to be a list that names a product")
+            raise RefusedError(failed, "product_ids has to be a list with a product")
         for wanted in own:
             if wanted != product:
                 raise RefusedError(failed, f"{wanted} is not a valid product")
@@ -59,11 +63,12 @@ def parse_request(text: str | bytes, product: str) -> Request:
 
 
 def error(refused: RefusedError) -> dict[str, object]:
+    """Return the error message for an invalid request."""
     return {"type": "error", "message": refused.message, "reason": refused.reason}
 
 
 def subscriptions(channels: set[str], product: str) -> dict[str, object]:
-    """The answer to a request: all that the connection is subscribed to now."""
+    """Return the answer to a request: all channels of the connection."""
     return {
         "type": "subscriptions",
         "channels": [
@@ -73,7 +78,7 @@ def subscriptions(channels: set[str], product: str) -> dict[str, object]:
 
 
 def heartbeat(last_ticker: bytes | None, product: str, time: str) -> dict[str, object]:
-    """A heartbeat; sequence and trade id are 0 (unknown) before the first ticker."""
+    """Return a heartbeat. Before the first ticker its sequence and trade id are 0 (unknown)."""
     last = ticker(last_ticker) if last_ticker is not None else None
     numbers = last or {}
     return {
@@ -90,7 +95,7 @@ def _whole(value: object) -> int:
 
 
 def ticker(frame: bytes) -> dict[str, object] | None:
-    """The ticker message in a frame; None when it holds something else."""
+    """Return the ticker message in a frame; None if the frame is something else."""
     try:
         message = json.loads(frame)
     except (ValueError, RecursionError):

@@ -1,8 +1,8 @@
-"""`python -m feed.record FILE`: records the exchange's feed, with receive times.
+"""Record the exchange's feed with receive times: `python -m feed.record FILE`.
 
-Writes the wire form that `feed/recording.py` describes, gzip if the name ends in `.gz`. All that
-comes is written, bytes unchanged, but for subscription answers and heartbeats: a replay makes its
-own. A killed recorder loses at most a second; what it wrote can be read.
+It writes the wire form that `feed/recording.py` describes, with gzip if the name ends in `.gz`. It
+writes every message with its bytes unchanged, except subscription answers and heartbeats, because
+a replay makes its own. A killed recorder loses at most one second, and its file stays readable.
 """
 
 import argparse
@@ -23,112 +23,119 @@ from threading import Event
 import websocket
 
 from feed import recording
+from pipeline.logs import log_to_stdout
 
 EXCHANGE = "wss://ws-feed.exchange.coinbase.com"
-#: The file is flushed this often, seconds.
+#: Seconds between two flushes of the file.
 FLUSH_SECONDS = 0.5
-#: A connection without any frame (heartbeats come each second) for so long is given up, seconds.
+#: Seconds without a frame before the recorder reconnects. A heartbeat is due every second.
 SILENCE_SECONDS = 15.0
 CONNECT_SECONDS = 10.0
 #: Seconds between two lines of progress in the log.
 PROGRESS_SECONDS = 60.0
-#: Seconds between two looks at the wish to stop.
-_LOOK_SECONDS = 0.25
+#: Longest wait for a frame before the recorder checks whether to stop, seconds.
+_READ_SECONDS = 0.25
 
 log = logging.getLogger("feed")
 
 
 class Writer:
-    """Writes lines to a file that can be read whenever the process ends.
+    """Write lines to a file that stays readable even if the process is killed.
 
     Raises:
-        recording.RecordingError: from every method, when the file cannot be written.
+        recording.RecordingError: from every method, if the file cannot be written.
     """
 
     def __init__(self, path: Path, mode: str, *, packed: bool) -> None:
         self._path = path
-        with self._plainly():
+        with self._translate_errors():
             self._file = path.open(mode)
         self._packer = zlib.compressobj(wbits=31) if packed else None
         self._flushed = time.monotonic()
         self._dirty = False
 
     def write(self, line: bytes) -> None:
+        """Append a line."""
         data = line + b"\n"
-        with self._plainly():
+        with self._translate_errors():
             self._file.write(self._packer.compress(data) if self._packer else data)
         self._dirty = True
 
     def flush(self) -> None:
-        """Makes what was written readable, if that is due."""
+        """Make the written lines readable, if the last flush is long enough ago."""
         if not self._dirty or time.monotonic() - self._flushed < FLUSH_SECONDS:
             return
-        with self._plainly():
+        with self._translate_errors():
             if self._packer:
                 self._file.write(self._packer.flush(zlib.Z_SYNC_FLUSH))
             self._file.flush()
         self._flushed, self._dirty = time.monotonic(), False
 
     def close(self) -> None:
-        with self._plainly(), self._file:
+        """Write the end of the file and close it."""
+        with self._translate_errors(), self._file:
             if self._packer:
                 self._file.write(self._packer.flush())
 
     @contextmanager
-    def _plainly(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise recording.RecordingError(
-                f"{self._path} cannot be written: {error.strerror or error}"
+                f"Cannot write {self._path}: {error.strerror or error}"
             ) from error
 
 
 def open_writer(path: Path, *, append: bool) -> Writer:
-    """Makes a recording, or goes on with one.
+    """Open a new recording, or an existing one to append to.
+
+    Args:
+        path: the file.
+        append: whether the file may exist.
 
     Raises:
-        recording.RecordingError: the file exists and is not to be appended to, is no recording
-            in the wire form, or cannot be written.
+        recording.RecordingError: the file exists and `append` is False, it is not a recording in
+            the wire form, or it cannot be written.
     """
     if not path.exists() or (path.is_file() and not path.stat().st_size):
         return Writer(path, "wb", packed=path.suffix == ".gz")
     if not append:
         raise recording.RecordingError(
-            f"{path} exists already: choose another name, or go on with it by --append"
+            f"{path} already exists: choose another name, or append to it with --append"
         )
     packed = recording.is_gzip(path)
     first = next(recording.raw_lines(path), None)
     if first is not None and not recording.is_wire_line(first):
         raise recording.RecordingError(
-            f"{path} is not a recording with receive times: it cannot be appended to"
+            f"Cannot append to {path}: it is not a recording with receive times"
         )
     if not recording.is_whole(path):
-        _mend(path, packed=packed)
+        _repair(path, packed=packed)
     return Writer(path, "ab", packed=packed)
 
 
-def _mend(path: Path, *, packed: bool) -> None:
-    """Drops what a killed recorder left half-written at the end of its file."""
-    mended = path.with_name(f".{path.name}.mended")
-    writer = Writer(mended, "wb", packed=packed)
+def _repair(path: Path, *, packed: bool) -> None:
+    """Remove the incomplete line that a killed recorder left at the end of its file."""
+    repaired = path.with_name(f".{path.name}.repaired")
+    writer = Writer(repaired, "wb", packed=packed)
     for line in recording.raw_lines(path):
-        # In a plain file the half line still stands there; a recorder writes no other such line.
+        # In a plain file the incomplete line is still there. All other lines are wire lines.
         if packed or recording.is_wire_line(line):
             writer.write(line)
     writer.close()
-    mended.replace(path)
+    repaired.replace(path)
 
 
 def wire_line(frame: bytes, received: float, product: str) -> bytes:
-    """A line of the wire form; bytes that are no UTF-8 are kept, as lone surrogates."""
+    """Return a line of the wire form. Bytes that are not UTF-8 become lone surrogates."""
     text = frame.decode("utf-8", "surrogateescape")
     wire = {"ts": received, "pair": product, "raw": text}
     return json.dumps(wire, separators=(",", ":")).encode()
 
 
 def is_control(frame: bytes) -> bool:
-    """Whether a frame is one that a replay makes itself."""
+    """Return whether a frame is one that a replay makes itself."""
     try:
         message = json.loads(frame)
     except (ValueError, RecursionError):
@@ -137,7 +144,7 @@ def is_control(frame: bytes) -> bool:
 
 
 class Recorder:
-    """Connects, records, connects again until it is told to stop."""
+    """Connect, record and reconnect until a stop is requested."""
 
     def __init__(self, url: str, product: str, writer: Writer, stop: Event) -> None:
         self._url = url
@@ -148,19 +155,19 @@ class Recorder:
         self.recorded = 0
 
     def run(self, until: float) -> None:
-        """Records until a moment of the monotonic clock, or until it is told to stop."""
+        """Record until a time of the monotonic clock, or until a stop is requested."""
         waits = backoff()
         while not self._over(until):
-            heard = False
+            received = False
             try:
                 for frame in self._frames(until):
-                    heard = True
+                    received = True
                     self._record(frame)
                 if not self._over(until):
-                    log.warning("nothing came for %g s: connecting again", SILENCE_SECONDS)
+                    log.warning("no message for %g s; reconnecting", SILENCE_SECONDS)
             except (OSError, websocket.WebSocketException) as error:
-                log.warning("no connection to %s: %s", self._url, error)
-            if heard:
+                log.warning("cannot connect to %s: %s", self._url, error)
+            if received:
                 waits = backoff()
             if not self._over(until):
                 self._stop.wait(min(next(waits), max(0.0, until - time.monotonic())))
@@ -170,7 +177,7 @@ class Recorder:
         return self._stop.is_set() or time.monotonic() >= until
 
     def _frames(self, until: float) -> Iterator[bytes]:
-        """The frames of one connection; ends after a long silence, or when time is over."""
+        """Yield the frames of one connection until a long silence or the end of the recording."""
         connection = websocket.create_connection(
             self._url, timeout=CONNECT_SECONDS, skip_utf8_validation=True
         )
@@ -189,7 +196,7 @@ class Recorder:
                     opcode, frame = connection.recv_data()
                     if opcode == websocket.ABNF.OPCODE_CLOSE:
                         raise websocket.WebSocketConnectionClosedException(
-                            f"closed by the feed ({frame[2:].decode(errors='replace')})"
+                            f"closed by the server ({frame[2:].decode(errors='replace')})"
                         )
                     yield frame
                 self._writer.flush()
@@ -198,7 +205,7 @@ class Recorder:
 
     def _record(self, frame: bytes) -> None:
         if b'"error"' in frame:
-            log.warning("from the feed: %s", frame[:500].decode(errors="replace"))
+            log.warning("the server sent an error: %s", frame[:500].decode(errors="replace"))
         if not is_control(frame):
             self._writer.write(wire_line(frame, time.time(), self._product))
             self.recorded += 1
@@ -208,40 +215,35 @@ class Recorder:
 
 
 def _readable(connection: ssl.SSLSocket | None) -> bool:
-    """Whether something can be read now or within a moment."""
+    """Wait a moment for something to read; return whether there is something."""
     if connection is None:
-        return True  # reading says what is wrong
+        return True  # reading raises the error
     if isinstance(connection, ssl.SSLSocket) and connection.pending():
         return True
-    return bool(select.select([connection], [], [], _LOOK_SECONDS)[0])
+    return bool(select.select([connection], [], [], _READ_SECONDS)[0])
 
 
 def backoff() -> Iterator[float]:
-    """Seconds to wait before each new try: exponential, with jitter, at most 30."""
+    """Yield the seconds to wait before each retry: exponential, with jitter, at most 30."""
     limit = 0.5
     while True:
-        yield random.uniform(limit / 2, limit)  # noqa: S311 - jitter is no secret
+        yield random.uniform(limit / 2, limit)  # noqa: S311 - jitter need not be secret
         limit = min(30.0, limit * 2)
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Record until a signal, the end of `--seconds` or an error of the file."""
     parser = argparse.ArgumentParser(
         prog="python -m feed.record",
         description="Records the exchange's feed into a file that feed.replay can replay.",
     )
-    parser.add_argument("file", type=Path, help="where to; gzip if the name ends in .gz")
-    parser.add_argument("--url", default=EXCHANGE, help=f"feed to record (default {EXCHANGE})")
-    parser.add_argument("--product", default="BTC-USD")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
-    parser.add_argument("--append", action="store_true", help="go on with a recording")
+    parser.add_argument("file", type=Path, help="output file, with gzip if the name ends in .gz")
+    parser.add_argument("--url", default=EXCHANGE, help=f"feed to record ({EXCHANGE})")
+    parser.add_argument("--product", default="BTC-USD", help="product to record (BTC-USD)")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after N seconds")
+    parser.add_argument("--append", action="store_true", help="append to an existing recording")
     options = parser.parse_args(arguments)
-    logging.Formatter.converter = time.gmtime
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-        stream=sys.stdout,
-    )
+    log_to_stdout("INFO")
     stop = Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())

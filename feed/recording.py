@@ -1,14 +1,14 @@
-"""Reads a recording of the feed: its frames, byte for byte, with the receive time if known.
+"""Read a recording of the feed: its frames, byte for byte, with the receive time if known.
 
-Two forms, each plain or gzip (told by content, not by name):
+A recording has one of two forms, each plain or gzip. The content decides, not the name.
 
-- as the exchange sends it: one message a line, the line is the frame;
-- the wire form, `{"ts": receive time in Unix seconds, "pair": ..., "raw": the frame's text}`,
-  which `feed/record.py` writes.
+- As the exchange sends it: one message per line. The line is the frame.
+- The wire form, which `feed/record.py` writes: one JSON object per line,
+  `{"ts": receive time in Unix seconds, "pair": product, "raw": text of the frame}`.
 
-The first line that is a JSON object decides which of the two a file is. Every line is a frame,
-valid or not: a line of a wire recording that is no such object is a frame itself, and an empty
-line is an empty frame. Only a file that cannot be read at all is an error.
+The first line that is a JSON object decides which of the two forms a file has. Every line is a
+frame, valid or not. A line of a wire recording that is not such an object is a frame itself, and
+an empty line is an empty frame. Only a file that cannot be read at all is an error.
 """
 
 import hashlib
@@ -32,15 +32,15 @@ log = logging.getLogger("feed")
 
 
 class RecordingError(Exception):
-    """A recording cannot be read; the text is one sentence that says which and why."""
+    """A recording cannot be read or written. The text is one sentence with its name and why."""
 
 
 class Line(NamedTuple):
     """One line of a recording.
 
     Attributes:
-        frame: what came over the WebSocket, byte for byte.
-        received: when, in Unix seconds; None where the recording does not say.
+        frame: the bytes that came over the WebSocket.
+        received: the receive time, Unix seconds; None if the recording does not have it.
     """
 
     frame: bytes
@@ -56,7 +56,7 @@ _decode_wire = msgspec.json.Decoder(_Wire).decode
 
 
 def identity(path: Path, *, retimed: bool) -> dict[str, object]:
-    """What names a replay of this recording, wherever it is told apart from another source.
+    """Return the identity of a replay of this recording, as in `source.json`.
 
     Raises:
         RecordingError: the file cannot be read.
@@ -72,17 +72,17 @@ def identity(path: Path, *, retimed: bool) -> dict[str, object]:
 
 
 def is_synthetic(path: Path) -> bool:
-    """Whether a recording was made up by `feed/sample.py`: its name says so."""
+    """Return whether a recording is synthetic, which its name states."""
     return path.name.startswith("synthetic")
 
 
 def read(path: Path) -> Iterator[Line]:
-    """The lines of a recording, one after the other; a week of them needs no memory.
+    """Yield the lines of a recording. The memory does not grow with the length of the file.
 
-    A gzip file that was cut off (its writer was killed) is read up to the cut, with a warning.
+    A gzip file without its end (its writer was killed) is read as far as possible, with a warning.
 
     Raises:
-        RecordingError: the file cannot be read, is broken, or holds no line.
+        RecordingError: the file cannot be read, is broken, or has no line.
     """
     wire: bool | None = None
     line = None
@@ -91,11 +91,11 @@ def read(path: Path) -> Iterator[Line]:
             wire = _is_wire_object(line)
         yield _unwrap(line) if wire else Line(line, None)
     if line is None:
-        raise RecordingError(f"{path} holds no message")
+        raise RecordingError(f"{path} has no message")
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a recording was closed properly: not cut off in gzip data or within a line.
+    """Return whether a recording is complete: it does not end within gzip data or a line.
 
     Raises:
         RecordingError: the file cannot be read or is broken.
@@ -105,22 +105,23 @@ def is_whole(path: Path) -> bool:
 
 
 def is_wire_line(line: bytes) -> bool:
-    """Whether a line has a receive time and a frame: what the wire form is made of."""
+    """Return whether a line has the wire form: a receive time and a frame."""
     return _unwrap(line).received is not None
 
 
 def raw_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file as they stand there, without their ends; else like `read`."""
+    """Yield the lines of a file unchanged, without line breaks; otherwise like `read`."""
     return _lines(path)
 
 
 def is_gzip(path: Path) -> bool:
+    """Return whether the content of a file is gzip."""
     with _open(path) as file:
         return file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
 
 
 def _is_wire_object(line: bytes) -> bool | None:
-    """Whether a line decides for the wire form; None when it is no JSON object."""
+    """Return whether a line has the wire form; None if it is not a JSON object."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -137,7 +138,7 @@ def _unwrap(line: bytes) -> Line:
 
 
 def _unwrap_escaped(line: bytes) -> Line:
-    """A wire object whose frame was no UTF-8: such bytes stand in `raw` as lone surrogates."""
+    """Parse a wire object whose frame is not UTF-8: `raw` has its bytes as lone surrogates."""
     try:
         value = json.loads(line)
         frame = value["raw"].encode("utf-8", "surrogateescape")
@@ -152,17 +153,15 @@ def _unwrap_escaped(line: bytes) -> Line:
 
 def _open(path: Path) -> BufferedReader:
     if path.exists() and not path.is_file():
-        raise RecordingError(f"the recording {path} is not a file")
+        raise RecordingError(f"Cannot read {path}: it is not a file")
     try:
         return path.open("rb")
     except OSError as error:
-        raise RecordingError(
-            f"the recording {path} cannot be read: {error.strerror or error}"
-        ) from error
+        raise RecordingError(f"Cannot read {path}: {error.strerror or error}") from error
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """Lines without their ends. What is left of a line at the cut of a gzip file is left out."""
+    """Yield lines without line breaks. An incomplete line at the end of gzip data is dropped."""
     rest = b""
     cut_off = False
     for block in _blocks(path):
@@ -173,13 +172,13 @@ def _lines(path: Path) -> Iterator[bytes]:
         for line in whole:
             yield line.removesuffix(b"\r")
     if cut_off:
-        log.warning("%s is cut off (its writer was killed?): read up to the cut", path)
+        log.warning("%s is incomplete (was its writer killed?): reading all whole lines", path)
     elif rest:
         yield rest
 
 
 def _blocks(path: Path) -> Iterator[bytes | None]:
-    """The (unpacked) bytes of a file; None at the end says that the file was cut off."""
+    """Yield the uncompressed bytes of a file. None at the end means that its end is missing."""
     with _open(path) as file:
         try:
             magic = file.read(len(_GZIP_MAGIC))
@@ -190,15 +189,13 @@ def _blocks(path: Path) -> Iterator[bytes | None]:
                 while block := file.read(BLOCK_BYTES):
                     yield block
         except OSError as error:
-            raise RecordingError(
-                f"the recording {path} cannot be read: {error.strerror or error}"
-            ) from error
+            raise RecordingError(f"Cannot read {path}: {error.strerror or error}") from error
 
 
 def _gunzip(file: BufferedReader, path: Path) -> Iterator[bytes | None]:
-    # The gzip module would lose the last bytes before a cut, so zlib is used directly.
+    # With zlib and not gzip, which would lose the last bytes of an incomplete file.
     decoder = zlib.decompressobj(wbits=31)
-    inside = False  # of a gzip member (a file may hold several, one after the other)
+    inside = False  # inside a gzip member. A file can have several members.
     while block := file.read(BLOCK_BYTES):
         while block:
             if not inside:
@@ -209,9 +206,7 @@ def _gunzip(file: BufferedReader, path: Path) -> Iterator[bytes | None]:
             try:
                 unpacked = decoder.decompress(block)
             except zlib.error as error:
-                raise RecordingError(
-                    f"the recording {path} is a broken gzip file: {error}"
-                ) from error
+                raise RecordingError(f"Cannot read {path}: broken gzip file: {error}") from error
             inside = not decoder.eof
             block = decoder.unused_data
             if unpacked:

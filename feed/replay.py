@@ -1,20 +1,21 @@
-"""`python -m feed.replay RECORDING`: a WebSocket server that stands in for the exchange.
+"""Replay a recording through a WebSocket server: `python -m feed.replay RECORDING`.
 
-It speaks the protocol of the Coinbase Exchange's feed for the channels `ticker` and `heartbeat`
-and sends every line of the recording, valid or not, as one text frame: recorded subscription
-answers, heartbeats and errors too. Its own answers and heartbeats carry one extra member,
-`replay`, which says what is replayed; nothing else is added.
+The server implements the protocol of the Coinbase Exchange's feed for the channels `ticker` and
+`heartbeat`. It sends every line of the recording, valid or not, as one text frame, including
+recorded subscription answers, heartbeats and errors. Its own answers and heartbeats have one
+additional member, `replay`, which describes the recording.
 
-- Re-timed (the default): see `feed/retime.py`. The last `--backlog` seconds come at once to the
-  first subscriber after the server's start. What is due while nobody listens is lost, as on the
-  exchange (not with `--hold`).
-- `--no-retime`: the bytes as recorded, at the recorded pace divided by `--speed` from the first
-  subscription on, or with `max` as fast as the clients read.
-- With `--hold` or `--speed max` the replay waits while nobody listens, and goes on after the last
-  message that it handed over. Handed over means written to the connection: what a closed
-  connection's buffers still held (the server keeps its own small) is gone, as on the exchange.
-- Several clients share one stream: each message goes to all who listen at that moment, as fast
-  as the slowest of them reads. One that stops reading altogether is cut off if others listen.
+- Re-timed (the default): see `feed/retime.py`. The first subscriber after the start receives the
+  messages of the last `--backlog` seconds at once. Messages that are due while there is no client
+  are lost, as on the exchange (not with `--hold`).
+- `--no-retime`: the bytes as recorded, from the first subscription on, at `--speed` times the
+  recorded speed, or with `max` as fast as the clients read.
+- With `--hold` or `--speed max` the replay pauses while there is no client. It continues after the
+  last message that it wrote to a connection. Messages in the buffers of a closed connection are
+  lost, as on the exchange; the buffers of the server are small.
+- Several clients share one stream: each message goes to all clients that are subscribed at that
+  time, as fast as the slowest of them reads. If one stops reading while others are subscribed, the
+  server closes its connection.
 """
 
 import argparse
@@ -40,22 +41,23 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from feed import protocol, recording, retime
+from pipeline.logs import log_to_stdout
 
-#: A client that has not subscribed after so long is cut off, seconds.
+#: Seconds without a subscription after which the server closes a connection.
 SUBSCRIBE_SECONDS = 5.0
-#: A client that takes nothing for so long, while others listen, is cut off, seconds.
+#: Seconds without a read after which the server closes a connection, if there are other clients.
 STUCK_SECONDS = 10.0
 HEARTBEAT_SECONDS = 1.0
 #: Seconds between two lines of progress in the log.
 PROGRESS_SECONDS = 60.0
-#: The server's buffers of a connection, bytes: what they hold is lost when it breaks.
+#: Buffers of a connection, bytes. Their content is lost when the connection fails.
 WRITE_LIMIT = 1 << 14
 SEND_BUFFER = 1 << 16
-#: A client's messages are requests: none is longer, bytes.
+#: Longest message of a client, bytes. All of them are requests.
 REQUEST_BYTES = 1 << 16
-#: Messages handed over before others (heartbeats, new clients) get their turn.
-TURN = 64
-#: A later event time than so long after the start is left as it is when re-timing, seconds.
+#: Messages sent before other tasks (heartbeats, new clients) run.
+MESSAGES_PER_TURN = 64
+#: Event times later than this after the start are not re-timed, seconds.
 AHEAD_SECONDS = 60
 
 _TICKER = re.compile(rb'"type"\s*:\s*"ticker"')
@@ -64,20 +66,21 @@ log = logging.getLogger("feed")
 
 
 class Message(NamedTuple):
-    """A frame to send, and when: in the player's time, seconds; None for at once."""
+    """A frame to send, and its time on the player's clock, seconds; None means at once."""
 
     due: float | None
     frame: bytes
 
 
 class Player:
-    """Hands one stream of messages to whoever listens.
+    """Send one stream of messages to all subscribed clients.
 
     Args:
-        messages: gives the stream when the first client subscribes.
-        clock: the time that the messages' due moments are measured in, seconds.
-        patient: waits while nobody listens; otherwise what is due then is lost.
-        catch_up: after such a wait, sends at once what became due in it.
+        messages: returns the stream; called when the first client subscribes.
+        clock: the clock of the messages' due times, seconds.
+        hold: whether to pause while there is no client. Otherwise the messages of that time are
+            lost.
+        catch_up: whether to send the messages that became due in a pause at once after it.
     """
 
     def __init__(
@@ -85,95 +88,98 @@ class Player:
         messages: Callable[[], Iterator[Message]],
         clock: Callable[[], float],
         *,
-        patient: bool,
+        hold: bool,
         catch_up: bool,
     ) -> None:
         self._messages = messages
         self._clock = clock
-        self._patient = patient
+        self._hold = hold
         self._catch_up = catch_up
-        self._listeners: set[ServerConnection] = set()
-        self._arrived = asyncio.Event()
-        self._handing: tuple[ServerConnection, float] | None = None
-        self._waited = 0.0
+        self._clients: set[ServerConnection] = set()
+        self._subscribed = asyncio.Event()
+        self._sending: tuple[ServerConnection, float] | None = None
+        self._paused_s = 0.0
         self.last_ticker: bytes | None = None
-        self.handed = 0
+        self.sent = 0
         self.lost = 0
         self.ended = False
 
     @property
-    def listeners(self) -> int:
-        return len(self._listeners)
+    def clients(self) -> int:
+        """The number of subscribed clients."""
+        return len(self._clients)
 
-    def listen(self, client: ServerConnection) -> None:
-        """Repeats the last ticker to a client, then sends it all that follows."""
+    def add(self, client: ServerConnection) -> None:
+        """Send the last ticker to a client, then all following messages."""
         if self.last_ticker is not None and protocol.ticker(self.last_ticker):
             broadcast([client], self.last_ticker, text=True)
-        self._listeners.add(client)
-        self._arrived.set()
+        self._clients.add(client)
+        self._subscribed.set()
 
-    def leave(self, client: ServerConnection) -> None:
-        self._listeners.discard(client)
-        if not self._listeners:
-            self._arrived.clear()
+    def remove(self, client: ServerConnection) -> None:
+        """Send nothing more to a client."""
+        self._clients.discard(client)
+        if not self._clients:
+            self._subscribed.clear()
 
     async def play(self) -> None:
-        await self._arrived.wait()
+        """Send the stream, from the first subscription on."""
+        await self._subscribed.wait()
         for number, (due, frame) in enumerate(self._messages(), 1):
             if due is not None:
                 await self._until(due)
-            while not await self._hand(frame):
-                if not self._patient:
+            while not await self._send(frame):
+                if not self._hold:
                     self.lost += 1
                     break
-                await self._wait_for_a_listener()
+                await self._wait_for_a_client()
             else:
-                self.handed += 1
+                self.sent += 1
             if _TICKER.search(frame):
                 self.last_ticker = frame
-            if number % TURN == 0:
+            if number % MESSAGES_PER_TURN == 0:
                 await asyncio.sleep(0)
         self.ended = True
-        log.info("the recording has ended after %d messages; heartbeats go on", self.handed)
+        log.info("the recording ended after %d messages; heartbeats continue", self.sent)
 
     async def _until(self, due: float) -> None:
-        # In steps, as the clock may be set while we sleep; there is no event to wait for.
-        while (left := due + self._waited - self._clock()) > 0:  # noqa: ASYNC110
+        # In steps, because the clock can be set meanwhile. There is no event to wait for.
+        while (left := due + self._paused_s - self._clock()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left, 1.0))
 
-    async def _wait_for_a_listener(self) -> None:
-        log.info("nobody listens: waiting after %d messages", self.handed)
+    async def _wait_for_a_client(self) -> None:
+        log.info("no client connected; paused after %d messages", self.sent)
         begin = time.monotonic()
-        await self._arrived.wait()
+        await self._subscribed.wait()
         if not self._catch_up:
-            self._waited += time.monotonic() - begin
-        log.info("going on")
+            self._paused_s += time.monotonic() - begin
+        log.info("client connected; continuing")
 
-    async def _hand(self, frame: bytes) -> bool:
-        """Whether anybody took the frame."""
-        taken = False
-        for client in tuple(self._listeners):
-            self._handing = (client, time.monotonic())
+    async def _send(self, frame: bytes) -> bool:
+        """Send a frame to all clients; return whether at least one received it."""
+        received = False
+        for client in tuple(self._clients):
+            self._sending = (client, time.monotonic())
             try:
                 await client.send(frame, text=True)
-                taken = True
+                received = True
             except ConnectionClosed:
-                self.leave(client)
-        self._handing = None
-        return taken
+                self.remove(client)
+        self._sending = None
+        return received
 
-    def cut_off_stuck(self) -> None:
-        """Ends a connection that holds up the others: its client does not read."""
-        if self._handing is None or len(self._listeners) < 2:
+    def close_blocked(self) -> None:
+        """Close a connection whose client does not read and so blocks all others."""
+        if self._sending is None or len(self._clients) < 2:
             return
-        client, since = self._handing
+        client, since = self._sending
         if time.monotonic() - since > STUCK_SECONDS:
-            log.warning("cutting off %s: it does not read", _name(client))
+            log.warning("closing the connection to %s: it does not read", _name(client))
             client.transport.abort()
 
 
 class Feed:
-    """The server: what each connection asks for and gets."""
+    """The server: handle the requests of each connection."""
 
     def __init__(
         self, player: Player, identity: dict[str, object], speed: object, product: str
@@ -189,14 +195,14 @@ class Feed:
         return {**self._identity, "speed": self._speed, "state": state}
 
     def health(self, _connection: ServerConnection, request: Request) -> Response | None:
-        """Answers `GET /health`; any other path is a WebSocket."""
+        """Answer `GET /health`. Every other path is a WebSocket."""
         if request.path != "/health":
             return None
         state = {
             "status": "ok",
             "replay": self._replay(),
             "clients": self._connections,
-            "handed": self._player.handed,
+            "handed": self._player.sent,
             "lost": self._player.lost,
         }
         body = _json(state) + b"\n"
@@ -210,6 +216,7 @@ class Feed:
         return Response(http.HTTPStatus.OK, "OK", headers, body)
 
     async def serve_client(self, client: ServerConnection) -> None:
+        """Handle one connection until it is closed."""
         log.info("%s connected", _name(client))
         self._connections += 1
         channels: set[str] = set()
@@ -227,9 +234,9 @@ class Feed:
             pass
         finally:
             heartbeats.cancel()
-            self._player.leave(client)
+            self._player.remove(client)
             self._connections -= 1
-            log.info("%s is gone (%s)", _name(client), client.close_code)
+            log.info("%s disconnected (%s)", _name(client), client.close_code)
 
     async def _answer(
         self, client: ServerConnection, text: str | bytes, channels: set[str]
@@ -243,7 +250,7 @@ class Feed:
         if request.type == "unsubscribe":
             channels -= request.channels
             if "ticker" not in channels:
-                self._player.leave(client)
+                self._player.remove(client)
         else:
             channels |= request.channels
         answer = protocol.subscriptions(channels, self._product)
@@ -253,7 +260,7 @@ class Feed:
             if "heartbeat" in request.channels:
                 await self._send_heartbeat(client)
             if "ticker" in request.channels:
-                self._player.listen(client)
+                self._player.add(client)
 
     async def _send_heartbeats(self, client: ServerConnection, channels: set[str]) -> None:
         with contextlib.suppress(ConnectionClosed):
@@ -268,20 +275,20 @@ class Feed:
         await client.send(_json({**beat, "replay": self._replay()}), text=True)
 
     async def watch(self) -> None:
-        """Looks for a stuck client each second, and logs the progress each minute."""
+        """Check for a blocked client every second, and log the progress every minute."""
         logged = -1
         while True:
             for _ in range(int(PROGRESS_SECONDS)):
                 await asyncio.sleep(1)
-                self._player.cut_off_stuck()
-            if self._player.handed != logged:
-                logged = self._player.handed
+                self._player.close_blocked()
+            if self._player.sent != logged:
+                logged = self._player.sent
                 log.info(
-                    "REPLAY %s: %d messages handed over, %d lost, %d listening",
-                    "ended" if self._player.ended else "goes on",
+                    "REPLAY %s: %d messages sent, %d lost, %d clients",
+                    "ended" if self._player.ended else "running",
                     logged,
                     self._player.lost,
-                    self._player.listeners,
+                    self._player.clients,
                 )
 
 
@@ -298,7 +305,7 @@ def _json(value: object) -> bytes:
 
 
 def retimed_messages(tiles: retime.Tiles, backlog: float) -> Iterator[Message]:
-    """All messages due since `backlog` seconds ago, without end; due in Unix seconds."""
+    """Yield all messages that are due since `backlog` seconds ago, without end, in Unix seconds."""
     position = tiles.first_after(int((time.time() - backlog) * retime.SECOND))
     while True:
         yield Message(tiles.due(position) / retime.SECOND, tiles.frame(position))
@@ -308,7 +315,7 @@ def retimed_messages(tiles: retime.Tiles, backlog: float) -> Iterator[Message]:
 def recorded_messages(
     lines: Iterator[recording.Line], speed: float | None, latest: int
 ) -> Iterator[Message]:
-    """All messages as recorded; due in seconds of the monotonic clock, None without a speed."""
+    """Yield all messages as recorded, due in seconds of the monotonic clock or, at max, None."""
     if speed is None:
         for line in lines:
             yield Message(None, line.frame)
@@ -322,7 +329,7 @@ def recorded_messages(
 
 
 def parse_speed(text: str) -> float | None:
-    """`max` (None) or how many times the recorded pace."""
+    """Return a multiple of the recorded speed, or None for `max`."""
     if text == "max":
         return None
     try:
@@ -330,102 +337,115 @@ def parse_speed(text: str) -> float | None:
     except ValueError:
         speed = 0.0
     if not 0 < speed <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither max nor a number from 0 to 1e6")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither max nor a number above 0, up to 1e6")
     return speed
 
 
 def parse_seconds(text: str) -> float:
+    """Return a number of seconds from 0 to ten days."""
     try:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= 10 * 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds up to ten days")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 864000")
     return seconds
 
 
 def parse_port(text: str) -> int:
+    """Return a port number."""
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port")
     return int(text)
 
 
 class Arguments(argparse.ArgumentParser):
-    """An argument parser whose complaint is one sentence."""
+    """An argument parser that reports an error as one sentence."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"{self.prog}: {message}\n")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Parse the command line, None for that of the process."""
     parser = Arguments(
         prog="python -m feed.replay",
         description="Replays a recording of the exchange's feed over a real WebSocket.",
     )
-    parser.add_argument("recording", type=Path, help="file in either form, plain or gzip")
+    parser.add_argument("recording", type=Path, help="recording, plain or gzip")
     parser.add_argument(
-        "--speed", type=parse_speed, default=1.0, help="1, N times the recorded pace, or max"
+        "--speed",
+        type=parse_speed,
+        default=1.0,
+        help="multiple of the recorded speed, or max (1)",
     )
     parser.add_argument(
         "--retime",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="lay the recording over the clock (default), or send its bytes as they are",
+        help="shift the times to the present (default), or keep the bytes as recorded",
     )
     parser.add_argument(
         "--backlog",
         type=parse_seconds,
         default=1800.0,
         metavar="SECONDS",
-        help="re-timed only: the last so many seconds come at once (default 1800)",
+        help="re-timed only: send the messages of the last SECONDS at once (1800)",
     )
-    parser.add_argument("--hold", action="store_true", help="wait while nobody listens")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=parse_port, default=8765)
-    parser.add_argument("--product", default="BTC-USD", help="product that clients may ask for")
+    parser.add_argument("--hold", action="store_true", help="pause while there is no client")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=parse_port, default=8765, help="port to listen on (8765)")
+    parser.add_argument(
+        "--product",
+        default="BTC-USD",
+        help="product to offer (BTC-USD)",
+    )
     options = parser.parse_args(arguments)
     if options.retime and options.speed != 1:
-        parser.error("a re-timed replay has speed 1: give --no-retime with another --speed")
+        parser.error("--speed needs --no-retime: a re-timed replay runs in real time")
     return options
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """Takes the port at once, before a long recording is read."""
+    """Open the port, before the replay reads a long recording."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     server = socket.create_server((host, port), family=family)
-    # Connections inherit it. Small, so that little is lost with a connection.
+    # All connections inherit it. It is small, so that a failed connection loses little.
     server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     return server
 
 
 def latest_event_time() -> int:
-    """The latest that a message can have, in the unit of `retime`."""
+    """Return the latest event time that a message can have, in the unit of `retime`."""
     return int((time.time() + AHEAD_SECONDS) * retime.SECOND)
 
 
 def make_player(options: argparse.Namespace) -> Player:
+    """Read the recording and return a player of it."""
     latest = latest_event_time()
     path: Path = options.recording
     if options.retime:
         tiles = retime.tile(recording.read(path), latest)
-        log.info("%d messages in tiles of %d minutes", tiles.count, tiles.period // retime.MINUTE)
+        minutes = tiles.period // retime.MINUTE
+        log.info("%d messages, repeated every %d minutes", tiles.count, minutes)
         return Player(
             functools.partial(retimed_messages, tiles, options.backlog),
             time.time,
-            patient=options.hold,
+            hold=options.hold,
             catch_up=True,
         )
-    # Read once before, so that a broken file is refused at the start.
+    # Read it once before, so that a broken file fails at the start.
     log.info("%d messages", sum(1 for _ in recording.read(path)))
     return Player(
         lambda: recorded_messages(recording.read(path), options.speed, latest),
         time.monotonic,
-        patient=options.hold or options.speed is None,
+        hold=options.hold or options.speed is None,
         catch_up=False,
     )
 
 
 async def run(options: argparse.Namespace, listening: socket.socket) -> None:
+    """Serve until a signal stops it."""
     path: Path = options.recording
     identity = {
         **recording.identity(path, retimed=options.retime),
@@ -444,7 +464,7 @@ async def run(options: argparse.Namespace, listening: socket.socket) -> None:
         sock=listening,
         process_request=feed.health,
         compression=None,
-        ping_interval=None,  # a client that does not read for a while is waited for
+        ping_interval=None,  # a client may stop reading for a while
         close_timeout=1,
         max_size=REQUEST_BYTES,
         write_limit=WRITE_LIMIT,
@@ -460,7 +480,7 @@ async def run(options: argparse.Namespace, listening: socket.socket) -> None:
     for task in tasks:
         task.add_done_callback(functools.partial(_stop_on_failure, stop))
     await stop.wait()
-    log.info("stopping after %d messages", player.handed)
+    log.info("stopping after %d messages", player.sent)
     server.close()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(server.wait_closed(), 1)
@@ -475,22 +495,17 @@ def _stop_on_failure(stop: asyncio.Event, done: asyncio.Task[None]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Start the server, or exit with one sentence."""
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the server runs: end at once, quietly
-    logging.Formatter.converter = time.gmtime
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-        stream=sys.stdout,
-    )
-    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # a port scan is no news
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback until the server runs
+    log_to_stdout("INFO")
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # it logs every port scan
     try:
         listening = listening_socket(options.host, options.port)
     except OSError as error:
         sys.stderr.write(
-            f"port {options.port} on {options.host} cannot be used "
-            f"({error.strerror}): end what holds it or choose another with --port\n"
+            f"Cannot use port {options.port} on {options.host}: {error.strerror}. "
+            "Stop the process that uses it, or choose another port with --port.\n"
         )
         sys.exit(2)
     try:

@@ -1,14 +1,15 @@
-"""A recording laid over the clock again and again: a pure function of the time of day.
+"""Repeat a recording with its times shifted to the present: a pure function of the clock.
 
-The recording is tiled over UTC from a fixed moment. Its minutes become whole minutes of UTC, one
-to one, and trade ids and sequence numbers count up from tile to tile, so that the feed never
-repeats itself and a restarted one goes on with the same messages.
+The copies of the recording follow each other from a fixed time on. Each copy is called a tile.
+Every minute of the recording becomes a whole UTC minute. Trade ids and sequence numbers increase
+from tile to tile, so that no message is repeated. A restarted replay continues with the same
+messages.
 
-- Each message is due at its receive time or, where the recording does not hold one, at the
-  greatest event time up to it: a trade that came late in the recording comes late again.
-- Silences of more than a minute are shortened by whole minutes, to less than two.
-- In a message only `time`, `trade_id` (a heartbeat's `last_trade_id`) and `sequence` change. One
-  without a time and a trade id that make sense here goes out unchanged, at its place.
+- A message is due at its receive time. If the recording does not have it, the message is due at the
+  greatest event time so far: a trade that was late in the recording is late again.
+- A silence of more than a minute is shortened by whole minutes, to less than two.
+- Only `time`, `trade_id` (in a heartbeat `last_trade_id`) and `sequence` of a message change. A
+  message without a valid time and trade id is sent unchanged at its place.
 """
 
 import re
@@ -25,19 +26,19 @@ from feed.recording import Line, RecordingError
 #: Microseconds: the unit of every moment and duration in this module (moments since 1970).
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
-#: The moment where the first tile begins.
+#: Start of the first tile.
 ORIGIN = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp()) * SECOND
-#: Event times before this one are no times of trades.
+#: Earlier event times are not times of trades.
 _EARLIEST = int(datetime(2012, 1, 1, tzinfo=UTC).timestamp()) * SECOND
-#: A longer silence is shortened.
+#: Longest silence that is kept.
 LONGEST_SILENCE = MINUTE
-#: An event time that is further from its delivery does not stretch the tile.
+#: An event time that is further from its due time does not make the tile longer.
 _NEAR = MINUTE
-#: Ids this far from the middle one are not of the same market: they would tear the tiles apart.
+#: Ids further from the median are not of this market. They would make large gaps between tiles.
 _ID_REACH = 10**12
 _UNKNOWN = -1
 
-#: Members of a message: found by the name, which is fast, then read by a pattern.
+#: Members of a message: a fast search for the name, then a regular expression.
 _TIME = (
     b'"time"',
     re.compile(
@@ -54,7 +55,7 @@ _Member = tuple[bytes, re.Pattern[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class _Ids:
-    """The numbers in use in a recording: from `first`, `count` of them."""
+    """The range of numbers in a recording: `count` numbers from `first` on."""
 
     first: int
     count: int
@@ -65,33 +66,35 @@ class _Ids:
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """The endless sequence of messages; a position in it is a whole number."""
+    """The endless sequence of messages. A position in it is an integer."""
 
     period: int  # of a tile, whole minutes
-    _base: int  # the recorded moment at which a tile begins, a whole minute
-    _due: "array[int]"  # of each message, from the tile's begin; rising
-    _cut: "array[int]"  # minutes of silence left out before each message
+    _base: int  # the recorded time of the start of a tile, a whole minute
+    _due: "array[int]"  # of each message, after the start of the tile; increasing
+    _cut: "array[int]"  # minutes of silence removed before each message
     _frames: bytearray
-    _ends: "array[int]"  # of each message in `_frames`
-    _latest: int  # readable event time
+    _ends: "array[int]"  # end of each message in `_frames`
+    _latest: int  # latest valid event time
     _trade_ids: _Ids
     _sequences: _Ids
 
     @property
     def count(self) -> int:
-        """Messages in one tile."""
+        """Number of messages in one tile."""
         return len(self._due)
 
     def first_after(self, moment: int) -> int:
-        """The position of the first message that is due after a moment."""
+        """Return the position of the first message that is due after a time."""
         tile, rest = divmod(moment - ORIGIN, self.period)
         return tile * self.count + bisect_right(self._due, rest)
 
     def due(self, position: int) -> int:
+        """Return when a message is due."""
         tile, index = divmod(position, self.count)
         return ORIGIN + tile * self.period + self._due[index]
 
     def frame(self, position: int) -> bytes:
+        """Return a message with its times and ids shifted."""
         tile, index = divmod(position, self.count)
         recorded = bytes(self._frames[self._ends[index - 1] if index else 0 : self._ends[index]])
         time = _find(_TIME, recorded)
@@ -108,13 +111,13 @@ class Tiles:
 
 
 _NO_TIME = (
-    "it holds no message with a time, so it cannot be re-timed: "
-    "replay it as recorded, with RETIME=0 (--no-retime)"
+    "it has no message with a time, so it cannot be re-timed. "
+    "Replay it as recorded, with RETIME=0 (--no-retime)."
 )
 
 
 def check(lines: Iterable[Line], latest: int) -> None:
-    """Whether a recording can be laid out; reads on to the first message with a time.
+    """Check that a recording can be re-timed; reads up to its first message with a time.
 
     Raises:
         RecordingError: no line has a receive time or an event time.
@@ -124,12 +127,12 @@ def check(lines: Iterable[Line], latest: int) -> None:
 
 
 def tile(lines: Iterable[Line], latest: int) -> Tiles:
-    """Lays out a recording.
+    """Return the endless sequence of a recording.
 
     Args:
-        lines: of the recording; all of them are kept in memory, as they are.
-        latest: event time that a message can have, such as a minute after now; one with a
-            later time goes out unchanged.
+        lines: the lines of the recording. All of them stay in memory.
+        latest: the latest valid event time, for example a minute after now. A message with a later
+            time is sent unchanged.
 
     Raises:
         RecordingError: no line has a receive time or an event time.
@@ -156,12 +159,12 @@ def tile(lines: Iterable[Line], latest: int) -> Tiles:
         (delivery - c * MINUTE - base for delivery, c in zip(deliveries, cut, strict=True)),
     )
     return Tiles(
-        period, base, due, cut, frames, ends, latest, _in_use(trade_ids), _in_use(sequences)
+        period, base, due, cut, frames, ends, latest, _range_of(trade_ids), _range_of(sequences)
     )
 
 
 def pace(lines: Iterable[Line], latest: int) -> Iterator[tuple[bytes, int]]:
-    """Each frame of a recording and when it is due, counted from the first that has a time."""
+    """Yield each frame and its due time, counted from the first frame that has a time."""
     start = _UNKNOWN
     for line, _, clock in _timed(lines, latest):
         if start == _UNKNOWN:
@@ -170,7 +173,7 @@ def pace(lines: Iterable[Line], latest: int) -> Iterator[tuple[bytes, int]]:
 
 
 def _timed(lines: Iterable[Line], latest: int) -> Iterator[tuple[Line, int, int]]:
-    """Each line, its event time, and when it is due; -1 for what is unknown."""
+    """Yield each line, its event time and its due time; -1 if unknown."""
     clock = _UNKNOWN
     for line in lines:
         event = event_time(line.frame, latest)
@@ -181,7 +184,7 @@ def _timed(lines: Iterable[Line], latest: int) -> Iterator[tuple[Line, int, int]
 
 
 def _layout(deliveries: "array[int]", events: "array[int]") -> tuple["array[int]", int, int]:
-    """(minutes cut out before each message, the first minute, length of all minutes)."""
+    """Return (minutes removed before each message, start of the first minute, length of all)."""
     cuts = array("l")
     cut = 0
     before = high_before = deliveries[0]
@@ -193,7 +196,7 @@ def _layout(deliveries: "array[int]", events: "array[int]") -> tuple["array[int]
         elif 0 < event - delivery <= _NEAR:
             high = event
         if delivery - before > LONGEST_SILENCE:
-            # Minutes without any message: those next to the silence must stay two minutes.
+            # Only whole minutes without messages. Those on both sides of the silence stay apart.
             cut += max(0, low // MINUTE - high_before // MINUTE - 1)
         cuts.append(cut)
         before = delivery
@@ -205,7 +208,7 @@ def _layout(deliveries: "array[int]", events: "array[int]") -> tuple["array[int]
 
 
 def event_time(frame: bytes, latest: int) -> int:
-    """The event time of a message; -1 when it has none that can be a trade's."""
+    """Return the event time of a message; -1 if it has no valid one."""
     match = _find(_TIME, frame)
     if match is None:
         return _UNKNOWN
@@ -260,7 +263,7 @@ def _count_up(member: _Member, frame: bytes, step: int) -> bytes:
     return b"%b%d%b" % (frame[: match.start(1)], int(match[1]) + step, frame[match.end(1) :])
 
 
-def _in_use(numbers: "array[int]") -> _Ids:
+def _range_of(numbers: "array[int]") -> _Ids:
     known = [number for number in numbers if number > 0]
     if not known:
         return _Ids(0, 0)

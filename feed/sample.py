@@ -1,13 +1,13 @@
-"""`python -m feed.sample`: makes the synthetic sample, the same bytes on every machine.
+"""Make the synthetic sample, the same bytes on every machine: `python -m feed.sample`.
 
-An hour of made-up BTC-USD trades across a UTC midnight, in the exchange's message shape, with
-what makes real ones hard: bursts (over 100 messages in a second), silences (up to 8 s), many
-equal times, runs of one side, minutes with only buys, one trade exactly at midnight, messages
-delivered twice, one id that never came. Prices walk around 90,000 and come back to it, so that
-the sample can be played in a circle. None of it is market data.
+It is one hour of made-up BTC-USD trades across a UTC midnight, in the message format of the
+exchange. It has the cases that make real data difficult: bursts (over 100 messages in a second),
+silences (up to 8 s), many equal times, series of trades of one side, minutes with only buys, one
+trade exactly at midnight, messages that are delivered twice, one missing trade id. Prices move
+around 90,000 and return to it, so that a replay can repeat the sample. None of it is market data.
 
-Whole numbers only (cents, satoshis, microseconds): logarithms and the like differ in their last
-digit from machine to machine.
+All numbers are integers (cents, satoshis, microseconds), because the last digit of floating-point
+functions such as logarithms differs between machines.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple, TypeVar
 
-#: Where the sample lies in the project.
+#: The sample in this project.
 SAMPLE = Path(__file__).parent.parent / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
 SEED = 20250630
 START = datetime(2025, 6, 30, 23, 30, tzinfo=UTC)
@@ -34,7 +34,7 @@ _BTC = 100_000_000  # satoshis
 _CENTRE = 90_000_00  # cents
 _MIDNIGHT = 30 * _MINUTE  # after the start
 
-#: Trades that one order makes at once (equal times), and how often in 1000.
+#: Number of trades of one order (with equal times), and how often in 1000.
 _FILLS = (
     *((1, 820), (2, 100), (3, 46), (4, 22), (6, 16)),
     *((9, 9), (15, 4), (30, 2), (60, 1)),
@@ -50,37 +50,38 @@ _SIZES = (
     *(((10_000, 100_000), 290), ((100_000, 1_000_000), 210), ((1_000_000, 5_000_000), 200)),
     *(((5_000_000, 50_000_000), 36), ((100_000_000, 700_000_000), 1)),
 )
-#: Round sizes, in satoshis, which people like.
+#: Round sizes, satoshis: people prefer them.
 _ROUND_SIZES = (10_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 10_000_000)
-#: Cents between two orders' prices when it moves, from and to, and how often in 1000.
+#: Cents between the prices of two orders if the price moves, from and to, and how often in 1000.
 _MOVES = (
     *(((1, 2), 400), ((2, 30), 200), ((30, 150), 200)),
     *(((150, 400), 150), ((400, 900), 50)),
 )
-#: Buys among 1000 orders in a minute of each mood, and how often in 100 minutes.
-_MOODS = ((680, 47), (500, 30), (330, 23))
+#: Buys in 1000 orders in a minute of each sentiment, and how often in 100 minutes.
+_SENTIMENTS = ((680, 47), (500, 30), (330, 23))
 
-#: Minutes (from the start) in which nobody sold.
+#: Minutes (from the start) without a sell.
 _ONLY_BUYS = (11, 38, 47)
-#: Percent of `_MOVES` in a calm minute and in a wild one, and how many of 100 are calm.
-_CALM, _WILD, _CALM_SHARE = 50, 330, 50
+#: Percent of `_MOVES` in a calm and in a volatile minute, and how many of 100 minutes are calm.
+_CALM, _VOLATILE, _CALM_SHARE = 50, 330, 50
 #: Percent of `_GAPS` in a minute, from and to.
 _PACE = (65, 180)
-#: Moments after the start of silences, and their lengths, microseconds.
+#: Start of each silence and its length, microseconds.
 _SILENCES = (
     *((4 * _MINUTE + 12 * _SECOND, 5_600_000), (17 * _MINUTE + 40 * _SECOND, 4_600_000)),
     *((33 * _MINUTE + 57 * _SECOND, 5_800_000), (52 * _MINUTE + 3 * _SECOND, 5_200_000)),
 )
-#: Moments of bursts, and how many trades come within a second.
+#: Start of each burst, and its trades within one second.
 _BURSTS = (
     *((8 * _MINUTE + 21 * _SECOND, 117), (22 * _MINUTE + 44 * _SECOND, 136)),
     *((41 * _MINUTE + 5 * _SECOND, 109),),
 )
-#: In the greatest burst the order with so many trades has one, in satoshis, that makes a spike.
+#: In the largest burst the order with this many trades has one trade of this size (satoshis), which
+#: makes the minute a volume spike.
 _SPIKE_MINUTE, _SPIKE_FILLS, _SPIKE_SIZE = 22, 48, 104 * _BTC
-#: Trades (counted from 0) whose messages come again, and after how many others; the id before
-#: `_SKIPPED` never comes.
-_AGAIN = {900: 1, 2_500: 1, 5_003: 3, 9_999: 12, 14_000: 1, 14_001: 1, 14_002: 1, 18_500: 40}
+#: Trades (counted from 0) whose message is repeated, and after how many other messages.
+_REPEATED = {900: 1, 2_500: 1, 5_003: 3, 9_999: 12, 14_000: 1, 14_001: 1, 14_002: 1, 18_500: 40}
+#: The trade id before this trade is missing.
 _SKIPPED = 12_345
 
 
@@ -89,7 +90,7 @@ T = TypeVar("T")
 
 @dataclass
 class _Market:
-    """What changes from trade to trade."""
+    """The values that change from trade to trade."""
 
     mid: int = _CENTRE
     sequence: int = 90_000_000_001
@@ -108,14 +109,14 @@ class _Trade(NamedTuple):
 
 
 def trades() -> Iterator[dict[str, object]]:
-    """The messages in the order of their trades, each once."""
+    """Yield the message of each trade once."""
     random = Random(SEED)  # noqa: S311 - reproducible on purpose
     market = _Market()
     side = "buy"
     for moment, fills in _orders(random):
         minute = moment // _MINUTE
-        buys, movement, _ = _mood(minute)
-        # An order's side sticks to the one before it: that makes runs.
+        buys, movement, _ = _character(minute)
+        # An order often has the side of the one before it, which makes series of one side.
         if buys == 1000 or random.randrange(1000) >= 600:
             side = "buy" if random.randrange(1000) < buys else "sell"
         _move(random, market, movement, minute)
@@ -131,18 +132,18 @@ def trades() -> Iterator[dict[str, object]]:
 
 
 def messages() -> Iterator[bytes]:
-    """The sample's lines, with the messages that come again."""
-    again: dict[int, list[bytes]] = {}
+    """Yield the lines of the sample, including the repeated messages."""
+    repeats: dict[int, list[bytes]] = {}
     for number, trade in enumerate(trades()):
         line = json.dumps(trade, separators=(",", ":")).encode()
         yield line
-        if number in _AGAIN:
-            again.setdefault(number + _AGAIN[number], []).append(line)
-        yield from again.pop(number, [])
+        if number in _REPEATED:
+            repeats.setdefault(number + _REPEATED[number], []).append(line)
+        yield from repeats.pop(number, [])
 
 
 def _orders(random: Random) -> Iterator[tuple[int, int]]:
-    """(microseconds after the start, trades) of each order, by time."""
+    """Yield (microseconds after the start, number of trades) of each order."""
     moment = 1_250_000
     silences, bursts = list(_SILENCES), list(_BURSTS)
     midnight = False
@@ -160,15 +161,15 @@ def _orders(random: Random) -> Iterator[tuple[int, int]]:
             midnight, moment = True, _MIDNIGHT
         yield moment, _choose(random, _FILLS)
         low, high = _choose(random, _GAPS)
-        moment += random.randrange(low, high) * _mood(moment // _MINUTE)[2] // 100
+        moment += random.randrange(low, high) * _character(moment // _MINUTE)[2] // 100
 
 
 @lru_cache
-def _mood(minute: int) -> tuple[int, int, int]:
-    """(buys among 1000 orders, percent of `_MOVES`, percent of `_GAPS`) in a minute."""
+def _character(minute: int) -> tuple[int, int, int]:
+    """Return (buys in 1000 orders, percent of `_MOVES`, percent of `_GAPS`) of a minute."""
     random = Random(SEED * 1000 + minute)  # noqa: S311
-    buys = _choose(random, _MOODS) if minute not in _ONLY_BUYS else 1000
-    movement = _CALM if random.randrange(100) < _CALM_SHARE else _WILD
+    buys = _choose(random, _SENTIMENTS) if minute not in _ONLY_BUYS else 1000
+    movement = _CALM if random.randrange(100) < _CALM_SHARE else _VOLATILE
     return buys, movement, random.randrange(*_PACE)
 
 
@@ -176,7 +177,7 @@ def _move(random: Random, market: _Market, movement: int, minute: int) -> None:
     if random.randrange(1000) < 450:
         return
     low, high = _choose(random, _MOVES)
-    # The further from the centre, the likelier the way back, above all near the end.
+    # The further from the centre, the more likely a move back to it, above all near the end.
     patience = 250 if minute < MINUTES - 6 else 20
     pull = max(-350, min(350, (market.mid - _CENTRE) // patience))
     direction = 1 if random.randrange(1000) >= 500 + pull else -1
@@ -225,7 +226,7 @@ def _message(random: Random, market: _Market, trade: _Trade) -> dict[str, object
 
 
 def _decimal(units: int, places: int) -> str:
-    """12, 2 → 0.12; without zeros at the end, as the exchange writes it."""
+    """Return 12, 2 as 0.12, without trailing zeros, as the exchange writes it."""
     whole, fraction = divmod(units, 10**places)
     return f"{whole}.{fraction:0{places}d}".rstrip("0").rstrip(".")
 
@@ -240,10 +241,17 @@ def _choose(random: Random, table: tuple[tuple[T, int], ...]) -> T:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Write the sample."""
     parser = argparse.ArgumentParser(
         prog="python -m feed.sample", description="Makes the synthetic sample."
     )
-    parser.add_argument("file", nargs="?", type=Path, default=SAMPLE, help="where to (gzip)")
+    parser.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        default=SAMPLE,
+        help="output file (default: the sample of this project)",
+    )
     path: Path = parser.parse_args(arguments).file
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = list(messages())

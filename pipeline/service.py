@@ -25,6 +25,7 @@ from pipeline.errors import (
     is_temporary,
     sentence,
 )
+from pipeline.logs import log_to_stdout
 from pipeline.processes import MIB, tree_cost
 from pipeline.settings import Settings, load
 
@@ -95,14 +96,7 @@ class Service:
     def start(cls, name: str) -> "Service":
         """Read the settings, set up the log and the signal handlers, log the settings."""
         settings = load()
-        logging.Formatter.converter = time.gmtime
-        logging.basicConfig(
-            level=settings.log_level,
-            format="%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s",
-            datefmt="%Y-%m-%dT%H:%M:%S",
-            stream=sys.stdout,
-            force=True,
-        )
+        log_to_stdout(settings.log_level)
         # The services log the errors of these libraries themselves, once.
         for noisy in ("kafka", "py4j"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""What clients may ask of the replay, and how it answers."""
+"""The requests of clients to the replay, and its answers."""
 
 import json
 
@@ -28,11 +28,11 @@ def parse(request: object) -> protocol.Request:
         ({"signature": "unknown members are ignored"}, BOTH),
     ],
 )
-def test_channels_are_named_or_objects(change, channels):
+def test_a_channel_is_a_name_or_an_object(change, channels):
     assert parse(SUBSCRIBE | change) == protocol.Request("subscribe", frozenset(channels))
 
 
-def test_to_unsubscribe_without_channels_means_all():
+def test_unsubscribe_without_channels_means_all_channels():
     request = {"type": "unsubscribe", "product_ids": ["BTC-USD"]}
     assert parse(request) == protocol.Request("unsubscribe", BOTH)
     assert parse({"type": "unsubscribe", "channels": ["ticker"]}).channels == {"ticker"}
@@ -53,7 +53,7 @@ def test_to_unsubscribe_without_channels_means_all():
         ),
         (SUBSCRIBE | {"channels": [7]}, "Failed to subscribe", "7 is not a valid channel"),
         (SUBSCRIBE | {"channels": [["ticker"]]}, "Failed to subscribe", "not a valid channel"),
-        (SUBSCRIBE | {"product_ids": []}, "Failed to subscribe", "names a product"),
+        (SUBSCRIBE | {"product_ids": []}, "Failed to subscribe", "with a product"),
         (SUBSCRIBE | {"product_ids": "BTC-USD"}, "Failed to subscribe", "has to be a list"),
         (SUBSCRIBE | {"product_ids": ["X-Y"]}, "Failed to subscribe", "X-Y is not a valid product"),
         (
@@ -73,12 +73,12 @@ def test_a_bad_request_is_refused_with_its_reason(request_, message, reason):
 
 
 @pytest.mark.parametrize("text", ["", "{", b"\xff", "[" * 100_000])
-def test_what_is_no_json_is_refused(text):
+def test_a_message_that_is_not_json_is_refused(text):
     with pytest.raises(protocol.RefusedError, match="Malformed JSON"):
         protocol.parse_request(text, "BTC-USD")
 
 
-def test_the_answer_lists_all_that_the_connection_has():
+def test_the_answer_lists_all_channels_of_the_connection():
     assert protocol.subscriptions({"heartbeat", "ticker"}, "BTC-USD") == {
         "type": "subscriptions",
         "channels": [
@@ -89,7 +89,7 @@ def test_the_answer_lists_all_that_the_connection_has():
     assert protocol.subscriptions(set(), "BTC-USD")["channels"] == []
 
 
-def test_a_heartbeat_names_the_last_ticker_or_says_unknown():
+def test_a_heartbeat_has_the_ids_of_the_last_ticker_or_zeros():
     beat = protocol.heartbeat(TICKER, "BTC-USD", "2025-06-30T23:30:00.000000Z")
     assert beat == {
         "type": "heartbeat",

@@ -1,4 +1,4 @@
-"""The recorder's files: what is in them survives, whatever ended the recorder."""
+"""The files of the recorder: their content survives however the recorder ends."""
 
 import gzip
 import json
@@ -31,7 +31,7 @@ LINES = [recording.Line(frame, 1762932011.25) for frame in FRAMES]
 
 
 @pytest.mark.parametrize("name", ["r.ndjson", "r.ndjson.gz"])
-def test_what_was_recorded_is_read_back_byte_for_byte(tmp_path, name):
+def test_a_recording_is_read_back_byte_for_byte(tmp_path, name):
     path = tmp_path / name
     write(path, FRAMES).close()
     assert read(path) == LINES
@@ -44,7 +44,7 @@ def test_a_line_is_an_object_of_receive_time_pair_and_raw_text():
 
 
 @pytest.mark.parametrize("name", ["r.ndjson", "r.ndjson.gz"])
-def test_what_was_flushed_can_be_read_without_a_proper_end(tmp_path, name):
+def test_flushed_lines_can_be_read_without_the_end_of_the_file(tmp_path, name):
     path = tmp_path / name
     writer = write(path, FRAMES, flush=True)
     assert read(path) == LINES
@@ -52,7 +52,7 @@ def test_what_was_flushed_can_be_read_without_a_proper_end(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["r.ndjson", "r.ndjson.gz"])
-def test_appending_goes_on_after_the_last_whole_line(tmp_path, name):
+def test_appending_continues_after_the_last_whole_line(tmp_path, name):
     path = tmp_path / name
     write(path, FRAMES * 20, flush=True)
     cut = path.read_bytes()
@@ -66,11 +66,11 @@ def test_appending_goes_on_after_the_last_whole_line(tmp_path, name):
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
-def test_an_existing_file_is_not_touched_unless_asked(tmp_path):
+def test_an_existing_file_is_not_changed_without_append(tmp_path):
     path = tmp_path / "r"
     write(path, FRAMES).close()
     content = path.read_bytes()
-    with pytest.raises(recording.RecordingError, match=r"exists already: .*--append"):
+    with pytest.raises(recording.RecordingError, match=r"already exists: .*--append"):
         record.open_writer(path, append=False)
     assert path.read_bytes() == content
 
@@ -78,7 +78,7 @@ def test_an_existing_file_is_not_touched_unless_asked(tmp_path):
 def test_another_kind_of_file_is_not_appended_to(tmp_path):
     path = tmp_path / "r.gz"
     path.write_bytes(gzip.compress(b'{"type":"ticker"}\n'))
-    with pytest.raises(recording.RecordingError, match="cannot be appended to"):
+    with pytest.raises(recording.RecordingError, match="Cannot append to"):
         record.open_writer(path, append=True)
     with pytest.raises(recording.RecordingError, match="not a file"):
         record.open_writer(tmp_path, append=True)
@@ -91,21 +91,21 @@ def test_an_empty_file_is_a_new_one(tmp_path):
     assert read(path) == LINES
 
 
-def test_a_folder_that_is_not_there_is_one_sentence(tmp_path, capsys):
+def test_a_missing_folder_is_reported_in_one_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         record.main([str(tmp_path / "no" / "r.gz"), "--seconds", "0"])
     assert end.value.code == 2
-    assert "cannot be written: No such file or directory" in capsys.readouterr().err
+    assert ": No such file or directory" in capsys.readouterr().err
 
 
-def test_subscription_answers_and_heartbeats_are_left_to_the_replay():
+def test_subscription_answers_and_heartbeats_are_not_recorded():
     assert record.is_control(b'{"type":"heartbeat"}')
     assert record.is_control(b'{"type":"subscriptions","channels":[]}')
     for frame in (b'{"type":"ticker"}', b'{"type":"error"}', b"[]", b"\xff", b"{"):
         assert not record.is_control(frame)
 
 
-def test_waits_grow_to_half_a_minute_with_jitter():
+def test_the_wait_between_retries_grows_to_half_a_minute_with_jitter():
     waits = record.backoff()
     found = [next(waits) for _ in range(20)]
     assert 0.25 <= found[0] <= 0.5

@@ -1,4 +1,4 @@
-"""Reading recordings: every line is a frame, whatever it holds."""
+"""Reading recordings: every line is a frame, valid or not."""
 
 import gzip
 import hashlib
@@ -31,7 +31,7 @@ def test_every_line_of_a_plain_recording_is_a_frame_with_its_bytes(tmp_path, pac
     assert list(recording.read(path)) == [(line, None) for line in lines]
 
 
-def test_the_last_line_needs_no_end_and_carriage_returns_are_part_of_the_end(tmp_path):
+def test_the_last_line_needs_no_line_break_and_a_carriage_return_belongs_to_it(tmp_path):
     path = tmp_path / "r.jsonl"
     path.write_bytes(b"a\r\n\r\nb")
     assert frames(path) == [b"a", b"", b"b"]
@@ -52,7 +52,7 @@ def test_a_wire_recording_gives_frames_and_receive_times(tmp_path, pack):
     assert list(recording.read(path)) == expected
 
 
-def test_lines_of_a_wire_recording_that_are_no_wire_objects_are_frames(tmp_path):
+def test_lines_of_a_wire_recording_that_are_not_wire_objects_are_frames(tmp_path):
     odd = [
         b"garbage before the first object",
         b'{"ts":"soon","raw":"x"}',
@@ -68,25 +68,25 @@ def test_lines_of_a_wire_recording_that_are_no_wire_objects_are_frames(tmp_path)
     assert lines == [(odd[0], None), (b"frame", 5.0), *((line, None) for line in odd[1:])]
 
 
-def test_a_wire_object_in_a_plain_recording_is_a_frame_like_any_other(tmp_path):
+def test_a_wire_object_in_a_plain_recording_is_a_frame(tmp_path):
     path = tmp_path / "r"
     path.write_bytes(TICKER + b"\n" + wire(5.0, "frame") + b"\n")
     assert frames(path) == [TICKER, wire(5.0, "frame")]
 
 
-def test_bytes_that_are_no_utf8_survive_in_the_wire_form(tmp_path):
+def test_the_wire_form_keeps_bytes_that_are_not_utf8(tmp_path):
     path = tmp_path / "r"
     path.write_bytes(wire(5.0, b"a\xff\x80b".decode("utf-8", "surrogateescape")))
     assert list(recording.read(path)) == [(b"a\xff\x80b", 5.0)]
 
 
-def test_gzip_members_one_after_the_other_are_one_recording(tmp_path):
+def test_several_gzip_members_are_one_recording(tmp_path):
     path = tmp_path / "r"
     path.write_bytes(gzip.compress(b"a\nb") + gzip.compress(b"c\nd\n") + b"\0" * 100)
     assert frames(path) == [b"a", b"bc", b"d"]
 
 
-def test_a_gzip_file_that_was_cut_off_is_read_up_to_the_cut_with_a_warning(tmp_path, caplog):
+def test_an_incomplete_gzip_file_is_read_to_its_last_whole_line_with_a_warning(tmp_path, caplog):
     lines = [hashlib.sha256(bytes([n])).hexdigest().encode() for n in range(200)]
     packed = gzip.compress(b"\n".join(lines) + b"\n")
     path = tmp_path / "r"
@@ -95,16 +95,16 @@ def test_a_gzip_file_that_was_cut_off_is_read_up_to_the_cut_with_a_warning(tmp_p
         found = frames(path)
     assert 50 < len(found) < 150
     assert found == lines[: len(found)]
-    assert "cut off" in caplog.text
+    assert "is incomplete" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (None, "cannot be read: No such file"),
-        (b"", "holds no message"),
-        (gzip.compress(b""), "holds no message"),
-        (gzip.compress(b"a\n" * 1000)[:12], "holds no message"),
+        (None, "Cannot read .*: No such file"),
+        (b"", "has no message"),
+        (gzip.compress(b""), "has no message"),
+        (gzip.compress(b"a\n" * 1000)[:12], "has no message"),
         (b"\x1f\x8bnonsense that is not gzip", "broken gzip"),
         (gzip.compress(b"a\n") + b"trailing", "broken gzip"),
         (gzip.compress(b"a\n")[:-8] + b"12345678", "broken gzip"),
@@ -119,14 +119,14 @@ def test_only_an_unreadable_file_is_an_error_in_one_sentence(tmp_path, content, 
     assert str(path) in str(error.value)
 
 
-def test_a_folder_is_no_recording(tmp_path):
-    with pytest.raises(recording.RecordingError, match="is not a file"):
+def test_a_folder_is_not_a_recording(tmp_path):
+    with pytest.raises(recording.RecordingError, match="it is not a file"):
         frames(tmp_path)
-    with pytest.raises(recording.RecordingError, match="is not a file"):
+    with pytest.raises(recording.RecordingError, match="it is not a file"):
         recording.identity(tmp_path, retimed=True)
 
 
-def test_the_identity_names_file_content_and_mode(tmp_path):
+def test_the_identity_depends_on_file_name_content_and_mode(tmp_path):
     path = tmp_path / "synthetic_x.jsonl"
     path.write_bytes(b"content")
     assert recording.identity(path, retimed=True) == {
@@ -139,7 +139,7 @@ def test_the_identity_names_file_content_and_mode(tmp_path):
     assert not recording.is_synthetic(tmp_path / "coinbase_synthetic.gz")
 
 
-def test_whether_a_recording_was_closed_properly_can_be_told(tmp_path):
+def test_a_complete_recording_is_recognised(tmp_path):
     path = tmp_path / "r"
     for content, whole in [
         (b"a\nb\n", True),

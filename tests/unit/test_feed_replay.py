@@ -1,4 +1,4 @@
-"""The replay's command line: a mistake gets one sentence and status 2."""
+"""The command line of the replay: an error is one sentence and status 2."""
 
 import argparse
 import socket
@@ -11,8 +11,11 @@ from feed import replay
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["r", "--speed", "10"], "re-timed replay has speed 1: give --no-retime"),
-        (["r", "--retime", "--speed", "max"], "re-timed replay has speed 1: give --no-retime"),
+        (["r", "--speed", "10"], "--speed needs --no-retime"),
+        (
+            ["r", "--retime", "--speed", "max"],
+            "--speed needs --no-retime: a re-timed replay runs in real time",
+        ),
         (["r", "--speed", "fast"], "'fast' is neither max nor a number"),
         (["r", "--speed", "0"], "'0' is neither max nor a number"),
         (["r", "--speed", "nan"], "'nan' is neither max nor a number"),
@@ -30,23 +33,23 @@ def test_a_bad_argument_is_refused(capsys, arguments, problem):
     assert error.count("\n") == 1
 
 
-def test_by_default_it_is_retimed_at_the_recorded_pace():
+def test_the_default_is_a_re_timed_replay_at_the_recorded_speed():
     options = replay.parse_arguments(["r"])
     assert (options.retime, options.speed, options.backlog, options.hold) == (True, 1, 1800, False)
     assert (options.host, options.port, options.product) == ("127.0.0.1", 8765, "BTC-USD")
 
 
-def test_as_recorded_it_may_go_faster():
+def test_without_re_timing_the_replay_may_be_faster():
     assert replay.parse_arguments(["r", "--no-retime", "--speed", "max"]).speed is None
     assert replay.parse_arguments(["r", "--no-retime", "--speed", "2.5"]).speed == 2.5
 
 
-def test_backlog_has_a_bound():
+def test_the_backlog_has_a_limit():
     with pytest.raises(argparse.ArgumentTypeError):
         replay.parse_seconds("1e9")
 
 
-def test_a_busy_port_is_named(capsys, tmp_path):
+def test_a_port_in_use_is_reported(capsys, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         with pytest.raises(SystemExit) as end:

@@ -1,4 +1,4 @@
-"""Re-timing: the same clock gives the same messages, and nothing but times and ids changes."""
+"""Re-timing: the same clock gives the same messages, and only times and ids change."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def recorded() -> list[bytes]:
     return [line.frame for line in recording.read(sample.SAMPLE)]
 
 
-def test_the_sample_is_an_hour_from_the_full_minute_on(tiles, recorded):
+def test_the_sample_is_an_hour_from_a_whole_minute_on(tiles, recorded):
     assert (tiles.count, tiles.period) == (len(recorded), 60 * retime.MINUTE)
 
 
@@ -58,7 +58,7 @@ def test_same_clock_same_messages_after_any_restart(tiles):
         assert again.due(position) == tiles.due(position)
 
 
-def test_a_tile_is_the_recording_moved_by_whole_minutes_with_ids_counting_up(tiles, recorded):
+def test_a_tile_is_the_recording_moved_by_whole_minutes_with_increasing_ids(tiles, recorded):
     tile = 11_111
     start = retime.ORIGIN + tile * tiles.period
     base = micros("2025-06-30T23:30:00Z")
@@ -76,7 +76,7 @@ def test_a_tile_is_the_recording_moved_by_whole_minutes_with_ids_counting_up(til
         assert tiles.frame(position) == json.dumps(message, separators=(",", ":")).encode()
 
 
-def test_all_but_time_and_ids_keeps_its_bytes():
+def test_all_bytes_but_time_and_ids_are_kept():
     odd = b'{ "type":"ticker",  "price":"9e4","time" : "2025-06-30T23:30:01.25+02:00",'
     odd += b'"u":"\xc3\xa9", "trade_id": 100 ,"last_size":"0.10"}\t'
     tiles = lay(odd)
@@ -89,14 +89,14 @@ def test_the_first_tile_has_the_recordings_own_ids(tiles, recorded):
     assert tiles.frame(0).replace(b"2025-01-01T00:00", b"2025-06-30T23:30") == recorded[0]
 
 
-def test_ids_go_on_without_a_gap_or_repetition_from_tile_to_tile(tiles):
+def test_ids_continue_without_gap_or_repetition_from_tile_to_tile(tiles):
     seam = 5000 * tiles.count
     before, after = (json.loads(tiles.frame(seam + n))["trade_id"] for n in (-1, 0))
     assert after == before + 1
 
 
 @given(moment=st.integers(retime.ORIGIN, retime.ORIGIN + 10**17))
-def test_the_clock_alone_decides_what_is_due(moment):
+def test_only_the_clock_decides_which_messages_are_due(moment):
     tiles = lay(
         ticker("2025-06-30T23:30:00Z"),
         ticker("2025-06-30T23:30:01Z"),
@@ -107,7 +107,7 @@ def test_the_clock_alone_decides_what_is_due(moment):
     assert tiles.due(position - 1) <= moment < tiles.due(position)
 
 
-def test_messages_are_due_at_their_event_time_and_rising(tiles):
+def test_messages_are_due_at_their_event_time_in_increasing_order(tiles):
     first = tiles.first_after(NOW)
     due = [tiles.due(first + n) for n in range(tiles.count + 10)]
     assert due == sorted(due)
@@ -126,7 +126,7 @@ def test_a_late_trade_stays_late():
     assert late == [0, 40 * retime.SECOND, 0]
 
 
-def test_a_wire_recording_comes_at_its_receive_times():
+def test_messages_of_a_wire_recording_are_due_at_their_receive_times():
     start = micros("2025-06-30T23:30:10Z")
     lines = [
         Line(b'{"type":"subscriptions"}', start / 1e6),
@@ -141,7 +141,7 @@ def test_a_wire_recording_comes_at_its_receive_times():
     assert tiles.frame(2) == b"garbage without a receive time"
 
 
-def test_silences_are_shortened_by_whole_minutes_and_no_two_minutes_become_one():
+def test_silences_are_shortened_by_whole_minutes_and_no_minutes_merge():
     tiles = lay(
         ticker("2025-06-30T23:30:50Z"),
         ticker("2025-06-30T23:32:10Z"),  # 80 s: one empty minute less
@@ -194,7 +194,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_a_line_without_a_sound_time_and_id_goes_out_unchanged_at_its_place(bad):
+def test_a_line_without_a_valid_time_and_id_is_sent_unchanged_at_its_place(bad):
     good = [ticker(f"2025-06-30T23:30:0{n}Z", 100 + n) for n in (5, 6, 7)]
     tiles = lay(good[0], bad, good[1], good[2])
     first = tiles.first_after(NOW)
@@ -206,7 +206,7 @@ def test_a_line_without_a_sound_time_and_id_goes_out_unchanged_at_its_place(bad)
     assert ids == list(range(ids[0], ids[0] + 4))
 
 
-def test_garbage_at_the_beginning_comes_with_the_first_message():
+def test_garbage_at_the_start_is_due_with_the_first_message():
     tiles = lay(b"garbage", ticker("2025-06-30T23:30:05Z"))
     assert tiles.due(0) == tiles.due(1) == retime.ORIGIN + 5 * retime.SECOND
 
@@ -231,7 +231,7 @@ def test_a_recording_without_any_time_cannot_be_retimed():
         lay(b"garbage", b"{}")
 
 
-def test_the_recorded_pace_counts_from_the_first_time():
+def test_recorded_due_times_count_from_the_first_message_with_a_time():
     lines = [
         Line(b"garbage", None),
         Line(ticker("2025-06-30T23:30:05Z"), None),
@@ -242,7 +242,7 @@ def test_the_recorded_pace_counts_from_the_first_time():
     assert [frame for frame, _ in retime.pace(lines, LATEST)] == [line.frame for line in lines]
 
 
-def test_nothing_but_digits_of_time_trade_id_and_sequence_differs(tiles, recorded):
+def test_only_digits_of_time_trade_id_and_sequence_differ(tiles, recorded):
     first = tiles.first_after(NOW) // tiles.count * tiles.count
     wild = re.compile(rb'("time":"|"trade_id":|"sequence":)[0-9T:-]+')
     for n in range(0, tiles.count, 37):

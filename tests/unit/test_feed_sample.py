@@ -1,4 +1,4 @@
-"""The synthetic sample: reproducible, and with all that makes real data hard."""
+"""The synthetic sample: reproducible, and with the cases that make real data difficult."""
 
 import gzip
 import json
@@ -32,7 +32,7 @@ def moments(lines: list[bytes]) -> list[float]:
     return [seen[trade_id] for trade_id in sorted(seen)]
 
 
-def test_the_committed_sample_is_what_the_program_makes(tmp_path):
+def test_the_committed_sample_equals_the_output_of_the_program(tmp_path):
     made = tmp_path / "made.gz"
     sample.main([str(made)])
     assert gzip.decompress(made.read_bytes()) == gzip.decompress(sample.SAMPLE.read_bytes())
@@ -43,7 +43,7 @@ def test_the_file_is_small():
     assert sample.SAMPLE.stat().st_size < 2_000_000
 
 
-def test_its_name_says_that_it_is_synthetic():
+def test_its_name_states_that_it_is_synthetic():
     assert recording.is_synthetic(sample.SAMPLE)
     assert sample.SAMPLE.parent == Path(__file__).parents[2] / "data" / "sample"
 
@@ -60,14 +60,14 @@ def test_every_message_is_a_valid_trade_in_the_exchanges_shape(lines, results):
         assert float(message["best_bid"]) < float(message["best_ask"])
 
 
-def test_some_messages_come_again_and_one_id_never_came(lines, results):
+def test_some_messages_are_repeated_and_one_id_is_missing(lines, results):
     ids = sorted(results.trades)
     assert results.repeated == 8
     assert len(set(lines)) == results.valid  # what comes again is identical
     assert len(ids) == ids[-1] - ids[0]  # one is missing
 
 
-def test_an_hour_across_midnight_with_one_trade_exactly_then(results):
+def test_it_is_an_hour_across_midnight_with_one_trade_exactly_at_midnight(results):
     assert len(results.windows) == 60
     midnight = round(datetime.fromisoformat("2025-07-01T00:00:00Z").timestamp() * 1e6)
     assert midnight in {trade.time for trade in results.trades.values()}
@@ -95,7 +95,7 @@ def test_all_classes_occur(results):
     assert sum(window["sell_count"] == 0 for window in results.windows.values()) == 3
 
 
-def test_sides_come_in_runs_and_prices_return_to_where_they_began(results):
+def test_sides_come_in_series_and_prices_return_to_their_start(results):
     trades = [results.trades[trade_id] for trade_id in sorted(results.trades)]
     same = sum(a.side == b.side for a, b in pairwise(trades))
     assert same / len(trades) > 0.7
