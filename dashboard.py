@@ -1,19 +1,19 @@
-"""The page: what the stream and the batch say of the market, side by side, refreshed by itself.
+"""Serve the page that shows the results of stream and batch side by side.
 
-`streamlit run dashboard.py --server.port=8501`. The settings are checked, the code loaded and the
-files read before the first viewer comes; `page/view.py` is what each viewer then gets.
+`streamlit run dashboard.py --server.port=8501`. The settings are checked, the code is loaded and
+the files are read before the first viewer comes. `page/view.py` is the script for each viewer.
 """
 
 import streamlit as st
 
-from page.charts import comparison as graphs
-from page.charts import market as charts
+from page.charts import comparison, market
 from page.files import reader_of
+from page.pace import Pace
 from pipeline.settings import load
 
 settings = load()
-charts.prepare(settings.product_id)
-graphs.prepare()
-reader_of(settings.data_dir).look()
+market.prepare(settings.product_id)
+comparison.prepare()
+reader_of(settings.data_dir, Pace()).snapshot()
 
 app = st.App("page/view.py")

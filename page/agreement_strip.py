@@ -1,4 +1,4 @@
-"""The agreement by minute as rows of cells: each a minute, or the worst of several. Pure."""
+"""The agreement of the windows as rows of cells. A cell is one window, or the worst of several."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from page import formatting as words
+from page import formatting
 from pipeline.compare.agreement import (
     DIFFERS,
     EQUAL,
@@ -19,7 +19,7 @@ from pipeline.compare.agreement import (
     VERDICTS,
 )
 
-#: A symbol beside the colour, for those who cannot tell the colours apart.
+#: A symbol in each cell, for readers who cannot tell the colours apart.
 SYMBOLS = {
     DIFFERS: "≠",
     ONLY_STREAM: "S",
@@ -28,22 +28,22 @@ SYMBOLS = {
     NOT_YET_IN_A_BATCH: "○",
     EQUAL: "=",
 }
-#: Instead of the symbol of a window on which both agree, though the exchange issued more trades.
+#: The symbol of equal windows that both miss trades of.
 MISSING = "−"  # noqa: RUF001 - a minus is meant
-#: Rows that the strip has at most; what does not fit is grouped into wider cells.
-MOST_ROWS = 32
-#: Columns of which both values are said, at most.
-MOST_VALUES = 4
-#: Cell and row of wider layouts, the finest first; beyond the last, both are doubled.
+#: Rows at most. Longer spans have wider cells.
+MAX_ROWS = 32
+#: Differing columns whose values a cell shows, at most.
+MAX_VALUES = 4
+#: Cell and row of wider layouts, the finest first. Beyond the last one, both are doubled.
 _WIDER = (
     (timedelta(minutes=30), timedelta(days=1)),
     (timedelta(hours=4), timedelta(days=7)),
     (timedelta(days=1), timedelta(days=28)),
 )
-#: Rows are counted from a Monday, so that a row of a week begins with one.
+#: Rows count from a Monday, so that a row of a week begins with a Monday.
 _MONDAY = pd.Timestamp("1970-01-05", tz="UTC")
 
-#: Rows in which a column is always at the same time on the clock, and how that is written.
+#: Rows in which a column has a fixed time on the clock, and the format of that time.
 _CLOCKS = {
     timedelta(hours=1): ":%M",
     timedelta(days=1): "%H:%M",
@@ -51,21 +51,21 @@ _CLOCKS = {
 }
 
 CELL_COLUMNS = (
-    *("row", "column", "verdict", "symbol", "when", "said"),
+    *("row", "column", "verdict", "symbol", "when", "summary"),
     *("stream", "batch", "values", "cause"),
 )
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How long a cell and a row of cells are."""
+    """The length of a cell and of a row of cells, in event time."""
 
     cell: timedelta
     row: timedelta
 
     @property
     def columns(self) -> list[str]:
-        """What stands below each column: its time on the clock, or how far into the row it is."""
+        """Return the label of each column: its time on the clock, or its offset in the row."""
         offsets = [n * self.cell for n in range(self.row // self.cell)]
         pattern = _CLOCKS.get(self.row)
         if pattern:
@@ -79,28 +79,28 @@ class Layout:
 
 
 def _offset(offset: timedelta, cell: timedelta) -> str:
-    """`+3:15` hours and minutes into the row; of cells under a minute, minutes and seconds."""
+    """Return `+3:15`: hours and minutes into the row; minutes and seconds for short cells."""
     seconds = int(offset.total_seconds())
     size = 3600 if cell >= timedelta(minutes=1) else 60
     return f"+{seconds // size}:{seconds % size * 60 // size:02}"
 
 
 def layout(covered: timedelta, window: timedelta) -> Layout:
-    """The finest cells with which a span fits into the rows; a cell holds whole windows."""
+    """Return the finest layout in which a span fits. A cell has whole windows."""
     wider = [
         Layout(cell, row) for cell, row in _WIDER if cell > window and cell % window == timedelta(0)
     ]
     for found in (Layout(window, 60 * window), *wider):
-        if covered <= (MOST_ROWS - 1) * found.row:  # the first and the last may be cut
+        if covered <= (MAX_ROWS - 1) * found.row:  # the first and the last may be cut
             return found
     found = wider[-1] if wider else Layout(window, 60 * window)
-    while covered > (MOST_ROWS - 1) * found.row:
+    while covered > (MAX_ROWS - 1) * found.row:
         found = Layout(2 * found.cell, 2 * found.row)
     return found
 
 
 def window_of(cells: pd.DataFrame) -> timedelta:
-    """The length of the windows in a table of text cells; a minute when there is none."""
+    """Return the length of the windows in a table of text cells; one minute without windows."""
     known = cells[(cells["window_start"] != "") & (cells["window_end"] != "")].tail(1)
     if known.empty:
         return timedelta(minutes=1)
@@ -109,17 +109,16 @@ def window_of(cells: pd.DataFrame) -> timedelta:
 
 
 def cells(judged: pd.DataFrame, stream: pd.DataFrame, batch: pd.DataFrame) -> pd.DataFrame:
-    """What each window of the strip says.
+    """Return the windows of the strip with their rank and counts.
 
     Args:
-        judged: as `agreement` gives it.
-        stream: the stream's windows, as the text of their cells, final ones first.
-        batch: the batch's.
+        judged: a row for each window, from `agreement`.
+        stream: the stream's windows as text, final ones first.
+        batch: the batch's windows as text.
 
     Returns:
-        `judged` with `start`, `rank` (the worst verdict first, among equal ones the unexplained,
-        then those that have a cause),
-        `stream` and `batch` (trades that each counted; NaN: it has not).
+        `judged` with `start`, `rank` (the worst verdict first; of the same verdict the unexplained
+        first, then those with a cause), `stream` and `batch` (their trade counts; NaN if missing).
     """
     known = {
         name: pd.to_numeric(
@@ -139,7 +138,7 @@ def cells(judged: pd.DataFrame, stream: pd.DataFrame, batch: pd.DataFrame) -> pd
 
 
 def grouped(found: pd.DataFrame, shape: Layout) -> pd.DataFrame:
-    """A row a group of windows in the same cell: none is dropped, the worst one is shown."""
+    """Return a row for each cell: the worst of its windows, with the counts of all of them."""
     since = found["start"] - _MONDAY
     number = since // pd.Timedelta(shape.cell)
     groups = found.assign(number=number).groupby("number", sort=True)
@@ -157,13 +156,13 @@ def grouped(found: pd.DataFrame, shape: Layout) -> pd.DataFrame:
     )
 
 
-def drawn(worst: pd.DataFrame, shape: Layout, values: dict[str, str]) -> pd.DataFrame:
-    """The cells as the chart needs them, with the text of their tooltips.
+def chart_data(worst: pd.DataFrame, shape: Layout, values: dict[str, str]) -> pd.DataFrame:
+    """Return the cells as the chart needs them, with the texts of their tooltips.
 
     Args:
-        worst: as `grouped` gives it.
-        shape: how they lie.
-        values: by window: what the paths differ in, with both values.
+        worst: a row for each cell, from `grouped`.
+        shape: the layout of the cells.
+        values: by window, the columns that differ with both values.
     """
     columns = shape.columns
     texts = [_texts(cell, shape.cell, values) for cell in worst.to_dict("records")]
@@ -176,10 +175,11 @@ def drawn(worst: pd.DataFrame, shape: Layout, values: dict[str, str]) -> pd.Data
                 MISSING if verdict == EQUAL and cause else SYMBOLS[verdict]
                 for verdict, cause in zip(worst["verdict"], worst["cause"], strict=True)
             ],
-            "stream": worst["stream"].map(words.count).tolist(),
-            "batch": worst["batch"].map(words.count).tolist(),
+            "stream": worst["stream"].map(formatting.count).tolist(),
+            "batch": worst["batch"].map(formatting.count).tolist(),
             **{
-                name: [text[name] for text in texts] for name in ("when", "said", "values", "cause")
+                name: [text[name] for text in texts]
+                for name in ("when", "summary", "values", "cause")
             },
         },
         columns=list(CELL_COLUMNS),
@@ -190,25 +190,25 @@ def _texts(cell: dict[Any, Any], width: timedelta, values: dict[str, str]) -> di
     verdict, windows, begins = cell["verdict"], cell["windows"], cell["begins"]
     seconds = ":%S" if begins.second or width.seconds % 60 else ""
     when = f"{begins:%Y-%m-%d %H:%M{seconds}}"
-    said, differing = verdict, values.get(cell["window_start"], words.DASH)
+    summary, differing = verdict, values.get(cell["window_start"], formatting.DASH)
     if windows > 1:
         each = ", ".join(
             f"{cell['of_each'][name]:,} {name}" for name in VERDICTS if cell["of_each"][name]
         )
-        when += f" and {words.length(width)}"
-        said = f"{verdict}, the worst of {windows:,} windows: {each}"
-        if differing != words.DASH:
+        when += f" and {formatting.duration(width)}"
+        summary = f"{verdict}, the worst of {windows:,} windows: {each}"
+        if differing != formatting.DASH:
             differing = f"{cell['start']:%m-%d %H:%M}: {differing}"
     return {
         "when": when,
-        "said": said,
+        "summary": summary,
         "values": differing,
-        "cause": cell["cause"] or words.DASH,
+        "cause": cell["cause"] or formatting.DASH,
     }
 
 
 def differing_values(judged: pd.DataFrame, stream: pd.DataFrame, batch: pd.DataFrame) -> list[str]:
-    """For each of these windows, the columns in which the paths differ, with both values."""
+    """Return, for each of these windows, the columns that differ with both values."""
     by_start = [
         {
             str(row["window_start"]): row
@@ -216,14 +216,14 @@ def differing_values(judged: pd.DataFrame, stream: pd.DataFrame, batch: pd.DataF
         }
         for table in (batch, stream)
     ]
-    said = []
+    texts = []
     for start, columns in zip(judged["window_start"], judged["columns"], strict=True):
         right, left = (found.get(start) for found in by_start)
         names = columns.split(", ") if columns else []
         if not names or left is None or right is None:
-            said.append(words.DASH)
+            texts.append(formatting.DASH)
             continue
-        first = [f"{name} {left[name]} / {right[name]}" for name in names[:MOST_VALUES]]
-        more = len(names) - MOST_VALUES
-        said.append("; ".join(first) + (f"; {more} more" if more > 0 else ""))
-    return said
+        first = [f"{name} {left[name]} / {right[name]}" for name in names[:MAX_VALUES]]
+        more = len(names) - MAX_VALUES
+        texts.append("; ".join(first) + (f"; {more} more" if more > 0 else ""))
+    return texts

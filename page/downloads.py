@@ -1,7 +1,6 @@
-"""What can be taken along: the windows of the files, and the report, both made at the click.
+"""The downloads: the windows of the chosen span, and the report. A click makes them.
 
-The report is made by its own command in a process of its own, so that the server stays small;
-nothing is written anywhere.
+Child processes do the work, so that the server stays small. Nothing is written to disk.
 """
 
 import csv
@@ -12,27 +11,34 @@ import time
 import zipfile
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 
-from page import child
-from page.child import ChildError
+import streamlit as st
+
+from page import formatting, worker_process
+from page.worker_process import WorkerError
 from pipeline import outputs, times
 from pipeline.outputs import DataDir
 
-#: Seconds for which a report serves another click: on its figures after its text.
+HOW_TO_READ = (
+    "Download the comparison of the selected span. A click makes the report from the current "
+    "files, which takes a few seconds."
+)
+#: For how long the failure of a report is shown.
+SHOWN_FOR = timedelta(minutes=5)
+#: Seconds for which a report serves further clicks, as on the archive after the HTML.
 KEPT_SECONDS = 15.0
-#: What is made at a click is given up after so long, seconds.
-PATIENCE_SECONDS = 600.0
+#: Seconds after which a download is given up.
+TIMEOUT_SECONDS = 600.0
 
 _START = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 def windows_csv(data: DataDir, since: str) -> str:
-    """The windows from this start on (as the files write it), oldest first, cell by cell.
+    """Return the windows from this start on, oldest first, with the cells as in the files.
 
-    Of a window that is in both, the final row.
+    A window that is both open and final appears once, as final.
     """
     days = [path for path in outputs.stream_files(data) if path.stem >= since[:10]]
     found: dict[str, dict[str, str]] = {}
@@ -46,57 +52,66 @@ def windows_csv(data: DataDir, since: str) -> str:
     return outputs.to_csv([*outputs.WINDOW_COLUMNS, "state"], rows)
 
 
-def windows_apart(data: DataDir, since: datetime) -> bytes:
-    """The same, made in a process of its own: 90 days take seconds and memory.
+def windows_in_own_process(data: DataDir, since: datetime) -> bytes:
+    """Return `windows_csv` from a child process: 90 days take seconds and memory.
 
     Raises:
-        ChildError: it could not be made; the text says why.
+        WorkerError: the child process failed.
     """
-    asked = (str(data.root), times.iso(since))
-    return child.run("page.downloads", *asked, patience_s=PATIENCE_SECONDS)
+    arguments = (str(data.root), times.iso(since))
+    return worker_process.run("page.downloads", *arguments, timeout_s=TIMEOUT_SECONDS)
 
 
 def main() -> None:
-    """`windows_csv` of a folder and a start, for `windows_apart`."""
+    """Write `windows_csv` of a folder and a start, for `windows_in_own_process`."""
     root, since = sys.argv[1:]
     sys.stdout.write(windows_csv(DataDir(Path(root)), since))
 
 
 class Reports:
-    """Makes reports of the data folder that the environment names, as for the page itself."""
+    """Makes reports of the data folder named in the environment, one at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: The newest one: of which span, when it was made (monotonic), as a ZIP archive.
+        #: The newest report: its span, its time (monotonic) and its ZIP archive.
         self._newest: tuple[timedelta | None, float, bytes] | None = None
-        #: Why the newest try gave none, and when that was: Streamlit shows only that it failed.
+        #: Why the last attempt failed, and when. Streamlit shows only that a download failed.
         self.problem: tuple[str, datetime] | None = None
 
     def html(self, last: timedelta | None) -> bytes:
-        """The report over the last so long (None: everything), its figures in it.
+        """Return the report over this span (None: everything) as one HTML file.
 
         Raises:
-            ChildError: it could not be made; the text says why.
+            WorkerError: the child process failed.
         """
         return zipfile.ZipFile(BytesIO(self.archive(last))).read("report.html")
 
     def archive(self, last: timedelta | None) -> bytes:
-        """The same with its figures as files of their own, as ZIP; raises as `html`."""
-        with self._lock:  # one at a time, whoever clicks
+        """Return the report and its figures as a ZIP archive. Raises as `html`."""
+        with self._lock:
             newest = self._newest
             if newest and newest[0] == last and time.monotonic() - newest[1] < KEPT_SECONDS:
                 return newest[2]
             span = [] if last is None else ["--minutes", f"{last / timedelta(minutes=1):g}"]
             try:
-                packed = child.run("report.__main__", "--zip", *span, patience_s=PATIENCE_SECONDS)
-            except ChildError as error:
+                packed = worker_process.run(
+                    "report.__main__", "--zip", *span, timeout_s=TIMEOUT_SECONDS
+                )
+            except WorkerError as error:
                 self.problem = (str(error), times.now())
                 raise
             self._newest, self.problem = (last, time.monotonic(), packed), None
             return packed
 
 
-@cache
+@st.cache_resource(show_spinner=False)
 def reports() -> Reports:
-    """The one maker of reports in this server."""
+    """Return the one maker of reports in this server."""
     return Reports()
+
+
+def failure(problem: tuple[str, datetime] | None, now: datetime) -> str:
+    """Return why the last report failed; empty if it succeeded or the failure is old."""
+    if problem is None or now - problem[1] > SHOWN_FOR:
+        return ""
+    return f"Report failed {formatting.ago(problem[1], now)}: the command {problem[0]}"

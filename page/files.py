@@ -1,7 +1,8 @@
-"""Reads what the services wrote: once for all viewers, and only what changed since the last look.
+"""Read the files of the services: once for all viewers, and only those that changed.
 
-A file counts as unchanged while its inode, time of writing and size stay the same. They
-are read by threads of their own, so that a refresh never waits long for a large one.
+A file counts as unchanged while its inode, modification time and size stay the same. Threads
+read the files, so that a refresh never waits long for a large one. `st.cache_data` would hash
+and copy 90 days of windows at each refresh; these caches do neither.
 """
 
 import csv
@@ -11,29 +12,31 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pandas as pd
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.csv  # type: ignore[import-untyped]
+import streamlit as st
 
 from page import status
+from page.pace import Pace
 from pipeline import outputs, times
-from pipeline.compare import inputs as tables
+from pipeline.compare import inputs
 from pipeline.outputs import DataDir, OutputError
 
-#: Seconds that one look at the files serves all viewers.
-SHARED_SECONDS = 0.4
-#: Seconds that a refresh waits for files that are being read; the page says what is missing.
+#: Seconds that a refresh waits for files that are being read; the page names the others.
 PATIENCE_SECONDS = 0.15
-#: A folder written to in the last seconds is listed again: its time stamp is too coarse to trust.
+#: Seconds in which a changed folder is listed again: its modification time is coarse.
 FRESH_FOLDER_SECONDS = 2.0
-#: Characters of what is said of an unreadable file, at most.
-MOST_PROBLEM = 300
-#: Bytes at the end of a record of minutes that hold at least its newest row.
+#: Characters of the sentence about an unreadable file, at most.
+MAX_PROBLEM = 300
+#: Bytes at the end of the per-minute records that hold at least the newest row.
 MINUTE_BYTES = 4096
+
+#: Stands for the path in a sentence, while sentences about several files are compared.
+_PATH = "\0"
 
 Signature = tuple[int, int, int]
 T = TypeVar("T")
@@ -41,24 +44,27 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class Table:
-    """A data frame and what was made of it, which lives and dies with it."""
+    """A data frame and what was computed from it. Both are dropped together."""
 
     frame: pd.DataFrame
-    #: What of the file could not be read; None: nothing.
+    #: What could not be read of the file; None: everything was read.
     problem: str | None = None
-    _made: dict[str | tuple[str, str], tuple[Hashable, Any]] = field(default_factory=dict)
+    _derived: dict[str | tuple[str, str], tuple[Hashable, Any]] = field(default_factory=dict)
 
-    def made(
-        self, what: str | tuple[str, str], by: Hashable, make: Callable[[pd.DataFrame], T]
+    def derived(
+        self,
+        name: str | tuple[str, str],
+        parameters: Hashable,
+        compute: Callable[[pd.DataFrame], T],
     ) -> T:
-        """What `make` gives for this frame, computed anew only when `by` has changed.
+        """Return `compute(frame)`, computed again only when `parameters` changed.
 
-        Of each `what` only the newest is kept: a file may stand still for days.
+        Only the newest result of each name is kept: a file may stay unchanged for days.
         """
-        made = self._made.get(what)
-        if made is None or made[0] != by:
-            made = self._made[what] = (by, make(self.frame))
-        return cast("T", made[1])
+        found = self._derived.get(name)
+        if found is None or found[0] != parameters:
+            found = self._derived[name] = (parameters, compute(self.frame))
+        return cast("T", found[1])
 
 
 def _no_windows() -> Table:
@@ -77,22 +83,22 @@ def _no_windows() -> Table:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that the page shows, as it was at one moment."""
+    """The content of all files at one moment."""
 
-    looked: datetime
-    #: When this page first looked: "waiting since".
+    taken_at: datetime
+    #: When this page first read the files: "waiting for".
     first_look: datetime
     finals: Table
-    #: The open windows; a new table whenever these or the final ones have changed.
+    #: The open windows; a new table whenever they or the final windows changed.
     open_windows: Table
     batch_windows: Table
     batch_run: Mapping[str, Any]
-    #: Why the newest batch result cannot be shown.
+    #: Why the newest batch result cannot be read.
     batch_problem: str | None
     runs: Table
-    services: Mapping[str, status.Service]
+    services: Mapping[str, status.ServiceStatus]
     source: Mapping[str, Any]
-    #: A sentence for each file that is not what it should be.
+    #: A sentence for each file that cannot be read in full.
     problems: tuple[str, ...]
     #: Names of files that are still being read.
     loading: tuple[str, ...]
@@ -110,34 +116,35 @@ class _Entry:
 
 
 class Reader:
-    """The files of one data folder, shared by all viewers of the page."""
+    """Reads one data folder for all viewers of the page."""
 
-    def __init__(self, data: DataDir) -> None:
+    def __init__(self, data: DataDir, pace: Pace | None = None) -> None:
         self._data = data
+        self._shared_s = (pace or Pace()).snapshot
         self._entries: dict[Path, _Entry] = {}
         self._reading: dict[Path, Future[_Entry]] = {}
         self._listings: dict[tuple[Path, str], tuple[int, list[Path]]] = {}
         self._nothing = _no_windows()
         self._joined: tuple[tuple[Signature | None, ...], Table] = ((), self._nothing)
-        #: The open windows, and what they were made of.
+        #: The two inputs of the open windows, and the result.
         self._opened: tuple[Table, Table, Table] | None = None
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="reader")
         self._lock = threading.Lock()
         self._first_look = times.now()
         self._last: Snapshot | None = None
-        self._looked = 0.0
+        self._taken = 0.0
 
-    def look(self) -> Snapshot:
-        """The newest state of all files; what is still being read is named in `loading`."""
+    def snapshot(self) -> Snapshot:
+        """Return the newest content of all files. `loading` names those still being read."""
         with self._lock:
-            # By the clock that nobody sets: the other one may be set back.
-            if self._last and time.monotonic() - self._looked < SHARED_SECONDS:
+            # By the monotonic clock: the system clock may be set back.
+            if self._last and time.monotonic() - self._taken < self._shared_s:
                 return self._last
-            self._looked = time.monotonic()
-            self._last = self._look(times.now())
+            self._taken = time.monotonic()
+            self._last = self._read_all(times.now())
             return self._last
 
-    def _look(self, now: datetime) -> Snapshot:
+    def _read_all(self, now: datetime) -> Snapshot:
         data = self._data
         days = self._list(data.stream_csv, "[0-9]*-[0-9]*-[0-9]*.csv", now)
         newest_run = self._list(data.batch_output, "[0-9]*Z.csv", now)[-1:]
@@ -148,10 +155,10 @@ class Reader:
         minutes = {name: data.minutes_of(name) for name in status.SERVICES}
         for path in minutes.values():
             self._want(path, _read_minute)
-        self._want(data.batch_log, lambda _path: Table(tables.read_batch_log(data)))
+        self._want(data.batch_log, lambda _path: Table(inputs.read_batch_log(data)))
         for path in newest_run:
             self._want(path, _read_run)
-        for path in windows:  # the newest first, the largest last
+        for path in windows:  # the newest first
             self._want(path, read_windows)
         self._want(data.batch_windows, _read_counts)
         wait(self._reading.values(), timeout=PATIENCE_SECONDS)
@@ -169,7 +176,7 @@ class Reader:
             del self._entries[gone]
         finals = self._join(days)
         return Snapshot(
-            looked=now,
+            taken_at=now,
             first_look=self._first_look,
             finals=finals,
             open_windows=self._open(data.stream_live, finals),
@@ -178,7 +185,7 @@ class Reader:
             batch_problem=self._problem(newest_run[0]) if newest_run else None,
             runs=self._value(data.batch_log, None) or Table(_no_runs()),
             services={
-                name: status.Service(
+                name: status.ServiceStatus(
                     name,
                     self._value(path, {}),
                     self._problem(path),
@@ -195,12 +202,16 @@ class Reader:
         )
 
     def _gone(self, has_results: bool) -> tuple[str, ...]:
-        """A database that was there, as there are results of it."""
+        """Return a sentence if the database is missing although there are results of it."""
         path = self._data.database
-        return (f"{path} is missing",) if has_results and not path.exists() else ()
+        return (
+            (f"{path} is missing. Restore it from a backup",)
+            if has_results and not path.exists()
+            else ()
+        )
 
     def _want(self, path: Path, read: Callable[[Path], Any]) -> None:
-        """Has the file read, unless what is known of it is current or being read."""
+        """Start reading a file, unless it is unchanged or being read."""
         if path in self._reading:
             return
         signature = _signature(path)
@@ -225,22 +236,24 @@ class Reader:
         return entry.problem if entry else None
 
     def _problems(self, paths: Iterable[Path]) -> tuple[str, ...]:
-        """A sentence for each file that is not what it should be; one for all alike."""
-        alike: dict[str, list[str]] = {}
+        """Return a sentence for each kind of problem, with the first file that has it."""
+        paths_of: dict[str, list[str]] = {}
         for path in paths:
             problem = self._problem(path)
             if problem is not None:
-                alike.setdefault(problem.removeprefix(str(path)), []).append(str(path))
+                paths_of.setdefault(problem.replace(str(path), _PATH), []).append(str(path))
         return tuple(
-            found[0] + (f" and {len(found) - 1:,} more" if len(found) > 1 else "") + said
-            for said, found in alike.items()
+            problem.replace(
+                _PATH, found[0] + (f" (and {len(found) - 1:,} more)" if len(found) > 1 else "")
+            )
+            for problem, found in paths_of.items()
         )
 
     def _table(self, path: Path) -> Table:
         return self._value(path, self._nothing)
 
     def _open(self, path: Path, finals: Table) -> Table:
-        """The windows still open; one that has just become final is left out."""
+        """Return the open windows without those that have just become final."""
         read = self._table(path)
         if self._opened is None or self._opened[:2] != (read, finals):
             live, final = read.frame, finals.frame["window_start"].iloc[-len(read.frame) - 10 :]
@@ -249,7 +262,7 @@ class Reader:
         return self._opened[2]
 
     def _join(self, days: Iterable[Path]) -> Table:
-        """All final windows read so far as one table, made anew only when a file changed."""
+        """Return all final windows read so far as one table, built again when a file changed."""
         known = [self._entries[path] for path in days if path in self._entries]
         signatures = tuple(entry.signature for entry in known)
         if signatures == self._joined[0]:
@@ -259,9 +272,8 @@ class Reader:
         if filled:
             joined = Table(pd.concat([entry.value.frame for entry in filled], ignore_index=True))
             first = 0
-            for (
-                entry
-            ) in filled:  # each day from now on as a part of the whole: kept once, not twice
+            # Each day becomes a view of the whole table, so that memory holds it once.
+            for entry in filled:
                 last = first + len(entry.value.frame)
                 entry.value = Table(joined.frame.iloc[first:last])
                 first = last
@@ -281,10 +293,10 @@ class Reader:
         return before[1]
 
 
-@cache
-def reader_of(root: Path) -> Reader:
-    """The one reader of a data folder in this process."""
-    return Reader(DataDir(root))
+@st.cache_resource(show_spinner=False)
+def reader_of(root: Path, pace: Pace) -> Reader:
+    """Return the one reader of a data folder in this process."""
+    return Reader(DataDir(root), pace)
 
 
 def _signature(path: Path) -> Signature | None:
@@ -301,45 +313,46 @@ def _read(path: Path, signature: Signature, read: Callable[[Path], Any]) -> _Ent
         return _Entry(signature, value, getattr(value, "problem", None))
     except (OutputError, OSError) as error:
         return _Entry(signature, None, str(error))
-    except Exception as error:  # noqa: BLE001 - whatever is in it, one file must not end the page
-        return _Entry(signature, None, f"{path} cannot be read: {error!r}"[:MOST_PROBLEM])
+    except Exception as error:  # noqa: BLE001 - no file must stop the page
+        return _Entry(signature, None, f"cannot read {path}: {error!r}"[:MAX_PROBLEM])
 
 
 def read_windows(path: Path, columns: tuple[str, ...] = outputs.WINDOW_COLUMNS) -> Table:
-    """One file of windows, read in a tenth of the time of `tables.read_windows`.
+    """Read one file of windows with pyarrow, in a tenth of the time of `inputs.read_windows`.
 
-    That one takes over where the file is not exactly as this version writes it.
+    `inputs.read_windows` reads files of other versions, and files with unexpected cells.
     """
     problem = None
     try:
         frame = _read_fast(path, columns)
     except (pa.ArrowException, KeyError) as error:
-        frame = tables.read_windows(path)[list(columns)]
-        cell = f"{path} has cells that are unknown here: {str(error).splitlines()[0]}"
-        problem = _lacking(path, frame) or cell[:MOST_PROBLEM]
+        frame = inputs.read_windows(path)[list(columns)]
+        cell = f"{path} has unreadable cells, shown as unknown: {str(error).splitlines()[0]}"
+        problem = _lacking(path, frame) or cell[:MAX_PROBLEM]
     known = frame.dropna(subset=["window_start"])
     if wrong := len(frame) - len(known):
-        problem = f"{path} has {wrong:,} rows that are no windows, left out here"
+        rows = f"{wrong:,} row" + ("" if wrong == 1 else "s")
+        problem = f"{path} has {rows} without a window start, left out"
     return Table(known.sort_values("window_start"), problem)
 
 
 def _lacking(path: Path, frame: pd.DataFrame) -> str | None:
-    """Which columns an older version did not write."""
+    """Return a sentence about columns that an older version did not write; None if none."""
     with path.open(encoding="utf-8", errors="replace") as file:
         header = file.readline().strip().split(",")
     lacking = [name for name in frame.columns if name not in header]
     if not lacking:
         return None
-    return f"{path} is of an older version, without {', '.join(lacking)}: they are unknown"
+    return f"{path} is from an older version and has no {', '.join(lacking)}: shown as unknown"
 
 
 def _read_counts(path: Path) -> Table:
-    """Of the batch's windows, which come anew with each run, only what the page shows."""
+    """Read the columns of the batch's windows that the page shows: each run rewrites the file."""
     return read_windows(path, ("window_start", "window_end", "trade_count"))
 
 
 def _read_minute(path: Path) -> Mapping[str, str]:
-    """The newest row of a service's record of minutes, which may be long."""
+    """Read the newest row of a service's per-minute records."""
     with path.open("rb") as file:
         header = file.readline()
         file.seek(max(len(header), path.stat().st_size - MINUTE_BYTES))
@@ -349,14 +362,14 @@ def _read_minute(path: Path) -> Mapping[str, str]:
 
 
 def _read_run(path: Path) -> Mapping[str, Any]:
-    """The newest row of one batch result."""
+    """Read one batch result."""
     try:
         frame = _read_fast(path, outputs.BATCH_COLUMNS)
     except (pa.ArrowException, KeyError) as error:
         why = str(error).splitlines()[0]
-        raise OutputError(f"{path} cannot be read as a batch result: {why}") from error
+        raise OutputError(f"cannot read {path} as a batch result: {why}") from error
     if frame.empty:
-        raise OutputError(f"{path} holds no row")
+        raise OutputError(f"{path} has no row")
     return cast("Mapping[str, Any]", frame.iloc[-1].to_dict())
 
 

@@ -1,4 +1,4 @@
-"""How numbers, times and ages are written on the page. What is unknown is a dash, never 0."""
+"""Format numbers, times and ages for the page. Unknown values appear as a dash, never as 0."""
 
 import math
 from collections.abc import Callable
@@ -6,15 +6,16 @@ from datetime import UTC, datetime, timedelta
 from numbers import Real
 
 DASH = "–"  # noqa: RUF001 - a dash is meant
+TIMES = "×"  # noqa: RUF001 - the sign of multiplication is meant
 
 
 def is_known(value: object) -> bool:
-    """Whether a cell of a table holds anything: not None, NaN or NaT."""
+    """Return whether a value is there: not None, NaN or NaT."""
     return value is not None and value == value  # noqa: PLR0124 - NaN and NaT differ from themselves
 
 
 def number(value: object) -> float | None:
-    """A finite number, also from its text; None for anything else."""
+    """Return a finite number, also from text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | Real):
         return None
     try:
@@ -25,7 +26,7 @@ def number(value: object) -> float | None:
 
 
 def moment(value: object) -> datetime | None:
-    """A time with its zone, from ISO text or a timestamp; None for anything else."""
+    """Return a UTC time from ISO text or a timestamp with a zone; None for anything else."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
@@ -37,7 +38,7 @@ def moment(value: object) -> datetime | None:
 
 
 def age(seconds: float | None) -> str:
-    """How long, in the largest two units: 0.8 s, 45 s, 3 min 5 s, 2 h 5 min, 3 d 4 h."""
+    """Return a duration in its largest two units: 0.8 s, 45 s, 3 min 5 s, 2 h 5 min, 3 d 4 h."""
     if seconds is None or not math.isfinite(seconds):
         return DASH
     if abs(seconds) < 10:
@@ -60,15 +61,17 @@ def seconds_since(then: datetime | None, now: datetime) -> float | None:
 
 
 def ago(then: datetime | None, now: datetime) -> str:
-    """`45 s ago`; a time ahead of the clock is said to be so."""
+    """Return `45 s ago`; `just now` or `5.0 s in the future` for a clock that is ahead."""
     seconds = seconds_since(then, now)
     if seconds is None:
         return DASH
-    return f"{age(seconds)} ago" if seconds >= 0 else f"{age(-seconds)} ahead of this clock"
+    if seconds >= 0:
+        return f"{age(seconds)} ago"
+    return "just now" if seconds > -1 else f"{age(-seconds)} in the future"
 
 
-def apart(one: datetime | None, other: datetime | None) -> str:
-    """`32 s older` than the other, or newer."""
+def age_difference(one: datetime | None, other: datetime | None) -> str:
+    """Return `32 s older`, `32 s newer` or `=`: the first time compared with the second."""
     if one is None or other is None:
         return DASH
     seconds = (other - one).total_seconds()
@@ -83,8 +86,8 @@ def day_and_clock(when: datetime | None) -> str:
     return DASH if when is None else f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def length(span: timedelta) -> str:
-    """A span as people say it: 1 minute, 5 minutes, 2 hours, 1 day."""
+def duration(span: timedelta) -> str:
+    """Return a duration in one unit: 1 minute, 5 minutes, 2 hours, 1 day."""
     seconds = int(span.total_seconds())
     for name, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds % size == 0:
@@ -98,13 +101,19 @@ def count(value: object) -> str:
     return DASH if found is None else f"{found:,.0f}"
 
 
+def many(value: object, noun: str) -> str:
+    """Return `1 window` or `12 windows`; a dash for an unknown number."""
+    written = count(value)
+    return f"{written} {noun}" + ("" if written == "1" else "s")
+
+
 def with_unit(written: str, unit: str) -> str:
-    """`310 ms`; a dash stays a dash."""
+    """Return `310 ms`; a dash stays a dash."""
     return written if written == DASH else f"{written} {unit}"
 
 
 def price(value: object, *, sign: bool = False) -> str:
-    """A price, with as many decimals as its size asks for."""
+    """Return a price, with more decimals the smaller it is."""
     found = number(value)
     if found is None:
         return DASH
@@ -114,7 +123,7 @@ def price(value: object, *, sign: bool = False) -> str:
 
 
 def amount(value: object) -> str:
-    """A traded volume, base currency."""
+    """Return a traded volume, in the base currency."""
     found = number(value)
     if found is None:
         return DASH
@@ -122,7 +131,7 @@ def amount(value: object) -> str:
 
 
 def ratio(value: object) -> str:
-    """A plain number; an astronomic one (the ratio of a minute without sells) in short form."""
+    """Return a ratio; a huge one, as of a window without sells, in scientific notation."""
     found = number(value)
     if found is None:
         return DASH
@@ -132,7 +141,7 @@ def ratio(value: object) -> str:
 
 
 def difference(value: object, write: Callable[[object], str] = count) -> str:
-    """How much more or less, with its sign; `=` where it is nothing."""
+    """Return a difference with its sign; `=` for zero."""
     found = number(value)
     if found is None:
         return DASH
@@ -141,7 +150,7 @@ def difference(value: object, write: Callable[[object], str] = count) -> str:
     if write is price:
         return price(found, sign=True)
     written = write(abs(found))
-    if not written.strip("0."):  # less than what is written of such a number
+    if not written.strip("0."):  # smaller than the last decimal that `write` shows
         written = f"{abs(found):.2g}"
     return f"{'+' if found > 0 else '-'}{written}"
 
@@ -156,8 +165,15 @@ def seconds(value: object) -> str:
     return DASH if found is None else f"{found:.2f} s"
 
 
+def latency(seconds: float | None) -> str:
+    """Return a duration of a step: milliseconds below one second."""
+    if seconds is None:
+        return DASH
+    return f"{seconds * 1000:.0f} ms" if abs(seconds) < 1 else age(seconds)
+
+
 def text(value: object) -> str:
-    """Text from a file, on one line and of bounded length; a dash when there is none."""
+    """Return text from a file, on one line and cut to 300 characters; a dash for no text."""
     if not is_known(value) or value == "":
         return DASH
     line = " ".join(str(value).split())

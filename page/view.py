@@ -1,95 +1,30 @@
-"""What stands where on the page: the script that Streamlit runs for each viewer.
+"""The script that Streamlit runs for each viewer: the sections of the page, from top to bottom.
 
-Only Streamlit calls; what they show is made by the other modules.
+Only this module and `elements.py` write to the page. The other modules return what to write.
 """
 
 from pathlib import Path
 
 import streamlit as st
-from streamlit.elements.lib.column_types import ColumnConfig
 
-from page import comparison as compared
-from page import formatting as words
-from page import markup, present, windows
-from page.background import Compared, Comparer, comparer_of
-from page.charts import comparison as graphs
-from page.charts import market as charts
-from page.digest import Digest
-from page.downloads import reports, windows_apart
+from page import candles, downloads, elements, header, market, services, settings_table, tables
+from page import comparison as comparison_texts
+from page import side_by_side as results_table
+from page.charts import comparison as comparison_charts
+from page.charts import market as market_charts
+from page.charts.drawing import Chart
+from page.comparison_data import ComparisonData
+from page.comparison_worker import Comparer, LatestComparison, comparer_of
 from page.files import Reader, Snapshot, reader_of
+from page.formatting import DASH, number
+from page.pace import Pace
 from pipeline import times
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings, load
 
-#: Seconds between two refreshes of the top, of both paths' results, of counts and tables.
-TOP_SECONDS = 1.0
-BODY_SECONDS = 2.0
-RECORDS_SECONDS = 4.0
-#: The comparison is made every 10 s at most.
-COMPARISON_SECONDS = 5.0
-
-_TIME = "YYYY-MM-DD HH:mm:ss"
-
-
-def _time(label: str) -> ColumnConfig:
-    return st.column_config.DatetimeColumn(label, format=_TIME, timezone="UTC")
-
-
-def _number(label: str, pattern: str, meaning: str | None = None) -> ColumnConfig:
-    return st.column_config.NumberColumn(label, format=pattern, help=meaning)
-
-
-def _z_score(label: str, what: str) -> ColumnConfig:
-    meaning = (
-        f"How unusual the {what} is: its distance from the mean of the windows in the hour before, "
-        "in their standard deviations. Unknown with fewer than ten of them."
-    )
-    return _number(label, "%.2f", meaning)
-
-
-WINDOW_TABLE: dict[str, ColumnConfig | str] = {
-    "window_start": _time("window, UTC"),
-    "state": "state",
-    "open_price": _number("open", "%.2f"),
-    "max_price": _number("highest", "%.2f"),
-    "min_price": _number("lowest", "%.2f"),
-    "close_price": _number("close", "%.2f"),
-    "avg_price": _number("average", "%.2f"),
-    "price_range": _number("range", "%.2f"),
-    "volatility_flag": "volatility",
-    "total_volume": _number("volume", "%.4f"),
-    "volume_spike": "spike",
-    "trade_count": _number("trades", "%d"),
-    "buy_count": _number("buys", "%d"),
-    "sell_count": _number("sells", "%d"),
-    "buy_sell_ratio": _number("buys / sells", "%.3f"),
-    "market_sentiment": "sentiment",
-    "vwap": _number("average by volume", "%.2f"),
-    "volume_imbalance": _number("imbalance", "%.3f"),
-    "range_z": _z_score("range z", "range"),
-    "volume_z": _z_score("volume z", "volume"),
-    "last_trade_time": _time("last trade"),
-    "written_at": _time("written"),
-}
-RUN_TABLE: dict[str, ColumnConfig | str] = {
-    "started": _time("started, UTC"),
-    "run": "run",
-    "status": "status",
-    "exit": _number("exit", "%d"),
-    "rows": _number("rows", "localized"),
-    "windows": _number("windows", "localized"),
-    "wall_s": _number("wall, s", "%.2f"),
-    "start_s": _number("start-up, s", "%.2f"),
-    "logic_s": _number("logic, s", "%.2f"),
-    "cpu_s": _number("CPU, s", "%.2f"),
-    "peak_mib": _number("peak, MiB", "%d"),
-    "read_s": _number("reading, s", "%.2f"),
-    "write_s": _number("writing, s", "%.2f"),
-}
-
-#: Where on the page one can go at once: a word, and the section's title.
+#: The links at the top: a word, and the title of the section.
 SECTIONS = {
-    "Market": "Market, by the stream",
+    "Market": "Market by the stream",
     "Comparison": "Comparison",
     "Windows": "Windows of the stream",
     "Runs": "Batch runs",
@@ -99,229 +34,287 @@ SECTIONS = {
 _STYLE = Path(__file__).parent / "style.css"
 
 
-def span() -> str:
+def main(pace: Pace | None = None) -> None:
+    """Write the page and let its fragments refresh themselves."""
+    pace = pace or Pace()
+    st.set_page_config(page_title="Stream and batch", page_icon="📈", layout="wide")
+    st.html(_STYLE)
+    settings = load()
+    reader = reader_of(settings.data_dir, pace)
+    comparer = comparer_of(settings.data_dir, float(settings.batch_interval_seconds), pace)
+    with st.container(key="header"):
+        st.fragment(write_header, run_every=pace.header)(settings, reader)
+    write_choices()
+    st.fragment(write_results, run_every=pace.results)(settings, reader, comparer)
+    st.fragment(write_comparison, run_every=pace.comparison)(comparer)
+    st.fragment(write_records, run_every=pace.records)(settings, reader, comparer)
+
+
+def chosen_span() -> str:
+    """Return the name of the span that the viewer has chosen."""
     chosen = st.session_state.get("span")
-    return chosen if chosen in windows.SPANS else windows.DEFAULT_SPAN
+    return chosen if chosen in candles.SPANS else candles.DEFAULT_SPAN
 
 
-@st.fragment(run_every=TOP_SECONDS)
-def top(settings: Settings, reader: Reader) -> None:
-    snapshot = reader.look()
-    settings = present.as_run(snapshot.services, settings)
-    shown = present.market(snapshot, span(), settings)
+def write_header(settings: Settings, reader: Reader) -> None:
+    """Write the header. It stays in view."""
+    snapshot = reader.snapshot()
+    settings = settings_table.in_use(snapshot.services, settings)
+    shown = market.market(snapshot, chosen_span(), settings)
     st.session_state["beat"] = not st.session_state.get("beat")
-    st.html(markup.top(present.top(snapshot, shown, settings, beat=st.session_state["beat"])))
+    st.html(header.html(header.header(snapshot, shown, settings, beat=st.session_state["beat"])))
 
 
-def section(title: str) -> None:
-    st.subheader(title, anchor=markup.anchor(title))
-
-
-def choices() -> None:
-    """What is looked at, and where on the page."""
+def write_choices() -> None:
+    """Write the choice of the span and the links to the sections."""
     with st.container(horizontal=True, vertical_alignment="center", key="choices"):
         st.segmented_control(
             "Span of event time",
-            list(windows.SPANS),
-            default=windows.DEFAULT_SPAN,
+            list(candles.SPANS),
+            default=candles.DEFAULT_SPAN,
             key="span",
             required=True,
             label_visibility="collapsed",
             bind="query-params",
             width="content",
         )
-        st.html(markup.navigation(SECTIONS), width="content")
+        elements.links(SECTIONS)
 
 
-# Each part always writes the same elements in the same order, empty ones too: an element
-# that came and went would move those below it, and the browser would draw them anew.
+# Each part always writes the same elements in the same order, empty ones too: see `elements`.
 
 
-@st.fragment(run_every=BODY_SECONDS)
-def results(settings: Settings, reader: Reader, comparer: Comparer) -> None:
-    """What both paths say now."""
-    snapshot = reader.look()
-    settings = present.as_run(snapshot.services, settings)
-    reading = f"Still reading: {', '.join(snapshot.loading)}" if snapshot.loading else ""
-    st.html(markup.notes(snapshot.problems, "bad") + markup.note(reading, "quiet"))
-    found = comparer.latest(span())
-    st.html(compared.verdict(found, snapshot.looked))
-    shown = present.market(snapshot, span(), settings)
+# --- results --------------------------------------------------------------------------------
+
+
+def write_results(settings: Settings, reader: Reader, comparer: Comparer) -> None:
+    """Write the newest results of both paths, and what the comparison answers."""
+    snapshot = reader.snapshot()
+    settings = settings_table.in_use(snapshot.services, settings)
+    elements.alert("  \n".join(snapshot.problems), "error")
+    loading = f"Reading {', '.join(snapshot.loading)}." if snapshot.loading else ""
+    elements.caption(loading)
+    latest = comparer.latest(chosen_span())
+    write_answers(latest, snapshot)
+    shown = market.market(snapshot, chosen_span(), settings)
     left, right = st.columns([11, 9], gap="medium")
     with left:
-        market(snapshot, shown, settings)
+        write_market(snapshot, shown, settings)
     with right:
-        paths(snapshot, settings, found)
+        write_side_by_side(snapshot, settings, latest)
 
 
-@st.fragment(run_every=COMPARISON_SECONDS)
-def comparison(comparer: Comparer) -> None:
-    """How they stand against each other."""
-    found = comparer.latest(span())
-    section("Comparison")
-    st.html(markup.note(compared.section_said(found, times.now()), "quiet"))
+def write_answers(latest: LatestComparison, snapshot: Snapshot) -> None:
+    """Write a box for each question about the two paths, and how old the answers are."""
+    answers = comparison_texts.answers(latest)
+    with st.container(key="answers"):
+        for column, answer in zip(st.columns(len(answers), gap="small"), answers, strict=True):
+            with column:
+                level = comparison_texts.LEVELS[answer.kind]
+                elements.answer(answer.question, answer.short, answer.sentence, level)
+    now = snapshot.taken_at
+    elements.caption(comparison_texts.age(latest, now))
+    elements.alert(comparison_texts.problem(latest, now), "warning")
+
+
+def write_market(snapshot: Snapshot, shown: market.Market, settings: Settings) -> None:
+    """Write the price chart."""
+    elements.section("Market by the stream")
+    average = number(snapshot.batch_run.get("avg_price"))
+    elements.alert(market.empty_state(snapshot))
+    elements.caption(market.how_to_read(shown, average))
     with st.container():
-        if found.digest is not None:
-            compared_parts(found.digest)
+        if shown.candles.empty:
+            return
+        chart = market_charts.price_chart(
+            shown.candles, shown.width, shown.open_starts, average, settings.product_id
+        )
+        # `on_select` makes Streamlit keep the zoom when the data changes.
+        st.vega_lite_chart(
+            chart.spec,
+            key="price",
+            on_select="rerun",
+            selection_mode=market_charts.ZOOM,
+            alt="Price candles with volume, sentiment and flags",
+        )
 
 
-def compared_parts(found: Digest) -> None:
-    part("Do they agree?", compared.agreement_said(found))
-    st.html(compared.legend(found, graphs.VERDICT_COLORS))
-    drawing(None if found.cells.empty else graphs.strip_chart(found), "strip", "Verdicts over time")
-    st.html(compared.differing(found))
+def write_side_by_side(snapshot: Snapshot, settings: Settings, latest: LatestComparison) -> None:
+    """Write the newest results of both paths as a table."""
+    elements.section("Stream and batch side by side")
+    shared = latest.data.shared if latest.data else None
+    elements.alert(results_table.empty_state(snapshot))
+    elements.caption(results_table.how_to_read(snapshot.batch_run, shared))
+    columns = results_table.columns(snapshot, settings)
+    minus = results_table.difference(*columns[-2:])
+    elements.table(
+        results_table.heads(columns, minus),
+        results_table.rows(columns, minus),
+        "Newest results of both paths",
+        key="side-by-side",
+    )
+
+
+# --- comparison -----------------------------------------------------------------------------
+
+
+def write_comparison(comparer: Comparer) -> None:
+    """Write the comparison of both paths."""
+    latest = comparer.latest(chosen_span())
+    elements.section("Comparison")
+    elements.caption(comparison_texts.section_caption(latest, times.now()))
+    with st.container():
+        if latest.data is not None:
+            write_comparison_parts(latest.data)
+
+
+def write_comparison_parts(found: ComparisonData) -> None:
+    """Write the parts of the comparison."""
+    elements.subsection("Agreement", comparison_texts.agreement_caption(found))
+    st.html(comparison_texts.legend(found, comparison_charts.VERDICT_COLORS))
+    cells = None if found.cells.empty else comparison_charts.strip_chart(found)
+    write_chart(cells, "agreement", "Verdicts over time")
+    elements.caption(comparison_texts.differing_caption(found))
+    with st.container():
+        differing = comparison_texts.differing_rows(found)
+        if differing:
+            elements.table(
+                comparison_texts.DIFFERING_HEADS,
+                differing,
+                "Windows that differ",
+                key="differing",
+                max_rows=6,
+            )
     left, right = st.columns(2, gap="medium")
     with left:
-        part("How old is each answer?", compared.ages_said(found))
-        st.html(compared.ages_legend(graphs.ANSWERS))
-        teeth = found.teeth
-        drawing(None if teeth.empty else graphs.ages_chart(teeth), "ages", "Age of each answer")
-        st.html(compared.ages(found))
-        part("What does each cost?", compared.COST_SAID)
-        st.html(compared.cost(found))
+        elements.subsection("Freshness", comparison_texts.ages_caption(found))
+        ages = None if found.teeth.empty else comparison_charts.ages_chart(found.teeth)
+        write_chart(ages, "ages", "Age of the newest visible trade over time")
+        elements.table(
+            comparison_texts.AGES_HEADS, comparison_texts.ages_rows(found), "Ages", key="ages-table"
+        )
+        elements.subsection("Cost", comparison_texts.COST_CAPTION)
+        elements.table(
+            comparison_texts.COST_HEADS, comparison_texts.cost_rows(found), "Cost", key="cost-table"
+        )
     with right:
-        part("Where does the time go?", compared.LEGS_SAID)
-        st.html(compared.waterfall(found))
-        part("Is anything lost?", compared.FUNNEL_SAID)
-        st.html(compared.funnel(found))
+        elements.subsection("Latency", comparison_texts.STEPS_CAPTION)
+        write_chart(comparison_charts.steps_chart(found), "steps", "Latency of each step")
+        elements.table(
+            comparison_texts.STEPS_HEADS,
+            comparison_texts.steps_rows(found),
+            "Latency of each step",
+            key="steps-table",
+        )
+        elements.subsection("Completeness", comparison_texts.STAGES_CAPTION)
+        write_chart(comparison_charts.stages_chart(found), "stages", "Share kept by each stage")
+        elements.table(
+            comparison_texts.STAGES_HEADS,
+            comparison_texts.stages_rows(found),
+            "Completeness",
+            key="stages-table",
+        )
     left, right = st.columns(2, gap="medium")
     with left:
-        part("When will the batch be too slow?", compared.growth_said(found))
-        grown = None if found.runs.empty else graphs.growth_chart(found)
-        drawing(grown, "growth", "Batch duration against rows")
+        elements.subsection("Batch growth", comparison_texts.growth_caption(found))
+        grown = None if found.runs.empty else comparison_charts.growth_chart(found)
+        write_chart(grown, "growth", "Batch duration by rows")
     with right:
-        part("Does the stream slow down?", compared.steady_said(found.steadiness))
+        elements.subsection(
+            "Micro-batch duration", comparison_texts.micro_batches_caption(found.steadiness)
+        )
         minutes = found.micro_batches
-        drawn = None if minutes.empty else graphs.micro_chart(minutes)
-        drawing(drawn, "micro", "Time of the micro-batches by minute")
-    part("All in all", compared.ASPECTS_SAID)
-    st.html(compared.aspects(found))
+        micro = None if minutes.empty else comparison_charts.micro_chart(minutes)
+        write_chart(micro, "micro", "Duration of the micro-batches by minute")
+    elements.subsection("Stream and batch in seven aspects", comparison_texts.ASPECTS_CAPTION)
+    elements.table(
+        tuple(found.aspects.columns),
+        [tuple(row) for row in found.aspects.itertuples(index=False)],
+        "Aspects",
+        key="aspects",
+    )
 
 
-def report() -> None:
-    """The report and its figures, as files to take along."""
-    section("Report")
-    failed = present.failure_said(reports().problem, times.now())
-    st.html(markup.note(present.REPORT_SAID, "quiet") + markup.note(failed, "bad"))
-    last = windows.SPANS[span()]
-    with st.container(horizontal=True):
-        st.download_button(
-            "Make and download the report, HTML",
-            data=lambda: reports().html(last),
-            file_name="report.html",
-            mime="text/html",
-            key="report",
-            on_click="ignore",
-        )
-        st.download_button(
-            "Make and download it with its figures as files, ZIP",
-            data=lambda: reports().archive(last),
-            file_name="report.zip",
-            mime="application/zip",
-            key="figures",
-            on_click="ignore",
-        )
-
-
-def part(title: str, said: str) -> None:
-    st.html(f"<h4>{title}</h4>" + markup.note(said, "quiet"))
-
-
-def drawing(chart: charts.Chart | None, key: str, alt: str) -> None:
-    with st.container(key=f"{key}-drawn"):
+def write_chart(chart: Chart | None, key: str, alt: str) -> None:
+    """Write a chart, or an empty place."""
+    with st.container(key=f"{key}-chart"):
         if chart is not None:
             st.vega_lite_chart(chart.spec, key=key, alt=alt)
 
 
-@st.fragment(run_every=RECORDS_SECONDS)
-def records(settings: Settings, reader: Reader, comparer: Comparer) -> None:
-    """What was counted, written and done, in detail."""
-    snapshot = reader.look()
-    run_with = present.as_run(snapshot.services, settings)
-    shown = present.market(snapshot, span(), run_with)
+# --- records --------------------------------------------------------------------------------
+
+
+def write_records(settings: Settings, reader: Reader, comparer: Comparer) -> None:
+    """Write counts, tables, services, gaps, the report's buttons and the settings."""
+    snapshot = reader.snapshot()
+    used = settings_table.in_use(snapshot.services, settings)
+    shown = market.market(snapshot, chosen_span(), used)
     left, right = st.columns(2, gap="medium")
     with left:
-        counts(snapshot, shown)
+        write_counts(snapshot, shown)
     with right:
-        durations(snapshot)
-    window_table(snapshot, settings)
-    runs_table(snapshot)
-    section("Services")
-    st.html(markup.service_cards(snapshot.services.values(), snapshot.looked))
-    section("Gaps and rejected messages")
-    st.html(compared.gaps(comparer.latest(span()).digest))
-    st.html(markup.rejected(snapshot.services))
-    report()
+        write_durations(snapshot)
+    write_windows(snapshot, settings)
+    write_runs(snapshot)
+    write_services(snapshot)
+    write_gaps_and_rejected(snapshot, comparer.latest(chosen_span()))
+    write_report()
     with st.expander("Settings, machine and versions"):
-        st.html(markup.note(present.SETTINGS_SAID, "quiet"))
-        st.html(markup.settings_table(present.setting_rows(snapshot.services, settings)))
-        st.html(markup.machine_table(present.machine_rows(snapshot.services)))
-
-
-def market(snapshot: Snapshot, shown: present.Market, settings: Settings) -> None:
-    section("Market, by the stream")
-    average = words.number(snapshot.batch_run.get("avg_price"))
-    waiting = present.awaited_windows(snapshot)
-    st.html(markup.note(waiting) + markup.note(present.reading(shown, average), "quiet"))
-    with st.container():
-        if shown.candles.empty:
-            return
-        drawn = charts.price_chart(
-            shown.candles, shown.width, shown.forming_starts, average, settings.product_id
+        elements.caption(settings_table.HOW_TO_READ)
+        elements.table(
+            ("setting", "value", "meaning"),
+            settings_table.setting_rows(snapshot.services, settings),
+            "Settings",
+            key="settings",
         )
-        # `on_select` is what makes Streamlit keep the zoom when the data changes.
-        st.vega_lite_chart(
-            drawn.spec,
-            key="price",
-            on_select="rerun",
-            selection_mode=charts.ZOOM,
-            alt="Price as candles, with volume, mood and flags below",
+        machine = settings_table.machine_rows(snapshot.services)
+        elements.table(
+            ("machine and versions", "value"),
+            machine or [("machine and versions", DASH)],
+            "Machine and versions",
+            key="machine",
         )
 
 
-def paths(snapshot: Snapshot, settings: Settings, found: Compared) -> None:
-    section("Stream and batch, side by side")
-    shared = found.digest.shared if found.digest else None
-    said = present.side_by_side_said(snapshot.batch_run, shared)
-    st.html(markup.note(present.awaited_batch(snapshot)) + markup.note(said, "quiet"))
-    columns = present.columns(snapshot, settings)
-    st.html(markup.metrics_table(columns, present.difference(*columns[-2:])))
-
-
-def counts(snapshot: Snapshot, shown: present.Market) -> None:
-    section("Trades counted by each path")
-    said = f"{present.counts_sentence(snapshot)} {present.counts_reading(shown)}"
-    st.html(markup.note(said, "quiet"))
-    batch = present.batch_counts(snapshot, span(), shown)
+def write_counts(snapshot: Snapshot, shown: market.Market) -> None:
+    """Write the trades that each path counted."""
+    elements.section("Trades counted by each path")
+    elements.caption(f"{market.counts_summary(snapshot)} {market.counts_how_to_read(shown)}")
+    batch = market.batch_counts(snapshot, chosen_span(), shown)
     with st.container():
         if shown.candles.empty and batch.empty:
             return
         st.vega_lite_chart(
-            charts.counts_chart(shown.candles, batch, shown.width).spec,
+            market_charts.counts_chart(shown.candles, batch, shown.width).spec,
             key="counts",
             alt="Trades over time in the stream and in the batch",
         )
 
 
-def durations(snapshot: Snapshot) -> None:
-    section("Batch duration")
-    st.html(markup.note(snapshot.runs.made("said", None, present.durations_sentence), "quiet"))
+def write_durations(snapshot: Snapshot) -> None:
+    """Write how long the batch runs took."""
+    elements.section("Batch duration")
+    elements.caption(snapshot.runs.derived("durations", None, tables.durations_caption))
     with st.container():
         if snapshot.runs.frame.empty:
             return
-        drawn = snapshot.runs.made(
+        chart = snapshot.runs.derived(
             "chart",
             None,
-            lambda runs: charts.duration_chart(runs.tail(present.MOST_RUN_BARS), present.GOOD_RUNS),
+            lambda runs: market_charts.duration_chart(
+                runs.tail(tables.MAX_RUN_BARS), tables.SUCCEEDED
+            ),
         )
-        st.vega_lite_chart(drawn.spec, key="durations", alt="Wall time of each batch run, by part")
+        st.vega_lite_chart(chart.spec, key="durations", alt="Wall time of each batch run, by part")
 
 
-def window_table(snapshot: Snapshot, settings: Settings) -> None:
-    section("Windows of the stream")
-    rows, count = present.window_rows(snapshot, span())
-    st.html(markup.note(present.window_table_sentence(len(rows), count), "quiet"))
-    chosen, first = span(), present.first_of_span(snapshot, span())
+def write_windows(snapshot: Snapshot, settings: Settings) -> None:
+    """Write the table of windows and its download."""
+    elements.section("Windows of the stream")
+    rows, count = tables.window_rows(snapshot, chosen_span())
+    elements.caption(tables.windows_caption(len(rows), count))
+    chosen, first = chosen_span(), tables.first_of_span(snapshot, chosen_span())
     with st.container():
         if rows.empty or first is None:
             return
@@ -330,12 +323,13 @@ def window_table(snapshot: Snapshot, settings: Settings) -> None:
             key="windows",
             hide_index=True,
             height=320,
-            column_config=dict(WINDOW_TABLE),
-            placeholder=words.DASH,
+            column_config=tables.WINDOW_COLUMNS,
+            placeholder=DASH,
+            alt="Windows of the stream",
         )
         st.download_button(
-            "Download all windows of the span, CSV",
-            data=lambda: windows_apart(DataDir(settings.data_dir), first),
+            "Download all windows of the span (CSV)",
+            data=lambda: downloads.windows_in_own_process(DataDir(settings.data_dir), first),
             file_name=f"windows-{chosen.replace(' ', '')}.csv",
             mime="text/csv",
             key="windows-csv",
@@ -343,10 +337,11 @@ def window_table(snapshot: Snapshot, settings: Settings) -> None:
         )
 
 
-def runs_table(snapshot: Snapshot) -> None:
-    section("Batch runs")
-    rows = snapshot.runs.made("rows", None, present.run_rows)
-    st.html(markup.note(present.runs_sentence(snapshot), "quiet"))
+def write_runs(snapshot: Snapshot) -> None:
+    """Write the table of batch runs."""
+    elements.section("Batch runs")
+    rows = snapshot.runs.derived("rows", None, tables.run_rows)
+    elements.caption(tables.runs_caption(snapshot.runs.frame))
     with st.container():
         if rows.empty:
             return
@@ -355,23 +350,80 @@ def runs_table(snapshot: Snapshot) -> None:
             key="runs",
             hide_index=True,
             height=250 if len(rows) > 5 else "content",
-            column_config=dict(RUN_TABLE),
-            placeholder=words.DASH,
+            column_config=tables.RUN_COLUMNS,
+            placeholder=DASH,
+            alt="Batch runs",
         )
 
 
-def main() -> None:
-    st.set_page_config(page_title="Stream and batch", page_icon="📈", layout="wide")
-    st.html(_STYLE)
-    settings = load()
-    reader = reader_of(settings.data_dir)
-    comparer = comparer_of(settings.data_dir, float(settings.batch_interval_seconds))
-    with st.container(key="top"):
-        top(settings, reader)
-    choices()
-    results(settings, reader, comparer)
-    comparison(comparer)
-    records(settings, reader, comparer)
+def write_services(snapshot: Snapshot) -> None:
+    """Write a card for each service."""
+    elements.section("Services")
+    now = snapshot.taken_at
+    with st.container(key="services"):
+        columns = st.columns(len(snapshot.services), gap="small")
+        for column, service in zip(columns, snapshot.services.values(), strict=True):
+            with column, st.container(border=True, key=f"service-{service.name}"):
+                symbol, color = services.badge(service, now)
+                with st.container(horizontal=True, horizontal_alignment="distribute"):
+                    st.markdown(f"**{elements.plain(service.name)}**", width="content")
+                    state = elements.plain(services.state(service, now))
+                    st.badge(f"{symbol} {state}", color=color)
+                elements.table(
+                    ("field", "value"),
+                    services.card_rows(service, now),
+                    service.name,
+                    key=f"card-{service.name}",
+                    hide_header=True,
+                )
 
 
-main()
+def write_gaps_and_rejected(snapshot: Snapshot, latest: LatestComparison) -> None:
+    """Write the gaps in the trade ids, and the rejected messages."""
+    elements.section("Gaps and rejected messages")
+    elements.caption(comparison_texts.gaps_caption(latest.data))
+    with st.container():
+        rows = comparison_texts.gap_rows(latest.data)
+        if rows:
+            elements.table(comparison_texts.GAP_HEADS, rows, "Gaps", key="gaps", max_rows=12)
+    elements.caption(services.rejected_caption(snapshot.services))
+    with st.container():
+        rejected = services.rejected_rows(snapshot.services)
+        if len(rejected):
+            # Not `st.table`: it would render the raw messages as Markdown.
+            st.dataframe(
+                rejected,
+                key="rejected",
+                hide_index=True,
+                column_config={services.MESSAGE: st.column_config.TextColumn(width="large")},
+                alt="Rejected messages",
+            )
+
+
+def write_report() -> None:
+    """Write the buttons that make and download the report."""
+    elements.section("Report")
+    elements.caption(downloads.HOW_TO_READ)
+    elements.alert(downloads.failure(downloads.reports().problem, times.now()), "error")
+    last = candles.SPANS[chosen_span()]
+    with st.container(horizontal=True):
+        st.download_button(
+            "Download report (HTML)",
+            data=lambda: downloads.reports().html(last),
+            file_name="report.html",
+            mime="text/html",
+            key="report",
+            on_click="ignore",
+        )
+        st.download_button(
+            "Download report and figures (ZIP)",
+            data=lambda: downloads.reports().archive(last),
+            file_name="report.zip",
+            mime="application/zip",
+            key="figures",
+            on_click="ignore",
+        )
+
+
+if __name__ == "__main__":
+    main()

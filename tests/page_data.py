@@ -1,7 +1,7 @@
-"""Prepared data folders for the page, made up, through the writers of pipeline/outputs.py.
+"""Prepared data folders for the page, with made-up data from the writers of pipeline/outputs.py.
 
-`python -m tests.page_data SCENARIO FOLDER` makes one by hand; `--keep-going` goes on writing
-status and open windows each second, as the services would.
+`python -m tests.page_data SCENARIO FOLDER` makes one. `--keep-going` then rewrites status files and
+open windows each second, as the services do.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Takes the pictures in docs/screenshots/: `make screenshots`.
+"""Take the pictures in docs/screenshots: `make screenshots`.
 
-The demo on the sample runs until the batch has made enough runs for a forecast, ten minutes or so;
-the other states are prepared data folders. `--data-dir` takes a folder that is being filled, or
-was, instead of the demo; `--states` takes only the prepared ones.
+The demo on the sample runs for about ten minutes, until the batch has enough runs for a forecast.
+The other states are prepared data folders. `--data-dir` uses another folder in place of the demo;
+`--states` takes only the pictures of prepared folders.
 """
 
 import argparse
@@ -29,19 +29,19 @@ FOLDER = ROOT / "docs" / "screenshots"
 SAMPLE = "data/sample/synthetic_btcusd.jsonl.gz"
 DESK = (1280, 800)
 PHONE = (390, 844)
-#: Pictures of the demo: name, window, theme, the heading that they begin with.
+#: Pictures of the demo: name, window, theme, heading at the top.
 OF_DEMO = (
     ("page", DESK, "light", None),
     ("page-dark", DESK, "dark", None),
     ("comparison", DESK, "light", "Comparison"),
-    ("comparison-dark", DESK, "dark", "How old is each answer?"),
-    ("growth", DESK, "light", "When will the batch be too slow?"),
+    ("comparison-dark", DESK, "dark", "Freshness"),
+    ("growth", DESK, "light", "Batch growth"),
     ("tables", DESK, "light", "Windows of the stream"),
     ("services", DESK, "light", "Services"),
     ("phone", PHONE, "light", None),
     ("phone-dark", PHONE, "dark", "Comparison"),
 )
-#: Pictures of prepared folders: name, scenario, window, theme, heading.
+#: Pictures of prepared folders: name, scenario, window, theme, heading at the top.
 OF_STATES = (
     ("nothing-yet", "empty", DESK, "light", None),
     ("starting", "starting", DESK, "dark", None),
@@ -54,15 +54,17 @@ OF_STATES = (
     ("rejected", "disputed", DESK, "dark", "Gaps and rejected messages"),
     ("phone-down", "down", PHONE, "light", None),
 )
-#: What the page needs until a new comparison is drawn, milliseconds.
+#: Milliseconds that the page needs to draw a new comparison.
 SETTLED_MS = 7000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", type=Path, help="take this folder, not the demo")
-    parser.add_argument("--runs", type=int, default=LEAST_RUNS + 1, help="batch runs awaited")
-    parser.add_argument("--states", action="store_true", help="only the prepared folders")
+    parser.add_argument("--data-dir", type=Path, help="data folder to use in place of the demo")
+    parser.add_argument("--runs", type=int, default=LEAST_RUNS + 1, help="batch runs to wait for")
+    parser.add_argument(
+        "--states", action="store_true", help="take only the pictures of prepared folders"
+    )
     given = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -86,7 +88,7 @@ def take_states(browser: Browser, folder: Path) -> None:
         page_data.SCENARIOS[scenario](data, times.now())
         with serving(data, folder) as address:
             page = opened(browser, address, size, scheme)
-            # the services' own words must be fresh when the picture is taken
+            # heartbeats must be fresh when the picture is taken
             page_data.SCENARIOS[scenario](data, times.now())
             take(page, name, heading)
 
@@ -97,7 +99,7 @@ def take_demo(browser: Browser, address: str) -> None:
 
 
 def opened(browser: Browser, address: str, size: tuple[int, int], scheme: str) -> Page:
-    """The page in a window of this size, with its comparison."""
+    """Return the page in a window of this size, with its comparison."""
     width, height = size
     context = browser.new_context(
         viewport={"width": width, "height": height},
@@ -105,18 +107,20 @@ def opened(browser: Browser, address: str, size: tuple[int, int], scheme: str) -
     )
     page = context.new_page()
     page.goto(address)
-    page.wait_for_selector(".p-cards", timeout=60_000)
-    page.wait_for_selector(".p-legend, .p-problem", timeout=60_000)
+    page.wait_for_selector(".st-key-services table", timeout=60_000)
+    page.wait_for_selector(
+        ".p-legend, [data-testid=stAlert]:has-text('No comparison')", timeout=60_000
+    )
     page.wait_for_timeout(SETTLED_MS)
     return page
 
 
 def take(page: Page, name: str, heading: str | None) -> None:
-    """A picture of what is in the window, scrolled to a heading; closes the page."""
+    """Take a picture of the window, scrolled to a heading, and close the page."""
     if heading:
-        # what stands still at the top covers as much
+        # the header covers the top of the window
         page.evaluate(
-            "text => { const all = [...document.querySelectorAll('h3, h4')];"
+            "text => { const all = [...document.querySelectorAll('h3, h5')];"
             " const found = all.find(one => one.textContent.trim() === text);"
             " const main = document.querySelector('[data-testid=stMain]');"
             " const top = document.querySelector('.p-top').getBoundingClientRect().height;"
@@ -132,7 +136,7 @@ def take(page: Page, name: str, heading: str | None) -> None:
 
 @contextmanager
 def serving(data: DataDir, logs: Path) -> Iterator[str]:
-    """The page on a data folder; gives its address."""
+    """Serve the page on a data folder and yield its address."""
     port = free_port()
     command = ["-m", "streamlit", "run", "dashboard.py", f"--server.port={port}"]
     environment = {"DATA_DIR": str(data.root)}
@@ -146,7 +150,7 @@ def serving(data: DataDir, logs: Path) -> Iterator[str]:
 
 @contextmanager
 def demo(folder: Path) -> Iterator[tuple[str, DataDir]]:
-    """The whole stack on the sample; gives the page's address and the data folder."""
+    """Run the whole stack on the sample; yield the page's address and the data folder."""
     data, port = DataDir(folder / "demo"), free_port()
     ports = {
         "--kafka-port": free_port(),
@@ -167,12 +171,12 @@ def demo(folder: Path) -> Iterator[tuple[str, DataDir]]:
 
 
 def wait_for_runs(data: DataDir, runs: int) -> None:
-    """Returns when the batch has made so many runs."""
+    """Wait until the batch has finished this many runs."""
     end = time.monotonic() + (runs + 5) * 90
     while (made := len(read_batch_log(data))) < runs:
         if time.monotonic() > end:
-            raise SystemExit(f"the demo has made only {made} of {runs} runs")
-        print(f"the demo has made {made} of {runs} runs", flush=True)
+            raise SystemExit(f"the demo finished only {made} of {runs} batch runs")
+        print(f"the demo has finished {made} of {runs} batch runs", flush=True)
         time.sleep(30)
 
 
@@ -184,7 +188,7 @@ def wait_for(address: str, server: Running, patience: timedelta) -> None:
                 return
         except OSError:
             time.sleep(0.2)
-    raise SystemExit(f"{address} does not answer:\n{server.tail()}")
+    raise SystemExit(f"{address} does not answer. Its log:\n{server.tail()}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The charts of the comparison: drawings made once, data sets of each refresh (see `charts.py`)."""
+"""The charts of the comparison: agreement, ages, latency, completeness, growth, micro-batches."""
 
 from datetime import timedelta
 from functools import cache
@@ -6,20 +6,20 @@ from functools import cache
 import altair as alt
 import pandas as pd
 
-from page import agreement_strip as strip
-from page.charts.market import (
+from page import agreement_strip, formatting
+from page.charts.drawing import (
     BATCH,
     QUIET,
     STREAM,
     UP,
     Chart,
     Spec,
-    drawn,
+    drawing,
     milliseconds,
     renderer_of,
     x_time,
 )
-from page.digest import LEAST_AGE, Digest
+from page.comparison_data import MIN_AGE, ComparisonData
 from pipeline.compare.agreement import (
     DIFFERS,
     EQUAL,
@@ -31,7 +31,7 @@ from pipeline.compare.agreement import (
 from pipeline.compare.comparison import BATCH as BATCH_ANSWER
 from pipeline.compare.comparison import STREAM_FINAL, STREAM_OPEN
 
-#: Apart in lightness as well as in hue; each carries its symbol too.
+#: Different in lightness as well as in hue. Each cell has a symbol too.
 VERDICT_COLORS = {
     DIFFERS: "#e4572e",
     ONLY_STREAM: "#5aa9f0",
@@ -40,16 +40,16 @@ VERDICT_COLORS = {
     NOT_YET_IN_A_BATCH: "#b4bcc6",
     EQUAL: "#7fc8bd",
 }
-#: The three answers: colour and dash, so that they can be told apart without colours.
-ANSWERS = {
+#: Colour and dash of the three results: the dash is for readers who cannot tell the colours apart.
+RESULTS = {
     STREAM_OPEN: (UP, [1, 0]),
     STREAM_FINAL: (STREAM, [6, 3]),
     BATCH_ANSWER: (BATCH, [2, 2]),
 }
-#: Parts of the line through the runs, and how each is dashed.
+#: Parts of the line through the runs, and the dash of each.
 LINE_PARTS = ["fitted", "forecast", "hidden"]
 DASHES = [[1, 0], [5, 4], [1, 0]]
-#: Height of a row of the strip, pixels.
+#: Height of a row of cells, pixels.
 ROW_HEIGHT = 17
 
 
@@ -57,7 +57,7 @@ ROW_HEIGHT = 17
 
 
 @cache
-def _strip_drawing(shape: strip.Layout, rows: int, renderer: str) -> Spec:
+def _strip_drawing(shape: agreement_strip.Layout, rows: int, renderer: str) -> Spec:
     columns = shape.columns
     each = -(-len(columns) // 6)
     label = "slice(datum.value, 0, 10)"
@@ -80,7 +80,7 @@ def _strip_drawing(shape: strip.Layout, rows: int, renderer: str) -> Spec:
     color = alt.Scale(domain=list(VERDICT_COLORS), range=list(VERDICT_COLORS.values()))
     tooltip = [
         alt.Tooltip("when:N", title="UTC"),
-        alt.Tooltip("said:N", title="verdict"),
+        alt.Tooltip("summary:N", title="verdict"),
         alt.Tooltip("stream:N", title="trades, stream"),
         alt.Tooltip("batch:N", title="trades, batch"),
         alt.Tooltip("values:N", title="stream / batch"),
@@ -96,10 +96,11 @@ def _strip_drawing(shape: strip.Layout, rows: int, renderer: str) -> Spec:
         text="symbol:N",
         opacity=alt.condition(f"datum.verdict == '{EQUAL}'", alt.value(0.6), alt.value(1)),
     )
-    return drawn(alt.layer(cells, symbols), ROW_HEIGHT * rows, renderer)
+    return drawing(alt.layer(cells, symbols), ROW_HEIGHT * rows, renderer)
 
 
-def strip_chart(found: Digest) -> Chart:
+def strip_chart(found: ComparisonData) -> Chart:
+    """Return the verdict of each window, or the worst of several, over time."""
     cells = found.cells
     rows = cells["row"].nunique()
     return Chart(_strip_drawing(found.layout, rows, renderer_of(cells)), {"cells": cells})
@@ -110,7 +111,8 @@ def strip_chart(found: Digest) -> Chart:
 
 @cache
 def _ages_drawing(renderer: str) -> Spec:
-    names = list(ANSWERS)
+    names = list(RESULTS)
+    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolSize=300)
     y = alt.Y(
         "drawn:Q",
         title="age, s",
@@ -125,13 +127,13 @@ def _ages_drawing(renderer: str) -> Spec:
             y=y,
             color=alt.Color(
                 "answer:N",
-                scale=alt.Scale(domain=names, range=[color for color, _ in ANSWERS.values()]),
-                legend=None,
+                scale=alt.Scale(domain=names, range=[color for color, _ in RESULTS.values()]),
+                legend=legend,
             ),
             strokeDash=alt.StrokeDash(
                 "answer:N",
-                scale=alt.Scale(domain=names, range=[dash for _, dash in ANSWERS.values()]),
-                legend=None,
+                scale=alt.Scale(domain=names, range=[dash for _, dash in RESULTS.values()]),
+                legend=legend,
             ),
         )
     )
@@ -143,22 +145,107 @@ def _ages_drawing(renderer: str) -> Spec:
             y=y,
             tooltip=[
                 alt.Tooltip("when:N", title="UTC"),
-                alt.Tooltip("answer:N"),
+                alt.Tooltip("answer:N", title="result"),
                 alt.Tooltip("age:Q", title="age, s", format=",.1f"),
             ],
         )
     )
-    return drawn(alt.layer(lines, points), 230, renderer)
+    return drawing(alt.layer(lines, points), 230, renderer)
 
 
 def ages_chart(teeth: pd.DataFrame) -> Chart:
-    """The age of the newest trade in each answer over time."""
+    """Return the age of the newest visible trade in each result over time."""
     ages = teeth.assign(
         at=milliseconds(teeth["at"].astype("datetime64[ns, UTC]")),
-        drawn=teeth["age"].clip(lower=LEAST_AGE),
+        drawn=teeth["age"].clip(lower=MIN_AGE),
         when=teeth["at"].dt.strftime("%Y-%m-%d %H:%M:%S"),
     )
     return Chart(_ages_drawing("canvas"), {"ages": ages})
+
+
+# --- latency --------------------------------------------------------------------------------
+
+#: After which step each step begins: the batch has its trades from Kafka, as the stream has.
+_STEP_BEFORE = {1: 0, 2: 0, 3: 2, 4: 3}
+
+
+@cache
+def _steps_drawing(count: int) -> Spec:
+    base = alt.Chart(alt.NamedData("steps"))
+    y = alt.Y("step:N", title=None, sort=None, axis=alt.Axis(labelLimit=180))
+    x = alt.X("start:Q", title="s", axis=alt.Axis(tickCount=6))
+    tooltip = [
+        alt.Tooltip("step:N"),
+        alt.Tooltip("median:N"),
+        alt.Tooltip("p99:N"),
+        alt.Tooltip("trades:N"),
+    ]
+    medians = base.mark_bar(color=STREAM, size=10).encode(
+        y=y, x=x, x2="median_end:Q", tooltip=tooltip
+    )
+    p99s = base.mark_rule(color=QUIET, strokeWidth=2).encode(
+        y=y, x=x, x2="p99_end:Q", tooltip=tooltip
+    )
+    return drawing(alt.layer(p99s, medians), 24 * count, "svg")
+
+
+def steps_chart(found: ComparisonData) -> Chart:
+    """Return the latency of each step. A step begins where the median of the one before ends."""
+    steps = found.waterfall
+    medians = [formatting.number(value) for value in steps["median"]]
+    p99s = [formatting.number(value) for value in steps["p99"]]
+    starts: list[float] = []
+    for number in range(len(steps)):
+        before = _STEP_BEFORE.get(number)
+        starts.append(0.0 if before is None else starts[before] + (medians[before] or 0.0))
+    data = pd.DataFrame(
+        {
+            "step": steps["leg"],
+            "start": starts,
+            "median_end": [
+                start + (one or 0.0) for start, one in zip(starts, medians, strict=True)
+            ],
+            "p99_end": [start + (one or 0.0) for start, one in zip(starts, p99s, strict=True)],
+            "median": [formatting.latency(value) for value in medians],
+            "p99": [formatting.latency(value) for value in p99s],
+            "trades": steps["trades"].map(formatting.count),
+        }
+    )
+    return Chart(_steps_drawing(len(steps)), {"steps": data})
+
+
+# --- completeness ---------------------------------------------------------------------------
+
+
+@cache
+def _stages_drawing(count: int) -> Spec:
+    bars = (
+        alt.Chart(alt.NamedData("stages"))
+        .mark_bar(color=STREAM, size=12)
+        .encode(
+            y=alt.Y("stage:N", title=None, sort=None, axis=alt.Axis(labelLimit=260)),
+            x=alt.X(
+                "share:Q",
+                title=None,
+                scale=alt.Scale(domain=[0, 1]),
+                axis=alt.Axis(format="%", tickCount=5),
+            ),
+            tooltip=[alt.Tooltip("stage:N"), alt.Tooltip("trades:N")],
+        )
+    )
+    return drawing(bars, 24 * count, "svg")
+
+
+def stages_chart(found: ComparisonData) -> Chart | None:
+    """Return the share of trades that each stage keeps; None while nothing is counted."""
+    stages = found.funnel
+    if stages.empty:
+        return None
+    share = stages["count"] / stages["drawn_from"]
+    data = pd.DataFrame(
+        {"stage": stages["stage"], "share": share.clip(0, 1).fillna(0), "trades": stages["said"]}
+    )
+    return Chart(_stages_drawing(len(stages)), {"stages": data})
 
 
 # --- growth ---------------------------------------------------------------------------------
@@ -199,11 +286,11 @@ def _growth_drawing() -> Spec:
     name = limit.mark_text(align="left", dy=-7, color=QUIET, fontSize=11).encode(
         x=alt.value(4), y=y, text="said:N", opacity=shown
     )
-    return drawn(alt.layer(rule, name, line, runs), 230, "svg")
+    return drawing(alt.layer(rule, name, line, runs), 230, "svg")
 
 
-def growth_chart(found: Digest) -> Chart:
-    """Batch duration against rows, the fitted line, and the interval where it will be crossed."""
+def growth_chart(found: ComparisonData) -> Chart:
+    """Return batch duration by rows, the trend, and the interval."""
     runs, shown = found.runs, found.limit_is_drawn
     level = found.interval_s if shown else float(runs["wall_s"].max())
     limit = {"wall_s": [level], "shown": [shown], "said": [f"interval, {found.interval_s:g} s"]}
@@ -212,10 +299,10 @@ def growth_chart(found: Digest) -> Chart:
     )
 
 
-def line_of(found: Digest) -> pd.DataFrame:
-    """The points of the fitted line and, where it is drawn, of its forecast.
+def line_of(found: ComparisonData) -> pd.DataFrame:
+    """Return the points of the trend and of its forecast.
 
-    A line that is not to be seen is hidden, not left out: Vega has no scale for an empty data set.
+    A line that is not shown is hidden: Vega has no scale for an empty data set.
     """
     grown, low, high = found.growth, float(found.runs["rows"].min()), found.most_rows
     if grown is None or not found.growth_is_drawn:
@@ -235,7 +322,7 @@ def line_of(found: Digest) -> pd.DataFrame:
 
 @cache
 def _micro_drawing() -> Spec:
-    names = ["median", "99 %"]
+    names = ["median", "p99"]
     legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolSize=300)
     lines = (
         alt.Chart(alt.NamedData("minutes"))
@@ -251,17 +338,17 @@ def _micro_drawing() -> Spec:
             ),
             tooltip=[
                 alt.Tooltip("when:N", title="UTC"),
-                alt.Tooltip("of:N", title="of the minute's"),
+                alt.Tooltip("of:N", title="of the minute"),
                 alt.Tooltip("ms:Q", format=",.0f"),
                 alt.Tooltip("count:Q", title="micro-batches", format=",.0f"),
             ],
         )
     )
-    return drawn(lines, 230, "svg")
+    return drawing(lines, 230, "svg")
 
 
 def micro_chart(minutes: pd.DataFrame) -> Chart:
-    """The time of the micro-batches by minute."""
+    """Return the duration of the micro-batches by minute."""
     shared = pd.DataFrame(
         {
             "at": milliseconds(minutes["minute"].astype("datetime64[ns, UTC]")),
@@ -271,14 +358,14 @@ def micro_chart(minutes: pd.DataFrame) -> Chart:
     )
     both = [
         shared.assign(ms=minutes[name], of=said)
-        for name, said in (("median_ms", "median"), ("p99_ms", "99 %"))
+        for name, said in (("median_ms", "median"), ("p99_ms", "p99"))
     ]
     return Chart(_micro_drawing(), {"minutes": pd.concat(both, ignore_index=True)})
 
 
 def prepare() -> None:
-    """Makes the drawings that need nothing of the data."""
+    """Make the drawings, so that the first viewer does not wait for them."""
     _ages_drawing("canvas")
     _growth_drawing()
     _micro_drawing()
-    _strip_drawing(strip.layout(timedelta(hours=1), timedelta(minutes=1)), 2, "svg")
+    _strip_drawing(agreement_strip.layout(timedelta(hours=1), timedelta(minutes=1)), 2, "svg")

@@ -1,11 +1,6 @@
-"""The charts: what is drawn (Vega-Lite, made with Altair once) apart from the data of each refresh.
+"""The charts of the market: price, trades counted by each path, duration of batch runs."""
 
-The drawing never changes while the page is open, only the named data sets do. So the browser
-replaces the data within the drawn chart, and zoom, scroll position and selection stay.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -13,65 +8,34 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from page import formatting as words
-from page import windows
+from page import formatting
+from page.candles import place_of
+from page.charts.drawing import (
+    BATCH,
+    DOWN,
+    QUIET,
+    STREAM,
+    UP,
+    Chart,
+    Spec,
+    drawing,
+    milliseconds,
+    renderer_of,
+    x_time,
+)
 
-UP = "#26a69a"
-DOWN = "#ef5350"
 AVERAGE = "#f59e0b"
 HIGH = "#f59e0b"
 SPIKE = "#8e6bd8"
-BATCH = "#f59e0b"
-STREAM = "#4f8fd9"
-QUIET = "#8a94a0"
 
 #: Heights within the price chart, pixels from its top.
 PRICE_HEIGHT = 310
 VOLUME_TOP, VOLUME_BOTTOM = 336, 400
-MOOD_TOP, HIGH_TOP, SPIKE_TOP, CELL = 411, 431, 444, 7
+SENTIMENT_TOP, HIGH_TOP, SPIKE_TOP, CELL = 411, 431, 444, 7
 CHART_HEIGHT = 454
 
 #: The zoom and pan of the price chart; wheel only with Ctrl, so that the page can be scrolled.
 ZOOM = "zoom"
-
-#: With more candles than this the browser draws on a canvas.
-MOST_SVG_CANDLES = 400
-
-Spec = Mapping[str, Any]
-Data = dict[str, pd.DataFrame]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A drawing and its data sets, by the names under which the drawing asks for them."""
-
-    drawing: Spec
-    data: Data
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        return {**self.drawing, "datasets": dict(self.data)}
-
-
-#: 24 hours a day, and the day where it changes.
-_TIME_FORMAT = {
-    "seconds": "%H:%M:%S",
-    "minutes": "%H:%M",
-    "hours": "%H:%M",
-    "day": "%b %d",
-    "date": "%b %d",
-    "week": "%b %d",
-    "month": "%b %d",
-    "quarter": "%b %d",
-    "year": "%Y",
-}
-
-
-def x_time(field: str) -> Any:
-    """A time, by UTC, whatever the clock of the browser."""
-    axis = alt.Axis(grid=False, labelOverlap=True, format=_TIME_FORMAT, tickCount=8)
-    return alt.X(f"{field}:T", scale=alt.Scale(type="utc"), title=None, axis=axis)
-
 
 # --- price ----------------------------------------------------------------------------------
 
@@ -97,13 +61,13 @@ def _price_drawing(product: str, decimals: int, renderer: str) -> Spec:
         alt.Tooltip("when:N", title="UTC"),
         alt.Tooltip("state:N", title="window"),
         alt.Tooltip("open:Q", format=money),
-        alt.Tooltip("max:Q", format=money, title="highest"),
-        alt.Tooltip("min:Q", format=money, title="lowest"),
+        alt.Tooltip("max:Q", format=money, title="high"),
+        alt.Tooltip("min:Q", format=money, title="low"),
         alt.Tooltip("close:Q", format=money),
         alt.Tooltip("average:Q", format=money),
         alt.Tooltip("volume:Q", format=",.4f", title=f"volume, {base}"),
         alt.Tooltip("trades:Q", format=",.0f"),
-        alt.Tooltip("mood:N", title="sentiment"),
+        alt.Tooltip("sentiment:N"),
         alt.Tooltip("flags:N"),
     ]
     wick = candles.mark_rule().encode(
@@ -111,7 +75,7 @@ def _price_drawing(product: str, decimals: int, renderer: str) -> Spec:
         y=alt.Y("min:Q", **prices),
         y2="max:Q",
         color=rising,
-        opacity=alt.condition("datum.forming", alt.value(0.6), alt.value(1)),
+        opacity=alt.condition("datum.is_open", alt.value(0.6), alt.value(1)),
     )
     body = candles.mark_bar(strokeWidth=1.2).encode(
         x=x_time("body_start"),
@@ -120,8 +84,8 @@ def _price_drawing(product: str, decimals: int, renderer: str) -> Spec:
         y2="close:Q",
         fill=rising,
         stroke=rising,
-        fillOpacity=alt.condition("datum.forming", alt.value(0.2), alt.value(1)),
-        strokeDash=alt.condition("datum.forming", alt.value([3, 2]), alt.value([1, 0])),
+        fillOpacity=alt.condition("datum.is_open", alt.value(0.2), alt.value(1)),
+        strokeDash=alt.condition("datum.is_open", alt.value([3, 2]), alt.value([1, 0])),
     )
     average = alt.Chart(alt.NamedData("average"))
     line = average.mark_rule(color=AVERAGE, strokeDash=[6, 4], strokeWidth=1.5).encode(
@@ -138,7 +102,7 @@ def _price_drawing(product: str, decimals: int, renderer: str) -> Spec:
         ),
         y2=alt.Y2Datum(0),
         fill=rising,
-        fillOpacity=alt.condition("datum.forming", alt.value(0.25), alt.value(0.7)),
+        fillOpacity=alt.condition("datum.is_open", alt.value(0.25), alt.value(0.7)),
     )
     hover = candles.mark_rect(opacity=0).encode(
         x=x_time("start"), x2="end:T", y=alt.value(0), y2=alt.value(CHART_HEIGHT), tooltip=tooltip
@@ -147,7 +111,7 @@ def _price_drawing(product: str, decimals: int, renderer: str) -> Spec:
     named = [
         _name(f"price, {quote}", 0, -8, "left"),
         _name(f"volume, {base}", 0, VOLUME_TOP - 8, "left"),
-        _name("mood", -6, MOOD_TOP + CELL, "right"),
+        _name("sentiment", -6, SENTIMENT_TOP + CELL, "right"),
         _name("High", -6, HIGH_TOP + CELL / 2, "right"),
         _name("Spike", -6, SPIKE_TOP + CELL / 2, "right"),
     ]
@@ -155,11 +119,11 @@ def _price_drawing(product: str, decimals: int, renderer: str) -> Spec:
         hover.add_params(zoom), priced, volume, *_flag_cells(candles), *named
     ).resolve_scale(y="independent")
     whole = whole.properties(data=alt.NamedData("candles")).transform_filter(zoom)
-    return drawn(whole, CHART_HEIGHT, renderer)
+    return drawing(whole, CHART_HEIGHT, renderer)
 
 
 def _name(text: str, x: float, y: float, align: str) -> Any:
-    """A word at a place, pixels from the upper left corner of the prices."""
+    """Return a label at a place, pixels from the upper left corner of the prices."""
     return (
         alt.Chart(alt.NamedData("once"))
         .mark_text(align=align, baseline="middle", fontSize=11, color=QUIET, text=text, clip=False)
@@ -168,7 +132,7 @@ def _name(text: str, x: float, y: float, align: str) -> Any:
 
 
 def _flag_cells(candles: Any) -> list[Any]:
-    """Three rows of cells below the volume: mood (bullish above, bearish below) and two flags."""
+    """Return three rows of cells below the volume: sentiment (up, down) and two flags."""
 
     def cells(top: Any, height: float, shown: str, color: Any) -> Any:
         return candles.mark_rect().encode(
@@ -180,10 +144,12 @@ def _flag_cells(candles: Any) -> list[Any]:
             fillOpacity=alt.condition(shown, alt.value(1), alt.value(0)),
         )
 
-    bullish = alt.expr.if_(alt.datum.mood == "Bullish", MOOD_TOP, MOOD_TOP + CELL)
-    mood = alt.condition("datum.mood == 'Bullish'", alt.value(UP), alt.value(DOWN))
+    bullish = alt.expr.if_(alt.datum.sentiment == "Bullish", SENTIMENT_TOP, SENTIMENT_TOP + CELL)
+    sentiment = alt.condition("datum.sentiment == 'Bullish'", alt.value(UP), alt.value(DOWN))
     return [
-        cells(bullish, CELL, "datum.mood == 'Bullish' || datum.mood == 'Bearish'", mood),
+        cells(
+            bullish, CELL, "datum.sentiment == 'Bullish' || datum.sentiment == 'Bearish'", sentiment
+        ),
         cells(HIGH_TOP, CELL, "datum.high", alt.value(HIGH)),
         cells(SPIKE_TOP, CELL, "datum.spike", alt.value(SPIKE)),
     ]
@@ -192,15 +158,15 @@ def _flag_cells(candles: Any) -> list[Any]:
 def price_chart(
     candles: pd.DataFrame,
     width: timedelta,
-    forming_starts: frozenset[pd.Timestamp],
+    open_starts: frozenset[pd.Timestamp],
     average: float | None,
     product: str,
 ) -> Chart:
-    """Candles with volume and flags; the batch's average as a line where it is within view."""
-    low = words.number(candles["min_price"].min())
-    data = _candle_data(candles, width, forming_starts)
-    shown = average is not None and windows.place_of(average, candles) == "within"
-    # Out of view the line is hidden, not left out: an empty data set has no extent to draw.
+    """Return candles with volume and flags, and the batch's average price where it is in view."""
+    low = formatting.number(candles["min_price"].min())
+    data = _candle_data(candles, width, open_starts)
+    shown = average is not None and place_of(average, candles) == "within"
+    # Out of view the line is hidden: Vega has no scale for an empty data set.
     line = average if shown else candles["close_price"].iloc[-1] if len(candles) else 0.0
     return Chart(
         _price_drawing(product, 2 if low is None or low >= 1 else 8, renderer_of(candles)),
@@ -212,16 +178,12 @@ def price_chart(
     )
 
 
-def milliseconds(times: "pd.Series[Any]") -> "pd.Series[Any]":
-    return times.astype("int64") / 1e6
-
-
 def _candle_data(
-    candles: pd.DataFrame, width: timedelta, forming_starts: frozenset[pd.Timestamp]
+    candles: pd.DataFrame, width: timedelta, open_starts: frozenset[pd.Timestamp]
 ) -> pd.DataFrame:
     start = milliseconds(candles["window_start"].astype("datetime64[ns, UTC]"))
     step = width.total_seconds() * 1000
-    forming = candles["window_start"].isin(forming_starts)
+    is_open = candles["window_start"].isin(open_starts)
     counted = zip(candles["high_windows"], candles["spike_windows"], strict=True)
     return pd.DataFrame(
         {
@@ -235,14 +197,13 @@ def _candle_data(
             "max": candles["max_price"],
             "min": candles["min_price"],
             "volume": candles["total_volume"],
-            "forming": forming,
-            "mood": candles["mood"].where(candles["mood"].notna(), words.DASH),
+            "is_open": is_open,
+            "sentiment": candles["sentiment"].where(candles["sentiment"].notna(), formatting.DASH),
             "high": candles["high_windows"] > 0,
             "spike": candles["spike_windows"] > 0,
             "when": candles["window_start"].dt.strftime("%Y-%m-%d %H:%M:%S"),
             "state": [
-                _state(n, is_forming)
-                for n, is_forming in zip(candles["windows"], forming, strict=True)
+                _state(n, one_open) for n, one_open in zip(candles["windows"], is_open, strict=True)
             ],
             "flags": [_flags(high, spike) for high, spike in counted],
             "average": candles["avg_price"],
@@ -251,19 +212,19 @@ def _candle_data(
     )
 
 
-def _state(windows: float, forming: object) -> str:
+def _state(windows: float, is_open: object) -> str:
     if windows > 1:
-        return f"{windows:.0f} windows" + (", one still open" if forming else "")
-    return "open" if forming else "final"
+        return f"{windows:.0f} windows" + (", some open" if is_open else "")
+    return "open" if is_open else "final"
 
 
 def _flags(high: float, spike: float) -> str:
-    said = [
+    flags = [
         name if n == 1 else f"{name} in {n:.0f} windows"
         for name, n in (("High", high), ("Spike", spike))
         if n > 0
     ]
-    return ", ".join(said) or "none"
+    return ", ".join(flags) or "none"
 
 
 # --- counts of both paths -------------------------------------------------------------------
@@ -296,11 +257,11 @@ def _counts_drawing(renderer: str) -> Spec:
         opacity=alt.condition("datum.counted", alt.value(1), alt.value(0)),
         tooltip=tooltip,
     )
-    return drawn(alt.layer(bars, steps), 190, renderer)
+    return drawing(alt.layer(bars, steps), 190, renderer)
 
 
 def counts_chart(stream: pd.DataFrame, batch: pd.DataFrame, width: timedelta) -> Chart:
-    """Trades by candle: the stream's as bars, the batch's as lines on top of them."""
+    """Return trades by candle: the stream as bars, the batch as lines on top of them."""
     by_stream = stream[["window_start", "trade_count"]].rename(columns={"trade_count": "stream"})
     counts = by_stream.merge(
         batch[["window_start", "trade_count"]].rename(columns={"trade_count": "batch"}),
@@ -319,15 +280,15 @@ def counts_chart(stream: pd.DataFrame, batch: pd.DataFrame, width: timedelta) ->
                     "end": start + step,
                     "body_start": start + step * 0.15,
                     "body_end": start + step * 0.85,
-                    # What a path has not counted is drawn as nothing, and said with a dash.
+                    # An unknown count is drawn as nothing; its tooltip shows a dash.
                     "stream": counts["stream"].astype(float).fillna(0),
                     "batch": counts["batch"].astype(float).fillna(0),
                     "counted": counts["batch"].notna(),
                     "stream_name": "stream",
                     "batch_name": "batch",
                     "when": counts["window_start"].dt.strftime("%Y-%m-%d %H:%M:%S"),
-                    "stream_text": counts["stream"].map(words.count),
-                    "batch_text": counts["batch"].map(words.count),
+                    "stream_text": counts["stream"].map(formatting.count),
+                    "batch_text": counts["batch"].map(formatting.count),
                 }
             )
         },
@@ -337,7 +298,7 @@ def counts_chart(stream: pd.DataFrame, batch: pd.DataFrame, width: timedelta) ->
 # --- batch duration -------------------------------------------------------------------------
 
 #: The parts of a run's wall time, from the bottom up.
-PARTS = ("start-up", "aggregation logic", "the rest", "run that failed")
+PARTS = ("start-up", "aggregation", "other", "failed or stopped run")
 
 
 @cache
@@ -361,7 +322,7 @@ def _duration_drawing() -> Spec:
             alt.Tooltip("status:N", title="status"),
             alt.Tooltip("wall:N", title="wall time"),
             alt.Tooltip("start:N", title="start-up"),
-            alt.Tooltip("logic:N", title="logic"),
+            alt.Tooltip("logic:N", title="aggregation"),
             alt.Tooltip("rows:N", title="rows"),
         ],
     )
@@ -370,25 +331,27 @@ def _duration_drawing() -> Spec:
     ).encode(
         x=x,
         y=alt.Y("seconds:Q", stack=None),
-        opacity=alt.condition("datum.part == 'run that failed'", alt.value(1), alt.value(0)),
+        opacity=alt.condition("datum.part == 'failed or stopped run'", alt.value(1), alt.value(0)),
     )
-    return drawn(alt.layer(bars, crosses), 190, "svg")
+    return drawing(alt.layer(bars, crosses), 190, "svg")
 
 
-def duration_chart(runs: pd.DataFrame, good: Sequence[str]) -> Chart:
-    """The wall time of each run, oldest on the left, split into what it was spent on."""
+def duration_chart(runs: pd.DataFrame, succeeded: Sequence[str]) -> Chart:
+    """Return the wall time of each run by its parts, oldest left."""
     parts: list[dict[str, Any]] = []
     for run in runs.to_dict("records"):
-        wall, start, logic = (words.number(run[name]) for name in ("wall_s", "start_s", "logic_s"))
+        wall, start, logic = (
+            formatting.number(run[name]) for name in ("wall_s", "start_s", "logic_s")
+        )
         shared = {
-            "run": words.day_and_clock(words.moment(run["started"])),
-            "status": words.text(run["status"]),
-            "wall": words.seconds(wall),
-            "start": words.seconds(start),
-            "logic": words.seconds(logic),
-            "rows": words.count(run["rows"]),
+            "run": formatting.day_and_clock(formatting.moment(run["started"])),
+            "status": formatting.text(run["status"]),
+            "wall": formatting.seconds(wall),
+            "start": formatting.seconds(start),
+            "logic": formatting.seconds(logic),
+            "rows": formatting.count(run["rows"]),
         }
-        if run["status"] not in good:
+        if run["status"] not in succeeded:
             parts.append({**shared, "part": PARTS[3], "order": 3, "seconds": wall or 0.0})
             continue
         rest = None if wall is None else max(0.0, wall - (start or 0.0) - (logic or 0.0))
@@ -404,28 +367,8 @@ def duration_chart(runs: pd.DataFrame, good: Sequence[str]) -> Chart:
 
 
 def prepare(product: str) -> None:
-    """Makes all drawings, so that the first viewer does not wait for it."""
+    """Make all drawings, so that the first viewer does not wait for them."""
     for renderer in ("svg", "canvas"):
         _price_drawing(product, 2, renderer)
         _counts_drawing(renderer)
     _duration_drawing()
-
-
-def renderer_of(rows: pd.DataFrame) -> str:
-    """SVG is sharper and can be read by tools; with many candles it is slow."""
-    return "svg" if len(rows) <= MOST_SVG_CANDLES else "canvas"
-
-
-def drawn(chart: Any, height: Any, renderer: str) -> Spec:
-    drawing: Spec = (
-        chart.properties(
-            height=height,
-            usermeta={"embedOptions": {"renderer": renderer}},
-            autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
-            padding={"left": 4, "top": 14, "right": 24, "bottom": 4},
-        )
-        .configure_axis(labelFontSize=11, titleFontSize=11)
-        .configure_view(strokeWidth=0)
-        .to_dict()
-    )
-    return drawing

@@ -1,4 +1,4 @@
-"""The page over the real stack: `make demo` on the sample, looked at in a real browser."""
+"""The page with the real stack: `make demo` on the sample, in a real browser."""
 
 import csv
 import os
@@ -20,17 +20,20 @@ def newest_row(path: Path) -> dict[str, str]:
 
 
 def table_row(seen: Visit, head: str) -> list[str]:
-    """The cells of a metric's row: forming, latest final, all finals, batch, difference."""
-    row = seen.page.locator(".p-metrics tbody tr", has=seen.page.get_by_text(head, exact=True))
-    return list(row.locator("td").all_inner_texts())
+    """Return the cells of a metric: open, newest final, all finals, batch, difference."""
+    table = seen.page.locator(".st-key-side-by-side tbody tr")
+    row = table.filter(has=seen.page.get_by_text(head, exact=True))
+    return list(row.locator("td").all_inner_texts())[1:]
 
 
 def shows(seen: Visit, head: str, place: int, value: str) -> bool:
     return table_row(seen, head)[place] == value
 
 
-def test_the_page_tells_of_the_real_stack_what_its_files_say(demo: Demo, visit) -> None:
-    """Results, comparison and services; a service that hangs, by name; and that it is back."""
+def test_the_page_shows_the_results_comparison_and_services_of_the_real_stack(
+    demo: Demo, visit
+) -> None:
+    """It names a service that hangs, and recovers with it."""
     data = demo.data
     made = demo.make("demo")
     wait_until(
@@ -54,41 +57,44 @@ def test_the_page_tells_of_the_real_stack_what_its_files_say(demo: Demo, visit) 
             shows(seen, "trades", 1, f"{int(final['trade_count']):,}")
             and shows(seen, "average price", 1, f"{float(final['avg_price']):,.2f}")
             and shows(seen, "trades", 3, f"{int(run['rows']):,}")
-            and shows(seen, "highest", 3, f"{float(run['max_price']):,.2f}")
+            and shows(seen, "highest price", 3, f"{float(run['max_price']):,.2f}")
         )
 
     wait_until(the_files_are_shown, 30, "the files' newest rows on the page", made)
 
-    # Every service is there, by its own words.
-    expect(page.locator(".p-state")).to_have_text([re.compile("running")] * 4)
+    # Every service is there with its state.
+    badges = page.locator(
+        ".st-key-services [data-testid=stBadge], .st-key-services .stMarkdownBadge"
+    )
+    expect(badges).to_have_text([re.compile("running")] * 4)
     rows = outputs.read_status(data, "consumer")["rows"]
-    shown = page.locator(".p-card", has_text="rows in btc_prices").inner_text()
+    shown = page.locator(".st-key-card-consumer").inner_text()
     [counted] = re.findall(r"rows in btc_prices\s+([\d,]+)", shown)
     assert (
         rows - 2000 < int(counted.replace(",", "")) <= outputs.read_status(data, "consumer")["rows"]
     )
 
-    # One that hangs is named; the others are not blamed.
+    # A service that hangs is named as the cause, and no other.
     hanging = outputs.read_status(data, "producer")["pid"]
     os.kill(hanging, signal.SIGSTOP)
     try:
         expect(chips).to_contain_text("DOWN", timeout=60_000)
         reason = page.locator(".p-reason")
-        expect(reason).to_contain_text("producer has not been heard of for")
+        expect(reason).to_contain_text("no heartbeat from producer for")
         expect(reason).to_contain_text("cause: producer")
         expect(page.locator(".p-trouble")).to_have_count(0)
     finally:
         os.kill(hanging, signal.SIGCONT)
     expect(chips).not_to_contain_text("DOWN", timeout=60_000)
 
-    # All that was asked has an answer, and the paths agree.
-    answers = page.locator(".p-answer")
+    # Every question has an answer, and the paths agree.
+    answers = page.locator(".st-key-answers [data-testid=stAlert]")
     expect(answers.nth(0)).to_contain_text(re.compile(r"Yes, in all \d+ minutes"), timeout=60_000)
     ages = re.compile(r"(Open windows|Batch) [\d.]+ s, .*final windows [\d.]+ s", re.IGNORECASE)
     expect(answers.nth(1)).to_contain_text(ages, timeout=120_000)
     expect(answers.nth(2)).to_contain_text("CPU seconds an hour", timeout=150_000)
     expect(answers.nth(3)).to_contain_text(re.compile(r"Not forecast; [\d.]+ s of 60 s now"))
-    expect(main).to_contain_text(re.compile(r"Of the \d+ windows in both none differs"))
+    expect(main).to_contain_text(re.compile(r"All \d+ windows that both paths have are identical"))
     expect(page.locator(".p-legend").first).to_contain_text(re.compile(r"differs\s*0"))
     assert seen.complaints == []
     assert seen.foreign == []

@@ -213,7 +213,7 @@ def test_an_import_is_found_at_every_level(code: str, found: set[str | None]) ->
     [
         ("run([python, '-m', 'report', '--zip'])", {"report"}),
         ("run(python, '-m', 'pipeline.compare')", {"pipeline.compare"}),
-        ("child.run('page.digest', x)", {"page.digest"}),
+        ("worker_process.run('page.comparison_data', x)", {"page.comparison_data"}),
         ("command = ('report.__main__',)", {"report.__main__"}),
         ("runpy.run_module('report')", {"report"}),
         ("importlib.import_module('pipeline.spark')", {"pipeline.spark"}),

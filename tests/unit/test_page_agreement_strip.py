@@ -1,4 +1,4 @@
-"""The agreement as cells: none dropped, the worst shown, both values said."""
+"""The agreement as cells: every window counts, the worst is shown, with both values."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from page import agreement_strip as strip
+from page import agreement_strip
 from pipeline import times
 from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, NOT_YET_FINAL, UNEXPLAINED, VERDICTS
 
@@ -17,7 +17,7 @@ START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
 
 
 def judged(*rows: tuple[int, str, str]) -> pd.DataFrame:
-    """Of (minute, verdict, cause)."""
+    """Return windows from (minute, verdict, cause)."""
     return pd.DataFrame(
         [
             {
@@ -33,7 +33,7 @@ def judged(*rows: tuple[int, str, str]) -> pd.DataFrame:
 
 
 def counted(*rows: tuple[int, int]) -> pd.DataFrame:
-    """Windows as text cells, of (minute, trades)."""
+    """Return windows as text cells from (minute, trades)."""
     return pd.DataFrame(
         [
             {
@@ -55,10 +55,10 @@ def counted(*rows: tuple[int, int]) -> pd.DataFrame:
 @given(windows=st.integers(1, 3_000_000))
 def test_any_span_fits_into_the_rows_in_cells_of_whole_windows(window_s, windows) -> None:
     window = timedelta(seconds=window_s)
-    shape = strip.layout(windows * window, window)
+    shape = agreement_strip.layout(windows * window, window)
     assert shape.cell % window == timedelta(0)
     assert shape.row % shape.cell == timedelta(0)
-    assert windows * window <= shape.row * strip.MOST_ROWS
+    assert windows * window <= shape.row * agreement_strip.MAX_ROWS
     names = shape.columns
     assert len(set(names)) == len(names) <= 60
 
@@ -66,10 +66,10 @@ def test_any_span_fits_into_the_rows_in_cells_of_whole_windows(window_s, windows
 @pytest.mark.parametrize("window_s", [1, 10, 60, 300, 600, 1500, 3600, 14400, 43200])
 @settings(deadline=None, max_examples=60)
 @given(windows=st.integers(1, 200_000), place=st.integers(0, 59), row=st.integers(0, 20))
-def test_a_column_says_when_its_cells_begin(window_s, windows, place, row) -> None:
-    """Its time on the clock, or how far into its row, whose beginning stands at the left."""
+def test_a_column_is_labelled_with_the_start_of_its_cells(window_s, windows, place, row) -> None:
+    """By the time on the clock, or by the offset in the row."""
     window = timedelta(seconds=window_s)
-    shape = strip.layout(windows * window, window)
+    shape = agreement_strip.layout(windows * window, window)
     names = shape.columns
     name = names[place % len(names)]
     begin = datetime(1970, 1, 5, tzinfo=UTC) + row * shape.row + place % len(names) * shape.cell
@@ -86,11 +86,11 @@ def test_a_column_says_when_its_cells_begin(window_s, windows, place, row) -> No
         assert clock in (f"{begin:%H:%M}", f"{begin:%M}", f"{begin:%M:%S}")
 
 
-def test_up_to_a_day_each_minute_is_a_cell_of_its_own() -> None:
+def test_up_to_a_day_each_minute_has_its_own_cell() -> None:
     for hours in (1, 6, 24):
-        shape = strip.layout(timedelta(hours=hours), MINUTE)
+        shape = agreement_strip.layout(timedelta(hours=hours), MINUTE)
         assert (shape.cell, shape.row) == (MINUTE, timedelta(hours=1))
-    assert strip.layout(timedelta(days=7), MINUTE).cell == timedelta(minutes=30)
+    assert agreement_strip.layout(timedelta(days=7), MINUTE).cell == timedelta(minutes=30)
 
 
 @settings(deadline=None)
@@ -104,8 +104,8 @@ def test_up_to_a_day_each_minute_is_a_cell_of_its_own() -> None:
 )
 def test_grouped_cells_count_every_window_and_show_the_worst(rows) -> None:
     table = judged(*((n, verdict, "") for n, verdict in sorted(rows)))
-    shape = strip.Layout(timedelta(minutes=30), timedelta(days=1))
-    cells = strip.grouped(strip.cells(table, counted(), counted()), shape)
+    shape = agreement_strip.Layout(timedelta(minutes=30), timedelta(days=1))
+    cells = agreement_strip.grouped(agreement_strip.cells(table, counted(), counted()), shape)
     expected: dict[datetime, list[str]] = {}
     for n, verdict in rows:
         expected.setdefault(START + n // 30 * 30 * MINUTE, []).append(verdict)
@@ -119,19 +119,21 @@ def test_grouped_cells_count_every_window_and_show_the_worst(rows) -> None:
         assert cell["row"] + cell["place"] * shape.cell == cell["begins"]
 
 
-def test_of_equal_verdicts_the_unexplained_one_is_shown() -> None:
+def test_an_unexplained_difference_ranks_above_an_explained_one() -> None:
     table = judged((0, DIFFERS, "late"), (1, DIFFERS, UNEXPLAINED), (2, DIFFERS, "late"))
-    shape = strip.Layout(timedelta(minutes=30), timedelta(days=1))
-    cells = strip.grouped(strip.cells(table, counted(), counted()), shape)
+    shape = agreement_strip.Layout(timedelta(minutes=30), timedelta(days=1))
+    cells = agreement_strip.grouped(agreement_strip.cells(table, counted(), counted()), shape)
     assert list(cells["cause"]) == [UNEXPLAINED]
 
 
-def test_a_cell_says_both_counts_the_verdict_and_the_cause() -> None:
+def test_a_cell_has_both_counts_the_verdict_and_the_cause() -> None:
     table = judged((0, EQUAL, ""), (1, DIFFERS, "late trades"), (2, NOT_YET_FINAL, ""))
     stream, batch = counted((0, 5), (1, 6), (2, 1)), counted((0, 5), (1, 7))
-    shape = strip.layout(3 * MINUTE, MINUTE)
-    worst = strip.grouped(strip.cells(table, stream, batch), shape)
-    drawn = strip.drawn(worst, shape, {times.iso(START + MINUTE): "close_price 1 / 2"})
+    shape = agreement_strip.layout(3 * MINUTE, MINUTE)
+    worst = agreement_strip.grouped(agreement_strip.cells(table, stream, batch), shape)
+    drawn = agreement_strip.chart_data(
+        worst, shape, {times.iso(START + MINUTE): "close_price 1 / 2"}
+    )
     assert list(drawn["symbol"]) == ["=", "≠", "…"]
     assert list(drawn["column"]) == [":00", ":01", ":02"]
     assert list(zip(drawn["stream"], drawn["batch"], strict=True)) == [
@@ -141,24 +143,24 @@ def test_a_cell_says_both_counts_the_verdict_and_the_cause() -> None:
     ]
     second = drawn.iloc[1]
     assert second["when"] == "2026-03-02 00:01"
-    assert (second["said"], second["values"], second["cause"]) == (
+    assert (second["summary"], second["values"], second["cause"]) == (
         DIFFERS,
         "close_price 1 / 2",
         "late trades",
     )
 
 
-def test_a_group_says_how_many_of_each_and_adds_the_counts() -> None:
+def test_a_cell_of_several_windows_counts_the_verdicts_and_adds_the_trades() -> None:
     table = judged(*((n, EQUAL, "") for n in range(29)), (29, DIFFERS, UNEXPLAINED))
     windows = counted(*((n, 10) for n in range(30)))
-    shape = strip.Layout(timedelta(minutes=30), timedelta(days=1))
-    worst = strip.grouped(strip.cells(table, windows, windows), shape)
-    [cell] = strip.drawn(worst, shape, {}).to_dict("records")
-    assert cell["said"] == "differs, the worst of 30 windows: 1 differs, 29 equal"
+    shape = agreement_strip.Layout(timedelta(minutes=30), timedelta(days=1))
+    worst = agreement_strip.grouped(agreement_strip.cells(table, windows, windows), shape)
+    [cell] = agreement_strip.chart_data(worst, shape, {}).to_dict("records")
+    assert cell["summary"] == "differs, the worst of 30 windows: 1 differs, 29 equal"
     assert (cell["stream"], cell["batch"]) == ("300", "300")
 
 
-def test_what_differs_is_said_with_both_values() -> None:
+def test_a_differing_column_has_both_values() -> None:
     left, right = counted((1, 6)), counted((1, 7)).assign(close_price="9.25")
-    said = strip.differing_values(judged((1, DIFFERS, "late")), left, right)
+    said = agreement_strip.differing_values(judged((1, DIFFERS, "late")), left, right)
     assert said == ["close_price 1.5 / 9.25"]

@@ -1,4 +1,4 @@
-"""The report that the page makes when it is asked for."""
+"""The downloads of the page: windows and report."""
 
 import io
 import time
@@ -7,17 +7,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from page import child, present
-from page import downloads as taken
-from page.child import ChildError
-from page.downloads import Reports, windows_apart, windows_csv
+from page import downloads, worker_process
+from page.downloads import Reports, windows_csv, windows_in_own_process
+from page.worker_process import WorkerError
 from pipeline import outputs, times
 from pipeline.outputs import DataDir
 from tests import page_data
 
 
-def test_windows_are_taken_along_letter_by_letter(tmp_path) -> None:
-    """The lines of the files from the start on, and whether each is final."""
+def test_the_download_has_the_lines_of_the_files_and_the_state_of_each_window(tmp_path) -> None:
     data, noon = DataDir(tmp_path), datetime(2026, 3, 1, 0, 2, 30, tzinfo=UTC)
     page_data.live(data, noon)
     lines = [line for path in outputs.stream_files(data) for line in path.read_text().split()]
@@ -28,7 +26,7 @@ def test_windows_are_taken_along_letter_by_letter(tmp_path) -> None:
     with outputs.stream_files(data)[-1].open("ab") as file:
         file.write(b"garbage\xff,1,2\n")
 
-    def taken_since(start: datetime) -> list[str]:
+    def lines_since(start: datetime) -> list[str]:
         return windows_csv(data, times.iso(start)).split()
 
     expected = [
@@ -36,16 +34,15 @@ def test_windows_are_taken_along_letter_by_letter(tmp_path) -> None:
         *(f"{line},final" for line in finals[-4:]),
         *(f"{line},open" for line in opened),
     ]
-    assert taken_since(noon - timedelta(minutes=5, seconds=30)) == expected
+    assert lines_since(noon - timedelta(minutes=5, seconds=30)) == expected
     assert expected[1].startswith("2026-02-28T23:57:00Z")
-    apart = windows_apart(data, noon - timedelta(minutes=5, seconds=30))
-    assert apart.decode().split() == expected
-    assert len(taken_since(noon - timedelta(days=9))) == 1 + 180 + 2
-    assert taken_since(noon + timedelta(days=9)) == [f"{header},state"]
+    from_child = windows_in_own_process(data, noon - timedelta(minutes=5, seconds=30))
+    assert from_child.decode().split() == expected
+    assert len(lines_since(noon - timedelta(days=9))) == 1 + 180 + 2
+    assert lines_since(noon + timedelta(days=9)) == [f"{header},state"]
 
 
-def test_a_report_is_made_of_what_is_there_and_leaves_nothing_behind(tmp_path, monkeypatch) -> None:
-    """The data folder is as it was: the page only reads."""
+def test_a_report_changes_no_file(tmp_path, monkeypatch) -> None:
     data = DataDir(tmp_path)
     page_data.disputed(data, times.now())
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
@@ -65,37 +62,37 @@ def test_a_report_is_made_of_what_is_there_and_leaves_nothing_behind(tmp_path, m
     assert made.problem is None
 
 
-def test_a_second_click_soon_after_costs_no_second_report(monkeypatch) -> None:
-    """Counted from when it was ready, however long it took."""
+def test_a_second_click_within_15_seconds_uses_the_same_report(monkeypatch) -> None:
+    """The time counts from when the report was ready."""
     clock, calls = [0.0], []
 
-    def run(*asked: str, patience_s: float) -> bytes:
+    def run(*asked: str, timeout_s: float) -> bytes:
         calls.append(asked)
-        clock[0] += 2 * taken.KEPT_SECONDS
+        clock[0] += 2 * downloads.KEPT_SECONDS
         return b"zip"
 
-    monkeypatch.setattr(child, "run", run)
+    monkeypatch.setattr(worker_process, "run", run)
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     made = Reports()
     assert (made.archive(None), made.archive(None)) == (b"zip", b"zip")
     assert len(calls) == 1
     made.archive(timedelta(hours=1))
     assert calls[1] == ("report.__main__", "--zip", "--minutes", "60")
-    clock[0] += taken.KEPT_SECONDS
+    clock[0] += downloads.KEPT_SECONDS
     made.archive(timedelta(hours=1))
     assert len(calls) == 3
 
 
-def test_a_report_that_cannot_be_made_says_why(monkeypatch, tmp_path) -> None:
-    """Streamlit tells the reader only that it failed: the sentence stands beside the button."""
+def test_a_failed_report_says_why_for_five_minutes(monkeypatch, tmp_path) -> None:
+    """Streamlit itself shows only that the download failed."""
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     (tmp_path / "stream_live.csv").write_text("a,b\n1,2\n")
     made = Reports()
-    with pytest.raises(ChildError):
+    with pytest.raises(WorkerError):
         made.html(None)
-    said = present.failure_said(made.problem, times.now())
-    assert said.startswith("No report 0")
+    said = downloads.failure(made.problem, times.now())
+    assert said.startswith("Report failed 0")
     assert "no report can be made" in said
     assert "has no column window_start" in said
-    assert present.failure_said(None, times.now()) == ""
-    assert present.failure_said(made.problem, times.now() + timedelta(minutes=6)) == ""
+    assert downloads.failure(None, times.now()) == ""
+    assert downloads.failure(made.problem, times.now() + timedelta(minutes=6)) == ""

@@ -1,4 +1,4 @@
-"""Reading the data folder: only what changed, and nothing foreign ends it."""
+"""Reading the data folder: only changed files, and no file stops the page."""
 
 import os
 import time
@@ -7,14 +7,17 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
-from page import files as read
+from page import files
 from page.files import Reader
+from page.pace import Pace
 from pipeline import outputs, times
-from pipeline.compare import inputs as tables
+from pipeline.compare import inputs
 from pipeline.outputs import DataDir
 from tests import page_data
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
+#: A new snapshot at every call.
+ALWAYS = Pace(snapshot=0)
 
 
 @pytest.fixture
@@ -24,41 +27,40 @@ def data(tmp_path) -> DataDir:
 
 @pytest.fixture
 def patient(monkeypatch):
-    """Every look reads anew and waits until all is read."""
-    monkeypatch.setattr(read, "SHARED_SECONDS", 0)
-    monkeypatch.setattr(read, "PATIENCE_SECONDS", 20)
+    """Every snapshot waits until all files are files."""
+    monkeypatch.setattr(files, "PATIENCE_SECONDS", 20)
 
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The names of the files that were truly read, in order."""
+    """The names of the files that were read, in order."""
     names = []
-    true_read = read._read
+    true_read = files._read
 
     def counted(path, signature, how):
         names.append(path.name)
         return true_read(path, signature, how)
 
-    monkeypatch.setattr(read, "_read", counted)
+    monkeypatch.setattr(files, "_read", counted)
     return names
 
 
-def test_the_fast_way_reads_what_the_pipelines_own_reader_reads(data) -> None:
-    """Value for value, unknown cells included."""
+def test_the_fast_reader_reads_the_same_values_as_the_pipelines_reader(data) -> None:
+    """Also unknown cells."""
     rows = page_data.windows_until(NOW.replace(second=0), 50)
     rows[3] |= {"vwap": None, "last_receipt_time": None}
     rows[4] |= {"last_trade_time": rows[4]["last_trade_time"].replace(microsecond=123456)}
     page_data.write_days(data, rows)
     [path] = outputs.stream_files(data)
-    fast, own = read.read_windows(path).frame, tables.read_windows(path)
+    fast, own = files.read_windows(path).frame, inputs.read_windows(path)
     pd.testing.assert_frame_equal(fast, own, check_dtype=False)
     assert fast["vwap"].isna().sum() == 1
 
 
 @pytest.mark.usefixtures("patient")
-def test_an_empty_or_missing_folder_shows_nothing_and_complains_of_nothing(data) -> None:
+def test_an_empty_or_missing_folder_is_no_problem(data) -> None:
     for _ in range(2):
-        seen = Reader(data).look()
+        seen = Reader(data, ALWAYS).snapshot()
         assert len(seen.finals.frame) == len(seen.live) == len(seen.runs.frame) == 0
         assert seen.batch_run == {}
         assert seen.problems == seen.loading == ()
@@ -66,49 +68,49 @@ def test_an_empty_or_missing_folder_shows_nothing_and_complains_of_nothing(data)
 
 
 @pytest.mark.usefixtures("patient")
-def test_only_what_changed_is_read_again(data, reads) -> None:
+def test_only_changed_files_are_read_again(data, reads) -> None:
     page_data.sample(data, NOW)
-    reader = Reader(data)
-    reader.look()
+    reader = Reader(data, ALWAYS)
+    reader.snapshot()
     assert "2026-03-01.csv" in reads
     assert "batch_windows.csv" in reads
     reads.clear()
-    reader.look()
+    reader.snapshot()
     assert reads == []
     page_data.write_live(data, NOW + timedelta(seconds=1))
-    seen = reader.look()
+    seen = reader.snapshot()
     assert reads == ["stream_live.csv"]
     assert seen.live["written_at"].max() == NOW + timedelta(seconds=1)
 
 
 @pytest.mark.usefixtures("patient")
 def test_a_file_replaced_within_the_same_clock_tick_is_noticed(data) -> None:
-    """Same size, same time of writing: the inode tells."""
+    """Same size, same modification time: the inode differs."""
     outputs.write_status(data, "producer", {"starts": 1})
     path = data.status_of("producer")
     before = path.stat()
-    reader = Reader(data)
-    assert reader.look().services["producer"].fields == {"starts": 1}
+    reader = Reader(data, ALWAYS)
+    assert reader.snapshot().services["producer"].fields == {"starts": 1}
     outputs.write_status(data, "producer", {"starts": 2})
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert reader.look().services["producer"].fields == {"starts": 2}
+    assert reader.snapshot().services["producer"].fields == {"starts": 2}
 
 
 @pytest.mark.usefixtures("patient")
-def test_new_days_and_runs_appear_and_what_is_gone_goes(data) -> None:
+def test_new_days_and_runs_appear_and_deleted_ones_disappear(data) -> None:
     page_data.write_days(data, page_data.windows_until(NOW.replace(second=0), 5))
-    reader = Reader(data)
-    assert len(reader.look().finals.frame) == 5
+    reader = Reader(data, ALWAYS)
+    assert len(reader.snapshot().finals.frame) == 5
     midnight = NOW.replace(hour=0, minute=0, second=0)
     page_data.write_days(data, page_data.windows_until(midnight, 7))
     page_data.write_batch(data, page_data.windows_until(midnight, 7), NOW)
-    seen = reader.look()
+    seen = reader.snapshot()
     assert len(seen.finals.frame) == 12
     assert seen.finals.frame["window_start"].is_monotonic_increasing
     assert seen.batch_run["run"] == outputs.run_id(NOW)
     for path in outputs.stream_files(data):
         path.unlink()
-    assert len(reader.look().finals.frame) == 0
+    assert len(reader.snapshot().finals.frame) == 0
 
 
 @pytest.mark.usefixtures("patient")
@@ -116,7 +118,7 @@ def test_a_window_that_has_just_become_final_is_not_open_as_well(data) -> None:
     page_data.write_live(data, NOW)
     final = page_data.window(NOW.replace(second=0) - timedelta(minutes=1), 1)
     outputs.write_final_windows(data, [outputs.cells(outputs.WINDOW_COLUMNS, final)])
-    seen = Reader(data).look()
+    seen = Reader(data, ALWAYS).snapshot()
     assert len(seen.live) == 1
     assert seen.live["window_start"].iloc[0] == NOW.replace(second=0)
 
@@ -124,7 +126,7 @@ def test_a_window_that_has_just_become_final_is_not_open_as_well(data) -> None:
 @pytest.mark.usefixtures("patient")
 def test_foreign_and_broken_files_are_named_and_the_rest_is_shown(data) -> None:
     page_data.foreign(data, NOW)
-    seen = Reader(data).look()
+    seen = Reader(data, ALWAYS).snapshot()
     assert len(seen.finals.frame) == 180
     assert len(seen.live) == 2
     named = " ".join(seen.problems)
@@ -140,97 +142,97 @@ def test_a_file_of_an_older_version_is_read_as_far_as_it_goes(data) -> None:
     data.stream_csv.mkdir(parents=True)
     text = "window_start,window_end,avg_price\n2026-03-01T11:00:00Z,2026-03-01T11:01:00Z,93000.5\n"
     (data.stream_csv / "2026-03-01.csv").write_text(text)
-    seen = Reader(data).look()
+    seen = Reader(data, ALWAYS).snapshot()
     [problem] = seen.problems
-    assert "2026-03-01.csv is of an older version, without max_price, min_price" in problem
+    assert "2026-03-01.csv is from an older version and has no max_price, min_price" in problem
     assert seen.finals.frame["avg_price"].tolist() == [93000.5]
     assert seen.finals.frame["trade_count"].isna().all()
 
 
 @pytest.mark.usefixtures("patient")
-def test_rows_that_are_no_windows_are_left_out_and_told(data) -> None:
+def test_rows_without_a_window_start_are_left_out_and_reported(data) -> None:
     page_data.sample(data, times.now())
     day = outputs.stream_files(data)[-1]
-    before = len(Reader(data).look().finals.frame)
+    before = len(Reader(data, ALWAYS).snapshot().finals.frame)
     day.write_text(day.read_text() + "garbage\n")
-    seen = Reader(data).look()
+    seen = Reader(data, ALWAYS).snapshot()
     assert len(seen.finals.frame) == before
-    assert seen.problems == (f"{day} has 1 rows that are no windows, left out here",)
+    assert seen.problems == (f"{day} has 1 row without a window start, left out",)
 
 
 @pytest.mark.usefixtures("patient")
-def test_a_garbled_cell_is_told_as_what_rests_on_it_is_unknown(data) -> None:
+def test_an_unreadable_cell_is_reported(data) -> None:
     page_data.sample(data, times.now())
     day = outputs.stream_files(data)[-1]
     row = day.read_text().splitlines()[-1]
     day.write_text(day.read_text().replace(row, row.replace(",", ",abc", 3)))
-    [problem] = Reader(data).look().problems
-    assert problem.startswith(f"{day} has cells that are unknown here: ")
+    [problem] = Reader(data, ALWAYS).snapshot().problems
+    assert problem.startswith(f"{day} has unreadable cells, shown as unknown: ")
 
 
 @pytest.mark.usefixtures("patient")
-def test_many_files_with_the_same_fault_are_one_sentence(data) -> None:
+def test_files_with_the_same_problem_share_one_sentence(data) -> None:
     page_data.older(data, datetime(2026, 3, 1, 1, 0, 30, tzinfo=UTC))  # two days
     first, last = outputs.stream_files(data)
-    [problem] = Reader(data).look().problems
-    assert problem.startswith(f"{last} and 1 more is of an older version, without ")
+    [problem] = Reader(data, ALWAYS).snapshot().problems
+    assert problem.startswith(f"{last} (and 1 more) is from an older version and has no ")
     assert str(first) not in problem
 
 
 @pytest.mark.usefixtures("patient")
-def test_a_database_that_has_gone_is_told(data) -> None:
+def test_a_missing_database_is_reported(data) -> None:
     page_data.sample(data, times.now())
     data.database.touch()
-    assert Reader(data).look().problems == ()
+    assert Reader(data, ALWAYS).snapshot().problems == ()
     data.database.unlink()
-    assert Reader(data).look().problems == (f"{data.database} is missing",)
+    assert Reader(data, ALWAYS).snapshot().problems == (
+        f"{data.database} is missing. Restore it from a backup",
+    )
 
 
 def test_a_refresh_does_not_wait_for_a_slow_file(data, monkeypatch) -> None:
-    """It shows what is there, and says what it still reads."""
+    """It shows the other files, and names the one that is being read."""
     page_data.sample(data, NOW)
-    true_read = read._read
+    true_read = files._read
 
     def slow(path, signature, how):
         if path.name == "batch_windows.csv":
             time.sleep(0.6)
         return true_read(path, signature, how)
 
-    monkeypatch.setattr(read, "_read", slow)
-    monkeypatch.setattr(read, "SHARED_SECONDS", 0)
-    reader = Reader(data)
+    monkeypatch.setattr(files, "_read", slow)
+    reader = Reader(data, ALWAYS)
     began = time.monotonic()
-    seen = reader.look()
+    seen = reader.snapshot()
     assert time.monotonic() - began < 0.5
     assert seen.loading == ("batch_windows.csv",)
     end = time.monotonic() + 20
-    while (seen := reader.look()).loading and time.monotonic() < end:
+    while (seen := reader.snapshot()).loading and time.monotonic() < end:
         pass
     assert len(seen.batch_windows.frame) == 180
 
 
 @pytest.mark.usefixtures("patient")
-def test_viewers_within_a_moment_share_one_look(data, monkeypatch) -> None:
+def test_viewers_share_a_snapshot(data, monkeypatch) -> None:
     page_data.sample(data, NOW)
-    monkeypatch.setattr(read, "SHARED_SECONDS", 60)
-    reader = Reader(data)
-    assert reader.look() is reader.look()
+    reader = Reader(data, Pace(snapshot=60))
+    assert reader.snapshot() is reader.snapshot()
 
 
-def test_what_was_made_of_a_table_is_made_once() -> None:
-    table = read.Table(pd.DataFrame({"a": [1, 2]}))
-    made = [table.made("list", 7, lambda frame: list(frame["a"])) for _ in range(3)]
+def test_a_derived_value_is_computed_once() -> None:
+    table = files.Table(pd.DataFrame({"a": [1, 2]}))
+    made = [table.derived("list", 7, lambda frame: list(frame["a"])) for _ in range(3)]
     assert made[0] == [1, 2]
     assert made[0] is made[1] is made[2]
 
 
-def test_of_a_table_that_stands_still_only_the_newest_is_kept() -> None:
-    """A batch may be down for days, while each minute asks for another end."""
-    table = read.Table(pd.DataFrame({"a": [1, 2]}))
+def test_a_table_keeps_only_the_newest_value_of_each_name() -> None:
+    """A batch may be down for days while the span moves on each minute."""
+    table = files.Table(pd.DataFrame({"a": [1, 2]}))
     for minute in range(1000):
         for span in ("1 h", "everything"):
-            table.made(("counts", span), minute, lambda frame: list(frame["a"]))
-    assert len(table._made) == 2
+            table.derived(("counts", span), minute, lambda frame: list(frame["a"]))
+    assert len(table._derived) == 2
 
 
 @pytest.mark.usefixtures("patient")
@@ -238,29 +240,28 @@ def test_of_a_table_that_stands_still_only_the_newest_is_kept() -> None:
     ("name", "content"),
     [("consumer_minutes.csv", b"at,sec\ronds\n1,2\n"), ("consumer.json", b"[" * 100_000)],
 )
-def test_no_odd_file_ends_the_page(data, name, content) -> None:
+def test_no_broken_status_file_stops_the_page(data, name, content) -> None:
     page_data.sample(data, times.now())
     (data.root / "status" / name).write_bytes(content)
-    snapshot = Reader(data).look()
+    snapshot = Reader(data, ALWAYS).snapshot()
     assert len(snapshot.finals.frame) == 180
 
 
 @pytest.mark.usefixtures("patient")
 def test_a_clock_that_is_set_back_does_not_freeze_the_page(data, monkeypatch) -> None:
     page_data.sample(data, times.now())
-    reader = Reader(data)
-    earlier = reader.look().looked - timedelta(hours=1)
+    reader = Reader(data, ALWAYS)
+    earlier = reader.snapshot().taken_at - timedelta(hours=1)
     monkeypatch.setattr(times, "now", lambda: earlier)
-    monkeypatch.setattr(read, "SHARED_SECONDS", 0.0)
-    assert reader.look().looked == earlier
+    assert reader.snapshot().taken_at == earlier
 
 
 @pytest.mark.usefixtures("patient")
-def test_of_a_long_record_of_minutes_the_newest_row_is_taken(data) -> None:
+def test_the_newest_row_of_long_per_minute_records_is_read(data) -> None:
     columns = ("at", "seconds", "cpu_s", "rss_mib", "counters")
     for n in range(100):
         row = {"at": n, "seconds": 60, "counters": f'{{"received": {n}, "x": "{"y" * 90}"}}'}
         outputs.append_csv(data.minutes_of("producer"), columns, row, 10**6)
-    minute = Reader(data).look().services["producer"].minute
+    minute = Reader(data, ALWAYS).snapshot().services["producer"].minute
     assert minute["at"] == "99"
     assert minute["counters"].startswith('{"received": 99,')

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pandas as pd
 import pytest
 
-from page import formatting as words
+from page import formatting
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -23,64 +23,73 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
         (86400 * 3 + 4 * 3600, "3 d 4 h"),
         (86400, "1 d"),
         (-12, "-12 s"),
-        (None, words.DASH),
-        (math.nan, words.DASH),
+        (None, formatting.DASH),
+        (math.nan, formatting.DASH),
     ],
 )
 def test_an_age_has_at_most_two_units(seconds, text) -> None:
-    assert words.age(seconds) == text
+    assert formatting.age(seconds) == text
 
 
 @pytest.mark.parametrize(
     "unknown", [None, math.nan, math.inf, "", "x", True, pd.NA, pd.NaT, [], {}, "1e999"]
 )
-def test_what_is_not_a_finite_number_is_a_dash_in_every_form(unknown) -> None:
-    for write in (words.price, words.amount, words.count, words.ratio, words.percent):
-        assert write(unknown) == words.DASH
-    assert words.seconds(unknown) == words.DASH
+def test_a_value_that_is_no_finite_number_appears_as_a_dash(unknown) -> None:
+    for write in (
+        formatting.price,
+        formatting.amount,
+        formatting.count,
+        formatting.ratio,
+        formatting.percent,
+    ):
+        assert write(unknown) == formatting.DASH
+    assert formatting.seconds(unknown) == formatting.DASH
 
 
 @pytest.mark.parametrize("zero", [0, 0.0, "0"])
 def test_zero_is_a_number_not_unknown(zero) -> None:
-    assert words.count(zero) == "0"
-    assert words.price(zero) == "0.00"
+    assert formatting.count(zero) == "0"
+    assert formatting.price(zero) == "0.00"
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [(93120.126, "93,120.13"), ("31.76", "31.76"), (0.12345678, "0.12345678"), (1.5, "1.50")],
 )
-def test_a_price_has_the_decimals_its_size_asks_for(value, text) -> None:
-    assert words.price(value) == text
+def test_a_small_price_has_more_decimals(value, text) -> None:
+    assert formatting.price(value) == text
 
 
 def test_a_ratio_next_to_zero_has_no_sign_and_a_huge_one_is_short() -> None:
-    assert words.ratio(-0.0001) == "0.000"
-    assert words.ratio(-0.0006) == "-0.001"
-    assert words.ratio(12_300_000) == "1.23e+07"
+    assert formatting.ratio(-0.0001) == "0.000"
+    assert formatting.ratio(-0.0006) == "-0.001"
+    assert formatting.ratio(12_300_000) == "1.23e+07"
 
 
-def test_a_moment_is_taken_with_its_zone_only_and_shown_in_utc() -> None:
-    """A time without a zone could be any time: it is unknown."""
-    assert words.moment("2026-03-01T12:00:00") is None
-    assert words.moment("yesterday") is None
-    assert words.moment(12) is None
-    assert words.moment(pd.NaT) is None
-    assert words.moment("2026-03-01T13:30:00+01:30") == NOW
+def test_a_time_needs_a_zone_and_is_shown_in_utc() -> None:
+    """A time without a zone is unknown."""
+    assert formatting.moment("2026-03-01T12:00:00") is None
+    assert formatting.moment("yesterday") is None
+    assert formatting.moment(12) is None
+    assert formatting.moment(pd.NaT) is None
+    assert formatting.moment("2026-03-01T13:30:00+01:30") == NOW
     east = NOW.astimezone(timezone(timedelta(hours=9)))
-    assert words.day_and_clock(words.moment(east)) == "2026-03-01 12:00:00"
+    assert formatting.day_and_clock(formatting.moment(east)) == "2026-03-01 12:00:00"
 
 
-def test_a_time_ahead_of_the_clock_is_said_to_be_so() -> None:
-    assert words.ago(NOW - timedelta(seconds=90), NOW) == "1 min 30 s ago"
-    assert words.ago(NOW + timedelta(seconds=5), NOW) == "5.0 s ahead of this clock"
-    assert words.ago(None, NOW) == words.DASH
+def test_a_time_in_the_future_is_not_shown_as_an_age() -> None:
+    assert formatting.ago(NOW - timedelta(seconds=90), NOW) == "1 min 30 s ago"
+    assert formatting.ago(NOW + timedelta(seconds=5), NOW) == "5.0 s in the future"
+    assert formatting.ago(NOW + timedelta(seconds=0.4), NOW) == "just now"
+    assert formatting.ago(None, NOW) == formatting.DASH
 
 
 def test_text_from_a_file_is_one_line_of_bounded_length() -> None:
-    assert words.text("a\n\tb") == "a b"
-    assert words.text("") == words.text(None) == words.text(math.nan) == words.DASH
-    assert len(words.text("x" * 5000)) == 300
+    assert formatting.text("a\n\tb") == "a b"
+    assert (
+        formatting.text("") == formatting.text(None) == formatting.text(math.nan) == formatting.DASH
+    )
+    assert len(formatting.text("x" * 5000)) == 300
 
 
 @pytest.mark.parametrize(
@@ -93,31 +102,31 @@ def test_text_from_a_file_is_one_line_of_bounded_length() -> None:
         (timedelta(seconds=45), "45 seconds"),
     ],
 )
-def test_a_length_is_said_in_its_own_unit(span, text) -> None:
-    assert words.length(span) == text
+def test_a_duration_has_one_unit(span, text) -> None:
+    assert formatting.duration(span) == text
 
 
 @pytest.mark.parametrize(
     ("value", "write", "said"),
     [
-        (3, words.count, "+3"),
-        (-1234, words.count, "-1,234"),
-        (0.0, words.price, "="),
-        (-0.75708395, words.price, "-0.76"),
-        (0.00038465, words.price, "+0.00038465"),
-        (-0.25, words.amount, "-0.2500"),
-        (-0.00033, words.ratio, "-0.00033"),
-        (float("nan"), words.ratio, words.DASH),
-        (None, words.count, words.DASH),
+        (3, formatting.count, "+3"),
+        (-1234, formatting.count, "-1,234"),
+        (0.0, formatting.price, "="),
+        (-0.75708395, formatting.price, "-0.76"),
+        (0.00038465, formatting.price, "+0.00038465"),
+        (-0.25, formatting.amount, "-0.2500"),
+        (-0.00033, formatting.ratio, "-0.00033"),
+        (float("nan"), formatting.ratio, formatting.DASH),
+        (None, formatting.count, formatting.DASH),
     ],
 )
-def test_a_difference_has_a_sign_and_only_nothing_is_equal(value, write, said) -> None:
-    assert words.difference(value, write) == said
+def test_a_difference_has_a_sign_and_only_zero_is_equal(value, write, said) -> None:
+    assert formatting.difference(value, write) == said
 
 
-def test_of_two_moments_the_older_is_told() -> None:
+def test_the_older_of_two_times_is_named() -> None:
     at = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    assert words.apart(at - timedelta(seconds=40), at) == "40 s older"
-    assert words.apart(at, at - timedelta(minutes=2)) == "2 min newer"
-    assert words.apart(at, at) == "="
-    assert words.apart(None, at) == words.DASH
+    assert formatting.age_difference(at - timedelta(seconds=40), at) == "40 s older"
+    assert formatting.age_difference(at, at - timedelta(minutes=2)) == "2 min newer"
+    assert formatting.age_difference(at, at) == "="
+    assert formatting.age_difference(None, at) == formatting.DASH

@@ -1,4 +1,4 @@
-"""What the page says of feed and services, from their status files."""
+"""The state of the feed and of the services, from their status files."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from page import status
+from page import formatting, status
 from tests import page_data
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -19,42 +19,42 @@ def services(
     feed: Mapping[str, Any] | None = page_data.LIVE,
     trade_time: datetime | None = None,
     absent: Sequence[str] = (),
-) -> dict[str, status.Service]:
-    """All services well, with these changes by service."""
+) -> dict[str, status.ServiceStatus]:
+    """Return healthy services, with these changes by service."""
     found = page_data.statuses(NOW, feed, trade_time=trade_time)
     read = {}
     for name in status.SERVICES:
         fields = {} if name in absent else found[name] | (changes or {}).get(name, {})
-        read[name] = status.Service(name, {k: text(v) for k, v in fields.items()})
+        read[name] = status.ServiceStatus(name, {k: text(v) for k, v in fields.items()})
     return read
 
 
 def text(value: Any) -> Any:
-    """As it comes out of a JSON file."""
+    """Return a value as it comes from a JSON file."""
     if isinstance(value, datetime):
         return value.isoformat()
     return {k: text(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def verdict(*args: Any, source: Any = None, **kwargs: Any) -> status.Verdict:
-    return status.verdict(services(*args, **kwargs), source or {}, NOW)
+def state(*args: Any, source: Any = None, **kwargs: Any) -> status.FeedState:
+    return status.feed_state(services(*args, **kwargs), source or {}, NOW)
 
 
 def ago(seconds: float) -> str:
     return (NOW - timedelta(seconds=seconds)).isoformat()
 
 
-def test_all_well_is_live_or_replay_by_the_feed_alone() -> None:
-    assert verdict().word == "LIVE"
-    assert verdict(feed=page_data.replay()).word == "REPLAY"
-    assert verdict(feed=RECORDED, trade_time=page_data.RECORDED_END).word == "REPLAY"
+def test_with_healthy_services_the_feed_decides_live_or_replay() -> None:
+    assert state().word == "LIVE"
+    assert state(feed=page_data.replay()).word == "REPLAY"
+    assert state(feed=RECORDED, trade_time=page_data.RECORDED_END).word == "REPLAY"
 
 
-def test_a_feed_not_known_yet_is_never_called_live() -> None:
-    assert verdict(feed=None).word == "WAITING"
-    assert verdict(feed={"kind": "something"}).word == "WAITING"
+def test_an_unknown_feed_is_never_called_live() -> None:
+    assert state(feed=None).word == "WAITING"
+    assert state(feed={"kind": "something"}).word == "WAITING"
     live = {"kind": "live", "url": "wss://x"}
-    assert verdict(feed=None, source=live).word == "LIVE"
+    assert state(feed=None, source=live).word == "LIVE"
 
 
 @pytest.mark.parametrize(
@@ -91,25 +91,25 @@ def test_a_feed_not_known_yet_is_never_called_live() -> None:
         ({"consumer": {"updated": ago(500)}}, (), "LIVE", None),
     ],
 )
-def test_the_first_fault_on_the_way_is_named(changes, absent, word, cause) -> None:
-    found = verdict(changes, absent=absent)
+def test_the_first_fault_on_the_way_is_the_cause(changes, absent, word, cause) -> None:
+    found = state(changes, absent=absent)
     assert (found.word, found.cause) == (word, cause)
 
 
-def test_a_trade_that_is_too_old_makes_it_stale() -> None:
-    assert verdict(trade_time=NOW - timedelta(seconds=29)).word == "LIVE"
-    found = verdict(trade_time=NOW - timedelta(seconds=31))
+def test_an_old_trade_makes_the_feed_stale() -> None:
+    assert state(trade_time=NOW - timedelta(seconds=29)).word == "LIVE"
+    found = state(trade_time=NOW - timedelta(seconds=31))
     assert (found.word, found.cause) == ("STALE", "feed")
 
 
-def test_the_age_of_an_old_recording_counts_from_receipt_and_says_so() -> None:
-    """Its event times are of last year: an age from them would mean nothing."""
+def test_the_age_counts_from_receipt_for_a_recording_with_original_timestamps() -> None:
+    """An age from its event times would be months."""
     now = services(feed=RECORDED, trade_time=page_data.RECORDED_END)["producer"]
     trade = status.last_trade(now, status.feed_of(now, {}), NOW)
     assert trade.counted_from == "receipt"
     assert trade.age_s == pytest.approx(0.12)
-    said = status.age_words(trade)
-    assert said == "last trade received 0.1 s ago, its own time is 2025-12-02 05:07:17"
+    age = status.age_of(trade)
+    assert age == "last trade received 0.1 s ago (event time 2025-12-02 05:07:17)"
 
 
 def test_the_age_of_a_retimed_or_live_trade_counts_from_its_event_time() -> None:
@@ -118,30 +118,30 @@ def test_the_age_of_a_retimed_or_live_trade_counts_from_its_event_time() -> None
         trade = status.last_trade(producer, status.feed_of(producer, {}), NOW)
         assert trade.counted_from == "event time"
         assert trade.age_s == pytest.approx(0.32)
-        assert status.age_words(trade) == "last trade 0.3 s ago"
+        assert status.age_of(trade) == "last trade 0.3 s ago"
 
 
 def test_an_ended_replay_is_ended_not_stale() -> None:
     feed = page_data.replay(retimed=False, state="ended")
-    assert verdict(feed=feed, trade_time=page_data.RECORDED_END).word == "ENDED"
-    # a producer that died since is the worse news
+    assert state(feed=feed, trade_time=page_data.RECORDED_END).word == "ENDED"
+    # a dead producer ranks first
     dead = {"producer": {"updated": ago(60)}}
-    assert verdict(dead, feed=feed, trade_time=page_data.RECORDED_END).word == "DOWN"
+    assert state(dead, feed=feed, trade_time=page_data.RECORDED_END).word == "DOWN"
 
 
 @pytest.mark.parametrize("junk", [None, 7, "text", [1], {"x": {}}, {"price": "NaN", "time": 5}])
 def test_fields_of_other_types_are_unknown_and_break_nothing(junk) -> None:
-    """Status files come from other processes, half-written ones from none."""
+    """Status files come from other processes."""
     names = ("feed", "last_trade", "connected", "counters", "updated", "started", "newest_trade")
     for name in names:
         found = services({service: {name: junk} for service in status.SERVICES})
-        assert status.verdict(found, {}, NOW).word in ("LIVE", "WAITING", "DOWN", "STALE")
-        status.troubles(found, NOW)
+        assert status.feed_state(found, {}, NOW).word in ("LIVE", "WAITING", "DOWN", "STALE")
+        status.problems(found, NOW)
     producer = services({"producer": {"last_trade": junk}})["producer"]
     assert status.last_trade(producer, status.feed_of(producer, {}), NOW).price is None
 
 
-def test_each_service_in_trouble_has_its_sentence() -> None:
+def test_each_unhealthy_service_has_a_sentence() -> None:
     found = services(
         {
             "consumer": {"healthy": False, "state": "waiting for Kafka", "message": "no broker"},
@@ -149,45 +149,45 @@ def test_each_service_in_trouble_has_its_sentence() -> None:
         },
         absent=("batch_scheduler",),
     )
-    assert status.troubles(found, NOW) == [
+    assert status.problems(found, NOW) == [
         "consumer is waiting for Kafka: no broker",
-        "spark_processor has not been heard of for 1 min 35 s",
+        "no heartbeat from spark_processor for 1 min 35 s",
         "not started yet: batch_scheduler",
     ]
-    assert status.troubles(services(), NOW) == []
+    assert status.problems(services(), NOW) == []
 
 
 def test_a_young_service_may_wait_for_others_without_alarm() -> None:
-    """All start at once; and one that starts again and again says so."""
+    """All start at once. Its sentence counts the restarts."""
     waiting = {"healthy": False, "state": "waiting for Kafka", "message": "no broker", "starts": 7}
     young = services({"consumer": waiting | {"started": ago(12)}})["consumer"]
     assert status.condition(young, NOW) == "starting"
-    said = "consumer is starting, for 12 s so far, its start number 7: no broker"
-    assert status.sentence(young, NOW) == said
+    sentence = "consumer has been starting for 12 s (6 restarts): no broker"
+    assert status.sentence(young, NOW) == sentence
     old = services({"consumer": waiting | {"started": ago(31)}})["consumer"]
-    assert status.condition(old, NOW) == "trouble"
+    assert status.condition(old, NOW) == "unhealthy"
 
 
-def test_an_unreadable_status_is_told_with_its_reason() -> None:
-    broken = status.Service("consumer", {}, "consumer.json cannot be read: Expecting value")
+def test_an_unreadable_status_has_its_reason() -> None:
+    broken = status.ServiceStatus("consumer", {}, "consumer.json cannot be read: Expecting value")
     assert status.condition(broken, NOW) == "unreadable"
     assert "Expecting value" in status.sentence(broken, NOW)
 
 
-def test_the_pace_and_the_times_of_a_replay_are_said() -> None:
+def test_the_name_of_a_replay_has_its_speed_and_timestamps() -> None:
     def name(**more: Any) -> str:
         producer = services(feed=page_data.replay(recording="r.gz", **more))["producer"]
         return status.feed_of(producer, {}).name
 
-    assert name() == "a replay of r.gz, re-timed to now"
+    assert name() == "replay of r.gz, re-timed to now"
     fast = name(retimed=False, speed=10)
-    assert fast == "a replay of r.gz, with its own times, at 10 times its pace"
-    assert name(retimed=False, speed="max").endswith("as fast as it is read")
+    assert fast == f"replay of r.gz, with its original timestamps, at 10{formatting.TIMES} speed"
+    assert name(retimed=False, speed="max").endswith("as fast as possible")
 
 
-def test_the_rate_is_the_last_minutes_count_by_its_length() -> None:
+def test_the_rate_is_the_count_of_the_last_minute_by_its_length() -> None:
     minute = {"at": NOW.isoformat(), "seconds": "60.5", "counters": '{"received": 423}'}
-    found = status.rate(status.Service("producer", {}, None, minute), NOW)
+    found = status.rate(status.ServiceStatus("producer", {}, None, minute), NOW)
     assert found is not None
     assert found.per_second == pytest.approx(423 / 60.5)
     assert found.until == NOW
@@ -204,27 +204,27 @@ def test_the_rate_is_the_last_minutes_count_by_its_length() -> None:
         {"at": NOW.isoformat(), "seconds": "60"},
     ],
 )
-def test_a_rate_that_is_old_or_torn_is_unknown(minute) -> None:
-    assert status.rate(status.Service("producer", {}, None, minute), NOW) is None
+def test_the_rate_of_an_old_or_broken_record_is_unknown(minute) -> None:
+    assert status.rate(status.ServiceStatus("producer", {}, None, minute), NOW) is None
 
 
-def test_rejected_messages_of_all_services_stand_together_the_newest_first() -> None:
-    def refusing(name: str, second: int) -> status.Service:
-        said = {"reason": "price: x", "received": f"2026-03-01T11:00:{second:02}Z", "bytes": 3}
-        rejected = {"reasons": {"price": second, "time": 1}, "latest": [said, "torn", {}]}
-        return status.Service(name, {"rejected": rejected})
+def test_rejected_messages_of_all_services_are_merged_newest_first() -> None:
+    def rejecting(name: str, second: int) -> status.ServiceStatus:
+        message = {"reason": "price: x", "received": f"2026-03-01T11:00:{second:02}Z", "bytes": 3}
+        rejected = {"reasons": {"price": second, "time": 1}, "latest": [message, "torn", {}]}
+        return status.ServiceStatus(name, {"rejected": rejected})
 
-    services = {name: refusing(name, n) for name, n in (("producer", 5), ("consumer", 9))}
-    found = status.rejections(services)
+    services = {name: rejecting(name, n) for name, n in (("producer", 5), ("consumer", 9))}
+    found = status.latest_rejected(services)
     assert [one.service for one in found[:2]] == ["consumer", "producer"]
     assert len(found) == 4
-    assert status.reasons(services) == {"price": 14, "time": 2}
+    assert status.rejected_by_reason(services) == {"price": 14, "time": 2}
 
 
-def test_a_stream_behind_the_feed_is_stale_but_not_in_a_fast_replay_of_old_times() -> None:
-    """There a minute of event time goes by in a moment."""
+def test_a_stream_behind_the_feed_is_stale_except_with_original_timestamps() -> None:
+    """There a minute of event time may pass in a moment."""
     behind = {"spark_processor": {"newest_trade": ago(90)}}
-    assert verdict(behind).word == "STALE"
+    assert state(behind).word == "STALE"
     end = page_data.RECORDED_END
     behind = {"spark_processor": {"newest_trade": (end - timedelta(seconds=90)).isoformat()}}
-    assert verdict(behind, feed=RECORDED, trade_time=end).word == "REPLAY"
+    assert state(behind, feed=RECORDED, trade_time=end).word == "REPLAY"

@@ -1,7 +1,7 @@
-"""What the page shows of the comparison, in a bounded size: pure functions, and a process' work.
+"""What the page shows of a comparison, in a bounded size.
 
-`python -m page.digest` is run by `page/background.py`, apart from the page's server: a comparison
-of 90 days takes seconds of CPU and half a gigabyte, which go with the process.
+`page/comparison_worker.py` runs this module in a child process: a comparison of 90 days takes
+seconds of CPU and half a gigabyte of memory, which the process returns when it ends.
 """
 
 import argparse
@@ -16,10 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from page import agreement_strip as strip
-from page import formatting as words
+from page import agreement_strip, formatting
 from pipeline import times
-from pipeline.compare import summary as verdict
+from pipeline.compare import summary
 from pipeline.compare.agreement import DIFFERENCES, EQUAL, UNEXPLAINED, VERDICTS
 from pipeline.compare.comparison import (
     LEAST_RUNS,
@@ -33,51 +32,50 @@ from pipeline.compare.comparison import (
 from pipeline.compare.inputs import Written, read_written
 from pipeline.outputs import DataDir, OutputError
 
-#: Places along the time axis of a chart: of what falls on the same one, only extremes are drawn.
+#: Bins along the x axis of a chart. Of each bin the chart shows only the extremes.
 BINS = 300
-#: Rows of a table at most; the text above it says how many there are.
-MOST_ROWS = 50
-#: A forecast is drawn if it is not further away than so many times what was measured.
-DRAWN_FORECAST = 4
-#: The interval is drawn if it is no longer than so many times the longest run.
-DRAWN_LIMIT = 12
-#: The least age that is drawn, seconds: the axis of ages is logarithmic.
-LEAST_AGE = 0.1
-#: Points of a tooth: a straight line between its ends would be wrong on a logarithmic axis.
-TOOTH_POINTS = 8
+#: Rows of a table at most. The caption names the number of all rows.
+MAX_ROWS = 50
+#: The chart shows a forecast up to this multiple of the measured rows.
+MAX_FORECAST = 4
+#: The chart shows the interval up to this multiple of the longest run.
+MAX_LIMIT = 12
+#: The lowest age in the chart, seconds: its axis is logarithmic.
+MIN_AGE = 0.1
+#: Points of each rise: a straight line would be wrong on a logarithmic axis.
+RISE_POINTS = 8
 
 
 @dataclass(frozen=True)
-class Digest:
-    """All of the comparison that is drawn or said."""
+class ComparisonData:
+    """The part of a comparison that the page shows."""
 
-    #: When the files were read, and what reading and comparing them cost, seconds of CPU.
+    #: When the files were read, and the CPU seconds that reading and comparing took.
     made_at: datetime
     cpu_s: float
-    answers: tuple[verdict.Answer, ...]
-    #: Over which ages and legs are measured; None: one of the paths has no answer yet.
+    answers: tuple[summary.Answer, ...]
+    #: The span of ages and latencies; None while one of the paths has no result.
     span: tuple[datetime, datetime] | None
     replayed_as_recorded: bool
     interval_s: float
-    #: Windows by verdict, those on which there is one, and differences without a cause.
+    #: Windows by verdict; compared windows; windows that differ without a known cause.
     counts: Mapping[str, int]
-    #: Of the equal ones, those of which both paths miss trades.
+    #: Equal windows that both paths miss trades of.
     equal_but_missing: int
     compared: int
     unexplained: int
     shared: Shared
-    #: The length of a window, and how windows are laid out as cells.
+    #: The length of a window, and the layout of the cells.
     window: timedelta
-    layout: strip.Layout
-    #: As `strip.drawn` gives them.
+    layout: agreement_strip.Layout
+    #: The cells, as `agreement_strip.chart_data` returns them.
     cells: pd.DataFrame
-    #: The newest windows that differ, unexplained ones first, then those that miss trades on both
-    #: paths: `window`,
-    #: `verdict`, `values`, `cause`.
+    #: The newest windows that differ (unexplained ones first), then those that both paths miss
+    #: trades of: `window`, `verdict`, `values`, `cause`.
     differing: pd.DataFrame
     all_differing: int
     freshness: Mapping[str, Freshness | None]
-    #: `answer`, `at`, `age` (seconds).
+    #: The age of each result over time: `answer`, `at`, `age` (seconds).
     teeth: pd.DataFrame
     waterfall: pd.DataFrame
     #: `stage`, `count`, `drawn_from`, `said`.
@@ -91,10 +89,10 @@ class Digest:
     micro_batches: pd.DataFrame
     steadiness: Steadiness | None
     aspects: pd.DataFrame
-    #: The newest runs of ids never seen: `first`, `last`, `ids`, `after`, `before`, `filled`,
-    #: `rejected` (how many of the ids came in messages that were rejected).
+    #: The newest gaps: `first`, `last`, `ids`, `after`, `before`, `filled`, `rejected` (how many
+    #: of the ids were in rejected messages).
     gaps: pd.DataFrame
-    #: None: nothing is stored yet.
+    #: The number of gaps; None while nothing is stored.
     all_gaps: int | None
 
     @property
@@ -103,43 +101,43 @@ class Digest:
 
     @property
     def growth_is_drawn(self) -> bool:
-        """Whether there is a line through the runs: of enough of them, and steeper than noise."""
+        """Whether the chart shows a trend: of enough runs, and steeper than their noise."""
         return bool(self.growth and self.growth.runs >= LEAST_RUNS and self.growth.low > 0)
 
     @property
     def forecast_is_drawn(self) -> bool:
-        """Whether the line goes on to the interval, which is near enough."""
+        """Whether the chart shows the forecast: only where the interval is near enough."""
         limit = self.growth.rows_at_limit if self.growth else None
         return (
             self.growth_is_drawn
             and limit is not None
-            and self.most_rows < limit <= DRAWN_FORECAST * self.most_rows
+            and self.most_rows < limit <= MAX_FORECAST * self.most_rows
         )
 
     @property
     def limit_is_drawn(self) -> bool:
-        """Whether the interval stands in the chart: where runs would not be a line at its foot."""
-        return self.interval_s <= DRAWN_LIMIT * float(self.runs["wall_s"].max())
+        """Whether the chart shows the interval: only where it does not flatten the runs."""
+        return self.interval_s <= MAX_LIMIT * float(self.runs["wall_s"].max())
 
 
-def digest(written: Written, found: Comparison, made_at: datetime) -> Digest:
-    """What is shown of a comparison and of what it was made from."""
+def comparison_data(written: Written, found: Comparison, made_at: datetime) -> ComparisonData:
+    """Return what the page shows of a comparison and of its inputs."""
     stream = pd.concat([written.final, written.still_open], ignore_index=True)
     judged = found.agreement
-    window = strip.window_of(written.batch if len(written.batch) else stream)
-    shape, cells = _strip(judged, stream, written.batch, window)
+    window = agreement_strip.window_of(written.batch if len(written.batch) else stream)
+    shape, cells = _cells(judged, stream, written.batch, window)
     noteworthy = found.noteworthy
     differ = noteworthy["verdict"].isin(DIFFERENCES)
     missing, differing = noteworthy[~differ], noteworthy[differ].iloc[::-1]
     unexplained = differing["cause"].str.contains(UNEXPLAINED, regex=False)
     in_order = (differing[unexplained], differing[~unexplained], missing.iloc[::-1])
-    newest = pd.concat(in_order).head(MOST_ROWS)
+    newest = pd.concat(in_order).head(MAX_ROWS)
     counts = judged["verdict"].value_counts()
     gaps = written.evidence.gaps
-    return Digest(
+    return ComparisonData(
         made_at=made_at,
         cpu_s=time.process_time(),
-        answers=verdict.answers(found),
+        answers=summary.answers(found),
         span=found.span,
         replayed_as_recorded=found.replayed_as_recorded,
         interval_s=found.interval_s,
@@ -155,7 +153,7 @@ def digest(written: Written, found: Comparison, made_at: datetime) -> Digest:
             {
                 "window": newest["window_start"],
                 "verdict": newest["verdict"],
-                "values": strip.differing_values(newest, stream, written.batch),
+                "values": agreement_strip.differing_values(newest, stream, written.batch),
                 "cause": newest["cause"],
             }
         ),
@@ -166,34 +164,36 @@ def digest(written: Written, found: Comparison, made_at: datetime) -> Digest:
         funnel=_stages(found.funnel),
         cost=found.cost,
         growth=found.growth,
-        growth_said=verdict.growth_in_words(found.growth, found.interval_s),
+        growth_said=summary.growth_in_words(found.growth, found.interval_s),
         runs=_runs(found.runs),
         micro_batches=_micro_batches(found.micro_batches),
         steadiness=found.steadiness,
-        aspects=verdict.aspects(found),
+        aspects=summary.aspects(found),
         gaps=_gaps(gaps, written.evidence.rejected),
         all_gaps=None if written.ingested is None else len(gaps),
     )
 
 
-def _strip(
+def _cells(
     judged: pd.DataFrame, stream: pd.DataFrame, batch: pd.DataFrame, window: timedelta
-) -> tuple[strip.Layout, pd.DataFrame]:
+) -> tuple[agreement_strip.Layout, pd.DataFrame]:
     if judged.empty:
-        return strip.layout(window, window), pd.DataFrame(columns=list(strip.CELL_COLUMNS))
-    found = strip.cells(judged, stream, batch)
-    shape = strip.layout(found["start"].max() - found["start"].min() + window, window)
-    worst = strip.grouped(found, shape)
+        return agreement_strip.layout(window, window), pd.DataFrame(
+            columns=list(agreement_strip.CELL_COLUMNS)
+        )
+    found = agreement_strip.cells(judged, stream, batch)
+    shape = agreement_strip.layout(found["start"].max() - found["start"].min() + window, window)
+    worst = agreement_strip.grouped(found, shape)
     unequal = worst[worst["columns"] != ""]
-    said = strip.differing_values(unequal, stream, batch)
+    said = agreement_strip.differing_values(unequal, stream, batch)
     values = dict(zip(unequal["window_start"], said, strict=True))
-    return shape, strip.drawn(worst, shape, values)
+    return shape, agreement_strip.chart_data(worst, shape, values)
 
 
 def thinned(points: pd.DataFrame, x: str, y: str, bins: int = BINS) -> pd.DataFrame:
-    """Points in their order, of many only the least and the greatest of each place along x.
+    """Return at most the lowest and the highest point in each of the bins along x.
 
-    First and last stay. A line through what is left covers the same pixels as one through all.
+    The first and the last point stay. A line through the result covers the same pixels.
     """
     if len(points) <= 2 * bins:
         return points
@@ -208,16 +208,16 @@ def thinned(points: pd.DataFrame, x: str, y: str, bins: int = BINS) -> pd.DataFr
 
 
 def _points(teeth: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The sawtooth of each answer as the points of a line."""
+    """Return the age of each result over time as the points of a line."""
     lines = []
     for answer, found in teeth.items():
         young, old = (found[name].to_numpy(float)[:, None] for name in ("young", "old"))
-        least = np.maximum(young, LEAST_AGE)
-        steps = np.linspace(0, 1, TOOTH_POINTS)[None, :]
+        least = np.maximum(young, MIN_AGE)
+        steps = np.linspace(0, 1, RISE_POINTS)[None, :]
         ages = np.clip(least * (np.maximum(old, least) / least) ** steps, young, old)
         ages[:, [0]], ages[:, [-1]] = young, old
         since = (ages - young).ravel() * 1e9
-        begins = found["from"].repeat(TOOTH_POINTS)
+        begins = found["from"].repeat(RISE_POINTS)
         at = begins + pd.to_timedelta(since.round(), unit="ns")
         points = pd.DataFrame({"at": at.reset_index(drop=True), "age": ages.ravel()})
         lines.append(thinned(points, "at", "age").assign(answer=answer))
@@ -228,7 +228,7 @@ def _points(teeth: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _stages(funnel: pd.DataFrame) -> pd.DataFrame:
     said = [
-        verdict.stage_in_words(row).removeprefix(f"{row['stage']}: ")
+        summary.stage_in_words(row).removeprefix(f"{row['stage']}: ")
         for row in funnel.to_dict("records")
     ]
     return funnel[["stage", "count", "drawn_from"]].assign(said=said)
@@ -237,12 +237,14 @@ def _stages(funnel: pd.DataFrame) -> pd.DataFrame:
 def _runs(runs: pd.DataFrame) -> pd.DataFrame:
     known = runs.dropna(subset=["rows", "wall_s"])
     points = thinned(known.sort_values("rows", ignore_index=True), "rows", "wall_s")
-    when = points["started"].map(lambda started: words.day_and_clock(words.moment(started)))
+    when = points["started"].map(
+        lambda started: formatting.day_and_clock(formatting.moment(started))
+    )
     return points[["rows", "wall_s"]].astype(float).assign(when=when)
 
 
 def _micro_batches(minutes: pd.DataFrame) -> pd.DataFrame:
-    """By minute: the points that either of the two lines needs."""
+    """Return the minutes that either of the two lines needs."""
     if minutes.empty:
         return minutes
     kept = [thinned(minutes, "minute", line).index for line in ("median_ms", "p99_ms")]
@@ -250,7 +252,7 @@ def _micro_batches(minutes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _gaps(gaps: pd.DataFrame, rejected: frozenset[int]) -> pd.DataFrame:
-    newest = gaps.sort_values("first_trade_id").iloc[::-1].head(MOST_ROWS)
+    newest = gaps.sort_values("first_trade_id").iloc[::-1].head(MAX_ROWS)
     return pd.DataFrame(
         {
             "first": newest["first_trade_id"],
@@ -272,26 +274,30 @@ def _gaps(gaps: pd.DataFrame, rejected: frozenset[int]) -> pd.DataFrame:
 # --- the process ----------------------------------------------------------------------------
 
 
-def made(data: DataDir, last: timedelta | None, interval_s: float) -> Digest | str:
-    """Reads the data folder and compares; or the sentence that says why that cannot be done."""
+def load(data: DataDir, last: timedelta | None, interval_s: float) -> ComparisonData | str:
+    """Read a data folder and compare the paths.
+
+    Returns:
+        The data, or a sentence that names the reason why the folder cannot be compared.
+    """
     try:
         at = times.now()
         written = read_written(data, last)
-        interval = verdict.interval_of(written.status, interval_s)
+        interval = summary.interval_of(written.status, interval_s)
         found = compare(written, interval)
     except OutputError as error:
-        return words.text(str(error))
-    return digest(written, found, at)
+        return formatting.text(str(error))
+    return comparison_data(written, found, at)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data_dir", type=Path)
-    parser.add_argument("--last", type=float, help="seconds; without it, everything")
-    parser.add_argument("--interval", type=float, required=True, help="of batch runs, seconds")
+    parser.add_argument("--last", type=float, help="span in seconds (default: everything)")
+    parser.add_argument("--interval", type=float, required=True, help="batch interval in seconds")
     given = parser.parse_args()
     last = None if given.last is None else timedelta(seconds=given.last)
-    pickle.dump(made(DataDir(given.data_dir), last, given.interval), sys.stdout.buffer)
+    pickle.dump(load(DataDir(given.data_dir), last, given.interval), sys.stdout.buffer)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the page takes of a comparison: all of it, in a bounded size."""
+"""What the page keeps of a comparison: everything it shows, in a bounded size."""
 
 import pickle
 import sqlite3
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from page import digest
+from page import comparison_data
 from pipeline import times
 from pipeline.compare.agreement import DIFFERS, ONLY_BATCH, UNEXPLAINED
 from pipeline.compare.comparison import compare
@@ -28,9 +28,9 @@ def data(tmp_path) -> DataDir:
     return DataDir(tmp_path / "data")
 
 
-def made(data: DataDir, last: timedelta | None = None) -> digest.Digest:
-    found = digest.made(data, last, 60)
-    assert isinstance(found, digest.Digest), found
+def made(data: DataDir, last: timedelta | None = None) -> comparison_data.ComparisonData:
+    found = comparison_data.load(data, last, 60)
+    assert isinstance(found, comparison_data.ComparisonData), found
     return found
 
 
@@ -41,7 +41,7 @@ def made(data: DataDir, last: timedelta | None = None) -> digest.Digest:
 )
 def test_thinned_points_keep_the_extremes_of_every_place(values, bins) -> None:
     points = pd.DataFrame({"x": np.arange(len(values)), "y": values})
-    kept = digest.thinned(points, "x", "y", bins)
+    kept = comparison_data.thinned(points, "x", "y", bins)
     assert len(kept) <= max(2 * bins, 1) + 2
     assert kept["x"].is_monotonic_increasing
     assert (kept["x"].iloc[0], kept["x"].iloc[-1]) == (0, len(values) - 1)
@@ -55,13 +55,13 @@ def test_thinned_points_keep_the_extremes_of_every_place(values, bins) -> None:
         assert not inside or {min(inside), max(inside)} <= left
 
 
-def test_the_sawtooth_is_drawn_along_each_tooth() -> None:
-    """Its ends, and points between: on a logarithmic axis a tooth is no straight line."""
+def test_each_rise_of_an_age_has_points_between_its_ends() -> None:
+    """On a logarithmic axis a rise is no straight line."""
     at = pd.to_datetime([NOW, NOW + timedelta(seconds=60)], utc=True)
     teeth = pd.DataFrame({"from": at[:1], "to": at[1:], "young": [4.0], "old": [64.0]})
-    points = digest._points({"batch": teeth})
+    points = comparison_data._points({"batch": teeth})
     ages = points["age"].tolist()
-    assert (ages[0], ages[-1], len(ages)) == (4.0, 64.0, digest.TOOTH_POINTS)
+    assert (ages[0], ages[-1], len(ages)) == (4.0, 64.0, comparison_data.RISE_POINTS)
     assert points["at"].tolist()[:: len(ages) - 1] == list(at)
     # each point lies where the age is the time gone by
     gone = (points["at"] - at[0]).dt.total_seconds()
@@ -70,16 +70,16 @@ def test_the_sawtooth_is_drawn_along_each_tooth() -> None:
     np.testing.assert_allclose(np.diff(np.log(ages)), np.log(16) / (len(ages) - 1))
 
 
-def test_a_tooth_that_begins_at_no_age_or_before_is_drawn() -> None:
+def test_an_age_that_starts_at_or_below_zero_is_drawn() -> None:
     """Clocks differ: an age may be negative."""
     at = pd.to_datetime([NOW, NOW + timedelta(seconds=3)], utc=True)
     teeth = pd.DataFrame({"from": at[:1], "to": at[1:], "young": [-1.0], "old": [2.0]})
-    ages = digest._points({"batch": teeth})["age"].tolist()
+    ages = comparison_data._points({"batch": teeth})["age"].tolist()
     assert (ages[0], ages[-1]) == (-1.0, 2.0)
     assert ages == sorted(ages)
 
 
-def test_the_digest_says_what_the_comparison_says(data) -> None:
+def test_the_data_equal_those_of_the_comparison(data) -> None:
     page_data.disputed(data, NOW)
     written = read_written(data)
     found = compare(written, 60)
@@ -103,50 +103,50 @@ def test_the_digest_says_what_the_comparison_says(data) -> None:
     assert (gap["first"], gap["last"], gap["ids"]) == (43, 48, 6)
 
 
-def test_only_the_last_hour_of_windows_is_shown_if_asked_for(data) -> None:
+def test_a_span_limits_the_windows(data) -> None:
     page_data.sample(data, NOW)
     assert len(made(data, timedelta(hours=1)).cells) == 60
     assert len(made(data).cells) == 182
 
 
-def test_the_digest_of_many_windows_is_small(data) -> None:
+def test_the_data_of_20000_windows_are_small(data) -> None:
     page_data.full(data, NOW, page_data.LIVE, minutes=20_000)
     said = made(data)
     assert sum(said.counts.values()) == 20_002
     assert len(said.cells) <= 60 * 32
-    assert len(said.teeth) <= 3 * (2 * digest.BINS + 2)
+    assert len(said.teeth) <= 3 * (2 * comparison_data.BINS + 2)
     assert len(pickle.dumps(said)) < 300_000
 
 
 @pytest.mark.parametrize("scenario", ["empty", "starting", "ended", "stale", "down"])
-def test_no_state_of_the_folder_breaks_the_digest(data, scenario) -> None:
+def test_every_state_of_a_folder_can_be_compared(data, scenario) -> None:
     page_data.SCENARIOS[scenario](data, NOW)
     made(data)
 
 
-def test_what_cannot_be_read_is_a_sentence(data) -> None:
+def test_an_unreadable_file_gives_a_sentence(data) -> None:
     page_data.foreign(data, NOW)
-    found = digest.made(data, None, 60)
+    found = comparison_data.load(data, None, 60)
     assert isinstance(found, str)
     assert ".csv" in found
 
 
-def test_a_locked_or_foreign_database_is_a_sentence(data, monkeypatch) -> None:
-    """A real lock, as of a program that keeps the database for itself."""
+def test_a_locked_or_foreign_database_gives_a_sentence(data, monkeypatch) -> None:
+    """The lock is real: another connection holds it."""
     page_data.disputed(data, NOW)
     monkeypatch.setattr(store, "BUSY_SECONDS", 0.1)
     with closing(sqlite3.connect(data.database, isolation_level=None)) as keeper:
         keeper.execute("PRAGMA locking_mode = EXCLUSIVE")
         keeper.execute("BEGIN IMMEDIATE")
-        said = digest.made(data, None, 60)
+        said = comparison_data.load(data, None, 60)
     locked = f"{data.database} is locked: another program keeps it for itself, end that one"
     assert said == locked
     data.database.write_bytes(b"not a database, but long enough to look like one" * 30)
     cannot = f"{data.database} cannot be read: file is not a database"
-    assert digest.made(data, None, 60) == cannot
+    assert comparison_data.load(data, None, 60) == cannot
 
 
-def test_the_time_of_a_comparison_is_that_of_its_reading(data, monkeypatch) -> None:
+def test_the_time_of_a_comparison_is_when_the_files_were_read(data, monkeypatch) -> None:
     page_data.sample(data, NOW)
     monkeypatch.setattr(times, "now", lambda: NOW)
     assert made(data).made_at == NOW

@@ -1,4 +1,4 @@
-"""Spans, coarser candles and roll-ups, held against plain Python sums."""
+"""Spans, candles and roll-ups, compared with plain Python sums."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from page import windows
+from page import candles
+from pipeline.settings import Settings
 from tests.page_data import MINUTE, window, windows_until
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 RATIO = Decimal("1.2")
-RULES = windows.Thresholds(Decimal(50), RATIO, Decimal(100))
+SETTINGS = Settings()
 
 
 def frame(rows) -> pd.DataFrame:
@@ -26,10 +27,10 @@ def frame(rows) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("minutes", [2, 5, 60, 1440])
-def test_coarser_candles_lose_nothing(minutes) -> None:
-    """Every candle equals what plain Python makes of the windows in it."""
+def test_candles_count_every_window(minutes) -> None:
+    """Each candle equals a plain Python sum of its windows."""
     rows = [row for row in windows_until(NOON, 300) if row["window_start"].minute % 13]
-    made = windows.coarser(frame(rows), timedelta(minutes=minutes), RATIO)
+    made = candles.aggregate(frame(rows), timedelta(minutes=minutes), RATIO)
     groups: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(int(row["window_start"].timestamp()) // (60 * minutes), []).append(row)
@@ -56,32 +57,24 @@ def test_coarser_candles_lose_nothing(minutes) -> None:
 
 
 def test_a_candle_of_one_window_is_that_window() -> None:
-    """Also next to candles of several, and with its own mood, whatever the settings say now."""
+    """Also beside candles of several windows, and with its own sentiment."""
     rows = [window(NOON, 1), window(NOON + MINUTE, 2), window(NOON + 5 * MINUTE, 3)]
     rows[2]["market_sentiment"] = "its own"
-    made = windows.coarser(frame(rows), 2 * MINUTE, RATIO)
+    made = candles.aggregate(frame(rows), 2 * MINUTE, RATIO)
     assert made["windows"].tolist() == [2, 1]
-    assert made["mood"].iloc[1] == "its own"
-    same = windows.coarser(frame(rows), MINUTE, RATIO)
+    assert made["sentiment"].iloc[1] == "its own"
+    same = candles.aggregate(frame(rows), MINUTE, RATIO)
     for name in ("avg_price", "vwap", "total_volume", "open_price", "close_price"):
         assert same[name].tolist() == [row[name] for row in rows]
-
-
-def test_coarser_in_two_steps_is_coarser_at_once() -> None:
-    """So an open window can be added to a candle of final ones."""
-    table = frame(windows_until(NOON, 200))
-    once = windows.coarser(table, 60 * MINUTE, RATIO)
-    twice = windows.coarser(windows.coarser(table, 5 * MINUTE, RATIO), 60 * MINUTE, RATIO)
-    pd.testing.assert_frame_equal(once, twice, rtol=1e-12)
 
 
 def test_an_average_over_an_unknown_part_is_unknown() -> None:
     rows = [window(NOON, 1), window(NOON + MINUTE, 2)]
     rows[1]["vwap"] = None
-    made = windows.coarser(frame(rows), 2 * MINUTE, RATIO)
+    made = candles.aggregate(frame(rows), 2 * MINUTE, RATIO)
     assert pd.isna(made["vwap"].iloc[0])
     assert made["avg_price"].notna().all()
-    assert pd.isna(windows.roll_up(frame(rows), RULES)["vwap"])
+    assert pd.isna(candles.roll_up(frame(rows), SETTINGS)["vwap"])
 
 
 @given(
@@ -92,34 +85,17 @@ def test_the_width_is_a_multiple_of_the_window_and_few_candles_are_enough(
     covered, window_minutes
 ) -> None:
     length = timedelta(minutes=window_minutes)
-    width = windows.candle_width(covered, length)
-    assert covered <= width * windows.MOST_CANDLES
+    width = candles.candle_width(covered, length)
+    assert covered <= width * candles.MAX_CANDLES
     assert width % length == timedelta(0)
-    assert width == length or covered > length * windows.MOST_CANDLES
+    assert width == length or covered > length * candles.MAX_CANDLES
     # not coarser than needed: by no more than the step from one round width to the next
-    assert width == length or covered >= width * windows.MOST_CANDLES / 8
+    assert width == length or covered >= width * candles.MAX_CANDLES / 8
 
 
-@pytest.mark.parametrize(
-    ("buys", "sells", "mood"),
-    [
-        (12, 10, "Neutral"),
-        (13, 10, "Bullish"),
-        (10, 12, "Neutral"),
-        (10, 13, "Bearish"),
-        (6 * 10**14, 5 * 10**14, "Neutral"),
-        (6 * 10**14 + 1, 5 * 10**14, "Bullish"),
-        (0, 0, "Neutral"),
-        (1, 0, "Bullish"),
-    ],
-)
-def test_the_mood_is_exact_at_its_threshold(buys, sells, mood) -> None:
-    assert windows.mood(buys, sells, RATIO) == mood
-
-
-def test_all_windows_as_one_equals_a_plain_sum() -> None:
+def test_the_roll_up_of_all_windows_equals_a_plain_sum() -> None:
     rows = windows_until(NOON, 97)
-    whole = windows.roll_up(frame(rows), RULES)
+    whole = candles.roll_up(frame(rows), SETTINGS)
     buys, sells = (sum(row[name] for row in rows) for name in ("buy_count", "sell_count"))
     price_range = max(r["max_price"] for r in rows) - min(r["min_price"] for r in rows)
     assert whole["trade_count"] == buys + sells
@@ -128,39 +104,39 @@ def test_all_windows_as_one_equals_a_plain_sum() -> None:
     assert whole["volatility_flag"] == ("High" if price_range > 50 else "Normal")
     assert whole["open_price"] == rows[0]["open_price"]
     assert whole["window_end"] == NOON
-    assert windows.roll_up(frame(rows).iloc[:0], RULES) == {}
+    assert candles.roll_up(frame(rows).iloc[:0], SETTINGS) == {}
 
 
-def test_a_sum_that_is_just_the_threshold_is_no_spike() -> None:
-    """A thousand volumes of 0.1 are 100, though their doubles add up to a little more."""
+def test_a_volume_equal_to_the_threshold_is_no_spike() -> None:
+    """A thousand volumes of 0.1 are 100, although floats add up to a little more."""
     rows = [window(NOON + n * MINUTE, 1) | {"total_volume": 0.1} for n in range(1000)]
     assert sum(0.1 for _ in range(1000)) != 100
-    assert windows.roll_up(frame(rows), RULES)["volume_spike"] == "Normal"
+    assert candles.roll_up(frame(rows), SETTINGS)["volume_spike"] == "Normal"
     rows[0]["total_volume"] = 0.10000001
-    assert windows.roll_up(frame(rows), RULES)["volume_spike"] == "Spike"
+    assert candles.roll_up(frame(rows), SETTINGS)["volume_spike"] == "Spike"
 
 
-def test_a_span_counts_back_from_the_newest_window() -> None:
-    """Its first window is inside in full; without a span all are."""
+def test_a_span_ends_with_the_newest_window() -> None:
+    """Its first window is inside in full. Without a span all windows are inside."""
     table = frame(windows_until(NOON, 100))
-    end = windows.newest_end(table)
+    end = candles.newest_end(table)
     assert end == pd.Timestamp(NOON)
-    assert len(windows.since(table, timedelta(minutes=15), end)) == 15
-    assert len(windows.since(table, None, end)) == 100
-    assert windows.newest_end(table.iloc[:0]) is None
+    assert len(candles.since(table, timedelta(minutes=15), end)) == 15
+    assert len(candles.since(table, None, end)) == 100
+    assert candles.newest_end(table.iloc[:0]) is None
 
 
 def test_a_change_needs_both_prices() -> None:
-    assert windows.change(100.0, 101.0) == pytest.approx((1.0, 0.01))
-    assert windows.change(None, 101.0) is None
-    assert windows.change(100.0, None) is None
-    assert windows.change(0.0, 1.0) is None
+    assert candles.change(100.0, 101.0) == pytest.approx((1.0, 0.01))
+    assert candles.change(None, 101.0) is None
+    assert candles.change(100.0, None) is None
+    assert candles.change(0.0, 1.0) is None
 
 
-def test_an_average_far_from_the_prices_is_said_to_be_out_of_view() -> None:
-    """Drawn, it would press the candles flat."""
+def test_an_average_far_from_the_prices_is_out_of_view() -> None:
+    """In view, it would flatten the candles."""
     table = pd.DataFrame({"min_price": [100.0, 102.0], "max_price": [104.0, 110.0]})
-    assert windows.place_of(105.0, table) == "within"
-    assert windows.place_of(95.0, table) == "within"
-    assert windows.place_of(94.9, table) == "below"
-    assert windows.place_of(115.1, table) == "above"
+    assert candles.place_of(105.0, table) == "within"
+    assert candles.place_of(95.0, table) == "within"
+    assert candles.place_of(94.9, table) == "below"
+    assert candles.place_of(115.1, table) == "above"

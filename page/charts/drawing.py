@@ -1,0 +1,82 @@
+"""What all charts share: colours, a drawing with its data, the time axis, the renderer.
+
+Altair makes each drawing once. A refresh replaces only the named data sets, so the browser keeps
+the chart on the page, with its zoom, scroll position and selection.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+UP = "#26a69a"
+DOWN = "#ef5350"
+BATCH = "#f59e0b"
+STREAM = "#4f8fd9"
+QUIET = "#8a94a0"
+
+#: With more rows than this the browser draws on a canvas.
+MAX_SVG_ROWS = 400
+
+Spec = Mapping[str, Any]
+Data = dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing and its data sets, by the names that the drawing uses."""
+
+    drawing: Spec
+    data: Data
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {**self.drawing, "datasets": dict(self.data)}
+
+
+#: Times in 24 hours, and the date where it changes.
+_TIME_FORMAT = {
+    "seconds": "%H:%M:%S",
+    "minutes": "%H:%M",
+    "hours": "%H:%M",
+    "day": "%b %d",
+    "date": "%b %d",
+    "week": "%b %d",
+    "month": "%b %d",
+    "quarter": "%b %d",
+    "year": "%Y",
+}
+
+
+def x_time(field: str) -> Any:
+    """Return a time axis in UTC, whatever the time zone of the browser."""
+    axis = alt.Axis(grid=False, labelOverlap=True, format=_TIME_FORMAT, tickCount=8)
+    return alt.X(f"{field}:T", scale=alt.Scale(type="utc"), title=None, axis=axis)
+
+
+def milliseconds(times: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return times as milliseconds since 1970, as Vega expects them."""
+    return times.astype("int64") / 1e6
+
+
+def renderer_of(rows: pd.DataFrame) -> str:
+    """Return the renderer: SVG is sharper, and slow with many rows."""
+    return "svg" if len(rows) <= MAX_SVG_ROWS else "canvas"
+
+
+def drawing(chart: Any, height: Any, renderer: str) -> Spec:
+    """Return the Vega-Lite specification of a chart without its data."""
+    built: Spec = (
+        chart.properties(
+            height=height,
+            usermeta={"embedOptions": {"renderer": renderer}},
+            autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
+            padding={"left": 4, "top": 14, "right": 24, "bottom": 4},
+        )
+        .configure_axis(labelFontSize=11, titleFontSize=11)
+        .configure_view(strokeWidth=0)
+        .to_dict()
+    )
+    return built

@@ -1,0 +1,172 @@
+"""The services section: a card for each service, and the rejected messages."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal
+
+import pandas as pd
+
+from page import formatting, status
+from page.formatting import DASH
+from page.status import ServiceStatus
+
+Color = Literal["green", "gray", "red"]
+#: The heading of the column that holds raw messages.
+MESSAGE = "message (beginning)"
+#: Symbol, and a colour of Streamlit's badges, for each condition of a service.
+_BADGES: Mapping[str, tuple[str, Color]] = {
+    "ok": ("●", "green"),
+    "starting": ("…", "gray"),
+    "unhealthy": ("!", "red"),
+    "silent": ("✕", "red"),
+    "stopped": ("■", "red"),
+    "absent": (DASH, "gray"),
+    "unreadable": ("?", "red"),
+}
+
+
+def state(service: ServiceStatus, now: datetime) -> str:
+    """Return the state of a service in one or two words."""
+    found = status.condition(service, now)
+    own_words = {
+        "absent": "not started",
+        "unreadable": "unreadable",
+        "silent": "no heartbeat",
+    }
+    return own_words.get(found) or service.text("state")
+
+
+def badge(service: ServiceStatus, now: datetime) -> tuple[str, Color]:
+    """Return a symbol and a colour for the condition of a service."""
+    return _BADGES[status.condition(service, now)]
+
+
+def card_rows(service: ServiceStatus, now: datetime) -> list[tuple[str, str]]:
+    """Return the labels and values of a service's card."""
+    condition = status.condition(service, now)
+    message = service.text("message")
+    if condition == "unreadable":
+        message = formatting.text(service.problem)
+    starts = service.number("starts")
+    return [
+        ("status", message),
+        ("heartbeat", formatting.ago(service.moment("updated"), now)),
+        ("started", _started(service, now)),
+        ("restarts", DASH if starts is None else formatting.count(max(starts - 1, 0))),
+        ("counters", _counters(service)),
+        *_rate(service, now),
+        *_details(service, condition),
+        ("resources", _resources(service)),
+        ("last error", _last_error(service, now)),
+    ]
+
+
+def _started(service: ServiceStatus, now: datetime) -> str:
+    started = service.moment("started")
+    if started is None:
+        return DASH
+    return f"{formatting.day_and_clock(started)} ({formatting.ago(started, now)})"
+
+
+def _counters(service: ServiceStatus) -> str:
+    counters = service.part("counters")
+    written = (
+        f"{str(name).replace('_', ' ')} {formatting.count(n)}" for name, n in counters.items()
+    )
+    return ", ".join(written) or DASH
+
+
+def _rate(service: ServiceStatus, now: datetime) -> list[tuple[str, str]]:
+    if service.name == status.SCHEDULER:
+        return []
+    found = status.rate(service, now)
+    if found is None:
+        return [("rate", DASH)]
+    per_second = f"{found.counter}: {found.per_second:,.1f} per second"
+    return [("rate", f"{per_second} in the minute before {formatting.clock(found.until)}")]
+
+
+def _resources(service: ServiceStatus) -> str:
+    cost = service.part("cost")
+    cpu, now, peak = (
+        formatting.number(cost.get(name)) for name in ("cpu_s", "rss_mib", "peak_mib")
+    )
+    if cpu is None:
+        return DASH
+    memory = f"{formatting.count(now)} MiB (peak {formatting.count(peak)} MiB)"
+    return f"{cpu:,.0f} CPU seconds, {memory}"
+
+
+def _last_error(service: ServiceStatus, now: datetime) -> str:
+    error = service.part("last_error")
+    if not error:
+        return "none" if service.fields else DASH
+    when = formatting.ago(formatting.moment(error.get("time")), now)
+    return f"{formatting.text(error.get('text'))} ({when})"
+
+
+def _details(service: ServiceStatus, condition: str) -> list[tuple[str, str]]:
+    """Return what only this service publishes."""
+    # The lag of a silent service is old: it has grown since.
+    known = status.lag(service) if condition in ("ok", "starting") else None
+    lag = ("lag", formatting.with_unit(formatting.count(known), "records"))
+    match service.name:
+        case status.CONSUMER:
+            gaps = service.part("gaps")
+            missing = formatting.many(gaps.get("missing"), "missing id")
+            found = formatting.many(gaps.get("open"), "gap")
+            return [
+                ("rows in btc_prices", formatting.count(service.number("rows"))),
+                lag,
+                ("gaps", f"{missing} in {found}" if gaps else DASH),
+            ]
+        case status.STREAM:
+            last = formatting.count(service.number("micro_batch_ms"))
+            return [
+                lag,
+                ("Spark start-up", formatting.seconds(service.number("start_s"))),
+                ("query start-up", formatting.seconds(service.number("query_s"))),
+                ("micro-batches", formatting.count(service.number("micro_batch"))),
+                ("last micro-batch", formatting.with_unit(last, "ms")),
+            ]
+        case status.SCHEDULER:
+            running = service.fields.get("running")
+            unknown = DASH if "running" not in service.fields else "none"
+            due = None if service.fields.get("state") == "stopped" else service.moment("next_run")
+            return [
+                ("next run", formatting.day_and_clock(due)),
+                ("run in progress", formatting.text(running) if running else unknown),
+            ]
+    return []
+
+
+# --- rejected messages ----------------------------------------------------------------------
+
+
+def rejected_caption(services: Mapping[str, ServiceStatus]) -> str:
+    """Return how many messages the services rejected since they started, by reason."""
+    if not any("rejected" in service.fields for service in services.values()):
+        return f"Rejected messages: {DASH}. The services publish them after they start."
+    reasons = status.rejected_by_reason(services)
+    if not reasons:
+        return "No message rejected since the services started."
+    counted = ", ".join(f"{formatting.count(n)} for {reason}" for reason, n in reasons.items())
+    return (
+        f"Messages rejected since the services started: {counted}. The table shows the latest "
+        "ones. Kafka keeps all of them in the topic whose name ends in _rejected."
+    )
+
+
+def rejected_rows(services: Mapping[str, ServiceStatus]) -> pd.DataFrame:
+    """Return the latest rejected messages, newest first."""
+    rows = [
+        {
+            "received (UTC)": formatting.day_and_clock(one.received),
+            "service": one.service,
+            "reason": one.reason,
+            MESSAGE: one.message,
+            "bytes": formatting.count(one.size),
+        }
+        for one in status.latest_rejected(services)
+    ]
+    return pd.DataFrame(rows)

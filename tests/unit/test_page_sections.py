@@ -1,0 +1,441 @@
+"""What each section of the page shows, from prepared data folders."""
+
+import string
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from html.parser import HTMLParser
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from page import (
+    candles,
+    elements,
+    files,
+    formatting,
+    header,
+    market,
+    services,
+    settings_table,
+    side_by_side,
+    status,
+    tables,
+)
+from page.charts import market as charts
+from page.files import Reader, Snapshot
+from pipeline import metrics, outputs, times
+from pipeline.compare.comparison import Shared
+from pipeline.outputs import DataDir
+from pipeline.settings import Settings
+from tests import page_data
+
+NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
+SETTINGS = Settings()
+
+
+@pytest.fixture
+def snapshot_of(tmp_path, monkeypatch):
+    """Returns the snapshot of a scenario at NOW."""
+    monkeypatch.setattr(files, "PATIENCE_SECONDS", 20)
+    monkeypatch.setattr(times, "now", lambda: NOW)
+
+    def made(scenario: str) -> Snapshot:
+        data = DataDir(tmp_path / scenario)
+        page_data.SCENARIOS[scenario](data, NOW)
+        return Reader(data).snapshot()
+
+    return made
+
+
+class Text(HTMLParser):
+    """The text of some HTML, and the elements in it."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.elements: set[str] = set()
+        self.feed(html)
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def handle_starttag(self, tag: str, _attrs: object) -> None:
+        self.elements.add(tag)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def header_of(snapshot: Snapshot, span: str = "1 h") -> str:
+    shown = market.market(snapshot, span, SETTINGS)
+    return Text(header.html(header.header(snapshot, shown, SETTINGS, beat=True))).text
+
+
+def test_the_header_of_a_replay_names_the_recording(snapshot_of) -> None:
+    text = header_of(snapshot_of("sample"))
+    assert "▶ REPLAY SYNTHETIC last trade 0.3 s ago" in text
+    assert "replay of data/sample/synthetic_btcusd.jsonl.gz, re-timed to now" in text
+    assert "LIVE" not in text
+    assert "12:00:30 UTC" in text
+
+
+def test_the_header_of_the_live_feed_has_price_and_change(snapshot_of) -> None:
+    snapshot = snapshot_of("live")
+    price = float(snapshot.services["producer"].part("last_trade")["price"])
+    for span, minutes in (("15 min", 15), ("1 h", 60)):
+        first = snapshot.finals.frame["open_price"].iloc[-(minutes - 2)]
+        expected = f"{price - first:+,.2f} ({(price / first - 1) * 100:+.2f} %)"
+        assert f"{expected} in {formatting.age(minutes * 60)}" in header_of(snapshot, span)
+    # the windows cover less than the span
+    assert "in 3 h 2 min" in header_of(snapshot, "24 h")
+    assert "● LIVE" in header_of(snapshot)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "text"),
+    [
+        (
+            "empty",
+            f"… WAITING last trade {formatting.DASH} 12:00:30 UTC no service has started yet",
+        ),
+        ("stale", "! STALE live feed last trade 2 min 7 s ago"),
+        ("stale", "connected to the feed, but no trade for 2 min 7 s · cause: feed"),
+        ("down", "✕ DOWN live feed"),
+        ("down", "no heartbeat from producer for 1 min 35 s · cause: producer"),
+        ("down", "! consumer is waiting for Kafka: KafkaConnectionError"),
+        ("ended", "■ ENDED REPLAY last trade received 12 min ago (event time 2025-12-02"),
+        ("stopped_stream", "! STALE live feed last trade 0.3 s ago"),
+        ("stopped_stream", "no heartbeat from spark_processor for 3 min · cause: spark_proc"),
+        ("starting", "! spark_processor has been starting for 7.0 s"),
+        ("starting", "not started yet: batch_scheduler"),
+    ],
+)
+def test_the_header_names_every_state(snapshot_of, scenario, text) -> None:
+    assert text in header_of(snapshot_of(scenario))
+
+
+def test_an_empty_state_says_what_is_missing_and_since_when(snapshot_of) -> None:
+    snapshot = snapshot_of("starting")
+    assert "spark_processor has been starting" in market.empty_state(snapshot)
+    assert "No window yet (waiting for 0.0 s): " in market.empty_state(snapshot)
+    assert "batch_scheduler has not started yet" in side_by_side.empty_state(snapshot)
+    full = snapshot_of("sample")
+    assert market.empty_state(full) == side_by_side.empty_state(full) == ""
+
+
+def test_the_header_shows_text_from_data_letter_by_letter(snapshot_of) -> None:
+    """A recording's name with tags and Markdown in it."""
+    snapshot = snapshot_of("ended")
+    shown = market.market(snapshot, "1 h", SETTINGS)
+    html = header.html(header.header(snapshot, shown, SETTINGS, beat=True))
+    assert page_data.NASTY_NAME in Text(html).text
+    assert Text(html).elements <= {"div", "span"}
+
+
+def test_markdown_of_plain_text_has_no_active_punctuation() -> None:
+    """CommonMark: a backslash before ASCII punctuation makes it literal."""
+    assert elements.plain("a*b <i> $x$ :red[no]") == r"a\*b \<i\> \$x\$ \:red\[no\]"
+    escaped = elements.plain(string.punctuation)
+    assert escaped == "".join(f"\\{sign}" for sign in string.punctuation)
+    assert elements.plain("Größe 5 ≠ –") == "Größe 5 ≠ –"  # noqa: RUF001
+
+
+def table(columns: list[side_by_side.Column]) -> dict[str, list[str]]:
+    """Return the cells of the table by the label of their row."""
+    rows = side_by_side.rows(columns, side_by_side.difference(*columns[-2:]))
+    return {label: cells for label, *cells in rows}
+
+
+def column(values: dict[str, Any]) -> side_by_side.Column:
+    return side_by_side.Column("Stream: 2 final windows", "", "", "", "", values)
+
+
+def test_the_difference_is_the_stream_minus_the_batch() -> None:
+    at = pd.Timestamp(NOW)
+    stream: dict[str, Any] = {"trade_count": 30, "avg_price": 100.5, "total_volume": 2.5}
+    stream |= {
+        "buy_sell_ratio": 1.25,
+        "volume_spike": "Normal",
+        "market_sentiment": "Bullish",
+        "vwap": float("nan"),
+    }
+    stream |= {"last_trade_time": at - timedelta(seconds=90), "written_at": at}
+    batch: dict[str, Any] = {"trade_count": 31, "avg_price": 100.5, "total_volume": 2.25}
+    batch |= {
+        "buy_sell_ratio": 1.0,
+        "volume_spike": "Normal",
+        "market_sentiment": "Neutral",
+        "vwap": 7.0,
+    }
+    batch |= {"last_trade_time": at - timedelta(seconds=50), "written_at": at}
+    found = side_by_side.difference(column(stream), column(batch))
+    assert found.metrics == {
+        "trade_count": "-1",
+        "avg_price": "=",
+        "total_volume": "+0.2500",
+        "buy_sell_ratio": "+0.250",
+        "volume_spike": "=",
+        "market_sentiment": "≠",
+    }
+    assert (found.newest_trade, found.written) == ("40 s older", "=")
+    assert table([column(stream), column(batch)])["VWAP"] == [
+        formatting.DASH,
+        "7.00",
+        formatting.DASH,
+    ]
+
+
+def test_the_windows_of_both_paths_are_compared_whatever_else_a_path_has() -> None:
+    """Also where differences cancel out in the totals."""
+    rows = [("trade_count", 30, 31, -1.0), ("avg_price", 1.0, 1.0, 0.0)]
+    rows += [("vwap", float("nan"), float("nan"), float("nan"))]
+    totals = pd.DataFrame(rows, columns=["metric", "stream", "batch", "difference"])
+
+    def text(windows: int, differing: int, found: pd.DataFrame) -> str:
+        return side_by_side.shared_windows(Shared(windows, differing, found))
+
+    assert text(7, 2, totals) == (
+        "2 of the 7 windows that both paths have differ. Totals over these windows: trades -1."
+    )
+    same = totals.assign(difference=0.0)
+    assert text(7, 1, same).endswith("Totals over these windows: no difference.")
+    unknown = same.assign(difference=float("nan"))
+    assert text(7, 1, unknown).endswith("Totals over these windows: no known difference.")
+    assert text(7, 0, same) == "All 7 windows that both paths have are identical."
+    assert side_by_side.shared_windows(None) == text(0, 0, totals.iloc[:0]) == ""
+
+
+def test_a_column_missing_in_an_older_version_is_unknown_everywhere(snapshot_of) -> None:
+    """Not 0, not Normal, not Neutral. Other values are shown."""
+    snapshot = snapshot_of("older")
+    final, whole = side_by_side.columns(snapshot, SETTINGS)[1:3]
+    for name in ("buy_count", "sell_count", "vwap", "volume_imbalance"):
+        assert not formatting.is_known(final.metrics[name])
+        assert not formatting.is_known(whole.metrics[name])
+    for name in ("buy_sell_ratio", "market_sentiment"):
+        assert not formatting.is_known(whole.metrics[name])
+    assert whole.metrics["trade_count"] == snapshot.finals.frame["trade_count"].sum()
+    assert whole.metrics["volatility_flag"] == "High"
+    shown = market.market(snapshot, "everything", SETTINGS)
+    assert len(shown.candles) == 180 + 2
+    coarse = candles.aggregate(snapshot.finals.frame, timedelta(minutes=5), Decimal("1.2"))
+    assert coarse.loc[coarse["windows"] > 1, "sentiment"].isna().all()
+    assert coarse["buy_count"].isna().all()
+    assert coarse["open_price"].isna().all()
+    assert coarse["trade_count"].sum() == whole.metrics["trade_count"]
+
+
+def test_the_page_uses_the_settings_of_the_stream() -> None:
+    """Not those of its own environment, and not broken ones from a status file."""
+    runs = Settings(
+        window=timedelta(minutes=5), volatility_range=Decimal(80), sentiment_ratio=Decimal("1.5")
+    )
+    found = publishing(spark_processor={"settings": runs.model_dump(mode="json")})
+    used = settings_table.in_use(found, SETTINGS)
+    assert used.window == timedelta(minutes=5)
+    assert (used.volatility_range, used.sentiment_ratio) == (Decimal(80), Decimal("1.5"))
+    assert used.log_level == SETTINGS.log_level
+    odd = {"window": [1], "volatility_range": [1], "product_id": [1], "spike_volume": [1]}
+    for nonsense in (odd, {"window": "-P1D", "spike_volume": "NaN"}, {"window": "60"}, None):
+        found = publishing(spark_processor={"settings": nonsense})
+        assert settings_table.in_use(found, SETTINGS) == SETTINGS
+
+
+def test_the_results_of_both_paths_have_their_ages(snapshot_of) -> None:
+    snapshot = snapshot_of("live")
+    open_window, final, whole, batch = side_by_side.columns(snapshot, SETTINGS)
+    assert (open_window.first, open_window.last) == ("2026-03-01 12:00:00", "2026-03-01 12:01:00")
+    assert open_window.newest_trade == "0.0 s ago"
+    assert (final.first, final.last) == ("2026-03-01 11:58:00", "2026-03-01 11:59:00")
+    assert final.written == "29 s ago"
+    assert whole.title == "Stream: 180 final windows"
+    assert whole.metrics["trade_count"] == snapshot.finals.frame["trade_count"].sum()
+    assert batch.metrics["trade_count"] == snapshot.batch_run["rows"]
+    assert batch.written == "48 s ago"
+    assert set(metrics.METRICS) <= set(side_by_side.FORMATS)
+    cells = table([open_window, final, whole, batch])
+    assert formatting.price(snapshot.batch_run["avg_price"]) == cells["average price"][3]
+
+
+def test_a_recording_with_original_timestamps_shows_times_in_place_of_ages(snapshot_of) -> None:
+    open_window = side_by_side.columns(snapshot_of("ended"), SETTINGS)[0]
+    assert open_window.newest_trade == "05:07:17"
+
+
+def test_an_unknown_value_is_a_dash_never_zero(snapshot_of) -> None:
+    snapshot = snapshot_of("empty")
+    shown = table(side_by_side.columns(snapshot, SETTINGS))
+    assert "0" not in str(list(shown.values()))
+    for service in snapshot.services.values():
+        assert "0" not in str(services.card_rows(service, NOW))
+    assert market.counts_summary(snapshot) == (
+        f"Stream: no final window, no open window. Table btc_prices: {formatting.DASH}. "
+        "Batch: no result yet."
+    )
+
+
+def test_the_trade_counts_are_those_of_the_files(snapshot_of) -> None:
+    snapshot = snapshot_of("sample")
+    finals = int(snapshot.finals.frame["trade_count"].sum())
+    live = int(snapshot.live["trade_count"].sum())
+    assert market.counts_summary(snapshot) == (
+        f"Stream: {finals:,} trades in 180 final windows, {live:,} trades in 2 open windows. "
+        f"Table btc_prices: 10,921 rows. Batch: {snapshot.batch_run['rows']:,.0f} rows, "
+        "read 53 s ago."
+    )
+
+
+def test_both_paths_counts_are_compared_over_the_same_windows(snapshot_of) -> None:
+    """Also with wide candles: both begin with the same window."""
+    snapshot = snapshot_of("sample")
+    finals = snapshot.finals.frame
+    shown = market.market(snapshot, "everything", SETTINGS)
+    assert shown.end is not None
+    coarse = market.Market(
+        candles.aggregate(
+            candles.since(finals, timedelta(minutes=60), shown.end),
+            30 * page_data.MINUTE,
+            SETTINGS.sentiment_ratio,
+        ),
+        30 * page_data.MINUTE,
+        frozenset(),
+        shown.end,
+        timedelta(minutes=60),
+        None,
+        None,
+    )
+    batch = market.batch_counts(snapshot, "1 h", coarse)
+    assert batch["window_start"].tolist() == coarse.candles["window_start"].tolist()
+    assert batch["trade_count"].iloc[0] == coarse.candles["trade_count"].iloc[0]
+
+
+def test_open_windows_are_marked_in_the_chart(snapshot_of) -> None:
+    snapshot = snapshot_of("live")
+    shown = market.market(snapshot, "15 min", SETTINGS)
+    drawn = charts.price_chart(shown.candles, shown.width, shown.open_starts, None, "BTC-USD")
+    data = drawn.data["candles"]
+    assert len(data) == 15
+    assert data["is_open"].tolist() == [False] * 13 + [True] * 2
+    assert data["state"].iloc[-1] == "open"
+    assert data["start"].iloc[-1] == datetime(2026, 3, 1, 12, 0, tzinfo=UTC).timestamp() * 1000
+    assert (data["end"] - data["start"]).unique().tolist() == [60_000]
+
+
+def test_an_open_window_is_added_to_its_wide_candle(snapshot_of) -> None:
+    snapshot = snapshot_of("live")
+    wide = 60 * page_data.MINUTE
+    finals, ratio = snapshot.finals.frame, SETTINGS.sentiment_ratio
+    closed = candles.aggregate(finals, wide, ratio)
+    found = market.joined(closed, finals, snapshot.live, wide, ratio)
+    total = finals["trade_count"].sum() + snapshot.live["trade_count"].sum()
+    assert found["trade_count"].sum() == total
+    assert found["window_start"].is_unique
+
+
+def test_the_drawing_stays_the_same_while_the_data_changes(snapshot_of) -> None:
+    """Streamlit would draw a changed drawing again, and the zoom would be lost."""
+    snapshot = snapshot_of("live")
+    drawings = []
+    for span in candles.SPANS:
+        shown = market.market(snapshot, span, SETTINGS)
+        for average in (None, 1.0, shown.last_price):
+            drawn = charts.price_chart(
+                shown.candles, shown.width, shown.open_starts, average, "BTC-USD"
+            )
+            drawings.append(drawn.drawing)
+            assert set(drawn.data) == {"candles", "average", "once"}
+            assert all(len(frame) for frame in drawn.data.values())
+    assert all(drawing is drawings[0] for drawing in drawings)
+
+
+def test_the_average_of_the_batch_is_drawn_only_in_view(snapshot_of) -> None:
+    shown = market.market(snapshot_of("live"), "15 min", SETTINGS)
+    middle = float(shown.candles["close_price"].mean())
+
+    def shown_at(average: float | None) -> float | None:
+        drawn = charts.price_chart(
+            shown.candles, shown.width, shown.open_starts, average, "BTC-USD"
+        )
+        line = drawn.data["average"].iloc[0]
+        return float(line["value"]) if line["shown"] else None
+
+    assert shown_at(middle) == middle
+    assert shown_at(1.0) is shown_at(None) is None
+    assert f"average price of the batch, {middle:,.2f}" in market.how_to_read(shown, middle)
+    assert "is below the prices shown" in market.how_to_read(shown, 1.0)
+
+
+def test_failed_runs_stand_out_and_the_parts_of_the_others_add_up(snapshot_of) -> None:
+    runs = snapshot_of("live").runs.frame
+    rows = tables.run_rows(runs)
+    assert rows["status"].str.startswith("✕").sum() == 2
+    assert rows["started"].is_monotonic_decreasing
+    drawn = charts.duration_chart(runs, tables.SUCCEEDED)
+    parts = drawn.data["parts"]
+    assert (parts["part"] == "failed or stopped run").sum() == 2
+    added = parts.groupby("run")["seconds"].sum().to_numpy()
+    assert added == pytest.approx(runs["wall_s"].to_numpy())
+    assert set(parts.loc[parts["status"] == "failed", "part"]) == {"failed or stopped run"}
+    assert "30 runs: 2 failed (red ✕)." in tables.durations_caption(runs)
+
+
+def test_a_run_without_its_split_is_drawn_as_a_whole() -> None:
+    runs = pd.DataFrame(
+        [{"started": pd.Timestamp(NOW), "status": "ok", "wall_s": 5.0}],
+        columns=list(outputs.LOG_FIELDS),
+    )
+    parts = charts.duration_chart(runs, tables.SUCCEEDED).data["parts"]
+    assert parts[["part", "seconds"]].to_numpy().tolist() == [["other", 5.0]]
+
+
+def test_a_span_begins_with_its_first_window(snapshot_of) -> None:
+    snapshot = snapshot_of("live")
+    assert tables.first_of_span(snapshot, "15 min") == NOW.replace(hour=11, minute=46, second=0)
+    rows, count = tables.window_rows(snapshot, "15 min")
+    assert count == 15
+    assert rows["window_start"].iloc[0] == pd.Timestamp(NOW.replace(second=0))
+    assert tables.first_of_span(snapshot_of("empty"), "15 min") is None
+
+
+def publishing(**fields: dict[str, Any]) -> dict[str, status.ServiceStatus]:
+    """Return the services, some with these status fields."""
+    return {name: status.ServiceStatus(name, fields.get(name, {})) for name in status.SERVICES}
+
+
+def test_every_setting_is_shown_with_its_meaning() -> None:
+    shown = settings_table.setting_rows(publishing(), SETTINGS)
+    rows = {name: (value, meaning) for name, value, meaning in shown}
+    assert set(rows) == {name.upper() for name in Settings.model_fields}
+    assert rows["WINDOW"][0] == "1 minute"
+    assert rows["JAVA_HOME"][0] == "not set"
+    assert all(meaning for _, meaning in rows.values())
+
+
+def test_a_setting_that_services_disagree_on_names_them() -> None:
+    """Status files hold JSON. The page's own environment may differ."""
+    runs = Settings(batch_interval_seconds=60).model_dump(mode="json")
+    odd = runs | {"window": "PT2M", "watermark": "P<b>", "log_level": None}
+    found = publishing(producer={"settings": runs}, consumer={"settings": odd})
+    rows = {name: value for name, value, _ in settings_table.setting_rows(found, SETTINGS)}
+    assert rows["BATCH_INTERVAL_SECONDS"] == "≠ 60 (producer, consumer); 600 (this page)"
+    assert rows["WINDOW"] == "≠ 1 minute (producer, this page); 2 minutes (consumer)"
+    assert rows["WATERMARK"] == "≠ 1 minute (producer, this page); P<b> (consumer)"
+    assert rows["LOG_LEVEL"] == "≠ INFO (producer, this page); not set (consumer)"
+    assert rows["KAFKA_TOPIC"] == "raw_prices"
+
+
+def test_machine_and_versions_are_those_of_the_services() -> None:
+    one = {"machine": {"Python": "3.13.1", "SQLite": "3.40.1"}}
+    found = publishing(
+        producer=one,
+        consumer={"machine": {"Python": "3.11.7", "SQLite": "3.40.1"}},
+        spark_processor=one | {"java": "21.0.2"},
+    )
+    assert settings_table.machine_rows(found) == [
+        ("Python", "≠ 3.13.1 (producer, spark_processor); 3.11.7 (consumer)"),
+        ("SQLite", "3.40.1"),
+        ("Java", "21.0.2"),
+    ]
+    assert settings_table.machine_rows(publishing()) == []
