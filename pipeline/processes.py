@@ -56,6 +56,8 @@ def cpu_of_ended_children() -> float:
 def end(processes: Iterable[psutil.Process], wait_seconds: float) -> None:
     """Send SIGTERM to processes, wait, then send SIGKILL to those that still run.
 
+    psutil collects the exit status of a child of this process; `subprocess` then reports 0.
+
     Args:
         processes: what to end. `tree(pid)` gives a process with all its descendants.
         wait_seconds: how long to wait after each of the two signals.

@@ -1,4 +1,4 @@
-"""What a valid trade is: each rule at its edges, and an independent validator that must agree."""
+"""What a valid trade is: each rule at its limits, compared with an independent validator."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def reason(raw: bytes, received: datetime = RECEIVED) -> str:
 # --- the message ----------------------------------------------------------------------------
 
 
-def test_a_valid_message_is_taken_as_it_stands() -> None:
+def test_a_valid_message_keeps_its_values() -> None:
     assert decode(message()) == trade.Trade(
         trade_id=123456789,
         price="86321.55",
@@ -77,7 +77,7 @@ def test_a_valid_message_is_taken_as_it_stands() -> None:
         message().decode().encode("utf-16"),
     ],
 )
-def test_what_is_not_strict_utf8_is_refused(broken: bytes) -> None:
+def test_bytes_that_are_not_strict_utf8_are_invalid(broken: bytes) -> None:
     assert reason(broken).startswith("not UTF-8: byte ")
 
 
@@ -112,12 +112,12 @@ def test_what_is_not_strict_utf8_is_refused(broken: bytes) -> None:
         b'{"a":' * 100_000,
     ],
 )
-def test_what_is_not_strict_json_is_refused(broken: bytes) -> None:
+def test_text_that_is_not_strict_json_is_invalid(broken: bytes) -> None:
     assert reason(broken).startswith("not JSON: ")
 
 
 @pytest.mark.parametrize("value", [b"[]", b"1", b'"x"', b"null", b"true", b"[" + message() + b"]"])
-def test_json_that_is_no_object_is_refused(value: bytes) -> None:
+def test_json_that_is_not_an_object_is_invalid(value: bytes) -> None:
     assert reason(value) == "not a JSON object"
 
 
@@ -138,7 +138,7 @@ def test_json_that_is_no_object_is_refused(value: bytes) -> None:
         (b'"":1,"":2', ""),
     ],
 )
-def test_a_repeated_key_is_refused_and_named(added: bytes, key: str) -> None:
+def test_a_repeated_key_is_invalid_and_in_the_reason(added: bytes, key: str) -> None:
     assert reason(message()[:-1] + b"," + added + b"}") == f"repeated key: {key!r}"
 
 
@@ -153,11 +153,11 @@ def test_a_repeated_key_is_refused_and_named(added: bytes, key: str) -> None:
         b'"\\u0071":"1"',
     ],
 )
-def test_keys_that_only_look_repeated_are_not(added: bytes) -> None:
+def test_keys_that_only_look_repeated_are_valid(added: bytes) -> None:
     assert decode(message()[:-1] + b"," + added + b"}").trade_id == 123456789
 
 
-def test_white_space_around_the_parts_does_not_matter() -> None:
+def test_white_space_between_the_parts_is_valid() -> None:
     spread = b"\r\n\t " + json.dumps(GOOD, indent=3).encode() + b"\n \r"
     assert decode(spread) == decode(message())
 
@@ -166,7 +166,7 @@ def test_white_space_around_the_parts_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("field", ["product_id", "trade_id", "price", "side", "time", "last_size"])
-def test_a_missing_field_is_refused_and_named(field: str) -> None:
+def test_a_missing_field_is_invalid_and_in_the_reason(field: str) -> None:
     assert reason(without(field)) == f"{field}: missing"
 
 
@@ -177,7 +177,7 @@ def test_best_bid_and_best_ask_may_be_unknown(field: str, how: str) -> None:
     assert getattr(decode(raw), field) is None
 
 
-def test_a_message_of_another_type_is_no_trade() -> None:
+def test_a_message_of_another_type_is_not_a_trade() -> None:
     assert reason(message(type="match")) == "type: 'match' is not a ticker"
     assert reason(without("type")) == "type: None is not a ticker"
     assert reason(message(type=["ticker"])) == "type: ['ticker'] is not a ticker"
@@ -187,12 +187,12 @@ def test_a_message_of_another_type_is_no_trade() -> None:
     "field", ["product_id", "price", "best_bid", "best_ask", "side", "time", "last_size"]
 )
 @pytest.mark.parametrize("value", [1, 1.5, True, [], {}, ["1"], {"a": "1"}])
-def test_a_field_of_another_type_is_refused_and_named(field: str, value: object) -> None:
+def test_a_field_of_another_type_is_invalid_and_in_the_reason(field: str, value: object) -> None:
     assert reason(message(**{field: value})).startswith(f"{field}: ")
 
 
 @pytest.mark.parametrize("field", ["product_id", "price", "side", "time", "last_size", "trade_id"])
-def test_null_is_no_value(field: str) -> None:
+def test_null_is_invalid(field: str) -> None:
     assert reason(message(**{field: None})).startswith(f"{field}: ")
 
 
@@ -204,12 +204,12 @@ def test_a_trade_id_is_a_positive_64_bit_number(value: int) -> None:
 @pytest.mark.parametrize(
     "value", [0, -1, 2**63, 2**64, 10**400, 1.0, 1.5, 1e18, True, False, "1", "", [1], None]
 )
-def test_any_other_trade_id_is_refused(value: object) -> None:
+def test_any_other_trade_id_is_invalid(value: object) -> None:
     assert reason(message(trade_id=value)).startswith("trade_id: ")
 
 
 @pytest.mark.parametrize("written", [b"-0", b"1e3", b"1.0", b"123456789.0"])
-def test_a_trade_id_written_as_another_number_is_refused(written: bytes) -> None:
+def test_a_trade_id_in_another_notation_is_invalid(written: bytes) -> None:
     raw = message().replace(b"123456789", written)
     assert reason(raw).startswith("trade_id: ")
 
@@ -220,7 +220,7 @@ def test_a_side_is_buy_or_sell() -> None:
         assert reason(message(side=side)).startswith("side: "), side
 
 
-def test_another_product_is_refused() -> None:
+def test_another_product_is_invalid() -> None:
     assert reason(message(product_id="ETH-USD")) == "product_id: 'ETH-USD' is not BTC-USD"
     assert reason(message(product_id="btc-usd")).startswith("product_id: ")
 
@@ -248,7 +248,9 @@ DECIMALS = ["price", "best_bid", "best_ask", "last_size"]
         "0.000000001e1",
     ],
 )
-def test_a_positive_decimal_that_both_stores_hold_is_taken(field: str, text: str) -> None:
+def test_a_positive_decimal_that_spark_and_sqlite_store_exactly_is_valid(
+    field: str, text: str
+) -> None:
     assert getattr(decode(message(**{field: text})), field) == text
 
 
@@ -295,17 +297,19 @@ def test_a_positive_decimal_that_both_stores_hold_is_taken(field: str, text: str
         ("12345678.12345678", "has more than 15 digits"),
     ],
 )
-def test_any_other_price_or_size_is_refused_and_named(field: str, text: str, why: str) -> None:
+def test_any_other_price_or_size_is_invalid_and_in_the_reason(
+    field: str, text: str, why: str
+) -> None:
     refusal = reason(message(**{field: text}))
     assert refusal.startswith(f"{field}: ")
     assert why in refusal
 
 
-def test_a_reason_is_bounded_whatever_it_quotes() -> None:
+def test_a_reason_has_a_maximum_length() -> None:
     assert len(reason(message(side="x" * 5000))) <= trade.REASON_LENGTH
 
 
-def test_a_long_value_is_shown_cut() -> None:
+def test_a_long_value_is_cut_in_the_reason() -> None:
     assert len(reason(message(price="x" * 10_000))) < 100
     assert len(reason(message(product_id="x" * 10_000))) < 100
 
@@ -325,7 +329,7 @@ def test_a_long_value_is_shown_cut() -> None:
         ("2024-02-29T00:00:00Z", datetime(2024, 2, 29, tzinfo=UTC)),
     ],
 )
-def test_a_time_with_its_zone_is_taken_as_utc(text: str, moment: datetime) -> None:
+def test_a_time_with_a_zone_becomes_utc(text: str, moment: datetime) -> None:
     valid = decode(message(time=text))
     assert valid.time == moment
     assert valid.time.utcoffset() == timedelta(0)
@@ -357,17 +361,17 @@ def test_a_time_with_its_zone_is_taken_as_utc(text: str, moment: datetime) -> No
         " 2025-12-02T04:59:59Z",
     ],
 )
-def test_any_other_time_is_refused_and_named(text: str) -> None:
+def test_any_other_time_is_invalid_and_in_the_reason(text: str) -> None:
     assert reason(message(time=text)).startswith("time: ")
 
 
-def test_a_time_is_judged_by_the_moment_of_receipt() -> None:
+def test_a_time_may_be_one_minute_after_the_receipt() -> None:
     raw = message(time="2025-12-02T05:01:00Z")
     assert decode(raw, RECEIVED).time > RECEIVED
     assert reason(raw, RECEIVED - timedelta(microseconds=1)).startswith("time: ")
 
 
-# --- moments and numbers --------------------------------------------------------------------
+# --- times ----------------------------------------------------------------------------------
 
 
 @given(st.integers(-(10**15), 10**16))
@@ -383,7 +387,7 @@ def test_a_record_timestamp_is_milliseconds_since_1970() -> None:
 
 
 @pytest.mark.parametrize("millis", [2**62, -(2**62), 2**63 - 1])
-def test_a_record_timestamp_that_no_calendar_holds_ends_nothing(millis: int) -> None:
+def test_a_record_timestamp_outside_of_the_calendar_raises_no_error(millis: int) -> None:
     assert (times.from_epoch_millis(millis).year == 9999) == (millis > 0)
 
 
@@ -391,7 +395,7 @@ def test_a_record_timestamp_that_no_calendar_holds_ends_nothing(millis: int) -> 
 
 
 class Bad(Exception):  # noqa: N818 - a word, not an error of the program
-    """The message is no valid trade, in this file's own judgement."""
+    """The message is not a valid trade, as this file decides."""
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -411,7 +415,7 @@ def _float(text: str) -> float:
 
 
 def _surrogate_free(value: object) -> None:
-    """An escaped half of a surrogate pair is no character."""
+    """Return whether a text has half of a surrogate pair, which is not a character."""
     json.dumps(value, ensure_ascii=False).encode()
 
 
@@ -464,7 +468,7 @@ def own_time(text: object, received: datetime) -> datetime:
 
 
 def own_trade(raw: bytes) -> tuple[object, ...]:
-    """The trade in a message, judged with the standard library alone."""
+    """Return the trade in a message, validated with the standard library alone."""
     try:
         parsed = json.loads(
             raw.decode("utf-8"),
@@ -557,7 +561,7 @@ field_values: dict[str, st.SearchStrategy[object]] = {
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A valid message with some fields changed, left out or added, in some spelling."""
+    """Draw a valid message with some fields changed, removed or added, in some notation."""
     fields: dict[str, object] = dict(GOOD)
     for name in draw(st.sets(st.sampled_from(sorted(field_values)), max_size=2)):
         fields[name] = draw(field_values[name])
@@ -575,7 +579,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 @pytest.mark.parametrize("field", ["sequence", "volume_30d"])
-def test_a_message_with_fewer_or_more_fields_than_the_exchanges_is_the_same_trade(
+def test_a_message_with_fewer_or_more_fields_than_the_exchange_sends_is_the_same_trade(
     field: str,
 ) -> None:
     assert decode(without(field)) == decode(message(more="1")) == decode(message())
@@ -585,13 +589,13 @@ def test_a_message_with_fewer_or_more_fields_than_the_exchanges_is_the_same_trad
 @given(mutated())
 @example(message(price="1." + "0" * 40 + "1"))
 @example(message(last_size="0." + "0" * 30 + "1e31"))
-def test_whatever_is_taken_is_valid_and_the_other_way_round(raw: bytes) -> None:
+def test_exactly_the_messages_that_the_independent_validator_accepts_are_valid(raw: bytes) -> None:
     assert their_judgement(raw) == own_judgement(raw)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_damaged_bytes_are_judged_alike(data: st.DataObject) -> None:
+def test_the_independent_validator_agrees_on_damaged_bytes(data: st.DataObject) -> None:
     raw = bytearray(message())
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(raw) - 1))
@@ -619,7 +623,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Conne
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_whatever_is_taken_passes_the_checks_of_the_table_and_comes_back_exactly(
+def test_every_valid_trade_passes_the_checks_of_the_table_and_is_read_back_exactly(
     database: sqlite3.Connection, data: st.DataObject
 ) -> None:
     amounts = {field: data.draw(decimal_texts) for field in DECIMALS}
@@ -641,7 +645,7 @@ def test_whatever_is_taken_passes_the_checks_of_the_table_and_comes_back_exactly
     assert (number, *reals[:3], side, datetime.fromisoformat(time), reals[3]) == valid
 
 
-def test_fifteen_digits_come_back_from_a_real_exactly() -> None:
+def test_fifteen_digits_are_read_back_from_a_real_exactly() -> None:
     for whole in range(1, 11):
         places = min(8, 15 - whole)
         for digit in "123456789":
@@ -664,7 +668,5 @@ def test_fifteen_digits_come_back_from_a_real_exactly() -> None:
         (b"", None),
     ],
 )
-def test_the_id_of_a_refused_message_is_read_where_it_has_one(
-    raw: bytes, number: int | None
-) -> None:
+def test_the_id_of_an_invalid_message_is_read_if_it_has_one(raw: bytes, number: int | None) -> None:
     assert trade.id_in(raw, "BTC-USD") == number

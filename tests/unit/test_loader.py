@@ -1,32 +1,30 @@
-"""The pure rules of the consumer: where it starts to read."""
+"""Where the consumer continues after a start."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.ingest.loader import start_offset
 
-# --- where the consumer starts --------------------------------------------------------------
 
-
-def test_the_first_run_starts_at_the_beginning() -> None:
+def test_an_empty_database_starts_at_the_beginning() -> None:
     assert start_offset(stored=None, committed=None, end=0) is None
     assert start_offset(stored=None, committed=None, end=500) is None
 
 
-def test_a_lost_database_is_filled_from_the_beginning_whatever_was_committed() -> None:
+def test_a_lost_database_starts_at_the_beginning_despite_a_committed_offset() -> None:
     assert start_offset(stored=None, committed=500, end=500) is None
 
 
-def test_what_is_stored_and_not_yet_committed_is_not_read_again() -> None:
+def test_stored_records_are_not_read_again_if_their_offset_is_not_committed() -> None:
     assert start_offset(stored=500, committed=400, end=900) == 500
     assert start_offset(stored=500, committed=500, end=500) == 500
 
 
-def test_an_older_database_than_the_committed_offset_is_filled_up() -> None:
+def test_a_database_that_is_older_than_the_committed_offset_continues_at_its_own() -> None:
     assert start_offset(stored=300, committed=500, end=500) == 300
 
 
-def test_a_new_topic_is_read_from_its_beginning() -> None:
+def test_a_new_topic_starts_at_the_beginning() -> None:
     assert start_offset(stored=500, committed=None, end=900) is None
     assert start_offset(stored=500, committed=20, end=20) is None
 
@@ -36,7 +34,7 @@ def test_a_new_topic_is_read_from_its_beginning() -> None:
     committed=st.none() | st.integers(0, 50),
     end=st.integers(0, 50),
 )
-def test_nothing_is_ever_skipped_beyond_what_is_stored(
+def test_no_record_after_the_stored_ones_is_skipped(
     stored: int | None, committed: int | None, end: int
 ) -> None:
     start = start_offset(stored, committed, end)
