@@ -226,6 +226,8 @@ def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
 def append_csv(path: Path, columns: Iterable[str], row: Mapping[str, object], limit: int) -> None:
     """Append a row to a CSV file that holds the latest rows.
 
+    A kill or a full disk may have cut off the last line. The row then starts on a new line.
+
     Args:
         path: the file. It starts again if it has other columns, those of another version.
         columns: its columns.
@@ -239,7 +241,7 @@ def append_csv(path: Path, columns: Iterable[str], row: Mapping[str, object], li
         fits = file.readline() == header
         if not fits:
             file.truncate(0)
-        file.write(b"\n" * _ends_in_a_line(file) + (line if fits else header + line))
+        file.write(b"\n" * _last_line_is_cut_off(file) + (line if fits else header + line))
         long = file.tell() > limit
     if long:
         lines = path.read_bytes().splitlines(keepends=True)
@@ -289,13 +291,13 @@ def append_batch_log(data: DataDir, fields: Mapping[str, object]) -> None:
     )
     data.root.mkdir(parents=True, exist_ok=True)
     with data.batch_log.open("a+b") as file:
-        file.write(b"\n" * _ends_in_a_line(file) + line.encode() + b"\n")
+        file.write(b"\n" * _last_line_is_cut_off(file) + line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
 
-def _ends_in_a_line(file: BinaryIO) -> bool:
-    """Return whether the last line has no end, after a kill or on a full disk; seek to the end."""
+def _last_line_is_cut_off(file: BinaryIO) -> bool:
+    """Return whether the last line has no line end, and seek to the end of the file."""
     size = file.seek(0, os.SEEK_END)
     if size:
         file.seek(-1, os.SEEK_END)
@@ -361,7 +363,7 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     A row that was cut off is shorter than the header.
 
     Raises:
-        OutputError: the file cannot be read, or is no table.
+        OutputError: the file cannot be read, or is not a table.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""How the outputs are written: formats, atomic replacement, and which feed a folder belongs to."""
+"""The output files: formats, atomic writes, and which feed a data directory belongs to."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def minute(number: int, day: int = 2) -> datetime:
 # --- formats --------------------------------------------------------------------------------
 
 
-def test_the_columns_stand_in_the_order_of_the_design() -> None:
+def test_the_columns_are_in_the_order_of_the_design() -> None:
     assert ", ".join(outputs.WINDOW_COLUMNS[:12]) == DESIGN_COLUMNS
     assert outputs.BATCH_COLUMNS[:10] == outputs.WINDOW_COLUMNS[2:12]
     assert outputs.BATCH_COLUMNS[10:14] == ("rows", "first_trade_time", "last_trade_time", "run")
@@ -61,7 +61,7 @@ def test_the_columns_stand_in_the_order_of_the_design() -> None:
         assert len(set(columns)) == len(columns)
 
 
-def test_the_files_lie_where_the_design_says() -> None:
+def test_the_files_are_where_the_design_says() -> None:
     data = DataDir(Path("/d"))
     paths = (data.database, data.stream_csv, data.stream_live, data.batch_output)
     assert [str(path) for path in paths] == [
@@ -106,13 +106,13 @@ def test_a_row_of_csv_has_plain_numbers_utc_times_and_empty_cells_for_the_unknow
 
 
 @given(st.decimals(0, 10**10, places=8))
-def test_a_decimal_is_written_to_the_last_digit_and_without_an_exponent(value: Decimal) -> None:
+def test_a_decimal_is_written_with_every_digit_and_without_an_exponent(value: Decimal) -> None:
     cell = outputs.cells(["x"], {"x": value})["x"]
     assert Decimal(cell) == value
     assert set(cell) <= set("0123456789.")
 
 
-def test_a_run_is_named_by_its_start_in_utc() -> None:
+def test_the_name_of_a_run_is_its_start_in_utc() -> None:
     start = datetime(2025, 12, 2, 0, 10, 0, 999_999, tzinfo=timezone(timedelta(hours=-5)))
     assert outputs.run_id(start) == "20251202T051000Z"
 
@@ -120,7 +120,7 @@ def test_a_run_is_named_by_its_start_in_utc() -> None:
 # --- atomic replacement ---------------------------------------------------------------------
 
 
-def test_a_file_is_replaced_as_a_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_a_file_is_replaced_as_a_whole_and_no_temporary_file_stays(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "file.txt"
     for text in ("first\n", "secönd\r\n", ""):
         outputs.write_atomically(path, text)
@@ -150,7 +150,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     assert len(seen) > 1
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+def test_after_a_failed_write_the_old_file_is_still_there(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     outputs.write_atomically(path, "old")
     with pytest.raises(UnicodeEncodeError):
@@ -158,7 +158,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "old"
 
 
-def test_a_half_written_temporary_file_is_no_output(data: DataDir) -> None:
+def test_a_temporary_file_does_not_count_as_an_output(data: DataDir) -> None:
     data.stream_csv.mkdir(parents=True)
     (data.stream_csv / ".2025-12-02.csv.77.tmp").write_text("window_st")
     (data.stream_csv / "notes.txt").write_text("mine")
@@ -172,7 +172,7 @@ def lines(path: Path) -> list[list[str]]:
     return [line.split(",") for line in path.read_text().splitlines()]
 
 
-def test_final_windows_go_into_the_file_of_the_utc_day_of_their_start_sorted(
+def test_final_windows_are_sorted_in_the_file_of_the_utc_day_of_their_start(
     data: DataDir,
 ) -> None:
     starts = [minute(1439), minute(5), minute(0, day=3), minute(4)]
@@ -208,7 +208,7 @@ def test_nothing_final_writes_nothing(data: DataDir) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(writes=st.lists(st.lists(st.integers(1430, 1450), max_size=5), max_size=6))
-def test_each_window_stands_in_exactly_one_row_whatever_is_written_how_often(
+def test_each_window_has_exactly_one_row_however_often_it_is_written(
     tmp_path_factory: pytest.TempPathFactory, writes: list[list[int]]
 ) -> None:
     data = DataDir(tmp_path_factory.mktemp("final"))
@@ -219,7 +219,7 @@ def test_each_window_stands_in_exactly_one_row_whatever_is_written_how_often(
     assert rows == [times.iso(minute(number)) for number in expected]
 
 
-def test_a_foreign_file_in_the_place_of_a_day_is_refused_and_kept(data: DataDir) -> None:
+def test_a_foreign_file_with_the_name_of_a_day_is_refused_and_kept(data: DataDir) -> None:
     data.stream_csv.mkdir(parents=True)
     path = data.stream_csv / "2025-12-02.csv"
     path.write_text("a,b\n1,2\n")
@@ -228,8 +228,8 @@ def test_a_foreign_file_in_the_place_of_a_day_is_refused_and_kept(data: DataDir)
     assert path.read_text() == "a,b\n1,2\n"
 
 
-def test_a_day_of_a_version_with_fewer_columns_is_gone_on_with(data: DataDir) -> None:
-    """What that version did not know stays empty."""
+def test_a_day_of_a_version_with_fewer_columns_is_continued(data: DataDir) -> None:
+    """The columns that the version did not have stay empty."""
     old_columns = outputs.WINDOW_COLUMNS[:-2]
     data.stream_csv.mkdir(parents=True)
     path = data.stream_csv / "2025-12-02.csv"
@@ -263,7 +263,7 @@ def test_a_day_with_other_columns_is_refused_and_kept(
     assert path.read_text() == text
 
 
-def test_final_windows_are_read_back_by_their_starts_over_midnight(data: DataDir) -> None:
+def test_final_windows_are_read_by_their_starts_across_midnight(data: DataDir) -> None:
     starts = [minute(1380), minute(1381), minute(1439), minute(0, day=3), minute(1, day=3)]
     assert outputs.read_final_windows(data, starts[0], starts[-1]) == {}
     outputs.write_final_windows(data, map(window, starts))
@@ -275,7 +275,7 @@ def test_final_windows_are_read_back_by_their_starts_over_midnight(data: DataDir
 
 
 def log_fields(**changed: object) -> dict[str, object]:
-    """What the scheduler knows of the run in DESIGN's example, its numbers rounded by it."""
+    """The fields of the run in the example of the design."""
     return {
         "started": NOW,
         "run": "20251202T051000Z",
@@ -292,7 +292,7 @@ def log_fields(**changed: object) -> dict[str, object]:
     } | changed
 
 
-def test_a_line_of_the_batch_log_is_that_of_the_design(data: DataDir) -> None:
+def test_a_line_of_the_batch_log_has_the_format_of_the_design(data: DataDir) -> None:
     outputs.append_batch_log(data, log_fields())
     outputs.append_batch_log(data, log_fields(read_s=1.2, write_s=0.0))
     assert data.batch_log.read_text().splitlines() == [
@@ -301,7 +301,7 @@ def test_a_line_of_the_batch_log_is_that_of_the_design(data: DataDir) -> None:
     ]
 
 
-def test_what_is_unknown_of_a_run_is_left_out_and_zero_is_not_unknown(data: DataDir) -> None:
+def test_unknown_fields_of_a_run_are_omitted_and_zero_is_not_unknown(data: DataDir) -> None:
     outputs.append_batch_log(data, {"started": NOW, "run": "r", "status": "no_data"})
     unknown = dict.fromkeys(("rows", "windows", "logic_s"))
     failed = {"started": NOW, "run": "r", "status": "failed", "exit": 0, "foreign": 1}
@@ -312,7 +312,7 @@ def test_what_is_unknown_of_a_run_is_left_out_and_zero_is_not_unknown(data: Data
     ]
 
 
-def test_a_line_torn_by_a_power_cut_is_ended_before_the_next(data: DataDir) -> None:
+def test_a_line_cut_off_by_a_power_cut_is_ended_before_the_next(data: DataDir) -> None:
     outputs.append_batch_log(data, {"started": NOW, "run": "a", "status": "ok"})
     with data.batch_log.open("a") as file:
         file.write("started=2025-12-02T05:20:00Z ru")
@@ -329,7 +329,7 @@ def test_a_line_torn_by_a_power_cut_is_ended_before_the_next(data: DataDir) -> N
 # --- status ---------------------------------------------------------------------------------
 
 
-def test_a_status_is_json_that_comes_back(data: DataDir) -> None:
+def test_a_status_is_read_as_it_was_written(data: DataDir) -> None:
     status = {"at": NOW, "price": Decimal("1.50"), "counters": {"a": 1}, "none": None, "on": True}
     outputs.write_status(data, "producer", status)
     assert outputs.read_status(data, "producer") == {
@@ -346,7 +346,7 @@ def test_a_missing_json_file_is_an_empty_object(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1', b"[]", b"1", b"\xff\xfe", b"null"])
-def test_a_half_written_or_foreign_json_file_is_an_error_that_names_it(
+def test_a_cut_off_or_foreign_json_file_is_an_error_that_names_it(
     tmp_path: Path, content: bytes
 ) -> None:
     path = tmp_path / "status.json"
@@ -355,18 +355,18 @@ def test_a_half_written_or_foreign_json_file_is_an_error_that_names_it(
         outputs.read_json(path)
 
 
-def test_a_folder_in_the_place_of_a_json_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_folder_with_the_name_of_a_json_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=tmp_path.name):
         outputs.read_json(tmp_path)
 
 
-# --- which feed fills a folder --------------------------------------------------------------
+# --- which feed fills a data directory ------------------------------------------------------
 
 LIVE = {"kind": "live", "url": "wss://ws-feed.exchange.coinbase.com"}
 REPLAY = {"kind": "replay", "recording": "sample.gz", "fingerprint": "ab", "retimed": True}
 
 
-def test_a_folder_remembers_its_source_and_takes_it_again(data: DataDir) -> None:
+def test_the_same_source_is_accepted_again(data: DataDir) -> None:
     outputs.claim_source(data, REPLAY)
     before = data.source.read_bytes()
     outputs.claim_source(data, dict(reversed(REPLAY.items())))
@@ -392,7 +392,7 @@ def test_a_folder_remembers_its_source_and_takes_it_again(data: DataDir) -> None
         (LIVE, LIVE | {"url": "wss://elsewhere"}, "not the live feed wss://elsewhere"),
     ],
 )
-def test_another_source_is_refused_in_a_sentence_that_says_what_to_do(
+def test_another_source_is_refused_with_what_to_do(
     data: DataDir, first: dict[str, object], second: dict[str, object], sentence: str
 ) -> None:
     outputs.claim_source(data, first)
@@ -414,15 +414,15 @@ def test_a_source_file_that_cannot_be_read_is_refused_and_kept(data: DataDir) ->
     assert data.source.read_text() == "{"
 
 
-def test_temporary_files_of_two_processes_do_not_meet(tmp_path: Path) -> None:
+def test_two_processes_use_different_temporary_files(tmp_path: Path) -> None:
     other = tmp_path / f".file.txt.{os.getpid() + 1}.tmp"
     other.write_text("another process is writing here")
     outputs.write_atomically(tmp_path / "file.txt", "ours")
     assert other.read_text() == "another process is writing here"
 
 
-def test_a_final_window_is_never_replaced_by_one_of_fewer_trades(tmp_path: Path) -> None:
-    """As a new checkpoint makes where Kafka has deleted the beginning of the topic."""
+def test_a_final_window_is_never_replaced_by_one_with_fewer_trades(tmp_path: Path) -> None:
+    """A new checkpoint computes one if Kafka has deleted the beginning of the topic."""
     data = DataDir(tmp_path)
     start = {"window_start": "2025-12-02T05:00:00Z"}
     whole, cut, same = (
@@ -435,7 +435,7 @@ def test_a_final_window_is_never_replaced_by_one_of_fewer_trades(tmp_path: Path)
         assert text == outputs.to_csv(outputs.WINDOW_COLUMNS, [whole])
 
 
-def test_a_record_ends_a_line_that_was_cut_off_and_goes_on(tmp_path: Path) -> None:
+def test_a_row_is_appended_after_a_line_that_was_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "status" / "record.csv"
     for number in (1, 2):
         outputs.append_csv(path, ("a", "b"), {"a": number, "b": "x"}, 1000)
@@ -444,7 +444,7 @@ def test_a_record_ends_a_line_that_was_cut_off_and_goes_on(tmp_path: Path) -> No
     assert path.read_text() == "a,b\n1,x\n2,x\n3,\n4,x\n"
 
 
-def test_a_record_stays_bounded_and_begins_anew_with_other_columns(tmp_path: Path) -> None:
+def test_an_appended_file_stays_bounded_and_starts_again_with_other_columns(tmp_path: Path) -> None:
     path = tmp_path / "record.csv"
     for number in range(200):
         outputs.append_csv(path, ("number",), {"number": number}, 100)
@@ -455,7 +455,7 @@ def test_a_record_stays_bounded_and_begins_anew_with_other_columns(tmp_path: Pat
     assert path.read_text() == "other\n1\n"
 
 
-def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
     folder = tmp_path / "taken"
     folder.mkdir()
     with pytest.raises(OSError, match="directory"):

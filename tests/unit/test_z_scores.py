@@ -1,4 +1,4 @@
-"""Z-scores of range and volume: against plain statistics, and the same on both paths."""
+"""Z-scores of range and volume: compared with plain statistics, and equal on both paths."""
 
 import random
 import statistics
@@ -26,12 +26,12 @@ amounts = st.decimals(0, Decimal("9999999999.99999999"), places=8) | st.sampled_
 
 
 def minutes(ranges: Sequence[Decimal | int | str]) -> list[WindowAmounts]:
-    """A window each minute; its volume is always the same."""
+    """A window for each minute, with equal volumes."""
     return [WindowAmounts(n * MINUTE, Decimal(value), Decimal(7)) for n, value in enumerate(ranges)]
 
 
 def expected(value: Decimal, before: list[Decimal]) -> Decimal | None:
-    """By the definition, in fractions; only the root is a decimal, of a hundred digits."""
+    """By the definition, in fractions. Only the root is a decimal, with a hundred digits."""
     if len(before) < 10:
         return None
     exact = [Fraction(other) for other in before]
@@ -45,34 +45,34 @@ def expected(value: Decimal, before: list[Decimal]) -> Decimal | None:
         return size.quantize(Decimal("1e-6")) * (1 if distance > 0 else -1)
 
 
-def test_worked_by_hand() -> None:
-    """Of 1 to 10 the mean is 5.5 and the sample variance 55 / 6."""
+def test_a_score_computed_by_hand() -> None:
+    """The mean of 1 to 10 is 5.5, the sample variance 55 / 6."""
     *first, last = z_scores(minutes([*range(1, 11), 11]))
     assert first == [{"range_z": None, "volume_z": None}] * 10
-    assert last == {"range_z": Decimal("1.816590"), "volume_z": None}  # volumes all the same
+    assert last == {"range_z": Decimal("1.816590"), "volume_z": None}  # all volumes are equal
 
 
-def test_as_much_below_as_above_the_mean_is_the_same_with_the_other_sign() -> None:
+def test_values_equally_far_below_and_above_the_mean_have_opposite_scores() -> None:
     values = [*range(1, 11)]
     scores = [z_scores(minutes([*values, last]))[-1]["range_z"] for last in ("5.5", "0", "11")]
     assert scores == [0, Decimal("-1.816590"), Decimal("1.816590")]
 
 
 @pytest.mark.parametrize(("known", "least"), [(False, 9), (True, 10)])
-def test_fewer_than_ten_windows_before_tell_nothing(known: bool, least: int) -> None:
+def test_fewer_than_ten_windows_before_give_no_score(known: bool, least: int) -> None:
     score = z_scores(minutes([*range(least), 3]))[-1]["range_z"]
     assert (score is not None) == known
     assert MIN_TRAILING_WINDOWS == 10
 
 
-def test_the_hour_before_begins_exactly_an_hour_before_the_start() -> None:
+def test_the_hour_before_starts_exactly_an_hour_before_the_window() -> None:
     hour = [WindowAmounts(HOUR + n, Decimal(n), Decimal(1)) for n in range(10)]
     for start, known in ((2 * HOUR, True), (2 * HOUR + 1, False)):
         *_, last = z_scores([*hour, WindowAmounts(start, Decimal(3), Decimal(1))])
         assert (last["range_z"] is not None) == known
 
 
-def test_no_window_is_no_score() -> None:
+def test_no_windows_give_no_scores() -> None:
     assert z_scores([]) == []
 
 
@@ -82,7 +82,7 @@ def test_no_window_is_no_score() -> None:
         st.tuples(st.sampled_from([1, 1, 1, 2, 17, 55, 200]), amounts, amounts), max_size=90
     )
 )
-def test_every_score_is_that_of_the_definition_to_the_last_place(
+def test_every_score_follows_the_definition_to_the_last_place(
     windows: list[tuple[int, Decimal, Decimal]],
 ) -> None:
     starts, minute = [], 0
@@ -104,7 +104,7 @@ def test_every_score_is_that_of_the_definition_to_the_last_place(
 
 @settings(max_examples=30, deadline=None)
 @given(st.randoms(use_true_random=False), st.lists(st.integers(1, 30), min_size=1, max_size=12))
-def test_the_stream_piece_by_piece_scores_as_the_batch_does_at_once(
+def test_the_stream_in_pieces_gives_the_scores_of_the_batch_at_once(
     source: random.Random, pieces: list[int]
 ) -> None:
     windows = [
