@@ -44,8 +44,8 @@ def stream(service: Service, resources: ExitStack) -> None:
         "java": spark.java_version(session),
     }
     service.report("running", "reads Kafka and writes windows", healthy=True)
-    while not service.stop.is_set() and not query.awaitTermination(1):
-        progress.poll(query)
+    while not service.stop.is_set() and not query.has_ended(wait_s=1):
+        progress.poll(query.spark)
         progress.report()
         service.tick()
 

@@ -4,23 +4,65 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
-from pyspark.sql.streaming import StreamingQuery
 
 from pipeline import outputs, spark_metrics, times
+from pipeline.errors import OperationalError
 from pipeline.ingest import trade
 from pipeline.settings import Settings
 
+#: Receives the windows that a micro-batch changed, and the number of the micro-batch.
+MicroBatchFunction = Callable[[DataFrame, int], None]
 #: Incremented with each change of the query that an old checkpoint cannot continue.
 QUERY_VERSION = 2
 #: What `parse_record` returns, as a Spark schema.
 PARSED = "trade_id long, price string, size string, side string, time_us long, reason string"
 
 
-def start_query(
-    session: SparkSession, settings: Settings, on_micro_batch: Callable[[DataFrame, int], None]
-) -> StreamingQuery:
+class Query:
+    """The running query. It ends with the error that its function for micro-batches raised.
+
+    Spark wraps such an error in one of its own, whose text starts with a long traceback.
+    """
+
+    def __init__(self, windows: DataFrame, checkpoint: Path, process: MicroBatchFunction) -> None:
+        self._process = process
+        self._error: OperationalError | None = None
+        self.spark = (
+            windows.writeStream.outputMode("update")
+            .foreachBatch(self._on_micro_batch)
+            .option("checkpointLocation", str(checkpoint / "query"))
+            .start()
+        )
+
+    def _on_micro_batch(self, changed: DataFrame, micro_batch: int) -> None:
+        try:
+            self._process(changed, micro_batch)
+        except OperationalError as error:
+            self._error = error
+            raise
+
+    def has_ended(self, wait_s: float) -> bool:
+        """Wait and return whether the query has ended.
+
+        Raises:
+            OperationalError: a person has to correct something before the query can continue.
+            StreamingQueryException: the query failed for another reason.
+        """
+        try:
+            return bool(self.spark.awaitTermination(wait_s))
+        except StreamingQueryException as error:
+            if self._error is not None:
+                raise self._error from error
+            raise
+
+    def stop(self) -> None:
+        self.spark.stop()
+
+
+def start_query(session: SparkSession, settings: Settings, process: MicroBatchFunction) -> Query:
     """Start the query in update mode.
 
     One query serves the final windows, the open windows and the console: Kafka is read once, and
@@ -29,17 +71,10 @@ def start_query(
     Args:
         session: the Spark session.
         settings: the settings of the service.
-        on_micro_batch: called after each micro-batch with the windows that changed and the number
-            of the micro-batch. Spark starts the next micro-batch when it returns.
+        process: called after each micro-batch. Spark starts the next one when it returns.
     """
     trades = parse(read_kafka(session, settings), settings.product_id)
-    return (
-        aggregate(trades, settings)
-        .writeStream.outputMode("update")
-        .foreachBatch(on_micro_batch)
-        .option("checkpointLocation", str(checkpoint_folder(settings) / "query"))
-        .start()
-    )
+    return Query(aggregate(trades, settings), checkpoint_folder(settings), process)
 
 
 def read_kafka(session: SparkSession, settings: Settings) -> DataFrame:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.outputs import WINDOW_COLUMNS, to_csv
 from tests.conftest import Broker, Run, running, wait_until
 from tests.integration.chain import Chain, new_chain
 from tests.integration.made_trades import Topic, counts, message
@@ -120,3 +121,19 @@ def test_the_stream_refuses_a_folder_with_windows_of_another_length(
     stream = run("spark_processor.py", **environment)
     assert stream.process.wait(30) == 2
     assert "WINDOW is 0:05:00" in stream.text()
+
+
+def test_an_output_that_cannot_be_continued_ends_the_stream_with_one_sentence(
+    run: Run, tmp_path: Path, chain: Chain, hour: Hour
+) -> None:
+    hour.step(hour.trade(1, 10))
+    hour.step(hour.trade(2, 200))
+    wait_until(lambda: ":00" in hour.final(), 30, "a final window")
+    days = tmp_path / "data" / "stream_csv"
+    days.mkdir(parents=True)
+    (days / "2025-06-01.csv").write_text("a,b\n1,2\n")
+    (days / "2099-01-01.csv").write_text(to_csv(WINDOW_COLUMNS, []))
+    stream = run("spark_processor.py", **chain.environment | {"DATA_DIR": tmp_path / "data"})
+    assert stream.process.wait(60) == 2
+    (line,) = [line for line in stream.text().splitlines() if " ERROR " in line]
+    assert line.endswith("2025-06-01.csv has other columns than this version writes: move it away")
