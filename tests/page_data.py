@@ -593,9 +593,11 @@ def refresh(data: DataDir, now: datetime, feed: Mapping[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scenario", choices=sorted(SCENARIOS))
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--keep-going", action="store_true")
+    parser.add_argument("scenario", choices=sorted(SCENARIOS), help="what the folder shows")
+    parser.add_argument("folder", type=Path, help="data folder to fill")
+    parser.add_argument(
+        "--keep-going", action="store_true", help="keep adding data until it is stopped"
+    )
     given = parser.parse_args()
     data = DataDir(given.folder)
     SCENARIOS[given.scenario](data, times.now())
