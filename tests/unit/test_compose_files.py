@@ -1,4 +1,4 @@
-"""What the Compose files and the Dockerfile promise, read without an engine."""
+"""The content of the Compose files and the Dockerfile, read without a Docker engine."""
 
 import re
 from pathlib import Path
@@ -16,21 +16,21 @@ REPLAY = yaml.safe_load((ROOT / "docker-compose.replay.yml").read_text(encoding=
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 FEED: dict[str, Any] = REPLAY["services"]["feed"]
-#: Every service that either file defines, as it stands there.
+#: Every service of the two files.
 SERVICES: dict[str, dict[str, Any]] = {**LIVE["services"], "feed": FEED}
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
-#: Those that end by themselves when their work is done.
+#: The services that end when their work is done.
 ONE_SHOT = {"topics", "report"}
 LONG_RUNNING = {name: s for name, s in SERVICES.items() if name not in ONE_SHOT}
-#: Those that read the settings.
+#: The services that read the settings.
 CONFIGURED = {name: s for name, s in OURS.items() if name != "feed"}
 
-#: Set for every container, or never: not the host's business.
+#: The host does not set these: they are fixed for every container.
 NOT_PASSED = {"DATA_DIR", "JAVA_HOME", "KAFKA_BOOTSTRAP_SERVERS"}
 
 
 def defaults(service: dict[str, Any]) -> dict[str, str]:
-    """The values behind `${NAME:-value}` in a service's environment."""
+    """Return the defaults of `${NAME:-default}` in the environment of a service."""
     found = (
         re.fullmatch(r"\$\{(\w+):-(.*)\}", str(value))
         for value in (service.get("environment") or {}).values()
@@ -39,7 +39,7 @@ def defaults(service: dict[str, Any]) -> dict[str, str]:
 
 
 def conditions(name: str) -> dict[str, str]:
-    """What a service waits for, in both files."""
+    """Return the services that a service waits for, in both files, with their conditions."""
     waits = {}
     for file in (LIVE, REPLAY):
         for other, how in (file["services"].get(name, {}).get("depends_on") or {}).items():
@@ -47,12 +47,12 @@ def conditions(name: str) -> dict[str, str]:
     return waits
 
 
-def test_the_services_of_the_design_are_there() -> None:
+def test_the_services_are_those_of_the_design() -> None:
     expected = "kafka topics producer consumer spark-processor batch-scheduler dashboard report"
     assert set(LIVE["services"]) == set(expected.split())
 
 
-def test_no_obsolete_version_key() -> None:
+def test_there_is_no_obsolete_version_key() -> None:
     assert "version" not in LIVE
     assert "version" not in REPLAY
 
@@ -63,14 +63,14 @@ def test_live_and_replay_are_two_projects_so_their_volumes_never_mix() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGURED))
-def test_every_setting_comes_from_the_host_and_is_unset_there_when_unset_here(name: str) -> None:
+def test_every_setting_comes_from_the_host_and_has_no_other_default(name: str) -> None:
     environment = CONFIGURED[name]["environment"]
     passed = {setting for setting, value in environment.items() if value is None}
     assert passed == {field.upper() for field in Settings.model_fields} - NOT_PASSED
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGURED))
-def test_the_containers_use_their_own_broker_folder_and_java(name: str) -> None:
+def test_the_containers_use_their_own_broker_data_folder_and_java(name: str) -> None:
     environment = CONFIGURED[name]["environment"]
     fixed = {setting: value for setting, value in environment.items() if value is not None}
     assert fixed == {"KAFKA_BOOTSTRAP_SERVERS": "kafka:9092"}
@@ -78,7 +78,7 @@ def test_the_containers_use_their_own_broker_folder_and_java(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_every_container_is_contained(name: str) -> None:
+def test_every_container_has_few_rights_and_a_memory_limit(name: str) -> None:
     service = SERVICES[name]
     assert service["init"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -97,7 +97,7 @@ def test_logs_are_rotated(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_what_ends_is_started_again_unless_its_work_is_done(name: str) -> None:
+def test_a_service_that_ends_is_restarted_unless_its_work_is_done(name: str) -> None:
     assert SERVICES[name]["restart"] == ("no" if name in ONE_SHOT else "unless-stopped")
 
 
@@ -109,7 +109,7 @@ def test_every_long_running_service_has_a_health_check(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["producer", "consumer", "spark-processor", "batch-scheduler"])
-def test_a_service_is_asked_for_its_own_health(name: str) -> None:
+def test_the_health_check_of_a_service_reads_its_own_status(name: str) -> None:
     script = name.replace("-", "_")
     assert LONG_RUNNING[name]["healthcheck"]["test"] == (
         f"python -m pipeline.health {script} /app/data"
@@ -119,7 +119,7 @@ def test_a_service_is_asked_for_its_own_health(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
-def test_our_containers_change_nothing_but_their_volume_and_tmp(name: str) -> None:
+def test_our_containers_write_only_to_their_volume_and_tmp(name: str) -> None:
     service = OURS[name]
     assert service["read_only"] is True
     mounts = [v["target"] if isinstance(v, dict) else v for v in service.get("volumes", [])]
@@ -127,7 +127,7 @@ def test_our_containers_change_nothing_but_their_volume_and_tmp(name: str) -> No
         assert mount.removesuffix(":ro") == "data:/app/data"
 
 
-def test_spark_may_run_the_library_that_its_driver_unpacks_into_tmp() -> None:
+def test_spark_can_load_the_library_that_its_driver_unpacks_into_tmp() -> None:
     for name in ("spark-processor", "batch-scheduler"):
         (tmp,) = SERVICES[name]["tmpfs"]
         assert tmp.startswith("/tmp:")  # noqa: S108
@@ -135,7 +135,7 @@ def test_spark_may_run_the_library_that_its_driver_unpacks_into_tmp() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_a_service_waits_only_for_what_can_come_about(name: str) -> None:
+def test_a_service_waits_only_for_conditions_that_can_be_met(name: str) -> None:
     for other, condition in conditions(name).items():
         assert other in SERVICES
         if condition == "service_healthy":
@@ -146,23 +146,23 @@ def test_a_service_waits_only_for_what_can_come_about(name: str) -> None:
             assert condition == "service_started"
 
 
-def test_who_writes_to_kafka_or_reads_it_waits_for_the_topics() -> None:
+def test_every_user_of_kafka_waits_for_the_topics() -> None:
     assert conditions("topics") == {"kafka": "service_healthy"}
     for name in ("producer", "consumer", "spark-processor"):
         assert conditions(name)["topics"] == "service_completed_successfully"
 
 
-def test_a_replay_is_there_before_the_producer_asks_for_it() -> None:
+def test_the_producer_waits_for_the_replay() -> None:
     assert conditions("producer")["feed"] == "service_healthy"
 
 
-def test_the_page_alone_is_reachable_and_from_this_machine_only() -> None:
+def test_only_the_page_is_reachable_and_only_from_this_machine() -> None:
     published = {name: s["ports"] for name, s in SERVICES.items() if s.get("ports")}
     assert published == {"dashboard": ["127.0.0.1:${DASHBOARD_PORT:-8501}:8501"]}
     assert "--server.port=8501" in SERVICES["dashboard"]["command"]
 
 
-def test_tags_are_pinned_and_no_image_needs_a_registrys_digest() -> None:
+def test_image_tags_are_pinned_and_have_no_digest() -> None:
     images = [s["image"] for s in SERVICES.values() if "image" in s]
     images += re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
     assert images
@@ -170,7 +170,7 @@ def test_tags_are_pinned_and_no_image_needs_a_registrys_digest() -> None:
         assert re.fullmatch(r"[a-z/]+:[0-9][\w.-]*", image), image
 
 
-def test_the_broker_has_a_full_configuration_of_its_own() -> None:
+def test_the_broker_has_a_complete_configuration() -> None:
     kafka = SERVICES["kafka"]
     set_here = kafka["environment"]
     assert set_here["KAFKA_PROCESS_ROLES"] == "broker,controller"
@@ -189,13 +189,13 @@ def test_the_broker_has_a_full_configuration_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGURED.keys() - ONE_SHOT))
-def test_a_replay_is_laid_over_every_service(name: str) -> None:
-    laid = REPLAY["services"][name]
-    assert laid["environment"]["FEED_URL"] == "ws://feed:8765"
-    assert defaults(laid) == {"BATCH_INTERVAL_SECONDS": str(DEMO_BATCH_SECONDS)}
+def test_the_replay_file_configures_every_service(name: str) -> None:
+    service = REPLAY["services"][name]
+    assert service["environment"]["FEED_URL"] == "ws://feed:8765"
+    assert defaults(service) == {"BATCH_INTERVAL_SECONDS": str(DEMO_BATCH_SECONDS)}
 
 
-def test_a_replays_variables_default_to_those_of_make_demo() -> None:
+def test_the_variables_of_a_replay_have_the_defaults_of_make_demo() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     of_make = dict(
         re.findall(r"^(RECORDING|SPEED|RETIME|BACKLOG) \?= (.*)$", makefile, re.MULTILINE)
@@ -207,7 +207,7 @@ def test_a_replays_variables_default_to_those_of_make_demo() -> None:
     assert of_feed["PRODUCT_ID"] == Settings.model_fields["product_id"].default
 
 
-def test_the_recording_is_read_only_under_its_own_name_and_must_exist() -> None:
+def test_the_recording_is_mounted_read_only_with_its_own_name_and_must_exist() -> None:
     (mount,) = FEED["volumes"]
     assert mount["read_only"] is True
     assert mount["bind"]["create_host_path"] is False
@@ -215,7 +215,7 @@ def test_the_recording_is_read_only_under_its_own_name_and_must_exist() -> None:
     assert mount["target"] == f"/mnt/{mount['source']}"
 
 
-def test_everything_that_runs_is_in_the_image() -> None:
+def test_all_code_that_runs_is_in_the_image() -> None:
     ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     kept = {line[1:] for line in ignore if line.startswith("!")}
     assert "*" in ignore

@@ -1,7 +1,7 @@
 """The layout of DESIGN: what each package may import, and that every module named in text exists.
 
-An import counts wherever it stands: at the top, inside a function, or as a string that is given to
-`python -m`, to `importlib` or to a child process.
+Every import counts: at the top of a module, inside a function, or as a string for `python -m`, for
+`importlib` or for a child process.
 """
 
 import ast
@@ -160,7 +160,7 @@ def by_name(tree: ast.AST) -> Iterator[str]:
 
 
 def resolve(name: str) -> str | None:
-    """The module of this project that an imported name is or lies in."""
+    """The module of this project that an imported name belongs to."""
     while name and name not in modules():
         name = name.rpartition(".")[0]
     return name or None
