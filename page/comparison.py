@@ -12,8 +12,10 @@ from page.comparison_worker import OLD_SECONDS, LatestComparison
 from page.elements import Level
 from page.formatting import DASH, TIMES
 from pipeline.compare.agreement import EQUAL, VERDICTS
-from pipeline.compare.comparison import BATCH, STREAM_FINAL, STREAM_OPEN, Freshness, Steadiness
-from pipeline.compare.summary import QUESTIONS, Answer
+from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN, Freshness
+from pipeline.compare.growth import Steadiness
+from pipeline.compare.summary import TITLES as ANSWER_TITLES
+from pipeline.compare.summary import Finding
 
 #: The colour of an answer's box.
 LEVELS: Mapping[str, Level] = {"fine": "info", "note": "warning", "alarm": "error"}
@@ -22,12 +24,12 @@ LEVELS: Mapping[str, Level] = {"fine": "info", "note": "warning", "alarm": "erro
 # --- answers --------------------------------------------------------------------------------
 
 
-def answers(latest: LatestComparison) -> tuple[Answer, ...]:
+def answers(latest: LatestComparison) -> tuple[Finding, ...]:
     """Return the answers to the questions about the two paths, or placeholders."""
     if latest.data is not None:
         return latest.data.answers
     waiting = "…" if latest.asked_at else DASH
-    return tuple(Answer(question, waiting, "") for question in QUESTIONS)
+    return tuple(Finding(question, waiting, "") for question in ANSWER_TITLES)
 
 
 def age(latest: LatestComparison, now: datetime) -> str:

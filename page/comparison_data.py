@@ -19,17 +19,13 @@ import pandas as pd
 from page import agreement_strip, formatting
 from pipeline import times
 from pipeline.compare import summary
-from pipeline.compare.agreement import DIFFERENCES, EQUAL, UNEXPLAINED, VERDICTS
-from pipeline.compare.comparison import (
-    LEAST_RUNS,
-    Comparison,
-    Freshness,
-    Growth,
-    Shared,
-    Steadiness,
-    compare,
-)
-from pipeline.compare.inputs import Written, read_written
+from pipeline.compare.agreement import DIFFERENCES, EQUAL, VERDICTS
+from pipeline.compare.comparison import Comparison, compare
+from pipeline.compare.freshness import Freshness
+from pipeline.compare.growth import MIN_RUNS, Growth, Steadiness
+from pipeline.compare.inputs import PipelineOutputs, read_outputs
+from pipeline.compare.sections import lost_in_words
+from pipeline.compare.totals import Shared
 from pipeline.outputs import DataDir, OutputError
 
 #: Bins along the x axis of a chart. Of each bin the chart shows only the extremes.
@@ -53,7 +49,7 @@ class ComparisonData:
     #: When the files were read, and the CPU seconds that reading and comparing took.
     made_at: datetime
     cpu_s: float
-    answers: tuple[summary.Answer, ...]
+    answers: tuple[summary.Finding, ...]
     #: The span of ages and latencies; None while one of the paths has no result.
     span: tuple[datetime, datetime] | None
     replayed_as_recorded: bool
@@ -102,7 +98,7 @@ class ComparisonData:
     @property
     def growth_is_drawn(self) -> bool:
         """Whether the chart shows a trend: of enough runs, and steeper than their noise."""
-        return bool(self.growth and self.growth.runs >= LEAST_RUNS and self.growth.low > 0)
+        return bool(self.growth and self.growth.runs >= MIN_RUNS and self.growth.low > 0)
 
     @property
     def forecast_is_drawn(self) -> bool:
@@ -120,7 +116,9 @@ class ComparisonData:
         return self.interval_s <= MAX_LIMIT * float(self.runs["wall_s"].max())
 
 
-def comparison_data(written: Written, found: Comparison, made_at: datetime) -> ComparisonData:
+def comparison_data(
+    written: PipelineOutputs, found: Comparison, made_at: datetime
+) -> ComparisonData:
     """Return what the page shows of a comparison and of its inputs."""
     stream = pd.concat([written.final, written.still_open], ignore_index=True)
     judged = found.agreement
@@ -128,16 +126,13 @@ def comparison_data(written: Written, found: Comparison, made_at: datetime) -> C
     shape, cells = _cells(judged, stream, written.batch, window)
     noteworthy = found.noteworthy
     differ = noteworthy["verdict"].isin(DIFFERENCES)
-    missing, differing = noteworthy[~differ], noteworthy[differ].iloc[::-1]
-    unexplained = differing["cause"].str.contains(UNEXPLAINED, regex=False)
-    in_order = (differing[unexplained], differing[~unexplained], missing.iloc[::-1])
-    newest = pd.concat(in_order).head(MAX_ROWS)
+    missing, newest = noteworthy[~differ], noteworthy.head(MAX_ROWS)
     counts = judged["verdict"].value_counts()
     gaps = written.evidence.gaps
     return ComparisonData(
         made_at=made_at,
         cpu_s=time.process_time(),
-        answers=summary.answers(found),
+        answers=summary.findings(found),
         span=found.span,
         replayed_as_recorded=found.replayed_as_recorded,
         interval_s=found.interval_s,
@@ -164,7 +159,7 @@ def comparison_data(written: Written, found: Comparison, made_at: datetime) -> C
         funnel=_stages(found.funnel),
         cost=found.cost,
         growth=found.growth,
-        growth_said=summary.growth_in_words(found.growth, found.interval_s),
+        growth_said=summary.forecast(found.growth, found.interval_s),
         runs=_runs(found.runs),
         micro_batches=_micro_batches(found.micro_batches),
         steadiness=found.steadiness,
@@ -211,7 +206,7 @@ def _points(teeth: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return the age of each result over time as the points of a line."""
     lines = []
     for answer, found in teeth.items():
-        young, old = (found[name].to_numpy(float)[:, None] for name in ("young", "old"))
+        young, old = (found[name].to_numpy(float)[:, None] for name in ("age_from", "age_to"))
         least = np.maximum(young, MIN_AGE)
         steps = np.linspace(0, 1, RISE_POINTS)[None, :]
         ages = np.clip(least * (np.maximum(old, least) / least) ** steps, young, old)
@@ -228,7 +223,7 @@ def _points(teeth: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _stages(funnel: pd.DataFrame) -> pd.DataFrame:
     said = [
-        summary.stage_in_words(row).removeprefix(f"{row['stage']}: ")
+        f"{row['count']:,} of {row['drawn_from']:,} ({lost_in_words(row)})"
         for row in funnel.to_dict("records")
     ]
     return funnel[["stage", "count", "drawn_from"]].assign(said=said)
@@ -282,9 +277,8 @@ def load(data: DataDir, last: timedelta | None, interval_s: float) -> Comparison
     """
     try:
         at = times.now()
-        written = read_written(data, last)
-        interval = summary.interval_of(written.status, interval_s)
-        found = compare(written, interval)
+        written = read_outputs(data, last)
+        found = compare(written, interval_s)
     except OutputError as error:
         return formatting.text(str(error))
     return comparison_data(written, found, at)

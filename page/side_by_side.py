@@ -9,7 +9,7 @@ import pandas as pd
 from page import candles, formatting, status
 from page.files import Snapshot
 from page.market import waiting_since
-from pipeline.compare.comparison import Shared
+from pipeline.compare.totals import Shared
 from pipeline.metrics import LABELS
 from pipeline.settings import Settings
 

@@ -111,7 +111,7 @@ def write_answers(latest: LatestComparison, snapshot: Snapshot) -> None:
         for column, answer in zip(st.columns(len(answers), gap="small"), answers, strict=True):
             with column:
                 level = comparison_texts.LEVELS[answer.kind]
-                elements.answer(answer.question, answer.short, answer.sentence, level)
+                elements.answer(answer.title, answer.short, answer.sentence, level)
     now = snapshot.taken_at
     elements.caption(comparison_texts.age(latest, now))
     elements.alert(comparison_texts.problem(latest, now), "warning")

@@ -1,6 +1,7 @@
-"""Makes the report: `python -m report`, or `make report`.
+"""Write the report: `python -m report`, or `make report`.
 
-Into `DATA_DIR/report/`: `report.html` with its figures in it, `report.md` beside `figures/`.
+It goes to `DATA_DIR/report/`: `report.html`, which contains its figures, and `report.md`, which
+refers to `figures/`.
 """
 
 import argparse
@@ -18,20 +19,33 @@ import jinja2
 from markupsafe import Markup, escape
 
 from pipeline import times
-from pipeline.compare.comparison import compare
-from pipeline.compare.inputs import read_written
-from pipeline.compare.summary import interval_of, minutes
+from pipeline.compare.__main__ import minutes
+from pipeline.compare.comparison import Comparison, compare
+from pipeline.compare.figures import figures
+from pipeline.compare.inputs import read_outputs
+from pipeline.compare.sections import run_sections, sections, source_in_words
+from pipeline.compare.summary import summary
 from pipeline.outputs import DataDir, OutputError, write_atomically
 from pipeline.settings import load
-from report import figures
-from report import sections as content
+from report.figures import draw, svg
+
+TITLE = "Stream and batch: one market feed, processed both ways"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m report", description=__doc__)
-    parser.add_argument("--minutes", type=minutes, help="of the last minutes only, so many")
+    parser = argparse.ArgumentParser(
+        prog="python -m report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
-        "--zip", action="store_true", help="write it to stdout as a ZIP archive, and no file"
+        "--minutes",
+        type=minutes,
+        metavar="N",
+        help="cover only the last N minutes (completeness and growth always cover everything)",
+    )
+    parser.add_argument(
+        "--zip", action="store_true", help="print the report as a ZIP archive and write no file"
     )
     arguments = parser.parse_args()
     settings = load()
@@ -40,39 +54,60 @@ def main() -> None:
     try:
         files = make(data, settings.batch_interval_seconds, arguments.minutes)
         if arguments.zip:
-            sys.stdout.buffer.write(packed(files))
+            sys.stdout.buffer.write(zipped(files))
             return
         write(files, data.report)
     except OutputError as error:
-        print(f"of {data.root} no report can be made: {error}", file=sys.stderr)
+        print(f"Cannot make a report of {data.root}: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"the report cannot be written: {error}", file=sys.stderr)
+        print(f"Cannot write the report to {data.report}: {error}", file=sys.stderr)
         sys.exit(2)
-    print(f"{data.report / 'report.html'} (made in {time.monotonic() - began:.1f} s)")
+    print(f"{data.report / 'report.html'} (took {time.monotonic() - began:.1f} s)")
 
 
-def make(data: DataDir, interval_s: float, last: timedelta | None) -> dict[str, str]:
-    """Reads, compares and draws: the report's files, by their paths in its folder.
+def make(data: DataDir, default_interval_s: float, last: timedelta | None) -> dict[str, str]:
+    """Read, compare and draw.
+
+    Args:
+        data: The data directory.
+        default_interval_s: The batch interval, used if the scheduler's is unknown.
+        last: Cover only this time before the newest result. None: everything.
+
+    Returns:
+        The text of each file, by its path below the report's directory.
 
     Raises:
-        OutputError: a file holds something else than it should, or the database cannot be read.
+        OutputError: A file has unexpected content, or the database cannot be read.
     """
-    written = read_written(data, last)
-    found = compare(written, interval_of(written.status, interval_s))
-    report = content.report(found, written, times.now())
-    drawn = {name: figures.svg(figure) for name, figure in figures.draw(found).items()}
+    comparison = compare(read_outputs(data, last), default_interval_s)
+    drawn = {name: svg(figure) for name, figure in draw(figures(comparison)).items()}
+    context = {
+        "title": TITLE,
+        "made": f"{times.now():%Y-%m-%d %H:%M} UTC",
+        "about": f"{source_in_words(comparison.outputs.source)}. {_span(comparison)}",
+        "summary": summary(comparison),
+        "sections": (*sections(comparison), *run_sections(comparison)),
+        "figures": drawn,
+    }
     return {f"figures/{name}.svg": text for name, text in drawn.items()} | {
-        name: _templates().get_template(f"{name}.j2").render(report=report, figures=drawn)
+        name: _templates().get_template(f"{name}.j2").render(context)
         for name in ("report.md", "report.html")
     }
 
 
+def _span(comparison: Comparison) -> str:
+    if comparison.span is None:
+        return "No results from both paths yet"
+    start, end = (f"{moment:%Y-%m-%d %H:%M:%S}" for moment in comparison.span)
+    return f"Results from {start} to {end} UTC"
+
+
 def write(files: Mapping[str, str], folder: Path) -> None:
-    """Into a folder; figures of an earlier report that this one has not are removed.
+    """Write the report and remove figures of an earlier report that this one lacks.
 
     Raises:
-        OSError: the report cannot be written.
+        OSError: A file cannot be written.
     """
     for old in (folder / "figures").glob("*.svg"):
         if f"figures/{old.name}" not in files:
@@ -81,8 +116,8 @@ def write(files: Mapping[str, str], folder: Path) -> None:
         write_atomically(folder / name, text, durable=False)
 
 
-def packed(files: Mapping[str, str]) -> bytes:
-    """The files as a ZIP archive."""
+def zipped(files: Mapping[str, str]) -> bytes:
+    """Return the files as a ZIP archive."""
     archive = BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as into:
         for name, text in files.items():
@@ -100,18 +135,18 @@ def _templates() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
-    environment.filters["plain"] = plain
-    environment.filters["code"] = code
+    environment.filters["plain"] = escape_markdown
+    environment.filters["code"] = code_to_html
     return environment
 
 
-def plain(text: str) -> str:
-    """Text from data as Markdown that says just that."""
+def escape_markdown(text: str) -> str:
+    """Return text from the data with every character escaped that Markdown would interpret."""
     return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))
 
 
-def code(text: str) -> Markup:
-    """A paragraph of ours for HTML: what stands between backquotes is code."""
+def code_to_html(text: str) -> Markup:
+    """Return a paragraph as HTML: escaped, with text between backquotes as code."""
     parts = [escape(part) for part in text.split("`")]
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if place % 2 else part

@@ -1,13 +1,10 @@
-"""The report's figures: what was compared, drawn for print. Each may be None: nothing to draw.
+"""The report's figures, drawn with matplotlib from `pipeline.compare.figures`.
 
-The same data gives the same bytes. Colours are those of Okabe and Ito, which most people who are
-colour-blind can tell apart; what is told by colour is told by place or marker, too.
+Equal data gives equal bytes.
 """
 
 import io
-import math
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import Any
 
 import matplotlib as mpl
@@ -17,36 +14,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pipeline.compare import agreement
-from pipeline.compare.comparison import (
-    BATCH,
-    LEGS,
-    STANDS_OUT,
-    STREAM_FINAL,
-    STREAM_OPEN,
-    Comparison,
-)
-from pipeline.compare.summary import kept_in_words
+from pipeline.compare import palette
+from pipeline.compare.agreement import EQUAL
+from pipeline.compare.agreement_grid import SYMBOLS, AgreementGrid
+from pipeline.compare.figures import MIN_AGE_SECONDS, Figures, GrowthFigure
+from pipeline.compare.text import number, seconds
+from pipeline.compare.totals import UNUSUAL_Z
 
-WIDTH = 7.5
-GREEN, RED, BLUE, ORANGE = "#009E73", "#D55E00", "#0072B2", "#E69F00"
-PURPLE, SKY, GREY, PALE = "#CC79A7", "#56B4E9", "#666666", "#CCCCCC"
-COLOURS = {
-    agreement.EQUAL: GREEN,
-    agreement.DIFFERS: RED,
-    agreement.ONLY_STREAM: PURPLE,
-    agreement.ONLY_BATCH: ORANGE,
-    agreement.NOT_YET_FINAL: PALE,
-    agreement.NOT_YET_IN_A_BATCH: SKY,
-}
-ANSWERS = {STREAM_OPEN: GREEN, STREAM_FINAL: BLUE, BATCH: RED}
-#: Rows of the strip of windows, at most.
-MOST_ROWS = 100
-#: More teeth than this are drawn as the band between their least and greatest ages.
-MOST_TEETH = 600
+WIDTH_INCHES = 7.5
 STYLE: dict[Any, Any] = {
     "font.size": 8.5,
     "axes.spines.top": False,
@@ -60,29 +37,28 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "stream-vs-batch",
 }
 
-Drawing = Callable[[Comparison], Figure | None]
 
-
-def svg(drawn: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """Return a figure as the text of an SVG file."""
     text = io.StringIO()
     with mpl.rc_context(STYLE):
-        drawn.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()
 
 
-def draw(found: Comparison) -> dict[str, Figure]:
-    """By name; what there is no data for is left out."""
+def draw(data: Figures) -> dict[str, Figure]:
+    """Return the figures by the key of their section. A figure without data is left out."""
     with mpl.rc_context(STYLE):
-        drawn = {name: make(found) for name, make in DRAWINGS.items()}
+        drawn = {name: make(getattr(data, name)) for name, make in DRAWINGS.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, height))
+def _figure(height_inches: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH_INCHES, height_inches))
     return figure, figure.subplots()
 
 
-def _clock(axes: Axes) -> None:
+def _time_axis(axes: Axes) -> None:
     locator = mdates.AutoDateLocator(minticks=2, maxticks=8)
     locator.intervald[mdates.MICROSECONDLY] = [10**n for n in range(7)]  # else it warns
     axes.xaxis.set_major_locator(locator)
@@ -90,56 +66,44 @@ def _clock(axes: Axes) -> None:
     axes.set_xlabel("UTC")
 
 
-def agreement_strip(found: Comparison) -> Figure | None:
-    """Each window is a cell; a row is an hour, or of more than a day a day."""
-    if found.agreement.empty:
+def _without_zone(times: pd.Series) -> np.ndarray:
+    moments: np.ndarray = times.dt.tz_localize(None).to_numpy()
+    return moments
+
+
+def agreement(grid: AgreementGrid) -> Figure | None:
+    """Draw one cell per window, or per group of windows."""
+    cells = grid.cells
+    if cells.empty:
         return None
-    starts = pd.to_datetime(found.agreement["window_start"], utc=True, format="ISO8601")
-    length = starts.diff().min()
-    length = pd.Timedelta(minutes=1) if pd.isna(length) else length
-    by_day = max(length, (starts.max() - starts.min()) / 24) > timedelta(hours=1)
-    row = pd.Timedelta(days=1) if by_day else pd.Timedelta(hours=1)
-    every = "D" if by_day else "h"
-    rows = pd.DatetimeIndex(starts).floor(every)
-    columns = ((pd.DatetimeIndex(starts) - rows) // length).to_numpy()
-    shown = rows.unique().sort_values()[-MOST_ROWS:]  # of the newest, those that have windows
-    codes = found.agreement["verdict"].map(list(COLOURS).index).to_numpy()
-    cells = np.full((len(shown), math.ceil(row / length)), np.nan)
-    places = shown.get_indexer(rows)
-    inside = places >= 0
-    cells[places[inside], columns[inside]] = codes[inside]
-    figure, axes = _figure(max(1.5, 0.9 + 0.22 * len(shown)))
+    columns, rows = grid.layout.columns, sorted(cells["row"].unique())
+    statuses = list(palette.WINDOW_STATUS)
+    codes = np.full((len(rows), len(columns)), np.nan)
+    x, y = cells["column"].map(columns.index), cells["row"].map(rows.index)
+    codes[y, x] = cells["verdict"].map(statuses.index)
+    figure, axes = _figure(max(1.5, 0.9 + 0.22 * len(rows)))
     axes.pcolormesh(
-        cells,
-        cmap=ListedColormap(list(COLOURS.values())),
-        norm=BoundaryNorm(np.arange(-0.5, len(COLOURS)), len(COLOURS)),
-        edgecolors="none" if by_day else "white",
-        linewidth=0 if by_day else 0.8,
-        rasterized=by_day,
+        codes,
+        cmap=ListedColormap(list(palette.WINDOW_STATUS.values())),
+        norm=BoundaryNorm(np.arange(-0.5, len(statuses)), len(statuses)),
+        edgecolors="white",
+        linewidth=0.8,
     )
-    loud = found.agreement["cause"].str.startswith(agreement.UNEXPLAINED).to_numpy() & inside
-    marked = (found.agreement["cause"] != "").to_numpy() & inside & ~loud
-    axes.plot(columns[marked] + 0.5, places[marked] + 0.5, "k.", markersize=3)
-    axes.plot(columns[loud] + 0.5, places[loud] + 0.5, "kX", markersize=7)
-    axes.set_yticks(
-        np.arange(len(shown)) + 0.5, shown.strftime("%Y-%m-%d" if by_day else "%m-%d %H:00")
-    )
-    axes.set_xlabel("hour of the day, UTC" if by_day else "minute of the hour, UTC")
-    ticks = range(0, 25, 3) if by_day else range(0, 61, 10)
-    axes.set_xticks([tick * cells.shape[1] / ticks[-1] for tick in ticks], map(str, ticks))
+    marked = cells["symbol"] != SYMBOLS[EQUAL]
+    for column, row, symbol in zip(x[marked], y[marked], cells["symbol"][marked], strict=True):
+        axes.text(column + 0.5, row + 0.5, symbol, ha="center", va="center", fontsize=6)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    every = -(-len(columns) // 6)
+    axes.set_xticks(np.arange(len(columns))[::every] + 0.5, columns[::every])
     axes.invert_yaxis()
     axes.grid(visible=False)
-    counts = found.agreement["verdict"].value_counts()
-    handles: list[Any] = [
-        Patch(color=colour, label=f"{name} ({counts[name]:,})")
-        for name, colour in COLOURS.items()
-        if counts.get(name)
-    ]
-    if found.unexplained:
-        label = f"unexplained ({found.unexplained:,})"
-        handles.append(Line2D([], [], color="k", marker="X", linestyle="", label=label))
+    seen = cells["verdict"].unique()
     axes.legend(
-        handles=handles,
+        handles=[
+            Patch(color=colour, label=f"{SYMBOLS[status]} {status}")
+            for status, colour in palette.WINDOW_STATUS.items()
+            if status in seen
+        ],
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
         ncols=3,
@@ -147,106 +111,77 @@ def agreement_strip(found: Comparison) -> Figure | None:
     return figure
 
 
-def freshness_sawtooth(found: Comparison) -> Figure | None:
-    if all(teeth.empty for teeth in found.teeth.values()):
+def freshness(ages: pd.DataFrame) -> Figure | None:
+    """Draw the age of each result over time."""
+    if ages.empty:
         return None
     figure, axes = _figure(2.9)
-    for name, teeth in found.teeth.items():
-        if teeth.empty:
-            continue
-        times = teeth[["from", "to"]].apply(lambda column: column.dt.tz_localize(None))
-        if len(teeth) > MOST_TEETH:
-            bands = teeth.groupby(pd.cut(times["from"], MOST_TEETH, labels=False), observed=True)
-            axes.fill_between(
-                times["from"].groupby(bands.ngroup()).min(),
-                bands["young"].min(),
-                bands["old"].max(),
-                color=ANSWERS[name],
-                alpha=0.6,
-                linewidth=0,
-                label=name,
-            )
-        else:
-            axes.plot(
-                times.to_numpy().ravel(),
-                teeth[["young", "old"]].to_numpy().ravel(),
-                color=ANSWERS[name],
-                linewidth=1,
-                label=name,
-            )
+    for result, (colour, _) in palette.RESULT_LINES.items():
+        line = ages[ages["result"] == result]
+        axes.plot(
+            _without_zone(line["at"]),
+            line["age"].clip(lower=MIN_AGE_SECONDS),
+            color=colour,
+            linewidth=1,
+            label=result,
+        )
+    axes.set_yscale("log")
     axes.set_ylabel("age of the newest trade, s")
-    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
-    _clock(axes)
+    _time_axis(axes)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
     return figure
 
 
-def latency_waterfall(found: Comparison) -> Figure | None:
-    """Each leg begins where the median of the one before it has ended."""
-    legs = found.waterfall.dropna(subset=["median"])
-    if legs.empty:
+def latency(steps: pd.DataFrame) -> Figure | None:
+    """Draw the steps of a trade as bars, laid end to end."""
+    steps = steps.dropna(subset=["median"])
+    if steps.empty:
         return None
-    figure, axes = _figure(0.8 + 0.32 * len(legs))
-    begin = 0.0
-    rows = zip(legs["leg"], legs["median"], legs["p99"], strict=True)
-    for place, (leg, median, p99) in enumerate(rows):
-        axes.barh(place, median, left=begin, color=BLUE, height=0.55)
-        if pd.notna(p99):
-            axes.plot([begin + median, begin + p99], [place, place], color=GREY, linewidth=1)
-            axes.plot(begin + p99, place, "|", color=GREY, markersize=9)
-        right = begin + max(0, median, p99 if pd.notna(p99) else median)
-        reach = f" (99 %: {p99:,.2f})" if pd.notna(p99) else ""
-        axes.annotate(f" {median:,.2f} s{reach}", (right, place), va="center")
-        if leg != STORED:  # a way of its own: what follows goes on from the receipt
-            begin += median
-    axes.set_yticks(range(len(legs)), legs["leg"])
+    figure, axes = _figure(0.8 + 0.32 * len(steps))
+    for place, step in enumerate(steps.to_dict("records")):
+        start, median, p99 = step["start"], step["median"], step["p99"]
+        axes.barh(place, median, left=start, color=palette.BLUE, height=0.55)
+        reach = p99 if pd.notna(p99) else median
+        axes.plot([start + median, start + reach], [place, place], color=palette.GREY, linewidth=1)
+        axes.plot(start + reach, place, "|", color=palette.GREY, markersize=9)
+        label = f" {seconds(median)} (p99 {seconds(p99)})"
+        axes.annotate(label, (start + max(0, median, reach), place), va="center")
+    axes.set_yticks(range(len(steps)), steps["leg"])
     axes.invert_yaxis()
     axes.margins(x=0.25)
-    begins = "made" if legs["leg"].iloc[0] == LEGS[0] else "received"
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(
-        f"seconds since the trade was {begins}: medians, and thin lines to the 99th percentile"
-    )
+    axes.set_xlabel("seconds since the first step began")
     return figure
 
 
-STORED = "received → stored"
-
-
-def completeness_funnel(found: Comparison) -> Figure | None:
-    """Each stage as the share of what it draws from that it keeps."""
-    stages = found.funnel[found.funnel["drawn_from"] > 0]
+def completeness(stages: pd.DataFrame) -> Figure | None:
+    """Draw the share of its input that each step kept."""
     if stages.empty:
         return None
-    figure, axes = _figure(0.7 + 0.42 * len(stages))
+    figure, axes = _figure(0.7 + 0.32 * len(stages))
     places = range(len(stages))
-    kept = (stages["count"] / stages["drawn_from"]).to_numpy(float)
-    axes.barh(places, [1.0] * len(stages), color=ORANGE, height=0.55)
-    axes.barh(places, kept.clip(max=1), color=GREEN, height=0.55)
-    rows = stages.to_dict("records")
-    axes.set_yticks(places, [f"{row['stage']}\n{kept_in_words(row)}" for row in rows])
+    axes.barh(places, [1.0] * len(stages), color=palette.ORANGE, height=0.55)
+    axes.barh(places, stages["share"], color=palette.GREEN, height=0.55)
+    axes.set_yticks(places, stages["stage"])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "kept"])
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 % kept"])
     axes.grid(visible=False, axis="y")
     return figure
 
 
-def cost_bars(found: Comparison) -> Figure | None:
-    costs = found.cost.set_index("path")
+def cost(costs: pd.DataFrame) -> Figure | None:
+    """Draw CPU time and memory of both paths."""
     if costs["cpu_s_per_hour"].isna().all():
         return None
-    figure = Figure(figsize=(WIDTH, 1.5))
-    names = {"cpu_s_per_hour": "CPU seconds an hour", "peak_mib": "peak memory, MiB"}
+    figure = Figure(figsize=(WIDTH_INCHES, 1.5))
+    names = {"cpu_s_per_hour": "CPU seconds per hour", "peak_mib": "peak memory, MiB"}
     for axes, (column, title) in zip(figure.subplots(1, 2), names.items(), strict=True):
         values = costs[column].fillna(0)
-        axes.barh(values.index, values, color=[BLUE, RED], height=0.55)
+        colours = [palette.STREAM_COLOUR, palette.BATCH_COLOUR]
+        axes.barh(costs["path"], values, color=colours, height=0.55)
         for place, value in enumerate(costs[column]):
-            axes.annotate(
-                f" {value:,.0f}" if pd.notna(value) else " unknown",
-                (max(value, 0), place),
-                va="center",
-            )
+            axes.annotate(f" {number(value, ',.0f')}", (values.iloc[place], place), va="center")
         axes.invert_yaxis()
         axes.margins(x=0.2)
         axes.grid(visible=False, axis="y")
@@ -254,69 +189,68 @@ def cost_bars(found: Comparison) -> Figure | None:
     return figure
 
 
-def growth_lines(found: Comparison) -> Figure | None:
-    """Batch runs against rows, with the robust line; micro-batches by minute over the same span."""
-    runs = found.runs.dropna(subset=["rows", "wall_s"])
-    if runs.empty and found.micro_batches.empty:
+def growth(data: GrowthFigure) -> Figure | None:
+    """Draw run time against rows, with its trend and the interval."""
+    if data.runs.empty:
         return None
-    figure = Figure(figsize=(WIDTH, 2.6))
-    left, right = figure.subplots(1, 2)
-    left.plot(runs["rows"], runs["wall_s"], ".", color=RED, markersize=4, label="a run")
-    grown = found.growth
-    if grown and not grown.refusal and len(runs):
-        x = np.array([runs["rows"].min(), runs["rows"].max()])
-        middle, height = (
-            runs["rows"].median(),
-            grown.base_s + grown.s_per_million * runs["rows"].median() / 1e6,
-        )
-        for slope, style in ((grown.s_per_million, "-"), (grown.low, ":"), (grown.high, ":")):
-            left.plot(x, height + slope * (x - middle) / 1e6, style, color=GREY, linewidth=1)
-    left.set_ylim(bottom=0)
-    left.set_xlabel("rows in the table")
-    left.set_ylabel("batch run, s")
-    minutes = found.micro_batches
-    times = minutes["minute"].dt.tz_localize(None) if len(minutes) else []
-    right.plot(times, minutes["median_ms"] / 1e3, color=BLUE, linewidth=1, label="median")
-    right.plot(times, minutes["p99_ms"] / 1e3, color=SKY, linewidth=0.8, label="99th percentile")
-    right.set_ylim(bottom=0)
-    right.set_ylabel("stream's micro-batch, s")
-    if len(minutes):
-        _clock(right)
-        right.legend(loc="best")
+    figure, axes = _figure(2.6)
+    axes.plot(data.runs["rows"], data.runs["wall_s"], ".", color=palette.BATCH_COLOUR, label="run")
+    for part, style in (("fitted", "-"), ("forecast", "--")):
+        line = data.line[data.line["part"] == part]
+        if len(line):
+            axes.plot(line["rows"], line["wall_s"], style, color=palette.GREY, label=part)
+    if data.limit_s is not None:
+        label = f"interval, {data.limit_s:g} s"
+        axes.axhline(data.limit_s, color=palette.VERMILION, linewidth=0.8, label=label)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("rows in the table")
+    axes.set_ylabel("run time, s")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4)
     return figure
 
 
-def stands_out(found: Comparison) -> Figure | None:
-    """Each minute's range and volume against the hour before it, in standard deviations."""
-    windows = found.windows.dropna(subset=["range_z", "volume_z"], how="all")
-    if windows.empty:
+def micro_batches(minutes: pd.DataFrame) -> Figure | None:
+    """Draw the duration of the micro-batches by minute."""
+    if minutes.empty:
         return None
-    figure = Figure(figsize=(WIDTH, 2.4))
-    for axes, (column, name) in zip(
-        figure.subplots(1, 2, sharey=True),
-        {"range_z": "price range", "volume_z": "volume"}.items(),
-        strict=True,
-    ):
-        scored = windows.dropna(subset=[column])
-        values, times = scored[column], scored["window_start"].dt.tz_localize(None)
-        out = values > STANDS_OUT
-        axes.plot(
-            times[~out], values[~out], ".", color=GREY, markersize=2.5, rasterized=len(out) > 2000
-        )
-        axes.plot(times[out], values[out], "^", color=RED, markersize=4)
-        axes.axhline(STANDS_OUT, color=RED, linewidth=0.8, linestyle="--")
-        axes.set_title(f"{name}: {out.sum():,} of {len(out):,} stand out", fontsize=8.5)
-        _clock(axes)
+    figure, axes = _figure(2.2)
+    at = _without_zone(minutes["minute"])
+    axes.plot(at, minutes["median_ms"], color=palette.BLUE, linewidth=1, label="median")
+    axes.plot(at, minutes["p99_ms"], "--", color=palette.SKY, linewidth=0.8, label="p99")
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("micro-batch, ms")
+    _time_axis(axes)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
+    return figure
+
+
+def metrics(scores: pd.DataFrame) -> Figure | None:
+    """Draw the z-scores of range and volume."""
+    if scores.empty:
+        return None
+    figure = Figure(figsize=(WIDTH_INCHES, 2.4))
+    axes_of = figure.subplots(1, 2, sharey=True)
+    for axes, metric in zip(axes_of, ("price range", "volume"), strict=True):
+        of = scores[scores["metric"] == metric]
+        for unusual, marker, colour in ((False, ".", palette.GREY), (True, "^", palette.VERMILION)):
+            points = of[of["unusual"] == unusual]
+            at = _without_zone(points["window_start"])
+            axes.plot(at, points["z"], marker, color=colour, markersize=3, linestyle="")
+        axes.axhline(UNUSUAL_Z, color=palette.VERMILION, linewidth=0.8, linestyle="--")
+        axes.set_title(metric, fontsize=8.5)
+        _time_axis(axes)
     figure.axes[0].set_ylabel("z-score")
     return figure
 
 
-DRAWINGS: Mapping[str, Drawing] = {
-    "agreement": agreement_strip,
-    "freshness": freshness_sawtooth,
-    "latency": latency_waterfall,
-    "completeness": completeness_funnel,
-    "cost": cost_bars,
-    "growth": growth_lines,
-    "metrics": stands_out,
+#: By the key of the section.
+DRAWINGS: Mapping[str, Callable[[Any], Figure | None]] = {
+    "agreement": agreement,
+    "freshness": freshness,
+    "latency": latency,
+    "completeness": completeness,
+    "cost": cost,
+    "growth": growth,
+    "micro_batches": micro_batches,
+    "metrics": metrics,
 }

@@ -19,7 +19,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from pipeline import times
-from pipeline.compare.comparison import LEAST_RUNS
+from pipeline.compare.growth import MIN_RUNS as LEAST_RUNS
 from pipeline.compare.inputs import read_batch_log
 from pipeline.outputs import DataDir
 from tests import page_data

@@ -28,8 +28,8 @@ from pipeline.compare.agreement import (
     ONLY_BATCH,
     ONLY_STREAM,
 )
-from pipeline.compare.comparison import BATCH as BATCH_ANSWER
-from pipeline.compare.comparison import STREAM_FINAL, STREAM_OPEN
+from pipeline.compare.freshness import BATCH as BATCH_ANSWER
+from pipeline.compare.freshness import STREAM_FINAL, STREAM_OPEN
 
 #: Different in lightness as well as in hue. Each cell has a symbol too.
 VERDICT_COLORS = {

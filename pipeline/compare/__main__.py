@@ -1,6 +1,148 @@
-"""`python -m pipeline.compare`: print the comparison of the two paths."""
+"""Compare the results of both paths: `python -m pipeline.compare`.
 
-from pipeline.compare.summary import main
+The exit status is 0 if every difference is explained, 1 if a difference has no known cause, and 2
+if there is nothing to compare or a file cannot be read.
+"""
+
+import argparse
+import json
+import math
+import signal
+import sys
+import textwrap
+import traceback
+from dataclasses import is_dataclass
+from datetime import datetime, timedelta
+
+import pandas as pd
+
+from pipeline.compare.comparison import Comparison, compare
+from pipeline.compare.inputs import read_outputs
+from pipeline.compare.sections import Section, Table, sections
+from pipeline.compare.summary import aspects, findings, summary
+from pipeline.outputs import DataDir, OutputError
+from pipeline.settings import load
+from pipeline.times import iso
+
+#: Width of the text in columns.
+WIDTH = 98
+#: What a program can read from the files themselves.
+_NOT_IN_JSON = ("outputs", "teeth", "runs", "windows")
+
+
+def main() -> None:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    parser.add_argument(
+        "--minutes",
+        type=minutes,
+        metavar="N",
+        help="compare only the last N minutes (completeness and growth always cover everything)",
+    )
+    arguments = parser.parse_args()
+    settings = load()
+    try:
+        outputs = read_outputs(DataDir(settings.data_dir), arguments.minutes)
+        comparison = compare(outputs, settings.batch_interval_seconds)
+        print(as_json(comparison) if arguments.json else as_text(comparison))
+    except OutputError as error:
+        print(f"Cannot compare {settings.data_dir}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Exception:  # noqa: BLE001 - Python's own status for a fault, 1, means "unexplained"
+        traceback.print_exc()
+        sys.exit(3)
+    sys.exit(2 if not comparison.compared else 1 if comparison.unexplained else 0)
+
+
+def minutes(text: str) -> timedelta:
+    """Return a command's argument as a time.
+
+    Raises:
+        ValueError: The text is not a positive number of minutes that fits a timedelta.
+    """
+    value = float(text)
+    if not 0 < value < 1e10:
+        raise ValueError(text)
+    return timedelta(minutes=value)
+
+
+def as_json(comparison: Comparison) -> str:
+    """Return all numbers of the comparison, its findings and the table of aspects."""
+    fields = {name: of for name, of in vars(comparison).items() if name not in _NOT_IN_JSON}
+    fields |= {
+        "summary": summary(comparison),
+        "findings": findings(comparison),
+        "unexplained": comparison.unexplained,
+        "compared": comparison.compared,
+        "aspects": aspects(comparison),
+    }
+    return json.dumps(_plain(fields), indent=1, allow_nan=False)
+
+
+def _plain(value: object) -> object:
+    """Return a value as JSON can express it: unknown and infinite numbers become null."""
+    match value:
+        case pd.DataFrame():
+            return json.loads(value.to_json(orient="records", date_format="iso"))
+        case datetime():
+            return iso(value)
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {name: _plain(part) for name, part in value.items()}
+        case list() | tuple():
+            return [_plain(part) for part in value]
+    return _plain(vars(value)) if is_dataclass(value) else value
+
+
+def as_text(comparison: Comparison) -> str:
+    """Return the summary and all sections for a terminal."""
+    parts = [_wrapped(summary(comparison)), *map(section_as_text, sections(comparison))]
+    return "\n\n".join(parts)
+
+
+def section_as_text(section: Section) -> str:
+    """Return a section: its title, how to read it, what it says, and its tables."""
+    lines = [section.title, "=" * len(section.title), _wrapped(section.how_to_read)]
+    lines += map(_wrapped, section.lines)
+    for table in section.tables:
+        if table.rows:
+            lines += ["", *([table.title] if table.title else []), _table_as_text(table)]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, WIDTH))
+
+
+def _table_as_text(table: Table) -> str:
+    """Return a table in columns; or, if it is too wide for that, each row as a list."""
+    cells = [table.header, *table.rows]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(table.header))]
+    if sum(widths) + 2 * len(widths) > WIDTH:
+        return "\n".join(_row_as_list(table.header, row) for row in table.rows)
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if place < table.text_columns else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    )
+
+
+def _row_as_list(header: tuple[str, ...], row: tuple[str, ...]) -> str:
+    lines = [row[0]]
+    for name, cell in zip(header[1:], row[1:], strict=True):
+        lines += textwrap.wrap(
+            f"{name}: {cell}", WIDTH, initial_indent="  ", subsequent_indent="    "
+        )
+    return "\n".join(lines)
+
 
 if __name__ == "__main__":
     main()

@@ -114,7 +114,7 @@ class Ingested:
 
 
 @dataclass(frozen=True)
-class Written:
+class PipelineOutputs:
     """All that the services wrote and the comparison needs."""
 
     #: The stream's final and open windows and the newest run's, as the text of their cells.
@@ -148,7 +148,7 @@ class Written:
     since: datetime | None
 
 
-def read_written(data: DataDir, last: timedelta | None = None) -> Written:
+def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutputs:
     """Reads everything; what is missing is an empty table.
 
     Args:
@@ -184,7 +184,7 @@ def read_written(data: DataDir, last: timedelta | None = None) -> Written:
         )
     except sqlite3.Error as error:
         raise OutputError(store.unreadable(data.database, error)) from error
-    return Written(
+    return PipelineOutputs(
         final=final,
         still_open=still_open,
         batch=batch,

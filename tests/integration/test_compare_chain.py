@@ -26,7 +26,7 @@ from pipeline.compare.agreement import (
     REJECTED,
     UNEXPLAINED,
 )
-from pipeline.compare.comparison import LOSSES
+from pipeline.compare.completeness import LOSSES
 from tests.conftest import Broker, Run, running, wait_until
 from tests.integration.chain import Chain, new_chain
 from tests.integration.made_trades import Topic, counts, message
@@ -300,12 +300,12 @@ def test_each_row_of_the_funnel_adds_up(story: Story) -> None:
 
 def test_the_funnel_counts_what_was_missing_repeated_and_late(story: Story) -> None:
     judged = story.after_next_run
-    kafka = judged.stage("records in Kafka")
+    kafka = judged.stage("in Kafka")
     assert (kafka["drawn_from"], kafka["count"]) == (TRADES + REPEATED + GARBAGE,) * 2
-    records = judged.stage("of the records read")
+    records = judged.stage("read by the consumer → stored")
     assert (records["drawn_from"], records["count"]) == (kafka["count"], TRADES)
     assert (records["repeated"], records["rejected"]) == (REPEATED, GARBAGE)
-    ids = judged.stage("ids that the exchange issued")
+    ids = judged.stage("issued by the exchange")
     assert (ids["drawn_from"], ids["count"]) == (144 - 100, TRADES)
     assert (ids["missing"], ids["rejected"]) == (MISSING - GARBAGE, GARBAGE)
     stream = judged.stage("by the stream")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.compare.comparison import (
+from pipeline.compare.freshness import (
     BATCH,
     STREAM_FINAL,
     STREAM_OPEN,
@@ -18,7 +18,7 @@ from pipeline.compare.comparison import (
     publications,
     sawtooth,
 )
-from pipeline.compare.inputs import read_written
+from pipeline.compare.inputs import read_outputs
 from pipeline.outputs import DataDir
 from tests.conftest import Broker, Run, wait_until
 from tests.integration.chain import SAMPLE, SCRIPTS, Chain, new_chain
@@ -104,7 +104,7 @@ def moment(seconds: float) -> datetime:
 
 def is_recorded(chain: Chain, until: float) -> bool:
     """Whether the stream has recorded its micro-batches up to a moment."""
-    published = read_written(DataDir(chain.data)).micro_batches["published_at"].max()
+    published = read_outputs(DataDir(chain.data)).micro_batches["published_at"].max()
     return bool(published > moment(until))
 
 
@@ -133,7 +133,7 @@ def test_the_ages_told_are_those_that_an_observer_of_the_files_sees(chain: Chain
     assert command.process.wait(60) == 0, command.text()
     told = json.loads(command.text())
     span = [datetime.fromisoformat(text) for text in told["span"]]
-    published = publications(read_written(DataDir(chain.data)))
+    published = publications(read_outputs(DataDir(chain.data)))
     for name, observed in seen.items():
         whole = freshness(sawtooth(published[name], *span))
         assert whole is not None

@@ -1,4 +1,4 @@
-"""What everybody asks of the two paths, answered in words."""
+"""The comparison in words."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -6,20 +6,13 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
-from pipeline.compare import summary as verdict
 from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, LATE, NOT_YET_FINAL, UNEXPLAINED
-from pipeline.compare.comparison import (
-    BATCH,
-    STREAM_FINAL,
-    STREAM_OPEN,
-    TOO_SLOW_ALREADY,
-    Comparison,
-    Freshness,
-    Growth,
-    funnel,
-)
-from pipeline.compare.comparison import compare as compared
-from pipeline.compare.inputs import read_written
+from pipeline.compare.comparison import Comparison, batch_interval_s, compare
+from pipeline.compare.completeness import funnel
+from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN, Freshness
+from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
+from pipeline.compare.inputs import read_outputs
+from pipeline.compare.summary import TITLES, findings, summary
 from pipeline.outputs import DataDir
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -29,25 +22,24 @@ def age(median: float) -> Freshness:
     return Freshness(median, median, median, median, 600)
 
 
-def judged(*verdicts: str, cause: str = "") -> pd.DataFrame:
+def windows(*statuses: str, cause: str = "") -> pd.DataFrame:
     rows = [
         dict.fromkeys(COLUMNS, "")
         | {"missing": 0, "window_start": f"2026-03-01T12:{minute:02}:00Z", "verdict": name}
         | {"cause": cause if name == DIFFERS else ""}
-        for minute, name in enumerate(verdicts)
+        for minute, name in enumerate(statuses)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 @pytest.fixture(scope="module")
 def nothing(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    return compared(read_written(DataDir(tmp_path_factory.mktemp("nothing"))), 600)
+    return compare(read_outputs(DataDir(tmp_path_factory.mktemp("nothing"))), 600)
 
 
 @pytest.fixture
-def found(nothing: Comparison) -> Comparison:
-    """Two minutes that agree, ages and costs."""
-    cost = nothing.cost.assign(cpu_s_per_hour=[1500.0, 500.0])
+def comparison(nothing: Comparison) -> Comparison:
+    """Two windows that agree, ages and costs."""
     ages: dict[str, Freshness | None] = {
         STREAM_OPEN: age(1.5),
         STREAM_FINAL: age(90),
@@ -56,116 +48,137 @@ def found(nothing: Comparison) -> Comparison:
     return replace(
         nothing,
         span=(NOON, NOON + timedelta(minutes=30)),
-        agreement=judged(EQUAL, EQUAL, NOT_YET_FINAL),
+        agreement=windows(EQUAL, EQUAL, NOT_YET_FINAL),
         freshness=ages,
-        cost=cost,
+        cost=nothing.cost.assign(cpu_s_per_hour=[1500.0, 500.0]),
     )
 
 
-def short(found: Comparison) -> list[str]:
-    return [answer.short for answer in verdict.answers(found)]
+def short(comparison: Comparison) -> list[str]:
+    return [found.short for found in findings(comparison)]
 
 
-def test_each_question_has_an_answer_in_a_few_words(found: Comparison) -> None:
-    answers = verdict.answers(found)
-    assert [answer.question for answer in answers] == list(verdict.QUESTIONS)
-    assert short(found)[:3] == [
-        "Yes, in all 2 minutes",
-        "Open windows 1.5 s, final windows 90 s, batch 300 s",
-        "Stream: 3.0 times the CPU",
-    ]
-    assert {answer.kind for answer in answers} == {"fine"}
-    assert answers[1].sentence == (
-        "Over 30 min until 2026-03-01 12:30 UTC the stream's open windows were in the median "
-        "1.5 s, its final ones 90 s, the batch's answer 300 s old."
-    )
-    assert verdict.in_words(found) == " ".join(answer.sentence for answer in answers)
-
-
-def test_what_is_not_known_yet_is_unknown_and_no_alarm(nothing: Comparison) -> None:
-    answers = verdict.answers(nothing)
-    assert [answer.short for answer in answers] == ["unknown"] * 4
-    assert {answer.kind for answer in answers} == {"fine"}
-    assert verdict.in_words(nothing).startswith("There is nothing to compare yet")
-
-
-def test_a_known_cause_is_counted_and_an_unknown_one_is_an_alarm(found: Comparison) -> None:
-    late = replace(found, agreement=judged(EQUAL, DIFFERS, cause=LATE))
-    first = verdict.answers(late)[0]
-    assert (first.short, first.kind) == ("In 1 of 2 minutes", "note")
-    unknown = replace(found, agreement=judged(EQUAL, DIFFERS, cause=UNEXPLAINED))
-    first = verdict.answers(unknown)[0]
-    assert (first.short, first.kind) == ("Not explained in 1 minute", "alarm")
-    assert first.sentence.startswith("UNEXPLAINED: 1 window differs for no known reason!")
-
-
-def test_trades_missing_in_both_are_told_though_the_paths_agree(found: Comparison) -> None:
-    first = verdict.answers(replace(found, missing=152))[0]
-    assert (first.short, first.kind) == ("Yes, in all 2 minutes", "note")
-    assert first.sentence.endswith("152 trades that the exchange issued: in neither.")
-
-
-def test_about_the_same_cost_is_called_so(found: Comparison) -> None:
-    cost = found.cost.assign(cpu_s_per_hour=[324.0, 335.0])
-    answer = verdict.answers(replace(found, cost=cost))[2]
-    assert answer.short == "About the same CPU"
-    assert answer.sentence.endswith("324 against 335 CPU seconds an hour.")
-
-
-def test_the_fresher_and_the_dearer_path_may_be_the_batch(found: Comparison) -> None:
-    ages = found.freshness | {STREAM_OPEN: age(70), BATCH: age(30)}
-    cost = found.cost.assign(cpu_s_per_hour=[500.0, 1500.0])
-    assert short(replace(found, freshness=ages, cost=cost))[1:3] == [
-        "Batch 30 s, open windows 70 s, final windows 90 s",
-        "Batch: 3.0 times the CPU",
-    ]
-    finals_alone = ages | {STREAM_OPEN: None}
-    assert short(replace(found, freshness=finals_alone))[1] == "Batch 30 s, final windows 90 s"
-    only = {STREAM_OPEN: None, STREAM_FINAL: age(90), BATCH: None}
-    assert short(replace(found, freshness=only))[1] == "unknown"
-
-
-def test_a_forecast_is_a_day_and_a_refusal_is_none(found: Comparison) -> None:
-    """Beside it stands how much of its interval a run takes now."""
-    found = replace(found, runs=pd.DataFrame({"wall_s": [9.0, 6.41]}))
-    grown = Growth(9, 5.0, 3.0, 2.0, 4.0, 2e8, 1.5e8, 3e8, datetime(2031, 7, 3, tzinfo=UTC), "")
-    assert short(replace(found, growth=grown))[3] == "About 2031-07-03; 6.4 s of 600 s now"
-    refused = replace(grown, at_limit=None, refusal="3 runs are too few")
-    assert short(replace(found, growth=refused))[3] == "Not forecast; 6.4 s of 600 s now"
-    assert short(replace(found, growth=None))[3] == "unknown"
-    late = replace(grown, at_limit=None, refusal=TOO_SLOW_ALREADY, rows_at_limit=2.5e6)
-    answer = verdict.answers(replace(found, growth=late))[3]
-    assert (answer.short, answer.kind) == ("Already: 6.4 s of 600 s now", "alarm")
-    assert "from 2.5 million trades on, and there are more than that" in answer.sentence
-
-
-def test_a_run_that_took_longer_than_its_interval_is_an_alarm_whatever_is_forecast(
-    found: Comparison,
+def test_each_finding_has_a_short_form_and_a_sentence_with_its_numbers(
+    comparison: Comparison,
 ) -> None:
-    """Also where there are too few runs; one whose time is unknown says nothing."""
+    found = findings(comparison)
+    assert tuple(one.title for one in found) == TITLES
+    assert short(comparison)[:3] == [
+        "All 2 windows match",
+        "Open windows are 298 s fresher than the batch",
+        "The stream uses 3.0 times the CPU of the batch",
+    ]
+    assert {one.kind for one in found} == {"fine"}
+    assert found[0].sentence == (
+        "Stream and batch give identical results for all 2 windows compared "
+        "(2026-03-01 12:00 to 2026-03-01 12:01 UTC)."
+    )
+    assert found[1].sentence == (
+        "Median age over 30 min until 2026-03-01 12:30 UTC: open windows 1.5 s, "
+        "final windows 90 s, batch 300 s."
+    )
+    assert found[2].sentence == (
+        "The stream uses 1,500 CPU seconds per hour (42 % of one core), the batch 500 (14 %)."
+    )
+    assert summary(comparison) == " ".join(one.sentence for one in found)
+
+
+def test_unknown_findings_are_dashes_and_no_alarm(nothing: Comparison) -> None:
+    assert short(nothing) == ["–"] * 4  # noqa: RUF001
+    assert {found.kind for found in findings(nothing)} == {"fine"}
+    assert summary(nothing) == (
+        "Nothing to compare yet: waiting for the first final window of the stream and the first "
+        "batch result."
+    )
+
+
+def test_an_explained_difference_is_a_note_and_an_unexplained_one_an_alarm(
+    comparison: Comparison,
+) -> None:
+    explained = replace(comparison, agreement=windows(EQUAL, DIFFERS, cause=LATE))
+    first = findings(explained)[0]
+    assert (first.short, first.kind) == ("1 of 2 windows differs, all explained", "note")
+    assert first.sentence.endswith(f"Causes: {LATE} (1 window).")
+    unknown = replace(comparison, agreement=windows(EQUAL, DIFFERS, cause=UNEXPLAINED))
+    first = findings(unknown)[0]
+    assert (first.short, first.kind) == ("1 window differs, cause unknown", "alarm")
+    assert first.sentence.startswith("1 window differs and no cause was found. 1 of 2 windows")
+
+
+def test_missing_trades_are_reported_although_the_paths_agree(comparison: Comparison) -> None:
+    first = findings(replace(comparison, missing=152))[0]
+    assert (first.short, first.kind) == ("All 2 windows match", "note")
+    assert first.sentence.endswith("152 trade ids were never received, so neither path has them.")
+
+
+def test_almost_equal_costs_count_as_equal(comparison: Comparison) -> None:
+    cost = comparison.cost.assign(cpu_s_per_hour=[324.0, 335.0])
+    assert short(replace(comparison, cost=cost))[2] == "Both paths use about the same CPU"
+
+
+def test_the_batch_may_be_fresher_and_may_cost_more(comparison: Comparison) -> None:
+    ages = comparison.freshness | {STREAM_OPEN: age(70), BATCH: age(30)}
+    cost = comparison.cost.assign(cpu_s_per_hour=[500.0, 1500.0])
+    assert short(replace(comparison, freshness=ages, cost=cost))[1:3] == [
+        "The batch is 40 s fresher than open windows",
+        "The batch uses 3.0 times the CPU of the stream",
+    ]
+    without_open = replace(comparison, freshness=ages | {STREAM_OPEN: None})
+    assert short(without_open)[1] == "The batch is 60 s fresher than final windows"
+    final_only = {STREAM_OPEN: None, STREAM_FINAL: age(90), BATCH: None}
+    assert short(replace(comparison, freshness=final_only))[1] == "–"  # noqa: RUF001
+
+
+def test_a_forecast_names_the_day_and_how_long_a_run_takes_now(comparison: Comparison) -> None:
+    comparison = replace(comparison, runs=pd.DataFrame({"wall_s": [9.0, 6.41]}))
+    last = "last run took 6.4 s of its 600 s interval"
+    growth = Growth(9, 5.0, 3.0, 2.0, 4.0, 2e8, 1.5e8, 3e8, datetime(2031, 7, 3, tzinfo=UTC), "")
+    found = findings(replace(comparison, growth=growth))[3]
+    assert found.short == f"Too slow from about 2031-07-03; {last}"
+    assert found.sentence == (
+        "Run time grows by 3.0 s per million trades. It reaches the 600 s interval at 200.0 "
+        "million trades (95 % confidence interval: 150.0 million to 300.0 million), about "
+        "2031-07-03 if trades keep arriving at the rate of the last hour."
+    )
+    refused = replace(growth, at_limit=None, refusal="3 of 8 required runs")
+    assert short(replace(comparison, growth=refused))[3] == f"No forecast yet; {last}"
+    assert short(replace(comparison, growth=None))[3] == f"No forecast yet; {last}"
+    late = replace(growth, at_limit=None, refusal=TOO_SLOW_ALREADY, rows_at_limit=2.5e6)
+    found = findings(replace(comparison, growth=late))[3]
+    assert (found.short, found.kind) == (f"Too slow by the trend; {last}", "alarm")
+    assert "from 2.5 million trades on, and the table holds more" in found.sentence
+
+
+def test_a_run_longer_than_its_interval_is_an_alarm_whatever_the_forecast(
+    comparison: Comparison,
+) -> None:
+    """Also with too few runs for a forecast. A run without a recorded time counts for nothing."""
     runs = pd.DataFrame({"wall_s": [70.0, float("nan")]})
-    for growth in (None, Growth(2, 70.0, 0.0, 0.0, 0.0, None, None, None, None, "2 runs are few")):
-        slow = replace(found, runs=runs, interval_s=60.0, growth=growth)
-        answer = verdict.answers(slow)[3]
-        assert (answer.short, answer.kind) == ("Already: 70.0 s of 60 s now", "alarm")
+    for growth in (None, Growth(2, 70.0, 0.0, 0.0, 0.0, None, None, None, None, "2 runs")):
+        slow = replace(comparison, runs=runs, interval_s=60.0, growth=growth)
+        found = findings(slow)[3]
+        assert found.short == "Last run took 70.0 s, longer than its 60 s interval"
+        assert found.kind == "alarm"
 
 
 @pytest.mark.parametrize(
-    "said", [None, [], {}, {"batch_interval_seconds": None}, {"batch_interval_seconds": "soon"}]
+    "settings", [None, [], {}, {"batch_interval_seconds": None}, {"batch_interval_seconds": "soon"}]
 )
-def test_an_interval_that_is_not_said_is_the_settings(said: object) -> None:
-    assert verdict.interval_of({"batch_scheduler": {"settings": said}}, 600) == 600
-    assert verdict.interval_of({"batch_scheduler": {}}, 600) == 600
+def test_an_interval_that_the_scheduler_did_not_report_is_the_settings(settings: object) -> None:
+    assert batch_interval_s({"batch_scheduler": {"settings": settings}}, 600) == 600
+    assert batch_interval_s({"batch_scheduler": {}}, 600) == 600
+    reported = {"batch_scheduler": {"settings": {"batch_interval_seconds": 60}}}
+    assert batch_interval_s(reported, 600) == 60
 
 
-def test_counters_that_are_not_said_make_no_stage(nothing: Comparison) -> None:
+def test_counters_that_the_producer_did_not_report_make_no_stage(nothing: Comparison) -> None:
     for counters in (None, [1], {"rejected": 3}):
         status = {"producer": {"counters": counters}, "consumer": {}}
         assert funnel(None, status, 0, nothing.agreement, None).empty
 
 
-def test_a_cost_that_is_not_on_record_yet_is_awaited_in_words(found: Comparison) -> None:
-    cost = found.cost.assign(cpu_s_per_hour=[1500.0, float("nan")])
-    answer = verdict.answers(replace(found, cost=cost))[2]
-    assert (answer.short, answer.kind) == ("unknown", "fine")
-    assert answer.sentence.startswith("What each costs is unknown yet")
+def test_a_cost_without_a_recorded_minute_says_what_is_missing(comparison: Comparison) -> None:
+    cost = comparison.cost.assign(cpu_s_per_hour=[1500.0, float("nan")])
+    found = findings(replace(comparison, cost=cost))[2]
+    assert (found.short, found.kind) == ("–", "fine")  # noqa: RUF001
+    assert found.sentence == "CPU cost needs one full minute of data from each path."

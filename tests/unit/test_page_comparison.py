@@ -14,7 +14,8 @@ from page.charts.drawing import Chart
 from page.comparison_data import ComparisonData
 from page.comparison_worker import LatestComparison
 from pipeline.compare.agreement import VERDICTS
-from pipeline.compare.comparison import LEGS, TOO_SLOW_ALREADY, Growth, Steadiness
+from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth, Steadiness
+from pipeline.compare.latency import STEPS as LEGS
 from pipeline.outputs import DataDir
 from tests import page_data
 

@@ -15,7 +15,7 @@ from page import comparison_data
 from pipeline import times
 from pipeline.compare.agreement import DIFFERS, ONLY_BATCH, UNEXPLAINED
 from pipeline.compare.comparison import compare
-from pipeline.compare.inputs import read_written
+from pipeline.compare.inputs import read_outputs
 from pipeline.ingest import store
 from pipeline.outputs import DataDir
 from tests import page_data
@@ -58,7 +58,7 @@ def test_thinned_points_keep_the_extremes_of_every_place(values, bins) -> None:
 def test_each_rise_of_an_age_has_points_between_its_ends() -> None:
     """On a logarithmic axis a rise is no straight line."""
     at = pd.to_datetime([NOW, NOW + timedelta(seconds=60)], utc=True)
-    teeth = pd.DataFrame({"from": at[:1], "to": at[1:], "young": [4.0], "old": [64.0]})
+    teeth = pd.DataFrame({"from": at[:1], "to": at[1:], "age_from": [4.0], "age_to": [64.0]})
     points = comparison_data._points({"batch": teeth})
     ages = points["age"].tolist()
     assert (ages[0], ages[-1], len(ages)) == (4.0, 64.0, comparison_data.RISE_POINTS)
@@ -73,7 +73,7 @@ def test_each_rise_of_an_age_has_points_between_its_ends() -> None:
 def test_an_age_that_starts_at_or_below_zero_is_drawn() -> None:
     """Clocks differ: an age may be negative."""
     at = pd.to_datetime([NOW, NOW + timedelta(seconds=3)], utc=True)
-    teeth = pd.DataFrame({"from": at[:1], "to": at[1:], "young": [-1.0], "old": [2.0]})
+    teeth = pd.DataFrame({"from": at[:1], "to": at[1:], "age_from": [-1.0], "age_to": [2.0]})
     ages = comparison_data._points({"batch": teeth})["age"].tolist()
     assert (ages[0], ages[-1]) == (-1.0, 2.0)
     assert ages == sorted(ages)
@@ -81,7 +81,7 @@ def test_an_age_that_starts_at_or_below_zero_is_drawn() -> None:
 
 def test_the_data_equal_those_of_the_comparison(data) -> None:
     page_data.disputed(data, NOW)
-    written = read_written(data)
+    written = read_outputs(data)
     found = compare(written, 60)
     said = made(data)
     assert said.counts == {

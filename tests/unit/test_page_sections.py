@@ -25,7 +25,7 @@ from page import (
 from page.charts import market as charts
 from page.files import Reader, Snapshot
 from pipeline import metrics, outputs, times
-from pipeline.compare.comparison import Shared
+from pipeline.compare.totals import Shared
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 from tests import page_data

@@ -19,16 +19,17 @@ from tests import page_data
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 SECTIONS = (
-    "In short",
-    "Do they agree?",
-    "How fresh is each answer?",
-    "How long does a trade take?",
-    "Is anything lost?",
-    "What does each cost?",
-    "What happens as the data grows?",
-    "What do the metrics say?",
-    "What ran",
-    "How to reproduce it",
+    "Overview",
+    "Agreement",
+    "Freshness",
+    "Latency",
+    "Completeness",
+    "Cost",
+    "Batch run time",
+    "Micro-batch duration",
+    "Metrics",
+    "Environment",
+    "Reproduction",
 )
 
 
@@ -101,16 +102,16 @@ def made(data: DataDir) -> tuple[str, str]:
 
 def test_an_empty_folder_gives_a_report_that_says_so(tmp_path: Path) -> None:
     html, markdown = made(DataDir(tmp_path))
-    assert "There is nothing to compare yet" in html
-    assert "There is nothing to compare yet" in markdown
+    assert "Nothing to compare yet" in html
+    assert "Nothing to compare yet" in markdown
     assert "<img" not in html
     assert "nan" not in html.lower().replace("nancy", "")
 
 
 def test_one_minute_gives_a_report_that_claims_no_more(tmp_path: Path) -> None:
     html, _ = made(filled(tmp_path, 1))
-    assert "agree on all 1 compared minute from" in html
-    assert "is not forecast" in html or "Nothing can be said" in html
+    assert "identical results for the 1 window compared" in html
+    assert "No forecast" in html
 
 
 def test_a_week_gives_a_report_within_seconds(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_week_gives_a_report_within_seconds(tmp_path: Path) -> None:
     began = time.monotonic()
     html, markdown = made(data)
     assert time.monotonic() - began < 20
-    assert f"agree on all {7 * 1440:,} compared minutes" in html
+    assert f"identical results for all {7 * 1440:,} windows compared" in html
     drawn = {path.stem for path in (data.report / "figures").glob("*.svg")}
     assert {"agreement", "freshness", "growth", "metrics"} <= drawn
     assert set(re.findall(r"figures/(\w+)\.svg", markdown)) == drawn
@@ -167,7 +168,7 @@ def test_a_figure_that_has_nothing_to_show_any_more_goes(tmp_path: Path) -> None
     data.source.write_text('{"kind": "replay", "recording": "x", "retimed": false}')
     html, _ = made(data)
     assert not (data.report / "figures" / "freshness.svg").exists()
-    assert "replayed as they were recorded" in html
+    assert "keeps the original timestamps" in html
 
 
 def test_a_folder_of_something_else_gets_one_sentence(tmp_path: Path) -> None:
@@ -210,8 +211,8 @@ def test_what_nothing_explains_comes_first_and_is_not_cut_off(tmp_path: Path) ->
     rows[37]["close_price"] = "7"
     write_batch_windows(data, rows)
     html, _ = made(data)
-    assert "UNEXPLAINED: 1 window differs for no known reason!" in html
-    cells = re.findall(r"<td>2025-06-01\xa0(\S+)</td>\s*<td>(\w+)</td>\s*<td>(\w+)</td>", html)
+    assert "1 window differs and no cause was found." in html
+    cells = re.findall(r"<td>2025-06-01 (\S+)</td>\s*<td>≠ (\w+)</td>\s*<td>(\w+)</td>", html)
     assert cells[0] == ("12:37:00", "differs", "unexplained")
 
 

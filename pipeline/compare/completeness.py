@@ -1,0 +1,119 @@
+"""Completeness: how many trades survive each step from the exchange to each path's result."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from pipeline.compare.inputs import Ingested
+
+#: Why a stage holds fewer trades than its input.
+LOSSES = ("missing", "repeated", "rejected", "late", "unexplained", "not_yet")
+FUNNEL_COLUMNS = ("stage", "drawn_from", "count", *LOSSES, "of_issued", "of_received")
+
+#: The stages in order, each named after its input and its output.
+PUBLISHED = "received → published (since the producer started)"
+READ = "in Kafka → read by the consumer"
+STORED = "read by the consumer → stored"
+STORED_OF_ISSUED = "issued by the exchange → stored"
+IN_STREAM = "stored → counted by the stream"
+IN_BATCH = "stored → counted by the batch"
+
+
+def funnel(
+    ingested: Ingested | None,
+    status: Mapping[str, Mapping[str, Any]],
+    in_stream: int,
+    agreement: pd.DataFrame,
+    in_batch: int | None,
+    *,
+    refused: int = 0,
+) -> pd.DataFrame:
+    """Return what each stage received and kept, with each loss.
+
+    Args:
+        ingested: The consumer's counts. None when nothing is stored yet.
+        status: The services' status files: the producer's counters since it started, and the
+            consumer's lag.
+        in_stream: Trades in final and open windows.
+        agreement: As `agreement` returns it: trades dropped as late, counted twice, and missing
+            from the stream for an unknown reason.
+        in_batch: Rows of the newest run. None without one.
+        refused: Trade ids that were never stored because their messages were rejected.
+
+    Returns:
+        One row per stage: `stage`, `drawn_from` (its input), `count` (its output), and the
+        difference between the two by reason (`LOSSES`), so that each row adds up. `of_issued` and
+        `of_received` are the shares of the trade ids that the exchange issued, and of those that
+        were received. `not_yet` is negative when the stream is ahead of the consumer. `repeated`
+        is negative when the stream counted trades twice.
+    """
+    rows: list[dict[str, object]] = []
+    producer = status["producer"].get("counters")
+    if isinstance(producer, Mapping) and {"received", "published"} <= producer.keys():
+        others = sum(producer.get(name, 0) for name in ("control", "ignored", "repeated"))
+        new, rejected = producer["received"] - others, producer.get("rejected", 0)
+        rows.append(
+            {
+                "stage": PUBLISHED,
+                "drawn_from": new,
+                "count": producer["published"],
+                "rejected": rejected,
+                "not_yet": new - producer["published"] - rejected,
+            }
+        )
+    if ingested is None:
+        return pd.DataFrame(rows, columns=list(FUNNEL_COLUMNS))
+    lag = status["consumer"].get("lag")
+    if isinstance(lag, int):
+        rows.append(
+            {
+                "stage": READ,
+                "drawn_from": ingested.records + lag,
+                "count": ingested.records,
+                "not_yet": lag,
+            }
+        )
+    stored = ingested.stored
+    late, doubled, unexplained = (
+        int(agreement[name].sum()) for name in ("late", "doubled", "unexplained")
+    )
+    rows += [
+        {
+            "stage": STORED,
+            "drawn_from": ingested.records,
+            "count": stored,
+            "repeated": ingested.repeated,
+            "rejected": ingested.rejected,
+        },
+        {
+            "stage": STORED_OF_ISSUED,
+            "drawn_from": ingested.issued,
+            "count": stored,
+            "missing": ingested.missing - refused,
+            "rejected": refused,
+        },
+        {
+            "stage": IN_STREAM,
+            "drawn_from": stored,
+            "count": in_stream,
+            "late": late,
+            "repeated": -doubled,
+            "unexplained": unexplained,
+            "not_yet": stored - in_stream - late + doubled - unexplained,
+        },
+    ]
+    if in_batch is not None:
+        rows.append(
+            {
+                "stage": IN_BATCH,
+                "drawn_from": stored,
+                "count": in_batch,
+                "not_yet": stored - in_batch,
+            }
+        )
+    table = pd.DataFrame(rows, columns=list(FUNNEL_COLUMNS))
+    of_all = table["stage"].isin([STORED_OF_ISSUED, IN_STREAM, IN_BATCH])
+    table.loc[of_all, "of_issued"] = table.loc[of_all, "count"] / ingested.issued
+    table.loc[of_all, "of_received"] = table.loc[of_all, "count"] / (stored + refused)
+    return table

@@ -1,0 +1,170 @@
+"""The data of each figure, prepared once for the page (Altair) and the report (matplotlib).
+
+Every frame has a bounded number of rows, whatever the size of the comparison.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pipeline.compare.agreement_grid import AgreementGrid, agreement_grid
+from pipeline.compare.comparison import Comparison
+from pipeline.compare.growth import MIN_RUNS
+from pipeline.compare.latency import PREVIOUS
+from pipeline.compare.totals import UNUSUAL_Z
+
+#: A figure has so many places along its x axis. Of the points at one place only the extremes are
+#: kept, which cover the same pixels.
+BINS = 300
+#: The forecast is drawn if it is at most so many times further than the measurements.
+MAX_FORECAST = 4
+#: The interval is drawn if it is at most so many times the longest run.
+MAX_LIMIT = 12
+#: The smallest age that is drawn, in seconds: the axis of ages is logarithmic.
+MIN_AGE_SECONDS = 0.1
+#: Points per tooth. On a logarithmic axis a straight line between its ends would be wrong.
+TOOTH_POINTS = 8
+
+
+@dataclass(frozen=True)
+class GrowthFigure:
+    """Run time against table size."""
+
+    #: `rows`, `wall_s`, `started`.
+    runs: pd.DataFrame
+    #: The fitted line and its forecast: `rows`, `wall_s`, `part` (`fitted` or `forecast`). Empty
+    #: if run time shows no trend.
+    line: pd.DataFrame
+    #: The interval of the runs in seconds, if it is within sight of them.
+    limit_s: float | None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The data of each figure. The field is the name that a section uses."""
+
+    agreement: AgreementGrid
+    #: `result`, `at`, `age` (seconds).
+    freshness: pd.DataFrame
+    #: `leg`, `start`, `median`, `p99` (seconds; the steps are laid end to end), `trades`.
+    latency: pd.DataFrame
+    #: `stage`, `share` (of its input that the stage kept, at most 1).
+    completeness: pd.DataFrame
+    #: `path`, `cpu_s_per_hour`, `peak_mib`.
+    cost: pd.DataFrame
+    growth: GrowthFigure
+    #: `minute`, `median_ms`, `p99_ms`, `count`.
+    micro_batches: pd.DataFrame
+    #: `window_start`, `metric`, `z`, `unusual`.
+    metrics: pd.DataFrame
+
+
+def figures(comparison: Comparison) -> Figures:
+    """Return the data of each figure."""
+    outputs = comparison.outputs
+    stream = pd.concat([outputs.final, outputs.still_open], ignore_index=True)
+    return Figures(
+        agreement=agreement_grid(comparison.agreement, stream, outputs.batch),
+        freshness=age_points(comparison.teeth),
+        latency=latency_bars(comparison.waterfall),
+        completeness=kept_shares(comparison.funnel),
+        cost=comparison.cost[["path", "cpu_s_per_hour", "peak_mib"]],
+        growth=growth_figure(comparison),
+        micro_batches=_micro_batches(comparison.micro_batches),
+        metrics=z_scores(comparison.windows),
+    )
+
+
+def thinned(points: pd.DataFrame, x: str, y: str, bins: int = BINS) -> pd.DataFrame:
+    """Return the points of a line, or only the extremes of each place along x if there are many.
+
+    The first and the last point stay, so that the line covers the same pixels.
+    """
+    if len(points) <= 2 * bins:
+        return points
+    places = points[x].astype("int64") if points[x].dtype.kind == "M" else points[x]
+    low, high = places.min(), places.max()
+    numbers = pd.Series(
+        np.minimum((places - low) / max(high - low, 1) * bins, bins - 1).astype(int), points.index
+    )
+    by_place = points[y].groupby(numbers)
+    kept = {points.index[0], points.index[-1], *by_place.idxmin(), *by_place.idxmax()}
+    return points.loc[points.index.isin(kept)]
+
+
+def age_points(teeth: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the sawtooth of each result as the points of a line: `result`, `at`, `age`."""
+    lines = [
+        pd.DataFrame({"result": [], "at": pd.to_datetime([], utc=True), "age": []}).astype(
+            {"result": object, "age": float}
+        )
+    ]
+    for result, found in teeth.items():
+        young, old = (found[name].to_numpy(float)[:, None] for name in ("age_from", "age_to"))
+        least = np.maximum(young, MIN_AGE_SECONDS)
+        steps = np.linspace(0, 1, TOOTH_POINTS)[None, :]
+        ages = np.clip(least * (np.maximum(old, least) / least) ** steps, young, old)
+        ages[:, [0]], ages[:, [-1]] = young, old
+        since = (ages - young).ravel() * 1e9
+        at = found["from"].repeat(TOOTH_POINTS) + pd.to_timedelta(since.round(), unit="ns")
+        points = pd.DataFrame({"result": result, "at": at.array, "age": ages.ravel()})
+        lines.append(thinned(points, "at", "age"))
+    return pd.concat([line for line in lines if len(line)] or lines[:1], ignore_index=True)
+
+
+def latency_bars(waterfall: pd.DataFrame) -> pd.DataFrame:
+    """Return the steps with their `start`: where the median of the previous step ends."""
+    starts: list[float] = [0.0]
+    medians = waterfall["median"].fillna(0.0)
+    for step in range(1, len(waterfall)):
+        previous = PREVIOUS[step]
+        starts.append(starts[previous] + medians.iloc[previous])
+    return waterfall.assign(start=starts)
+
+
+def kept_shares(funnel: pd.DataFrame) -> pd.DataFrame:
+    """Return the share of its input that each stage kept: `stage`, `share`."""
+    known = funnel[funnel["drawn_from"].fillna(0) > 0]
+    share = (known["count"].astype(float) / known["drawn_from"].astype(float)).clip(upper=1.0)
+    return pd.DataFrame({"stage": known["stage"], "share": share})
+
+
+def growth_figure(comparison: Comparison) -> GrowthFigure:
+    """Return run time against rows, the fitted line, and the interval if it is within sight."""
+    known = comparison.runs.dropna(subset=["rows", "wall_s"]).sort_values("rows", ignore_index=True)
+    runs = thinned(known, "rows", "wall_s").reindex(columns=["rows", "wall_s", "started"])
+    runs = runs.astype({"rows": float, "wall_s": float})
+    fit, points = comparison.growth, []
+    if fit and fit.runs >= MIN_RUNS and fit.low > 0:
+        first, last = float(runs["rows"].min()), float(runs["rows"].max())
+        points = [(first, "fitted"), (last, "fitted")]
+        if fit.rows_at_limit is not None and last < fit.rows_at_limit <= MAX_FORECAST * last:
+            points += [(last, "forecast"), (fit.rows_at_limit, "forecast")]
+    rows = [(x, fit.base_s + fit.s_per_million * x / 1e6, part) for x, part in points if fit]
+    in_sight = len(runs) > 0 and comparison.interval_s <= MAX_LIMIT * float(runs["wall_s"].max())
+    return GrowthFigure(
+        runs=runs,
+        line=pd.DataFrame(rows, columns=["rows", "wall_s", "part"]),
+        limit_s=comparison.interval_s if in_sight else None,
+    )
+
+
+def _micro_batches(minutes: pd.DataFrame) -> pd.DataFrame:
+    """Return the minutes that either of the two lines needs."""
+    if minutes.empty:
+        return minutes
+    kept = [thinned(minutes, "minute", line).index for line in ("median_ms", "p99_ms")]
+    return minutes.loc[kept[0].union(kept[1])]
+
+
+def z_scores(windows: pd.DataFrame) -> pd.DataFrame:
+    """Return the z-scores of range and volume: `window_start`, `metric`, `z`, `unusual`."""
+    parts = []
+    for column, metric in (("range_z", "price range"), ("volume_z", "volume")):
+        scored = windows.dropna(subset=[column])
+        points = pd.DataFrame({"window_start": scored["window_start"], "z": scored[column]})
+        points = thinned(points, "window_start", "z").assign(metric=metric)
+        parts.append(points.assign(unusual=points["z"] > UNUSUAL_Z))
+    return pd.concat(parts, ignore_index=True)[["window_start", "metric", "z", "unusual"]]

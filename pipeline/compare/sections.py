@@ -1,0 +1,534 @@
+"""The comparison as a list of sections, which the terminal, the report and the page render.
+
+Sections hold only text, so they can be stored as JSON (`dataclasses.asdict`). Their size is
+bounded: a long list is cut, and its title says how many entries there are.
+"""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from pipeline.compare.agreement import EQUAL, VERDICTS
+from pipeline.compare.agreement_grid import MISSING, SYMBOLS, differing_values, window_length
+from pipeline.compare.agreement_grid import layout as grid_layout
+from pipeline.compare.comparison import Comparison
+from pipeline.compare.completeness import LOSSES, STORED_OF_ISSUED
+from pipeline.compare.summary import aspects, confidence_interval, forecast
+from pipeline.compare.text import UNKNOWN, count, length, number, percent, seconds, window_time
+from pipeline.compare.totals import UNUSUAL_Z
+from pipeline.metrics import BEARISH, BULLISH, HIGH, LABELS, SPIKE
+
+#: A table lists at most so many windows or gaps.
+MAX_LISTED = 50
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text below a header."""
+
+    #: Empty if the heading of the section says it all.
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    #: The first columns hold words. The others hold numbers and are aligned to the right.
+    text_columns: int = 1
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the comparison."""
+
+    #: A stable name. The figure of the section is the field of `figures.Figures` with this name.
+    key: str
+    title: str
+    how_to_read: str
+    #: What the numbers say, one sentence or more per line.
+    lines: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    #: How to read the figure, and what it shows for readers who do not see it. Empty: there is no
+    #: figure.
+    figure_note: str = ""
+    figure_alt: str = ""
+
+
+def sections(comparison: Comparison) -> tuple[Section, ...]:
+    """Return what the comparison found."""
+    return (
+        _overview(comparison),
+        _agreement(comparison),
+        _freshness(comparison),
+        _latency(comparison),
+        _completeness(comparison),
+        _cost(comparison),
+        _growth(comparison),
+        _micro_batches(comparison),
+        _metrics(comparison),
+    )
+
+
+def run_sections(comparison: Comparison) -> tuple[Section, ...]:
+    """Return what ran: machine, versions, settings, and how to run it again."""
+    return _environment(comparison), _reproduction(comparison)
+
+
+def _overview(comparison: Comparison) -> Section:
+    table = aspects(comparison)
+    return Section(
+        key="overview",
+        title="Overview",
+        how_to_read="Stream and batch in seven common aspects, as measured here.",
+        tables=(Table("", tuple(table.columns), _texts(table), text_columns=4),),
+    )
+
+
+def _agreement(comparison: Comparison) -> Section:
+    windows, noteworthy = comparison.agreement, comparison.noteworthy
+    counts = windows["verdict"].value_counts()
+    rows = [(SYMBOLS[name], name, f"{int(counts.get(name, 0)):,}") for name in VERDICTS]
+    lacking = int(((windows["verdict"] == EQUAL) & (windows["cause"] != "")).sum())
+    if lacking:
+        rows.append((MISSING, f"{EQUAL}, but trades are missing in both paths", f"{lacking:,}"))
+    tables = [Table("Windows by status", ("symbol", "status", "windows"), tuple(rows), 2)]
+    lines, note = [], ""
+    if comparison.compared and noteworthy.empty:
+        lines.append("No differences and no missing trades.")
+    if len(noteworthy):
+        tables.append(_noteworthy_windows(comparison))
+    if len(windows):
+        first, last = (pd.Timestamp(windows["window_start"].iloc[place]) for place in (0, -1))
+        outputs = comparison.outputs
+        window = window_length(outputs.batch if len(outputs.batch) else outputs.final)
+        shape = grid_layout((last - first).to_pytimedelta() + window, window)
+        note = f"A cell is {length(shape.cell)} of event time. A row is {length(shape.row)}."
+        if shape.cell > window:
+            note += " A cell shows the worst status among its windows."
+    return Section(
+        key="agreement",
+        title="Agreement",
+        how_to_read=(
+            "The same windows from both paths, compared digit by digit. Every window has one "
+            "status. A difference counts as explained only if individual trades account for all "
+            "of it."
+        ),
+        lines=tuple(lines),
+        tables=tuple(tables),
+        figure_note=note,
+        figure_alt="One cell per window, coloured by status",
+    )
+
+
+def _noteworthy_windows(comparison: Comparison) -> Table:
+    outputs, noteworthy = comparison.outputs, comparison.noteworthy
+    shown = noteworthy.head(MAX_LISTED)
+    stream = pd.concat([outputs.final, outputs.still_open], ignore_index=True)
+    values = differing_values(shown, stream, outputs.batch)
+    rows = [
+        (
+            window_time(row["window_start"]),
+            f"{SYMBOLS[row['verdict']]} {row['verdict']}",
+            row["cause"] or UNKNOWN,
+            value,
+            *(f"{row[name]:,}" for name in ("late", "doubled", "missing")),
+        )
+        for row, value in zip(shown.to_dict("records"), values, strict=True)
+    ]
+    return Table(
+        _cut("Windows that differ or lack trades", len(shown), len(noteworthy)),
+        (
+            "window (UTC)",
+            "status",
+            "cause",
+            "stream / batch",
+            "dropped as late",
+            "counted twice",
+            "missing in both",
+        ),
+        tuple(rows),
+        text_columns=4,
+    )
+
+
+def _freshness(comparison: Comparison) -> Section:
+    lines = []
+    if comparison.replayed_as_recorded:
+        lines.append(
+            "Ages are not measured: this replay keeps the original timestamps of the recording."
+        )
+    elif not comparison.teeth:
+        lines.append("No ages yet. They need a result from each path.")
+    elif comparison.span:
+        lines.append(
+            f"Measured from {comparison.span[0]:%Y-%m-%d %H:%M:%S} to "
+            f"{comparison.span[1]:%Y-%m-%d %H:%M:%S} UTC, while both paths had results."
+        )
+    names = ("median", "mean", "p99", "maximum", "known_seconds")
+    rows = [
+        (name, *(seconds(getattr(found, of, None)) for of in names))
+        for name, found in comparison.freshness.items()
+    ]
+    return Section(
+        key="freshness",
+        title="Freshness",
+        how_to_read=(
+            "The age of the newest trade visible to a reader. It rises by one second per second "
+            "until the next result arrives. Lower is fresher. Mean and quantiles are over time and "
+            "exact: they follow from the moments at which files were published."
+        ),
+        lines=tuple(lines),
+        tables=(
+            Table("", ("result", "median", "mean", "p99", "maximum", "measured over"), tuple(rows)),
+        ),
+        figure_note="Logarithmic scale.",
+        figure_alt="Age of the newest trade in each result over time",
+    )
+
+
+def _latency(comparison: Comparison) -> Section:
+    rows = [
+        (leg, seconds(median), seconds(p99), f"{trades:,}")
+        for leg, trades, median, p99 in comparison.waterfall.itertuples(index=False)
+    ]
+    return Section(
+        key="latency",
+        title="Latency",
+        how_to_read=(
+            "The time that a trade spends in each step. Each component uses its own clock, so a "
+            "negative first step means that the exchange's clock and this one differ. A negative "
+            "last step means that the batch had the trades before their window was final. "
+            "Quantiles come from a histogram and are within 12 %."
+        ),
+        tables=(Table("", ("step", "median", "p99", "trades"), tuple(rows)),),
+        figure_note=(
+            "The steps are laid end to end. A bar is the median. A thin line ends at the p99."
+        ),
+        figure_alt="The steps of a trade as bars, laid end to end",
+    )
+
+
+def _completeness(comparison: Comparison) -> Section:
+    stages = comparison.funnel.set_index("stage")
+    issued = stages["drawn_from"].get(STORED_OF_ISSUED, 0)
+    rows = [
+        (
+            str(stage),
+            lost_in_words(row),
+            f"{row['drawn_from']:,}",
+            f"{row['count']:,}",
+            percent(row["count"], row["drawn_from"]),
+            UNKNOWN if pd.isna(row["of_issued"]) else percent(row["count"], issued),
+        )
+        for stage, row in stages.to_dict("index").items()
+    ]
+    lines = [] if rows else ["No counts yet. They appear when the producer receives a trade."]
+    tables = [
+        Table(
+            "",
+            ("step", "not kept, by reason", "input", "kept", "share", "share of issued ids"),
+            tuple(rows),
+            text_columns=2,
+        )
+    ]
+    gaps = comparison.outputs.evidence.gaps
+    if comparison.outputs.ingested is None:
+        lines.append("Gaps in the trade ids: not known before the first trade is stored.")
+    elif gaps.empty:
+        lines.append("No trade id is missing.")
+    else:
+        tables.append(_gaps(gaps, comparison.outputs.evidence.rejected))
+    return Section(
+        key="completeness",
+        title="Completeness",
+        how_to_read=(
+            "The number of trades that each step keeps. In each row, the input equals the trades "
+            "kept plus those not kept. The exchange numbers its trades without holes, so an id "
+            "that lies between two stored ids and never arrived is missing. The counts cover "
+            "everything stored, whatever the selected time range."
+        ),
+        lines=tuple(lines),
+        tables=tuple(tables),
+        figure_note="A full bar means that the step lost nothing.",
+        figure_alt="The share of its input that each step kept",
+    )
+
+
+def lost_in_words(row: Mapping[Any, Any]) -> str:
+    """Return what a stage of the funnel did not keep: `3 repeated, 12 not yet`."""
+    parts = []
+    for name in LOSSES:
+        value = row[name]
+        if pd.isna(value) or not value:
+            continue
+        reason = name.replace("_", " ")
+        if value < 0:
+            reason = "ahead" if name == "not_yet" else f"{reason} in addition"
+        parts.append(f"{abs(value):,.0f} {reason}")
+    return ", ".join(parts) or UNKNOWN
+
+
+def _gaps(gaps: pd.DataFrame, rejected: frozenset[int]) -> Table:
+    newest = gaps.sort_values("first_trade_id", ascending=False).head(MAX_LISTED)
+    rows = []
+    for gap in newest.to_dict("records"):
+        first, last = gap["first_trade_id"], gap["last_trade_id"]
+        refused = sum(first <= number <= last for number in rejected)
+        rows.append(
+            (
+                f"{first}" if first == last else f"{first} to {last}",
+                _gap_state(filled=gap["filled"], ids=last - first + 1, refused=refused),
+                *(window_time(gap[name]) if gap[name] else UNKNOWN for name in ("after", "before")),
+                f"{last - first + 1:,}",
+            )
+        )
+    return Table(
+        _cut("Gaps in the trade ids", len(newest), len(gaps)),
+        ("trade ids", "state", "previous trade (UTC)", "next trade (UTC)", "ids"),
+        tuple(rows),
+        text_columns=4,
+    )
+
+
+def _gap_state(*, filled: bool, ids: int, refused: int) -> str:
+    if filled:
+        return "filled later"
+    if refused == ids:
+        return "messages rejected"
+    return f"missing, {refused:,} of them rejected" if refused else "missing"
+
+
+#: Rows of the table of costs: column, label with unit, format.
+_COSTS = (
+    ("cpu_s_per_hour", "CPU seconds per hour", ",.0f"),
+    ("cpu_s_per_answer", "CPU seconds per result", ",.2f"),
+    ("cpu_s_per_million", "CPU seconds per million rows read", ",.0f"),
+    ("idle_cpu_s_per_hour", "CPU seconds per hour when idle", ",.0f"),
+    ("peak_mib", "peak memory, MiB", ",.0f"),
+    ("answers", "results", ",.0f"),
+)
+
+
+def _cost(comparison: Comparison) -> Section:
+    costs = comparison.cost.set_index("path")
+    rows = []
+    for name, label, pattern in _COSTS:
+        stream, batch = (float(costs[name][path]) for path in ("stream", "batch"))
+        ratio = stream / batch if batch else None
+        rows.append((label, number(stream, pattern), number(batch, pattern), number(ratio, ",.1f")))
+    parts = [
+        (part, number(of, ".2f"), number(share * 100, ".0f", " %"))
+        for part, of, share in comparison.run_parts.itertuples(index=False)
+    ]
+    return Section(
+        key="cost",
+        title="Cost",
+        how_to_read=(
+            "CPU time and memory of each path: the whole process tree including its JVM, over the "
+            "minutes that its service recorded while both paths had results. A result is one final "
+            "window of the stream or one run of the batch. Every batch run rereads the whole "
+            "table. Memory that processes share is counted in each of them. Producer, Kafka and "
+            "consumer are excluded."
+        ),
+        tables=(
+            Table("", ("cost", "stream", "batch", "stream ÷ batch"), tuple(rows)),
+            Table("Parts of a batch run", ("part", "median, s", "share"), tuple(parts)),
+        ),
+        figure_alt="CPU seconds per hour and peak memory of both paths as bars",
+    )
+
+
+def _growth(comparison: Comparison) -> Section:
+    growth, rows = comparison.growth, []
+    if growth:
+        rows = [
+            ("runs", f"{growth.runs:,}"),
+            ("run over an empty table, s", f"{growth.base_s:.2f}"),
+            ("increase per million rows, s", f"{growth.s_per_million:.2f}"),
+            (
+                "95 % confidence interval, s",
+                confidence_interval(growth.low, growth.high, ".2f"),
+            ),
+        ]
+    return Section(
+        key="growth",
+        title="Batch run time",
+        how_to_read=(
+            "Every batch run reads the whole table, so run time grows with the table. The trend is "
+            "a robust fit (Theil-Sen)."
+        ),
+        lines=(forecast(growth, comparison.interval_s),),
+        tables=(Table("", ("measure", "value"), tuple(rows)),),
+        figure_note=(
+            "A point is one run. Solid line: the trend, if there is one. Dashed line: the "
+            "forecast, unless it is too far away. Red line: the interval of the runs, unless it is "
+            "far above them."
+        ),
+        figure_alt="Run time of each batch run against the rows in the table",
+    )
+
+
+def _micro_batches(comparison: Comparison) -> Section:
+    steady, rows = comparison.steadiness, []
+    if steady is None:
+        line = "No micro-batch yet. The first one appears when the stream reads a trade."
+    else:
+        rows = [
+            ("micro-batches", f"{steady.micro_batches:,}"),
+            ("median, ms", f"{steady.median_ms:,.0f}"),
+            ("p99, ms", f"{steady.p99_ms:,.0f}"),
+            ("trades", f"{steady.trades:,}"),
+            ("change of the median over these trades, ms", number(steady.change_ms, "+,.0f")),
+            (
+                "95 % confidence interval, ms",
+                confidence_interval(steady.low, steady.high, "+,.0f"),
+            ),
+        ]
+        line = "Too few minutes for a trend."
+        if rows[-1][1] != UNKNOWN and steady.low is not None and steady.high is not None:
+            flat = steady.low <= 0 <= steady.high
+            line = "No significant trend." if flat else "Micro-batch duration changes."
+    return Section(
+        key="micro_batches",
+        title="Micro-batch duration",
+        how_to_read=(
+            "The stream keeps sums per window, so a micro-batch should not take longer as data "
+            "grows."
+        ),
+        lines=(line,),
+        tables=(Table("", ("measure", "value"), tuple(rows)),),
+        figure_note="Median and p99 of each minute. A flat line means no slowdown.",
+        figure_alt="Median and p99 of the micro-batch duration by minute",
+    )
+
+
+#: Rows of the table of classifications: column, label, format.
+_FLAGS = (
+    ("windows", "all windows", ",.0f"),
+    ("high", f"{LABELS['volatility_flag']}: {HIGH}", ",.0f"),
+    ("spike", f"{LABELS['volume_spike']}: {SPIKE}", ",.0f"),
+    ("bullish", f"{LABELS['market_sentiment']}: {BULLISH}", ",.0f"),
+    ("bearish", f"{LABELS['market_sentiment']}: {BEARISH}", ",.0f"),
+    ("scored", "with a z-score", ",.0f"),
+    ("range_stands_out", "unusual range", ",.0f"),
+    ("volume_stands_out", "unusual volume", ",.0f"),
+    ("imbalance", "median absolute volume imbalance", ".3f"),
+)
+
+
+def _metrics(comparison: Comparison) -> Section:
+    flags = comparison.flags.set_index("path")
+    classified = [
+        (label, *(number(flags[name][path], pattern) for path in ("stream", "batch")))
+        for name, label, pattern in _FLAGS
+    ]
+    shared = comparison.shared
+    totals = [
+        (LABELS[metric], *(number(value, ",.10g") for value in values))
+        for metric, *values in shared.totals.itertuples(index=False)
+    ]
+    return Section(
+        key="metrics",
+        title="Metrics",
+        how_to_read=(
+            "Fixed thresholds (High, Spike, Bullish, Bearish) fit the market that they were set "
+            "for. A z-score fits any market: it compares a window's range or volume with the "
+            f"windows of the previous hour. A z-score above {UNUSUAL_Z:g} is unusual. Both paths "
+            "use the same definitions."
+        ),
+        tables=(
+            Table(
+                "Windows by classification",
+                ("classification", "stream", "batch"),
+                tuple(classified),
+            ),
+            Table(
+                f"Totals over the {count(shared.windows, 'window')} that both paths have",
+                ("metric", "stream", "batch", "stream − batch"),  # noqa: RUF001 - a minus is meant
+                tuple(totals),
+            ),
+        ),
+        figure_note="Triangles mark unusual windows.",
+        figure_alt="Z-scores of range and volume by window",
+    )
+
+
+def _environment(comparison: Comparison) -> Section:
+    status = comparison.outputs.status
+    machine, settings = (_first_reported(status, part) for part in ("machine", "settings"))
+    java = status["spark_processor"].get("java", UNKNOWN)
+    return Section(
+        key="environment",
+        title="Environment",
+        how_to_read="As reported by the services.",
+        tables=(
+            Table(
+                "Machine and versions",
+                ("item", "value"),
+                (*((name, str(value)) for name, value in machine.items()), ("Java", str(java))),
+                text_columns=2,
+            ),
+            Table(
+                "Settings",
+                ("setting", "value"),
+                tuple(
+                    (name.upper(), "not set" if value is None else str(value))
+                    for name, value in settings.items()
+                ),
+                text_columns=2,
+            ),
+        ),
+    )
+
+
+def _first_reported(status: Mapping[str, Mapping[str, Any]], part: str) -> Mapping[str, Any]:
+    return next((fields[part] for fields in status.values() if part in fields), {})
+
+
+def _reproduction(comparison: Comparison) -> Section:
+    source, status = comparison.outputs.source, comparison.outputs.status
+    interval = status["batch_scheduler"].get("settings", {}).get("batch_interval_seconds")
+    before = "" if interval is None else f"BATCH_INTERVAL_SECONDS={interval:g} "
+    if source.get("kind") == "live":
+        run = f"`{before}make run` follows the live exchange, which now issues other trades."
+    elif source.get("kind") == "replay":
+        recording = shlex.quote(str(source.get("recording")).replace("`", "'"))
+        speed = (status["producer"].get("feed") or {}).get("speed", "max")
+        pace = "" if source.get("retimed") else f" RETIME=0 SPEED={speed}"
+        command = f"{before}make demo RECORDING={recording} DATA_DIR=data-again{pace}"
+        run = f"`{command}` replays the same recording."
+    else:
+        run = "The source of this data is unknown."
+    return Section(
+        key="reproduction",
+        title="Reproduction",
+        how_to_read="Settings are environment variables, as listed above.",
+        lines=(
+            run,
+            "`make report DATA_DIR=…` writes this report.",
+            (
+                "`python -m pipeline.compare` prints the same sections. Its exit status is 0 if "
+                "every difference is explained, 1 if one is not, and 2 if there is nothing to "
+                "compare."
+            ),
+        ),
+    )
+
+
+def source_in_words(source: Mapping[str, Any]) -> str:
+    """Return where the trades come from."""
+    if source.get("kind") == "live":
+        return f"Live feed {source.get('url', UNKNOWN)}"
+    if source.get("kind") == "replay":
+        how = "re-timed to the present" if source.get("retimed") else "with its original timestamps"
+        return f"Replay of {source.get('recording', UNKNOWN)}, {how}"
+    return "Data source unknown"
+
+
+def _cut(title: str, shown: int, total: int) -> str:
+    """Return the title of a list that may have been cut."""
+    return f"{title}: {total:,}" if shown == total else f"{title}: first {shown:,} of {total:,}"
+
+
+def _texts(table: pd.DataFrame) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(map(str, row)) for row in table.itertuples(index=False))

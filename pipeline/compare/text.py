@@ -1,0 +1,51 @@
+"""How the comparison writes numbers, times and counts. Unknown values are shown as a dash."""
+
+import math
+from datetime import timedelta
+from numbers import Real
+
+UNKNOWN = "–"  # noqa: RUF001 - a dash is meant
+
+
+def number(value: object, pattern: str, unit: str = "") -> str:
+    """Return a number in a format, with its unit; a dash for None, NaN and infinity."""
+    if not isinstance(value, Real) or not math.isfinite(value):
+        return UNKNOWN
+    return format(float(value), pattern) + unit
+
+
+def seconds(value: object) -> str:
+    """Return seconds with the precision that a reader needs: `0.43 s`, `5.2 s`, `1,204 s`."""
+    size = abs(float(value)) if isinstance(value, Real) else math.nan
+    decimals = 2 if size < 1 else 1 if size < 10 else 0
+    return number(value, f",.{decimals}f", " s")
+
+
+def count(value: float, noun: str, plural: str = "") -> str:
+    """Return a count with its noun: `1 window`, `1,440 windows`."""
+    return f"{value:,.0f} {noun if value == 1 else plural or noun + 's'}"
+
+
+def percent(part: float, whole: float) -> str:
+    """Return a share in percent, rounded down: only a complete one is 100 %. A dash of nothing."""
+    return f"{10_000 * int(part) // int(whole) / 100:.2f} %" if whole else UNKNOWN
+
+
+def length(span: timedelta) -> str:
+    """Return a length of time in its largest whole unit: `1 minute`, `2 hours`, `90 seconds`."""
+    whole = int(span.total_seconds())
+    for name, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if whole and whole % size == 0:
+            return count(whole // size, name)
+    return count(whole, "second")
+
+
+def elapsed(span: timedelta) -> str:
+    """Return a length of time to the minute: `4 h 12 min`."""
+    hours, minutes = divmod(round(span / timedelta(minutes=1)), 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min"
+
+
+def window_time(start: str) -> str:
+    """Return the start of a window, as the files write it, as a reader expects it."""
+    return start[:19].replace("T", " ")

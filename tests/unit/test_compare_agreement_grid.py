@@ -1,0 +1,164 @@
+"""The agreement as cells: none dropped, the worst shown, both values said."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import times
+from pipeline.compare import agreement_grid as grid
+from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, NOT_YET_FINAL, UNEXPLAINED, VERDICTS
+
+MINUTE = timedelta(minutes=1)
+START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
+
+
+def judged(*rows: tuple[int, str, str]) -> pd.DataFrame:
+    """Of (minute, verdict, cause)."""
+    return pd.DataFrame(
+        [
+            {
+                "window_start": times.iso(START + n * MINUTE),
+                "verdict": verdict,
+                "columns": "close_price" if cause else "",
+                "cause": cause,
+            }
+            for n, verdict, cause in rows
+        ],
+        columns=list(COLUMNS),
+    )
+
+
+def counted(*rows: tuple[int, int]) -> pd.DataFrame:
+    """Windows as text cells, of (minute, trades)."""
+    return pd.DataFrame(
+        [
+            {
+                "window_start": times.iso(START + n * MINUTE),
+                "window_end": times.iso(START + (n + 1) * MINUTE),
+                "trade_count": str(trades),
+                "close_price": f"{n}.5",
+            }
+            for n, trades in rows
+        ],
+        columns=["window_start", "window_end", "trade_count", "close_price"],
+    )
+
+
+@pytest.mark.parametrize(
+    "window_s", [1, 7, 10, 60, 300, 420, 600, 1500, 3600, 7200, 10800, 14400, 43200]
+)
+@settings(deadline=None)
+@given(windows=st.integers(1, 3_000_000))
+def test_any_span_fits_into_the_rows_in_cells_of_whole_windows(window_s, windows) -> None:
+    window = timedelta(seconds=window_s)
+    shape = grid.layout(windows * window, window)
+    assert shape.cell % window == timedelta(0)
+    assert shape.row % shape.cell == timedelta(0)
+    assert windows * window <= shape.row * grid.MAX_ROWS
+    names = shape.columns
+    assert len(set(names)) == len(names) <= 60
+
+
+@pytest.mark.parametrize("window_s", [1, 10, 60, 300, 600, 1500, 3600, 14400, 43200])
+@settings(deadline=None, max_examples=60)
+@given(windows=st.integers(1, 200_000), place=st.integers(0, 59), row=st.integers(0, 20))
+def test_a_column_says_when_its_cells_begin(window_s, windows, place, row) -> None:
+    """Its time on the clock, or how far into its row, whose beginning stands at the left."""
+    window = timedelta(seconds=window_s)
+    shape = grid.layout(windows * window, window)
+    names = shape.columns
+    name = names[place % len(names)]
+    begin = datetime(1970, 1, 5, tzinfo=UTC) + row * shape.row + place % len(names) * shape.cell
+    into = place % len(names) * shape.cell
+    if name.startswith("day "):
+        clock = "" if shape.cell % timedelta(days=1) == timedelta(0) else f" {begin:%H:%M}"
+        assert name == f"day {into.days + 1}{clock}"
+    elif name.startswith("+"):
+        first, second = map(int, name[1:].split(":"))
+        unit = timedelta(hours=1) if window_s >= 60 else timedelta(minutes=1)
+        assert first * unit + second * unit / 60 == into
+    else:
+        clock = name.split(" ")[-1].removeprefix(":")
+        assert clock in (f"{begin:%H:%M}", f"{begin:%M}", f"{begin:%M:%S}")
+
+
+def test_up_to_a_day_each_minute_is_a_cell_of_its_own() -> None:
+    for hours in (1, 6, 24):
+        shape = grid.layout(timedelta(hours=hours), MINUTE)
+        assert (shape.cell, shape.row) == (MINUTE, timedelta(hours=1))
+    assert grid.layout(timedelta(days=7), MINUTE).cell == timedelta(minutes=30)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5000), st.sampled_from(VERDICTS)),
+        min_size=1,
+        max_size=60,
+        unique_by=lambda row: row[0],
+    )
+)
+def test_grouped_cells_count_every_window_and_show_the_worst(rows) -> None:
+    table = judged(*((n, verdict, "") for n, verdict in sorted(rows)))
+    shape = grid.Layout(timedelta(minutes=30), timedelta(days=1))
+    cells = grid.group(grid.rank(table, counted(), counted()), shape)
+    expected: dict[datetime, list[str]] = {}
+    for n, verdict in rows:
+        expected.setdefault(START + n // 30 * 30 * MINUTE, []).append(verdict)
+    assert list(cells["begins"]) == sorted(expected)
+    for cell in cells.to_dict("records"):
+        verdicts = expected[cell["begins"]]
+        assert cell["windows"] == len(verdicts)
+        assert cell["verdict"] == min(verdicts, key=VERDICTS.index)
+        assert cell["of_each"] == Counter(verdicts)
+        assert cell["row"] == cell["begins"].floor("D")
+        assert cell["row"] + cell["place"] * shape.cell == cell["begins"]
+
+
+def test_of_equal_verdicts_the_unexplained_one_is_shown() -> None:
+    table = judged((0, DIFFERS, "late"), (1, DIFFERS, UNEXPLAINED), (2, DIFFERS, "late"))
+    shape = grid.Layout(timedelta(minutes=30), timedelta(days=1))
+    cells = grid.group(grid.rank(table, counted(), counted()), shape)
+    assert list(cells["cause"]) == [UNEXPLAINED]
+
+
+def test_a_cell_says_both_counts_the_verdict_and_the_cause() -> None:
+    table = judged((0, EQUAL, ""), (1, DIFFERS, "late trades"), (2, NOT_YET_FINAL, ""))
+    stream, batch = counted((0, 5), (1, 6), (2, 1)), counted((0, 5), (1, 7))
+    shape = grid.layout(3 * MINUTE, MINUTE)
+    worst = grid.group(grid.rank(table, stream, batch), shape)
+    drawn = grid.describe(worst, shape, {times.iso(START + MINUTE): "close_price 1 / 2"})
+    assert list(drawn["symbol"]) == ["=", "≠", "…"]
+    assert list(drawn["column"]) == [":00", ":01", ":02"]
+    assert list(zip(drawn["stream"], drawn["batch"], strict=True)) == [
+        ("5", "5"),
+        ("6", "7"),
+        ("1", "–"),  # noqa: RUF001
+    ]
+    second = drawn.iloc[1]
+    assert second["when"] == "2026-03-02 00:01"
+    assert (second["status"], second["values"], second["cause"]) == (
+        DIFFERS,
+        "close_price 1 / 2",
+        "late trades",
+    )
+
+
+def test_a_group_says_how_many_of_each_and_adds_the_counts() -> None:
+    table = judged(*((n, EQUAL, "") for n in range(29)), (29, DIFFERS, UNEXPLAINED))
+    windows = counted(*((n, 10) for n in range(30)))
+    shape = grid.Layout(timedelta(minutes=30), timedelta(days=1))
+    worst = grid.group(grid.rank(table, windows, windows), shape)
+    [cell] = grid.describe(worst, shape, {}).to_dict("records")
+    assert cell["status"] == "differs (worst of 30 windows: 1 differs, 29 equal)"
+    assert (cell["stream"], cell["batch"]) == ("300", "300")
+
+
+def test_what_differs_is_said_with_both_values() -> None:
+    left, right = counted((1, 6)), counted((1, 7)).assign(close_price="9.25")
+    said = grid.differing_values(judged((1, DIFFERS, "late")), left, right)
+    assert said == ["close_price 1.5 / 9.25"]

@@ -1,0 +1,152 @@
+"""The command `python -m pipeline.compare`."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.compare import inputs
+from pipeline.compare.comparison import missing_ids
+from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir, to_csv, write_final_windows
+from tests.unit.test_compare import frame, gaps, seconds, window
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_ids_that_never_came_are_counted_once_wherever_the_windows_are_cut() -> None:
+    """A gap over the turn of a minute belongs to both windows; one that was filled to none."""
+    shown = frame(window(1), window(2))
+    open_gaps = gaps((10, 19, False, 50, 70), (30, 34, True, 80, 90), (5, 8, False, 10, 20))
+    assert missing_ids(open_gaps, shown) == 10
+    assert missing_ids(open_gaps, frame(window(0))) == 14
+    assert missing_ids(open_gaps, frame()) == 0
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.compare", *arguments],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "DATA_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_with_nothing_to_compare_the_command_says_so_with_status_2(tmp_path: Path) -> None:
+    done = command(tmp_path)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "Nothing to compare yet: waiting for" in done.stdout
+    (tmp_path / "batch_windows.csv").write_text("foreign,file\n1,2\n")
+    done = command(tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "batch_windows.csv has no column window_start" in done.stderr
+
+
+def both_paths(folder: Path, batch_count: str) -> None:
+    """A data folder with a final window and a run that counted so many trades in it."""
+    data = DataDir(folder)
+    final = window(0, last_trade_time="2025-06-01T12:00:59Z", written_at="2025-06-01T12:02:01Z")
+    write_final_windows(data, [final])
+    in_batch = final | {"trade_count": batch_count, "written_at": "2025-06-01T12:04:05Z"}
+    data.batch_windows.write_text(to_csv(WINDOW_COLUMNS, [in_batch]))
+    run = {"rows": 9, "run": "20250601T120400Z", "first_trade_id": 1, "last_trade_id": 9}
+    times = {
+        "last_trade_time": seconds(200),
+        "snapshot_at": seconds(240),
+        "written_at": seconds(245),
+    }
+    data.batch_output.mkdir()
+    path = data.batch_output / "20250601T120400Z.csv"
+    path.write_text(to_csv(BATCH_COLUMNS, [run | times]))
+
+
+def test_the_command_tells_agreement_by_its_status(tmp_path: Path) -> None:
+    both_paths(tmp_path, "5")
+    done = command(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "identical results for the 1 window compared" in done.stdout
+    assert json.loads(command(tmp_path, "--json").stdout)["unexplained"] == 0
+
+
+def test_an_unexplained_difference_is_status_1_and_loud(tmp_path: Path) -> None:
+    both_paths(tmp_path, "6")
+    done = command(tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("1 window differs and no cause was found.")
+    found = json.loads(command(tmp_path, "--json").stdout)
+    assert found["unexplained"] == 1
+    assert found["agreement"][0]["columns"] == "trade_count"
+
+
+def test_of_the_last_minutes_an_unexplained_difference_of_old_event_times_is_not_hidden(
+    tmp_path: Path,
+) -> None:
+    both_paths(tmp_path, "6")
+    assert command(tmp_path, "--minutes", "5").returncode == 1
+
+
+def no_constant(name: str) -> None:
+    raise AssertionError(name)
+
+
+def test_for_programs_what_is_unknown_or_without_bound_is_null(tmp_path: Path) -> None:
+    both_paths(tmp_path, "5")
+    lines = [
+        f"started=2025-06-01T12:0{n}:00Z run=r status=ok exit=0 rows={10 * n} wall_s={n}.5"
+        for n in range(1, 4)
+    ]
+    DataDir(tmp_path).batch_log.write_text("\n".join(lines) + "\n")
+    found = json.loads(command(tmp_path, "--json").stdout, parse_constant=no_constant)
+    assert found["growth"]["runs"] == 3
+    assert found["growth"]["low"] is None
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong"), [("avg_price", "abc"), ("trade_count", "5.5"), ("window_end", "noon")]
+)
+def test_a_cell_that_is_no_number_is_named_in_one_sentence_with_status_2(
+    tmp_path: Path, column: str, wrong: str
+) -> None:
+    both_paths(tmp_path, "5")
+    (path,) = DataDir(tmp_path).stream_csv.glob("*.csv")
+    table = pd.read_csv(path, dtype=str)
+    table[column] = wrong
+    table.to_csv(path, index=False)
+    done = command(tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{column} of the window 2025-06-01T12:00:00Z is '{wrong}'" in done.stderr
+
+
+def test_a_database_without_the_consumers_tables_is_said_in_one_sentence(tmp_path: Path) -> None:
+    both_paths(tmp_path, "5")
+    with sqlite3.connect(DataDir(tmp_path).database) as other:
+        other.execute("CREATE TABLE something (else_ INTEGER)")
+    done = command(tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "has not the tables of this version" in done.stderr
+
+
+def test_lines_that_were_cut_off_in_the_records_are_left_out(tmp_path: Path) -> None:
+    both_paths(tmp_path, "5")
+    data = DataDir(tmp_path)
+    data.status.mkdir()
+    whole = '2025-06-01T12:01:00Z,60.0,30.0,500,"{""rows"": 5}"'
+    data.minutes_of("spark_processor").write_text(
+        f"at,seconds,cpu_s,rss_mib,counters\n{whole}\n2025-06-01T12:02:00Z,60.0,3\n"
+    )
+    data.stream_latency.write_text(
+        "window_start,leg,counts\n2025-06-01T12:00:00Z,open_to_final\n"
+        '2025-06-01T12:00:00Z,open_to_final,"{""5"": 7}"\n'
+    )
+    written = inputs.read_outputs(data)
+    assert list(written.minutes["spark_processor"]["cpu_s"]) == [30.0]
+    assert list(written.window_latencies["counts"]) == ['{"5": 7}']
+    assert command(tmp_path).returncode == 0

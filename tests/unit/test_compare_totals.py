@@ -1,0 +1,74 @@
+"""Totals and classified windows of both paths."""
+
+import numpy as np
+import pandas as pd
+
+from pipeline import metrics
+from pipeline.compare import agreement
+from pipeline.compare.inputs import typed
+from pipeline.compare.totals import flags, shared
+from tests.unit.test_compare import LAST, evidence, frame, window
+
+
+def priced(minute: int, count: int, average: str, high: str) -> dict[str, str]:
+    numbers = {"avg_price": average, "max_price": high, "min_price": "1", "open_price": "2"}
+    numbers |= {"close_price": high, "sell_count": f"{count - 3}", "volume_imbalance": "0.5"}
+    return window(minute, trade_count=f"{count}", vwap=average, **numbers)
+
+
+def test_both_paths_are_rolled_up_over_the_very_same_windows() -> None:
+    """What one of them alone holds, or holds in part, is left out; by hand: 5 + 10 and 5 + 11."""
+    stream = frame(priced(0, 5, "10", "20"), priced(1, 10, "40", "50"), priced(2, 9, "1", "99"))
+    batch = frame(priced(0, 5, "10", "20"), priced(1, 11, "40", "60"), priced(3, 9, "1", "99"))
+    judged = agreement.agreement(stream, frame(), batch, LAST, evidence())
+    found = shared(typed(stream), typed(batch), judged)
+    by_metric = {row[0]: row[1:] for row in found.totals.itertuples(index=False, name=None)}
+    assert (found.windows, found.differing) == (2, 1)
+    assert by_metric["trade_count"] == (15, 16, -1)
+    assert by_metric["avg_price"] == (30.0, 30.625, -0.625)
+    assert by_metric["max_price"] == (50, 60, -10)
+    assert by_metric["price_range"] == (49, 59, -10)
+    assert by_metric["total_volume"] == (3.0, 3.0, 0.0)
+    assert by_metric["sell_count"] == (9, 10, -1)
+
+
+def test_without_shared_windows_nothing_is_rolled_up() -> None:
+    nothing = typed(frame())
+    judged = agreement.agreement(frame(), frame(), frame(), None, evidence())
+    assert shared(nothing, nothing, judged).windows == 0
+
+
+def test_totals_over_an_unknown_part_are_unknown_not_0() -> None:
+    rows = frame(priced(0, 5, "10", "20"), priced(1, 10, "40", "50") | {"buy_count": ""})
+    found = metrics.total(typed(rows))
+    assert np.isnan(found["buy_count"])
+    assert np.isnan(found["buy_sell_ratio"])
+    assert found["trade_count"] == 15
+    empty = metrics.total(typed(frame(priced(0, 5, "10", "20") | {"total_volume": "0"})))
+    assert np.isnan(empty["vwap"])
+
+
+def test_flags_are_counted_beside_the_windows_that_stand_out_of_their_hour() -> None:
+    windows = pd.DataFrame(
+        {
+            "volatility_flag": ["High", "High", "Normal"],
+            "volume_spike": ["Normal"] * 3,
+            "market_sentiment": ["Bullish", "Neutral", "Bearish"],
+            "range_z": [np.nan, 2.5, -3],
+            "volume_z": [np.nan, 2.0, 2.1],
+            "volume_imbalance": [0.5, -0.25, 0.125],
+        }
+    )
+    found = flags({"stream": windows, "batch": windows[:0]}).set_index("path")
+    assert found.loc["stream"].to_dict() == {
+        "windows": 3,
+        "high": 2,
+        "spike": 0,
+        "bullish": 1,
+        "bearish": 1,
+        "scored": 2,
+        "range_stands_out": 1,
+        "volume_stands_out": 1,
+        "imbalance": 0.25,
+    }
+    assert found["windows"]["batch"] == 0
