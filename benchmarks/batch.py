@@ -14,8 +14,7 @@ from benchmarks.processes import BASELINE, Bench, BenchmarkError, Open
 from benchmarks.results import Goal, Result
 from benchmarks.sizes import Sizes
 from pipeline import outputs, spark
-from pipeline.batch import archive
-from pipeline.batch import scheduler as batch_scheduler
+from pipeline.batch import archive, scheduler
 from pipeline.settings import Settings
 
 #: Longest run, seconds.
@@ -68,11 +67,11 @@ def median_cost(costs: list[Cost]) -> Cost:
 
 def other_tunings(bench: Bench, settings: Settings, rows: int, ours: float) -> Iterator[Result]:
     """Measure the batch run with other JVM options: the choice by size must not be slower."""
-    archive = spark.archive_path(settings)
+    made = spark.archive_path(settings)
     for what, options in (
         (
             "our job with the options for small tables (C1 only)",
-            spark.java_options(archive, c1_only=True),
+            spark.java_options(made, c1_only=True),
         ),
         ("our job with the default JVM options", "-Dnothing=tuned"),
     ):
@@ -88,7 +87,7 @@ def run_ours(bench: Bench, config: dict[str, str], rows: int) -> Cost:
     started = datetime.fromtimestamp(time.time(), UTC)
     run = outputs.run_id(started)
     arguments = ("--run", run, "--began", str(started.timestamp()))
-    command = spark.submit_command(config, batch_scheduler.SCRIPT, *arguments)
+    command = spark.submit_command(config, scheduler.SCRIPT, *arguments)
     cost = cost_of(bench, command)
     result = outputs.read_json(outputs.DataDir(bench.folder).batch_run)
     if result.get("run") != run or result.get("rows") != rows:

@@ -21,7 +21,7 @@ SEED = 20250601
 BEGIN = datetime(2025, 6, 1, tzinfo=UTC)
 PER_SECOND = 6
 FIRST_ID = 800_000_001
-DESCRIPTION = f"made-up trades, a random walk at {PER_SECOND} a second, seed {SEED}"
+DESCRIPTION = f"made-up trades, a random walk with {PER_SECOND} trades per second, seed {SEED}"
 
 _CENTRE = 90_000_00  # cents
 _BTC = 100_000_000  # satoshis

@@ -111,7 +111,7 @@ class Tiles:
 
 
 _NO_TIME = (
-    "it has no message with a time, so it cannot be re-timed. "
+    "The recording has no message with a time, so it cannot be re-timed. "
     "Replay it as recorded, with RETIME=0 (--no-retime)."
 )
 

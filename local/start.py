@@ -14,7 +14,7 @@ from typing import NamedTuple
 import psutil
 
 from feed import recording, replay
-from feed import retime as retiming
+from feed.retime import check as check_retimable
 from local import programs, stack
 from pipeline import processes
 from pipeline.outputs import DataDir, OutputError, claim_source
@@ -74,9 +74,9 @@ def check_replay(path: Path, retime: str, speed: str, backlog: str) -> None:
     try:
         next(recording.read(path))
         if retime == "1":
-            retiming.check(recording.read(path), replay.latest_event_time())
+            check_retimable(recording.read(path), replay.latest_event_time())
     except recording.RecordingError as error:
-        stack.refuse(f"Cannot replay RECORDING={path}: {error}")
+        stack.refuse(f"RECORDING is not usable. {error}")
 
 
 def check_ports(ports: list[Port]) -> None:
