@@ -72,7 +72,7 @@ CREATE TABLE IF NOT EXISTS conflicts (
     last_size REAL NOT NULL,
     PRIMARY KEY (trade_id, price, side, time, last_size)
 ) WITHOUT ROWID;
--- Latencies of stored trades by minute of receipt, in the buckets of pipeline/latency.py.
+-- Latencies of stored trades by minute of receipt, in the buckets of pipeline/histogram.py.
 CREATE TABLE IF NOT EXISTS latency (
     minute TEXT NOT NULL,
     leg    TEXT NOT NULL,

@@ -389,6 +389,22 @@ def test_every_dotted_name_in_a_string_is_a_module() -> None:
     assert not {where for where in found if where[1] not in modules()}
 
 
+def test_every_source_file_that_code_names_exists() -> None:
+    """In comments, docstrings, the Makefile, the Dockerfile and the Compose files.
+
+    `tests/unit/test_docs_paths.py` checks the documentation.
+    """
+    folder = rf"(?<![\w/.-])((?:{'|'.join(PACKAGES)})/[\w/]+\.(?:py|txt|css|j2))\b"
+    file_names = {path.name for path in modules().values()}
+    wrong = set()
+    for file, text in texts().items():
+        if is_this_file(file) or file.endswith(("test_docs_paths.py", ".md")):
+            continue
+        wrong |= {(file, path) for path in re.findall(folder, text) if not (ROOT / path).is_file()}
+        wrong |= {(file, n) for n in re.findall(r"`([a-z_]+\.py)`", text) if n not in file_names}
+    assert not wrong
+
+
 # --- what single modules may use --------------------------------------------------------------
 
 
