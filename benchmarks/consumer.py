@@ -30,13 +30,7 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
 def our_rate(bench: Bench, rows: int) -> float | None:
     """Return messages per second, from the first to the last commit time in table `ingest`."""
     servers = fill(bench, rows)
-    consumer = bench.python(
-        "consumer",
-        "consumer.py",
-        DATA_DIR=bench.folder,
-        KAFKA_BOOTSTRAP_SERVERS=servers,
-        KAFKA_TOPIC=TOPIC,
-    )
+    consumer = bench.service("consumer", servers, TOPIC)
     database = DataDir(bench.folder).database
     bench.wait(
         lambda: stored(database) >= rows, TIMEOUT, f"{rows} rows in SQLite", consumer, every=0.5

@@ -119,6 +119,12 @@ class Bench:
         """Start Python with these arguments."""
         return self.start(name, [sys.executable, *map(str, arguments)], **environment)
 
+    def service(self, name: str, servers: str, topic: str, **environment: object) -> Running:
+        """Start a service of the pipeline, with the folder of this measurement as DATA_DIR."""
+        settings = {"KAFKA_BOOTSTRAP_SERVERS": servers, "KAFKA_TOPIC": topic}
+        script = f"{name}.py"
+        return self.python(name, script, DATA_DIR=self.folder, **settings, **environment)
+
     def broker(self, topic: str) -> str:
         """Start a broker with a new topic and its `_rejected` topic; return its address."""
         port, controller_port = free_port(), free_port()

@@ -34,14 +34,7 @@ def rate(bench: Bench, count: int, *, baseline: bool) -> float:
     if baseline:
         producer = bench.python("producer", BASELINE / "producer.py", feed, servers, TOPIC)
     else:
-        producer = bench.python(
-            "producer",
-            "producer.py",
-            DATA_DIR=bench.folder,
-            FEED_URL=feed,
-            KAFKA_BOOTSTRAP_SERVERS=servers,
-            KAFKA_TOPIC=TOPIC,
-        )
+        producer = bench.service("producer", servers, TOPIC, FEED_URL=feed)
     place = TopicPartition(TOPIC, 0)
     with closing(KafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)) as kafka:
         kafka.assign([place])

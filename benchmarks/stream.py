@@ -93,13 +93,7 @@ def watch_ours(bench: Bench, sizes: Sizes) -> Measured:
     """Measure the stream of the pipeline."""
     servers = feed_topic(bench)
     data = DataDir(bench.folder)
-    stream = bench.python(
-        "stream",
-        "spark_processor.py",
-        DATA_DIR=bench.folder,
-        KAFKA_BOOTSTRAP_SERVERS=servers,
-        KAFKA_TOPIC=TOPIC,
-    )
+    stream = bench.service("spark_processor", servers, TOPIC)
     return watch(bench, stream, LiveFile(data.stream_live), data.stream_csv, sizes)
 
 
@@ -118,14 +112,7 @@ def feed_topic(bench: Bench) -> str:
     inputs.write_recording(recording, RECORDED_SECONDS * inputs.PER_SECOND)
     servers = bench.broker(TOPIC)
     feed = bench.feed(recording, "--backlog", BACKLOG)
-    bench.python(
-        "producer",
-        "producer.py",
-        DATA_DIR=bench.folder,
-        FEED_URL=feed,
-        KAFKA_BOOTSTRAP_SERVERS=servers,
-        KAFKA_TOPIC=TOPIC,
-    )
+    bench.service("producer", servers, TOPIC, FEED_URL=feed)
     time.sleep(5)  # the producer starts and publishes the backlog
     return servers
 

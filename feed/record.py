@@ -8,7 +8,6 @@ a replay makes its own. A killed recorder loses at most one second, and its file
 import argparse
 import json
 import logging
-import random
 import select
 import signal
 import ssl
@@ -24,6 +23,7 @@ import websocket
 
 from feed import recording
 from pipeline.logs import log_to_stdout
+from pipeline.service import backoff
 
 EXCHANGE = "wss://ws-feed.exchange.coinbase.com"
 #: Seconds between two flushes of the file.
@@ -221,14 +221,6 @@ def _readable(connection: ssl.SSLSocket | None) -> bool:
     if isinstance(connection, ssl.SSLSocket) and connection.pending():
         return True
     return bool(select.select([connection], [], [], _READ_SECONDS)[0])
-
-
-def backoff() -> Iterator[float]:
-    """Yield the seconds to wait before each retry: exponential, with jitter, at most 30."""
-    limit = 0.5
-    while True:
-        yield random.uniform(limit / 2, limit)  # noqa: S311 - jitter need not be secret
-        limit = min(30.0, limit * 2)
 
 
 def main(arguments: list[str] | None = None) -> None:

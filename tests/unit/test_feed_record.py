@@ -103,11 +103,3 @@ def test_subscription_answers_and_heartbeats_are_not_recorded():
     assert record.is_control(b'{"type":"subscriptions","channels":[]}')
     for frame in (b'{"type":"ticker"}', b'{"type":"error"}', b"[]", b"\xff", b"{"):
         assert not record.is_control(frame)
-
-
-def test_the_wait_between_retries_grows_to_half_a_minute_with_jitter():
-    waits = record.backoff()
-    found = [next(waits) for _ in range(20)]
-    assert 0.25 <= found[0] <= 0.5
-    assert all(15 <= wait <= 30 for wait in found[8:])
-    assert len(set(found)) == 20
