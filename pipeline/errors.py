@@ -25,7 +25,6 @@ _TEMPORARY_ERRNOS = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.EINTR),
         *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
-        *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
     }
 )
 
@@ -88,10 +87,14 @@ def _family_of_sqlite_error(error: sqlite3.Error) -> Family:
 
 
 def _family_of_os_error(error: OSError) -> Family:
-    network = isinstance(error, ConnectionError | TimeoutError | socket.gaierror)
-    if network or error.errno in _TEMPORARY_ERRNOS:
-        return Family.TEMPORARY
-    return Family.OPERATIONAL
+    """Full disk: temporary. Missing permission: operational. Network: a fault.
+
+    The clients of Kafka and of the exchange raise errors of their own when a connection fails. What
+    remains is the connection to Spark's JVM, which ends with the process that started it.
+    """
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return Family.FAULT
+    return Family.TEMPORARY if error.errno in _TEMPORARY_ERRNOS else Family.OPERATIONAL
 
 
 @contextlib.contextmanager

@@ -145,12 +145,18 @@ class Service:
                 return self._end_on_request(None)
 
     def _attempt(self, body: "Body") -> Exception | None:
+        """Call the body, close its parts and return its error; an error of closing counts less."""
+        error: Exception | None = None
         try:
             with ExitStack() as resources:
-                body(self, resources)
-        except Exception as error:  # noqa: BLE001 - `family_of` decides what happens
-            return error
-        return None
+                try:
+                    body(self, resources)
+                except Exception as raised:  # noqa: BLE001 - `family_of` decides what happens
+                    error = raised
+        except Exception as raised:  # noqa: BLE001 - the same
+            self.log.debug("an error while closing", exc_info=raised)
+            error = error or raised
+        return error
 
     def _end_on_request(self, error: Exception | None) -> int:
         if error is not None:  # its parts were stopped together with it

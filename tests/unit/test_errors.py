@@ -23,6 +23,7 @@ from pipeline.errors import (
     family_of,
     is_temporary,
 )
+from pipeline.ingest.exchange import FeedError
 from pipeline.ingest.store import StoreError
 from pipeline.service import Service
 from pipeline.settings import Settings
@@ -50,11 +51,9 @@ def sqlite_error(path: Path, statement: str) -> sqlite3.Error:
         TemporaryError("no answer"),
         KafkaConnectionError("refused"),
         KafkaTimeoutError("no metadata"),
-        ConnectionResetError("reset"),
-        TimeoutError("timed out"),
-        socket.gaierror(socket.EAI_NONAME, "name not known"),
         OSError(errno.ENOSPC, "No space left on device"),
-        OSError(errno.ENETUNREACH, "Network is unreachable"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        FeedError("no heartbeat for 16 s"),
     ],
 )
 def test_what_works_again_without_anybody_is_temporary(error: Exception) -> None:
@@ -81,7 +80,16 @@ def test_what_a_person_has_to_correct_is_operational(error: Exception) -> None:
     assert not is_temporary(error)
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), ZeroDivisionError(), AssertionError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("x"),
+        ZeroDivisionError(),
+        ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),  # the JVM was killed
+        TimeoutError("timed out"),
+        socket.gaierror(socket.EAI_NONAME, "name not known"),
+    ],
+)
 def test_any_other_exception_is_a_fault_of_the_program(error: Exception) -> None:
     assert family_of(error) is Family.FAULT
 
@@ -198,7 +206,7 @@ def test_after_a_temporary_error_the_parts_are_closed_and_the_body_runs_again(
         events.append("run")
         resources.callback(events.append, "close")
         if len(events) < 4:
-            raise ConnectionResetError("reset by peer")
+            raise TemporaryError("reset by peer")
         one.stop.set()
 
     assert service.run(body) == 0
@@ -206,6 +214,18 @@ def test_after_a_temporary_error_the_parts_are_closed_and_the_body_runs_again(
     error = last_status(service)["last_error"]
     assert isinstance(error, dict)
     assert error["text"] == "reset by peer"
+
+
+def test_an_error_while_closing_does_not_hide_the_error_of_the_body(service: Service) -> None:
+    def close() -> None:
+        raise TemporaryError("cannot close")
+
+    def body(_service: Service, resources: ExitStack) -> None:
+        resources.callback(close)
+        raise OperationalError("Java is missing")
+
+    assert service.run(body) == 2
+    assert last_status(service)["message"] == "Java is missing"
 
 
 def test_the_parts_are_closed_before_the_last_status_is_written(service: Service) -> None:
