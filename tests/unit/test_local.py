@@ -13,7 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from supervisor import events
 from supervisor.options import ServerOptions
+from supervisor.states import ProcessStates
 
 from local import announce, clean, prerequisites, programs, stack, start, supervise
 from pipeline import java, processes
@@ -285,6 +287,27 @@ def test_a_signal_ends_the_wait_of_supervisor_at_once() -> None:
         signal.signal(signal.SIGCHLD, before)
         wakeup.del_channel()
         os.close(wakeup.fileno())
+
+
+def test_a_program_that_keeps_failing_is_retried_at_least_every_30_seconds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With supervisor's own program and events: it adds a second to the wait for each failure."""
+    supervisor = supervise.Stack(configured(tmp_path, None))
+    group = supervisor.options.process_group_configs[0].make_group()
+    program = next(iter(group.processes.values()))
+    events.subscribe(events.ProcessStateBackoffEvent, supervisor._on_early_exit)
+    waits = []
+    try:
+        for _ in range(50):
+            program.state = ProcessStates.STARTING
+            began = time.time()
+            program.change_state(ProcessStates.BACKOFF)
+            waits.append(round(program.delay - began))
+    finally:
+        events.clear()
+    assert waits == [*range(1, 31), *[30] * 20]
+    assert "ended soon after its start; next try in 2 s" in capsys.readouterr().out
 
 
 # --- cleaning ---------------------------------------------------------------------------------
