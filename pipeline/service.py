@@ -153,7 +153,7 @@ class Service:
                     body(self, resources)
                 except Exception as raised:  # noqa: BLE001 - `family_of` decides what happens
                     error = raised
-        except Exception as raised:  # noqa: BLE001 - the same
+        except Exception as raised:
             self.log.debug("an error while closing", exc_info=raised)
             error = error or raised
         return error
