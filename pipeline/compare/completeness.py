@@ -12,7 +12,7 @@ LOSSES = ("missing", "repeated", "rejected", "late", "unexplained", "not_yet")
 FUNNEL_COLUMNS = ("stage", "drawn_from", "count", *LOSSES, "of_issued", "of_received")
 
 #: The stages in order, each named after its input and its output.
-PUBLISHED = "received → published (since the producer started)"
+PUBLISHED = "received → published"
 READ = "in Kafka → read by the consumer"
 STORED = "read by the consumer → stored"
 STORED_OF_ISSUED = "issued by the exchange → stored"

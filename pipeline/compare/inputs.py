@@ -1,6 +1,7 @@
-"""How the outputs are read back, as pandas tables.
+"""Read what the services wrote, as pandas tables.
 
-Apart from `outputs.py`, as pandas costs a service that only writes 60 MB and half a second.
+This is apart from `outputs.py`, because pandas costs a service that only writes 60 MB and half a
+second.
 """
 
 import json
@@ -31,34 +32,29 @@ from pipeline.outputs import (
 )
 
 
-def read_windows(path: Path) -> pd.DataFrame:
-    """Windows from one file, typed (times in UTC, numbers as floats), sorted by start."""
-    return _windows([path])
+def read_windows(*paths: Path) -> pd.DataFrame:
+    """Return the windows in these files, typed (times in UTC, numbers as floats), sorted by start.
 
-
-def read_final_windows(data: DataDir) -> pd.DataFrame:
-    """All final windows of the stream, sorted by start."""
-    return _windows(stream_files(data))
-
-
-def _windows(paths: Iterable[Path]) -> pd.DataFrame:
+    Raises:
+        OutputError: A file cannot be read or is no table of windows.
+    """
     table = typed(_cells(paths, WINDOW_COLUMNS, required="window_start"))
     return table.sort_values("window_start", ignore_index=True)
 
 
 def read_batch_runs(data: DataDir) -> pd.DataFrame:
-    """The one-row results of all batch runs, oldest first."""
+    """Return the one-row results of all batch runs, typed, oldest first."""
     return typed(_cells(batch_files(data), BATCH_COLUMNS, required="run"))
 
 
 def read_batch_log(data: DataDir) -> pd.DataFrame:
-    """`batch_log.txt` as a table with the columns LOG_FIELDS; lines that are none are left out."""
+    """Return `batch_log.txt` as a table with the columns LOG_FIELDS, without malformed lines."""
     try:
         lines = data.batch_log.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         lines = []
     except OSError as error:
-        raise OutputError(f"{data.batch_log} cannot be read: {error}") from error
+        raise OutputError(f"cannot read {data.batch_log}: {error}") from error
     rows = [dict(part.split("=", 1) for part in line.split() if "=" in part) for line in lines]
     table = pd.DataFrame(
         [row for row in rows if {"started", "status"} <= row.keys()], columns=list(LOG_FIELDS)
@@ -72,7 +68,7 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
 # --- for the comparison ---------------------------------------------------------------------
 
 
-#: Whole numbers that no window is without.
+#: Whole numbers that every window has.
 COUNTS = ("trade_count", "buy_count")
 
 
@@ -101,23 +97,24 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Ingested:
-    """What the consumer read from Kafka, in all, and what is in the table."""
+    """What the consumer has read from Kafka so far, and what is in the table."""
 
     records: int
     stored: int
     repeated: int
     rejected: int
-    #: Ids from the least to the greatest stored one.
+    #: Trade ids from the lowest to the highest stored one.
     issued: int
-    #: Of these, ids never seen.
+    #: How many of these ids were never received.
     missing: int
 
 
 @dataclass(frozen=True)
 class PipelineOutputs:
-    """All that the services wrote and the comparison needs."""
+    """Everything that the services wrote and the comparison needs."""
 
-    #: The stream's final and open windows and the newest run's, as the text of their cells.
+    #: The final and the open windows of the stream and those of the newest batch run, as the text
+    #: of their cells.
     final: pd.DataFrame
     still_open: pd.DataFrame
     batch: pd.DataFrame
@@ -125,9 +122,9 @@ class PipelineOutputs:
     runs: pd.DataFrame
     log: pd.DataFrame
     evidence: Evidence
-    #: None: there is no table yet.
+    #: None: the consumer has stored nothing yet.
     ingested: Ingested | None
-    #: By the consumer, of the minutes of the span: `leg`, `bucket`, `count`.
+    #: The consumer's latency histograms over the span: `leg`, `bucket`, `count`.
     latencies: pd.DataFrame
     #: Micro-batches: `published_at`, `newest_trade`, `rows`, `first_receipt`, …; the latest.
     micro_batches: pd.DataFrame
@@ -135,31 +132,33 @@ class PipelineOutputs:
     window_latencies: pd.DataFrame
     #: By service: `at`, `seconds`, `cpu_s`, `rss_mib`, `counters` (JSON); the latest.
     minutes: dict[str, pd.DataFrame]
-    #: What each service says of itself.
+    #: The status file of each service.
     status: dict[str, dict[str, Any]]
-    #: Which feed filled the folder: see `outputs.claim_source`.
+    #: The feed that filled the data directory: see `outputs.claim_source`.
     source: dict[str, Any]
-    #: Whether the trades are of long ago: a recording that is not re-timed.
+    #: The feed replays a recording with its original timestamps.
     replayed_as_recorded: bool
-    #: From when on both paths have final answers, until the newest one; None: not yet.
+    #: From the time at which both paths have a final result until the newest one. None: not yet.
     span: tuple[datetime, datetime] | None
-    #: Only the last so long is asked for, so from then on, by the clock; None: all.
+    #: The requested time before the newest result, and when it starts by the clock. None:
+    #: everything.
     last: timedelta | None
     since: datetime | None
 
 
 def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutputs:
-    """Reads everything; what is missing is an empty table.
+    """Read everything. A missing file is an empty table.
 
     Args:
-        data: the folder.
-        last: only what is so young, counted from the newest answer (or the newest window); what
-            tells of all that there is, as funnel and growth do, stays whole.
+        data: The data directory.
+        last: Cover only this time before the newest result. Completeness and growth always cover
+            everything. None: everything.
 
     Raises:
-        OutputError: a file holds something else than it should, or the database cannot be read.
+        OutputError: A file has unexpected content, or the database cannot be read.
     """
-    # What is open first: a window that becomes final meanwhile is then in both, not in neither.
+    # Open windows first: a window that becomes final meanwhile is then in both files, and not in
+    # neither.
     still_open, final, batch = (
         _cells(paths, WINDOW_COLUMNS, required="window_start")
         for paths in ([data.stream_live], stream_files(data), [data.batch_windows])
@@ -168,7 +167,7 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
         _check_numbers(data.root / name, cells)
     _check_numbers(data.batch_windows, batch)
     runs = read_batch_runs(data)
-    if len(batch):  # a run that has published its row, but not yet its windows, is left out
+    if len(batch):  # without a run that has published its row but not yet its windows
         runs = runs[runs["written_at"] <= pd.to_datetime(batch["written_at"].iloc[0], utc=True)]
     services = ("producer", "consumer", "spark_processor", "batch_scheduler")
     span = _span(typed(final[["written_at"]])["written_at"], runs["written_at"])
@@ -219,10 +218,10 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
 
 
 def _check_numbers(path: Path, cells: pd.DataFrame) -> None:
-    """What is compared digit by digit must be numbers and times.
+    """Check that the cells to be compared are numbers and times.
 
     Raises:
-        OutputError: a cell is something else; the text says which.
+        OutputError: A cell is something else.
     """
     table = typed(cells)
     for name in (*COUNTS, *table.columns):
@@ -234,7 +233,8 @@ def _check_numbers(path: Path, cells: pd.DataFrame) -> None:
         if wrong.any():
             row = cells[wrong].iloc[0]
             raise OutputError(
-                f"{path}: {name} of the window {row['window_start']} is {row[name]!r}"
+                f"{path}: {name} of the window {row['window_start']} is {row[name]!r}, which is "
+                f"not a valid value"
             )
 
 
@@ -287,10 +287,10 @@ def _read_evidence(
 
 @contextmanager
 def _of_this_version(data: DataDir) -> Iterator[None]:
-    """Says in a sentence that the database is another one.
+    """Turn a missing table into an error that says what to do.
 
     Raises:
-        OutputError: it lacks tables that this version's consumer makes.
+        OutputError: The database lacks tables that the consumer of this version creates.
     """
     try:
         yield
@@ -298,8 +298,8 @@ def _of_this_version(data: DataDir) -> Iterator[None]:
         if not store.no_table_yet(error):
             raise
         raise OutputError(
-            f"{data.database} has not the tables of this version: the consumer has not made them "
-            "yet, or it is another program's"
+            f"{data.database} lacks tables of this version. Start the consumer, which creates "
+            "them, or use another data folder if the database belongs to another program."
         ) from error
 
 
@@ -319,16 +319,16 @@ def _rejected(data: DataDir) -> frozenset[int]:
 
 
 def _record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]) -> pd.DataFrame:
-    """A record that a service keeps of its latest work."""
+    """Return a record of a service's latest work, without lines that were cut off."""
     try:
-        table = pd.read_csv(path, on_bad_lines="skip")  # a line that was cut off
+        table = pd.read_csv(path, on_bad_lines="skip")
     except (FileNotFoundError, pd.errors.EmptyDataError):
         table = pd.DataFrame(columns=list(dict.fromkeys([*columns, *times])))
     except (OSError, ValueError) as error:
-        raise OutputError(f"{path} cannot be read: {error}") from error
+        raise OutputError(f"cannot read {path}: {error}") from error
     if missing := {*columns, *times} - set(table.columns):
         raise OutputError(f"{path} has no column {', '.join(sorted(missing))}")
-    whole = table.iloc[:, -1].notna()  # a line that was cut off is short
+    whole = table.iloc[:, -1].notna()
     for name in {"counts", "counters"} & set(table.columns):
         whole &= table[name].map(_is_json)
     table = table[whole].reset_index(drop=True)
@@ -338,21 +338,21 @@ def _record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]) -> 
 
 
 def _cells(paths: Iterable[Path], columns: tuple[str, ...], *, required: str) -> pd.DataFrame:
-    """Tables of one form, one below the other, as the text of their cells.
+    """Return the rows of several files as the text of their cells.
 
-    By the csv module: a thousand files of one row would each cost pandas ten milliseconds.
+    The csv module reads them: each of a thousand files of one row would cost pandas 10 ms.
     """
     rows = [row for path in paths for row in _rows(path, columns, required)]
     return pd.DataFrame(rows, columns=list(columns), dtype=str)
 
 
 def _rows(path: Path, columns: tuple[str, ...], required: str) -> list[list[str]]:
-    """The cells of these columns; a missing one is empty, a missing file has no rows."""
+    """Return the cells of these columns. A missing cell is empty. A missing file has no rows."""
     header, rows = read_csv(path)
     if not header:
         return []
     if required not in header:
-        raise OutputError(f"{path} has no column {required}: it is not one of this system's files")
+        raise OutputError(f"{path} has no column {required}, so this pipeline did not write it")
     missing = len(header)
     places = [header.index(name) if name in header else missing for name in columns]
     padded = ([*row, *[""] * (missing + 1 - len(row))] for row in rows)
@@ -360,7 +360,7 @@ def _rows(path: Path, columns: tuple[str, ...], required: str) -> list[list[str]
 
 
 def typed(cells: pd.DataFrame) -> pd.DataFrame:
-    """Text cells as times in UTC and numbers; what is unknown is NaT or NaN."""
+    """Return text cells as times in UTC and numbers. Unknown values are NaT or NaN."""
     table = cells.copy()
     for name in table.columns:
         if name in TIME_COLUMNS:

@@ -120,6 +120,14 @@ def _agreement(comparison: Comparison) -> Section:
     )
 
 
+#: Columns of the agreement that count trades, and how a reader calls them.
+_TRADES = (
+    ("late", "dropped as late"),
+    ("doubled", "counted twice"),
+    ("missing", "missing in both"),
+)
+
+
 def _noteworthy_windows(comparison: Comparison) -> Table:
     outputs, noteworthy = comparison.outputs, comparison.noteworthy
     shown = noteworthy.head(MAX_LISTED)
@@ -130,24 +138,16 @@ def _noteworthy_windows(comparison: Comparison) -> Table:
             window_time(row["window_start"]),
             f"{SYMBOLS[row['verdict']]} {row['verdict']}",
             row["cause"] or UNKNOWN,
+            ", ".join(f"{row[name]:,} {label}" for name, label in _TRADES if row[name]) or UNKNOWN,
             value,
-            *(f"{row[name]:,}" for name in ("late", "doubled", "missing")),
         )
         for row, value in zip(shown.to_dict("records"), values, strict=True)
     ]
     return Table(
         _cut("Windows that differ or lack trades", len(shown), len(noteworthy)),
-        (
-            "window (UTC)",
-            "status",
-            "cause",
-            "stream / batch",
-            "dropped as late",
-            "counted twice",
-            "missing in both",
-        ),
+        ("window (UTC)", "status", "cause", "trades", "stream / batch"),
         tuple(rows),
-        text_columns=4,
+        text_columns=5,
     )
 
 
@@ -210,7 +210,11 @@ def _latency(comparison: Comparison) -> Section:
 
 def _completeness(comparison: Comparison) -> Section:
     stages = comparison.funnel.set_index("stage")
-    issued = stages["drawn_from"].get(STORED_OF_ISSUED, 0)
+    wholes = {"of_issued": 0, "of_received": 0}
+    if STORED_OF_ISSUED in stages.index:
+        of_issued: Any = stages.loc[STORED_OF_ISSUED]
+        wholes["of_issued"] = of_issued["drawn_from"]
+        wholes["of_received"] = of_issued["count"] + of_issued["rejected"]
     rows = [
         (
             str(stage),
@@ -218,7 +222,10 @@ def _completeness(comparison: Comparison) -> Section:
             f"{row['drawn_from']:,}",
             f"{row['count']:,}",
             percent(row["count"], row["drawn_from"]),
-            UNKNOWN if pd.isna(row["of_issued"]) else percent(row["count"], issued),
+            *(
+                UNKNOWN if pd.isna(row[name]) else percent(row["count"], whole)
+                for name, whole in wholes.items()
+            ),
         )
         for stage, row in stages.to_dict("index").items()
     ]
@@ -226,7 +233,7 @@ def _completeness(comparison: Comparison) -> Section:
     tables = [
         Table(
             "",
-            ("step", "not kept, by reason", "input", "kept", "share", "share of issued ids"),
+            ("step", "not kept", "input", "kept", "share", "of issued ids", "of received ids"),
             tuple(rows),
             text_columns=2,
         )
@@ -245,7 +252,8 @@ def _completeness(comparison: Comparison) -> Section:
             "The number of trades that each step keeps. In each row, the input equals the trades "
             "kept plus those not kept. The exchange numbers its trades without holes, so an id "
             "that lies between two stored ids and never arrived is missing. The counts cover "
-            "everything stored, whatever the selected time range."
+            "everything stored, whatever the selected time range. The first row counts from the "
+            "start of the producer."
         ),
         lines=tuple(lines),
         tables=tuple(tables),
@@ -424,8 +432,8 @@ def _metrics(comparison: Comparison) -> Section:
     ]
     shared = comparison.shared
     totals = [
-        (LABELS[metric], *(number(value, ",.10g") for value in values))
-        for metric, *values in shared.totals.itertuples(index=False)
+        (LABELS[metric], *(number(n, ",.10g") for n in values), number(difference, ",.4g"))
+        for metric, *values, difference in shared.totals.itertuples(index=False)
     ]
     return Section(
         key="metrics",

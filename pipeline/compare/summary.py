@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from pipeline.compare.agreement import DIFFERENCES, EQUAL
+from pipeline.compare.agreement import DIFFERENCES, EQUAL, GAP, REJECTED
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.completeness import IN_BATCH, IN_STREAM, STORED_OF_ISSUED
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN
@@ -92,6 +92,7 @@ def _agreement(comparison: Comparison) -> Finding:
             short = f"{which}, cause unknown"
             sentence = f"{which} and no cause was found. {sentence}"
         causes = Counter(cause for text in differ["cause"] for cause in text.split("; "))
+        causes = Counter({cause: n for cause, n in causes.items() if cause not in (GAP, REJECTED)})
         named = ", ".join(f"{cause} ({count(n, 'window')})" for cause, n in causes.most_common())
         sentence += f" Causes: {named}."
     if comparison.missing:
@@ -184,7 +185,7 @@ def forecast(growth: Growth | None, interval_s: float) -> str:
     return (
         f"Run time grows by {growth.s_per_million:.1f} s per million trades. It reaches the "
         f"{interval_s:g} s interval at {limit} million trades (95 % confidence interval: {low} to "
-        f"{high}), about {growth.at_limit:%Y-%m-%d} if trades keep arriving at the rate of the "
+        f"{high}), around {growth.at_limit:%Y-%m-%d} if trades keep arriving at the rate of the "
         "last hour."
     )
 
@@ -267,7 +268,12 @@ def _processing_aspect(comparison: Comparison) -> _Aspect:
                 f" Growth per million rows: {growth.s_per_million:+.1f} s "
                 f"(95 % confidence interval: {interval})."
             )
-    return "processing time", stream, batch, forecast(growth, comparison.interval_s)
+    return (
+        "processing time",
+        stream,
+        batch,
+        "Every batch run reads the whole table. A micro-batch reads only new trades.",
+    )
 
 
 def confidence_interval(low: float | None, high: float | None, pattern: str, unit: str = "") -> str:
@@ -293,7 +299,7 @@ def _resource_aspect(comparison: Comparison) -> _Aspect:
         "resource use",
         of("stream"),
         of("batch"),
-        "Whole process trees including their JVMs. Every batch run rereads the whole table.",
+        "Whole process trees including their JVMs.",
     )
 
 

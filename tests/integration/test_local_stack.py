@@ -11,7 +11,7 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from local import programs, stack, topics
-from pipeline.compare.inputs import read_batch_log, read_final_windows
+from pipeline.compare.inputs import read_batch_log, read_windows
 from pipeline.outputs import batch_files, stream_files
 from tests.conftest import Broker, Run, require_jars, wait_until
 from tests.integration.conftest import END_SECONDS, PROGRAMS, Demo, end_by
@@ -101,7 +101,7 @@ def test_the_demo_shows_results_heals_ends_and_continues(demo: Demo) -> None:
     assert page_status(demo.ports["DASHBOARD_PORT"]) == 200
     assert "REPLAY of synthetic_btcusd.jsonl.gz (SYNTHETIC, re-timed to now)" in made.text()
     assert list(read_batch_log(data)["status"])[-1] == "ok"
-    windows = read_final_windows(data)
+    windows = read_windows(*stream_files(data))
     assert len(windows) >= 25  # of the 30 minutes that came at once
 
     # While it runs, nobody else gets at its folder or its ports.
@@ -142,12 +142,12 @@ def test_the_demo_shows_results_heals_ends_and_continues(demo: Demo) -> None:
     last = windows["window_start"].iloc[-1]
     again = demo.make("demo")
     wait_until(
-        lambda: read_final_windows(data)["window_start"].iloc[-1] > last,
+        lambda: read_windows(*stream_files(data))["window_start"].iloc[-1] > last,
         150,
         "newer windows",
         again,
     )
-    after = read_final_windows(data)
+    after = read_windows(*stream_files(data))
     assert after["window_start"].is_unique
     kept = after[after["window_start"].isin(windows["window_start"])].reset_index(drop=True)
     assert kept.equals(windows)  # what was final has stayed as it was

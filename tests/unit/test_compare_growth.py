@@ -165,6 +165,7 @@ def test_the_interval_of_8_points_ends_at_the_6th_slope_from_either_end() -> Non
     assert (line.low, line.high) == pytest.approx((slopes[5], slopes[-6]))
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt")  # scipy, with many ties
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=8, max_size=60))
 def test_slope_and_interval_are_those_of_scipy_with_ties(pairs: list[tuple[int, int]]) -> None:

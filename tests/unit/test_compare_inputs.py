@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline import outputs
-from pipeline.compare import inputs as tables
+from pipeline.compare import inputs
 from pipeline.outputs import DataDir, OutputError
 
 NOW = datetime(2025, 12, 2, 5, 10, tzinfo=UTC)
@@ -40,7 +40,7 @@ def batch_row(run: str) -> str:
 def test_final_windows_come_back_typed_and_sorted_over_the_days(data: DataDir) -> None:
     starts = [datetime(2025, 12, day, 23, 59, tzinfo=UTC) for day in (3, 1, 2)]
     outputs.write_final_windows(data, map(window, starts))
-    table = tables.read_final_windows(data)
+    table = inputs.read_windows(*outputs.stream_files(data))
     assert list(table.columns) == list(outputs.WINDOW_COLUMNS)
     assert [start.to_pydatetime() for start in table["window_start"]] == sorted(starts)
     assert str(table["window_start"].dt.tz) == "UTC"
@@ -57,13 +57,16 @@ def test_times_with_and_without_fractions_come_back_alike(data: DataDir) -> None
         window(NOW + timedelta(minutes=1)) | {"last_trade_time": "2025-12-02T05:11:00.000001Z"},
     ]
     data.stream_live.write_text(outputs.to_csv(outputs.WINDOW_COLUMNS, rows))
-    times = tables.read_windows(data.stream_live)["last_trade_time"]
+    times = inputs.read_windows(data.stream_live)["last_trade_time"]
     assert times[1] - times[0] == pd.Timedelta(minutes=1, microseconds=1)
 
 
 def test_an_empty_folder_gives_empty_tables_with_all_columns_and_types(data: DataDir) -> None:
-    final, live = tables.read_final_windows(data), tables.read_windows(data.stream_live)
-    runs, log = tables.read_batch_runs(data), tables.read_batch_log(data)
+    final, live = (
+        inputs.read_windows(*outputs.stream_files(data)),
+        inputs.read_windows(data.stream_live),
+    )
+    runs, log = inputs.read_batch_runs(data), inputs.read_batch_log(data)
     assert list(final.columns) == list(live.columns) == list(outputs.WINDOW_COLUMNS)
     assert list(runs.columns) == list(outputs.BATCH_COLUMNS)
     assert list(log.columns) == list(outputs.LOG_FIELDS)
@@ -76,7 +79,7 @@ def test_an_empty_folder_gives_empty_tables_with_all_columns_and_types(data: Dat
 
 def test_a_file_without_rows_is_an_empty_table(data: DataDir) -> None:
     data.stream_live.write_bytes(b"window_start")
-    assert len(tables.read_windows(data.stream_live)) == 0
+    assert len(inputs.read_windows(data.stream_live)) == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"\n"])
@@ -84,7 +87,7 @@ def test_a_file_without_a_header_has_been_cut_off(data: DataDir, content: bytes)
     """Read as an empty table it would say that a path lacks everything."""
     data.batch_windows.write_bytes(content)
     with pytest.raises(OutputError, match=r"batch_windows.csv is empty: it was cut off"):
-        tables.read_windows(data.batch_windows)
+        inputs.read_windows(data.batch_windows)
 
 
 def test_a_file_cut_anywhere_is_read_or_refused_never_a_crash(data: DataDir) -> None:
@@ -93,7 +96,7 @@ def test_a_file_cut_anywhere_is_read_or_refused_never_a_crash(data: DataDir) -> 
     for end in range(0, len(whole), 23):
         data.stream_live.write_bytes(whole[:end])
         try:
-            table = tables.read_windows(data.stream_live)
+            table = inputs.read_windows(data.stream_live)
         except OutputError as error:
             assert "stream_live.csv" in str(error)  # noqa: PT017 - either way is right
         else:
@@ -116,14 +119,14 @@ def test_a_file_cut_anywhere_is_read_or_refused_never_a_crash(data: DataDir) -> 
 def test_a_foreign_file_is_an_error_that_names_it(data: DataDir, content: bytes) -> None:
     data.stream_live.write_bytes(content)
     with pytest.raises(OutputError, match=r"stream_live\.csv"):
-        tables.read_windows(data.stream_live)
+        inputs.read_windows(data.stream_live)
 
 
 def test_a_row_with_too_many_cells_does_not_shift_the_others(data: DataDir) -> None:
     start, end = "2025-12-02T05:10:00Z", "2025-12-02T05:11:00Z"
     data.stream_live.write_text(f"window_start,window_end\n{start},{end},1\n")
     try:
-        table = tables.read_windows(data.stream_live)
+        table = inputs.read_windows(data.stream_live)
     except OutputError:
         return
     assert table["window_start"].tolist() == [pd.Timestamp(start)]
@@ -132,20 +135,20 @@ def test_a_row_with_too_many_cells_does_not_shift_the_others(data: DataDir) -> N
 def test_a_folder_in_the_place_of_a_file_is_an_error_that_names_it(data: DataDir) -> None:
     data.stream_live.mkdir()
     with pytest.raises(OutputError, match=r"stream_live\.csv"):
-        tables.read_windows(data.stream_live)
+        inputs.read_windows(data.stream_live)
 
 
 def test_cells_that_are_no_numbers_or_times_are_unknown(data: DataDir) -> None:
     row = window(NOW) | {"avg_price": "dear", "trade_count": "", "window_end": "later"}
     data.stream_live.write_text(outputs.to_csv(outputs.WINDOW_COLUMNS, [row]))
-    table = tables.read_windows(data.stream_live)
+    table = inputs.read_windows(data.stream_live)
     assert table[["avg_price", "trade_count", "window_end"]].isna().all(axis=None)
 
 
 def test_columns_of_a_later_version_are_left_out(data: DataDir) -> None:
     columns = [*outputs.WINDOW_COLUMNS, "invented_later"]
     data.stream_live.write_text(outputs.to_csv(columns, [window(NOW)]))
-    table = tables.read_windows(data.stream_live)
+    table = inputs.read_windows(data.stream_live)
     assert list(table.columns) == list(outputs.WINDOW_COLUMNS)
     assert table["trade_count"].tolist() == [3]
 
@@ -153,14 +156,14 @@ def test_columns_of_a_later_version_are_left_out(data: DataDir) -> None:
 def test_a_text_like_na_stays_a_text(data: DataDir) -> None:
     row = window(NOW) | {"volatility_flag": "NA"}
     data.stream_live.write_text(outputs.to_csv(outputs.WINDOW_COLUMNS, [row]))
-    assert tables.read_windows(data.stream_live)["volatility_flag"].tolist() == ["NA"]
+    assert inputs.read_windows(data.stream_live)["volatility_flag"].tolist() == ["NA"]
 
 
 def test_batch_runs_come_back_oldest_first(data: DataDir) -> None:
     for run in ("20251203T000000Z", "20251202T051000Z"):
         outputs.write_atomically(data.batch_output / f"{run}.csv", batch_row(run))
     (data.batch_output / "notes.csv").write_text("mine")
-    table = tables.read_batch_runs(data)
+    table = inputs.read_batch_runs(data)
     assert table["run"].tolist() == ["20251202T051000Z", "20251203T000000Z"]
     assert table["rows"].tolist() == [7, 7]
     assert table["snapshot_at"].tolist() == [pd.Timestamp(NOW)] * 2
@@ -172,7 +175,7 @@ def test_the_batch_log_comes_back_typed_without_what_are_no_runs(data: DataDir) 
     with data.batch_log.open("ab") as file:
         file.write(b"\n   \nhello there\nstarted=2025-12-02T05:20:00Z run=torn\n\xff\xfe=\xff\n")
     outputs.append_batch_log(data, {"started": NOW, "run": "b", "status": "no_data"})
-    log = tables.read_batch_log(data)
+    log = inputs.read_batch_log(data)
     assert log["run"].tolist() == ["a", "b"]
     assert log["started"].tolist() == [pd.Timestamp(NOW)] * 2
     assert log["rows"].tolist()[0] == 38126
@@ -184,4 +187,4 @@ def test_the_batch_log_comes_back_typed_without_what_are_no_runs(data: DataDir) 
 def test_a_batch_log_that_is_a_folder_is_an_error_that_names_it(data: DataDir) -> None:
     data.batch_log.mkdir()
     with pytest.raises(OutputError, match=r"batch_log\.txt"):
-        tables.read_batch_log(data)
+        inputs.read_batch_log(data)

@@ -137,7 +137,7 @@ def test_a_forecast_names_the_day_and_how_long_a_run_takes_now(comparison: Compa
     assert found.short == f"Too slow from about 2031-07-03; {last}"
     assert found.sentence == (
         "Run time grows by 3.0 s per million trades. It reaches the 600 s interval at 200.0 "
-        "million trades (95 % confidence interval: 150.0 million to 300.0 million), about "
+        "million trades (95 % confidence interval: 150.0 million to 300.0 million), around "
         "2031-07-03 if trades keep arriving at the rate of the last hour."
     )
     refused = replace(growth, at_limit=None, refusal="3 of 8 required runs")
