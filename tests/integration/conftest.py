@@ -1,4 +1,4 @@
-"""What the tests of the page and of the whole local stack share: a browser, `make demo`."""
+"""Shared by the tests of the page and of the local stack: a browser and `make demo`."""
 
 import contextlib
 import time
@@ -16,7 +16,7 @@ from pipeline import processes
 from pipeline.outputs import DataDir
 from tests.conftest import ROOT, Running, chromium, free_port, require, require_jars
 
-#: Chromium must not call home while the test looks for requests to other hosts.
+#: Chromium must send no requests of its own: a test looks for requests to other hosts.
 QUIET = (
     "--no-sandbox",
     "--disable-gpu",
@@ -25,9 +25,9 @@ QUIET = (
     "--disable-sync",
     "--no-first-run",
 )
-#: Ctrl-C and SIGTERM end the stack in so many seconds.
+#: Seconds within which Ctrl-C and SIGTERM end the stack.
 END_SECONDS = 10
-#: A word of the command line that tells the program.
+#: A word of the command line that identifies the program.
 PROGRAMS = ("consumer.py", "kafka.Kafka")
 
 
@@ -43,7 +43,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Visit:
-    """One open page, and what its browser had to say."""
+    """An open page, its console messages and its requests to other hosts."""
 
     def __init__(self, browser: Browser, address: str, **how: Any) -> None:
         how = {"viewport": {"width": 1280, "height": 800}} | how
@@ -67,7 +67,7 @@ class Visit:
             self.page.wait_for_selector(".p-top", timeout=60_000)
 
     def _hear(self, kind: str, text: str) -> None:
-        """Chromium drops its connections when a container's network comes or goes on the host."""
+        """Record a console message. A change of the host's network is no complaint."""
         if "ERR_NETWORK_CHANGED" in text:
             self.network_changed = True
         elif kind in ("error", "warning"):
@@ -78,7 +78,7 @@ class Visit:
             self.foreign.append(url)
 
     def box(self, selector: str) -> dict[str, float]:
-        """Where an element is; asked at once, as a refresh replaces elements."""
+        """Return an element's box in one step, because a refresh replaces elements."""
         found: dict[str, float] = self.page.evaluate(
             "selector => document.querySelector(selector).getBoundingClientRect().toJSON()",
             selector,
@@ -93,7 +93,7 @@ class Visit:
         return self
 
     def overflow(self) -> int:
-        """Pixels by which the page is wider than its window."""
+        """Return by how many pixels the page is wider than its window."""
         width: int = self.page.evaluate(
             "() => { const main = document.querySelector('[data-testid=stMain]');"
             " return main.scrollWidth - main.clientWidth }"
@@ -121,7 +121,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
 
 
 class Demo:
-    """`make demo` on a folder and ports of its own."""
+    """`make demo` with its own folder and ports."""
 
     def __init__(self, folder: Path) -> None:
         self.data = DataDir(folder / "data")
@@ -131,7 +131,7 @@ class Demo:
         self.started: list[Running] = []
 
     def make(self, target: str, **variables: str) -> Running:
-        """Starts make in a process group of its own, as a shell does for a terminal."""
+        """Start make in its own process group, as a shell does."""
         chosen = {"DATA_DIR": str(self.data.root)} | self.ports | variables
         words = [f"{name}={value}" for name, value in chosen.items()]
         log = self._folder / f"{len(self.started):02d}-make-{target}.log"
@@ -139,12 +139,12 @@ class Demo:
         return self.started[-1]
 
     def outcome(self, target: str, **variables: str) -> tuple[int, str]:
-        """The exit status of make, and all that it has said."""
+        """Return the exit status of make and its output."""
         made = self.make(target, **variables)
         return made.process.wait(60), made.text()
 
     def pids(self) -> dict[str, int]:
-        """The pids of the running PROGRAMS."""
+        """Return the pids of the running PROGRAMS."""
         found: dict[str, int] = {}
         for process in stack.leftovers(self.data.root):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -153,20 +153,29 @@ class Demo:
         return found
 
 
-@pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Demo]:
+@contextlib.contextmanager
+def new_demo(folder: Path) -> Iterator[Demo]:
+    """Give a demo with nothing started. Kill every process of it at the end."""
     require_jars("kafka")
     require_jars("spark")
-    require("what make sets up (make venv)", (ROOT / ".venv" / ".made").exists())
-    demo = Demo(tmp_path)
-    yield demo
-    for running in demo.started:
-        running.kill()
-    processes.end(stack.leftovers(demo.data.root), wait_seconds=1)
+    require(".venv/.made (make venv)", (ROOT / ".venv" / ".made").exists())
+    demo = Demo(folder)
+    try:
+        yield demo
+    finally:
+        for running in demo.started:
+            running.kill()
+        processes.end(stack.leftovers(demo.data.root), wait_seconds=1)
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    with new_demo(tmp_path) as demo:
+        yield demo
 
 
 def has_ended(process: psutil.Process, seconds: float) -> bool:
-    """Whether it ends in this time. Orphans that have ended await the machine's init: no matter."""
+    """Return whether the process ends in time. A zombie that init has not reaped has ended."""
     end = time.monotonic() + seconds
     with contextlib.suppress(psutil.NoSuchProcess):
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
@@ -177,7 +186,7 @@ def has_ended(process: psutil.Process, seconds: float) -> bool:
 
 
 def end_by(running: Running, request: Callable[[], None]) -> float:
-    """Asks a running stack to end; how long it took, seconds. Fails if something is left."""
+    """Ask a running stack to end and return the seconds it took. Fail if a process is left."""
     tree = running.tree()
     begin = time.monotonic()
     request()

@@ -2,15 +2,19 @@
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from pipeline.compare import inputs
+from pipeline.compare.__main__ import main
 from pipeline.compare.comparison import missing_ids
 from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir, to_csv, write_final_windows
 from tests.unit.test_compare import frame, gaps, seconds, window
@@ -27,8 +31,40 @@ def test_ids_that_never_came_are_counted_once_wherever_the_windows_are_cut() -> 
     assert missing_ids(open_gaps, frame()) == 0
 
 
-def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Give the command as a function in this process. A process of its own takes a second more."""
+
+    def run(folder: Path, *arguments: str) -> Done:
+        monkeypatch.setenv("DATA_DIR", str(folder))
+        monkeypatch.setattr(sys, "argv", ["pipeline.compare", *arguments])
+        on_broken_pipe = signal.getsignal(signal.SIGPIPE)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            signal.signal(signal.SIGPIPE, on_broken_pipe)
+        assert isinstance(ended.value.code, int)
+        return Done(ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+def as_process(folder: Path, *arguments: str) -> Done:
+    """Run the command as a user does."""
+    done = subprocess.run(
         [sys.executable, "-m", "pipeline.compare", *arguments],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], "DATA_DIR": str(folder)},
@@ -37,9 +73,12 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=60,
     )
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
-def test_with_nothing_to_compare_the_command_says_so_with_status_2(tmp_path: Path) -> None:
+def test_with_nothing_to_compare_the_command_says_so_with_status_2(
+    command: Command, tmp_path: Path
+) -> None:
     done = command(tmp_path)
     assert (done.returncode, done.stderr) == (2, "")
     assert "Nothing to compare yet: waiting for" in done.stdout
@@ -68,15 +107,15 @@ def both_paths(folder: Path, batch_count: str) -> None:
     path.write_text(to_csv(BATCH_COLUMNS, [run | times]))
 
 
-def test_the_command_tells_agreement_by_its_status(tmp_path: Path) -> None:
+def test_the_command_tells_agreement_by_its_status(command: Command, tmp_path: Path) -> None:
     both_paths(tmp_path, "5")
-    done = command(tmp_path)
+    done = as_process(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "identical results for the 1 window compared" in done.stdout
     assert json.loads(command(tmp_path, "--json").stdout)["unexplained"] == 0
 
 
-def test_an_unexplained_difference_is_status_1_and_loud(tmp_path: Path) -> None:
+def test_an_unexplained_difference_is_status_1_and_loud(command: Command, tmp_path: Path) -> None:
     both_paths(tmp_path, "6")
     done = command(tmp_path)
     assert done.returncode == 1, done.stderr
@@ -87,6 +126,7 @@ def test_an_unexplained_difference_is_status_1_and_loud(tmp_path: Path) -> None:
 
 
 def test_of_the_last_minutes_an_unexplained_difference_of_old_event_times_is_not_hidden(
+    command: Command,
     tmp_path: Path,
 ) -> None:
     both_paths(tmp_path, "6")
@@ -97,7 +137,9 @@ def no_constant(name: str) -> None:
     raise AssertionError(name)
 
 
-def test_for_programs_what_is_unknown_or_without_bound_is_null(tmp_path: Path) -> None:
+def test_for_programs_what_is_unknown_or_without_bound_is_null(
+    command: Command, tmp_path: Path
+) -> None:
     both_paths(tmp_path, "5")
     lines = [
         f"started=2025-06-01T12:0{n}:00Z run=r status=ok exit=0 rows={10 * n} wall_s={n}.5"
@@ -113,7 +155,7 @@ def test_for_programs_what_is_unknown_or_without_bound_is_null(tmp_path: Path) -
     ("column", "wrong"), [("avg_price", "abc"), ("trade_count", "5.5"), ("window_end", "noon")]
 )
 def test_a_cell_that_is_no_number_is_named_in_one_sentence_with_status_2(
-    tmp_path: Path, column: str, wrong: str
+    command: Command, tmp_path: Path, column: str, wrong: str
 ) -> None:
     both_paths(tmp_path, "5")
     (path,) = DataDir(tmp_path).stream_csv.glob("*.csv")
@@ -125,7 +167,9 @@ def test_a_cell_that_is_no_number_is_named_in_one_sentence_with_status_2(
     assert f"{column} of the window 2025-06-01T12:00:00Z is '{wrong}'" in done.stderr
 
 
-def test_a_database_without_the_consumers_tables_is_said_in_one_sentence(tmp_path: Path) -> None:
+def test_a_database_without_the_consumers_tables_is_said_in_one_sentence(
+    command: Command, tmp_path: Path
+) -> None:
     both_paths(tmp_path, "5")
     with sqlite3.connect(DataDir(tmp_path).database) as other:
         other.execute("CREATE TABLE something (else_ INTEGER)")
@@ -134,7 +178,9 @@ def test_a_database_without_the_consumers_tables_is_said_in_one_sentence(tmp_pat
     assert "lacks tables of this version" in done.stderr
 
 
-def test_lines_that_were_cut_off_in_the_records_are_left_out(tmp_path: Path) -> None:
+def test_lines_that_were_cut_off_in_the_records_are_left_out(
+    command: Command, tmp_path: Path
+) -> None:
     both_paths(tmp_path, "5")
     data = DataDir(tmp_path)
     data.status.mkdir()

@@ -1,0 +1,213 @@
+"""`make demo` on the sample: its results, the page in a real browser, restarts and shutdown.
+
+The tests share one stack and run in this order. The last one ends the stack.
+"""
+
+import csv
+import os
+import re
+import signal
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import psutil
+import pytest
+from playwright.sync_api import expect
+
+from local import programs
+from pipeline import outputs
+from pipeline.compare.inputs import read_batch_log, read_windows
+from tests.conftest import Running, wait_until
+from tests.integration.conftest import END_SECONDS, PROGRAMS, Demo, Visit, end_by, new_demo
+
+
+class Stack(NamedTuple):
+    """A stack that runs and has its first results."""
+
+    demo: Demo
+    made: Running
+    #: The final windows at that time.
+    windows: pd.DataFrame
+
+
+@pytest.fixture(scope="module")
+def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with new_demo(tmp_path_factory.mktemp("demo")) as demo:
+        made = demo.make("demo")
+        data = demo.data
+        wait_until(
+            # A batch run writes its line in the log after its other files.
+            lambda: outputs.stream_files(data) and len(read_batch_log(data)),
+            150,
+            "windows and a batch result",
+            made,
+        )
+        yield Stack(demo, made, read_windows(*outputs.stream_files(data)))
+
+
+def test_one_command_gives_windows_a_batch_result_and_the_page(running_stack: Stack) -> None:
+    demo, made, windows = running_stack
+    assert len(windows) >= 25  # of the 30 windows of the backlog
+    assert outputs.batch_files(demo.data)
+    assert read_batch_log(demo.data)["status"].iloc[-1] == "ok"
+    assert "REPLAY of synthetic_btcusd.jsonl.gz (SYNTHETIC, re-timed to now)" in made.text()
+    wait_until(lambda: "the page: http://" in made.text(), 30, "the page's address", made)
+    with urllib.request.urlopen(f"http://127.0.0.1:{demo.ports['DASHBOARD_PORT']}/") as answer:
+        assert answer.status == 200
+
+
+# --- the page -------------------------------------------------------------------------------
+
+
+def newest_row(path: Path) -> dict[str, str]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))[-1]
+
+
+def table_row(seen: Visit, head: str) -> list[str]:
+    """Return the cells of a metric: open, newest final, all finals, batch, difference."""
+    table = seen.page.locator(".st-key-side-by-side tbody tr")
+    row = table.filter(has=seen.page.get_by_text(head, exact=True))
+    return list(row.locator("td").all_inner_texts())[1:]
+
+
+def shows(seen: Visit, head: str, place: int, value: str) -> bool:
+    return table_row(seen, head)[place] == value
+
+
+def test_the_page_shows_the_results_comparison_and_services_of_the_real_stack(
+    running_stack: Stack, visit
+) -> None:
+    """It names a service that hangs, and recovers with it."""
+    demo, made, _ = running_stack
+    data = demo.data
+    seen: Visit = visit(f"http://127.0.0.1:{demo.ports['DASHBOARD_PORT']}").charted()
+    page, main = seen.page, seen.page.locator("[data-testid=stMain]")
+    chips = page.locator(".p-chips")
+    expect(chips).to_contain_text("REPLAY")
+    expect(chips).to_contain_text("SYNTHETIC")
+    expect(page.locator(".p-age")).to_have_text(re.compile(r"last trade \d\.\d s ago"))
+
+    # The latest final window and the newest run are those of the files.
+    def the_files_are_shown() -> bool:
+        final = newest_row(outputs.stream_files(data)[-1])
+        run = newest_row(outputs.batch_files(data)[-1])
+        return (
+            shows(seen, "trades", 1, f"{int(final['trade_count']):,}")
+            and shows(seen, "average price", 1, f"{float(final['avg_price']):,.2f}")
+            and shows(seen, "trades", 3, f"{int(run['rows']):,}")
+            and shows(seen, "highest price", 3, f"{float(run['max_price']):,.2f}")
+        )
+
+    wait_until(the_files_are_shown, 30, "the files' newest rows on the page", made)
+
+    # Every service is there with its state.
+    badges = page.locator(
+        ".st-key-services [data-testid=stBadge], .st-key-services .stMarkdownBadge"
+    )
+    expect(badges).to_have_text([re.compile("running")] * 4)
+    rows = outputs.read_status(data, "consumer")["rows"]
+    shown = page.locator(".st-key-card-consumer").inner_text()
+    [counted] = re.findall(r"rows in btc_prices\s+([\d,]+)", shown)
+    assert (
+        rows - 2000 < int(counted.replace(",", "")) <= outputs.read_status(data, "consumer")["rows"]
+    )
+
+    # A service that hangs is named as the cause, and no other.
+    hanging = outputs.read_status(data, "producer")["pid"]
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        expect(chips).to_contain_text("DOWN", timeout=60_000)
+        reason = page.locator(".p-reason")
+        expect(reason).to_contain_text("no heartbeat from producer for")
+        expect(reason).to_contain_text("cause: producer")
+        expect(page.locator(".p-trouble")).to_have_count(0)
+    finally:
+        os.kill(hanging, signal.SIGCONT)
+    expect(chips).not_to_contain_text("DOWN", timeout=60_000)
+
+    # Every question has an answer, and the paths agree.
+    answers = page.locator(".st-key-answers [data-testid=stAlert]")
+    expect(answers.nth(0)).to_contain_text(re.compile(r"Yes, in all \d+ minutes"), timeout=60_000)
+    ages = re.compile(r"(Open windows|Batch) [\d.]+ s, .*final windows [\d.]+ s", re.IGNORECASE)
+    expect(answers.nth(1)).to_contain_text(ages, timeout=120_000)
+    expect(answers.nth(2)).to_contain_text("CPU seconds an hour", timeout=150_000)
+    expect(answers.nth(3)).to_contain_text(re.compile(r"Not forecast; [\d.]+ s of 60 s now"))
+    expect(main).to_contain_text(re.compile(r"All \d+ windows that both paths have are identical"))
+    expect(page.locator(".p-legend").first).to_contain_text(re.compile(r"differs\s*0"))
+    assert seen.complaints == []
+    assert seen.foreign == []
+
+
+# --- restarts and shutdown ------------------------------------------------------------------
+
+
+def test_a_running_stack_keeps_its_folder_and_its_ports(running_stack: Stack) -> None:
+    demo = running_stack.demo
+    status, text = demo.outcome("demo")
+    assert (status, "runs already on DATA_DIR=" in text) == (2, True), text
+    status, text = demo.outcome("demo", DATA_DIR=f"{demo.data.root}-2")
+    assert (status, "KAFKA_PORT=" in text) == (2, True), text
+    status, text = demo.outcome("clean")
+    assert (status, "stop it first" in text) == (2, True), text
+    status, text = demo.outcome("status")
+    assert (status, "pipeline:consumer" in text) == (0, True), text
+
+
+def test_killed_processes_are_restarted(running_stack: Stack) -> None:
+    demo, made, _ = running_stack
+    before = demo.pids()
+    # A process that ends earlier is reported as "ended soon after its start".
+    born = max(psutil.Process(pid).create_time() for pid in before.values())
+    time.sleep(max(0.0, born + int(str(programs.COMMON["startsecs"])) + 1 - time.time()))
+    for name in PROGRAMS:
+        os.kill(before[name], signal.SIGKILL)
+    wait_until(
+        lambda: (
+            (now := demo.pids()).keys() == before.keys()
+            and all(now[name] != before[name] for name in PROGRAMS)
+        ),
+        60,
+        "new processes in place of the killed ones",
+        made,
+    )
+    assert "consumer was killed" in made.text()
+
+
+def test_the_stack_ends_and_continues_where_it_was_until_it_is_cleaned(
+    running_stack: Stack,
+) -> None:
+    demo, made, _ = running_stack
+    data = demo.data
+    # Ctrl-C: a terminal sends SIGINT to its whole foreground process group.
+    took = end_by(made, lambda: os.killpg(made.pid, signal.SIGINT))
+    assert took < END_SECONDS, made.tail()
+    windows = read_windows(*outputs.stream_files(data))
+
+    # Another feed is refused.
+    status, text = demo.outcome("demo", RETIME="0")
+    assert (status, "DATA_DIR=" in text, "make clean" in text) == (2, True, True), text
+
+    # The same feed continues.
+    again = demo.make("demo")
+    last = windows["window_start"].iloc[-1]
+    wait_until(
+        lambda: read_windows(*outputs.stream_files(data))["window_start"].iloc[-1] > last,
+        150,
+        "newer windows",
+        again,
+    )
+    after = read_windows(*outputs.stream_files(data))
+    assert after["window_start"].is_unique
+    kept = after[after["window_start"].isin(windows["window_start"])].reset_index(drop=True)
+    assert kept.equals(windows)  # final windows have not changed
+    took = end_by(again, again.process.terminate)
+    assert took < END_SECONDS, again.tail()
+
+    status, text = demo.outcome("clean")
+    assert status == 0, text
+    assert list(data.root.iterdir()) == []
