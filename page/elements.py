@@ -7,6 +7,8 @@ from typing import Literal
 import pandas as pd
 import streamlit as st
 
+from pipeline.compare.sections import Table
+
 #: Streamlit reads the text of most elements, and each cell of `st.table`, as Markdown.
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
@@ -60,10 +62,22 @@ def alert(text: str, level: Level = "info") -> None:
         st.empty()
 
 
-def answer(question: str, short: str, sentence: str, level: Level) -> None:
-    """Write a question with its answer, in short and in a sentence."""
+def finding(title: str, short: str, sentence: str, level: Level) -> None:
+    """Write a finding in a coloured box: in a few words, and as a sentence."""
     body = f"**{plain(short)}**  \n{plain(sentence)}"
-    _WRITE[level](body, title=plain(question))
+    _WRITE[level](body, title=plain(title))
+
+
+def titled_table(found: Table, *, key: str) -> None:
+    """Write a table of the comparison with its title. Numbers are aligned to the right."""
+    if not found.rows:
+        st.empty()
+        return
+    if found.title:
+        st.markdown(f"**{plain(found.title)}**")
+    # The class says how many columns hold words: see style.css.
+    name = f"words-{found.text_columns}-{key}"
+    table(found.header, found.rows, found.title or key, key=name, max_rows=12)
 
 
 def links(sections: Mapping[str, str]) -> None:

@@ -165,13 +165,6 @@ def seconds(value: object) -> str:
     return DASH if found is None else f"{found:.2f} s"
 
 
-def latency(seconds: float | None) -> str:
-    """Return a duration of a step: milliseconds below one second."""
-    if seconds is None:
-        return DASH
-    return f"{seconds * 1000:.0f} ms" if abs(seconds) < 1 else age(seconds)
-
-
 def text(value: object) -> str:
     """Return text from a file, on one line and cut to 300 characters; a dash for no text."""
     if not is_known(value) or value == "":

@@ -3,6 +3,7 @@
 Only this module and `elements.py` write to the page. The other modules return what to write.
 """
 
+from datetime import datetime
 from pathlib import Path
 
 import streamlit as st
@@ -13,12 +14,13 @@ from page import side_by_side as results_table
 from page.charts import comparison as comparison_charts
 from page.charts import market as market_charts
 from page.charts.drawing import Chart
-from page.comparison_data import ComparisonData
 from page.comparison_worker import Comparer, LatestComparison, comparer_of
 from page.files import Reader, Snapshot, reader_of
 from page.formatting import DASH, number
 from page.pace import Pace
 from pipeline import times
+from pipeline.compare.figures import Figures
+from pipeline.compare.sections import Section
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings, load
 
@@ -47,7 +49,7 @@ def main(pace: Pace | None = None) -> None:
     write_choices()
     st.fragment(write_results, run_every=pace.results)(settings, reader, comparer)
     st.fragment(write_comparison, run_every=pace.comparison)(comparer)
-    st.fragment(write_records, run_every=pace.records)(settings, reader, comparer)
+    st.fragment(write_records, run_every=pace.records)(settings, reader)
 
 
 def chosen_span() -> str:
@@ -88,14 +90,14 @@ def write_choices() -> None:
 
 
 def write_results(settings: Settings, reader: Reader, comparer: Comparer) -> None:
-    """Write the newest results of both paths, and what the comparison answers."""
+    """Write the newest results of both paths, and the findings of the comparison."""
     snapshot = reader.snapshot()
     settings = settings_table.in_use(snapshot.services, settings)
     elements.alert("  \n".join(snapshot.problems), "error")
     loading = f"Reading {', '.join(snapshot.loading)}." if snapshot.loading else ""
     elements.caption(loading)
     latest = comparer.latest(chosen_span())
-    write_answers(latest, snapshot)
+    write_findings(latest, snapshot.taken_at)
     shown = market.market(snapshot, chosen_span(), settings)
     left, right = st.columns([11, 9], gap="medium")
     with left:
@@ -104,15 +106,14 @@ def write_results(settings: Settings, reader: Reader, comparer: Comparer) -> Non
         write_side_by_side(snapshot, settings, latest)
 
 
-def write_answers(latest: LatestComparison, snapshot: Snapshot) -> None:
-    """Write a box for each question about the two paths, and how old the answers are."""
-    answers = comparison_texts.answers(latest)
-    with st.container(key="answers"):
-        for column, answer in zip(st.columns(len(answers), gap="small"), answers, strict=True):
+def write_findings(latest: LatestComparison, now: datetime) -> None:
+    """Write a box for each finding of the comparison, and how old they are."""
+    findings = comparison_texts.findings(latest)
+    with st.container(key="findings"):
+        for column, found in zip(st.columns(len(findings), gap="small"), findings, strict=True):
             with column:
-                level = comparison_texts.LEVELS[answer.kind]
-                elements.answer(answer.title, answer.short, answer.sentence, level)
-    now = snapshot.taken_at
+                level = comparison_texts.LEVELS[found.kind]
+                elements.finding(found.title, found.short, found.sentence, level)
     elements.caption(comparison_texts.age(latest, now))
     elements.alert(comparison_texts.problem(latest, now), "warning")
 
@@ -157,6 +158,16 @@ def write_side_by_side(snapshot: Snapshot, settings: Settings, latest: LatestCom
 
 # --- comparison -----------------------------------------------------------------------------
 
+#: The sections of the comparison, by their keys: a row of the page each.
+ROWS = (
+    ("agreement",),
+    ("freshness", "latency"),
+    ("completeness",),
+    ("growth", "micro_batches"),
+    ("cost", "metrics"),
+    ("overview",),
+)
+
 
 def write_comparison(comparer: Comparer) -> None:
     """Write the comparison of both paths."""
@@ -165,74 +176,23 @@ def write_comparison(comparer: Comparer) -> None:
     elements.caption(comparison_texts.section_caption(latest, times.now()))
     with st.container():
         if latest.data is not None:
-            write_comparison_parts(latest.data)
+            by_key = {section.key: section for section in latest.data.sections}
+            for keys in ROWS:
+                for key, column in zip(keys, st.columns(len(keys), gap="medium"), strict=True):
+                    with column:
+                        write_comparison_section(by_key[key], latest.data.figures)
 
 
-def write_comparison_parts(found: ComparisonData) -> None:
-    """Write the parts of the comparison."""
-    elements.subsection("Agreement", comparison_texts.agreement_caption(found))
-    st.html(comparison_texts.legend(found, comparison_charts.VERDICT_COLORS))
-    cells = None if found.cells.empty else comparison_charts.strip_chart(found)
-    write_chart(cells, "agreement", "Verdicts over time")
-    elements.caption(comparison_texts.differing_caption(found))
-    with st.container():
-        differing = comparison_texts.differing_rows(found)
-        if differing:
-            elements.table(
-                comparison_texts.DIFFERING_HEADS,
-                differing,
-                "Windows that differ",
-                key="differing",
-                max_rows=6,
-            )
-    left, right = st.columns(2, gap="medium")
-    with left:
-        elements.subsection("Freshness", comparison_texts.ages_caption(found))
-        ages = None if found.teeth.empty else comparison_charts.ages_chart(found.teeth)
-        write_chart(ages, "ages", "Age of the newest visible trade over time")
-        elements.table(
-            comparison_texts.AGES_HEADS, comparison_texts.ages_rows(found), "Ages", key="ages-table"
-        )
-        elements.subsection("Cost", comparison_texts.COST_CAPTION)
-        elements.table(
-            comparison_texts.COST_HEADS, comparison_texts.cost_rows(found), "Cost", key="cost-table"
-        )
-    with right:
-        elements.subsection("Latency", comparison_texts.STEPS_CAPTION)
-        write_chart(comparison_charts.steps_chart(found), "steps", "Latency of each step")
-        elements.table(
-            comparison_texts.STEPS_HEADS,
-            comparison_texts.steps_rows(found),
-            "Latency of each step",
-            key="steps-table",
-        )
-        elements.subsection("Completeness", comparison_texts.STAGES_CAPTION)
-        write_chart(comparison_charts.stages_chart(found), "stages", "Share kept by each stage")
-        elements.table(
-            comparison_texts.STAGES_HEADS,
-            comparison_texts.stages_rows(found),
-            "Completeness",
-            key="stages-table",
-        )
-    left, right = st.columns(2, gap="medium")
-    with left:
-        elements.subsection("Batch growth", comparison_texts.growth_caption(found))
-        grown = None if found.runs.empty else comparison_charts.growth_chart(found)
-        write_chart(grown, "growth", "Batch duration by rows")
-    with right:
-        elements.subsection(
-            "Micro-batch duration", comparison_texts.micro_batches_caption(found.steadiness)
-        )
-        minutes = found.micro_batches
-        micro = None if minutes.empty else comparison_charts.micro_chart(minutes)
-        write_chart(micro, "micro", "Duration of the micro-batches by minute")
-    elements.subsection("Stream and batch in seven aspects", comparison_texts.ASPECTS_CAPTION)
-    elements.table(
-        tuple(found.aspects.columns),
-        [tuple(row) for row in found.aspects.itertuples(index=False)],
-        "Aspects",
-        key="aspects",
-    )
+def write_comparison_section(section: Section, figures: Figures) -> None:
+    """Write a section of the comparison: heading, chart and tables."""
+    elements.subsection(section.title, section.how_to_read)
+    elements.caption("\n".join(section.lines))
+    if section.key in comparison_charts.CHARTS:
+        chart = comparison_charts.CHARTS[section.key](figures)
+        write_chart(chart, section.key, section.figure_alt)
+        elements.caption(section.figure_note if chart else "")
+    for place, table in enumerate(section.tables):
+        elements.titled_table(table, key=f"{section.key}-table-{place}")
 
 
 def write_chart(chart: Chart | None, key: str, alt: str) -> None:
@@ -245,8 +205,8 @@ def write_chart(chart: Chart | None, key: str, alt: str) -> None:
 # --- records --------------------------------------------------------------------------------
 
 
-def write_records(settings: Settings, reader: Reader, comparer: Comparer) -> None:
-    """Write counts, tables, services, gaps, the report's buttons and the settings."""
+def write_records(settings: Settings, reader: Reader) -> None:
+    """Write counts, tables, services, rejected messages, the report's buttons and the settings."""
     snapshot = reader.snapshot()
     used = settings_table.in_use(snapshot.services, settings)
     shown = market.market(snapshot, chosen_span(), used)
@@ -258,7 +218,7 @@ def write_records(settings: Settings, reader: Reader, comparer: Comparer) -> Non
     write_windows(snapshot, settings)
     write_runs(snapshot)
     write_services(snapshot)
-    write_gaps_and_rejected(snapshot, comparer.latest(chosen_span()))
+    write_rejected(snapshot)
     write_report()
     with st.expander("Settings, machine and versions"):
         elements.caption(settings_table.HOW_TO_READ)
@@ -282,23 +242,18 @@ def write_counts(snapshot: Snapshot, shown: market.Market) -> None:
     elements.section("Trades counted by each path")
     elements.caption(f"{market.counts_summary(snapshot)} {market.counts_how_to_read(shown)}")
     batch = market.batch_counts(snapshot, chosen_span(), shown)
-    with st.container():
-        if shown.candles.empty and batch.empty:
-            return
-        st.vega_lite_chart(
-            market_charts.counts_chart(shown.candles, batch, shown.width).spec,
-            key="counts",
-            alt="Trades over time in the stream and in the batch",
-        )
+    chart = None
+    if len(shown.candles) or len(batch):
+        chart = market_charts.counts_chart(shown.candles, batch, shown.width)
+    write_chart(chart, "counts", "Trades over time in the stream and in the batch")
 
 
 def write_durations(snapshot: Snapshot) -> None:
     """Write how long the batch runs took."""
     elements.section("Batch duration")
     elements.caption(snapshot.runs.derived("durations", None, tables.durations_caption))
-    with st.container():
-        if snapshot.runs.frame.empty:
-            return
+    chart = None
+    if len(snapshot.runs.frame):
         chart = snapshot.runs.derived(
             "chart",
             None,
@@ -306,7 +261,7 @@ def write_durations(snapshot: Snapshot) -> None:
                 runs.tail(tables.MAX_RUN_BARS), tables.SUCCEEDED
             ),
         )
-        st.vega_lite_chart(chart.spec, key="durations", alt="Wall time of each batch run, by part")
+    write_chart(chart, "durations", "Wall time of each batch run, by part")
 
 
 def write_windows(snapshot: Snapshot, settings: Settings) -> None:
@@ -378,16 +333,11 @@ def write_services(snapshot: Snapshot) -> None:
                 )
 
 
-def write_gaps_and_rejected(snapshot: Snapshot, latest: LatestComparison) -> None:
-    """Write the gaps in the trade ids, and the rejected messages."""
-    elements.section("Gaps and rejected messages")
-    elements.caption(comparison_texts.gaps_caption(latest.data))
-    with st.container():
-        rows = comparison_texts.gap_rows(latest.data)
-        if rows:
-            elements.table(comparison_texts.GAP_HEADS, rows, "Gaps", key="gaps", max_rows=12)
+def write_rejected(snapshot: Snapshot) -> None:
+    """Write the rejected messages."""
+    elements.section("Rejected messages")
     elements.caption(services.rejected_caption(snapshot.services))
-    with st.container():
+    with st.container(key="rejected-table"):
         rejected = services.rejected_rows(snapshot.services)
         if len(rejected):
             # Not `st.table`: it would render the raw messages as Markdown.

@@ -35,7 +35,7 @@ OF_DEMO = (
     ("page-dark", DESK, "dark", None),
     ("comparison", DESK, "light", "Comparison"),
     ("comparison-dark", DESK, "dark", "Freshness"),
-    ("growth", DESK, "light", "Batch growth"),
+    ("growth", DESK, "light", "Batch run time"),
     ("tables", DESK, "light", "Windows of the stream"),
     ("services", DESK, "light", "Services"),
     ("phone", PHONE, "light", None),
@@ -51,7 +51,7 @@ OF_STATES = (
     ("ended", "ended", DESK, "dark", None),
     ("unreadable", "foreign", DESK, "light", None),
     ("differs", "disputed", DESK, "light", "Comparison"),
-    ("rejected", "disputed", DESK, "dark", "Gaps and rejected messages"),
+    ("rejected", "disputed", DESK, "dark", "Rejected messages"),
     ("phone-down", "down", PHONE, "light", None),
 )
 #: Milliseconds that the page needs to draw a new comparison.
@@ -109,7 +109,8 @@ def opened(browser: Browser, address: str, size: tuple[int, int], scheme: str) -
     page.goto(address)
     page.wait_for_selector(".st-key-services table", timeout=60_000)
     page.wait_for_selector(
-        ".p-legend, [data-testid=stAlert]:has-text('No comparison')", timeout=60_000
+        "[class*=agreement-table-0], [data-testid=stAlert]:has-text('No comparison')",
+        timeout=60_000,
     )
     page.wait_for_timeout(SETTLED_MS)
     return page

@@ -11,10 +11,11 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from pipeline.compare.palette import BATCH_COLOUR, STREAM_COLOUR
+
 UP = "#26a69a"
 DOWN = "#ef5350"
-BATCH = "#f59e0b"
-STREAM = "#4f8fd9"
+STREAM, BATCH = STREAM_COLOUR, BATCH_COLOUR
 QUIET = "#8a94a0"
 
 #: With more rows than this the browser draws on a canvas.

@@ -37,6 +37,8 @@ from tests.integration.conftest import Visit
 VIEW = ROOT / "page" / "view.py"
 #: Seconds between refreshes of the servers that the tests of changing data use.
 FAST_SECONDS = 0.4
+#: The table that counts windows by status, on the page as soon as there is a comparison.
+STATUSES = "[class*=st-key-words-2-agreement-table-0]"
 #: Labels of the price chart's axes, in the browser.
 LABELS = (
     "() => [...document.querySelectorAll('.st-key-price svg.marks .role-axis-label text')]"
@@ -64,7 +66,7 @@ def test_no_state_of_the_data_folder_breaks_the_page(scenario, tmp_path, monkeyp
     sections = [heading.value for heading in page.subheader]
     assert sections[:2] == ["Market by the stream", "Stream and batch side by side"]
     assert sections[2] == "Comparison"
-    assert sections[-3:] == ["Services", "Gaps and rejected messages", "Report"]
+    assert sections[-3:] == ["Services", "Rejected messages", "Report"]
     assert page.expander[0].label == "Settings, machine and versions"
 
 
@@ -157,7 +159,7 @@ def fast(fast_server: Server) -> Server:
 
 def compared(seen: Visit) -> Visit:
     """Wait until the comparison is on the page."""
-    seen.page.wait_for_selector(".p-legend", timeout=60_000)
+    seen.page.wait_for_selector(STATUSES, timeout=60_000)
     return seen
 
 
@@ -165,8 +167,8 @@ def main_of(seen: Visit) -> Locator:
     return seen.page.locator("[data-testid=stMain]")
 
 
-def legend_of(seen: Visit) -> str:
-    return " ".join(seen.text(".p-legend").split())
+def statuses_of(seen: Visit) -> str:
+    return " ".join(seen.text(STATUSES).split())
 
 
 def _rows(paths: Iterable[Path]) -> Iterator[dict[str, str]]:
@@ -198,10 +200,10 @@ def test_the_page_shows_the_values_of_the_files_and_requests_nothing_elsewhere(
     assert f"{run['avg_price']:,.2f}" in results
     assert f"{run['rows']:,.0f}" in results
     compared(seen)
-    keys = ("price", "agreement-chart", "steps-chart", "stages-chart", "growth-chart")
-    for key in (*keys, "micro-chart", "counts", "durations"):
-        seen.page.wait_for_selector(f".st-key-{key} svg.marks", timeout=20_000)
-    seen.page.wait_for_selector(".st-key-ages-chart canvas", timeout=20_000)
+    keys = ("agreement", "latency", "completeness", "growth", "micro_batches")
+    for key in (*keys, "counts", "durations"):
+        seen.page.wait_for_selector(f".st-key-{key}-chart svg.marks", timeout=20_000)
+    seen.page.wait_for_selector(".st-key-freshness-chart canvas", timeout=20_000)
     # windows, batch runs, rejected messages
     expect(seen.page.locator("[data-testid=stDataFrame]")).to_have_count(3, timeout=20_000)
     expect(seen.page.locator("[class*=st-key-service-]")).to_have_count(4)
@@ -223,10 +225,10 @@ def test_the_comparison_shows_how_the_files_differ(disputed, visit) -> None:
     }
     assert (len(alone), len(differing)) == (1, 2)
     seen = compared(visit(f"{disputed.server.address}/?span=everything"))
-    assert f"{len(differing)}" in legend_of(seen).partition("differs")[2]
-    answers = seen.page.locator(".st-key-answers")
-    agreeing = len(stream) - len(differing)
-    expect(answers).to_contain_text(f"{agreeing:,} of {len(batch):,}")
+    assert f"{len(differing)}" in statuses_of(seen).partition("differs")[2]
+    findings = seen.page.locator(".st-key-findings")
+    unequal = len(differing) + len(alone)
+    expect(findings).to_contain_text(f"{unequal} of {len(batch)} windows compared differ")
     both = stream.keys() & batch.keys()
     counted = [sum(int(path[one]["trade_count"]) for one in both) for path in (stream, batch)]
     expect(main_of(seen)).to_contain_text(
@@ -236,13 +238,13 @@ def test_the_comparison_shows_how_the_files_differ(disputed, visit) -> None:
     seen.page.wait_for_selector(
         ".st-key-agreement-chart canvas, .st-key-agreement-chart svg.marks", timeout=20_000
     )
-    listed = seen.page.locator(".st-key-differing")
+    listed = seen.page.locator("[class*=agreement-table-1]")
     for start in (*alone, *differing):
         expect(listed).to_contain_text(f"{start[:10]} {start[11:19]}")
     expect(listed).to_contain_text("/ 1")
     expect(listed).to_contain_text("too late for the stream")
-    expect(seen.page.locator(".st-key-gaps")).to_contain_text("43 to 48")
-    rejected = seen.page.locator(".st-key-rejected canvas")
+    expect(seen.page.locator("[class*=completeness-table-1]")).to_contain_text("43 to 48")
+    rejected = seen.page.locator(".st-key-rejected-table canvas")
     for one in page_data.REJECTED_LATEST:
         expect(rejected).to_contain_text(str(one["reason"]), timeout=20_000)
         expect(rejected).to_contain_text(str(one["message"]))
@@ -337,7 +339,9 @@ def test_nothing_is_wider_than_the_window_and_the_theme_is_the_systems(disputed,
         seen = visit(disputed.server.address, viewport=size, color_scheme=scheme).charted()
         for part in (".stApp", ".p-top"):
             expect(seen.page.locator(part)).to_have_css("background-color", background)
-        compared(seen).page.wait_for_selector(".st-key-micro-chart svg.marks", timeout=20_000)
+        compared(seen).page.wait_for_selector(
+            ".st-key-micro_batches-chart svg.marks", timeout=20_000
+        )
         seen.page.wait_for_selector(".st-key-services table", timeout=20_000)
         assert seen.overflow() == 0
         for table in seen.page.locator("[data-testid=stTable]").all():
@@ -449,7 +453,7 @@ def test_a_new_comparison_replaces_the_data_and_keeps_the_drawing(fast, visit) -
     now = times.now()
     page_data.sample(fast.data, now)
     seen = compared(visit(fast.address))
-    expect(seen.page.locator(".p-legend").first).to_contain_text(
+    expect(seen.page.locator(STATUSES).first).to_contain_text(
         re.compile(r"differs\s*0"), timeout=60_000
     )
     chart = "() => document.querySelector('.st-key-agreement-chart svg.marks')"
@@ -458,7 +462,7 @@ def test_a_new_comparison_replaces_the_data_and_keeps_the_drawing(fast, visit) -
     finals = page_data.windows_until(page_data.floor(now) - timedelta(minutes=1), 180)
     finals[-5]["close_price"] = 1.0
     page_data.write_batch(fast.data, finals, now - timedelta(seconds=40))
-    expect(seen.page.locator(".p-legend").first).to_contain_text(
+    expect(seen.page.locator(STATUSES).first).to_contain_text(
         re.compile(r"differs\s*1"), timeout=60_000
     )
     assert seen.page.evaluate("() => window.strip.isConnected")
@@ -469,7 +473,7 @@ def test_the_search_in_a_table_survives_refreshes(fast, visit) -> None:
     page_data.live(fast.data, times.now())
     seen = visit(f"{fast.address}/?span=15+min").charted()
     table = seen.page.locator("[data-testid=stDataFrame]").first
-    table.scroll_into_view_if_needed()
+    seen.page.get_by_role("link", name="Windows", exact=True).click()
     table.hover()
     table.get_by_role("button", name="Search").first.click()
     seen.page.keyboard.type("open")
@@ -492,7 +496,7 @@ def test_viewers_share_one_comparison_and_see_the_same(fast, visit) -> None:
     for seen in both:
         results = seen.page.locator(".st-key-side-by-side")
         expect(results).to_contain_text(counted, timeout=20_000)
-        expect(seen.page.locator(".p-legend").first).to_contain_text("equal", timeout=60_000)
+        expect(seen.page.locator(STATUSES).first).to_contain_text("equal", timeout=60_000)
         assert seen.complaints == []
 
 
@@ -531,17 +535,17 @@ def test_a_locked_database_is_named_and_the_last_comparison_stays(fast, visit) -
     data = fast.data
     page_data.disputed(data, times.now())
     seen = compared(visit(fast.address))
-    expect(seen.page.locator(".p-legend").first).to_contain_text(
+    expect(seen.page.locator(STATUSES).first).to_contain_text(
         re.compile(r"differs\s*2"), timeout=60_000
     )
-    before = legend_of(seen)
+    before = statuses_of(seen)
     problem = seen.page.locator("[data-testid=stAlert]", has_text="is locked")
     with closing(sqlite3.connect(data.database, isolation_level=None)) as keeper:
         keeper.execute("PRAGMA locking_mode = EXCLUSIVE")
         keeper.execute("BEGIN IMMEDIATE")
         expect(problem.first).to_contain_text("crypto_prices.db is locked", timeout=60_000)
         expect(problem.first).to_contain_text("No newer comparison")
-        assert legend_of(seen) == before
+        assert statuses_of(seen) == before
         keeper.execute("ROLLBACK")
     expect(problem).to_have_count(0, timeout=60_000)
     assert seen.complaints == []
