@@ -131,16 +131,16 @@ def test_the_page_shows_the_results_comparison_and_services_of_the_real_stack(
     expect(chips).not_to_contain_text("DOWN", timeout=60_000)
 
     # Every question has an answer, and the paths agree.
-    answers = page.locator(".st-key-answers [data-testid=stAlert]")
-    expect(answers.nth(0)).to_contain_text(re.compile(r"All \d+ windows match"), timeout=60_000)
+    findings = page.locator(".st-key-findings [data-testid=stAlert]")
+    expect(findings.nth(0)).to_contain_text(re.compile(r"All \d+ windows match"), timeout=60_000)
     ages = re.compile(r"open windows [\d.]+ s, final windows [\d.]+ s, batch [\d.]+ s")
-    expect(answers.nth(1)).to_contain_text(ages, timeout=120_000)
-    expect(answers.nth(2)).to_contain_text("CPU seconds per hour", timeout=150_000)
-    expect(answers.nth(3)).to_contain_text(
+    expect(findings.nth(1)).to_contain_text(ages, timeout=120_000)
+    expect(findings.nth(2)).to_contain_text("CPU seconds per hour", timeout=150_000)
+    expect(findings.nth(3)).to_contain_text(
         re.compile(r"last run took [\d.]+ s of its 60 s interval")
     )
     expect(main).to_contain_text(re.compile(r"All \d+ windows that both paths have are identical"))
-    expect(page.locator(".p-legend").first).to_contain_text(re.compile(r"differs\s*0"))
+    expect(page.locator("[class*=agreement-table-0]")).to_contain_text(re.compile(r"differs\s*0"))
     assert seen.complaints == []
     assert seen.foreign == []
 
