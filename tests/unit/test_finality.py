@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import Row
 
-from pipeline import histogram as latency
-from pipeline import outputs, times
+from pipeline import histogram, outputs, times
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import finality
@@ -345,7 +344,7 @@ def test_written_at_of_a_final_row_is_when_it_became_final_not_when_it_was_last_
     (written,) = csv.DictReader(path.read_text().splitlines())
     assert written["written_at"] == "2025-12-02T05:02:00Z"
     noted = runner.data.stream_latency.read_text().splitlines()
-    assert json.dumps({latency.bucket(120): 1}) in noted[1].replace('""', '"')
+    assert json.dumps({histogram.bucket(120): 1}) in noted[1].replace('""', '"')
     capsys.readouterr()
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline import metrics, outputs
 from pipeline.batch import job
 from pipeline.metrics import MIN_TRAILING_WINDOWS, WindowAmounts, z_scores
-from pipeline.stream import windows as stream
+from pipeline.stream import windows as stream_windows
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE = 60_000_000
@@ -130,6 +130,7 @@ def test_the_stream_in_pieces_gives_the_scores_of_the_batch_at_once(
             for n in range(start, start + piece)
         ]
         before |= {
-            row["window_start"]: row for row in stream.with_z_scores(before, reversed(cells))
+            row["window_start"]: row
+            for row in stream_windows.with_z_scores(before, reversed(cells))
         }
     assert [{name: row[name] for name in metrics.Z_SCORES} for row in before.values()] == at_once
