@@ -5,7 +5,6 @@ Nothing is compared while no viewer asks. A refresh never waits: it gets the new
 
 import math
 import pickle
-import resource
 import threading
 import time
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from page.comparison_data import ComparisonData
 from page.pace import Pace
 from page.worker_process import WorkerError
 from pipeline import times
+from pipeline.processes import cpu_of_ended_children
 
 #: Seconds after the last request for a span in which it is still compared.
 WANTED_SECONDS = 20.0
@@ -98,7 +98,7 @@ class Comparer:
             return self._kept.get(span) or LatestComparison(asked_at=self._since[span])
 
     def _run(self, span: str) -> None:
-        before_cpu = _cpu_of_children()
+        before_cpu = cpu_of_ended_children()
         try:
             found = self._compare(SPANS[span])
         except Exception as error:  # noqa: BLE001 - the page shows any failure
@@ -113,7 +113,9 @@ class Comparer:
             else:
                 at = times.now()
                 self._kept[span] = LatestComparison(before.data, found, at, ended=ended)
-                self._rest_until = ended + rest(_cpu_of_children() - before_cpu, self._pace)
+                # a comparison that failed does not report its own CPU time
+                cpu_s = cpu_of_ended_children() - before_cpu
+                self._rest_until = ended + rest(cpu_s, self._pace)
 
     def _compare(self, last: timedelta | None) -> ComparisonData | str:
         span = [] if last is None else ["--last", str(last.total_seconds())]
@@ -126,12 +128,6 @@ class Comparer:
             return f"the comparison {error}"
         made: ComparisonData | str = pickle.loads(answer)  # noqa: S301 - from our own process
         return made
-
-
-def _cpu_of_children() -> float:
-    """Return the CPU seconds of all ended child processes: a failed one reports none itself."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 @st.cache_resource(show_spinner=False)
