@@ -38,6 +38,7 @@ FOLDER = ROOT / "data" / "bench"
 
 
 def main() -> None:
+    """Run the chosen parts, print the table and write it as JSON."""
     arguments = _arguments()
     for signum in ENDING:
         signal.signal(signum, _stop)

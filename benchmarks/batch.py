@@ -37,6 +37,7 @@ class Cost:
 
 
 def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
+    """Yield the results for the batch run, each as soon as it is measured."""
     with open_bench("batch") as bench:
         data = outputs.DataDir(bench.folder)
         settings = Settings(data_dir=bench.folder)

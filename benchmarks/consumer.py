@@ -19,6 +19,7 @@ TIMEOUT = 900
 
 
 def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
+    """Yield the results for the consumer, each as soon as it is measured."""
     with open_bench("consumer") as bench:
         ours = our_rate(bench, sizes.consumer_rows)
     with open_bench("consumer-baseline") as bench:

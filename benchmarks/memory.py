@@ -39,12 +39,14 @@ class Samples:
     peaks: dict[str, float] = field(default_factory=dict)
 
     def add(self, by_service: dict[str, float]) -> None:
+        """Add one sample."""
         self.totals.append(sum(by_service.values()))
         for name, mib in by_service.items():
             self.peaks[name] = max(self.peaks.get(name, 0.0), mib)
 
 
 def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
+    """Yield the results for the memory, each as soon as it is measured."""
     with open_bench("memory") as bench:
         samples = steady(bench, sizes)
     yield from results("memory, re-timed demo", samples)

@@ -17,6 +17,7 @@ TIMEOUT = 900
 
 
 def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
+    """Yield the results for the producer, each as soon as it is measured."""
     with open_bench("producer") as bench:
         ours = rate(bench, sizes.producer_messages, baseline=False)
     with open_bench("producer-baseline") as bench:

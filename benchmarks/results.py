@@ -18,6 +18,7 @@ class Goal:
         return f"{sign} {shown(limit)}{' times the baseline' if self.of_ratio else ''}"
 
     def reached(self, value: float) -> bool:
+        """Return whether a value is within the limit."""
         return (self.at_least is None or value >= self.at_least) and (
             self.at_most is None or value <= self.at_most
         )

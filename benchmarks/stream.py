@@ -51,6 +51,7 @@ class Measured:
 
 
 def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
+    """Yield the results for the stream, each as soon as it is measured."""
     with open_bench("stream") as bench:
         ours = watch_ours(bench, sizes)
     with open_bench("stream-baseline") as bench:
