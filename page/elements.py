@@ -70,14 +70,13 @@ def finding(title: str, short: str, sentence: str, level: Level) -> None:
 
 def titled_table(found: Table, *, key: str) -> None:
     """Write a table of the comparison with its title. Numbers are aligned to the right."""
-    if not found.rows:
-        st.empty()
-        return
-    if found.title:
-        st.markdown(f"**{plain(found.title)}**")
-    # The class says how many columns hold words: see style.css.
-    name = f"words-{found.text_columns}-{key}"
-    table(found.header, found.rows, found.title or key, key=name, max_rows=12)
+    with st.container():
+        if found.rows:
+            if found.title:
+                st.markdown(f"**{plain(found.title)}**")
+            # The class says how many columns hold words: see style.css.
+            name = f"words-{found.text_columns}-{key}"
+            table(found.header, found.rows, found.title or key, key=name, max_rows=12)
 
 
 def links(sections: Mapping[str, str]) -> None:

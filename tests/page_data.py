@@ -23,12 +23,12 @@ from pipeline.outputs import DataDir
 from pipeline.service import MINUTE_COLUMNS
 
 MINUTE = timedelta(minutes=1)
-#: What a recording's file name could hold: nothing of it may be rendered.
+#: A file name with markup, of which nothing may be rendered.
 NASTY_NAME = "*bold* <b>tag</b> [link](http://example.invalid) `code` $x$ :red[no].jsonl.gz"
 
 
 def window(start: datetime, number: int, *, trades: int | None = None) -> dict[str, Any]:
-    """A made-up window, the same for the same number; prices wander around 93,000."""
+    """Return a made-up window, the same for the same number. Prices are around 93,000."""
     source = random.Random(number)
 
     def price(n: float) -> float:
@@ -42,7 +42,7 @@ def window(start: datetime, number: int, *, trades: int | None = None) -> dict[s
     buys = round(count * min(max(source.gauss(0.5 + (closing - opening) / 900, 0.08), 0), 1))
     volume = round(count * source.uniform(0.008, 0.035) * (12 if number % 97 == 0 else 1), 8)
     average = round((opening + closing + highest + lowest) / 4, 8)
-    mood = (
+    sentiment = (
         "Bullish"
         if buys * 5 > (count - buys) * 6
         else "Bearish"
@@ -61,7 +61,7 @@ def window(start: datetime, number: int, *, trades: int | None = None) -> dict[s
         "total_volume": volume,
         "trade_count": count,
         "buy_sell_ratio": buys / (count - buys + 1e-5),
-        "market_sentiment": mood,
+        "market_sentiment": sentiment,
         "volume_spike": "Spike" if volume > 100 else "Normal",
         "buy_count": buys,
         "sell_count": count - buys,
@@ -82,7 +82,7 @@ def floor(moment: datetime) -> datetime:
 
 
 def windows_until(end: datetime, count: int) -> list[dict[str, Any]]:
-    """`count` final windows, the last of them ending at `end`, numbered by their minute."""
+    """Return `count` final windows, numbered by their minute. The last one ends at `end`."""
     first = end - count * MINUTE
     return [window(first + n * MINUTE, _number(first + n * MINUTE)) for n in range(count)]
 
@@ -92,7 +92,7 @@ def _number(start: datetime) -> int:
 
 
 def write_days(data: DataDir, windows: list[dict[str, Any]]) -> None:
-    """Final windows, day file by day file, without reading what is there."""
+    """Write final windows into the files of their days, replacing these files."""
     by_day: dict[str, list[dict[str, Any]]] = {}
     for row in windows:
         by_day.setdefault(times.iso(row["window_start"])[:10], []).append(row)
@@ -102,7 +102,7 @@ def write_days(data: DataDir, windows: list[dict[str, Any]]) -> None:
 
 
 def write_live(data: DataDir, now: datetime, *, seconds: float = 25) -> None:
-    """The two windows still open, the newest one `seconds` old."""
+    """Write two open windows, the newest one `seconds` old."""
     start = floor(now)
     fresh = {"written_at": now, "last_receipt_time": now}
     before = window(start - MINUTE, _number(start - MINUTE)) | {"written_at": now}
@@ -114,7 +114,7 @@ def write_live(data: DataDir, now: datetime, *, seconds: float = 25) -> None:
 
 
 def write_batch(data: DataDir, windows: list[dict[str, Any]], at: datetime) -> None:
-    """A batch result over these windows, made at this moment: by minute and in one row."""
+    """Write a batch result over these windows, made at `at`: by window and in one row."""
     rows = [row | {"last_receipt_time": None, "written_at": at} for row in windows]
     outputs.write_atomically(
         data.batch_windows, outputs.to_csv(outputs.WINDOW_COLUMNS, rows), durable=False
@@ -156,7 +156,7 @@ def write_batch(data: DataDir, windows: list[dict[str, Any]], at: datetime) -> N
 
 
 def write_earlier_runs(data: DataDir, newest: datetime, count: int) -> None:
-    """The one-row results of the runs before the newest one, as many as the log has."""
+    """Write the one-row results of `count` runs before the newest one."""
     for number in range(count):
         started = newest - (count - number) * MINUTE
         row = {
@@ -173,7 +173,7 @@ def write_earlier_runs(data: DataDir, newest: datetime, count: int) -> None:
 
 
 def write_work(data: DataDir, now: datetime, finals: list[dict[str, Any]]) -> None:
-    """What the services note of their work over the last half hour: pace, cost, latencies."""
+    """Write what the services record over the last half hour: progress, cost, latencies."""
     source = random.Random(3)
     begin = now - timedelta(minutes=30)
     progress = [
@@ -215,9 +215,9 @@ def write_work(data: DataDir, now: datetime, finals: list[dict[str, Any]]) -> No
 
 
 def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades: int) -> Trade:
-    """A database with a gap, and with a trade that came two minutes late into this window.
+    """Write a database with a gap, and with a trade two minutes late for the window `late_in`.
 
-    It counts so many trades, of which only some are there.
+    The bookkeeping counts `trades`; the table has only some of them. Returns the late trade.
     """
 
     def trade(number: int, when: datetime, price: str = "93000.00") -> Trade:
@@ -256,7 +256,7 @@ def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades
 def write_runs(
     data: DataDir, newest: datetime, count: int, *, failed: tuple[int, ...] = ()
 ) -> None:
-    """Log lines of `count` runs, one a minute; the ones numbered in `failed` did not end well."""
+    """Write the log lines of `count` runs, one per minute. Those numbered in `failed` failed."""
     source = random.Random(7)
     for number in range(count):
         started = newest - (count - 1 - number) * MINUTE
@@ -319,7 +319,7 @@ LIVE = {"kind": "live", "url": "wss://ws-feed.exchange.coinbase.com", "state": "
 def statuses(
     now: datetime, feed: Mapping[str, Any] | None, *, trade_time: datetime | None = None
 ) -> dict[str, dict[str, Any]]:
-    """The status of every service when all is well; the last trade is of now, or of this time."""
+    """Return the status of every healthy service. The last trade is of now or of `trade_time`."""
     time_of_trade = trade_time or now - timedelta(milliseconds=320)
     price = f"{window(floor(time_of_trade), _number(floor(time_of_trade)))['close_price']:.2f}"
     return {
@@ -406,7 +406,7 @@ def empty(data: DataDir, now: datetime) -> None:
 
 
 def starting(data: DataDir, now: datetime) -> None:
-    """Services have just started: trades come, the stream is not up, no result yet."""
+    """Services have just started: trades arrive, the stream is starting, no result yet."""
     found = statuses(now, replay())
     ago = now - timedelta(seconds=7)
     young = {"started": ago}
@@ -460,7 +460,7 @@ RECORDED_END = datetime(2025, 12, 2, 5, 7, 17, tzinfo=UTC)
 
 
 def ended(data: DataDir, now: datetime) -> None:
-    """A recording with its own times has been played to its end; its name is nasty."""
+    """A replay with original timestamps has ended. The recording's name holds markup."""
     feed = replay(recording=NASTY_NAME, synthetic=False, retimed=False, speed="max", state="ended")
     full(data, RECORDED_END, feed)
     names = ("kind", "recording", "retimed")
@@ -472,7 +472,7 @@ def ended(data: DataDir, now: datetime) -> None:
 
 
 def foreign(data: DataDir, now: datetime) -> None:
-    """Files that are not what they should be, among good ones."""
+    """Broken files among good ones."""
     sample(data, now)
     day = times.iso(now - timedelta(days=1))[:10]
     (data.stream_csv / f"{day}.csv").write_text("a,b\n1,2\n")
@@ -523,7 +523,7 @@ REJECTED = {"reasons": {"price": 2, "not JSON": 1}, "latest": REJECTED_LATEST}
 
 
 def count_in(window: dict[str, Any], trade: Trade) -> None:
-    """One more bought trade within the window's range."""
+    """Add a bought trade, within the price range, to a window."""
     price, size = Decimal(trade.price), Decimal(trade.last_size)
     count, volume = window["trade_count"], Decimal(str(window["total_volume"]))
     sums = {
@@ -540,7 +540,7 @@ def count_in(window: dict[str, Any], trade: Trade) -> None:
 
 
 def disputed(data: DataDir, now: datetime) -> None:
-    """The paths differ: of a late trade, for no known reason, and in a window of the batch only."""
+    """The paths differ: a late trade, an unexplained value, and a window of the batch alone."""
     sample(data, now)
     finals = windows_until(floor(now) - MINUTE, 180)
     late_in = finals[-40]
@@ -558,7 +558,7 @@ def disputed(data: DataDir, now: datetime) -> None:
 
 
 def days90(data: DataDir, now: datetime) -> None:
-    """129,600 minutes on both paths."""
+    """129,600 windows on both paths."""
     full(data, now, LIVE, minutes=129_600)
 
 
@@ -582,7 +582,7 @@ SCENARIOS = {
 
 
 def refresh(data: DataDir, now: datetime, feed: Mapping[str, Any]) -> None:
-    """What the services rewrite each second: their status and the open windows."""
+    """Write what the services rewrite each second: status files and open windows."""
     write_live(data, now, seconds=(now - floor(now)).total_seconds())
     final = window(floor(now) - 2 * MINUTE, _number(floor(now) - 2 * MINUTE))
     path = data.stream_csv / f"{times.iso(final['window_start'])[:10]}.csv"
