@@ -1,6 +1,5 @@
 """What each section of the page shows, from prepared data folders."""
 
-import string
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html.parser import HTMLParser
@@ -11,7 +10,6 @@ import pytest
 
 from page import (
     candles,
-    elements,
     files,
     formatting,
     header,
@@ -132,14 +130,6 @@ def test_the_header_shows_text_from_data_letter_by_letter(snapshot_of) -> None:
     html = header.html(header.header(snapshot, shown, SETTINGS, beat=True))
     assert page_data.NASTY_NAME in Text(html).text
     assert Text(html).elements <= {"div", "span"}
-
-
-def test_markdown_of_plain_text_has_no_active_punctuation() -> None:
-    """CommonMark: a backslash before ASCII punctuation makes it literal."""
-    assert elements.plain("a*b <i> $x$ :red[no]") == r"a\*b \<i\> \$x\$ \:red\[no\]"
-    escaped = elements.plain(string.punctuation)
-    assert escaped == "".join(f"\\{sign}" for sign in string.punctuation)
-    assert elements.plain("Größe 5 ≠ –") == "Größe 5 ≠ –"  # noqa: RUF001
 
 
 def table(columns: list[side_by_side.Column]) -> dict[str, list[str]]:
