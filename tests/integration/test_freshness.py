@@ -34,7 +34,7 @@ TOLERANCE_SECONDS = 0.3
 
 
 def newest_trade(*files: Path) -> float:
-    """The newest `last_trade_time` in these files, seconds since 1970; 0 when there is none."""
+    """Return the newest `last_trade_time` in the files, in seconds since 1970. 0 without one."""
     times = []
     for path in files:
         with path.open() as file:
@@ -42,8 +42,8 @@ def newest_trade(*files: Path) -> float:
     return max((datetime.fromisoformat(text).timestamp() for text in times), default=0.0)
 
 
-def answers(data: Path) -> dict[str, Callable[[], float]]:
-    """How to look up the newest trade in what each path has published."""
+def results(data: Path) -> dict[str, Callable[[], float]]:
+    """Return, for each kind of result, a function that returns its newest trade."""
     return {
         STREAM_OPEN: lambda: newest_trade(data / "stream_live.csv"),
         STREAM_FINAL: lambda: newest_trade(*sorted((data / "stream_csv").glob("*.csv"))),
@@ -52,7 +52,7 @@ def answers(data: Path) -> dict[str, Callable[[], float]]:
 
 
 class Observed:
-    """What stood in an answer when it was looked at."""
+    """The newest trade of a result, each time the observer read it."""
 
     def __init__(self) -> None:
         self._at: list[float] = []
@@ -63,7 +63,7 @@ class Observed:
         self._newest.append(newest())
 
     def ages(self, start: float, end: float) -> np.ndarray:
-        """The age of the newest trade seen so far at each hundredth of a second."""
+        """Return the age of the newest trade seen so far, every hundredth of a second."""
         moments = np.arange(start, end, 0.01)
         seen = np.searchsorted(self._at, moments, side="right") - 1
         ages: np.ndarray = moments - np.maximum.accumulate(self._newest)[seen]
@@ -74,24 +74,24 @@ class Observed:
         return self._at[0]
 
     @property
-    def answers(self) -> set[float]:
-        """By their newest trade."""
+    def newest(self) -> set[float]:
+        """The newest trade of each result seen."""
         return set(self._newest)
 
 
-def observe(looked_up: dict[str, Callable[[], float]]) -> dict[str, Observed]:
-    seen = {name: Observed() for name in looked_up}
+def observe(newest_of: dict[str, Callable[[], float]]) -> dict[str, Observed]:
+    seen = {name: Observed() for name in newest_of}
     start = time.monotonic()
     while (lasted := time.monotonic() - start) < MOST_SECONDS:
-        for name, newest in looked_up.items():
+        for name, newest in newest_of.items():
             seen[name].look(newest)
-        if lasted > LEAST_SECONDS and all(len(one.answers) >= 2 for one in seen.values()):
+        if lasted > LEAST_SECONDS and all(len(one.newest) >= 2 for one in seen.values()):
             return seen
         time.sleep(LOOK_SECONDS)
-    pytest.fail(f"answers seen: { {name: len(one.answers) for name, one in seen.items()} }")
+    pytest.fail(f"results seen: { {name: len(one.newest) for name, one in seen.items()} }")
 
 
-def is_there(newest: Callable[[], float]) -> bool:
+def exists(newest: Callable[[], float]) -> bool:
     try:
         return newest() > 0
     except FileNotFoundError:
@@ -103,48 +103,50 @@ def moment(seconds: float) -> datetime:
 
 
 def is_recorded(chain: Chain, until: float) -> bool:
-    """Whether the stream has recorded its micro-batches up to a moment."""
+    """Return whether the stream has recorded its micro-batches up to this time."""
     published = read_outputs(DataDir(chain.data)).micro_batches["published_at"].max()
     return bool(published > moment(until))
 
 
 @pytest.fixture
 def chain(run: Run, tmp_path: Path, kafka: Broker) -> Iterator[Chain]:
-    """A chain with short windows: six times as many final answers as by default."""
+    """A chain with windows of 10 seconds, so that six times as many become final."""
     short = {"WINDOW": "10 seconds", "WATERMARK": "10 seconds", "BATCH_INTERVAL_SECONDS": 10}
     with new_chain(run, tmp_path, kafka, **short) as chain:
         yield chain
 
 
-def test_the_ages_told_are_those_that_an_observer_of_the_files_sees(chain: Chain, run: Run) -> None:
+def test_the_ages_reported_are_those_that_an_observer_of_the_files_sees(
+    chain: Chain, run: Run
+) -> None:
     chain.feed(SAMPLE, "1", "--retime", "--backlog", "60")
     chain.start()
     alive = list(chain.running.values())
-    looked_up = answers(chain.data)
-    wait_until(lambda: all(map(is_there, looked_up.values())), 90, "an answer of each", *alive)
-    seen = observe(looked_up)
+    newest_of = results(chain.data)
+    wait_until(lambda: all(map(exists, newest_of.values())), 90, "a result of each kind", *alive)
+    seen = observe(newest_of)
     observed_until = time.time()
     wait_until(
-        lambda: is_recorded(chain, observed_until), 20, "the record of the last view", *alive
+        lambda: is_recorded(chain, observed_until), 20, "the record of the newest result", *alive
     )
     for name in reversed(SCRIPTS):
         chain.running[name].terminate()
     command = run("pipeline.compare", "--json", **chain.environment)
     assert command.process.wait(60) == 0, command.text()
-    told = json.loads(command.text())
-    span = [datetime.fromisoformat(text) for text in told["span"]]
+    reported = json.loads(command.text())
+    span = [datetime.fromisoformat(text) for text in reported["span"]]
     published = publications(read_outputs(DataDir(chain.data)))
     for name, observed in seen.items():
         whole = freshness(sawtooth(published[name], *span))
         assert whole is not None
-        assert told["freshness"][name] == pytest.approx(vars(whole)), name
-        # The same from the stamps, over the time that the observer has seen.
+        assert reported["freshness"][name] == pytest.approx(vars(whole)), name
+        # The recorded times give the same ages over the time that the observer saw.
         start = max(observed.since, span[0].timestamp())
         end = min(observed_until, span[1].timestamp())
         found = freshness(sawtooth(published[name], moment(start), moment(end)))
         assert found is not None
         ages = observed.ages(start, end)
-        assert observed.answers <= {at.timestamp() for at in published[name]["newest"]}, name
+        assert observed.newest <= {at.timestamp() for at in published[name]["newest"]}, name
         assert found.known_seconds == pytest.approx(end - start, abs=0.01), name
         assert (found.mean, found.median, found.maximum) == pytest.approx(
             (np.mean(ages), np.median(ages), ages.max()), abs=TOLERANCE_SECONDS
