@@ -1,4 +1,4 @@
-"""The agreement as cells: none dropped, the worst shown, both values said."""
+"""The cells of the agreement figure: every window counts, the worst one is shown."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -16,8 +16,8 @@ MINUTE = timedelta(minutes=1)
 START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
 
 
-def judged(*rows: tuple[int, str, str]) -> pd.DataFrame:
-    """Of (minute, verdict, cause)."""
+def compared(*rows: tuple[int, str, str]) -> pd.DataFrame:
+    """Return windows, given as (minute, status, cause)."""
     return pd.DataFrame(
         [
             {
@@ -33,7 +33,7 @@ def judged(*rows: tuple[int, str, str]) -> pd.DataFrame:
 
 
 def counted(*rows: tuple[int, int]) -> pd.DataFrame:
-    """Windows as text cells, of (minute, trades)."""
+    """Return windows as text cells, given as (minute, trades)."""
     return pd.DataFrame(
         [
             {
@@ -53,7 +53,7 @@ def counted(*rows: tuple[int, int]) -> pd.DataFrame:
 )
 @settings(deadline=None)
 @given(windows=st.integers(1, 3_000_000))
-def test_any_span_fits_into_the_rows_in_cells_of_whole_windows(window_s, windows) -> None:
+def test_any_span_fits_into_the_grid_and_cells_hold_whole_windows(window_s, windows) -> None:
     window = timedelta(seconds=window_s)
     shape = grid.layout(windows * window, window)
     assert shape.cell % window == timedelta(0)
@@ -66,8 +66,10 @@ def test_any_span_fits_into_the_rows_in_cells_of_whole_windows(window_s, windows
 @pytest.mark.parametrize("window_s", [1, 10, 60, 300, 600, 1500, 3600, 14400, 43200])
 @settings(deadline=None, max_examples=60)
 @given(windows=st.integers(1, 200_000), place=st.integers(0, 59), row=st.integers(0, 20))
-def test_a_column_says_when_its_cells_begin(window_s, windows, place, row) -> None:
-    """Its time on the clock, or how far into its row, whose beginning stands at the left."""
+def test_the_label_of_a_column_is_the_time_at_which_its_cells_begin(
+    window_s, windows, place, row
+) -> None:
+    """Its label is a time of day, or an offset into its row."""
     window = timedelta(seconds=window_s)
     shape = grid.layout(windows * window, window)
     names = shape.columns
@@ -86,7 +88,7 @@ def test_a_column_says_when_its_cells_begin(window_s, windows, place, row) -> No
         assert clock in (f"{begin:%H:%M}", f"{begin:%M}", f"{begin:%M:%S}")
 
 
-def test_up_to_a_day_each_minute_is_a_cell_of_its_own() -> None:
+def test_up_to_one_day_each_window_has_its_own_cell() -> None:
     for hours in (1, 6, 24):
         shape = grid.layout(timedelta(hours=hours), MINUTE)
         assert (shape.cell, shape.row) == (MINUTE, timedelta(hours=1))
@@ -102,8 +104,8 @@ def test_up_to_a_day_each_minute_is_a_cell_of_its_own() -> None:
         unique_by=lambda row: row[0],
     )
 )
-def test_grouped_cells_count_every_window_and_show_the_worst(rows) -> None:
-    table = judged(*((n, verdict, "") for n, verdict in sorted(rows)))
+def test_a_cell_counts_all_its_windows_and_shows_the_worst(rows) -> None:
+    table = compared(*((n, verdict, "") for n, verdict in sorted(rows)))
     shape = grid.Layout(timedelta(minutes=30), timedelta(days=1))
     cells = grid.group(grid.rank(table, counted(), counted()), shape)
     expected: dict[datetime, list[str]] = {}
@@ -119,15 +121,15 @@ def test_grouped_cells_count_every_window_and_show_the_worst(rows) -> None:
         assert cell["row"] + cell["place"] * shape.cell == cell["begins"]
 
 
-def test_of_equal_verdicts_the_unexplained_one_is_shown() -> None:
-    table = judged((0, DIFFERS, "late"), (1, DIFFERS, UNEXPLAINED), (2, DIFFERS, "late"))
+def test_within_a_status_an_unexplained_window_is_the_worst() -> None:
+    table = compared((0, DIFFERS, "late"), (1, DIFFERS, UNEXPLAINED), (2, DIFFERS, "late"))
     shape = grid.Layout(timedelta(minutes=30), timedelta(days=1))
     cells = grid.group(grid.rank(table, counted(), counted()), shape)
     assert list(cells["cause"]) == [UNEXPLAINED]
 
 
-def test_a_cell_says_both_counts_the_verdict_and_the_cause() -> None:
-    table = judged((0, EQUAL, ""), (1, DIFFERS, "late trades"), (2, NOT_YET_FINAL, ""))
+def test_the_tooltip_of_a_cell_names_both_counts_the_status_and_the_cause() -> None:
+    table = compared((0, EQUAL, ""), (1, DIFFERS, "late trades"), (2, NOT_YET_FINAL, ""))
     stream, batch = counted((0, 5), (1, 6), (2, 1)), counted((0, 5), (1, 7))
     shape = grid.layout(3 * MINUTE, MINUTE)
     worst = grid.group(grid.rank(table, stream, batch), shape)
@@ -148,8 +150,8 @@ def test_a_cell_says_both_counts_the_verdict_and_the_cause() -> None:
     )
 
 
-def test_a_group_says_how_many_of_each_and_adds_the_counts() -> None:
-    table = judged(*((n, EQUAL, "") for n in range(29)), (29, DIFFERS, UNEXPLAINED))
+def test_a_cell_of_many_windows_counts_them_by_status_and_adds_their_trades() -> None:
+    table = compared(*((n, EQUAL, "") for n in range(29)), (29, DIFFERS, UNEXPLAINED))
     windows = counted(*((n, 10) for n in range(30)))
     shape = grid.Layout(timedelta(minutes=30), timedelta(days=1))
     worst = grid.group(grid.rank(table, windows, windows), shape)
@@ -158,7 +160,7 @@ def test_a_group_says_how_many_of_each_and_adds_the_counts() -> None:
     assert (cell["stream"], cell["batch"]) == ("300", "300")
 
 
-def test_what_differs_is_said_with_both_values() -> None:
+def test_a_column_that_differs_is_listed_with_both_values() -> None:
     left, right = counted((1, 6)), counted((1, 7)).assign(close_price="9.25")
-    said = grid.differing_values(judged((1, DIFFERS, "late")), left, right)
-    assert said == ["close_price 1.5 / 9.25"]
+    values = grid.differing_values(compared((1, DIFFERS, "late")), left, right)
+    assert values == ["close_price 1.5 / 9.25"]

@@ -22,7 +22,7 @@ from tests.unit.test_compare import frame, gaps, seconds, window
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_ids_that_never_came_are_counted_once_wherever_the_windows_are_cut() -> None:
+def test_missing_ids_of_a_gap_across_two_windows_count_once() -> None:
     """A gap over the turn of a minute belongs to both windows; one that was filled to none."""
     shown = frame(window(1), window(2))
     open_gaps = gaps((10, 19, False, 50, 70), (30, 34, True, 80, 90), (5, 8, False, 10, 20))
@@ -76,7 +76,7 @@ def as_process(folder: Path, *arguments: str) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def test_with_nothing_to_compare_the_command_says_so_with_status_2(
+def test_with_nothing_to_compare_the_exit_status_is_2_and_the_output_says_why(
     command: Command, tmp_path: Path
 ) -> None:
     done = command(tmp_path)
@@ -107,7 +107,7 @@ def both_paths(folder: Path, batch_count: str) -> None:
     path.write_text(to_csv(BATCH_COLUMNS, [run | times]))
 
 
-def test_the_command_tells_agreement_by_its_status(command: Command, tmp_path: Path) -> None:
+def test_if_all_windows_match_the_exit_status_is_0(command: Command, tmp_path: Path) -> None:
     both_paths(tmp_path, "5")
     done = as_process(tmp_path)
     assert done.returncode == 0, done.stderr
@@ -115,7 +115,9 @@ def test_the_command_tells_agreement_by_its_status(command: Command, tmp_path: P
     assert json.loads(command(tmp_path, "--json").stdout)["unexplained"] == 0
 
 
-def test_an_unexplained_difference_is_status_1_and_loud(command: Command, tmp_path: Path) -> None:
+def test_an_unexplained_difference_is_exit_status_1_and_comes_first(
+    command: Command, tmp_path: Path
+) -> None:
     both_paths(tmp_path, "6")
     done = command(tmp_path)
     assert done.returncode == 1, done.stderr
@@ -125,7 +127,7 @@ def test_an_unexplained_difference_is_status_1_and_loud(command: Command, tmp_pa
     assert found["agreement"][0]["columns"] == "trade_count"
 
 
-def test_of_the_last_minutes_an_unexplained_difference_of_old_event_times_is_not_hidden(
+def test_minutes_counts_back_from_the_newest_window_and_not_from_now(
     command: Command,
     tmp_path: Path,
 ) -> None:
@@ -137,9 +139,7 @@ def no_constant(name: str) -> None:
     raise AssertionError(name)
 
 
-def test_for_programs_what_is_unknown_or_without_bound_is_null(
-    command: Command, tmp_path: Path
-) -> None:
+def test_json_has_null_for_unknown_and_infinite_numbers(command: Command, tmp_path: Path) -> None:
     both_paths(tmp_path, "5")
     lines = [
         f"started=2025-06-01T12:0{n}:00Z run=r status=ok exit=0 rows={10 * n} wall_s={n}.5"
@@ -154,7 +154,7 @@ def test_for_programs_what_is_unknown_or_without_bound_is_null(
 @pytest.mark.parametrize(
     ("column", "wrong"), [("avg_price", "abc"), ("trade_count", "5.5"), ("window_end", "noon")]
 )
-def test_a_cell_that_is_no_number_is_named_in_one_sentence_with_status_2(
+def test_an_invalid_cell_is_named_in_one_sentence_with_exit_status_2(
     command: Command, tmp_path: Path, column: str, wrong: str
 ) -> None:
     both_paths(tmp_path, "5")
@@ -167,7 +167,7 @@ def test_a_cell_that_is_no_number_is_named_in_one_sentence_with_status_2(
     assert f"{column} of the window 2025-06-01T12:00:00Z is '{wrong}'" in done.stderr
 
 
-def test_a_database_without_the_consumers_tables_is_said_in_one_sentence(
+def test_a_database_without_the_consumers_tables_is_reported_in_one_sentence(
     command: Command, tmp_path: Path
 ) -> None:
     both_paths(tmp_path, "5")
@@ -178,9 +178,7 @@ def test_a_database_without_the_consumers_tables_is_said_in_one_sentence(
     assert "lacks tables of this version" in done.stderr
 
 
-def test_lines_that_were_cut_off_in_the_records_are_left_out(
-    command: Command, tmp_path: Path
-) -> None:
+def test_records_are_read_without_lines_that_were_cut_off(command: Command, tmp_path: Path) -> None:
     both_paths(tmp_path, "5")
     data = DataDir(tmp_path)
     data.status.mkdir()

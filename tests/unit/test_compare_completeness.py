@@ -18,7 +18,7 @@ def judged(late: int = 0, doubled: int = 0, unexplained: int = 0) -> pd.DataFram
 
 
 @given(st.tuples(*[counts] * 10))
-def test_each_stage_of_the_funnel_and_its_losses_add_up_to_what_it_draws_from(
+def test_each_stage_plus_its_losses_equals_its_input(
     numbers: tuple[int, ...],
 ) -> None:
     stored, missing, repeated, rejected, late, behind, others, published, doubled, lag = numbers
@@ -47,7 +47,7 @@ def test_each_stage_of_the_funnel_and_its_losses_add_up_to_what_it_draws_from(
         assert found["drawn_from"].iloc[0] == published + rejected  # repeats are no loss
 
 
-def test_what_is_lost_for_no_known_reason_is_not_what_is_not_yet_counted() -> None:
+def test_unexplained_losses_are_not_counted_as_not_yet() -> None:
     ingested = Ingested(150, 150, 0, 0, 160, 10)
     found = funnel(ingested, NOBODY, 147, judged(unexplained=3), 150, refused=4)
     by_stage = found.set_index("stage")
@@ -60,7 +60,7 @@ def test_what_is_lost_for_no_known_reason_is_not_what_is_not_yet_counted() -> No
 NOBODY: dict[str, dict[str, int]] = {"producer": {}, "consumer": {}}
 
 
-def test_the_funnel_of_nothing_is_empty_and_without_a_run_the_batch_has_no_row() -> None:
+def test_without_data_the_funnel_is_empty_and_without_a_run_it_has_no_batch_stage() -> None:
     assert funnel(None, NOBODY, 0, judged(), None).empty
     found = funnel(Ingested(5, 4, 1, 0, 8, 4), NOBODY, 3, judged(1), None)
     assert list(found["stage"].str.contains("batch")) == [False] * 3

@@ -19,7 +19,7 @@ def moments(*at: float) -> pd.Series:
     return pd.Series(pd.to_datetime([seconds(second) for second in at], utc=True))
 
 
-def test_the_parts_of_a_run_add_up_to_its_time_and_what_is_unknown_stays_so() -> None:
+def test_the_parts_of_a_run_add_up_to_its_time_and_an_unknown_part_stays_unknown() -> None:
     log = pd.DataFrame(
         {
             "status": ["ok"] * 3 + ["failed"],
@@ -41,7 +41,7 @@ def test_the_parts_of_a_run_add_up_to_its_time_and_what_is_unknown_stays_so() ->
 
 
 def minutes(*rows: tuple[float, float, int | None]) -> pd.DataFrame:
-    """Of (CPU seconds, MiB, records read: None while it starts), a minute each, from noon on."""
+    """Return a minute record from noon on, given as (CPU seconds, MiB, rows; None: starting)."""
     return pd.DataFrame(
         [
             (60.0, cpu, mib, json.dumps({} if read is None else {"rows": read}))
@@ -51,7 +51,7 @@ def minutes(*rows: tuple[float, float, int | None]) -> pd.DataFrame:
     ).assign(at=moments(*(60 * (n + 1) for n in range(len(rows)))))
 
 
-def test_cost_is_by_hour_by_answer_and_by_million_trades_over_the_time_that_is_recorded() -> None:
+def test_cost_per_hour_result_and_million_rows_covers_the_recorded_time_only() -> None:
     stream = minutes((30, 800, 1000), (30, 900, 1000), (3, 850, 0))
     log = pd.DataFrame(
         {
@@ -85,7 +85,7 @@ def test_a_minute_in_which_the_stream_starts_is_not_idle() -> None:
     assert found["idle_cpu_s_per_hour"].isna().all()
 
 
-def test_without_a_record_of_minutes_the_cost_is_unknown_and_the_answers_are_counted() -> None:
+def test_without_a_minute_record_the_cost_is_unknown_and_results_are_still_counted() -> None:
     log = pd.DataFrame(
         {
             "started": moments(1, 2),

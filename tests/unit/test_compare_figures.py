@@ -1,4 +1,4 @@
-"""The data of the figures: bounded, and the same line as through all points."""
+"""The data of the figures: bounded, and the same as the comparison's."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,24 +9,54 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.compare import figures
+from pipeline.compare import palette
+from pipeline.compare.agreement import VERDICTS
 from pipeline.compare.comparison import Comparison, compare
-from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
+from pipeline.compare.figures import (
+    TOOTH_POINTS,
+    age_points,
+    figures,
+    growth_figure,
+    kept_shares,
+    latency_bars,
+    thinned,
+)
+from pipeline.compare.freshness import RESULTS
+from pipeline.compare.growth import Growth
 from pipeline.compare.inputs import read_outputs
+from pipeline.compare.latency import STEPS
 from pipeline.outputs import DataDir
-from tests import page_data
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
 
 
+@pytest.fixture(scope="module")
+def nothing(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    return compare(read_outputs(DataDir(tmp_path_factory.mktemp("nothing"))), 60)
+
+
+def test_without_data_every_figure_is_empty(nothing: Comparison) -> None:
+    found = figures(nothing)
+    assert found.agreement.cells.empty
+    assert found.freshness.empty
+    assert found.growth.runs.empty
+    assert found.growth.limit_s is None
+    assert found.micro_batches.empty
+    assert found.metrics.empty
+
+
+def test_every_status_and_every_result_has_its_own_colour() -> None:
+    assert set(palette.WINDOW_STATUS) == set(VERDICTS)
+    assert set(palette.RESULT_LINES) == set(RESULTS)
+    for colours in (palette.WINDOW_STATUS.values(), palette.RESULT_LINES.values()):
+        assert len(set(colours)) == len(colours)
+
+
 @settings(deadline=None)
-@given(
-    st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=500),
-    st.integers(1, 60),
-)
-def test_thinned_points_keep_the_extremes_of_every_place(values, bins) -> None:
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=500), st.integers(1, 60))
+def test_thinned_points_keep_the_extremes_of_every_place(values: list[float], bins: int) -> None:
     points = pd.DataFrame({"x": np.arange(len(values)), "y": values})
-    kept = figures.thinned(points, "x", "y", bins)
+    kept = thinned(points, "x", "y", bins)
     assert len(kept) <= max(2 * bins, 1) + 2
     assert kept["x"].is_monotonic_increasing
     assert (kept["x"].iloc[0], kept["x"].iloc[-1]) == (0, len(values) - 1)
@@ -36,56 +66,54 @@ def test_thinned_points_keep_the_extremes_of_every_place(values, bins) -> None:
             for n, value in enumerate(values)
             if min(int(n / max(len(values) - 1, 1) * bins), bins - 1) == place
         ]
-        left = set(kept["y"])
-        assert not inside or {min(inside), max(inside)} <= left
+        assert not inside or {min(inside), max(inside)} <= set(kept["y"])
 
 
-def test_each_rise_of_an_age_has_points_between_its_ends() -> None:
-    """On a logarithmic axis a rise is no straight line."""
-    at = pd.to_datetime([NOW, NOW + timedelta(seconds=60)], utc=True)
-    teeth = pd.DataFrame({"from": at[:1], "to": at[1:], "age_from": [4.0], "age_to": [64.0]})
-    points = figures.age_points({"batch": teeth})
+def teeth(age_from: float, age_to: float) -> pd.DataFrame:
+    at = pd.to_datetime([NOW, NOW + timedelta(seconds=age_to - age_from)], utc=True)
+    return pd.DataFrame({"from": at[:1], "to": at[1:], "age_from": [age_from], "age_to": [age_to]})
+
+
+def test_a_tooth_has_points_along_its_curve_on_a_logarithmic_axis() -> None:
+    points = age_points({"batch": teeth(4.0, 64.0)})
     ages = points["age"].tolist()
-    assert (ages[0], ages[-1], len(ages)) == (4.0, 64.0, figures.TOOTH_POINTS)
-    assert points["at"].tolist()[:: len(ages) - 1] == list(at)
-    # each point lies where the age is the time gone by
-    gone = (points["at"] - at[0]).dt.total_seconds()
-    np.testing.assert_allclose(gone, points["age"] - 4.0, atol=1e-6)
-    # and the steps between them are equal on that axis
+    assert (ages[0], ages[-1], len(ages)) == (4.0, 64.0, TOOTH_POINTS)
+    elapsed = (points["at"] - pd.Timestamp(NOW)).dt.total_seconds()
+    np.testing.assert_allclose(elapsed, points["age"] - 4.0, atol=1e-6)
     np.testing.assert_allclose(np.diff(np.log(ages)), np.log(16) / (len(ages) - 1))
 
 
-def test_an_age_that_starts_at_or_below_zero_is_drawn() -> None:
-    """Clocks differ: an age may be negative."""
-    at = pd.to_datetime([NOW, NOW + timedelta(seconds=3)], utc=True)
-    teeth = pd.DataFrame({"from": at[:1], "to": at[1:], "age_from": [-1.0], "age_to": [2.0]})
-    ages = figures.age_points({"batch": teeth})["age"].tolist()
+def test_a_tooth_may_start_at_a_negative_age() -> None:
+    """Two clocks may differ."""
+    ages = age_points({"batch": teeth(-1.0, 2.0)})["age"].tolist()
     assert (ages[0], ages[-1]) == (-1.0, 2.0)
     assert ages == sorted(ages)
 
 
-@pytest.fixture(scope="module")
-def comparison(tmp_path_factory) -> Comparison:
-    data = DataDir(tmp_path_factory.mktemp("disputed"))
-    page_data.disputed(data, NOW)
-    return compare(read_outputs(data), 60)
+def test_each_step_starts_where_the_median_of_the_previous_one_ends() -> None:
+    """Storing a trade and counting it in an open window both start at its receipt."""
+    steps = pd.DataFrame({"leg": STEPS, "median": [1.0, 2.0, 3.0, 60.0, -30.0]})
+    assert list(latency_bars(steps)["start"]) == [0, 1, 1, 4, 64]
+    steps["median"] = [np.nan, 2.0, 3.0, 60.0, np.nan]
+    assert list(latency_bars(steps)["start"]) == [0, 0, 0, 3, 63]
 
 
-def test_every_trade_of_a_stage_is_part_of_its_share(comparison) -> None:
-    shares = figures.kept_shares(comparison.funnel).set_index("stage")["share"]
-    for row in comparison.funnel.to_dict("records"):
-        assert shares[row["stage"]] == pytest.approx(min(1, row["count"] / row["drawn_from"]))
+def test_the_share_of_a_stage_is_its_output_over_its_input_and_at_most_1() -> None:
+    funnel = pd.DataFrame({"stage": list("abc"), "drawn_from": [10, 4, 0], "count": [9, 5, 0]})
+    assert kept_shares(funnel).to_numpy().tolist() == [["a", 0.9], ["b", 1.0]]
 
 
-def grown(comparison: Comparison, rows: list[float], walls: list[float], **how) -> Comparison:
-    """Return a comparison with these runs. Their trend: 5 s, and 5 s per million rows, to 30 s."""
+def with_runs(
+    nothing: Comparison, rows: list[float], walls: list[float], **changes: float | None
+) -> Comparison:
+    """Return a comparison with these runs, a trend of 5 s + 5 s per million rows, interval 30 s."""
     line = Growth(9, 5.0, 5.0, 4.0, 6.0, 5e6, 4e6, 6e6, NOW, "")
-    runs = pd.DataFrame({"rows": rows, "wall_s": walls, "started": [pd.Timestamp(NOW)] * len(rows)})
-    return replace(comparison, runs=runs, growth=replace(line, **how), interval_s=30.0)
+    runs = pd.DataFrame({"rows": rows, "wall_s": walls, "started": NOW})
+    return replace(nothing, runs=runs, growth=replace(line, **changes), interval_s=30.0)  # type: ignore[arg-type]
 
 
-def test_a_near_forecast_is_drawn_and_a_far_one_is_not(comparison) -> None:
-    near = figures.growth_figure(grown(comparison, [1e6, 2e6], [10.0, 15.0]))
+def test_the_forecast_is_drawn_only_if_the_limit_is_near(nothing: Comparison) -> None:
+    near = growth_figure(with_runs(nothing, [1e6, 2e6], [10.0, 15.0]))
     assert near.line.to_numpy().tolist() == [
         [1e6, 10.0, "fitted"],
         [2e6, 15.0, "fitted"],
@@ -93,23 +121,20 @@ def test_a_near_forecast_is_drawn_and_a_far_one_is_not(comparison) -> None:
         [5e6, 30.0, "forecast"],
     ]
     assert near.limit_s == 30.0
-    far = grown(comparison, [1e6, 2e6], [10.0, 15.0], rows_at_limit=100e6)
-    assert set(figures.growth_figure(far).line["part"]) == {"fitted"}
+    far = growth_figure(with_runs(nothing, [1e6, 2e6], [10.0, 15.0], rows_at_limit=100e6))
+    assert set(far.line["part"]) == {"fitted"}
+    passed = growth_figure(with_runs(nothing, [1e6, 9e6], [10.0, 50.0]))
+    assert set(passed.line["part"]) == {"fitted"}
+    assert passed.limit_s == 30.0
 
 
-def test_an_interval_that_is_exceeded_has_no_forecast(comparison) -> None:
-    passed = grown(comparison, [1e6, 9e6], [10.0, 50.0], at_limit=None, refusal=TOO_SLOW_ALREADY)
-    drawn = figures.growth_figure(passed)
-    assert drawn.line["part"].tolist() == ["fitted", "fitted"]
-    assert drawn.limit_s == 30.0
+def test_the_interval_is_drawn_only_if_it_is_not_far_above_the_runs(nothing: Comparison) -> None:
+    small = replace(with_runs(nothing, [1e6, 2e6], [10.0, 15.0]), interval_s=600.0)
+    assert growth_figure(small).limit_s is None
 
 
-def test_an_interval_that_would_flatten_the_runs_is_not_drawn(comparison) -> None:
-    small = replace(grown(comparison, [1e6, 2e6], [10.0, 15.0]), interval_s=600.0)
-    assert figures.growth_figure(small).limit_s is None
-
-
-@pytest.mark.parametrize("how", [{"low": -1.0}, {"runs": 2}])
-def test_a_trend_that_may_be_noise_is_not_drawn(comparison, how) -> None:
-    noise = grown(comparison, [1e6, 2e6], [10.0, 15.0], rows_at_limit=None, **how)
-    assert figures.growth_figure(noise).line.empty
+@pytest.mark.parametrize("changes", [{"low": -1.0}, {"runs": 2}])
+def test_a_trend_within_the_noise_or_of_few_runs_is_not_drawn(
+    nothing: Comparison, changes: dict[str, float]
+) -> None:
+    assert growth_figure(with_runs(nothing, [1e6, 2e6], [10.0, 15.0], **changes)).line.empty

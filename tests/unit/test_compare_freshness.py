@@ -26,7 +26,7 @@ def publications(*pairs: tuple[float, float]) -> pd.DataFrame:
     )
 
 
-def test_an_answer_ages_by_a_second_a_second_until_the_next_one() -> None:
+def test_a_result_ages_by_one_second_per_second_until_the_next_one() -> None:
     teeth = sawtooth(publications((0, -10), (60, 30)), seconds(0), seconds(100))
     assert list(teeth["age_from"]) == [10, 30]
     assert list(teeth["age_to"]) == [70, 70]
@@ -36,7 +36,7 @@ def test_an_answer_ages_by_a_second_a_second_until_the_next_one() -> None:
     assert (found.maximum, found.known_seconds) == (70, 100)
 
 
-def test_before_the_first_answer_the_age_is_unknown() -> None:
+def test_before_the_first_result_the_age_is_unknown() -> None:
     teeth = sawtooth(publications((40, 30)), seconds(0), seconds(100))
     found = freshness(teeth)
     assert found is not None

@@ -28,7 +28,7 @@ def run_times(count: int, base: float, slope: float, noise: float, seed: int = 1
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_forecast_finds_growth_in_noise_with_outliers(seed: int) -> None:
+def test_the_trend_is_found_despite_noise_and_outliers(seed: int) -> None:
     found = growth(run_times(40, 5, 3, 0.2, seed), 600, 6.0, NOON)
     assert found is not None
     assert found.refusal == ""
@@ -60,7 +60,7 @@ def test_the_forecast_finds_growth_in_noise_with_outliers(seed: int) -> None:
         (run_times(40, 5, 3, 0.1), 0.001, "100 years"),
     ],
 )
-def test_without_ground_nothing_is_forecast(
+def test_there_is_no_forecast_without_a_sound_trend_and_the_reason_is_named(
     runs: pd.DataFrame, rate: float | None, why: str
 ) -> None:
     found = growth(runs, 600, rate, NOON)
@@ -69,8 +69,8 @@ def test_without_ground_nothing_is_forecast(
     assert found.at_limit is None
 
 
-def test_a_batch_that_no_longer_fits_into_its_interval_is_told_so() -> None:
-    """At 5 s and 10 s more with each million, 20 s are reached at 1.5 of 3 million rows."""
+def test_a_trend_above_the_interval_is_reported_instead_of_a_forecast() -> None:
+    """5 s plus 10 s per million rows reach 20 s at 1.5 of 3 million rows."""
     runs = run_times(30, base=5.0, slope=10.0, noise=0.1)
     found = growth(runs, 20, rows_per_s=100, now=NOON)
     assert found is not None
@@ -79,7 +79,7 @@ def test_a_batch_that_no_longer_fits_into_its_interval_is_told_so() -> None:
     assert found.rows_at_limit == pytest.approx(1.5e6, rel=0.1)
 
 
-def test_growth_of_what_does_not_depend_on_the_table_is_no_growth_of_the_batch() -> None:
+def test_if_the_start_up_got_slower_too_there_is_no_forecast() -> None:
     rng = np.random.default_rng(5)
     runs = run_times(40, 8, 3, 0.1)
     steady = runs.assign(start_s=4 + rng.normal(0, 0.2, 40))
@@ -93,13 +93,13 @@ def test_growth_of_what_does_not_depend_on_the_table_is_no_growth_of_the_batch()
     assert found.at_limit is None
 
 
-def test_runs_over_one_size_tell_nothing_of_growth() -> None:
+def test_runs_over_tables_of_one_size_have_no_trend() -> None:
     assert growth(run_times(3, 5, 3, 0.1).assign(rows=7), 600, 6, NOON) is None
     assert growth(run_times(0, 5, 3, 0.1), 600, 6, NOON) is None
 
 
 def micro_batches(count: int, slope: float) -> pd.DataFrame:
-    """Twenty a minute, a thousand trades each; slope: milliseconds with each million trades."""
+    """Return 20 micro-batches per minute of 1,000 trades. `slope` is in ms per million trades."""
     rng = np.random.default_rng(3)
     read = np.arange(count) * 1000
     return pd.DataFrame(
@@ -111,7 +111,7 @@ def micro_batches(count: int, slope: float) -> pd.DataFrame:
     )
 
 
-def test_micro_batches_that_stay_flat_are_told_from_those_that_grow() -> None:
+def test_steady_micro_batches_are_distinguished_from_slowing_ones() -> None:
     flat, grown = (steadiness(micro_batches(1000, slope)) for slope in (0, 300))
     assert flat is not None
     assert grown is not None
@@ -122,7 +122,7 @@ def test_micro_batches_that_stay_flat_are_told_from_those_that_grow() -> None:
     assert (grown.micro_batches, grown.trades) == (1000, 1_000_000)
 
 
-def test_of_few_minutes_no_change_of_the_micro_batches_is_told() -> None:
+def test_few_minutes_of_micro_batches_have_no_trend() -> None:
     few = steadiness(micro_batches(100, 0))
     assert few is not None
     assert few.change_ms is None

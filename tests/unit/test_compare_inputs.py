@@ -1,4 +1,4 @@
-"""How the outputs are read back: typed, sorted, and whatever lies there never a crash."""
+"""Reading the outputs: typed, sorted, and never a crash."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -37,7 +37,7 @@ def batch_row(run: str) -> str:
     return outputs.to_csv(outputs.BATCH_COLUMNS, [row])
 
 
-def test_final_windows_come_back_typed_and_sorted_over_the_days(data: DataDir) -> None:
+def test_final_windows_of_several_days_are_typed_and_sorted(data: DataDir) -> None:
     starts = [datetime(2025, 12, day, 23, 59, tzinfo=UTC) for day in (3, 1, 2)]
     outputs.write_final_windows(data, map(window, starts))
     table = inputs.read_windows(*outputs.stream_files(data))
@@ -51,7 +51,7 @@ def test_final_windows_come_back_typed_and_sorted_over_the_days(data: DataDir) -
     assert table["last_receipt_time"].isna().all()
 
 
-def test_times_with_and_without_fractions_come_back_alike(data: DataDir) -> None:
+def test_times_with_and_without_fractions_are_read(data: DataDir) -> None:
     rows = [
         window(NOW) | {"last_trade_time": "2025-12-02T05:10:00Z"},
         window(NOW + timedelta(minutes=1)) | {"last_trade_time": "2025-12-02T05:11:00.000001Z"},
@@ -83,14 +83,16 @@ def test_a_file_without_rows_is_an_empty_table(data: DataDir) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n"])
-def test_a_file_without_a_header_has_been_cut_off(data: DataDir, content: bytes) -> None:
-    """Read as an empty table it would say that a path lacks everything."""
+def test_a_file_without_a_header_is_an_error_and_not_an_empty_table(
+    data: DataDir, content: bytes
+) -> None:
+    """As an empty table it would mean that a path has no window."""
     data.batch_windows.write_bytes(content)
     with pytest.raises(OutputError, match=r"batch_windows.csv is empty: it was cut off"):
         inputs.read_windows(data.batch_windows)
 
 
-def test_a_file_cut_anywhere_is_read_or_refused_never_a_crash(data: DataDir) -> None:
+def test_a_file_cut_off_anywhere_is_read_or_reported_and_never_a_crash(data: DataDir) -> None:
     starts = [NOW, NOW + timedelta(minutes=1)]
     whole = outputs.to_csv(outputs.WINDOW_COLUMNS, map(window, starts)).encode()
     for end in range(0, len(whole), 23):
@@ -132,20 +134,20 @@ def test_a_row_with_too_many_cells_does_not_shift_the_others(data: DataDir) -> N
     assert table["window_start"].tolist() == [pd.Timestamp(start)]
 
 
-def test_a_folder_in_the_place_of_a_file_is_an_error_that_names_it(data: DataDir) -> None:
+def test_a_folder_in_place_of_a_file_is_an_error_that_names_it(data: DataDir) -> None:
     data.stream_live.mkdir()
     with pytest.raises(OutputError, match=r"stream_live\.csv"):
         inputs.read_windows(data.stream_live)
 
 
-def test_cells_that_are_no_numbers_or_times_are_unknown(data: DataDir) -> None:
+def test_cells_that_are_not_numbers_or_times_are_unknown(data: DataDir) -> None:
     row = window(NOW) | {"avg_price": "dear", "trade_count": "", "window_end": "later"}
     data.stream_live.write_text(outputs.to_csv(outputs.WINDOW_COLUMNS, [row]))
     table = inputs.read_windows(data.stream_live)
     assert table[["avg_price", "trade_count", "window_end"]].isna().all(axis=None)
 
 
-def test_columns_of_a_later_version_are_left_out(data: DataDir) -> None:
+def test_columns_of_a_later_version_are_ignored(data: DataDir) -> None:
     columns = [*outputs.WINDOW_COLUMNS, "invented_later"]
     data.stream_live.write_text(outputs.to_csv(columns, [window(NOW)]))
     table = inputs.read_windows(data.stream_live)
@@ -159,7 +161,7 @@ def test_a_text_like_na_stays_a_text(data: DataDir) -> None:
     assert inputs.read_windows(data.stream_live)["volatility_flag"].tolist() == ["NA"]
 
 
-def test_batch_runs_come_back_oldest_first(data: DataDir) -> None:
+def test_batch_runs_are_sorted_oldest_first(data: DataDir) -> None:
     for run in ("20251203T000000Z", "20251202T051000Z"):
         outputs.write_atomically(data.batch_output / f"{run}.csv", batch_row(run))
     (data.batch_output / "notes.csv").write_text("mine")
@@ -169,7 +171,7 @@ def test_batch_runs_come_back_oldest_first(data: DataDir) -> None:
     assert table["snapshot_at"].tolist() == [pd.Timestamp(NOW)] * 2
 
 
-def test_the_batch_log_comes_back_typed_without_what_are_no_runs(data: DataDir) -> None:
+def test_the_batch_log_is_typed_and_malformed_lines_are_ignored(data: DataDir) -> None:
     good = {"started": NOW, "run": "a", "status": "ok", "exit": 0, "rows": 38126, "wall_s": 6.41}
     outputs.append_batch_log(data, good)
     with data.batch_log.open("ab") as file:

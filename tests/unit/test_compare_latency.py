@@ -21,7 +21,7 @@ def moments(*at: float) -> pd.Series:
     return pd.Series(pd.to_datetime([seconds(second) for second in at], utc=True))
 
 
-def test_each_leg_of_the_waterfall_is_counted_from_its_two_stamps() -> None:
+def test_each_step_is_measured_between_its_two_timestamps() -> None:
     noted = pd.DataFrame(
         [
             ("event_to_receipt", histogram.bucket(0.2), 9),
@@ -57,7 +57,7 @@ def test_each_leg_of_the_waterfall_is_counted_from_its_two_stamps() -> None:
         assert found["median"][leg] == pytest.approx(value, rel=0.3), leg
 
 
-def test_a_leg_that_nobody_measured_is_unknown() -> None:
+def test_a_step_without_measurements_is_unknown() -> None:
     empty = pd.DataFrame(
         columns=["leg", "bucket", "count", "counts", "rows", "published_at", "first_receipt"]
     )

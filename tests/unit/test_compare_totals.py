@@ -16,8 +16,8 @@ def priced(minute: int, count: int, average: str, high: str) -> dict[str, str]:
     return window(minute, trade_count=f"{count}", vwap=average, **numbers)
 
 
-def test_both_paths_are_rolled_up_over_the_very_same_windows() -> None:
-    """What one of them alone holds, or holds in part, is left out; by hand: 5 + 10 and 5 + 11."""
+def test_totals_cover_only_the_windows_that_both_paths_have_in_full() -> None:
+    """Computed by hand: 5 + 10 trades in the stream, 5 + 11 in the batch."""
     stream = frame(priced(0, 5, "10", "20"), priced(1, 10, "40", "50"), priced(2, 9, "1", "99"))
     batch = frame(priced(0, 5, "10", "20"), priced(1, 11, "40", "60"), priced(3, 9, "1", "99"))
     judged = agreement.agreement(stream, frame(), batch, LAST, evidence())
@@ -32,13 +32,13 @@ def test_both_paths_are_rolled_up_over_the_very_same_windows() -> None:
     assert by_metric["sell_count"] == (9, 10, -1)
 
 
-def test_without_shared_windows_nothing_is_rolled_up() -> None:
+def test_without_shared_windows_there_are_no_totals() -> None:
     nothing = typed(frame())
     judged = agreement.agreement(frame(), frame(), frame(), None, evidence())
     assert shared(nothing, nothing, judged).windows == 0
 
 
-def test_totals_over_an_unknown_part_are_unknown_not_0() -> None:
+def test_a_total_with_an_unknown_part_is_unknown_and_not_0() -> None:
     rows = frame(priced(0, 5, "10", "20"), priced(1, 10, "40", "50") | {"buy_count": ""})
     found = metrics.total(typed(rows))
     assert np.isnan(found["buy_count"])
@@ -48,7 +48,7 @@ def test_totals_over_an_unknown_part_are_unknown_not_0() -> None:
     assert np.isnan(empty["vwap"])
 
 
-def test_flags_are_counted_beside_the_windows_that_stand_out_of_their_hour() -> None:
+def test_flags_and_unusual_windows_are_counted_per_path() -> None:
     windows = pd.DataFrame(
         {
             "volatility_flag": ["High", "High", "Normal"],

@@ -1,4 +1,4 @@
-"""The report: on folders of every size, the same for the same data, and safe whatever they hold."""
+"""The report: for folders of every size, reproducible, and safe for any content."""
 
 import base64
 import re
@@ -56,7 +56,7 @@ def window(minute: int, length: int = 1) -> dict[str, str]:
 
 
 def filled(folder: Path, minutes: int, every: int = 10) -> DataDir:
-    """A folder after so many minutes, with a batch run each so many minutes."""
+    """Fill a folder with `minutes` windows and a batch run every `every` minutes."""
     data = DataDir(folder)
     windows = [window(minute) for minute in range(minutes)]
     write_final_windows(data, windows)
@@ -86,7 +86,7 @@ def filled(folder: Path, minutes: int, every: int = 10) -> DataDir:
 
 
 def write_batch_windows(data: DataDir, windows: list[dict[str, str]]) -> None:
-    """As the newest run would: later than all runs, so that all of them count."""
+    """Write the windows of the newest run, later than all runs, so that all of them count."""
     now = times.iso(times.now())
     rows = [{**row, "written_at": now} for row in windows]
     data.batch_windows.write_text(to_csv(WINDOW_COLUMNS, rows))
@@ -100,7 +100,7 @@ def made(data: DataDir) -> tuple[str, str]:
     return html, markdown
 
 
-def test_an_empty_folder_gives_a_report_that_says_so(tmp_path: Path) -> None:
+def test_the_report_of_an_empty_folder_says_what_is_missing(tmp_path: Path) -> None:
     html, markdown = made(DataDir(tmp_path))
     assert "Nothing to compare yet" in html
     assert "Nothing to compare yet" in markdown
@@ -108,13 +108,13 @@ def test_an_empty_folder_gives_a_report_that_says_so(tmp_path: Path) -> None:
     assert "nan" not in html.lower().replace("nancy", "")
 
 
-def test_one_minute_gives_a_report_that_claims_no_more(tmp_path: Path) -> None:
+def test_the_report_of_one_window_makes_no_forecast(tmp_path: Path) -> None:
     html, _ = made(filled(tmp_path, 1))
     assert "identical results for the 1 window compared" in html
     assert "No forecast" in html
 
 
-def test_a_week_gives_a_report_within_seconds(tmp_path: Path) -> None:
+def test_the_report_of_a_week_takes_seconds_and_has_a_bounded_size(tmp_path: Path) -> None:
     data = filled(tmp_path, 7 * 1440)
     began = time.monotonic()
     html, markdown = made(data)
@@ -126,7 +126,7 @@ def test_a_week_gives_a_report_within_seconds(tmp_path: Path) -> None:
     assert len(html) < 3_000_000
 
 
-def test_two_reports_of_the_same_data_are_the_same_but_for_their_date(
+def test_two_reports_of_the_same_data_differ_only_in_their_date(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = filled(tmp_path, 90)
@@ -143,14 +143,14 @@ def test_two_reports_of_the_same_data_are_the_same_but_for_their_date(
     assert {path.name: path.read_bytes() for path in (data.report / "figures").iterdir()} == svgs
 
 
-def test_the_html_needs_nothing_but_itself(tmp_path: Path) -> None:
+def test_the_html_file_refers_to_no_other_file(tmp_path: Path) -> None:
     html, _ = made(filled(tmp_path, 30))
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []
     for drawn in re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', html):
         assert base64.b64decode(drawn).startswith(b"<?xml")
 
 
-def test_what_stands_in_the_data_is_text_in_both_forms(tmp_path: Path) -> None:
+def test_markup_in_the_data_is_shown_as_text_in_both_formats(tmp_path: Path) -> None:
     data = filled(tmp_path, 3)
     data.source.write_text(
         '{"kind": "replay", "recording": "<script>alert(1)</script>|`x`", "retimed": true}'
@@ -161,7 +161,7 @@ def test_what_stands_in_the_data_is_text_in_both_forms(tmp_path: Path) -> None:
     assert "<script>" not in re.sub(r"`[^`\n]*`", "", markdown)
 
 
-def test_a_figure_that_has_nothing_to_show_any_more_goes(tmp_path: Path) -> None:
+def test_a_figure_without_data_any_more_is_removed(tmp_path: Path) -> None:
     data = filled(tmp_path, 30)
     made(data)
     assert (data.report / "figures" / "freshness.svg").exists()
@@ -171,7 +171,7 @@ def test_a_figure_that_has_nothing_to_show_any_more_goes(tmp_path: Path) -> None
     assert "keeps the original timestamps" in html
 
 
-def test_a_folder_of_something_else_gets_one_sentence(tmp_path: Path) -> None:
+def test_a_folder_with_foreign_files_is_reported_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "batch_windows.csv").write_text("foreign,file\n1,2\n")
     done = subprocess.run(
         [sys.executable, "-m", "report"],
@@ -197,7 +197,7 @@ def test_windows_of_any_length_are_drawn(tmp_path: Path, length: int) -> None:
     assert "figures/agreement.svg" in markdown
 
 
-def test_a_window_of_long_ago_does_not_draw_the_years_between(tmp_path: Path) -> None:
+def test_a_window_of_years_ago_does_not_make_the_report_slow(tmp_path: Path) -> None:
     data = DataDir(tmp_path)
     write_final_windows(data, [window(-1440 * 3000), *(window(number) for number in range(60))])
     began = time.monotonic()
@@ -205,7 +205,7 @@ def test_a_window_of_long_ago_does_not_draw_the_years_between(tmp_path: Path) ->
     assert time.monotonic() - began < 20
 
 
-def test_what_nothing_explains_comes_first_and_is_not_cut_off(tmp_path: Path) -> None:
+def test_an_unexplained_window_is_listed_first(tmp_path: Path) -> None:
     data = filled(tmp_path, 100)
     rows = [window(minute) for minute in range(100)]
     rows[37]["close_price"] = "7"
@@ -216,7 +216,7 @@ def test_what_nothing_explains_comes_first_and_is_not_cut_off(tmp_path: Path) ->
     assert cells[0] == ("12:37:00", "differs", "unexplained")
 
 
-def test_a_producer_that_has_not_met_its_feed_yet_is_no_fault(tmp_path: Path) -> None:
+def test_the_report_works_before_the_producer_has_reached_its_feed(tmp_path: Path) -> None:
     data = filled(tmp_path, 3)
     data.source.write_text('{"kind": "replay", "recording": "a b.gz", "retimed": false}')
     outputs.write_status(data, "producer", {"feed": None})
@@ -224,7 +224,7 @@ def test_a_producer_that_has_not_met_its_feed_yet_is_no_fault(tmp_path: Path) ->
     assert "RECORDING=&#39;a b.gz&#39;" in html
 
 
-def test_every_figure_is_drawn_of_a_full_folder_and_named_by_a_section(tmp_path: Path) -> None:
+def test_every_figure_is_drawn_and_belongs_to_a_section(tmp_path: Path) -> None:
     data = DataDir(tmp_path)
     page_data.disputed(data, times.now())
     _, markdown = made(data)

@@ -1,0 +1,197 @@
+"""The sections of the comparison: complete, bounded, and text only."""
+
+import json
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+
+import pandas as pd
+import pytest
+
+from pipeline.compare import sections as module
+from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, GAP, LATE, UNEXPLAINED, VERDICTS
+from pipeline.compare.comparison import Comparison, compare
+from pipeline.compare.figures import Figures
+from pipeline.compare.growth import Steadiness
+from pipeline.compare.inputs import read_outputs
+from pipeline.compare.sections import MAX_LISTED, Section, run_sections, sections
+from pipeline.compare.text import UNKNOWN, count, length, number, percent, seconds
+from pipeline.outputs import DataDir
+from tests import page_data
+
+NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def disputed(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    data = DataDir(tmp_path_factory.mktemp("disputed"))
+    page_data.disputed(data, NOW)
+    return compare(read_outputs(data), 60)
+
+
+@pytest.fixture(scope="module")
+def nothing(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    return compare(read_outputs(DataDir(tmp_path_factory.mktemp("nothing"))), 60)
+
+
+def section(comparison: Comparison, key: str) -> Section:
+    (found,) = (one for one in sections(comparison) if one.key == key)
+    return found
+
+
+def test_sections_are_text_that_json_can_express(disputed: Comparison, nothing: Comparison) -> None:
+    for comparison in (disputed, nothing):
+        found = [asdict(one) for one in (*sections(comparison), *run_sections(comparison))]
+        text = json.dumps(found, ensure_ascii=False, allow_nan=False)
+        assert "nan" not in text.lower()
+        for one in found:
+            assert one["title"]
+            assert one["how_to_read"]
+            for table in one["tables"]:
+                assert {len(row) for row in table["rows"]} <= {len(table["header"])}
+                assert all(isinstance(cell, str) for row in table["rows"] for cell in row)
+
+
+def test_each_figure_belongs_to_one_section(disputed: Comparison) -> None:
+    with_figure = [one.key for one in sections(disputed) if one.figure_alt]
+    assert sorted(with_figure) == sorted(Figures.__dataclass_fields__)
+
+
+def test_the_windows_of_every_status_are_counted(disputed: Comparison) -> None:
+    rows = section(disputed, "agreement").tables[0].rows
+    expected = disputed.agreement["verdict"].value_counts()
+    assert [(name, n) for _, name, n in rows[: len(VERDICTS)]] == [
+        (name, f"{expected.get(name, 0):,}") for name in VERDICTS
+    ]
+
+
+def agreement(*windows: tuple[str, str]) -> pd.DataFrame:
+    """Return windows, one per minute, given as (status, cause)."""
+    rows = [
+        dict.fromkeys(("late", "doubled", "unexplained", "missing"), 0)
+        | {"window_start": f"2026-03-01T{n // 60:02}:{n % 60:02}:00Z", "columns": ""}
+        | {"verdict": status, "cause": cause}
+        for n, (status, cause) in enumerate(windows)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def test_unexplained_windows_are_listed_first_then_differences_then_missing_trades(
+    nothing: Comparison,
+) -> None:
+    windows = [(EQUAL, GAP), (DIFFERS, UNEXPLAINED), (DIFFERS, LATE), (EQUAL, ""), (DIFFERS, LATE)]
+    found = section(replace(nothing, agreement=agreement(*windows)), "agreement").tables[1]
+    assert found.title == "Windows that differ or lack trades: 4"
+    assert [(row[0][-8:], row[2]) for row in found.rows] == [
+        ("00:01:00", UNEXPLAINED),
+        ("00:04:00", LATE),
+        ("00:02:00", LATE),
+        ("00:00:00", GAP),
+    ]
+
+
+def test_a_long_list_is_cut_and_its_title_says_so(nothing: Comparison) -> None:
+    many = agreement(*[(DIFFERS, LATE)] * (MAX_LISTED + 12))
+    found = section(replace(nothing, agreement=many), "agreement").tables[1]
+    assert len(found.rows) == MAX_LISTED
+    assert found.title == f"Windows that differ or lack trades: first {MAX_LISTED} of 62"
+
+
+def test_both_values_of_a_difference_are_listed(disputed: Comparison) -> None:
+    rows = section(disputed, "agreement").tables[1].rows
+    assert any(row[-1].startswith("close_price ") and row[-1].endswith(" / 1.0") for row in rows)
+
+
+def test_unknown_values_are_dashes(nothing: Comparison) -> None:
+    assert section(nothing, "latency").tables[0].rows[0][1:] == (UNKNOWN, UNKNOWN, "0")
+    assert section(nothing, "freshness").tables[0].rows[2][1:] == (UNKNOWN,) * 5
+    assert section(nothing, "cost").tables[0].rows[0][1:] == (UNKNOWN,) * 3
+
+
+def test_an_empty_section_says_what_will_fill_it(nothing: Comparison) -> None:
+    for key, text in (
+        ("freshness", "They need a result from each path."),
+        ("completeness", "They appear when the producer receives a trade."),
+        ("growth", "it needs batch runs"),
+        ("micro_batches", "appears when the stream reads a trade."),
+    ):
+        assert text in section(nothing, key).lines[0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "line"),
+    [
+        (-3.0, 9.0, "No significant trend."),
+        (2.0, 9.0, "Micro-batch duration changes."),
+        (None, None, "Too few minutes for a trend."),
+    ],
+)
+def test_micro_batches_change_only_if_the_interval_excludes_0(
+    nothing: Comparison, low: float | None, high: float | None, line: str
+) -> None:
+    steady = Steadiness(900, 300.0, 410.0, 5000, low and 4.0, low, high)
+    found = section(replace(nothing, steadiness=steady), "micro_batches")
+    assert found.lines == (line,)
+
+
+@pytest.mark.parametrize(
+    ("filled", "refused", "state"),
+    [
+        (True, 0, "filled later"),
+        (False, 0, "missing"),
+        (False, 2, "missing, 2 of them rejected"),
+        (False, 5, "messages rejected"),
+    ],
+)
+def test_the_state_of_a_gap_says_what_became_of_its_ids(
+    filled: bool, refused: int, state: str
+) -> None:
+    gaps = pd.DataFrame(
+        [(10, 14, filled, "2026-03-01T12:00:00.5Z", None)],
+        columns=["first_trade_id", "last_trade_id", "filled", "after", "before"],
+    )
+    rejected = frozenset(range(10, 10 + refused)) | {99}
+    assert module._gaps(gaps, rejected).rows == (
+        ("10 to 14", state, "2026-03-01 12:00:00", UNKNOWN, "5"),
+    )
+
+
+def test_losses_are_named_with_their_reason_and_gains_as_such() -> None:
+    losses = dict.fromkeys(("missing", "rejected", "unexplained"), 0)
+    lost = losses | {"repeated": 3, "late": 1, "not_yet": 12}
+    assert module.lost_in_words(lost) == "3 repeated, 1 late, 12 not yet"
+    gained = losses | {"repeated": -2, "late": None, "not_yet": -5}
+    assert module.lost_in_words(gained) == "2 repeated in addition, 5 ahead"
+
+
+# --- text -----------------------------------------------------------------------------------
+
+
+def test_a_share_is_rounded_down_so_that_only_all_are_100_percent() -> None:
+    assert percent(999_997, 1_000_000) == "99.99 %"
+    assert percent(5, 4) == "125.00 %"
+    assert percent(0, 0) == UNKNOWN
+    for whole in (100, 1000):
+        for part in range(whole + 1):
+            assert percent(part, whole) == f"{float(100 * Fraction(part, whole)):.2f} %"
+
+
+def test_numbers_have_a_unit_and_unknown_ones_are_dashes() -> None:
+    assert number(1234.5, ",.1f", " s") == "1,234.5 s"
+    assert [seconds(value) for value in (0.434, -5.21, 1204.2)] == ["0.43 s", "-5.2 s", "1,204 s"]
+    for unknown in (None, float("nan"), float("inf"), "text"):
+        assert number(unknown, ".1f") == UNKNOWN
+    assert (count(1, "window"), count(1440, "window")) == ("1 window", "1,440 windows")
+
+
+@pytest.mark.parametrize(
+    ("span", "text"),
+    [
+        (timedelta(minutes=1), "1 minute"),
+        (timedelta(hours=2), "2 hours"),
+        (timedelta(seconds=90), "90 seconds"),
+        (timedelta(days=28), "28 days"),
+    ],
+)
+def test_a_length_has_its_largest_whole_unit(span: timedelta, text: str) -> None:
+    assert length(span) == text
