@@ -7,8 +7,9 @@ import psutil
 from pyspark.sql import DataFrame
 
 from pipeline import spark
-from pipeline.ingest.kafka import check_topic
+from pipeline.ingest.kafka import check_topic, topic_id
 from pipeline.service import Service, run
+from pipeline.stream.micro_batches import Recorder
 from pipeline.stream.pace import Pace
 from pipeline.stream.progress import Progress
 from pipeline.stream.query import checkpoint_folder, start_query
@@ -23,9 +24,12 @@ def stream(service: Service, resources: ExitStack) -> None:
     start_s = time.time() - psutil.Process().create_time()
     service.log.info("session ready after %.2f s", start_s)
     service.retrying("Kafka")(check_topic, settings)
+    topic = service.retrying("Kafka")(topic_id, settings)
 
     began = time.time()
-    windows = WindowPublisher(service, checkpoint_folder(settings) / "open_windows.json")
+    folder = checkpoint_folder(settings)
+    recorder = Recorder(service.data, folder / "query", settings, topic)
+    windows = WindowPublisher(service, folder / "open_windows.json", recorder)
     pace = Pace(settings.trigger_seconds, service.stop)
     progress = Progress(service)
 

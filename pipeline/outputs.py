@@ -129,6 +129,16 @@ class DataDir:
         """For each of the latest final windows, how long its trades were visible as open."""
         return self.status / "stream_latency.csv"
 
+    @property
+    def stream_drops(self) -> Path:
+        """A row for each micro-batch in which the stream dropped records."""
+        return self.status / "stream_drops.csv"
+
+    @property
+    def stream_position(self) -> Path:
+        """The offsets that the stream has read since then without dropping any: one row."""
+        return self.status / "stream_position.csv"
+
     def minutes_of(self, service: str) -> Path:
         """A row for each minute of a service: its counters and its cost."""
         return self.status / f"{service}_minutes.csv"

@@ -10,6 +10,7 @@ import math
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,8 +22,12 @@ from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
 from pipeline.service import MINUTE_COLUMNS
+from pipeline.stream import micro_batches
+from pipeline.stream.micro_batches import Stretch
 
 MINUTE = timedelta(minutes=1)
+#: Kafka's id of the topic.
+TOPIC_ID = "9a4a0b56-1111-2222-3333-444455556666"
 #: A file name with markup, of which nothing may be rendered.
 NASTY_NAME = "*bold* <b>tag</b> [link](http://example.invalid) `code` $x$ :red[no].jsonl.gz"
 
@@ -240,6 +245,8 @@ def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades
             *(first, first + len(stored) - 1, len(stored), 0, min(receipts), max(receipts)),
             trades=stored,
             receipts=receipts,
+            topic=TOPIC_ID,
+            offsets=range(first, first + len(stored)),
         )
         store.store(connection, seen, max(receipts) + timedelta(milliseconds=250))
     connection.execute("DELETE FROM gaps WHERE first_trade_id > 43")
@@ -250,6 +257,20 @@ def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades
         (more, more),
     )
     connection.close()
+    dropped = Stretch(
+        topic=TOPIC_ID,
+        delay_s=60.0,
+        micro_batch=50,
+        counted_from=0,
+        first_offset=100,
+        end_offset=101,
+        watermark=late_in["window_end"] + timedelta(minutes=1),
+        dropped=1,
+        checkpoint="0b8b7a7e-aaaa-bbbb-cccc-ddddeeeeffff",
+    )
+    position = replace(dropped, counted_from=101, first_offset=1000, end_offset=1000, dropped=0)
+    for path, row in ((data.stream_drops, dropped), (data.stream_position, position)):
+        outputs.write_atomically(path, outputs.to_csv(micro_batches.COLUMNS, [vars(row)]))
     return late
 
 

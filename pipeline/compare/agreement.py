@@ -3,20 +3,20 @@
 A cause is proved by trades that account for all of a difference. Times are the text of cells.
 """
 
-import itertools
-import math
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Any
 
 import pandas as pd
 
 from pipeline.compare.inputs import Evidence
-from pipeline.metrics import FURTHER, METRICS
+from pipeline.compare.lateness import Record, fates
+from pipeline.ingest.store import STORED
+from pipeline.metrics import FURTHER, METRICS, buy_sell_ratio
 
 #: Verdicts on a window, in the order in which a reader should look at them.
 DIFFERS = "differs"
@@ -29,14 +29,16 @@ VERDICTS = (DIFFERS, ONLY_STREAM, ONLY_BATCH, NOT_YET_FINAL, NOT_YET_IN_A_BATCH,
 DIFFERENCES = (DIFFERS, ONLY_STREAM, ONLY_BATCH)
 
 #: Causes of a difference, each proved by trades that account for all of it.
-LATE = "late trades dropped by the watermark"
-RECOVERED = "trades recovered after a gap, too late for the stream"
+LATE = "late events dropped"
+RECOVERED = "backfilled trades dropped as late"
 AFTER_SNAPSHOT = "trades stored after the batch's snapshot"
-CONFLICT = "a repeated trade id with another content, which the stream no longer knew"
-UNEXPLAINED = "unexplained"
+CONFLICT = "duplicate id with different content, received after the deduplication state expired"
+#: It is not known which late events or duplicates the stream counted.
+NOT_RECORDED = "evidence not recorded"
+UNEXPLAINED = "cause unknown"
 #: Of a window on whose trades both agree, though the exchange issued more.
-GAP = "a gap at the producer"
-REJECTED = "a rejected message"
+GAP = "trade ids never received"
+REJECTED = "rejected messages"
 
 #: What both paths must agree on, to the last digit.
 COMPARED = (*METRICS, *FURTHER, "last_trade_time")
@@ -50,10 +52,6 @@ COLUMNS = (
     "unexplained",
     "missing",
 )
-#: Trades of which every choice is tried out, at most: two more double the work. Of more, choices
-#: of few of them (or of all but few), as long as there are not more than this.
-MOST_TRIED = 26
-MOST_CHOICES = 300_000
 
 
 def agreement(
@@ -97,11 +95,7 @@ def agreement(
         ends.update(zip(known.index, known["window_end"], strict=True))
     in_stream, in_batch = set(streamed.index), set(batched.index)
     missing = _missing(evidence, starts, ends)
-    noted = {
-        LATE: _in_time(LATE, evidence.late),
-        AFTER_SNAPSHOT: _in_time(AFTER_SNAPSHOT, evidence.after_snapshot),
-        CONFLICT: _in_time(CONFLICT, evidence.conflicts),
-    }
+    candidates = _candidates(evidence)
     newest_in_stream = max([*in_stream, *opened], default="")
     newest = None if newest_in_batch is None else _comparable(newest_in_batch)
     rows = []
@@ -123,7 +117,7 @@ def agreement(
             proof = _proof(
                 streamed.loc[start].to_dict() if start in in_stream else None,
                 batched.loc[start].to_dict() if start in in_batch else None,
-                {kind: _between(trades, start, ends[start]) for kind, trades in noted.items()},
+                [each.between(start, ends[start]) for each in candidates],
                 evidence.recovered,
             )
         lost = missing.get(start, _Missing())
@@ -151,22 +145,79 @@ _NO_CAUSE = Proof("")
 
 @dataclass(frozen=True)
 class _Trade:
-    """A trade that one path may have counted and the other one not."""
+    """A trade that one path counted and the other one did not."""
 
-    #: LATE, CONFLICT or AFTER_SNAPSHOT: why they may differ by it.
-    kind: str
     number: int
     time: str
     price: Decimal
     size: Decimal
     bought: bool
-    #: How many seconds it came behind the newest one; 0 where that is no question.
-    behind: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """What the paths may differ by, if one checkpoint made the stream's windows; by event time."""
+
+    #: Not in the stream.
+    dropped: Sequence[_Trade]
+    #: Counted twice by the stream.
+    doubled: Sequence[_Trade]
+    #: Not in the batch.
+    after_snapshot: Sequence[_Trade]
+    #: Late events or duplicates of which it was not recorded what the stream did with them.
+    late_or_not: Sequence[_Trade]
+    doubled_or_not: Sequence[_Trade]
+    #: Of which the stream reported something else than Spark's rules lead to.
+    contradicted: Sequence[_Trade]
+
+    def surplus(self) -> tuple[list[_Trade], list[_Trade]]:
+        """Return the trades that the stream alone counted, and those that the batch alone did."""
+        dropped, later = (
+            {trade.number for trade in trades} for trades in (self.dropped, self.after_snapshot)
+        )
+        in_stream = [trade for trade in self.after_snapshot if trade.number not in dropped]
+        in_batch = [trade for trade in self.dropped if trade.number not in later]
+        return [*in_stream, *self.doubled], in_batch
+
+    def between(self, start: str, end: str) -> "_Candidates":
+        return _Candidates(
+            **{name: _between(value, start, end) for name, value in vars(self).items()}
+        )
+
+
+def _candidates(evidence: Evidence) -> list[_Candidates]:
+    """Return the candidates by each checkpoint, the newest first."""
+    after = _by_time(
+        _Trade(number, time, _decimal(price), _decimal(size), side == "buy")
+        for number, time, side, price, size in evidence.after_snapshot.itertuples(index=False)
+    )
+    found = fates(evidence.records, evidence.stretches, evidence.reported, evidence.reading)
+    return [
+        _Candidates(
+            dropped=_trades(each.dropped),
+            doubled=_trades(each.doubled),
+            after_snapshot=after,
+            late_or_not=_trades(r for r in each.not_recorded if r.kind == STORED),
+            doubled_or_not=_trades(r for r in each.not_recorded if r.kind != STORED),
+            contradicted=_trades(each.contradicted),
+        )
+        for each in found
+    ]
+
+
+def _trades(records: Iterable[Record]) -> list[_Trade]:
+    return _by_time(
+        _Trade(r.trade_id, r.time, _decimal(r.price), _decimal(r.size), r.side == "buy")
+        for r in records
+    )
+
+
+def _by_time(trades: Iterable[_Trade]) -> list[_Trade]:
+    return sorted(trades, key=attrgetter("time"))
 
 
 #: Trades, buys and volume of a window or of some trades.
-_Amount = tuple[int, int, Decimal]
-_NOTHING: _Amount = (0, 0, Decimal(0))
+_Amount = tuple[Decimal, Decimal, Decimal]
 _Window = Mapping[str, str] | None
 _Pair = tuple[_Window, _Window]
 
@@ -174,34 +225,30 @@ _Pair = tuple[_Window, _Window]
 def _proof(
     stream: _Window,
     batch: _Window,
-    noted: Mapping[str, Sequence[_Trade]],
+    candidates: Sequence[_Candidates],
     recovered: frozenset[int],
 ) -> Proof:
-    """Which trades account for the whole difference, to the last digit.
+    """Return the cause of a difference, if trades account for it to the last digit."""
+    for known in candidates:
+        in_stream, in_batch = known.surplus()
+        causes = {RECOVERED if trade.number in recovered else LATE for trade in in_batch}
+        causes |= {AFTER_SNAPSHOT} if len(in_stream) > len(known.doubled) else set()
+        causes |= {CONFLICT} if known.doubled else set()
+        if causes and not known.contradicted and _is_all(stream, batch, in_stream, in_batch):
+            return Proof("; ".join(sorted(causes)), len(known.dropped), len(known.doubled))
+    if any(_may_be(stream, batch, known) for known in candidates):
+        return Proof(NOT_RECORDED)
+    return Proof(UNEXPLAINED, unexplained=int(_counted(batch)[0] - _counted(stream)[0]))
 
-    Trades that came late may have been dropped by the stream or not, and a repeat may have been
-    forgotten or not: that is tried out. What was stored after the snapshot is no question.
-    """
-    after = noted[AFTER_SNAPSHOT]
-    # Batch less stream: what the stream dropped, less what came after the snapshot, less repeats.
-    wanted = _plus(_plus(_counted(batch), _counted(stream), -1), _sum(after))
-    price, doubt = _difference("avg_price", stream, batch)
-    if price is not None:
-        price += sum((trade.price for trade in after), Decimal(0))
-    numbers_after = {trade.number for trade in after}
-    for taken in _choices([*noted[LATE], *noted[CONFLICT]], wanted, price, doubt):
-        dropped = [trade for trade in taken if trade.kind == LATE]
-        doubled = [trade for trade in taken if trade.kind == CONFLICT]
-        numbers = {trade.number for trade in dropped}
-        in_stream = [trade for trade in after if trade.number not in numbers] + doubled
-        in_batch = [trade for trade in dropped if trade.number not in numbers_after]
-        if _is_all(stream, batch, in_stream, in_batch):
-            causes = {RECOVERED if number in recovered else LATE for number in numbers} | {
-                trade.kind for trade in in_stream
-            }
-            if causes:
-                return Proof("; ".join(sorted(causes)), len(dropped), len(doubled))
-    return Proof(UNEXPLAINED, unexplained=_counted(batch)[0] - _counted(stream)[0])
+
+def _may_be(stream: _Window, batch: _Window, known: _Candidates) -> bool:
+    """Return whether unrecorded evidence can explain the difference in trades, buys and volume."""
+    in_stream, in_batch = known.surplus()
+    left = _less(_plus(_counted(batch), _sum(in_stream)), _plus(_counted(stream), _sum(in_batch)))
+    most, least = _sum(known.late_or_not), _sum(known.doubled_or_not)
+    if left[0] == 0 and not (known.late_or_not and known.doubled_or_not):
+        return False
+    return all(-low <= value <= high for low, value, high in zip(least, left, most, strict=True))
 
 
 def _is_all(
@@ -209,12 +256,13 @@ def _is_all(
 ) -> bool:
     """Whether two windows differ by just these trades, in every metric that trades settle.
 
-    Count, buys and volume are known to fit. Means are rounded at the tenth place, so that sums
-    that follow from them are known within that.
+    Count, buys and volume are exact. Means are rounded at the tenth place, so that sums that
+    follow from them are known within that.
     """
     windows = (stream, batch)
     return (
-        all(_sums_fit(column, windows, in_stream, in_batch) for column in _SUMS)
+        _plus(_counted(stream), _sum(in_batch)) == _plus(_counted(batch), _sum(in_stream))
+        and all(_sums_fit(column, windows, in_stream, in_batch) for column in _SUMS)
         and all(_is_consistent(window) for window in windows if window)
         and all(_extremes_fit(column, windows, in_stream, in_batch) for column in _EXTREMES)
         and all(_ends_fit(column, windows, in_stream, in_batch) for column in _ENDS)
@@ -250,18 +298,24 @@ def _is_consistent(window: Mapping[str, str]) -> bool:
     if sells and int(count) - int(buys) != int(sells):
         return False
     ratio = window["buy_sell_ratio"]
-    return not (ratio and sells) or float(ratio) == int(buys) / (int(sells) + 1e-5)
+    return not (ratio and sells) or float(ratio) == buy_sell_ratio(int(buys), int(sells))
 
 
 def _extremes_fit(column: str, windows: _Pair, *extra: Sequence[_Trade]) -> bool:
-    """Of two extremes the one that wins is of a trade that the other path lacks."""
+    """Whether both extremes follow from the trades that both paths have and those that one has."""
     best, value_of = _EXTREMES[column]
     found = [_cell(window, column) for window in windows]
-    if found[0] == found[1] or "" in found:
+    if "" in found:
         return True
-    winner = best(value for value in found if value is not None)
-    trades = extra[found.index(winner)]
-    return bool(trades) and best(map(value_of, trades)) == winner
+    known = [value for value in found if value is not None]
+    # The trades that both paths have reach the lesser of the two extremes, if there are any.
+    count, _, _ = _counted(windows[0])
+    lesser = known[0] if best(known) != known[0] else known[-1]
+    shared = [lesser] if count > len(extra[0]) else []
+    return all(
+        value is None or best([*shared, *map(value_of, trades)], default=None) == value
+        for value, trades in zip(found, extra, strict=True)
+    )
 
 
 def _ends_fit(column: str, windows: _Pair, *extra: Sequence[_Trade]) -> bool:
@@ -307,95 +361,28 @@ def _cell(window: _Window, column: str) -> Decimal | str | None:
 
 
 def _counted(window: _Window) -> _Amount:
-    if window is None:
-        return _NOTHING
-    return int(window["trade_count"]), int(window["buy_count"]), Decimal(window["total_volume"])
+    count, buys, volume = (
+        Decimal(window[name]) if window else Decimal(0)
+        for name in ("trade_count", "buy_count", "total_volume")
+    )
+    return count, buys, volume
 
 
-def _plus(one: _Amount, other: _Amount, sign: int = 1) -> _Amount:
-    return one[0] + sign * other[0], one[1] + sign * other[1], one[2] + sign * other[2]
+def _plus(one: _Amount, other: _Amount) -> _Amount:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
-def _sum(trades: Iterable[_Trade]) -> _Amount:
-    """What the batch has more by these trades: less, by repeats that the stream counted."""
-    total = _NOTHING
-    for trade in trades:
-        amount = (1, int(trade.bought), trade.size)
-        total = _plus(total, amount, -1 if trade.kind == CONFLICT else 1)
-    return total
+def _less(one: _Amount, other: _Amount) -> _Amount:
+    return one[0] - other[0], one[1] - other[1], one[2] - other[2]
 
 
-def _choices(
-    trades: Sequence[_Trade], wanted: _Amount, price: Decimal | None, doubt: Decimal
-) -> Iterator[Sequence[_Trade]]:
-    """The choices of some of these trades that come to so much, and to this sum of prices."""
-    if len(trades) <= MOST_TRIED:
-        yield from _every_choice(trades, wanted, price, doubt)
-        return
-    for choice in _likely_choices(trades, wanted):
-        if _sum(choice) == wanted and (price is None or abs(_prices(choice) - price) <= doubt):
-            yield choice
+def _sum(trades: Sequence[_Trade]) -> _Amount:
+    bought = sum(trade.bought for trade in trades)
+    volume = sum((trade.size for trade in trades), Decimal(0))
+    return Decimal(len(trades)), Decimal(bought), volume
 
 
-def _every_choice(
-    trades: Sequence[_Trade], wanted: _Amount, price: Decimal | None, doubt: Decimal
-) -> Iterator[Sequence[_Trade]]:
-    """From both ends: half the trades on each side, so that twice as many can be tried."""
-    half = len(trades) // 2
-    left: dict[_Amount, list[tuple[Decimal, Sequence[_Trade]]]] = defaultdict(list)
-    for choice in _subsets(trades[:half]):
-        left[_sum(choice)].append((_prices(choice), choice))
-    for choices in left.values():
-        choices.sort(key=itemgetter(0))
-    for choice in _subsets(trades[half:]):
-        others = left.get(_plus(wanted, _sum(choice), -1), [])
-        if price is not None:  # equal sizes are common, equal sums of prices are not
-            rest = price - _prices(choice)
-            first = bisect_left(others, rest - doubt, key=itemgetter(0))
-            others = others[first : bisect_right(others, rest + doubt, key=itemgetter(0))]
-        for _, other in others:
-            yield [*other, *choice]
-
-
-def _likely_choices(trades: Sequence[_Trade], wanted: _Amount) -> Iterator[Sequence[_Trade]]:
-    """Of very many: those that were latest, or came from a moment on, or until one; any few."""
-    late = [trade for trade in trades if trade.kind == LATE]
-    conflicts = [trade for trade in trades if trade.kind == CONFLICT]
-    for doubled in ([], conflicts) if conflicts else ([],):
-        count = wanted[0] + len(doubled)
-        if not 0 <= count <= len(late):
-            continue
-        for ordered in (late, sorted(late, key=lambda trade: -trade.behind)):
-            yield [*ordered[:count], *doubled]
-            yield [*ordered[len(late) - count :], *doubled]
-        if math.comb(len(late), count) <= MOST_CHOICES:
-            for choice in itertools.combinations(late, count):
-                yield [*choice, *doubled]
-
-
-def _prices(trades: Iterable[_Trade]) -> Decimal:
-    signed = (-trade.price if trade.kind == CONFLICT else trade.price for trade in trades)
-    return sum(signed, Decimal(0))
-
-
-def _subsets(trades: Sequence[_Trade]) -> Iterator[Sequence[_Trade]]:
-    """All of them first."""
-    for count in range(len(trades), -1, -1):
-        yield from itertools.combinations(trades, count)
-
-
-def _in_time(kind: str, trades: pd.DataFrame) -> list[_Trade]:
-    columns = ["trade_id", "time", "side", "price", "last_size"]
-    behind = trades["behind_s"] if "behind_s" in trades else itertools.repeat(0.0)
-    rows = zip(trades[columns].itertuples(index=False), behind, strict=False)
-    found = [
-        _Trade(kind, number, time, _decimal(price), _decimal(size), side == "buy", seconds)
-        for (number, time, side, price, size), seconds in rows
-    ]
-    return sorted(found, key=attrgetter("time"))
-
-
-def _between(trades: list[_Trade], start: str, end: str) -> list[_Trade]:
+def _between(trades: Sequence[_Trade], start: str, end: str) -> Sequence[_Trade]:
     """Of trades in order of time those of a window."""
     edges = (
         bisect_left(trades, _comparable(edge), key=attrgetter("time")) for edge in (start, end)

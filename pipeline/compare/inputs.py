@@ -6,15 +6,16 @@ second.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from pipeline.compare.lateness import NOTHING_READ, Reading, Record
 from pipeline.ingest import store
 from pipeline.outputs import (
     BATCH_COLUMNS,
@@ -30,6 +31,7 @@ from pipeline.outputs import (
     read_status,
     stream_files,
 )
+from pipeline.stream.micro_batches import Stretch, read_stretches
 
 
 def read_windows(*paths: Path) -> pd.DataFrame:
@@ -74,18 +76,13 @@ COUNTS = ("trade_count", "buy_count")
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the consumer noted that can make the paths differ; a row a trade.
+    """What the services recorded that can make the paths differ."""
 
-    Each of the first three has `trade_id`, `time` (text, as stored), `side`, `price` and
-    `last_size`; those that came late have `behind_s`, seconds behind the newest one.
-    """
-
-    #: Stored trades that came so late that the stream may have dropped them.
-    late: pd.DataFrame
-    #: Trades stored after the newest run's snapshot.
+    #: Late or conflicting records, in the order in which the consumer read them.
+    records: Sequence[Record]
+    #: Trades stored after the newest run's snapshot: `trade_id`, `time` (text, as stored), `side`,
+    #: `price` and `last_size`.
     after_snapshot: pd.DataFrame
-    #: Messages that repeat a stored id with another content.
-    conflicts: pd.DataFrame
     #: Runs of ids never seen: `first_trade_id`, `last_trade_id`, `filled` (bool), and the event
     #: times of the stored trades around them, `after` and `before`.
     gaps: pd.DataFrame
@@ -93,6 +90,12 @@ class Evidence:
     recovered: frozenset[int] = frozenset()
     #: Ids in messages that were rejected.
     rejected: frozenset[int] = frozenset()
+    #: What the stream read, and in which micro-batches it dropped records.
+    stretches: Sequence[Stretch] = ()
+    #: By micro-batch: records that it read, and those that Spark dropped as late; the latest.
+    reported: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    #: What the consumer has read with this version.
+    reading: Reading = NOTHING_READ
 
 
 @dataclass(frozen=True)
@@ -177,9 +180,14 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
         span = max(span[0], since), span[1]
     source = read_json(data.source)
     as_recorded = source.get("retimed") is False
+    micro_batches = _record(
+        data.stream_progress,
+        ("micro_batch", "published_at", "newest_trade", "rows", "duration_ms"),
+        times=("published_at", "newest_trade", "first_receipt", "last_receipt"),
+    )
     try:
         evidence, ingested, latencies = _read_evidence(
-            data, runs, None if span is None or as_recorded else span[0]
+            data, runs, micro_batches, None if span is None or as_recorded else span[0]
         )
     except sqlite3.Error as error:
         raise OutputError(store.unreadable(data.database, error)) from error
@@ -192,11 +200,7 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
         evidence=evidence,
         ingested=ingested,
         latencies=latencies,
-        micro_batches=_record(
-            data.stream_progress,
-            ("micro_batch", "published_at", "newest_trade", "rows", "duration_ms"),
-            times=("published_at", "newest_trade", "first_receipt", "last_receipt"),
-        ),
+        micro_batches=micro_batches,
         window_latencies=_record(
             data.stream_latency, ("window_start", "leg", "counts"), times=()
         ).drop_duplicates("window_start", keep="first", ignore_index=True),
@@ -247,11 +251,11 @@ def _span(*published: pd.Series) -> tuple[datetime, datetime] | None:
 
 
 def _read_evidence(
-    data: DataDir, runs: pd.DataFrame, since: datetime | None
+    data: DataDir, runs: pd.DataFrame, micro_batches: pd.DataFrame, since: datetime | None
 ) -> tuple[Evidence, Ingested | None, pd.DataFrame]:
-    late: list[Any] = []
+    records: list[Record] = []
+    reading = NOTHING_READ
     after: list[Any] = []
-    conflicts: list[Any] = []
     gaps: list[Any] = []
     recovered: set[int] = set()
     latencies: list[Any] = []
@@ -259,7 +263,8 @@ def _read_evidence(
     if data.database.exists():
         with closing(store.open_reader(data.database)) as connection, _of_this_version(data):
             connection.execute("BEGIN")  # one moment for all
-            late, conflicts = store.late(connection), store.conflicts(connection)
+            records = [Record(*row) for row in store.evidence(connection)]
+            reading = Reading(*store.reading(connection))
             gaps = store.gaps_with_neighbours(connection)
             recovered = store.recovered(connection)
             latencies = store.latencies(connection, since)
@@ -275,14 +280,24 @@ def _read_evidence(
     trades = ["trade_id", "time", "side", "price", "last_size"]
     around = ["first_trade_id", "last_trade_id", "filled", "after", "before"]
     evidence = Evidence(
-        late=pd.DataFrame(late, columns=[*trades, "behind_s"]),
+        records=records,
         after_snapshot=pd.DataFrame(after, columns=trades),
-        conflicts=pd.DataFrame(conflicts, columns=trades),
         gaps=pd.DataFrame(gaps, columns=around),
         recovered=frozenset(recovered),
         rejected=_rejected(data),
+        stretches=read_stretches(data),
+        reported=_reported(micro_batches),
+        reading=reading,
     )
     return evidence, ingested, pd.DataFrame(latencies, columns=["leg", "bucket", "count"])
+
+
+def _reported(micro_batches: pd.DataFrame) -> dict[int, tuple[int, int]]:
+    """Return the newest report of each micro-batch: records read, and records dropped as late."""
+    known = micro_batches.reindex(columns=["micro_batch", "rows", "late"])
+    known = known.apply(pd.to_numeric, errors="coerce")
+    whole = known.dropna().astype("int64").itertuples(index=False)
+    return {number: (rows, late) for number, rows, late in whole}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaTimeoutError
 from kafka.structs import TopicPartition
 
@@ -146,6 +146,25 @@ def check_topic(settings: Settings) -> None:
                 raise TemporaryError(f"topic {topic} does not exist yet")
     finally:
         kafka.close(timeout_ms=1000)
+
+
+def topic_id(settings: Settings) -> str:
+    """Return Kafka's id of the topic of trades. A topic that is created again gets another one.
+
+    Raises:
+        KafkaError: Kafka does not respond.
+        TemporaryError: the topic does not exist yet.
+    """
+    clients = ("allow_auto_create_topics", "metrics_enabled")  # of producers and consumers only
+    options = {name: value for name, value in _client(settings).items() if name not in clients}
+    admin = KafkaAdminClient(**options)
+    try:
+        (described,) = admin.describe_topics([settings.kafka_topic])
+    finally:
+        admin.close()
+    if described["error_code"]:
+        raise TemporaryError(f"topic {settings.kafka_topic} does not exist yet")
+    return str(described["topic_id"])
 
 
 def newest_records(settings: Settings, count: int) -> Iterator[Any]:

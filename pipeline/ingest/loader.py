@@ -34,7 +34,9 @@ class Loader:
         self._dead_letters = dead_letters
         self._next_lag = 0.0
         self._partition = kafka.partition(self._settings.kafka_topic)
-        self._kafka = service.retrying("Kafka")(self._connect)
+        retrying = service.retrying("Kafka")
+        self._kafka = retrying(self._connect)
+        self._topic_id = retrying(kafka.topic_id, self._settings)
         service.details |= {"last_trade": None, "lag": None}
         self._describe_table()
 
@@ -102,7 +104,7 @@ class Loader:
             }
 
     def _decode(self, records: Sequence[Any]) -> store.Batch:
-        trades, receipts, rejected = [], [], 0
+        trades, receipts, offsets, rejected = [], [], [], 0
         present = times.now()
         for record in records:
             received = min(times.from_epoch_millis(record.timestamp), present)
@@ -110,6 +112,7 @@ class Loader:
             try:
                 trades.append(trade.decode(raw, self._settings.product_id, received))
                 receipts.append(received)
+                offsets.append(record.offset)
             except trade.InvalidTradeError as refusal:
                 rejected += 1
                 self._service.log.warning("rejected offset %d: %s", record.offset, refusal)
@@ -123,6 +126,8 @@ class Loader:
             last_receipt=times.from_epoch_millis(records[-1].timestamp),
             trades=trades,
             receipts=receipts,
+            topic=self._topic_id,
+            offsets=offsets,
         )
 
     def _commit(self, offset: int) -> None:

@@ -17,11 +17,10 @@ from pathlib import Path
 from pipeline import histogram as latency
 from pipeline.errors import OperationalError
 from pipeline.ingest.trade import Trade
-from pipeline.stream import finality
 
 #: Seconds that a statement waits for another process's lock before it fails.
 BUSY_SECONDS = 5.0
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS btc_prices (
@@ -34,7 +33,7 @@ CREATE TABLE IF NOT EXISTS btc_prices (
     last_size REAL NOT NULL CHECK (last_size > 0 AND last_size < 1e10)
 );
 -- One row for each transaction of the consumer; total_rows is the table's count after it, and
--- newest_trade the greatest event time in the topic up to there.
+-- newest_trade the greatest event time in the topic up to there, since it was last read anew.
 CREATE TABLE IF NOT EXISTS ingest (
     number         INTEGER PRIMARY KEY,
     first_offset   INTEGER NOT NULL,
@@ -49,7 +48,8 @@ CREATE TABLE IF NOT EXISTS ingest (
     last_receipt   TEXT NOT NULL,
     committed_at   TEXT NOT NULL,
     total_rows     INTEGER NOT NULL,
-    newest_trade   TEXT
+    newest_trade   TEXT,
+    topic          TEXT     -- Kafka's id of the topic; NULL: recorded by schema version 2
 );
 -- Runs of trade_ids between the least and the greatest stored one that were never seen.
 CREATE TABLE IF NOT EXISTS gaps (
@@ -58,20 +58,22 @@ CREATE TABLE IF NOT EXISTS gaps (
     found_at       TEXT NOT NULL,
     filled_at      TEXT
 );
--- Trades that came a watermark or more behind the newest one: the stream may have dropped them.
-CREATE TABLE IF NOT EXISTS late (
-    trade_id INTEGER PRIMARY KEY,
-    behind_s REAL NOT NULL
+-- Records that can make the paths differ: those a watermark or more behind the newest event time,
+-- which the stream may have dropped as late, and those with the id of a stored trade and another
+-- content, of which only the first counts here. Repeats of late records included.
+CREATE TABLE IF NOT EXISTS evidence (
+    number       INTEGER PRIMARY KEY,
+    topic        TEXT,    -- Kafka's id of the topic; NULL: recorded by schema version 2
+    kafka_offset INTEGER,
+    trade_id     INTEGER NOT NULL,
+    time         TEXT NOT NULL,
+    side         TEXT NOT NULL,
+    price        REAL NOT NULL,
+    last_size    REAL NOT NULL,
+    kind         TEXT NOT NULL CHECK (kind IN ('stored', 'repeat', 'conflict')),
+    behind_s     REAL,    -- seconds behind the newest event time; NULL: less than the watermark
+    UNIQUE (topic, kafka_offset)
 );
--- Valid messages with the id of a stored trade and another content: only the first one counts.
-CREATE TABLE IF NOT EXISTS conflicts (
-    trade_id  INTEGER NOT NULL,
-    price     REAL NOT NULL,
-    side      TEXT NOT NULL,
-    time      TEXT NOT NULL,
-    last_size REAL NOT NULL,
-    PRIMARY KEY (trade_id, price, side, time, last_size)
-) WITHOUT ROWID;
 -- Latencies of stored trades by minute of receipt, in the buckets of pipeline/histogram.py.
 CREATE TABLE IF NOT EXISTS latency (
     minute TEXT NOT NULL,
@@ -83,6 +85,22 @@ CREATE TABLE IF NOT EXISTS latency (
 CREATE INDEX IF NOT EXISTS open_gaps ON gaps (first_trade_id, last_trade_id)
     WHERE filled_at IS NULL;
 """
+
+#: Version 2 noted late trades and conflicting content, but neither topic nor offset.
+_FROM_VERSION_2 = f"""
+BEGIN IMMEDIATE;
+ALTER TABLE ingest ADD COLUMN topic TEXT;
+{_SCHEMA}
+INSERT INTO evidence (trade_id, time, side, price, last_size, kind, behind_s)
+    SELECT trade_id, time, side, price, last_size, 'stored', behind_s
+    FROM late JOIN btc_prices USING (trade_id);
+INSERT INTO evidence (trade_id, time, side, price, last_size, kind)
+    SELECT trade_id, time, side, price, last_size, 'conflict' FROM conflicts;
+DROP TABLE late;
+DROP TABLE conflicts;
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+"""  # noqa: S608 - constants
 
 #: `time` as microseconds since 1970, in SQL: three times cheaper than to parse it in Spark.
 #: Of the whole seconds alone, as SQLite before 3.51 rounds the last half millisecond up.
@@ -113,6 +131,10 @@ class Batch:
     trades: Sequence[Trade]
     #: Of each trade, in the same order; () where nobody asks for latencies.
     receipts: Sequence[datetime] = ()
+    #: Kafka's id of the topic, and the offset of each trade, in the same order; unknown where no
+    #: stream is compared.
+    topic: str | None = None
+    offsets: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -137,7 +159,9 @@ def open_writer(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")  # survives a power cut; costs little
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version not in {0, SCHEMA_VERSION}:
+        if version == 2:
+            connection.executescript(_FROM_VERSION_2)
+        elif version not in {0, SCHEMA_VERSION}:
             raise StoreError(
                 f"{path} has schema version {version}, this program writes {SCHEMA_VERSION}: "
                 "choose another folder with DATA_DIR="
@@ -200,35 +224,28 @@ def store(
 ) -> Stored:
     """Rows, gaps, evidence and bookkeeping of one batch, in one transaction.
 
-    Repeating it is harmless. `watermark` is the stream's: what comes later is noted as late.
+    Repeating it is harmless. `watermark` is the stream's: records that far behind are evidence.
     """
     committed_at = time_text(now)
     ids = sorted({trade.trade_id for trade in batch.trades})
     with transaction(connection):
         span = id_span(connection)
         total = total_rows(connection)
-        newest = newest_trade(connection)
+        newest = _newest_trade(connection, batch)
         known = _known(connection, ids, span)
         fresh, repeated = _told_apart(batch.trades, known)
         stored = [batch.trades[place] for place in fresh]
         connection.executemany(_INSERT_TRADE, map(_row, stored))
         for run in runs(ids):
             span = _note_gaps(connection, run, span, committed_at)
-        # Repeats move the watermark too; only what is new can be late.
-        places = finality.late(
-            ((place, trade.time) for place, trade in enumerate(batch.trades)), newest, watermark
-        )
-        new = set(fresh)
-        late = [(batch.trades[place].trade_id, behind) for place, behind in places if place in new]
-        connection.executemany("INSERT INTO late VALUES (?, ?)", late)
-        _note_conflicts(connection, [batch.trades[place] for place in repeated])
+        _note_evidence(connection, batch, set(fresh), newest, watermark)
         if batch.receipts:
             receipts = [batch.receipts[place] for place in fresh]
             _note_latencies(connection, stored, receipts, now)
         result = Stored(len(fresh), len(repeated), total + len(fresh))
         times = [trade.time for trade in batch.trades] + ([newest] if newest else [])
         connection.execute(
-            "INSERT INTO ingest VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO ingest VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 batch.first_offset,
                 batch.last_offset,
@@ -243,6 +260,7 @@ def store(
                 committed_at,
                 result.total_rows,
                 time_text(max(times)) if times else None,
+                batch.topic,
             ),
         )
     return result
@@ -260,10 +278,17 @@ def total_rows(connection: sqlite3.Connection) -> int:
     return row[0] if row else 0
 
 
-def newest_trade(connection: sqlite3.Connection) -> datetime | None:
-    """The greatest event time in the topic, as far as it was read."""
-    row = connection.execute(f"SELECT newest_trade {_NEWEST}").fetchone()
-    return datetime.fromisoformat(row[0]) if row and row[0] else None
+def _newest_trade(connection: sqlite3.Connection, batch: Batch) -> datetime | None:
+    """The greatest event time in the topic before this batch; None at the topic's beginning.
+
+    A topic that is read anew is judged anew: as the stream judged it.
+    """
+    row = connection.execute(f"SELECT newest_trade, last_offset, topic {_NEWEST}").fetchone()
+    if row is None or row[0] is None:
+        return None
+    newest, last_offset, topic = row
+    follows = batch.first_offset > last_offset and topic in {None, batch.topic}
+    return datetime.fromisoformat(newest) if follows else None
 
 
 def id_span(connection: sqlite3.Connection) -> tuple[int, int] | None:
@@ -330,13 +355,36 @@ def ingested(connection: sqlite3.Connection) -> tuple[int, int, int, int]:
 #: A trade as evidence.
 _EVIDENCE = "trade_id, time, side, price, last_size"
 Row = tuple[int, str, str, float, float]
+#: Kinds of records in the table `evidence`: the one that is stored, one with the same content as
+#: that, and one with another.
+STORED, REPEAT, CONFLICT = "stored", "repeat", "conflict"
 
 
-def late(connection: sqlite3.Connection) -> list[tuple[int, str, str, float, float, float]]:
-    """The trades noted as late: id, time, side, price, size, seconds behind the newest one."""
+def evidence(
+    connection: sqlite3.Connection,
+) -> list[tuple[str | None, int | None, int, str, str, float, float, str, str]]:
+    """Return all late or conflicting records in the order of reading.
+
+    Topic, offset, id, time, side, price, size, kind, and the time of the stored trade with this id.
+    """
     return connection.execute(
-        f"SELECT {_EVIDENCE}, behind_s FROM late JOIN btc_prices USING (trade_id)"  # noqa: S608 - a constant
+        "SELECT topic, kafka_offset, trade_id, e.time, e.side, e.price, e.last_size, kind, p.time "
+        "FROM evidence AS e JOIN btc_prices AS p USING (trade_id) ORDER BY number"
     ).fetchall()
+
+
+def reading(connection: sqlite3.Connection) -> tuple[str | None, int, int]:
+    """Return which topic is read now, the first offset read of it, and the offset to be read next.
+
+    Only what schema version 3 recorded counts: earlier evidence has no offsets.
+    """
+    row = connection.execute(f"SELECT topic, last_offset + 1 {_NEWEST}").fetchone()
+    if row is None or row[0] is None:
+        return None, 0, 0
+    (first,) = connection.execute(
+        "SELECT first_offset FROM ingest WHERE topic = ? ORDER BY number LIMIT 1", row[:1]
+    ).fetchone()
+    return row[0], first, row[1]
 
 
 def recovered(connection: sqlite3.Connection) -> set[int]:
@@ -345,16 +393,12 @@ def recovered(connection: sqlite3.Connection) -> set[int]:
     Others are late by themselves: their gap is no more than the time by which they were late.
     """
     rows = connection.execute(
-        "SELECT trade_id FROM late JOIN btc_prices USING (trade_id) "
-        "WHERE best_bid IS NULL AND best_ask IS NULL AND EXISTS (SELECT 1 FROM gaps WHERE "
+        "SELECT trade_id FROM evidence JOIN btc_prices USING (trade_id) "
+        "WHERE kind = 'stored' AND behind_s IS NOT NULL "
+        "AND best_bid IS NULL AND best_ask IS NULL AND EXISTS (SELECT 1 FROM gaps WHERE "
         "trade_id BETWEEN first_trade_id AND last_trade_id AND filled_at IS NOT NULL)"
     )
     return {trade_id for (trade_id,) in rows}
-
-
-def conflicts(connection: sqlite3.Connection) -> list[Row]:
-    """The repeats noted for saying something else: id, time, side, price, size."""
-    return connection.execute(f"SELECT {_EVIDENCE} FROM conflicts").fetchall()  # noqa: S608
 
 
 def stored_after(
@@ -444,19 +488,50 @@ def _told_apart(trades: Sequence[Trade], known: set[int]) -> tuple[list[int], li
     return fresh, repeated
 
 
-def _note_conflicts(connection: sqlite3.Connection, repeated: Sequence[Trade]) -> None:
-    """Notes the repeats that say something else than what is stored."""
-    for trade in repeated:
-        said = (float(trade.price), trade.side, time_text(trade.time), float(trade.last_size))
-        stored = connection.execute(
-            "SELECT price, side, time, last_size FROM btc_prices WHERE trade_id = ?",
-            (trade.trade_id,),
-        ).fetchone()
-        if said != stored:
-            connection.execute(
-                "INSERT INTO conflicts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (trade.trade_id, *said),
-            )
+def _note_evidence(
+    connection: sqlite3.Connection,
+    batch: Batch,
+    fresh: set[int],
+    newest: datetime | None,
+    watermark: timedelta,
+) -> None:
+    """Records the trades of a batch that came late or conflict with the stored ones.
+
+    Args:
+        connection: in the transaction that has stored the batch.
+        batch: all trades.
+        fresh: the places of those that were stored.
+        newest: the greatest event time before the batch.
+        watermark: of the stream. Spark drops nothing that is less behind the newest event time,
+            whatever its micro-batches are.
+    """
+    rows: list[tuple[object, ...]] = []
+    for place, trade in enumerate(batch.trades):
+        behind = None
+        if newest is None or trade.time > newest:
+            newest = trade.time
+        elif newest - trade.time >= watermark:
+            behind = (newest - trade.time).total_seconds()
+        kind = STORED if place in fresh else _kind_of_repeat(connection, trade)
+        if behind is not None or kind == CONFLICT:
+            offset = batch.offsets[place] if batch.offsets else None
+            rows.append((batch.topic, offset, trade.trade_id, *_content(trade), kind, behind))
+    connection.executemany(
+        "INSERT INTO evidence (topic, kafka_offset, trade_id, time, side, price, last_size, kind, "
+        "behind_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        rows,
+    )
+
+
+def _kind_of_repeat(connection: sqlite3.Connection, trade: Trade) -> str:
+    stored = connection.execute(
+        "SELECT time, side, price, last_size FROM btc_prices WHERE trade_id = ?", (trade.trade_id,)
+    ).fetchone()
+    return REPEAT if stored == _content(trade) else CONFLICT
+
+
+def _content(trade: Trade) -> tuple[str, str, float, float]:
+    return time_text(trade.time), trade.side, float(trade.price), float(trade.last_size)
 
 
 def _note_latencies(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.errors import OperationalError
@@ -104,29 +103,6 @@ def _is_final(window: Window, max_event_time_before: int | None, watermark: int)
 def closes_in_next_micro_batch(state: State, watermark: int) -> bool:
     """Return whether the next micro-batch makes a window final, whatever trades it holds."""
     return any(_is_final(window, state.max_event_time, watermark) for window in state.open.values())
-
-
-def late(
-    trades: Iterable[tuple[int, datetime]], newest: datetime | None, watermark: timedelta
-) -> list[tuple[int, float]]:
-    """Return the trades that the stream may have dropped as late, whatever its micro-batches were.
-
-    Args:
-        trades: (id, event time), in the order of the topic.
-        newest: the greatest event time before them.
-        watermark: how late a trade may be.
-
-    Returns:
-        (id, seconds behind the newest trade before it) of the trades that are at least `watermark`
-        behind.
-    """
-    found = []
-    for trade_id, time in trades:
-        if newest is None or time > newest:
-            newest = time
-        elif newest - time >= watermark:
-            found.append((trade_id, (newest - time).total_seconds()))
-    return found
 
 
 def to_json(state: State) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pyspark.sql import Row
 from pipeline import histogram, metrics, outputs, times
 from pipeline.service import Service
 from pipeline.settings import Settings
-from pipeline.stream import finality
+from pipeline.stream import finality, micro_batches
 from pipeline.stream.finality import Cells, State, Window
 
 #: Maximum number of windows printed to the console for one micro-batch.
@@ -38,8 +38,11 @@ class Publication:
 class WindowPublisher:
     """Publishes the windows that each micro-batch changed. Repeating one changes nothing."""
 
-    def __init__(self, service: Service, state_file: Path) -> None:
+    def __init__(
+        self, service: Service, state_file: Path, read_offsets: micro_batches.Recorder
+    ) -> None:
         self._service = service
+        self._read_offsets = read_offsets
         self._data = service.data
         self._state_file = state_file
         self._watermark = service.settings.watermark // timedelta(microseconds=1)
@@ -64,8 +67,13 @@ class WindowPublisher:
         state, final = finality.apply_micro_batch(
             self._state, micro_batch, changed, self._watermark
         )
+        repeated = micro_batch == self._state.micro_batch
+        # First, so that a final window never shows more than the record explains.
+        self._read_offsets.record(
+            micro_batch, None if repeated else added_trades(self._state, changed)
+        )
         final_cells = self._write_final(final, now)
-        if micro_batch != self._state.micro_batch:  # not a repeated one
+        if not repeated:
             for window in final:
                 self._record_latency(window, now)
         self._write_state(state, durable=bool(final))
@@ -167,6 +175,19 @@ def open_to_final(window: Window, final_at: datetime) -> Counter[int]:
     added = [count - before for count, before in zip(counts, [0, *counts], strict=False)]
     return histogram.count(
         ((moment - at) / 1e6, count) for (at, _), count in zip(window.growth, added, strict=True)
+    )
+
+
+def added_trades(before: State, changed: Iterable[Window]) -> int:
+    """Return how many trades a micro-batch added to the windows that it changed."""
+    return sum(
+        int(window.cells["trade_count"])
+        - (
+            int(before.open[window.start].cells["trade_count"])
+            if window.start in before.open
+            else 0
+        )
+        for window in changed
     )
 
 

@@ -242,7 +242,7 @@ def test_the_comparison_shows_how_the_files_differ(disputed, visit) -> None:
     for start in (*alone, *differing):
         expect(listed).to_contain_text(f"{start[:10]} {start[11:19]}")
     expect(listed).to_contain_text("/ 1")
-    expect(listed).to_contain_text("too late for the stream")
+    expect(listed).to_contain_text("dropped as late")
     expect(seen.page.locator("[class*=completeness-table-1]")).to_contain_text("43 to 48")
     rejected = seen.page.locator(".st-key-rejected-table canvas")
     for one in page_data.REJECTED_LATEST:
@@ -261,7 +261,7 @@ def test_the_comparison_shows_how_the_files_differ(disputed, visit) -> None:
     [late] = [n for n in differing if stream[n]["trade_count"] != batch[n]["trade_count"]]
     tooltip = seen.page.locator("#vg-tooltip-element")
     counts = (stream[late]["trade_count"], batch[late]["trade_count"])
-    for text in (late[11:16], *counts, "differs", "cause", "too late for the stream"):
+    for text in (late[11:16], *counts, "differs", "cause", "dropped as late"):
         expect(tooltip).to_contain_text(text, timeout=10_000)
 
 

@@ -1,6 +1,7 @@
 """When a window is final: the rule against a brute-force model of a stream, and crashes."""
 
 import csv
+import itertools
 import json
 import random
 import statistics
@@ -26,10 +27,11 @@ from pipeline.stream.finality import (
     apply_micro_batch,
     closes_in_next_micro_batch,
     from_json,
-    late,
     to_json,
 )
+from pipeline.stream.micro_batches import Recorder, read_stretches
 from pipeline.stream.windows import WindowPublisher
+from tests.unit.test_micro_batches import TOPIC_ID, log_entry
 
 MINUTE = 60_000_000
 SECOND = 1_000_000
@@ -59,17 +61,6 @@ def test_the_next_micro_batch_closes_a_window_once_a_trade_after_its_watermark_w
     assert closes_in_next_micro_batch(state, MINUTE)
     state, final = apply_micro_batch(state, 3, [], MINUTE)
     assert (len(final), closes_in_next_micro_batch(state, MINUTE)) == (1, False)
-
-
-def test_a_trade_that_is_a_watermark_behind_the_newest_may_have_been_dropped() -> None:
-    """Spark drops a trade at or before the watermark of the micro-batches before its own."""
-    epoch = datetime(1970, 1, 1, tzinfo=UTC)
-    moments = [(1, 5.0), (2, 70.0), (3, 10.0), (4, 10.000001), (5, 71.0), (6, 0.0)]
-    trades = [(number, epoch + timedelta(seconds=second)) for number, second in moments]
-    minute = timedelta(minutes=1)
-    assert late(trades, None, minute) == [(3, 60.0), (6, 71.0)]
-    assert late(trades[:1], epoch + timedelta(seconds=65), minute) == [(1, 60.0)]
-    assert late([], None, minute) == []
 
 
 def test_a_state_that_lacks_a_micro_batch_is_refused_with_what_to_do() -> None:
@@ -289,13 +280,16 @@ class Runner:
         self.settings = Settings(data_dir=folder, trigger_seconds=0.001)
         self.data = outputs.DataDir(folder)
         self.state_file = folder / "state" / "open_windows.json"
+        self.query = self.state_file.with_name("query")
         self._real = outputs.write_atomically
         self._left: int | None = None
         monkeypatch.setattr(outputs, "write_atomically", self._write)
         self.start()
 
     def start(self) -> None:
-        self._windows = WindowPublisher(Service("spark_processor", self.settings), self.state_file)
+        recorder = Recorder(self.data, self.query, self.settings, TOPIC_ID)
+        service = Service("spark_processor", self.settings)
+        self._windows = WindowPublisher(service, self.state_file, recorder)
 
     def _write(self, path: Path, text: str, *, durable: bool = True) -> None:
         if self._left is not None:
@@ -303,6 +297,12 @@ class Runner:
                 raise Crash
             self._left -= 1
         self._real(path, text, durable=durable)
+
+    def log_offsets(self, batches: list[list[int]]) -> None:
+        """Writes Spark's offset log of these micro-batches; the watermark plays no part here."""
+        ends = itertools.accumulate(len(batch) for batch in batches)
+        for number, end in enumerate(ends):
+            log_entry(self.query, number, end, 1000 * number)
 
     def micro_batch(self, number: int, rows: list[Window], crash_before: int | None) -> bool:
         """Whether it completed; `crash_before` is the number of files written before the crash."""
@@ -354,7 +354,7 @@ def quiet(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("crash_before", [0, 1, 2])
+@pytest.mark.parametrize("crash_before", [0, 1, 2, 3])
 @pytest.mark.parametrize("twice", [False, True])
 def test_a_crash_before_any_file_of_any_micro_batch_leads_to_the_same_files(
     tmp_path: Path,
@@ -363,12 +363,14 @@ def test_a_crash_before_any_file_of_any_micro_batch_leads_to_the_same_files(
     crash_before: int,
     twice: bool,
 ) -> None:
-    batches = [[5, 30, 61], [62, 119], [120, 180], [59, 185], [], [240, 241], [], [400], [], []]
+    batches = [[5, 30, 61], [62, 119], [120, 180], [59, 185], [], [240, 241], [], [400, 10], [], []]
     stream = Stream(batches, 60)
     smooth = Runner(tmp_path / "smooth", monkeypatch)
+    smooth.log_offsets(batches)
     for number, rows in enumerate(stream.batches):
         assert smooth.micro_batch(number, rows, None)
     crashing = Runner(tmp_path / "crashing", monkeypatch)
+    crashing.log_offsets(batches)
     crashes = 0
     for number, rows in enumerate(stream.batches):
         for _ in range(1 + twice):
@@ -379,6 +381,10 @@ def test_a_crash_before_any_file_of_any_micro_batch_leads_to_the_same_files(
         crashing.micro_batch(number, rows, None)
     assert crashes > 1
     assert crashing.files() == smooth.files()
+    recorded = read_stretches(smooth.data)
+    assert read_stretches(crashing.data) == recorded
+    # The first micro-batch always has a row; 10 came late.
+    assert [stretch.dropped for stretch in recorded] == [None, 1, 0]
     final = [row["window_start"] for row in smooth.files()["1970-01-01.csv"]]
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     expected = sorted(stream.final_after(len(batches) - 1))

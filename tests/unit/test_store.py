@@ -5,7 +5,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def test_a_database_of_another_version_is_refused_with_what_to_do(path: Path) ->
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 7")
     other.close()
-    with pytest.raises(store.StoreError, match=r"version 7.*writes 2: .*DATA_DIR="):
+    with pytest.raises(store.StoreError, match=r"version 7.*writes 3: .*DATA_DIR="):
         store.open_writer(path)
 
 
@@ -174,7 +175,7 @@ def test_a_batch_is_stored_with_its_bookkeeping(connection: sqlite3.Connection) 
     assert row == (10, 86321.55, 86321.54, None, "buy", "2025-12-02T05:00:00.000000Z", 0.25)
     now, late = "2025-12-02T05:00:00.000000Z", "2025-12-02T05:00:01.000005Z"
     assert connection.execute("SELECT * FROM ingest").fetchall() == [
-        (1, 40, 44, 5, 2, 1, 2, 10, 11, now, late, late, 2, now)
+        (1, 40, 44, 5, 2, 1, 2, 10, 11, now, late, late, 2, now, None)
     ]
     assert store.next_offset(connection) == 45
     assert store.total_rows(connection) == 2
@@ -541,33 +542,108 @@ def timed(trade_id: int, second: float, size: str = "0.25") -> Trade:
     return Trade(trade_id, "86321.55", None, None, "buy", moment, size)
 
 
-def put(connection: sqlite3.Connection, *trades: Trade, **batch_fields: Any) -> store.Stored:
-    offset = store.next_offset(connection) or 0
+def put(
+    connection: sqlite3.Connection,
+    *trades: Trade,
+    offset: int | None = None,
+    topic: str = "topic",
+    receipts: Sequence[datetime] = (),
+) -> store.Stored:
+    first = (store.next_offset(connection) or 0) if offset is None else offset
+    offsets = range(first, first + len(trades))
     one = store.Batch(
-        offset, offset + len(trades) - 1, len(trades), 0, NOW, NOW, trades, **batch_fields
+        first, offsets[-1], len(trades), 0, NOW, NOW, trades, receipts, topic, offsets
     )
     return store.store(connection, one, NOW + timedelta(seconds=2), timedelta(seconds=60))
 
 
-def test_trades_a_watermark_behind_the_newest_are_noted_as_late_over_transactions(
+def noted(connection: sqlite3.Connection, columns: str) -> list[tuple[Any, ...]]:
+    rows = connection.execute(f"SELECT {columns} FROM evidence ORDER BY number")  # noqa: S608
+    return rows.fetchall()
+
+
+def test_records_a_watermark_behind_the_newest_are_noted_as_late_over_transactions(
     connection: sqlite3.Connection,
 ) -> None:
+    """Spark drops an event at or before the watermark of the micro-batch before its own."""
     put(connection, timed(1, 0), timed(2, 100), timed(3, 40.000001), timed(4, 40))
     put(connection, timed(5, 39), timed(6, 161), timed(7, 100))
-    put(connection, timed(4, 40), timed(8, 0))  # a repeat is no late trade
-    noted = connection.execute("SELECT * FROM late ORDER BY trade_id").fetchall()
-    assert noted == [(4, 60.0), (5, 61.0), (7, 61.0), (8, 161.0)]
+    put(connection, timed(4, 40), timed(8, 0))
+    assert noted(connection, "kafka_offset, trade_id, kind, behind_s") == [
+        (3, 4, "stored", 60.0),
+        (4, 5, "stored", 61.0),
+        (6, 7, "stored", 61.0),
+        (7, 4, "repeat", 121.0),
+        (8, 8, "stored", 161.0),
+    ]
 
 
-def test_a_repeat_is_noted_if_it_says_something_else(connection: sqlite3.Connection) -> None:
+def test_each_record_with_the_id_of_a_stored_trade_and_another_content_is_noted(
+    connection: sqlite3.Connection,
+) -> None:
     put(connection, timed(1, 0), timed(1, 0), timed(1, 0, size="0.5"))
     result = put(connection, timed(1, 7), timed(1, 7), timed(2, 8))
     assert result == store.Stored(stored=1, repeated=2, total_rows=2)
-    found = connection.execute("SELECT trade_id, time, last_size FROM conflicts").fetchall()
-    assert sorted(found) == [
-        (1, "2025-12-02T05:00:00.000000Z", 0.5),
-        (1, "2025-12-02T05:00:07.000000Z", 0.25),
+    assert noted(connection, "topic, kafka_offset, trade_id, time, last_size, kind, behind_s") == [
+        ("topic", 2, 1, "2025-12-02T05:00:00.000000Z", 0.5, "conflict", None),
+        ("topic", 3, 1, "2025-12-02T05:00:07.000000Z", 0.25, "conflict", None),
+        ("topic", 4, 1, "2025-12-02T05:00:07.000000Z", 0.25, "conflict", None),
     ]
+    stored = {row[-1] for row in store.evidence(connection)}
+    assert stored == {"2025-12-02T05:00:00.000000Z"}
+
+
+def test_a_topic_that_is_read_anew_leaves_the_same_evidence(
+    connection: sqlite3.Connection,
+) -> None:
+    records = [timed(1, 0), timed(2, 100), timed(3, 5), timed(2, 101), timed(4, 130)]
+    put(connection, *records)
+    before = noted(connection, "*")
+    assert len(before) == 2
+    for place, record in enumerate(records):
+        put(connection, record, offset=place)
+    assert noted(connection, "*") == before
+
+
+def test_a_new_topic_is_judged_by_its_own_event_times(connection: sqlite3.Connection) -> None:
+    put(connection, timed(1, 0), timed(2, 100))
+    put(connection, timed(3, 10), timed(4, 80), timed(5, 20), offset=0, topic="other")
+    put(connection, timed(6, 30), offset=9, topic="third")
+    assert noted(connection, "topic, kafka_offset, trade_id") == [("other", 2, 5)]
+
+
+def test_what_was_read_is_known_of_the_topic_that_is_read_now(
+    connection: sqlite3.Connection,
+) -> None:
+    assert store.reading(connection) == (None, 0, 0)
+    put(connection, timed(1, 0), timed(2, 1), offset=7)
+    put(connection, timed(3, 2))
+    assert store.reading(connection) == ("topic", 7, 10)
+    put(connection, timed(4, 3), offset=2, topic="other")
+    assert store.reading(connection) == ("other", 2, 3)
+
+
+def test_a_database_of_version_2_keeps_its_evidence_without_offsets(path: Path) -> None:
+    """As version 2 wrote it: late trades by id, conflicting contents once each."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript((Path(__file__).parent / "schema_v2.sql").read_text())
+    with closing(store.open_writer(path)) as writer:
+        assert writer.execute("PRAGMA user_version").fetchone() == (3,)
+        assert noted(writer, "topic, kafka_offset, trade_id, last_size, kind, behind_s") == [
+            (None, None, 2, 0.25, "stored", 75.5),
+            (None, None, 1, 0.5, "conflict", None),
+        ]
+        assert store.recovered(writer) == set()
+        assert store.next_offset(writer) == 3
+        assert store.reading(writer) == (None, 0, 0)
+        names = {row[0] for row in writer.execute("SELECT name FROM sqlite_master")}
+        assert not names & {"late", "conflicts"}
+        # It goes on where it was: 3 s behind the newest trade, and 60.
+        put(writer, timed(4, 97), timed(5, 40))
+        assert noted(writer, "trade_id, kafka_offset")[2:] == [(5, 4)]
+        assert store.reading(writer) == ("topic", 3, 5)
+    store.open_writer(path).close()
 
 
 def test_a_late_trade_is_recovered_if_it_filled_a_gap_and_has_no_quotes(
@@ -579,7 +655,7 @@ def test_a_late_trade_is_recovered_if_it_filled_a_gap_and_has_no_quotes(
     newest = Trade(11, "86321.55", None, None, "buy", late, "0.25")  # late, but fills no gap
     put(connection, make(1), make(2), make(6), make(10))
     put(connection, quoted, unquoted, newest)
-    assert {row[0] for row in store.late(connection)} == {3, 4, 11}
+    assert [row[0] for row in noted(connection, "trade_id")] == [3, 4, 11]
     assert store.recovered(connection) == {4}
 
 
@@ -604,7 +680,7 @@ def test_a_repeat_that_says_a_later_time_moves_the_watermark_too(
 ) -> None:
     put(connection, timed(1, 0))
     put(connection, timed(1, 90), timed(2, 20))
-    assert connection.execute("SELECT trade_id FROM late").fetchall() == [(2,)]
+    assert noted(connection, "trade_id, kind") == [(1, "conflict"), (2, "stored")]
 
 
 def test_event_times_are_exact_to_the_microsecond_in_sql(connection: sqlite3.Connection) -> None:

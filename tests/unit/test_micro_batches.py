@@ -1,0 +1,189 @@
+"""The record of micro-batches: what Spark's offset log says, and what a kill leaves of it."""
+
+import contextlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import outputs
+from pipeline.settings import Settings
+from pipeline.stream import micro_batches
+from pipeline.stream.micro_batches import (
+    MicroBatch,
+    Recorder,
+    Stretch,
+    extend,
+    read,
+    read_stretches,
+)
+
+TOPIC_ID = "9a4a0b56-1111-2222-3333-444455556666"
+CHECKPOINT = "0b8b7a7e-aaaa-bbbb-cccc-ddddeeeeffff"
+IDENTITY: dict[str, Any] = {"checkpoint": CHECKPOINT, "topic": TOPIC_ID, "delay_s": 60.0}
+NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
+
+
+def log_entry(folder: Path, number: int, end: int, watermark_ms: int, version: str = "v1") -> None:
+    """An entry of the offset log, as Spark 4.2.0 writes it."""
+    metadata = {"batchWatermarkMs": watermark_ms, "batchTimestampMs": 1, "conf": {}}
+    text = "\n".join([version, json.dumps(metadata), json.dumps({"raw_prices": {"0": end}})])
+    (folder / "offsets").mkdir(parents=True, exist_ok=True)
+    (folder / "offsets" / str(number)).write_text(text)
+    (folder / "metadata").write_text(json.dumps({"id": CHECKPOINT}))
+
+
+def test_a_micro_batch_judges_by_the_watermark_of_the_one_before(tmp_path: Path) -> None:
+    log_entry(tmp_path, 6, 40, 1_748_779_200_123)
+    log_entry(tmp_path, 7, 55, 1_748_779_300_000)
+    watermark = datetime(2025, 6, 1, 12, 0, 0, 123_000, tzinfo=UTC)
+    assert read(tmp_path, "raw_prices", 7) == MicroBatch(7, 40, 55, watermark)
+
+
+def test_the_first_micro_batch_drops_nothing_as_late(tmp_path: Path) -> None:
+    log_entry(tmp_path, 0, 40, 0)
+    assert read(tmp_path, "raw_prices", 0) == MicroBatch(0, 0, 40, datetime(1970, 1, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("text", ["", "v2\n{}\n{}", "v1\n{}\n{}", "v1\n[]\n7", "v1\n{"])
+def test_an_entry_of_another_form_is_no_micro_batch(tmp_path: Path, text: str) -> None:
+    log_entry(tmp_path, 7, 55, 0)
+    (tmp_path / "offsets" / "6").write_text(text)
+    assert read(tmp_path, "raw_prices", 7) is None
+    assert read(tmp_path, "raw_prices", 6) is None
+    assert read(tmp_path, "other", 7) is None
+
+
+def at(number: int, first: int, end: int) -> MicroBatch:
+    return MicroBatch(number, first, end, NOON + timedelta(seconds=number))
+
+
+def extend_all(steps: Sequence[tuple[MicroBatch, int | None]]) -> list[Stretch]:
+    """All rows after these micro-batches, the open one last."""
+    last, rows = None, []
+    for micro_batch, counted in steps:
+        more, last = extend(last, micro_batch, counted, IDENTITY)
+        rows += more
+    return [*rows, *([last] if last else [])]
+
+
+def bounds(stretches: Sequence[Stretch]) -> list[tuple[int, int, int, int | None]]:
+    return [(s.counted_from, s.first_offset, s.end_offset, s.dropped) for s in stretches]
+
+
+def test_micro_batches_that_count_every_record_need_no_row() -> None:
+    steps = [(at(5, 10, 20), 10), (at(6, 20, 20), 0), (at(7, 20, 50), 30)]
+    assert bounds(extend_all(steps)) == [(10, 50, 50, 0)]
+
+
+def test_a_micro_batch_that_dropped_records_has_a_row_with_its_watermark() -> None:
+    steps = [(at(5, 10, 20), 10), (at(6, 20, 24), 3), (at(7, 24, 30), 6)]
+    found = extend_all(steps)
+    assert bounds(found) == [(10, 20, 24, 1), (24, 30, 30, 0)]
+    assert found[0].watermark == at(6, 20, 24).watermark
+
+
+def test_the_first_micro_batch_has_a_row_as_its_first_offset_is_not_known() -> None:
+    assert bounds(extend_all([(at(0, 0, 20), 20)])) == [(0, 0, 20, None), (20, 20, 20, 0)]
+
+
+def test_micro_batches_that_were_not_recorded_leave_a_hole() -> None:
+    steps = [(at(5, 10, 20), 10), (at(7, 35, 40), 5)]
+    assert bounds(extend_all(steps)) == [(10, 20, 20, 0), (35, 40, 40, 0)]
+
+
+def test_another_checkpoint_or_topic_begins_a_stretch_of_its_own() -> None:
+    _, last = extend(None, at(5, 10, 20), 10, IDENTITY)
+    other = {**IDENTITY, "checkpoint": "another"}
+    rows, again = extend(last, at(1, 20, 30), 10, other)
+    assert rows == [last]
+    assert bounds([again]) == [(20, 30, 30, 0)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12),
+    st.lists(st.integers(0, 11), max_size=6),
+)
+def test_every_offset_is_in_one_stretch_however_often_a_micro_batch_is_repeated(
+    sizes: list[tuple[int, int]], repeated: list[int]
+) -> None:
+    steps, first = [], 100
+    for number, (size, dropped) in enumerate(sizes, 3):
+        one = (at(number, first, first + size), size - min(dropped, size))
+        steps += [one] * (1 + repeated.count(number))
+        first += size
+    found = extend_all(steps)
+    offsets = [o for s in found for o in range(s.counted_from, s.end_offset)]
+    assert offsets == list(range(100, first))
+    judged = {o for s in found for o in range(s.first_offset, s.end_offset)}
+    expected = {
+        o
+        for one, counted in steps
+        for o in range(one.first_offset, one.end_offset)
+        if counted != one.end_offset - one.first_offset
+    }
+    assert judged == expected
+
+
+@pytest.mark.parametrize("kept", ["none", "rows", "position"])
+def test_the_record_is_the_same_after_a_kill_between_its_files(
+    tmp_path: Path, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of micro-batch 8, which dropped a record, no file, the table alone or both were written."""
+    data, folder = outputs.DataDir(tmp_path / "data"), tmp_path / "query"
+    for number, end in enumerate([10, 20, 24, 30]):
+        log_entry(folder, number + 6, end, 1000 * number)
+
+    def start() -> Recorder:
+        return Recorder(data, folder, Settings(), TOPIC_ID)
+
+    start().record(7, 10)
+    with monkeypatch.context() as broken:
+        if kept == "none":
+            broken.setattr(outputs, "append_csv", crash)
+        if kept == "rows":
+            broken.setattr(outputs, "write_atomically", crash)
+        with contextlib.suppress(Crash):
+            start().record(8, 3)
+    again = start()
+    again.record(8, 3)
+    again.record(9, 6)
+    found = read_stretches(data)
+    assert bounds(found) == [(10, 20, 24, 1), (24, 30, 30, 0)]
+    assert found[0] == Stretch(
+        **IDENTITY,
+        micro_batch=8,
+        counted_from=10,
+        first_offset=20,
+        end_offset=24,
+        watermark=datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC),
+        dropped=1,
+    )
+
+
+class Crash(BaseException):
+    """The process is killed here."""
+
+
+def crash(*_: object, **__: object) -> None:
+    raise Crash
+
+
+def test_a_line_that_is_cut_off_is_left_out(tmp_path: Path) -> None:
+    data = outputs.DataDir(tmp_path)
+    rows, _ = extend(None, at(5, 10, 20), 9, IDENTITY)
+    text = outputs.to_csv(micro_batches.COLUMNS, [vars(rows[0])])
+    data.status.mkdir()
+    line = text.splitlines(keepends=True)[1]
+    for length in range(1, len(line) - 1):
+        data.stream_drops.write_text(text + line.replace("10,20", "30,40")[:length])
+        assert read_stretches(data) == rows
+
+
+def test_without_a_record_nothing_is_known(tmp_path: Path) -> None:
+    assert read_stretches(outputs.DataDir(tmp_path)) == []
