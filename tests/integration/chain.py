@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, TopicPartition
 
 from feed import recording
 from tests import golden
@@ -117,17 +117,19 @@ class Chain:
         wait_until(lambda: self.batch_rows() >= rows, timeout, "a batch run over every row", *alive)
 
     def records(self, topic: str) -> list[Any]:
-        consumer = KafkaConsumer(
-            topic,
-            bootstrap_servers=self.broker.address,
-            auto_offset_reset="earliest",
-            consumer_timeout_ms=2000,
-            enable_auto_commit=False,
-        )
+        """Return every record that the topic holds now."""
+        consumer = KafkaConsumer(bootstrap_servers=self.broker.address, enable_auto_commit=False)
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        consumer.seek_to_beginning(partition)
+        end = consumer.end_offsets([partition])[partition]
+        records: list[Any] = []
         try:
-            return list(consumer)
+            while consumer.position(partition) < end:
+                records += consumer.poll(1000).get(partition, [])
         finally:
             consumer.close()
+        return records
 
 
 @contextmanager

@@ -162,7 +162,7 @@ def test_killing_any_service_but_the_producer_changes_no_result(
 ) -> None:
     """Send SIGKILL to consumer, stream (Python, JVM), scheduler and broker during a replay."""
     with new_chain(run, tmp_path, own_kafka) as chain:
-        chain.feed(SAMPLE, "75", "--hold")  # an hour in 48 s
+        chain.feed(SAMPLE, "100", "--hold")  # an hour in 36 s
         chain.start()
         stream = chain.running["spark_processor"]
         wait_until(lambda: chain.rows() > 1500, 60, "the first rows", *chain.running.values())
