@@ -3,6 +3,7 @@
 import re
 from datetime import timedelta
 
+from pipeline.compare import agreement
 from pipeline.outputs import WINDOW_COLUMNS
 from pipeline.settings import Settings, parse_duration
 from tests.conftest import ROOT
@@ -39,3 +40,13 @@ def test_every_file_it_links_or_shows_exists() -> None:
 
 def test_its_excerpt_of_a_window_file_has_the_columns_of_today() -> None:
     assert ",".join(WINDOW_COLUMNS) in README
+
+
+def test_the_table_of_causes_lists_every_cause_and_no_other() -> None:
+    section = README.partition("## Compare the two paths")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    causes = (
+        *(agreement.LATE, agreement.RECOVERED, agreement.AFTER_SNAPSHOT, agreement.CONFLICT),
+        *(agreement.NOT_RECORDED, agreement.UNEXPLAINED, agreement.GAP, agreement.REJECTED),
+    )
+    assert sorted(listed) == sorted(causes)
