@@ -98,6 +98,7 @@ class Comparer:
             return self._kept.get(span) or LatestComparison(asked_at=self._since[span])
 
     def _run(self, span: str) -> None:
+        # A failed comparison reports no CPU time of its own.
         before_cpu = cpu_of_ended_children()
         try:
             found = self._compare(SPANS[span])
