@@ -127,8 +127,8 @@ class Comparer:
             )
         except WorkerError as error:
             return f"the comparison {error}"
-        made: ComparisonData | str = pickle.loads(answer)  # noqa: S301 - from our own process
-        return made
+        found: ComparisonData | str = pickle.loads(answer)  # noqa: S301 - from our own process
+        return found
 
 
 @st.cache_resource(show_spinner=False)

@@ -97,7 +97,7 @@ def _freshness_drawing() -> Spec:
     names = list(RESULT_LINES)
     colors = [color for color, _ in RESULT_LINES.values()]
     dashes = [list(dash) for _, dash in RESULT_LINES.values()]
-    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolSize=300)
+    legend = alt.Legend(title=None, orient="top", columns=2, symbolType="stroke", symbolSize=300)
     y = alt.Y(
         "drawn:Q",
         title="age, s",

@@ -77,6 +77,7 @@ def drawing(chart: Any, height: Any, renderer: str) -> Spec:
             padding={"left": 4, "top": 14, "right": 24, "bottom": 4},
         )
         .configure_axis(labelFontSize=11, titleFontSize=11)
+        .configure_legend(labelFontSize=11)
         .configure_view(strokeWidth=0)
         .to_dict()
     )
