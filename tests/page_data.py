@@ -16,8 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pipeline import histogram as latency
-from pipeline import outputs, times
+from pipeline import histogram, outputs, times
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
@@ -195,7 +194,7 @@ def write_work(data: DataDir, now: datetime, finals: list[dict[str, Any]]) -> No
     ]
     columns = tuple(progress[0])
     outputs.write_atomically(data.stream_progress, outputs.to_csv(columns, progress))
-    waited = {"leg": latency.OPEN_TO_FINAL, "counts": f'{{"{latency.bucket(91)}": 300}}'}
+    waited = {"leg": histogram.OPEN_TO_FINAL, "counts": f'{{"{histogram.bucket(91)}": 300}}'}
     rows = [{"window_start": row["window_start"], **waited} for row in finals[-40:]]
     text = outputs.to_csv(("window_start", "leg", "counts"), rows)
     outputs.write_atomically(data.stream_latency, text)

@@ -30,7 +30,7 @@ DIFFERENCES = (DIFFERS, ONLY_STREAM, ONLY_BATCH)
 
 #: Causes of a difference, each proved by trades that account for all of it.
 LATE = "late events dropped"
-RECOVERED = "backfilled trades dropped as late"
+BACKFILLED = "backfilled trades dropped as late"
 AFTER_SNAPSHOT = "trades stored after the batch's snapshot"
 CONFLICT = "duplicate id with different content, received after the deduplication state expired"
 #: It is not known which late events or duplicates the stream counted.
@@ -118,7 +118,7 @@ def agreement(
                 streamed.loc[start].to_dict() if start in in_stream else None,
                 batched.loc[start].to_dict() if start in in_batch else None,
                 [each.between(start, ends[start]) for each in candidates],
-                evidence.recovered,
+                evidence.backfilled,
             )
         lost = missing.get(start, _Missing())
         causes = [cause for cause in (proof.cause, lost.cause) if cause]
@@ -226,12 +226,12 @@ def _proof(
     stream: _Window,
     batch: _Window,
     candidates: Sequence[_Candidates],
-    recovered: frozenset[int],
+    backfilled: frozenset[int],
 ) -> Proof:
     """Return the cause of a difference, if trades account for it to the last digit."""
     for known in candidates:
         in_stream, in_batch = known.surplus()
-        causes = {RECOVERED if trade.number in recovered else LATE for trade in in_batch}
+        causes = {BACKFILLED if trade.number in backfilled else LATE for trade in in_batch}
         causes |= {AFTER_SNAPSHOT} if len(in_stream) > len(known.doubled) else set()
         causes |= {CONFLICT} if known.doubled else set()
         if causes and not known.contradicted and _is_all(stream, batch, in_stream, in_batch):

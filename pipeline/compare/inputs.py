@@ -87,7 +87,7 @@ class Evidence:
     #: times of the stored trades around them, `after` and `before`.
     gaps: pd.DataFrame
     #: Ids of late trades that were fetched later, to fill a gap.
-    recovered: frozenset[int] = frozenset()
+    backfilled: frozenset[int] = frozenset()
     #: Ids in messages that were rejected.
     rejected: frozenset[int] = frozenset()
     #: What the stream read, and in which micro-batches it dropped records.
@@ -257,7 +257,7 @@ def _read_evidence(
     reading = NOTHING_READ
     after: list[Any] = []
     gaps: list[Any] = []
-    recovered: set[int] = set()
+    backfilled: set[int] = set()
     latencies: list[Any] = []
     ingested = None
     if data.database.exists():
@@ -266,7 +266,7 @@ def _read_evidence(
             records = [Record(*row) for row in store.evidence(connection)]
             reading = Reading(*store.reading(connection))
             gaps = store.gaps_with_neighbours(connection)
-            recovered = store.recovered(connection)
+            backfilled = store.backfilled(connection)
             latencies = store.latencies(connection, since)
             if span := store.id_span(connection):
                 missing = store.open_gaps(connection)[1]
@@ -283,7 +283,7 @@ def _read_evidence(
         records=records,
         after_snapshot=pd.DataFrame(after, columns=trades),
         gaps=pd.DataFrame(gaps, columns=around),
-        recovered=frozenset(recovered),
+        backfilled=frozenset(backfilled),
         rejected=_rejected(data),
         stretches=read_stretches(data),
         reported=_reported(micro_batches),

@@ -1,7 +1,7 @@
-"""The SQLite schema, how rows go in, how it is opened read-only.
+"""The SQLite database: its schema, writes and queries.
 
-One connection alone writes (the consumer's); everybody else opens read-only. SQLite before 3.51.3
-can corrupt a WAL that two connections write at once.
+Only the connection of the consumer writes; all others are read-only. SQLite before 3.51.3 can
+corrupt the write-ahead log if two connections write at once.
 """
 
 import itertools
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pipeline import histogram as latency
+from pipeline import histogram
 from pipeline.errors import OperationalError
 from pipeline.ingest.trade import Trade
 
-#: Seconds that a statement waits for another process's lock before it fails.
+#: Seconds that a statement waits for the lock of another process before it fails.
 BUSY_SECONDS = 5.0
 SCHEMA_VERSION = 3
 
@@ -32,8 +32,8 @@ CREATE TABLE IF NOT EXISTS btc_prices (
     time      TEXT NOT NULL CHECK (time GLOB '[12][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T*Z'),
     last_size REAL NOT NULL CHECK (last_size > 0 AND last_size < 1e10)
 );
--- One row for each transaction of the consumer; total_rows is the table's count after it, and
--- newest_trade the greatest event time in the topic up to there, since it was last read anew.
+-- One row for each transaction of the consumer. total_rows is the number of stored trades after
+-- it. newest_trade is the greatest event time read so far, since the last start at the beginning.
 CREATE TABLE IF NOT EXISTS ingest (
     number         INTEGER PRIMARY KEY,
     first_offset   INTEGER NOT NULL,
@@ -51,16 +51,16 @@ CREATE TABLE IF NOT EXISTS ingest (
     newest_trade   TEXT,
     topic          TEXT     -- Kafka's id of the topic; NULL: recorded by schema version 2
 );
--- Runs of trade_ids between the least and the greatest stored one that were never seen.
+-- Ranges of trade ids that were never received, between the least and the greatest stored id.
 CREATE TABLE IF NOT EXISTS gaps (
     first_trade_id INTEGER PRIMARY KEY,
     last_trade_id  INTEGER NOT NULL CHECK (last_trade_id >= first_trade_id),
     found_at       TEXT NOT NULL,
     filled_at      TEXT
 );
--- Records that can make the paths differ: those a watermark or more behind the newest event time,
--- which the stream may have dropped as late, and those with the id of a stored trade and another
--- content, of which only the first counts here. Repeats of late records included.
+-- Records that can make the two paths differ. Late records: their event time is at least a
+-- watermark before the newest one, so the stream may have dropped them; repeats included.
+-- Conflicts: a stored trade has the same id and other content; only the first one is stored.
 CREATE TABLE IF NOT EXISTS evidence (
     number       INTEGER PRIMARY KEY,
     topic        TEXT,    -- Kafka's id of the topic; NULL: recorded by schema version 2
@@ -71,7 +71,7 @@ CREATE TABLE IF NOT EXISTS evidence (
     price        REAL NOT NULL,
     last_size    REAL NOT NULL,
     kind         TEXT NOT NULL CHECK (kind IN ('stored', 'repeat', 'conflict')),
-    behind_s     REAL,    -- seconds behind the newest event time; NULL: less than the watermark
+    lateness_s   REAL,    -- seconds before the newest event time; NULL: less than the watermark
     UNIQUE (topic, kafka_offset)
 );
 -- Latencies of stored trades by minute of receipt, in the buckets of pipeline/histogram.py.
@@ -86,12 +86,12 @@ CREATE INDEX IF NOT EXISTS open_gaps ON gaps (first_trade_id, last_trade_id)
     WHERE filled_at IS NULL;
 """
 
-#: Version 2 noted late trades and conflicting content, but neither topic nor offset.
+#: Schema version 2 recorded late trades and conflicts without their topic and offset.
 _FROM_VERSION_2 = f"""
 BEGIN IMMEDIATE;
 ALTER TABLE ingest ADD COLUMN topic TEXT;
 {_SCHEMA}
-INSERT INTO evidence (trade_id, time, side, price, last_size, kind, behind_s)
+INSERT INTO evidence (trade_id, time, side, price, last_size, kind, lateness_s)
     SELECT trade_id, time, side, price, last_size, 'stored', behind_s
     FROM late JOIN btc_prices USING (trade_id);
 INSERT INTO evidence (trade_id, time, side, price, last_size, kind)
@@ -102,25 +102,25 @@ PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """  # noqa: S608 - constants
 
-#: `time` as microseconds since 1970, in SQL: three times cheaper than to parse it in Spark.
-#: Of the whole seconds alone, as SQLite before 3.51 rounds the last half millisecond up.
+#: SQL for `time` in microseconds since 1970. Parsing it in Spark takes three times as long.
+#: `unixepoch` gets whole seconds only: SQLite before 3.51 rounds the last half millisecond up.
 TIME_US = "unixepoch(substr(time, 1, 19)) * 1000000 + substr(time, 21, 6)"
 
 _INSERT_TRADE = """
 INSERT INTO btc_prices (trade_id, price, best_bid, best_ask, side, time, last_size)
 VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (trade_id) DO NOTHING
 """
-#: The last transaction. Not the one with the greatest offset: a new topic begins at 0 again.
+#: The newest transaction, which need not have the greatest offset: a new topic starts at 0.
 _NEWEST = "FROM ingest ORDER BY number DESC LIMIT 1"
 
 
 class StoreError(OperationalError):
-    """The file is no database, or one of another version than this program writes."""
+    """The file is not a database, or its schema has another version than this program writes."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one poll of the topic brought, decoded."""
+    """The decoded records of one poll."""
 
     first_offset: int
     last_offset: int
@@ -129,9 +129,9 @@ class Batch:
     first_receipt: datetime
     last_receipt: datetime
     trades: Sequence[Trade]
-    #: Of each trade, in the same order; () where nobody asks for latencies.
+    #: Time of receipt of each trade, in the same order; empty if latencies are not recorded.
     receipts: Sequence[datetime] = ()
-    #: Kafka's id of the topic, and the offset of each trade, in the same order; unknown where no
+    #: Kafka's id of the topic, and the offset of each trade in the same order; None and empty if no
     #: stream is compared.
     topic: str | None = None
     offsets: Sequence[int] = ()
@@ -139,7 +139,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Stored:
-    """What a transaction did, and where the table stands after it."""
+    """What a transaction stored, and the number of rows after it."""
 
     stored: int
     repeated: int
@@ -147,11 +147,11 @@ class Stored:
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
-    """The one writing connection; makes the schema.
+    """Open the only writing connection; create or migrate the schema.
 
     Raises:
-        sqlite3.OperationalError: locked, full, or no place to write.
-        StoreError: no database, or one of another version.
+        sqlite3.OperationalError: the database is locked or full, or cannot be written.
+        StoreError: the file is not a database, or has another schema version.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
@@ -163,8 +163,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
             connection.executescript(_FROM_VERSION_2)
         elif version not in {0, SCHEMA_VERSION}:
             raise StoreError(
-                f"{path} has schema version {version}, this program writes {SCHEMA_VERSION}: "
-                "choose another folder with DATA_DIR="
+                f"{path} has schema version {version}, but this program writes version "
+                f"{SCHEMA_VERSION}. Choose another folder with DATA_DIR=."
             )
         connection.executescript(f"{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};")
     except sqlite3.OperationalError:
@@ -173,7 +173,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         connection.close()
         raise StoreError(
-            f"{path}: {error}: move it away, or choose another folder with DATA_DIR="
+            f"Cannot open {path}: {error}. Move the file away, or choose another folder with "
+            "DATA_DIR=."
         ) from error
     except BaseException:
         connection.close()
@@ -182,10 +183,10 @@ def open_writer(path: Path) -> sqlite3.Connection:
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """A read-only connection.
+    """Open a read-only connection.
 
     Raises:
-        sqlite3.OperationalError: there is no database yet.
+        sqlite3.OperationalError: the database does not exist yet.
     """
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None
@@ -193,25 +194,26 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 
 def unreadable(path: Path, error: sqlite3.Error) -> str:
-    """What keeps a reader from the database, in a sentence."""
+    """Return a sentence that says why the database cannot be read, and what to do."""
     if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return f"{path} is locked: another program keeps it for itself, end that one"
-    return f"{path} cannot be read: {error}"
+        return f"Cannot read {path}: another program has locked it. Stop that program."
+    return f"Cannot read {path}: {error}"
 
 
 def no_table_yet(error: sqlite3.OperationalError) -> bool:
-    """Whether a statement failed because the writer has not made its tables yet."""
+    """Return whether a statement failed because the writer has not created its tables yet."""
     return "no such table" in str(error)
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit everything that is written in the block, or nothing after an error."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # SQLite itself rolls back on a full disk
+        if connection.in_transaction:  # on a full disk, SQLite has already rolled back
             connection.execute("ROLLBACK")
         raise
 
@@ -222,9 +224,15 @@ def store(
     now: datetime,
     watermark: timedelta = timedelta(minutes=1),
 ) -> Stored:
-    """Rows, gaps, evidence and bookkeeping of one batch, in one transaction.
+    """Store the trades of a batch with gaps, evidence and bookkeeping, in one transaction.
 
-    Repeating it is harmless. `watermark` is the stream's: records that far behind are evidence.
+    Storing the same batch again changes no trade.
+
+    Args:
+        connection: the writing one.
+        batch: the records of one poll.
+        now: the time of the commit.
+        watermark: the watermark of the stream; later records are evidence.
     """
     committed_at = time_text(now)
     ids = sorted({trade.trade_id for trade in batch.trades})
@@ -233,16 +241,16 @@ def store(
         total = total_rows(connection)
         newest = _newest_trade(connection, batch)
         known = _known(connection, ids, span)
-        fresh, repeated = _told_apart(batch.trades, known)
-        stored = [batch.trades[place] for place in fresh]
+        new, duplicates = split_new_and_duplicate(batch.trades, known)
+        stored = [batch.trades[place] for place in new]
         connection.executemany(_INSERT_TRADE, map(_row, stored))
-        for run in runs(ids):
-            span = _note_gaps(connection, run, span, committed_at)
-        _note_evidence(connection, batch, set(fresh), newest, watermark)
+        for id_range in id_ranges(ids):
+            span = _update_gaps(connection, id_range, span, committed_at)
+        _insert_evidence(connection, batch, set(new), newest, watermark)
         if batch.receipts:
-            receipts = [batch.receipts[place] for place in fresh]
-            _note_latencies(connection, stored, receipts, now)
-        result = Stored(len(fresh), len(repeated), total + len(fresh))
+            receipts = [batch.receipts[place] for place in new]
+            _count_latencies(connection, stored, receipts, now)
+        result = Stored(len(new), len(duplicates), total + len(new))
         times = [trade.time for trade in batch.trades] + ([newest] if newest else [])
         connection.execute(
             "INSERT INTO ingest VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -267,21 +275,21 @@ def store(
 
 
 def next_offset(connection: sqlite3.Connection) -> int | None:
-    """The offset after the last one stored; None when nothing is stored."""
+    """Return the offset after the newest stored one; None if nothing is stored."""
     last = connection.execute(f"SELECT last_offset {_NEWEST}").fetchone()
     return last[0] + 1 if last else None
 
 
 def total_rows(connection: sqlite3.Connection) -> int:
-    """Rows in `btc_prices`, from the bookkeeping: counting millions would take seconds."""
+    """Return the number of stored trades from the bookkeeping; counting millions takes seconds."""
     row = connection.execute(f"SELECT total_rows {_NEWEST}").fetchone()
     return row[0] if row else 0
 
 
 def _newest_trade(connection: sqlite3.Connection, batch: Batch) -> datetime | None:
-    """The greatest event time in the topic before this batch; None at the topic's beginning.
+    """Return the greatest event time before this batch; None at the beginning of the topic.
 
-    A topic that is read anew is judged anew: as the stream judged it.
+    A topic that is read again from its beginning starts without one, as the stream does.
     """
     row = connection.execute(f"SELECT newest_trade, last_offset, topic {_NEWEST}").fetchone()
     if row is None or row[0] is None:
@@ -292,7 +300,7 @@ def _newest_trade(connection: sqlite3.Connection, batch: Batch) -> datetime | No
 
 
 def id_span(connection: sqlite3.Connection) -> tuple[int, int] | None:
-    """The least and the greatest stored trade_id."""
+    """Return the least and the greatest stored trade id; None if nothing is stored."""
     low, high = connection.execute(
         "SELECT (SELECT min(trade_id) FROM btc_prices), (SELECT max(trade_id) FROM btc_prices)"
     ).fetchone()
@@ -300,9 +308,9 @@ def id_span(connection: sqlite3.Connection) -> tuple[int, int] | None:
 
 
 def stored_ranges(connection: sqlite3.Connection) -> list[tuple[int, int]]:
-    """The stored trade_ids as ranges without holes: what lies between them are the open gaps.
+    """Return the ranges of stored trade ids; the open gaps are between them.
 
-    To be read in one transaction with whatever it must agree with.
+    Read it in one transaction with everything that must agree with it.
     """
     span = id_span(connection)
     if span is None:
@@ -317,7 +325,7 @@ def stored_ranges(connection: sqlite3.Connection) -> list[tuple[int, int]]:
 
 
 def split_ranges(ranges: Sequence[tuple[int, int]], parts: int) -> list[list[tuple[int, int]]]:
-    """Ranges of ids cut into so many parts of equal count, in order; fewer if there are few ids."""
+    """Split id ranges into parts with the same number of ids, in order; fewer if ids are few."""
     total = sum(last - first + 1 for first, last in ranges)
     size = -(-total // parts) if total else 0
     result: list[list[tuple[int, int]]] = []
@@ -336,7 +344,7 @@ def split_ranges(ranges: Sequence[tuple[int, int]], parts: int) -> list[list[tup
 
 
 def open_gaps(connection: sqlite3.Connection) -> tuple[int, int]:
-    """How many runs of trade_ids are missing, and how many ids in all."""
+    """Return the number of open gaps and the number of missing trade ids."""
     count, missing = connection.execute(
         "SELECT count(*), coalesce(sum(last_trade_id - first_trade_id + 1), 0) "
         "FROM gaps WHERE filled_at IS NULL"
@@ -345,18 +353,18 @@ def open_gaps(connection: sqlite3.Connection) -> tuple[int, int]:
 
 
 def ingested(connection: sqlite3.Connection) -> tuple[int, int, int, int]:
-    """Records read from Kafka in all, and those stored, repeated and rejected."""
+    """Return the number of records read from Kafka, stored, repeated and rejected."""
     names = ("records", "stored", "repeated", "rejected")
     sums = ", ".join(f"coalesce(sum({name}), 0)" for name in names)
     row: tuple[int, int, int, int] = connection.execute(f"SELECT {sums} FROM ingest").fetchone()  # noqa: S608
     return row
 
 
-#: A trade as evidence.
+#: The columns of a trade that the comparison reads.
 _EVIDENCE = "trade_id, time, side, price, last_size"
 Row = tuple[int, str, str, float, float]
-#: Kinds of records in the table `evidence`: the one that is stored, one with the same content as
-#: that, and one with another.
+#: Kinds of records in the table `evidence`: the stored record, a later one with the same content,
+#: and a later one with other content.
 STORED, REPEAT, CONFLICT = "stored", "repeat", "conflict"
 
 
@@ -374,9 +382,9 @@ def evidence(
 
 
 def reading(connection: sqlite3.Connection) -> tuple[str | None, int, int]:
-    """Return which topic is read now, the first offset read of it, and the offset to be read next.
+    """Return the id of the topic that is read, the first offset that was read and the next one.
 
-    Only what schema version 3 recorded counts: earlier evidence has no offsets.
+    Records stored by schema version 2 are left out: they have no topic.
     """
     row = connection.execute(f"SELECT topic, last_offset + 1 {_NEWEST}").fetchone()
     if row is None or row[0] is None:
@@ -387,14 +395,14 @@ def reading(connection: sqlite3.Connection) -> tuple[str | None, int, int]:
     return row[0], first, row[1]
 
 
-def recovered(connection: sqlite3.Connection) -> set[int]:
-    """The late trades that filled a gap and have no quotes, as the exchange's REST interface has.
+def backfilled(connection: sqlite3.Connection) -> set[int]:
+    """Return the ids of late trades that filled a gap and have no quotes: backfilled over REST.
 
-    Others are late by themselves: their gap is no more than the time by which they were late.
+    Other late trades arrived by themselves: they only filled the gap that their lateness made.
     """
     rows = connection.execute(
         "SELECT trade_id FROM evidence JOIN btc_prices USING (trade_id) "
-        "WHERE kind = 'stored' AND behind_s IS NOT NULL "
+        "WHERE kind = 'stored' AND lateness_s IS NOT NULL "
         "AND best_bid IS NULL AND best_ask IS NULL AND EXISTS (SELECT 1 FROM gaps WHERE "
         "trade_id BETWEEN first_trade_id AND last_trade_id AND filled_at IS NOT NULL)"
     )
@@ -404,13 +412,13 @@ def recovered(connection: sqlite3.Connection) -> set[int]:
 def stored_after(
     connection: sqlite3.Connection, covered: tuple[int, int], rows: int, before: str
 ) -> list[Row]:
-    """The trades stored after a batch run's snapshot: id, time, side, price, size.
+    """Return the trades stored after the snapshot of a batch run: id, time, side, price, size.
 
     Args:
         connection: a read-only one.
         covered: the least and the greatest id in the snapshot.
-        rows: how many it had.
-        before: only trades with an earlier event time than this, as stored.
+        rows: the number of rows in the snapshot.
+        before: a stored event time; later trades are left out.
     """
     trades = connection.execute(
         f"SELECT {_EVIDENCE} FROM btc_prices "  # noqa: S608 - a constant
@@ -433,7 +441,7 @@ def stored_after(
 def gaps_with_neighbours(
     connection: sqlite3.Connection,
 ) -> list[tuple[int, int, bool, str | None, str | None]]:
-    """First and last id of each gap, whether it was filled, the times of the trades around it."""
+    """Return each gap: first id, last id, whether it is filled, times of the trades around it."""
     rows = connection.execute(
         "SELECT first_trade_id, last_trade_id, filled_at IS NOT NULL, "
         "(SELECT time FROM btc_prices WHERE trade_id < first_trade_id "
@@ -447,7 +455,7 @@ def gaps_with_neighbours(
 def latencies(
     connection: sqlite3.Connection, since: datetime | None = None
 ) -> list[tuple[str, int, int]]:
-    """Counts of the latencies noted in the minutes that began then or later: leg, bucket, count."""
+    """Return the counts of latencies (leg, bucket, count) in the minutes that began at or after."""
     minute = "" if since is None else _minute(since + timedelta(seconds=59, microseconds=999_999))
     return connection.execute(
         "SELECT leg, bucket, sum(count) FROM latency WHERE minute >= ? GROUP BY leg, bucket",
@@ -455,8 +463,8 @@ def latencies(
     ).fetchall()
 
 
-def runs(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Sorted ids as runs of consecutive ones: (first, last)."""
+def id_ranges(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of consecutive ids in sorted ids: (first, last)."""
     for _, group in itertools.groupby(enumerate(ids), key=lambda pair: pair[1] - pair[0]):
         members = [member for _, member in group]
         yield members[0], members[-1]
@@ -465,7 +473,7 @@ def runs(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
 def _known(
     connection: sqlite3.Connection, ids: list[int], span: tuple[int, int] | None
 ) -> set[int]:
-    """Which of these sorted ids are stored already; ids above all stored ones need no look."""
+    """Return which of these sorted ids are stored; ids above all stored ones need no query."""
     if span is None or not ids or ids[0] > span[1]:
         return set()
     rows = connection.execute(
@@ -475,55 +483,57 @@ def _known(
     return {trade_id for (trade_id,) in rows}
 
 
-def _told_apart(trades: Sequence[Trade], known: set[int]) -> tuple[list[int], list[int]]:
-    """The places of the trades whose id is new, and of those that repeat one."""
+def split_new_and_duplicate(
+    trades: Sequence[Trade], known: set[int]
+) -> tuple[list[int], list[int]]:
+    """Return the positions of the trades with a new id, and of those with a known one."""
     seen = set(known)
-    fresh, repeated = [], []
+    new, duplicates = [], []
     for place, trade in enumerate(trades):
         if trade.trade_id in seen:
-            repeated.append(place)
+            duplicates.append(place)
         else:
             seen.add(trade.trade_id)
-            fresh.append(place)
-    return fresh, repeated
+            new.append(place)
+    return new, duplicates
 
 
-def _note_evidence(
+def _insert_evidence(
     connection: sqlite3.Connection,
     batch: Batch,
-    fresh: set[int],
+    new: set[int],
     newest: datetime | None,
     watermark: timedelta,
 ) -> None:
-    """Records the trades of a batch that came late or conflict with the stored ones.
+    """Record which trades of a batch are late or in conflict with the stored ones.
 
     Args:
-        connection: in the transaction that has stored the batch.
-        batch: all trades.
-        fresh: the places of those that were stored.
+        connection: inside of the transaction that stored the batch.
+        batch: the records of one poll.
+        new: the positions of the trades that were stored.
         newest: the greatest event time before the batch.
-        watermark: of the stream. Spark drops nothing that is less behind the newest event time,
+        watermark: the watermark of the stream. Spark never drops a trade whose lateness is less,
             whatever its micro-batches are.
     """
     rows: list[tuple[object, ...]] = []
     for place, trade in enumerate(batch.trades):
-        behind = None
+        lateness = None
         if newest is None or trade.time > newest:
             newest = trade.time
         elif newest - trade.time >= watermark:
-            behind = (newest - trade.time).total_seconds()
-        kind = STORED if place in fresh else _kind_of_repeat(connection, trade)
-        if behind is not None or kind == CONFLICT:
+            lateness = (newest - trade.time).total_seconds()
+        kind = STORED if place in new else _kind_of_duplicate(connection, trade)
+        if lateness is not None or kind == CONFLICT:
             offset = batch.offsets[place] if batch.offsets else None
-            rows.append((batch.topic, offset, trade.trade_id, *_content(trade), kind, behind))
+            rows.append((batch.topic, offset, trade.trade_id, *_content(trade), kind, lateness))
     connection.executemany(
         "INSERT INTO evidence (topic, kafka_offset, trade_id, time, side, price, last_size, kind, "
-        "behind_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "lateness_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         rows,
     )
 
 
-def _kind_of_repeat(connection: sqlite3.Connection, trade: Trade) -> str:
+def _kind_of_duplicate(connection: sqlite3.Connection, trade: Trade) -> str:
     stored = connection.execute(
         "SELECT time, side, price, last_size FROM btc_prices WHERE trade_id = ?", (trade.trade_id,)
     ).fetchone()
@@ -534,7 +544,7 @@ def _content(trade: Trade) -> tuple[str, str, float, float]:
     return time_text(trade.time), trade.side, float(trade.price), float(trade.last_size)
 
 
-def _note_latencies(
+def _count_latencies(
     connection: sqlite3.Connection,
     trades: Sequence[Trade],
     receipts: Sequence[datetime],
@@ -544,10 +554,10 @@ def _note_latencies(
     for trade, received in zip(trades, receipts, strict=True):
         minute = _minute(received)
         for leg, seconds in (
-            (latency.EVENT_TO_RECEIPT, (received - trade.time).total_seconds()),
-            (latency.RECEIPT_TO_STORED, (committed - received).total_seconds()),
+            (histogram.EVENT_TO_RECEIPT, (received - trade.time).total_seconds()),
+            (histogram.RECEIPT_TO_STORED, (committed - received).total_seconds()),
         ):
-            counts[minute, leg, latency.bucket(seconds)] += 1
+            counts[minute, leg, histogram.bucket(seconds)] += 1
     connection.executemany(
         "INSERT INTO latency VALUES (?, ?, ?, ?) "
         "ON CONFLICT DO UPDATE SET count = count + excluded.count",
@@ -559,16 +569,16 @@ def _minute(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="minutes")[:16] + "Z"
 
 
-def _note_gaps(
+def _update_gaps(
     connection: sqlite3.Connection,
-    run: tuple[int, int],
+    id_range: tuple[int, int],
     span: tuple[int, int] | None,
     now: str,
 ) -> tuple[int, int]:
-    """Notes what a run of seen ids leaves out or fills in; returns the new span of stored ids."""
-    first, last = run
+    """Record the gaps that a range of received ids opens or fills; return the new span of ids."""
+    first, last = id_range
     if span is None:
-        return run
+        return id_range
     low, high = span
     if first > high + 1:
         _insert_gap(connection, high + 1, first - 1, now)
@@ -612,8 +622,5 @@ def _row(trade: Trade) -> tuple[object, ...]:
 
 
 def time_text(moment: datetime) -> str:
-    """A time as the tables hold it.
-
-    Always with six decimals, so that the order of the texts is the order in time.
-    """
+    """Return a time as the tables store it, with six decimals: its texts sort as the times do."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"

@@ -18,7 +18,7 @@ def message(
     side: str = "buy",
     size: str = "0.5",
     *,
-    recovered: bool = False,
+    backfilled: bool = False,
 ) -> bytes:
     """Return a ticker message with an event time of this many seconds after noon."""
     time = (NOON + timedelta(seconds=at_seconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -33,7 +33,7 @@ def message(
         "best_bid": price,
         "best_ask": price,
     }
-    if recovered:  # the exchange's REST interface has no quotes
+    if backfilled:  # the exchange's REST interface has no quotes
         del fields["best_bid"], fields["best_ask"]
     return json.dumps(fields).encode()
 

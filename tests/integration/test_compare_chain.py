@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.compare.agreement import (
     AFTER_SNAPSHOT,
+    BACKFILLED,
     CONFLICT,
     DIFFERS,
     EQUAL,
@@ -23,7 +24,6 @@ from pipeline.compare.agreement import (
     NOT_YET_IN_A_BATCH,
     ONLY_BATCH,
     ONLY_STREAM,
-    RECOVERED,
     REJECTED,
     UNEXPLAINED,
 )
@@ -70,17 +70,17 @@ def judge(run: Run, folder: Path) -> Judged:
     return Judged(status, json.loads(command.text()))
 
 
-def trade(number: int, at: str, *, other: int = 0, recovered: bool = False) -> bytes:
+def trade(number: int, at: str, *, other: int = 0, backfilled: bool = False) -> bytes:
     """A trade so many minutes and seconds after noon: of its id alone, or with another content.
 
     All sizes differ, so that no trade can account for another one's absence.
     """
     minutes, seconds = at.split(":")
     second = 60 * int(minutes) + float(seconds)
-    return trade_at(number, second, other=other, recovered=recovered)
+    return trade_at(number, second, other=other, backfilled=backfilled)
 
 
-def trade_at(number: int, second: float, *, other: int = 0, recovered: bool = False) -> bytes:
+def trade_at(number: int, second: float, *, other: int = 0, backfilled: bool = False) -> bytes:
     content = number + 1000 * other
     return message(
         number,
@@ -88,7 +88,7 @@ def trade_at(number: int, second: float, *, other: int = 0, recovered: bool = Fa
         price=f"{100 + content / 100:.2f}",
         side="buy" if content % 3 else "sell",
         size=f"{content / 1000}",
-        recovered=recovered,
+        backfilled=backfilled,
     )
 
 
@@ -215,7 +215,7 @@ def play(market: Market) -> tuple[Judged, Judged]:
     market.send(trade(121, "06:20"), trade(125, "06:40"), trade(126, "07:10"), trade(129, "07:30"))
     market.send(trade(130, "08:20"), trade(131, "08:40"), trade(132, "09:10"))
     market.final("12:07")
-    market.send(trade(127, "07:15", recovered=True), trade(128, "07:20", recovered=True))
+    market.send(trade(127, "07:15", backfilled=True), trade(128, "07:20", backfilled=True))
     # 12:08 is open; one trade is too late for it all the same, and 115 is forgotten.
     market.send(trade(133, "08:05"), trade(115, "08:50", other=1))
     market.send(trade(134, "10:10"), trade(135, "10:20"), trade(137, "10:40"), trade(138, "11:05"))
@@ -314,7 +314,7 @@ def test_ids_that_never_came_or_were_rejected_are_counted_and_set_nothing_apart(
 
 
 def test_ids_that_came_when_their_minute_was_final_are_named_as_recovered(story: Story) -> None:
-    assert story.before_next_run["12:07"] == (DIFFERS, RECOVERED, 0)
+    assert story.before_next_run["12:07"] == (DIFFERS, BACKFILLED, 0)
 
 
 def test_two_causes_in_one_minute_are_both_named(story: Story) -> None:

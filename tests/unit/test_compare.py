@@ -221,8 +221,8 @@ def test_a_window_of_late_trades_alone_is_only_in_the_batch() -> None:
 def test_a_trade_that_fills_a_gap_too_late_is_recovered() -> None:
     stream, batch = window(0), window(0, trade_count="6", total_volume="1.75")
     dropped = read_by([(7, 30.5, "sell", 0.25)])
-    assert cause(stream, batch, **dropped, recovered=frozenset({7})) == agreement.RECOVERED
-    assert cause(stream, batch, **dropped, recovered=frozenset({8})) == agreement.LATE
+    assert cause(stream, batch, **dropped, backfilled=frozenset({7})) == agreement.BACKFILLED
+    assert cause(stream, batch, **dropped, backfilled=frozenset({8})) == agreement.LATE
 
 
 def test_what_was_stored_after_the_snapshot_is_not_in_the_batch() -> None:

@@ -46,7 +46,7 @@ def test_the_table_of_causes_lists_every_cause_and_no_other() -> None:
     section = README.partition("## Compare the two paths")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
     causes = (
-        *(agreement.LATE, agreement.RECOVERED, agreement.AFTER_SNAPSHOT, agreement.CONFLICT),
+        *(agreement.LATE, agreement.BACKFILLED, agreement.AFTER_SNAPSHOT, agreement.CONFLICT),
         *(agreement.NOT_RECORDED, agreement.UNEXPLAINED, agreement.GAP, agreement.REJECTED),
     )
     assert sorted(listed) == sorted(causes)

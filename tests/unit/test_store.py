@@ -1,4 +1,4 @@
-"""The SQLite schema, how rows go in, what is missing, and who may do what."""
+"""The SQLite database: schema, transactions, readers, gaps and evidence."""
 
 import random
 import signal
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import histogram as latency
+from pipeline import histogram
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 
@@ -72,7 +72,7 @@ def insert(connection: sqlite3.Connection, **changed: object) -> None:
 # --- schema ---------------------------------------------------------------------------------
 
 
-def test_the_table_is_that_of_the_design(connection: sqlite3.Connection) -> None:
+def test_the_columns_are_those_of_the_design(connection: sqlite3.Connection) -> None:
     columns = connection.execute("PRAGMA table_info(btc_prices)").fetchall()
     assert [(name, kind, primary) for _, name, kind, _, _, primary in columns] == [
         ("trade_id", "INTEGER", 1),
@@ -86,13 +86,13 @@ def test_the_table_is_that_of_the_design(connection: sqlite3.Connection) -> None
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_the_writer_survives_a_power_cut(path: Path) -> None:
+def test_the_writer_syncs_every_commit(path: Path) -> None:
     writer = store.open_writer(path)
     assert writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     writer.close()
 
 
-def test_a_good_row_passes_the_checks(connection: sqlite3.Connection) -> None:
+def test_a_valid_row_passes_the_checks(connection: sqlite3.Connection) -> None:
     insert(connection)
     insert(connection, trade_id=2**63 - 1, price=9999999999.99999, best_bid=None, side="sell")
     assert ids_in(connection) == [1, 2**63 - 1]
@@ -103,7 +103,7 @@ BAD_NUMBERS = [float("inf"), float("-inf"), -1.0, 0.0, 1e10]
 
 @pytest.mark.parametrize("column", ["price", "best_bid", "best_ask", "last_size"])
 @pytest.mark.parametrize("value", BAD_NUMBERS)
-def test_infinity_zero_and_what_is_out_of_range_are_refused(
+def test_infinity_zero_and_values_out_of_range_fail_the_checks(
     connection: sqlite3.Connection, column: str, value: float
 ) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
@@ -111,7 +111,7 @@ def test_infinity_zero_and_what_is_out_of_range_are_refused(
 
 
 @pytest.mark.parametrize("column", ["price", "last_size"])
-def test_nan_which_sqlite_stores_as_null_is_refused(
+def test_nan_fails_the_checks_because_sqlite_stores_it_as_null(
     connection: sqlite3.Connection, column: str
 ) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="NOT NULL"):
@@ -136,23 +136,23 @@ def test_nan_which_sqlite_stores_as_null_is_refused(
         ("price", b"\x00"),
     ],
 )
-def test_other_values_that_cannot_be_are_refused(
+def test_other_impossible_values_fail_the_checks(
     connection: sqlite3.Connection, column: str, value: object
 ) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         insert(connection, **{column: value})
 
 
-def test_a_database_of_another_version_is_refused_with_what_to_do(path: Path) -> None:
+def test_a_database_of_another_version_is_an_error_that_says_what_to_do(path: Path) -> None:
     store.open_writer(path).close()
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 7")
     other.close()
-    with pytest.raises(store.StoreError, match=r"version 7.*writes 3: .*DATA_DIR="):
+    with pytest.raises(store.StoreError, match=r"version 7.*writes version 3\. .*DATA_DIR="):
         store.open_writer(path)
 
 
-def test_opening_again_keeps_what_is_stored(path: Path) -> None:
+def test_opening_again_keeps_the_stored_trades(path: Path) -> None:
     for offset, trade_id in enumerate([5, 6]):
         writer = store.open_writer(path)
         store.store(writer, batch([trade_id], offset), NOW)
@@ -182,7 +182,7 @@ def test_a_batch_is_stored_with_its_bookkeeping(connection: sqlite3.Connection) 
     assert store.id_span(connection) == (10, 11)
 
 
-def test_nothing_is_known_of_an_empty_database(connection: sqlite3.Connection) -> None:
+def test_an_empty_database_has_no_offset_no_rows_and_no_ids(connection: sqlite3.Connection) -> None:
     assert store.next_offset(connection) is None
     assert store.total_rows(connection) == 0
     assert store.id_span(connection) is None
@@ -190,14 +190,14 @@ def test_nothing_is_known_of_an_empty_database(connection: sqlite3.Connection) -
     assert store.open_gaps(connection) == (0, 0)
 
 
-def test_of_two_trades_with_one_id_the_first_stays(connection: sqlite3.Connection) -> None:
+def test_the_first_of_two_trades_with_one_id_is_stored(connection: sqlite3.Connection) -> None:
     trades = [make(1, "100"), make(1, "200")]
     store.store(connection, store.Batch(0, 1, 2, 0, NOW, NOW, trades), NOW)
     store.store(connection, store.Batch(2, 2, 1, 0, NOW, NOW, [make(1, "300")]), NOW)
     assert connection.execute("SELECT price FROM btc_prices").fetchall() == [(100.0,)]
 
 
-def test_a_batch_of_refused_messages_moves_the_offset_alone(connection: sqlite3.Connection) -> None:
+def test_a_batch_of_rejected_messages_only_moves_the_offset(connection: sqlite3.Connection) -> None:
     result = store.store(connection, batch([], 7, rejected=3), NOW)
     assert result == store.Stored(0, 0, 0)
     assert store.next_offset(connection) == 10
@@ -206,7 +206,7 @@ def test_a_batch_of_refused_messages_moves_the_offset_alone(connection: sqlite3.
     ]
 
 
-def test_repeating_a_batch_changes_no_row(connection: sqlite3.Connection) -> None:
+def test_storing_a_batch_again_changes_no_row(connection: sqlite3.Connection) -> None:
     store.store(connection, batch([1, 2, 5]), NOW)
     store.store(connection, batch([6, 9], 3), NOW)
     gaps = connection.execute("SELECT * FROM gaps").fetchall()
@@ -217,7 +217,7 @@ def test_repeating_a_batch_changes_no_row(connection: sqlite3.Connection) -> Non
     assert store.next_offset(connection) == 5
 
 
-def test_a_repeated_id_is_the_only_conflict_that_is_swallowed(
+def test_a_repeated_id_is_the_only_violation_that_is_ignored(
     connection: sqlite3.Connection,
 ) -> None:
     store.store(connection, batch([1]), NOW)
@@ -228,7 +228,7 @@ def test_a_repeated_id_is_the_only_conflict_that_is_swallowed(
     assert store.next_offset(connection) == 1
 
 
-def test_total_rows_stays_the_count_when_a_new_topic_begins_at_offset_0_again(
+def test_total_rows_is_correct_after_a_new_topic_starts_at_offset_0(
     connection: sqlite3.Connection,
 ) -> None:
     store.store(connection, batch([1, 2, 3], 1000), NOW)
@@ -239,7 +239,7 @@ def test_total_rows_stays_the_count_when_a_new_topic_begins_at_offset_0_again(
     assert store.total_rows(connection) == 6
 
 
-def test_the_next_offset_is_that_of_the_topic_that_is_read_now(
+def test_the_next_offset_is_the_one_of_the_newest_topic(
     connection: sqlite3.Connection,
 ) -> None:
     store.store(connection, batch([1, 2, 3], 1000), NOW)
@@ -250,7 +250,7 @@ def test_the_next_offset_is_that_of_the_topic_that_is_read_now(
 # --- one transaction ------------------------------------------------------------------------
 
 
-def test_an_error_in_the_middle_leaves_nothing(connection: sqlite3.Connection) -> None:
+def test_an_error_in_a_transaction_stores_nothing(connection: sqlite3.Connection) -> None:
     store.store(connection, batch([1, 5]), NOW)
     connection.execute(
         "CREATE TRIGGER broken BEFORE INSERT ON ingest BEGIN SELECT raise(ABORT, 'broken'); END"
@@ -277,7 +277,7 @@ store.store(connection, batch(list(range(3, 3000)), 2), NOW)
 """
 
 
-def test_a_kill_before_the_commit_leaves_nothing(path: Path) -> None:
+def test_a_kill_before_the_commit_stores_nothing(path: Path) -> None:
     writer = store.open_writer(path)
     store.store(writer, batch([1, 2]), NOW)
     writer.close()
@@ -293,7 +293,7 @@ def test_a_kill_before_the_commit_leaves_nothing(path: Path) -> None:
     writer.close()
 
 
-def test_a_transaction_commits_or_leaves_nothing(connection: sqlite3.Connection) -> None:
+def test_a_transaction_commits_everything_or_nothing(connection: sqlite3.Connection) -> None:
     def insert_two(first: int, second: int) -> None:
         with store.transaction(connection):
             insert(connection, trade_id=first)
@@ -305,10 +305,10 @@ def test_a_transaction_commits_or_leaves_nothing(connection: sqlite3.Connection)
     assert ids_in(connection) == [1, 2]
 
 
-# --- who may do what ------------------------------------------------------------------------
+# --- locks and readers -----------------------------------------------------------------------
 
 
-def test_a_locked_database_is_an_operational_error_and_nothing_is_lost(
+def test_a_locked_database_raises_an_error_and_loses_nothing(
     connection: sqlite3.Connection, path: Path
 ) -> None:
     other = sqlite3.connect(path, isolation_level=None)
@@ -321,7 +321,7 @@ def test_a_locked_database_is_an_operational_error_and_nothing_is_lost(
     assert store.store(connection, batch([1]), NOW) == store.Stored(1, 0, 1)
 
 
-def test_a_full_database_is_an_operational_error_and_nothing_is_lost(
+def test_a_full_database_raises_an_error_and_loses_nothing(
     connection: sqlite3.Connection,
 ) -> None:
     store.store(connection, batch([1]), NOW)
@@ -345,14 +345,14 @@ def test_a_reader_cannot_write(connection: sqlite3.Connection, path: Path) -> No
     reader.close()
 
 
-def test_a_reader_of_no_database_makes_none(path: Path) -> None:
+def test_a_reader_does_not_create_a_database(path: Path) -> None:
     path.parent.mkdir()
     with pytest.raises(sqlite3.OperationalError):
         store.open_reader(path).execute("SELECT 1 FROM btc_prices")
     assert not path.exists()
 
 
-def test_a_reader_works_where_the_path_has_odd_characters(tmp_path: Path) -> None:
+def test_a_reader_opens_a_path_with_special_characters(tmp_path: Path) -> None:
     path = tmp_path / "a b?c#d%20é" / "crypto_prices.db"
     writer = store.open_writer(path)
     store.store(writer, batch([1]), NOW)
@@ -362,7 +362,7 @@ def test_a_reader_works_where_the_path_has_odd_characters(tmp_path: Path) -> Non
     writer.close()
 
 
-def test_a_reader_sees_whole_batches_only(connection: sqlite3.Connection, path: Path) -> None:
+def test_a_reader_sees_only_whole_batches(connection: sqlite3.Connection, path: Path) -> None:
     reader = store.open_reader(path)
     store.store(connection, batch([1, 2]), NOW)
     with store.transaction(connection):
@@ -372,7 +372,7 @@ def test_a_reader_sees_whole_batches_only(connection: sqlite3.Connection, path: 
     reader.close()
 
 
-def test_no_place_to_write_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OSError, match="file"):
         store.open_writer(tmp_path / "file" / "crypto_prices.db")
@@ -382,7 +382,7 @@ def test_no_place_to_write_is_an_error_that_says_so(tmp_path: Path) -> None:
 
 
 def gaps_in(connection: sqlite3.Connection) -> set[int]:
-    """The missing ids, one by one; a gap noted twice would stand out by the count."""
+    """Return the missing ids one by one, so that a gap recorded twice changes the count."""
     rows = connection.execute(
         "SELECT first_trade_id, last_trade_id FROM gaps WHERE filled_at IS NULL"
     ).fetchall()
@@ -400,7 +400,7 @@ def test_a_gap_is_found_between_and_within_batches(connection: sqlite3.Connectio
     assert store.open_gaps(connection) == (2, 7)
 
 
-def test_a_gap_is_split_by_what_comes_late_and_filled_at_last(
+def test_late_trades_split_a_gap_and_fill_it_at_last(
     connection: sqlite3.Connection,
 ) -> None:
     found, filled = "2025-12-02T05:00:00.000000Z", "2025-12-02T06:00:00.000000Z"
@@ -417,13 +417,13 @@ def test_a_gap_is_split_by_what_comes_late_and_filled_at_last(
     assert {row[2:] for row in rows} == {(found, filled)}
 
 
-def test_what_lies_below_the_least_id_opens_a_gap_up_to_it(connection: sqlite3.Connection) -> None:
+def test_an_id_below_the_least_one_opens_a_gap_between_them(connection: sqlite3.Connection) -> None:
     store.store(connection, batch([100]), NOW)
     store.store(connection, batch([90, 91], 1), NOW)
     assert gaps_in(connection) == set(range(92, 100))
 
 
-def test_the_first_trade_ever_opens_no_gap(connection: sqlite3.Connection) -> None:
+def test_the_first_trade_opens_no_gap(connection: sqlite3.Connection) -> None:
     store.store(connection, batch([987_654_321]), NOW)
     assert store.open_gaps(connection) == (0, 0)
 
@@ -440,7 +440,7 @@ batches_of_ids = st.lists(st.lists(st.integers(1, 60), max_size=12), min_size=1,
 
 @settings(max_examples=30, deadline=None)
 @given(batches=batches_of_ids)
-def test_open_gaps_are_exactly_the_ids_between_the_least_and_the_greatest_that_are_not_stored(
+def test_open_gaps_are_exactly_the_ids_between_the_stored_ones(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]]
 ) -> None:
     connection = store.open_writer(tmp_path_factory.mktemp("gaps") / "crypto_prices.db")
@@ -467,7 +467,7 @@ def test_open_gaps_are_exactly_the_ids_between_the_least_and_the_greatest_that_a
     connection.close()
 
 
-def test_thousands_of_ids_in_any_order_leave_the_right_gaps(
+def test_gaps_are_correct_after_thousands_of_ids_in_any_order(
     connection: sqlite3.Connection,
 ) -> None:
     rng = random.Random(7)
@@ -481,16 +481,14 @@ def test_thousands_of_ids_in_any_order_leave_the_right_gaps(
 
 
 @given(st.sets(st.integers(1, 200)))
-def test_runs_are_the_longest_stretches_of_consecutive_ids(ids: set[int]) -> None:
-    runs = list(store.runs(sorted(ids)))
+def test_id_ranges_are_the_longest_ranges_of_consecutive_ids(ids: set[int]) -> None:
+    runs = list(store.id_ranges(sorted(ids)))
     assert [n for first, last in runs for n in range(first, last + 1)] == sorted(ids)
     assert all(first - 1 not in ids and last + 1 not in ids for first, last in runs)
 
 
 @given(ids=st.sets(st.integers(1, 300)), parts=st.integers(1, 9))
-def test_ranges_are_split_into_parts_of_equal_count_that_leave_nothing_out(
-    ids: set[int], parts: int
-) -> None:
+def test_ranges_are_split_into_parts_of_equal_size_with_every_id(ids: set[int], parts: int) -> None:
     ordered = sorted(ids)
     ranges = [
         (first, next(n for n in range(first, 302) if n + 1 not in ids))
@@ -506,17 +504,17 @@ def test_ranges_are_split_into_parts_of_equal_count_that_leave_nothing_out(
     assert all(1 <= len(part) <= size for part in members)
 
 
-def test_a_split_of_nothing_is_nothing() -> None:
+def test_no_ranges_are_split_into_no_parts() -> None:
     assert store.split_ranges([], 4) == []
 
 
-def test_large_ranges_are_split_without_walking_through_them() -> None:
+def test_large_ranges_are_split_in_a_moment() -> None:
     (low,), (high,) = store.split_ranges([(1, 2**62)], 2)
     assert low == (1, 2**61)
     assert high == (2**61 + 1, 2**62)
 
 
-def test_times_are_stored_so_that_their_texts_sort_as_they_do(
+def test_stored_times_sort_as_the_times_do(
     connection: sqlite3.Connection,
 ) -> None:
     moments = [NOW, NOW + timedelta(microseconds=1), NOW + timedelta(milliseconds=100)]
@@ -527,14 +525,16 @@ def test_times_are_stored_so_that_their_texts_sort_as_they_do(
     assert {len(text) for text in texts} == {27}
 
 
-def test_a_file_that_is_no_database_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_an_error_of_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "crypto_prices.db"
     path.write_text("this is a letter, and long enough to have a header of a hundred bytes" * 4)
-    with pytest.raises(store.StoreError, match="not a database: move it away"):
+    with pytest.raises(
+        store.StoreError, match=r"^Cannot open .*: file is not a database\. Move the file away"
+    ):
         store.open_writer(path)
 
 
-# --- evidence of what may make the paths differ ---------------------------------------------
+# --- evidence -------------------------------------------------------------------------------
 
 
 def timed(trade_id: int, second: float, size: str = "0.25") -> Trade:
@@ -557,19 +557,19 @@ def put(
     return store.store(connection, one, NOW + timedelta(seconds=2), timedelta(seconds=60))
 
 
-def noted(connection: sqlite3.Connection, columns: str) -> list[tuple[Any, ...]]:
+def recorded(connection: sqlite3.Connection, columns: str) -> list[tuple[Any, ...]]:
     rows = connection.execute(f"SELECT {columns} FROM evidence ORDER BY number")  # noqa: S608
     return rows.fetchall()
 
 
-def test_records_a_watermark_behind_the_newest_are_noted_as_late_over_transactions(
+def test_records_a_watermark_before_the_newest_are_recorded_as_late(
     connection: sqlite3.Connection,
 ) -> None:
     """Spark drops an event at or before the watermark of the micro-batch before its own."""
     put(connection, timed(1, 0), timed(2, 100), timed(3, 40.000001), timed(4, 40))
     put(connection, timed(5, 39), timed(6, 161), timed(7, 100))
     put(connection, timed(4, 40), timed(8, 0))
-    assert noted(connection, "kafka_offset, trade_id, kind, behind_s") == [
+    assert recorded(connection, "kafka_offset, trade_id, kind, lateness_s") == [
         (3, 4, "stored", 60.0),
         (4, 5, "stored", 61.0),
         (6, 7, "stored", 61.0),
@@ -578,13 +578,15 @@ def test_records_a_watermark_behind_the_newest_are_noted_as_late_over_transactio
     ]
 
 
-def test_each_record_with_the_id_of_a_stored_trade_and_another_content_is_noted(
+def test_each_record_with_the_id_of_a_stored_trade_and_another_content_is_recorded(
     connection: sqlite3.Connection,
 ) -> None:
     put(connection, timed(1, 0), timed(1, 0), timed(1, 0, size="0.5"))
     result = put(connection, timed(1, 7), timed(1, 7), timed(2, 8))
     assert result == store.Stored(stored=1, repeated=2, total_rows=2)
-    assert noted(connection, "topic, kafka_offset, trade_id, time, last_size, kind, behind_s") == [
+    assert recorded(
+        connection, "topic, kafka_offset, trade_id, time, last_size, kind, lateness_s"
+    ) == [
         ("topic", 2, 1, "2025-12-02T05:00:00.000000Z", 0.5, "conflict", None),
         ("topic", 3, 1, "2025-12-02T05:00:07.000000Z", 0.25, "conflict", None),
         ("topic", 4, 1, "2025-12-02T05:00:07.000000Z", 0.25, "conflict", None),
@@ -593,26 +595,28 @@ def test_each_record_with_the_id_of_a_stored_trade_and_another_content_is_noted(
     assert stored == {"2025-12-02T05:00:00.000000Z"}
 
 
-def test_a_topic_that_is_read_anew_leaves_the_same_evidence(
+def test_a_topic_that_is_read_again_gives_the_same_evidence(
     connection: sqlite3.Connection,
 ) -> None:
     records = [timed(1, 0), timed(2, 100), timed(3, 5), timed(2, 101), timed(4, 130)]
     put(connection, *records)
-    before = noted(connection, "*")
+    before = recorded(connection, "*")
     assert len(before) == 2
     for place, record in enumerate(records):
         put(connection, record, offset=place)
-    assert noted(connection, "*") == before
+    assert recorded(connection, "*") == before
 
 
-def test_a_new_topic_is_judged_by_its_own_event_times(connection: sqlite3.Connection) -> None:
+def test_the_lateness_in_a_new_topic_counts_from_its_own_event_times(
+    connection: sqlite3.Connection,
+) -> None:
     put(connection, timed(1, 0), timed(2, 100))
     put(connection, timed(3, 10), timed(4, 80), timed(5, 20), offset=0, topic="other")
     put(connection, timed(6, 30), offset=9, topic="third")
-    assert noted(connection, "topic, kafka_offset, trade_id") == [("other", 2, 5)]
+    assert recorded(connection, "topic, kafka_offset, trade_id") == [("other", 2, 5)]
 
 
-def test_what_was_read_is_known_of_the_topic_that_is_read_now(
+def test_the_offsets_read_are_those_of_the_newest_topic(
     connection: sqlite3.Connection,
 ) -> None:
     assert store.reading(connection) == (None, 0, 0)
@@ -630,23 +634,23 @@ def test_a_database_of_version_2_keeps_its_evidence_without_offsets(path: Path) 
         old.executescript((Path(__file__).parent / "schema_v2.sql").read_text())
     with closing(store.open_writer(path)) as writer:
         assert writer.execute("PRAGMA user_version").fetchone() == (3,)
-        assert noted(writer, "topic, kafka_offset, trade_id, last_size, kind, behind_s") == [
+        assert recorded(writer, "topic, kafka_offset, trade_id, last_size, kind, lateness_s") == [
             (None, None, 2, 0.25, "stored", 75.5),
             (None, None, 1, 0.5, "conflict", None),
         ]
-        assert store.recovered(writer) == set()
+        assert store.backfilled(writer) == set()
         assert store.next_offset(writer) == 3
         assert store.reading(writer) == (None, 0, 0)
         names = {row[0] for row in writer.execute("SELECT name FROM sqlite_master")}
         assert not names & {"late", "conflicts"}
         # It goes on where it was: 3 s behind the newest trade, and 60.
         put(writer, timed(4, 97), timed(5, 40))
-        assert noted(writer, "trade_id, kafka_offset")[2:] == [(5, 4)]
+        assert recorded(writer, "trade_id, kafka_offset")[2:] == [(5, 4)]
         assert store.reading(writer) == ("topic", 3, 5)
     store.open_writer(path).close()
 
 
-def test_a_late_trade_is_recovered_if_it_filled_a_gap_and_has_no_quotes(
+def test_a_late_trade_is_backfilled_if_it_filled_a_gap_and_has_no_quotes(
     connection: sqlite3.Connection,
 ) -> None:
     late = NOW - timedelta(minutes=5)
@@ -655,8 +659,8 @@ def test_a_late_trade_is_recovered_if_it_filled_a_gap_and_has_no_quotes(
     newest = Trade(11, "86321.55", None, None, "buy", late, "0.25")  # late, but fills no gap
     put(connection, make(1), make(2), make(6), make(10))
     put(connection, quoted, unquoted, newest)
-    assert [row[0] for row in noted(connection, "trade_id")] == [3, 4, 11]
-    assert store.recovered(connection) == {4}
+    assert [row[0] for row in recorded(connection, "trade_id")] == [3, 4, 11]
+    assert store.backfilled(connection) == {4}
 
 
 def test_latencies_of_stored_trades_are_counted_by_minute_and_leg(
@@ -669,18 +673,18 @@ def test_latencies_of_stored_trades_are_counted_by_minute_and_leg(
     rows = connection.execute("SELECT minute, leg, bucket, count FROM latency").fetchall()
     assert {row[0] for row in rows} == {"2025-12-02T05:00Z"}
     legs = {leg: {b: n for _, name, b, n in rows if name == leg} for _, leg, _, _ in rows}
-    assert legs["event_to_receipt"] == {latency.bucket(0.3): 3}
+    assert legs["event_to_receipt"] == {histogram.bucket(0.3): 3}
     assert sum(legs["receipt_to_stored"].values()) == 3
     # Committed 2 s after NOW, received 0.4, 0.5 and 0.6 s after it.
-    assert all(1.25 <= latency.BOUNDS[number] <= 1.6 for number in legs["receipt_to_stored"])
+    assert all(1.25 <= histogram.BOUNDS[number] <= 1.6 for number in legs["receipt_to_stored"])
 
 
-def test_a_repeat_that_says_a_later_time_moves_the_watermark_too(
+def test_a_repeat_with_a_later_time_moves_the_watermark(
     connection: sqlite3.Connection,
 ) -> None:
     put(connection, timed(1, 0))
     put(connection, timed(1, 90), timed(2, 20))
-    assert noted(connection, "trade_id, kind") == [(1, "conflict"), (2, "stored")]
+    assert recorded(connection, "trade_id, kind") == [(1, "conflict"), (2, "stored")]
 
 
 def test_event_times_are_exact_to_the_microsecond_in_sql(connection: sqlite3.Connection) -> None:
