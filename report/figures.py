@@ -195,10 +195,10 @@ def growth(data: GrowthFigure) -> Figure | None:
         return None
     figure, axes = _figure(2.6)
     axes.plot(data.runs["rows"], data.runs["wall_s"], ".", color=palette.BATCH_COLOUR, label="run")
-    for part, style in (("fitted", "-"), ("forecast", "--")):
+    for part, label, style in (("fitted", "trend", "-"), ("forecast", "forecast", "--")):
         line = data.line[data.line["part"] == part]
         if len(line):
-            axes.plot(line["rows"], line["wall_s"], style, color=palette.GREY, label=part)
+            axes.plot(line["rows"], line["wall_s"], style, color=palette.GREY, label=label)
     if data.limit_s is not None:
         label = f"interval, {data.limit_s:g} s"
         axes.axhline(data.limit_s, color=palette.VERMILION, linewidth=0.8, label=label)

@@ -369,8 +369,8 @@ def _growth(comparison: Comparison) -> Section:
         tables=(Table("", ("measure", "value"), tuple(rows)),),
         figure_note=(
             "A point is one run. Solid line: the trend, if there is one. Dashed line: the "
-            "forecast, unless it is too far away. Red line: the interval of the runs, unless it is "
-            "far above them."
+            "forecast, unless it is too far away. Horizontal line: the interval of the runs, unless "
+            "it is far above them."
         ),
         figure_alt="Run time of each batch run against the rows in the table",
     )
