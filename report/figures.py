@@ -80,7 +80,7 @@ def agreement(grid: AgreementGrid) -> Figure | None:
     statuses = list(palette.WINDOW_STATUS)
     codes = np.full((len(rows), len(columns)), np.nan)
     x, y = cells["column"].map(columns.index), cells["row"].map(rows.index)
-    codes[y, x] = cells["verdict"].map(statuses.index)
+    codes[y, x] = cells["status"].map(statuses.index)
     figure, axes = _figure(max(1.5, 0.9 + 0.22 * len(rows)))
     axes.pcolormesh(
         codes,
@@ -97,7 +97,7 @@ def agreement(grid: AgreementGrid) -> Figure | None:
     axes.set_xticks(np.arange(len(columns))[::every] + 0.5, columns[::every])
     axes.invert_yaxis()
     axes.grid(visible=False)
-    seen = cells["verdict"].unique()
+    seen = cells["status"].unique()
     axes.legend(
         handles=[
             Patch(color=colour, label=f"{SYMBOLS[status]} {status}")

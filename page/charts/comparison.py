@@ -60,21 +60,21 @@ def _agreement_drawing(shape: Layout, rows: int, renderer: str) -> Spec:
     legend = alt.Legend(title=None, orient="bottom", columns=3, symbolType="square")
     tooltip = [
         alt.Tooltip("when:N", title="window (UTC)"),
-        alt.Tooltip("status:N", title="status"),
+        alt.Tooltip("description:N", title="status"),
         alt.Tooltip("stream:N", title="trades, stream"),
         alt.Tooltip("batch:N", title="trades, batch"),
         alt.Tooltip("values:N", title="stream / batch"),
         alt.Tooltip("cause:N", title="cause"),
     ]
     base = alt.Chart(alt.NamedData("cells")).encode(x=x, y=y, tooltip=tooltip)
-    cells = base.mark_rect().encode(color=alt.Color("verdict:N", scale=color, legend=legend))
+    cells = base.mark_rect().encode(color=alt.Color("status:N", scale=color, legend=legend))
     symbols = base.mark_text(
         baseline="middle",
         fontSize=alt.ExprRef(f"min(11, 1.4 * width / {len(columns)})"),
         color="#10141a",
     ).encode(
         text="symbol:N",
-        opacity=alt.condition(f"datum.verdict == '{EQUAL}'", alt.value(0.6), alt.value(1)),
+        opacity=alt.condition(f"datum.status == '{EQUAL}'", alt.value(0.6), alt.value(1)),
     )
     return drawing(alt.layer(cells, symbols), ROW_HEIGHT * rows, renderer)
 

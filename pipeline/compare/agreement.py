@@ -18,14 +18,14 @@ from pipeline.compare.lateness import Record, fates
 from pipeline.ingest.store import STORED
 from pipeline.metrics import FURTHER, METRICS, buy_sell_ratio
 
-#: Verdicts on a window, in the order in which a reader should look at them.
+#: The status of a window, in the order in which a reader should look at them.
 DIFFERS = "differs"
 ONLY_STREAM = "only stream"
 ONLY_BATCH = "only batch"
 NOT_YET_FINAL = "not yet final"
 NOT_YET_IN_A_BATCH = "not yet in a batch"
 EQUAL = "equal"
-VERDICTS = (DIFFERS, ONLY_STREAM, ONLY_BATCH, NOT_YET_FINAL, NOT_YET_IN_A_BATCH, EQUAL)
+STATUSES = (DIFFERS, ONLY_STREAM, ONLY_BATCH, NOT_YET_FINAL, NOT_YET_IN_A_BATCH, EQUAL)
 DIFFERENCES = (DIFFERS, ONLY_STREAM, ONLY_BATCH)
 
 #: Causes of a difference, each proved by trades that account for all of it.
@@ -44,7 +44,7 @@ REJECTED = "rejected messages"
 COMPARED = (*METRICS, *FURTHER, "last_trade_time")
 COLUMNS = (
     "window_start",
-    "verdict",
+    "status",
     "columns",
     "cause",
     "late",
@@ -61,7 +61,7 @@ def agreement(
     newest_in_batch: str | None,
     evidence: Evidence,
 ) -> pd.DataFrame:
-    """One verdict for each window that either path knows, and the cause of each difference.
+    """Return the status of each window of either path, and the cause of each difference.
 
     Args:
         final: the stream's final windows, as the text of their cells.
@@ -71,7 +71,7 @@ def agreement(
         evidence: what the consumer noted.
 
     Returns:
-        A row a window, sorted: `window_start`, `verdict`, `columns` (which differ, as text),
+        One row per window, sorted: `window_start`, `status`, `columns` (which differ, as text),
         `cause` (of a difference, or of trades that both paths miss), `late` and `doubled` (trades
         that the stream dropped, or counted twice), `unexplained` (trades that the batch has more,
         for no known reason), `missing` (ids never stored around this window: an id between two
@@ -104,16 +104,16 @@ def agreement(
         covered = newest is not None and end is not None and newest >= _comparable(end)
         columns, proof = differing.get(start, ""), _NO_CAUSE
         if start in opened or start > newest_in_stream:  # it has not come so far
-            verdict = NOT_YET_FINAL
+            status = NOT_YET_FINAL
         elif start not in in_stream:
-            verdict = ONLY_BATCH
+            status = ONLY_BATCH
         elif columns == "" and start in in_batch:
-            verdict = EQUAL
+            status = EQUAL
         elif not covered:
-            verdict = NOT_YET_IN_A_BATCH
+            status = NOT_YET_IN_A_BATCH
         else:
-            verdict = DIFFERS if start in in_batch else ONLY_STREAM
-        if verdict in DIFFERENCES:
+            status = DIFFERS if start in in_batch else ONLY_STREAM
+        if status in DIFFERENCES:
             proof = _proof(
                 streamed.loc[start].to_dict() if start in in_stream else None,
                 batched.loc[start].to_dict() if start in in_batch else None,
@@ -123,7 +123,7 @@ def agreement(
         lost = missing.get(start, _Missing())
         causes = [cause for cause in (proof.cause, lost.cause) if cause]
         numbers = (proof.late, proof.doubled, proof.unexplained, lost.ids)
-        rows.append((start, verdict, columns, "; ".join(causes), *numbers))
+        rows.append((start, status, columns, "; ".join(causes), *numbers))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

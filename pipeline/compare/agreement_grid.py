@@ -15,8 +15,8 @@ from pipeline.compare.agreement import (
     NOT_YET_IN_A_BATCH,
     ONLY_BATCH,
     ONLY_STREAM,
+    STATUSES,
     UNEXPLAINED,
-    VERDICTS,
 )
 
 #: A symbol next to the colour, for readers who cannot distinguish the colours.
@@ -49,7 +49,7 @@ _CLOCKS = {
     timedelta(days=7): "%a %H:%M",
 }
 CELL_COLUMNS = (
-    *("row", "column", "verdict", "symbol", "when", "status"),
+    *("row", "column", "status", "symbol", "when", "description"),
     *("stream", "batch", "values", "cause"),
 )
 
@@ -156,7 +156,7 @@ def rank(agreement: pd.DataFrame, stream: pd.DataFrame, batch: pd.DataFrame) -> 
         )
         for name, table in (("stream", stream), ("batch", batch))
     }
-    ranks = agreement["verdict"].map({name: 3 * n for n, name in enumerate(VERDICTS)})
+    ranks = agreement["status"].map({name: 3 * n for n, name in enumerate(STATUSES)})
     ranks += (agreement["cause"] == "") * 2
     ranks += (agreement["cause"] != "") * ~agreement["cause"].str.contains(UNEXPLAINED, regex=False)
     return agreement.assign(
@@ -181,7 +181,7 @@ def group(ranked: pd.DataFrame, shape: Layout) -> pd.DataFrame:
         windows=groups.size(),
         stream=groups["stream"].sum(min_count=1),
         batch=groups["batch"].sum(min_count=1),
-        of_each=groups["verdict"].agg(Counter),
+        of_each=groups["status"].agg(Counter),
     )
 
 
@@ -199,29 +199,32 @@ def describe(worst: pd.DataFrame, shape: Layout, values: dict[str, str]) -> pd.D
         {
             "row": worst["row"].dt.strftime("%Y-%m-%d %H:%M").tolist(),
             "column": [columns[place] for place in worst["place"]],
-            "verdict": worst["verdict"].tolist(),
+            "status": worst["status"].tolist(),
             "symbol": [
                 MISSING if status == EQUAL and cause else SYMBOLS[status]
-                for status, cause in zip(worst["verdict"], worst["cause"], strict=True)
+                for status, cause in zip(worst["status"], worst["cause"], strict=True)
             ],
             **{
                 path: [text.number(count, ",.0f") for count in worst[path]]
                 for path in ("stream", "batch")
             },
-            **{name: [of[name] for of in texts] for name in ("when", "status", "values", "cause")},
+            **{
+                name: [of[name] for of in texts]
+                for name in ("when", "description", "values", "cause")
+            },
         },
         columns=list(CELL_COLUMNS),
     )
 
 
 def _texts(cell: dict[Any, Any], width: timedelta, values: dict[str, str]) -> dict[str, str]:
-    status, windows, begins = cell["verdict"], cell["windows"], cell["begins"]
+    status, windows, begins = cell["status"], cell["windows"], cell["begins"]
     seconds = ":%S" if begins.second or width.seconds % 60 else ""
     when = f"{begins:%Y-%m-%d %H:%M{seconds}}"
     described, differing = status, values.get(cell["window_start"], text.UNKNOWN)
     if windows > 1:
         each = ", ".join(
-            f"{cell['of_each'][name]:,} {name}" for name in VERDICTS if cell["of_each"][name]
+            f"{cell['of_each'][name]:,} {name}" for name in STATUSES if cell["of_each"][name]
         )
         when += f", {text.length(width)}"
         described = f"{status} (worst of {windows:,} windows: {each})"
@@ -229,7 +232,7 @@ def _texts(cell: dict[Any, Any], width: timedelta, values: dict[str, str]) -> di
             differing = f"{cell['start']:%m-%d %H:%M}: {differing}"
     return {
         "when": when,
-        "status": described,
+        "description": described,
         "values": differing,
         "cause": cell["cause"] or text.UNKNOWN,
     }

@@ -67,7 +67,7 @@ class Comparison:
     @property
     def decided(self) -> pd.DataFrame:
         """Return the windows that both paths have finished: equal or different."""
-        return self.agreement[self.agreement["verdict"].isin([EQUAL, *DIFFERENCES])]
+        return self.agreement[self.agreement["status"].isin([EQUAL, *DIFFERENCES])]
 
     @property
     def compared(self) -> int:
@@ -81,10 +81,10 @@ class Comparison:
         First those without a known cause, then the other differences, then windows whose missing
         trades neither path has; the newest first in each group.
         """
-        differ = self.agreement["verdict"].isin(DIFFERENCES)
+        differ = self.agreement["status"].isin(DIFFERENCES)
         newest_first = self.agreement[differ | (self.agreement["cause"] != "")].iloc[::-1]
         unexplained = newest_first["cause"].str.contains(UNEXPLAINED, regex=False)
-        rank = 2 - 2 * unexplained - 1 * newest_first["verdict"].isin(DIFFERENCES)
+        rank = 2 - 2 * unexplained - 1 * newest_first["status"].isin(DIFFERENCES)
         return newest_first.loc[rank.sort_values(kind="stable").index]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.compare.agreement import EQUAL, VERDICTS
+from pipeline.compare.agreement import EQUAL, STATUSES
 from pipeline.compare.agreement_grid import MISSING, SYMBOLS, differing_values, window_length
 from pipeline.compare.agreement_grid import layout as grid_layout
 from pipeline.compare.comparison import Comparison
@@ -86,9 +86,9 @@ def _overview(comparison: Comparison) -> Section:
 
 def _agreement(comparison: Comparison) -> Section:
     windows, noteworthy = comparison.agreement, comparison.noteworthy
-    counts = windows["verdict"].value_counts()
-    rows = [(SYMBOLS[name], name, f"{int(counts.get(name, 0)):,}") for name in VERDICTS]
-    lacking = int(((windows["verdict"] == EQUAL) & (windows["cause"] != "")).sum())
+    counts = windows["status"].value_counts()
+    rows = [(SYMBOLS[name], name, f"{int(counts.get(name, 0)):,}") for name in STATUSES]
+    lacking = int(((windows["status"] == EQUAL) & (windows["cause"] != "")).sum())
     if lacking:
         rows.append((MISSING, f"{EQUAL}, but trades are missing in both paths", f"{lacking:,}"))
     tables = [Table("Windows by status", ("symbol", "status", "windows"), tuple(rows), 2)]
@@ -136,7 +136,7 @@ def _noteworthy_windows(comparison: Comparison) -> Table:
     rows = [
         (
             window_time(row["window_start"]),
-            f"{SYMBOLS[row['verdict']]} {row['verdict']}",
+            f"{SYMBOLS[row['status']]} {row['status']}",
             row["cause"] or UNKNOWN,
             ", ".join(f"{row[name]:,} {label}" for name, label in _TRADES if row[name]) or UNKNOWN,
             value,
@@ -369,8 +369,8 @@ def _growth(comparison: Comparison) -> Section:
         tables=(Table("", ("measure", "value"), tuple(rows)),),
         figure_note=(
             "A point is one run. Solid line: the trend, if there is one. Dashed line: the "
-            "forecast, unless it is too far away. Horizontal line: the interval of the runs, unless "
-            "it is far above them."
+            "forecast, unless it is too far away. Horizontal line: the interval of the runs, "
+            "unless it is far above them."
         ),
         figure_alt="Run time of each batch run against the rows in the table",
     )

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pandas as pd
 
-from pipeline.compare.agreement import DIFFERENCES, EQUAL, GAP, REJECTED
+from pipeline.compare.agreement import DIFFERENCES, EQUAL, GAP, NOT_RECORDED, REJECTED
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.completeness import IN_BATCH, IN_STREAM, STORED_OF_ISSUED
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN
@@ -74,7 +74,7 @@ def _agreement(comparison: Comparison) -> Finding:
     first, last = (window_time(decided["window_start"].iloc[place])[:16] for place in (0, -1))
     span = f"{first} to {last} UTC"
     windows = len(decided)
-    differ = decided[decided["verdict"].isin(DIFFERENCES)]
+    differ = decided[decided["status"].isin(DIFFERENCES)]
     kind: Literal["fine", "note", "alarm"] = "note" if comparison.missing else "fine"
     if differ.empty:
         short = "1 window matches" if windows == 1 else f"All {windows:,} windows match"
@@ -83,7 +83,11 @@ def _agreement(comparison: Comparison) -> Finding:
     else:
         kind = "note"
         verb = "differs" if len(differ) == 1 else "differ"
-        short = f"{len(differ):,} of {windows:,} windows {verb}, all explained"
+        unrecorded = int(differ["cause"].str.contains(NOT_RECORDED, regex=False).sum())
+        which = f"{len(differ):,} of {windows:,} windows {verb}"
+        short = f"{which}, all explained"
+        if unrecorded:
+            short = f"{which}, evidence not recorded for {unrecorded:,}"
         sentence = f"{len(differ):,} of {windows:,} windows compared {verb} ({span})."
         if comparison.unexplained:
             kind = "alarm"
@@ -326,7 +330,7 @@ def _use_case_aspect(comparison: Comparison) -> _Aspect:
 
 def _completeness_aspect(comparison: Comparison) -> _Aspect:
     stages = comparison.funnel.set_index("stage")
-    equal = int((comparison.agreement["verdict"] == EQUAL).sum())
+    equal = int((comparison.agreement["status"] == EQUAL).sum())
 
     def counted(stage: str) -> str:
         share = UNKNOWN

@@ -64,7 +64,7 @@ def shared(final: pd.DataFrame, batch: pd.DataFrame, agreement: pd.DataFrame) ->
         batch: The windows of the newest batch run, typed.
         agreement: As `agreement` returns it.
     """
-    both = agreement[agreement["verdict"].isin([EQUAL, DIFFERS])]
+    both = agreement[agreement["status"].isin([EQUAL, DIFFERS])]
     starts = pd.to_datetime(both["window_start"], utc=True, format="ISO8601")
     stream, other = (
         metrics.total(table[table["window_start"].isin(starts)]) for table in (final, batch)
@@ -77,4 +77,4 @@ def shared(final: pd.DataFrame, batch: pd.DataFrame, agreement: pd.DataFrame) ->
     table = pd.DataFrame(rows, columns=["metric", "stream", "batch", "difference"])
     rounding = table["difference"].abs() < _MIN_DIFFERENCE
     table["difference"] = table["difference"].astype(float).mask(rounding, 0.0)
-    return Shared(len(both), int((both["verdict"] == DIFFERS).sum()), table)
+    return Shared(len(both), int((both["status"] == DIFFERS).sum()), table)

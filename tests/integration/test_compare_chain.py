@@ -1,4 +1,4 @@
-"""The comparison's verdicts on a real chain, as its command gives them, each cause a real event."""
+"""The status of each window of a real chain, as the command prints it; every cause is real."""
 
 import csv
 import json
@@ -45,14 +45,14 @@ class Judged:
     found: dict[str, Any]
 
     def __getitem__(self, minute: str) -> tuple[str, str, int]:
-        """Verdict, cause and number of missing ids of the minute that starts then."""
+        """Return status, cause and number of missing ids of the window that starts then."""
         (row,) = (row for row in self.found["agreement"] if row["window_start"][11:16] == minute)
-        return row["verdict"], row["cause"], row["missing"]
+        return row["status"], row["cause"], row["missing"]
 
-    def minutes(self, *verdicts: str) -> list[str]:
-        """The minutes of these verdicts."""
+    def minutes(self, *statuses: str) -> list[str]:
+        """Return the starts of the windows with these statuses."""
         rows = self.found["agreement"]
-        return [row["window_start"][11:16] for row in rows if row["verdict"] in verdicts]
+        return [row["window_start"][11:16] for row in rows if row["status"] in statuses]
 
     def but(self, minute: str) -> list[dict[str, Any]]:
         """All that is said of the other minutes."""
@@ -283,7 +283,7 @@ def test_of_late_events_around_the_watermark_exactly_those_that_were_dropped_are
     for judged in (story.before_next_run, story.after_next_run):
         (row,) = (row for row in judged.found["agreement"] if row["window_start"][11:16] == "11:41")
         assert (row["late"], row["doubled"], row["unexplained"]) == (DROPPED, 1, 0)
-        assert (row["verdict"], set(row["cause"].split("; "))) == (DIFFERS, {LATE, CONFLICT})
+        assert (row["status"], set(row["cause"].split("; "))) == (DIFFERS, {LATE, CONFLICT})
 
 
 def test_trades_out_of_order_within_the_watermark_set_nothing_apart(story: Story) -> None:
@@ -308,8 +308,8 @@ def test_ids_that_never_came_or_were_rejected_are_counted_and_set_nothing_apart(
     story: Story,
 ) -> None:
     for judged in (story.before_next_run, story.after_next_run):
-        verdict, cause, missing = judged["12:06"]
-        assert (verdict, set(cause.split("; ")), missing) == (EQUAL, {GAP, REJECTED}, MISSING)
+        status, cause, missing = judged["12:06"]
+        assert (status, set(cause.split("; ")), missing) == (EQUAL, {GAP, REJECTED}, MISSING)
         assert [GAP in row["cause"] for row in judged.found["agreement"]].count(True) == 1
 
 
@@ -318,8 +318,8 @@ def test_ids_that_came_when_their_minute_was_final_are_named_as_recovered(story:
 
 
 def test_two_causes_in_one_minute_are_both_named(story: Story) -> None:
-    verdict, cause, _ = story.before_next_run["12:08"]
-    assert (verdict, set(cause.split("; "))) == (DIFFERS, {CONFLICT, LATE})
+    status, cause, _ = story.before_next_run["12:08"]
+    assert (status, set(cause.split("; "))) == (DIFFERS, {CONFLICT, LATE})
 
 
 def test_trades_that_came_after_the_snapshot_are_named_until_the_next_run_has_them(

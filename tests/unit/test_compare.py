@@ -76,10 +76,10 @@ def evidence(**frames: Any) -> Evidence:
     return Evidence(**none | frames)
 
 
-def verdicts(
+def statuses(
     final: pd.DataFrame, still_open: pd.DataFrame, batch: pd.DataFrame, newest: str | None
 ) -> list[str]:
-    return list(agreement.agreement(final, still_open, batch, newest, evidence())["verdict"])
+    return list(agreement.agreement(final, still_open, batch, newest, evidence())["status"])
 
 
 def test_each_verdict_in_a_constructed_case() -> None:
@@ -87,7 +87,7 @@ def test_each_verdict_in_a_constructed_case() -> None:
     still_open = frame(window(6))
     batch = frame(window(0), window(1, trade_count="6"), window(3), window(6))
     found = agreement.agreement(final, still_open, batch, "2025-06-01T12:04:30Z", evidence())
-    assert list(found["verdict"]) == [
+    assert list(found["status"]) == [
         agreement.EQUAL,
         agreement.DIFFERS,
         agreement.ONLY_STREAM,
@@ -100,8 +100,8 @@ def test_each_verdict_in_a_constructed_case() -> None:
 
 def test_a_window_that_the_stream_has_not_come_to_is_not_yet_final() -> None:
     batch = frame(window(0), window(1))
-    assert verdicts(frame(), frame(), batch, LAST) == [agreement.NOT_YET_FINAL] * 2
-    assert verdicts(frame(window(0)), frame(), batch, LAST) == [
+    assert statuses(frame(), frame(), batch, LAST) == [agreement.NOT_YET_FINAL] * 2
+    assert statuses(frame(window(0)), frame(), batch, LAST) == [
         agreement.EQUAL,
         agreement.NOT_YET_FINAL,
     ]
@@ -109,22 +109,22 @@ def test_a_window_that_the_stream_has_not_come_to_is_not_yet_final() -> None:
 
 def test_a_run_whose_newest_trade_lies_in_the_second_after_a_window_covers_it() -> None:
     final, batch = frame(window(0)), frame(window(0, trade_count="2"))
-    assert verdicts(final, frame(), batch, "2025-06-01T12:01:00.400000Z") == [agreement.DIFFERS]
+    assert statuses(final, frame(), batch, "2025-06-01T12:01:00.400000Z") == [agreement.DIFFERS]
 
 
 def test_a_window_that_the_run_saw_in_part_is_not_yet_in_a_batch() -> None:
     final, batch = frame(window(0)), frame(window(0, trade_count="2"))
-    assert verdicts(final, frame(), batch, "2025-06-01T12:00:30Z") == [agreement.NOT_YET_IN_A_BATCH]
-    assert verdicts(final, frame(), batch, "2025-06-01T12:01:00Z") == [agreement.DIFFERS]
+    assert statuses(final, frame(), batch, "2025-06-01T12:00:30Z") == [agreement.NOT_YET_IN_A_BATCH]
+    assert statuses(final, frame(), batch, "2025-06-01T12:01:00Z") == [agreement.DIFFERS]
 
 
 def test_time_of_receipt_and_of_writing_are_no_difference() -> None:
     final = frame(window(0, written_at="a", last_receipt_time="b"))
-    assert verdicts(final, frame(), frame(window(0)), "2025-06-01T13:00:00Z") == [agreement.EQUAL]
+    assert statuses(final, frame(), frame(window(0)), "2025-06-01T13:00:00Z") == [agreement.EQUAL]
 
 
 def test_without_anything_there_is_nothing_to_compare() -> None:
-    assert verdicts(frame(), frame(), frame(), None) == []
+    assert statuses(frame(), frame(), frame(), None) == []
 
 
 # --- causes ---------------------------------------------------------------------------------
@@ -181,8 +181,8 @@ def judged_cause(
     # A later minute, which both have: the stream has come past the one in question.
     final, batched = (frame(*([row] if row else []), window(5)) for row in (stream, batch))
     found = agreement.agreement(final, frame(), batched, LAST, evidence(**frames))
-    assert list(found["verdict"][1:]) == [agreement.EQUAL]
-    assert found["verdict"][0] != agreement.EQUAL
+    assert list(found["status"][1:]) == [agreement.EQUAL]
+    assert found["status"][0] != agreement.EQUAL
     return found.iloc[0]
 
 
@@ -409,7 +409,7 @@ def test_minutes_around_ids_never_seen_are_marked_though_both_paths_agree() -> N
     windows = frame(window(0), window(1), window(2))
     missing = gaps((5, 7, False, 30, 61), (20, 20, True, 5, 6))
     found = agreement.agreement(windows, frame(), windows, LAST, evidence(gaps=missing))
-    assert list(found["verdict"]) == [agreement.EQUAL] * 3
+    assert list(found["status"]) == [agreement.EQUAL] * 3
     assert list(found["cause"]) == [agreement.GAP, agreement.GAP, ""]
     assert list(found["missing"]) == [3, 3, 0]
 

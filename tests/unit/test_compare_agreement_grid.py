@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline import times
 from pipeline.compare import agreement_grid as grid
-from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, NOT_YET_FINAL, UNEXPLAINED, VERDICTS
+from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, NOT_YET_FINAL, STATUSES, UNEXPLAINED
 
 MINUTE = timedelta(minutes=1)
 START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
@@ -22,11 +22,11 @@ def compared(*rows: tuple[int, str, str]) -> pd.DataFrame:
         [
             {
                 "window_start": times.iso(START + n * MINUTE),
-                "verdict": verdict,
+                "status": status,
                 "columns": "close_price" if cause else "",
                 "cause": cause,
             }
-            for n, verdict, cause in rows
+            for n, status, cause in rows
         ],
         columns=list(COLUMNS),
     )
@@ -98,25 +98,25 @@ def test_up_to_one_day_each_window_has_its_own_cell() -> None:
 @settings(deadline=None)
 @given(
     st.lists(
-        st.tuples(st.integers(0, 5000), st.sampled_from(VERDICTS)),
+        st.tuples(st.integers(0, 5000), st.sampled_from(STATUSES)),
         min_size=1,
         max_size=60,
         unique_by=lambda row: row[0],
     )
 )
 def test_a_cell_counts_all_its_windows_and_shows_the_worst(rows) -> None:
-    table = compared(*((n, verdict, "") for n, verdict in sorted(rows)))
+    table = compared(*((n, status, "") for n, status in sorted(rows)))
     shape = grid.Layout(timedelta(minutes=30), timedelta(days=1))
     cells = grid.group(grid.rank(table, counted(), counted()), shape)
     expected: dict[datetime, list[str]] = {}
-    for n, verdict in rows:
-        expected.setdefault(START + n // 30 * 30 * MINUTE, []).append(verdict)
+    for n, status in rows:
+        expected.setdefault(START + n // 30 * 30 * MINUTE, []).append(status)
     assert list(cells["begins"]) == sorted(expected)
     for cell in cells.to_dict("records"):
-        verdicts = expected[cell["begins"]]
-        assert cell["windows"] == len(verdicts)
-        assert cell["verdict"] == min(verdicts, key=VERDICTS.index)
-        assert cell["of_each"] == Counter(verdicts)
+        statuses = expected[cell["begins"]]
+        assert cell["windows"] == len(statuses)
+        assert cell["status"] == min(statuses, key=STATUSES.index)
+        assert cell["of_each"] == Counter(statuses)
         assert cell["row"] == cell["begins"].floor("D")
         assert cell["row"] + cell["place"] * shape.cell == cell["begins"]
 
@@ -143,7 +143,7 @@ def test_the_tooltip_of_a_cell_names_both_counts_the_status_and_the_cause() -> N
     ]
     second = drawn.iloc[1]
     assert second["when"] == "2026-03-02 00:01"
-    assert (second["status"], second["values"], second["cause"]) == (
+    assert (second["description"], second["values"], second["cause"]) == (
         DIFFERS,
         "close_price 1 / 2",
         "late trades",
@@ -156,7 +156,7 @@ def test_a_cell_of_many_windows_counts_them_by_status_and_adds_their_trades() ->
     shape = grid.Layout(timedelta(minutes=30), timedelta(days=1))
     worst = grid.group(grid.rank(table, windows, windows), shape)
     [cell] = grid.describe(worst, shape, {}).to_dict("records")
-    assert cell["status"] == "differs (worst of 30 windows: 1 differs, 29 equal)"
+    assert cell["description"] == "differs (worst of 30 windows: 1 differs, 29 equal)"
     assert (cell["stream"], cell["batch"]) == ("300", "300")
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.compare import palette
-from pipeline.compare.agreement import VERDICTS
+from pipeline.compare.agreement import STATUSES
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.figures import (
     TOOTH_POINTS,
@@ -46,7 +46,7 @@ def test_without_data_every_figure_is_empty(nothing: Comparison) -> None:
 
 
 def test_every_status_and_every_result_has_its_own_colour() -> None:
-    assert set(palette.WINDOW_STATUS) == set(VERDICTS)
+    assert set(palette.WINDOW_STATUS) == set(STATUSES)
     assert set(palette.RESULT_LINES) == set(RESULTS)
     for colours in (palette.WINDOW_STATUS.values(), palette.RESULT_LINES.values()):
         assert len(set(colours)) == len(colours)

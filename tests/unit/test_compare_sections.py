@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.compare import sections as module
-from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, GAP, LATE, UNEXPLAINED, VERDICTS
+from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, GAP, LATE, STATUSES, UNEXPLAINED
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.figures import Figures
 from pipeline.compare.growth import Steadiness
@@ -59,9 +59,9 @@ def test_each_figure_belongs_to_one_section(disputed: Comparison) -> None:
 
 def test_the_windows_of_every_status_are_counted(disputed: Comparison) -> None:
     rows = section(disputed, "agreement").tables[0].rows
-    expected = disputed.agreement["verdict"].value_counts()
-    assert [(name, n) for _, name, n in rows[: len(VERDICTS)]] == [
-        (name, f"{expected.get(name, 0):,}") for name in VERDICTS
+    expected = disputed.agreement["status"].value_counts()
+    assert [(name, n) for _, name, n in rows[: len(STATUSES)]] == [
+        (name, f"{expected.get(name, 0):,}") for name in STATUSES
     ]
 
 
@@ -70,7 +70,7 @@ def agreement(*windows: tuple[str, str]) -> pd.DataFrame:
     rows = [
         dict.fromkeys(("late", "doubled", "unexplained", "missing"), 0)
         | {"window_start": f"2026-03-01T{n // 60:02}:{n % 60:02}:00Z", "columns": ""}
-        | {"verdict": status, "cause": cause}
+        | {"status": status, "cause": cause}
         for n, (status, cause) in enumerate(windows)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -6,7 +6,15 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
-from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, LATE, NOT_YET_FINAL, UNEXPLAINED
+from pipeline.compare.agreement import (
+    COLUMNS,
+    DIFFERS,
+    EQUAL,
+    LATE,
+    NOT_RECORDED,
+    NOT_YET_FINAL,
+    UNEXPLAINED,
+)
 from pipeline.compare.comparison import Comparison, batch_interval_s, compare
 from pipeline.compare.completeness import funnel
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN, Freshness
@@ -25,7 +33,7 @@ def age(median: float) -> Freshness:
 def windows(*statuses: str, cause: str = "") -> pd.DataFrame:
     rows = [
         dict.fromkeys(COLUMNS, "")
-        | {"missing": 0, "window_start": f"2026-03-01T12:{minute:02}:00Z", "verdict": name}
+        | {"missing": 0, "window_start": f"2026-03-01T12:{minute:02}:00Z", "status": name}
         | {"cause": cause if name == DIFFERS else ""}
         for minute, name in enumerate(statuses)
     ]
@@ -99,6 +107,10 @@ def test_an_explained_difference_is_a_note_and_an_unexplained_one_an_alarm(
     first = findings(explained)[0]
     assert (first.short, first.kind) == ("1 of 2 windows differs, all explained", "note")
     assert first.sentence.endswith(f"Causes: {LATE} (1 window).")
+    unrecorded = replace(comparison, agreement=windows(EQUAL, DIFFERS, cause=NOT_RECORDED))
+    first = findings(unrecorded)[0]
+    assert first.short == "1 of 2 windows differs, evidence not recorded for 1"
+    assert first.kind == "note"
     unknown = replace(comparison, agreement=windows(EQUAL, DIFFERS, cause=UNEXPLAINED))
     first = findings(unknown)[0]
     assert (first.short, first.kind) == ("1 window differs, cause unknown", "alarm")
