@@ -1,4 +1,4 @@
-"""The health check of a service: its status file is new and says that it is healthy.
+"""The health check of a service: its status file is new and its state is healthy.
 
 A service is healthy while its main loop keeps turning. This module imports little, because the
 check runs every few seconds in every container and imports are most of its cost.

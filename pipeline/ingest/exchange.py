@@ -146,7 +146,7 @@ class Handler(Protocol):
     """What a feed does with its messages."""
 
     def on_connect(self, watchdog: FeedWatchdog) -> None:
-        """Take over a new connection; the handler tells the watchdog what it has received."""
+        """Use a new connection; the handler reports heartbeats and trades to its watchdog."""
 
     def on_message(self, message: Message, received: datetime) -> None:
         """Handle one message."""
@@ -167,7 +167,7 @@ class Feed:
     def run(self) -> None:
         """Read and reconnect with backoff until the service is asked to stop.
 
-        The backoff starts again at its shortest delay after a connection that brought a trade.
+        The backoff starts again at its shortest delay after a connection with at least one trade.
         """
         settings, stop = self._settings, self._service.stop
         delays = backoff()

@@ -113,10 +113,10 @@ class Loader:
                 trades.append(trade.decode(raw, self._settings.product_id, received))
                 receipts.append(received)
                 offsets.append(record.offset)
-            except trade.InvalidTradeError as refusal:
+            except trade.InvalidTradeError as error:
                 rejected += 1
-                self._service.log.warning("rejected offset %d: %s", record.offset, refusal)
-                self._dead_letters.reject(raw, len(raw), str(refusal), received)
+                self._service.log.warning("rejected offset %d: %s", record.offset, error)
+                self._dead_letters.reject(raw, len(raw), str(error), received)
         return store.Batch(
             first_offset=records[0].offset,
             last_offset=records[-1].offset,

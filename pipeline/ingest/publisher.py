@@ -69,9 +69,9 @@ class Publisher:
         self._service.counters["received"] += 1
         try:
             outcome = self._outcome(message, received)
-        except trade.InvalidTradeError as refusal:
-            self._dead_letters.reject(message.data, message.size, str(refusal), received)
-            self._service.log.warning("rejected a message: %s", refusal)
+        except trade.InvalidTradeError as error:
+            self._dead_letters.reject(message.data, message.size, str(error), received)
+            self._service.log.warning("rejected a message: %s", error)
             outcome = "rejected"
         self._service.counters[outcome] += 1
 

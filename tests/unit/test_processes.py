@@ -24,8 +24,8 @@ def test_the_cost_of_a_tree_includes_running_and_ended_children() -> None:
     process = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        said = {process.stdout.readline(), process.stdout.readline()}
-        assert said == {"1\n", "ended\n"}
+        lines = {process.stdout.readline(), process.stdout.readline()}
+        assert lines == {"1\n", "ended\n"}
         cpu_s, rss = tree_cost(process.pid)
         assert 0.6 <= cpu_s < 5
         assert 64 << 20 <= rss < 300 << 20
