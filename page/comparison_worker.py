@@ -98,7 +98,6 @@ class Comparer:
             return self._kept.get(span) or LatestComparison(asked_at=self._since[span])
 
     def _run(self, span: str) -> None:
-        # A failed comparison reports no CPU time of its own.
         before_cpu = cpu_of_ended_children()
         try:
             found = self._compare(SPANS[span])
@@ -114,7 +113,7 @@ class Comparer:
             else:
                 at = times.now()
                 self._kept[span] = LatestComparison(before.data, found, at, ended=ended)
-                # a comparison that failed does not report its own CPU time
+                # A failed comparison does not report its own CPU time.
                 cpu_s = cpu_of_ended_children() - before_cpu
                 self._rest_until = ended + rest(cpu_s, self._pace)
 

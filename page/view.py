@@ -250,7 +250,7 @@ def write_counts(snapshot: Snapshot, shown: market.Market) -> None:
 
 def write_durations(snapshot: Snapshot) -> None:
     """Write how long the batch runs took."""
-    elements.section("Batch duration")
+    elements.section("Batch run time by part")
     elements.caption(snapshot.runs.derived("durations", None, tables.durations_caption))
     chart = None
     if len(snapshot.runs.frame):
