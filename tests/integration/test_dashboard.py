@@ -244,7 +244,7 @@ def test_the_comparison_shows_how_the_files_differ(disputed, visit) -> None:
     expect(listed).to_contain_text("/ 1")
     expect(listed).to_contain_text("dropped as late")
     expect(seen.page.locator("[class*=completeness-table-1]")).to_contain_text("43 to 48")
-    rejected = seen.page.locator(".st-key-rejected-table canvas")
+    rejected = seen.page.locator(".st-key-rejected-table [data-testid=data-grid-canvas]")
     for one in page_data.REJECTED_LATEST:
         expect(rejected).to_contain_text(str(one["reason"]), timeout=20_000)
         expect(rejected).to_contain_text(str(one["message"]))
