@@ -507,7 +507,7 @@ def test_every_state_is_named_on_a_page_that_stays_open(fast, visit) -> None:
     for scenario, word, text in (
         ("empty", "WAITING", "No window yet"),
         ("starting", "REPLAY", "spark_processor has been starting"),
-        ("foreign", "REPLAY", "is not one of this system's files"),
+        ("foreign", "REPLAY", "so this pipeline did not write it"),
         ("foreign", "REPLAY", "No newer comparison:"),
         ("stale", "STALE", "no trade for"),
         ("down", "DOWN", "no heartbeat from producer"),
@@ -539,11 +539,11 @@ def test_a_locked_database_is_named_and_the_last_comparison_stays(fast, visit) -
         re.compile(r"differs\s*2"), timeout=60_000
     )
     before = statuses_of(seen)
-    problem = seen.page.locator("[data-testid=stAlert]", has_text="is locked")
+    problem = seen.page.locator("[data-testid=stAlert]", has_text="has locked it")
     with closing(sqlite3.connect(data.database, isolation_level=None)) as keeper:
         keeper.execute("PRAGMA locking_mode = EXCLUSIVE")
         keeper.execute("BEGIN IMMEDIATE")
-        expect(problem.first).to_contain_text("crypto_prices.db is locked", timeout=60_000)
+        expect(problem.first).to_contain_text("crypto_prices.db: another program has locked it", timeout=60_000)
         expect(problem.first).to_contain_text("No newer comparison")
         assert statuses_of(seen) == before
         keeper.execute("ROLLBACK")
