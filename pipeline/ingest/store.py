@@ -87,19 +87,26 @@ CREATE INDEX IF NOT EXISTS open_gaps ON gaps (first_trade_id, last_trade_id)
 """
 
 #: Schema version 2 recorded late trades and conflicts without their topic and offset.
+_VERSION_2_EVIDENCE = """
+SELECT NULL AS number, NULL AS topic, NULL AS kafka_offset, trade_id, time, side, price, last_size,
+    'stored' AS kind, behind_s AS lateness_s FROM late JOIN btc_prices USING (trade_id)
+UNION ALL
+SELECT NULL, NULL, NULL, trade_id, time, side, price, last_size, 'conflict', NULL FROM conflicts
+"""
 _FROM_VERSION_2 = f"""
 BEGIN IMMEDIATE;
 ALTER TABLE ingest ADD COLUMN topic TEXT;
 {_SCHEMA}
-INSERT INTO evidence (trade_id, time, side, price, last_size, kind, lateness_s)
-    SELECT trade_id, time, side, price, last_size, 'stored', behind_s
-    FROM late JOIN btc_prices USING (trade_id);
-INSERT INTO evidence (trade_id, time, side, price, last_size, kind)
-    SELECT trade_id, time, side, price, last_size, 'conflict' FROM conflicts;
+INSERT INTO evidence {_VERSION_2_EVIDENCE};
 DROP TABLE late;
 DROP TABLE conflicts;
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
+"""
+#: Read-only connections show version 2 as version 3, until the consumer has converted it.
+_SHOW_VERSION_2 = f"""
+CREATE TEMP VIEW evidence AS {_VERSION_2_EVIDENCE};
+CREATE TEMP VIEW ingest AS SELECT *, NULL AS topic FROM main.ingest;
 """  # noqa: S608 - constants
 
 #: SQL for `time` in microseconds since 1970. Parsing it in Spark takes three times as long.
@@ -188,9 +195,16 @@ def open_reader(path: Path) -> sqlite3.Connection:
     Raises:
         sqlite3.OperationalError: the database does not exist yet.
     """
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None
     )
+    try:
+        if connection.execute("PRAGMA user_version").fetchone() == (2,):
+            connection.executescript(_SHOW_VERSION_2)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def unreadable(path: Path, error: sqlite3.Error) -> str:

@@ -17,7 +17,7 @@ from pipeline.compare import inputs
 from pipeline.compare.__main__ import main
 from pipeline.compare.comparison import missing_ids
 from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir, to_csv, write_final_windows
-from tests.unit.test_compare import frame, gaps, seconds, window
+from tests.unit.test_compare_agreement import frame, gaps, seconds, window
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,7 +7,7 @@ from pipeline import metrics
 from pipeline.compare import agreement
 from pipeline.compare.inputs import typed
 from pipeline.compare.totals import flags, shared
-from tests.unit.test_compare import LAST, evidence, frame, window
+from tests.unit.test_compare_agreement import LAST, evidence, frame, window
 
 
 def priced(minute: int, count: int, average: str, high: str) -> dict[str, str]:

@@ -627,11 +627,33 @@ def test_the_offsets_read_are_those_of_the_newest_topic(
     assert store.reading(connection) == ("other", 2, 3)
 
 
-def test_a_database_of_version_2_keeps_its_evidence_without_offsets(path: Path) -> None:
+def write_version_2(path: Path) -> None:
     """As version 2 wrote it: late trades by id, conflicting contents once each."""
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as old:
         old.executescript((Path(__file__).parent / "schema_v2.sql").read_text())
+
+
+def test_a_reader_shows_a_database_of_version_2_before_the_consumer_has_converted_it(
+    path: Path,
+) -> None:
+    write_version_2(path)
+    with closing(store.open_reader(path)) as reader:
+        before = store.evidence(reader)
+        assert store.reading(reader) == (None, 0, 0)
+        assert (store.next_offset(reader), store.total_rows(reader)) == (3, 2)
+        assert store.recovered(reader) == set()
+    store.open_writer(path).close()
+    with closing(store.open_reader(path)) as reader:
+        assert store.evidence(reader) == before
+    assert [(row[0], row[2], row[7]) for row in before] == [
+        (None, 2, store.STORED),
+        (None, 1, store.CONFLICT),
+    ]
+
+
+def test_a_database_of_version_2_keeps_its_evidence_without_offsets(path: Path) -> None:
+    write_version_2(path)
     with closing(store.open_writer(path)) as writer:
         assert writer.execute("PRAGMA user_version").fetchone() == (3,)
         assert recorded(writer, "topic, kafka_offset, trade_id, last_size, kind, lateness_s") == [

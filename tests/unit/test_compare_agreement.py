@@ -1,4 +1,4 @@
-"""The comparison's pure functions, against brute force and constructed cases."""
+"""Whether the paths agree in each window, and the causes of differences, in constructed cases."""
 
 import time
 from collections.abc import Sequence
