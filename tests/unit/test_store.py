@@ -642,7 +642,7 @@ def test_a_reader_shows_a_database_of_version_2_before_the_consumer_has_converte
         before = store.evidence(reader)
         assert store.reading(reader) == (None, 0, 0)
         assert (store.next_offset(reader), store.total_rows(reader)) == (3, 2)
-        assert store.recovered(reader) == set()
+        assert store.backfilled(reader) == set()
     store.open_writer(path).close()
     with closing(store.open_reader(path)) as reader:
         assert store.evidence(reader) == before
