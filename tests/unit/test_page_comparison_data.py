@@ -76,10 +76,10 @@ def test_a_locked_or_foreign_database_gives_a_sentence(data, monkeypatch) -> Non
         keeper.execute("PRAGMA locking_mode = EXCLUSIVE")
         keeper.execute("BEGIN IMMEDIATE")
         said = comparison_data.load(data, None, 60)
-    locked = f"{data.database} is locked: another program keeps it for itself, end that one"
+    locked = f"Cannot read {data.database}: another program has locked it. Stop that program."
     assert said == locked
     data.database.write_bytes(b"not a database, but long enough to look like one" * 30)
-    cannot = f"{data.database} cannot be read: file is not a database"
+    cannot = f"Cannot read {data.database}: file is not a database"
     assert comparison_data.load(data, None, 60) == cannot
 
 
