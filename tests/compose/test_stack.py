@@ -214,9 +214,9 @@ def test_the_comparison_works_with_and_without_a_running_consumer(
 
 def test_the_report_is_made_by_its_service(stack: Stack) -> None:
     said = stack.compose("run", "--rm", "-T", "report", timeout=BUILD_SECONDS)
-    assert said.splitlines()[-1].startswith("/app/data/report/report.html (made in ")
+    assert said.splitlines()[-1].startswith("/app/data/report/report.html (took ")
     made = stack.results() / "report"
-    assert "Do they agree?" in (made / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Agreement</h2>" in (made / "report.html").read_text(encoding="utf-8")
     assert (made / "figures" / "agreement.svg").exists()
 
 
