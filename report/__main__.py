@@ -58,7 +58,7 @@ def main() -> None:
             return
         write(files, data.report)
     except OutputError as error:
-        print(f"Cannot make a report of {data.root}: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         print(f"Cannot write the report to {data.report}: {error}", file=sys.stderr)

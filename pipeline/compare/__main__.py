@@ -11,6 +11,7 @@ import signal
 import sys
 import textwrap
 import traceback
+from contextlib import suppress
 from dataclasses import is_dataclass
 from datetime import datetime, timedelta
 
@@ -26,6 +27,8 @@ from pipeline.times import iso
 
 #: Width of the text in columns.
 WIDTH = 98
+#: The times that pandas can express start in 1677.
+MAX_SPAN = timedelta(days=36_525)
 #: What a program can read from the files themselves.
 _NOT_IN_JSON = ("outputs", "teeth", "runs", "windows")
 
@@ -51,7 +54,7 @@ def main() -> None:
         comparison = compare(outputs, settings.batch_interval_seconds)
         print(as_json(comparison) if arguments.json else as_text(comparison))
     except OutputError as error:
-        print(f"Cannot compare {settings.data_dir}: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         sys.exit(2)
     except Exception:  # noqa: BLE001 - Python's own status for a fault, 1, means "unexplained"
         traceback.print_exc()
@@ -60,15 +63,16 @@ def main() -> None:
 
 
 def minutes(text: str) -> timedelta:
-    """Return a command's argument as a time.
+    """Return the argument of `--minutes` as a time.
 
     Raises:
-        ValueError: The text is not a positive number of minutes that fits a timedelta.
+        ArgumentTypeError: The text is not a positive number of minutes, or is above 100 years.
     """
-    value = float(text)
-    if not 0 < value < 1e10:
-        raise ValueError(text)
-    return timedelta(minutes=value)
+    with suppress(ValueError, OverflowError):
+        if timedelta(0) < (span := timedelta(minutes=float(text))) <= MAX_SPAN:
+            return span
+    most = MAX_SPAN // timedelta(minutes=1)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0, up to {most:,}")
 
 
 def as_json(comparison: Comparison) -> str:

@@ -56,7 +56,7 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
     except FileNotFoundError:
         lines = []
     except OSError as error:
-        raise OutputError(f"cannot read {data.batch_log}: {error}") from error
+        raise OutputError(f"Cannot read {data.batch_log}: {error}") from error
     rows = [dict(part.split("=", 1) for part in line.split() if "=" in part) for line in lines]
     table = pd.DataFrame(
         [row for row in rows if {"started", "status"} <= row.keys()], columns=list(LOG_FIELDS)
@@ -238,7 +238,7 @@ def _check_numbers(path: Path, cells: pd.DataFrame) -> None:
             row = cells[wrong].iloc[0]
             raise OutputError(
                 f"{path}: {name} of the window {row['window_start']} is {row[name]!r}, which is "
-                f"not a valid value"
+                "not a valid value. Restore the file, or move it away to compare without it."
             )
 
 
@@ -340,7 +340,7 @@ def _record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]) -> 
     except (FileNotFoundError, pd.errors.EmptyDataError):
         table = pd.DataFrame(columns=list(dict.fromkeys([*columns, *times])))
     except (OSError, ValueError) as error:
-        raise OutputError(f"cannot read {path}: {error}") from error
+        raise OutputError(f"Cannot read {path}: {error}") from error
     if missing := {*columns, *times} - set(table.columns):
         raise OutputError(f"{path} has no column {', '.join(sorted(missing))}")
     whole = table.iloc[:, -1].notna()
@@ -367,7 +367,9 @@ def _rows(path: Path, columns: tuple[str, ...], required: str) -> list[list[str]
     if not header:
         return []
     if required not in header:
-        raise OutputError(f"{path} has no column {required}, so this pipeline did not write it")
+        raise OutputError(
+            f"{path} has no column {required}, so this pipeline did not write it. Move it away."
+        )
     missing = len(header)
     places = [header.index(name) if name in header else missing for name in columns]
     padded = ([*row, *[""] * (missing + 1 - len(row))] for row in rows)

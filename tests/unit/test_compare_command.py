@@ -6,15 +6,17 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from pipeline.compare import inputs
-from pipeline.compare.__main__ import main
+from pipeline.compare.__main__ import main, minutes
 from pipeline.compare.comparison import missing_ids
 from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir, to_csv, write_final_windows
 from tests.unit.test_compare_agreement import frame, gaps, seconds, window
@@ -133,6 +135,13 @@ def test_minutes_counts_back_from_the_newest_window_and_not_from_now(
 ) -> None:
     both_paths(tmp_path, "6")
     assert command(tmp_path, "--minutes", "5").returncode == 1
+
+
+@pytest.mark.parametrize("wrong", ["x", "0", "-5", "nan", "inf", "1e9"])
+def test_minutes_that_are_no_number_of_minutes_are_refused(wrong: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=f"'{wrong}' is not a number of minutes"):
+        minutes(wrong)
+    assert minutes("1.5") == timedelta(seconds=90)
 
 
 def no_constant(name: str) -> None:

@@ -92,7 +92,7 @@ def test_a_failed_report_says_why_for_five_minutes(monkeypatch, tmp_path) -> Non
         made.html(None)
     said = downloads.failure(made.problem, times.now())
     assert said.startswith("Report failed 0")
-    assert "Cannot make a report" in said
+    assert "Move it away" in said
     assert "has no column window_start" in said
     assert downloads.failure(None, times.now()) == ""
     assert downloads.failure(made.problem, times.now() + timedelta(minutes=6)) == ""
