@@ -543,7 +543,9 @@ def test_a_locked_database_is_named_and_the_last_comparison_stays(fast, visit) -
     with closing(sqlite3.connect(data.database, isolation_level=None)) as keeper:
         keeper.execute("PRAGMA locking_mode = EXCLUSIVE")
         keeper.execute("BEGIN IMMEDIATE")
-        expect(problem.first).to_contain_text("crypto_prices.db: another program has locked it", timeout=60_000)
+        expect(problem.first).to_contain_text(
+            "crypto_prices.db: another program has locked it", timeout=60_000
+        )
         expect(problem.first).to_contain_text("No newer comparison")
         assert statuses_of(seen) == before
         keeper.execute("ROLLBACK")
