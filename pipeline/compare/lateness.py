@@ -90,7 +90,14 @@ def fates(
     ]
 
 
-_COUNTED, _LATE, _DUPLICATE, _NOT_READ, _NOT_RECORDED = range(5)
+#: What became of a record.
+_COUNTED, _LATE, _DUPLICATE, _NOT_READ, _NOT_RECORDED = (
+    "counted",
+    "dropped as late",
+    "dropped as duplicate",
+    "not read yet",
+    "not recorded",
+)
 
 
 class _Checkpoint:
@@ -104,9 +111,10 @@ class _Checkpoint:
         #: By trade id: until when Spark remembers it; "": it does not, None: that is not known.
         self._remembered: dict[int, str | None] = {}
         #: The records in each stretch, and what became of them.
-        self.read: dict[Stretch, list[tuple[Record, int]]] = defaultdict(list)
+        self.read: dict[Stretch, list[tuple[Record, str]]] = defaultdict(list)
 
-    def take(self, record: Record, offset: int) -> int:
+    def take(self, record: Record, offset: int) -> str:
+        """Return what becomes of the record."""
         place = bisect_right(self._ends, offset)
         stretch = self._ordered[place] if place < len(self._ordered) else None
         if stretch is None:
@@ -119,7 +127,7 @@ class _Checkpoint:
         self._remember(record, fate)
         return fate
 
-    def _fate(self, record: Record, offset: int, stretch: Stretch) -> int:
+    def _fate(self, record: Record, offset: int, stretch: Stretch) -> str:
         if offset < stretch.first_offset:
             return _COUNTED
         watermark = time_text(stretch.watermark)
@@ -134,7 +142,7 @@ class _Checkpoint:
             return _NOT_RECORDED
         return _COUNTED if until <= watermark else _DUPLICATE
 
-    def _remember(self, record: Record, fate: int) -> None:
+    def _remember(self, record: Record, fate: str) -> None:
         if record.kind == REPEAT:
             return
         if fate == _COUNTED:
@@ -174,7 +182,7 @@ def _fates_of(
 
 def _is_possible(
     stretch: Stretch,
-    judged: Sequence[tuple[Record, int]],
+    judged: Sequence[tuple[Record, str]],
     reported: Mapping[int, tuple[int, int]],
     reading: Reading,
 ) -> bool:
