@@ -20,7 +20,8 @@ import pandas as pd
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.inputs import read_outputs
 from pipeline.compare.sections import Section, Table, sections
-from pipeline.compare.summary import aspects, findings, summary
+from pipeline.compare.summary import findings, summary
+from pipeline.compare.tradeoffs import aspects
 from pipeline.outputs import DataDir, OutputError
 from pipeline.settings import load
 from pipeline.times import iso

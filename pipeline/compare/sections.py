@@ -16,9 +16,19 @@ from pipeline.compare.agreement_grid import MISSING, SYMBOLS, differing_values, 
 from pipeline.compare.agreement_grid import layout as grid_layout
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.completeness import LOSSES, STORED_OF_ISSUED
-from pipeline.compare.summary import aspects, confidence_interval, forecast
-from pipeline.compare.text import UNKNOWN, count, length, number, percent, seconds, window_time
+from pipeline.compare.summary import forecast
+from pipeline.compare.text import (
+    UNKNOWN,
+    confidence_interval,
+    count,
+    length,
+    number,
+    percent,
+    seconds,
+    window_time,
+)
 from pipeline.compare.totals import UNUSUAL_Z
+from pipeline.compare.tradeoffs import aspects
 from pipeline.metrics import BEARISH, BULLISH, HIGH, LABELS, SPIKE
 
 #: A table lists at most so many windows or gaps.

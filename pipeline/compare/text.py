@@ -49,3 +49,10 @@ def elapsed(span: timedelta) -> str:
 def window_time(start: str) -> str:
     """Return the start of a window, as the files write it, as a reader expects it."""
     return start[:19].replace("T", " ")
+
+
+def confidence_interval(low: float | None, high: float | None, pattern: str, unit: str = "") -> str:
+    """Return `+1.2 to +3.4 s`; a dash if an end is unknown or infinite."""
+    if low is None or high is None or not math.isfinite(low + high):
+        return UNKNOWN
+    return f"{low:{pattern}} to {high:{pattern}}{unit}"

@@ -1,0 +1,192 @@
+"""The seven aspects in which stream and batch are usually compared, as measured."""
+
+import pandas as pd
+
+from pipeline.compare.agreement import EQUAL
+from pipeline.compare.comparison import Comparison
+from pipeline.compare.completeness import IN_BATCH, IN_STREAM, STORED_OF_ISSUED
+from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN
+from pipeline.compare.latency import STEPS
+from pipeline.compare.text import (
+    UNKNOWN,
+    confidence_interval,
+    count,
+    number,
+    percent,
+    seconds,
+)
+from pipeline.compare.totals import UNUSUAL_Z
+
+#: Columns of the table of aspects.
+ASPECTS = ("aspect", "stream", "batch", "note")
+
+
+def aspects(comparison: Comparison) -> pd.DataFrame:
+    """Return the seven aspects in which stream and batch are usually compared, as measured.
+
+    Returns:
+        One row per aspect, with the columns `ASPECTS`, as text.
+    """
+    rows = [
+        _latency_aspect(comparison),
+        _granularity_aspect(comparison),
+        _processing_aspect(comparison),
+        _resource_aspect(comparison),
+        _use_case_aspect(comparison),
+        _completeness_aspect(comparison),
+        _interpretation_aspect(comparison),
+    ]
+    return pd.DataFrame(rows, columns=list(ASPECTS))
+
+
+_Aspect = tuple[str, str, str, str]
+
+
+def _latency_aspect(comparison: Comparison) -> _Aspect:
+    steps = comparison.waterfall.set_index("leg")
+
+    def step(place: int) -> str:
+        row = steps.loc[STEPS[place]]
+        return f"median {seconds(row['median'])} (p99 {seconds(row['p99'])})"
+
+    return (
+        "latency",
+        f"Receipt to open window: {step(2)}. Open to final window: {step(3)}.",
+        f"Final window to batch result: {step(4)}.",
+        "A negative time means that the batch had the trades before the window was final.",
+    )
+
+
+def _granularity_aspect(comparison: Comparison) -> _Aspect:
+    results = comparison.cost.set_index("path")["answers"]
+    steady = comparison.steadiness
+    updates = number(steady and steady.micro_batches, ",.0f")
+    return (
+        "granularity",
+        f"{count(results['stream'], 'final window')}. Open windows updated {updates} times.",
+        (
+            f"{count(results['batch'], 'run')}. The newest covers {_rows(comparison)} trades, in "
+            "total and per window."
+        ),
+        "Both paths produce the same windows. They differ in when a window can be read.",
+    )
+
+
+def _rows(comparison: Comparison) -> str:
+    return UNKNOWN if comparison.runs.empty else number(comparison.runs["rows"].iloc[-1], ",.0f")
+
+
+def _processing_aspect(comparison: Comparison) -> _Aspect:
+    steady, growth = comparison.steadiness, comparison.growth
+    stream = batch = UNKNOWN
+    if steady:
+        stream = f"Micro-batch: median {steady.median_ms:,.0f} ms (p99 {steady.p99_ms:,.0f} ms)."
+        if steady.change_ms is not None:
+            interval = confidence_interval(steady.low, steady.high, "+,.0f", " ms")
+            stream += (
+                f" Change over {steady.trades:,} trades: {steady.change_ms:+,.0f} ms "
+                f"(95 % confidence interval: {interval})."
+            )
+    if len(comparison.runs):
+        walls = comparison.runs["wall_s"]
+        batch = (
+            f"Last run: {number(walls.iloc[-1], '.1f', ' s')} ({_rows(comparison)} rows). "
+            f"Median: {number(walls.median(), '.1f', ' s')}."
+        )
+        if growth and not growth.refusal:
+            interval = confidence_interval(growth.low, growth.high, "+.1f", " s")
+            batch += (
+                f" Growth per million rows: {growth.s_per_million:+.1f} s "
+                f"(95 % confidence interval: {interval})."
+            )
+    return (
+        "processing time",
+        stream,
+        batch,
+        "Every batch run reads the whole table. A micro-batch reads only new trades.",
+    )
+
+
+def _resource_aspect(comparison: Comparison) -> _Aspect:
+    costs = comparison.cost.set_index("path").to_dict("index")
+
+    def of(path: str) -> str:
+        row = costs[path]
+        return (
+            f"CPU seconds: {number(row['cpu_s_per_hour'], ',.0f')} per hour, "
+            f"{number(row['cpu_s_per_answer'], ',.1f')} per result, "
+            f"{number(row['cpu_s_per_million'], ',.0f')} per million rows read. "
+            f"Peak memory: {number(row['peak_mib'], ',.0f', ' MiB')}."
+        )
+
+    return (
+        "resource use",
+        of("stream"),
+        of("batch"),
+        "Whole process trees including their JVMs.",
+    )
+
+
+def _use_case_aspect(comparison: Comparison) -> _Aspect:
+    opened, final, batch = (
+        comparison.freshness[name] for name in (STREAM_OPEN, STREAM_FINAL, BATCH)
+    )
+    stream = []
+    if opened:
+        stream.append(f"Open windows, if trades must be visible within {seconds(opened.p99)}.")
+    if final:
+        stream.append(
+            f"Final windows, if {seconds(final.p99)} is soon enough and a result must not change."
+        )
+    return (
+        "use cases",
+        " ".join(stream) or UNKNOWN,
+        f"If {seconds(batch.p99)} is soon enough and the whole history is needed."
+        if batch
+        else UNKNOWN,
+        "Each age is the p99 over the selected time range.",
+    )
+
+
+def _completeness_aspect(comparison: Comparison) -> _Aspect:
+    stages = comparison.funnel.set_index("stage")
+    equal = int((comparison.agreement["status"] == EQUAL).sum())
+
+    def counted(stage: str) -> str:
+        share = UNKNOWN
+        if stage in stages.index:
+            share = percent(stages["count"][stage], stages["drawn_from"][STORED_OF_ISSUED])
+        return f"{share} of the issued trades counted."
+
+    return (
+        "completeness",
+        counted(IN_STREAM),
+        counted(IN_BATCH),
+        (
+            f"{equal:,} of {count(comparison.compared, 'window')} identical to the last digit. "
+            f"Unexplained differences: {comparison.unexplained:,}."
+        ),
+    )
+
+
+def _interpretation_aspect(comparison: Comparison) -> _Aspect:
+    rows = comparison.flags.set_index("path").to_dict("index")
+
+    def of(path: str) -> str:
+        row = rows[path]
+        return (
+            f"{count(row['windows'], 'window')}: {row['high']:,} High, {row['spike']:,} Spike, "
+            f"{row['bullish']:,} Bullish, {row['bearish']:,} Bearish. "
+            f"{count(row['scored'], 'window')} with enough history for a z-score: unusual range in "
+            f"{row['range_stands_out']:,}, unusual volume in {row['volume_stands_out']:,}."
+        )
+
+    return (
+        "interpretation",
+        of("stream"),
+        of("batch"),
+        (
+            "Fixed thresholds fit the market that they were set for. A z-score above "
+            f"{UNUSUAL_Z:g} means: unusual compared with the previous hour."
+        ),
+    )
