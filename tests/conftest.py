@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import hypothesis
 import psutil
 import pytest
 
@@ -22,6 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 #: The only variables that a test's processes inherit: a developer's settings must not reach them.
 KEPT = ("PATH", "HOME", "JAVA_HOME", "LANG", "TMPDIR", "TZ")
 T = TypeVar("T")
+
+# A busy machine makes any example slow: the time that one takes says nothing about the code.
+hypothesis.settings.register_profile("project", deadline=None)
+hypothesis.settings.load_profile("project")
 
 
 def require(what: str, present: object) -> None:
