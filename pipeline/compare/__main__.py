@@ -77,11 +77,20 @@ def minutes(text: str) -> timedelta:
 
 
 def as_json(comparison: Comparison) -> str:
-    """Return all numbers of the comparison, its findings and the table of aspects."""
+    """Return all numbers of the comparison, its findings and the table of aspects.
+
+    Programs depend on the names, so `verdict`, `answers` and `question` stay although the code
+    calls them status (of a window), summary, findings and title.
+    """
     fields = {name: of for name, of in vars(comparison).items() if name not in _NOT_IN_JSON}
+    answers = [
+        {"question" if name == "title" else name: value for name, value in vars(finding).items()}
+        for finding in findings(comparison)
+    ]
     fields |= {
-        "summary": summary(comparison),
-        "findings": findings(comparison),
+        "agreement": comparison.agreement.rename(columns={"status": "verdict"}),
+        "verdict": summary(comparison),
+        "answers": answers,
         "unexplained": comparison.unexplained,
         "compared": comparison.compared,
         "aspects": aspects(comparison),

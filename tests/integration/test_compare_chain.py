@@ -47,12 +47,12 @@ class Judged:
     def __getitem__(self, minute: str) -> tuple[str, str, int]:
         """Return status, cause and number of missing ids of the window that starts then."""
         (row,) = (row for row in self.found["agreement"] if row["window_start"][11:16] == minute)
-        return row["status"], row["cause"], row["missing"]
+        return row["verdict"], row["cause"], row["missing"]
 
     def minutes(self, *statuses: str) -> list[str]:
         """Return the starts of the windows with these statuses."""
         rows = self.found["agreement"]
-        return [row["window_start"][11:16] for row in rows if row["status"] in statuses]
+        return [row["window_start"][11:16] for row in rows if row["verdict"] in statuses]
 
     def but(self, minute: str) -> list[dict[str, Any]]:
         """All that is said of the other minutes."""
@@ -283,7 +283,7 @@ def test_of_late_events_around_the_watermark_exactly_those_that_were_dropped_are
     for judged in (story.before_next_run, story.after_next_run):
         (row,) = (row for row in judged.found["agreement"] if row["window_start"][11:16] == "11:41")
         assert (row["late"], row["doubled"], row["unexplained"]) == (DROPPED, 1, 0)
-        assert (row["status"], set(row["cause"].split("; "))) == (DIFFERS, {LATE, CONFLICT})
+        assert (row["verdict"], set(row["cause"].split("; "))) == (DIFFERS, {LATE, CONFLICT})
 
 
 def test_trades_out_of_order_within_the_watermark_set_nothing_apart(story: Story) -> None:

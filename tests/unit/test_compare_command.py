@@ -129,6 +129,16 @@ def test_an_unexplained_difference_is_exit_status_1_and_comes_first(
     assert found["agreement"][0]["columns"] == "trade_count"
 
 
+def test_the_names_that_programs_read_from_json_stay(command: Command, tmp_path: Path) -> None:
+    both_paths(tmp_path, "6")
+    found = json.loads(command(tmp_path, "--json").stdout)
+    assert found["agreement"][0]["verdict"] == "differs"
+    assert found["verdict"].startswith("1 window differs and no cause was found.")
+    assert [set(answer) for answer in found["answers"]] == [
+        {"question", "short", "sentence", "kind"}
+    ] * 4
+
+
 def test_minutes_counts_back_from_the_newest_window_and_not_from_now(
     command: Command,
     tmp_path: Path,
