@@ -20,7 +20,7 @@ from pipeline.compare import palette
 from pipeline.compare.agreement import EQUAL
 from pipeline.compare.agreement_grid import SYMBOLS, AgreementGrid
 from pipeline.compare.figures import MIN_AGE_SECONDS, Figures, GrowthFigure
-from pipeline.compare.text import number, seconds
+from pipeline.compare.formatting import number, seconds
 from pipeline.compare.totals import UNUSUAL_Z
 
 WIDTH_INCHES = 7.5

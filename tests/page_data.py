@@ -22,7 +22,7 @@ from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
 from pipeline.service import MINUTE_COLUMNS
 from pipeline.stream import micro_batches
-from pipeline.stream.micro_batches import Stretch
+from pipeline.stream.micro_batches import OffsetRange
 
 MINUTE = timedelta(minutes=1)
 #: Kafka's id of the topic.
@@ -256,7 +256,7 @@ def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades
         (more, more),
     )
     connection.close()
-    dropped = Stretch(
+    dropped = OffsetRange(
         topic=TOPIC_ID,
         delay_s=60.0,
         micro_batch=50,

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.compare.inputs import Evidence
-from pipeline.compare.lateness import Record, fates
+from pipeline.compare.lateness import Record, outcomes
 from pipeline.ingest.store import STORED
 from pipeline.metrics import FURTHER, METRICS, buy_sell_ratio
 
@@ -191,11 +191,11 @@ def _candidates(evidence: Evidence) -> list[_Candidates]:
         _Trade(number, time, _decimal(price), _decimal(size), side == "buy")
         for number, time, side, price, size in evidence.after_snapshot.itertuples(index=False)
     )
-    found = fates(evidence.records, evidence.stretches, evidence.reported, evidence.reading)
+    found = outcomes(evidence.records, evidence.offset_ranges, evidence.reported, evidence.consumed)
     return [
         _Candidates(
             dropped=_trades(each.dropped),
-            doubled=_trades(each.doubled),
+            doubled=_trades(each.counted_twice),
             after_snapshot=after,
             late_or_not=_trades(r for r in each.not_recorded if r.kind == STORED),
             doubled_or_not=_trades(r for r in each.not_recorded if r.kind != STORED),
@@ -399,7 +399,7 @@ def _decimal(size: float) -> Decimal:
     return Decimal(repr(size))
 
 
-def refused(evidence: Evidence) -> int:
+def rejected_ids(evidence: Evidence) -> int:
     """How many of the ids never stored came in messages that were rejected."""
     return sum(rejected for _, rejected, _, _ in _never_stored(evidence))
 

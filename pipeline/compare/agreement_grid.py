@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.compare import text
+from pipeline.compare import formatting
 from pipeline.compare.agreement import (
     DIFFERS,
     EQUAL,
@@ -205,7 +205,7 @@ def describe(worst: pd.DataFrame, shape: Layout, values: dict[str, str]) -> pd.D
                 for status, cause in zip(worst["status"], worst["cause"], strict=True)
             ],
             **{
-                path: [text.number(count, ",.0f") for count in worst[path]]
+                path: [formatting.number(count, ",.0f") for count in worst[path]]
                 for path in ("stream", "batch")
             },
             **{
@@ -221,20 +221,20 @@ def _texts(cell: dict[Any, Any], width: timedelta, values: dict[str, str]) -> di
     status, windows, begins = cell["status"], cell["windows"], cell["begins"]
     seconds = ":%S" if begins.second or width.seconds % 60 else ""
     when = f"{begins:%Y-%m-%d %H:%M{seconds}}"
-    described, differing = status, values.get(cell["window_start"], text.UNKNOWN)
+    described, differing = status, values.get(cell["window_start"], formatting.UNKNOWN)
     if windows > 1:
         each = ", ".join(
             f"{cell['of_each'][name]:,} {name}" for name in STATUSES if cell["of_each"][name]
         )
-        when += f", {text.length(width)}"
+        when += f", {formatting.length(width)}"
         described = f"{status} (worst of {windows:,} windows: {each})"
-        if differing != text.UNKNOWN:
+        if differing != formatting.UNKNOWN:
             differing = f"{cell['start']:%m-%d %H:%M}: {differing}"
     return {
         "when": when,
         "description": described,
         "values": differing,
-        "cause": cell["cause"] or text.UNKNOWN,
+        "cause": cell["cause"] or formatting.UNKNOWN,
     }
 
 
@@ -252,7 +252,7 @@ def differing_values(windows: pd.DataFrame, stream: pd.DataFrame, batch: pd.Data
         right, left = (rows.get(start) for rows in by_start)
         names = columns.split(", ") if columns else []
         if not names or left is None or right is None:
-            texts.append(text.UNKNOWN)
+            texts.append(formatting.UNKNOWN)
             continue
         first = [f"{name} {left[name]} / {right[name]}" for name in names[:MAX_VALUES]]
         more = len(names) - MAX_VALUES

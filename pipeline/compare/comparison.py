@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.compare.agreement import DIFFERENCES, EQUAL, UNEXPLAINED, agreement, refused
+from pipeline.compare.agreement import DIFFERENCES, EQUAL, UNEXPLAINED, agreement, rejected_ids
 from pipeline.compare.completeness import funnel
 from pipeline.compare.cost import cost, run_parts
 from pipeline.compare.freshness import RESULTS, Freshness, freshness, publications, sawtooth
@@ -165,7 +165,7 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
             int(in_stream),
             all_windows,
             None if runs.empty else int(runs["rows"].iloc[-1]),
-            refused=refused(outputs.evidence),
+            rejected_ids=rejected_ids(outputs.evidence),
         ),
         cost=cost(minutes, costed_log, finals),
         run_parts=run_parts(log),

@@ -27,7 +27,7 @@ def funnel(
     agreement: pd.DataFrame,
     in_batch: int | None,
     *,
-    refused: int = 0,
+    rejected_ids: int = 0,
 ) -> pd.DataFrame:
     """Return what each stage received and kept, with each loss.
 
@@ -39,7 +39,7 @@ def funnel(
         agreement: As `agreement` returns it: trades dropped as late, counted twice, and missing
             from the stream for an unknown reason.
         in_batch: Rows of the newest run. None without one.
-        refused: Trade ids that were never stored because their messages were rejected.
+        rejected_ids: Trade ids that were never stored because their messages were rejected.
 
     Returns:
         One row per stage: `stage`, `drawn_from` (its input), `count` (its output), and the
@@ -90,8 +90,8 @@ def funnel(
             "stage": STORED_OF_ISSUED,
             "drawn_from": ingested.issued,
             "count": stored,
-            "missing": ingested.missing - refused,
-            "rejected": refused,
+            "missing": ingested.missing - rejected_ids,
+            "rejected": rejected_ids,
         },
         {
             "stage": IN_STREAM,
@@ -115,5 +115,5 @@ def funnel(
     table = pd.DataFrame(rows, columns=list(FUNNEL_COLUMNS))
     of_all = table["stage"].isin([STORED_OF_ISSUED, IN_STREAM, IN_BATCH])
     table.loc[of_all, "of_issued"] = table.loc[of_all, "count"] / ingested.issued
-    table.loc[of_all, "of_received"] = table.loc[of_all, "count"] / (stored + refused)
+    table.loc[of_all, "of_received"] = table.loc[of_all, "count"] / (stored + rejected_ids)
     return table

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.compare.lateness import NOTHING_READ, Reading, Record
+from pipeline.compare.lateness import NOTHING_CONSUMED, ConsumedOffsets, Record
 from pipeline.ingest import store
 from pipeline.outputs import (
     BATCH_COLUMNS,
@@ -31,7 +31,7 @@ from pipeline.outputs import (
     read_status,
     stream_files,
 )
-from pipeline.stream.micro_batches import Stretch, read_stretches
+from pipeline.stream.micro_batches import OffsetRange, read_offset_ranges
 
 
 def read_windows(*paths: Path) -> pd.DataFrame:
@@ -91,11 +91,11 @@ class Evidence:
     #: Ids in messages that were rejected.
     rejected: frozenset[int] = frozenset()
     #: What the stream read, and in which micro-batches it dropped records.
-    stretches: Sequence[Stretch] = ()
+    offset_ranges: Sequence[OffsetRange] = ()
     #: By micro-batch: records that it read, and those that Spark dropped as late; the latest.
     reported: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     #: What the consumer has read with this version.
-    reading: Reading = NOTHING_READ
+    consumed: ConsumedOffsets = NOTHING_CONSUMED
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def _read_evidence(
     data: DataDir, runs: pd.DataFrame, micro_batches: pd.DataFrame, since: datetime | None
 ) -> tuple[Evidence, Ingested | None, pd.DataFrame]:
     records: list[Record] = []
-    reading = NOTHING_READ
+    consumed = NOTHING_CONSUMED
     after: list[Any] = []
     gaps: list[Any] = []
     backfilled: set[int] = set()
@@ -264,7 +264,7 @@ def _read_evidence(
         with closing(store.open_reader(data.database)) as connection, _of_this_version(data):
             connection.execute("BEGIN")  # one moment for all
             records = [Record(*row) for row in store.evidence(connection)]
-            reading = Reading(*store.reading(connection))
+            consumed = ConsumedOffsets(*store.consumed_offsets(connection))
             gaps = store.gaps_with_neighbours(connection)
             backfilled = store.backfilled(connection)
             latencies = store.latencies(connection, since)
@@ -285,9 +285,9 @@ def _read_evidence(
         gaps=pd.DataFrame(gaps, columns=around),
         backfilled=frozenset(backfilled),
         rejected=_rejected(data),
-        stretches=read_stretches(data),
+        offset_ranges=read_offset_ranges(data),
         reported=_reported(micro_batches),
-        reading=reading,
+        consumed=consumed,
     )
     return evidence, ingested, pd.DataFrame(latencies, columns=["leg", "bucket", "count"])
 

@@ -1,9 +1,11 @@
-"""Which records the stream dropped as late, and which duplicates it counted: Spark's own rules.
+"""Find the records that the stream dropped as late and the duplicates that it counted. Pure.
 
-Both follow from the offset of a record and the micro-batch that read it. In micro-batch k, with the
-watermark W of micro-batch k-1, Spark drops a record if its event time is at or before W. It has
-forgotten a trade id, and counts a duplicate of it, if the event time of the record that it counted
-last, plus the delay of the watermark, is at or before W. Pure.
+The functions apply Spark's own rules. Both rules need the offset of a record and the micro-batch
+that read it. W is the watermark of the micro-batch before that one.
+
+- Late events: Spark drops a record if its event time is at or before W.
+- Duplicates: Spark keeps a trade id until the event time of the counted record plus the delay of
+  the watermark is at or before W. After that, Spark counts a record with the same id again.
 """
 
 from bisect import bisect_right
@@ -11,19 +13,20 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from pipeline.ingest.store import CONFLICT, REPEAT, STORED, time_text
-from pipeline.stream.micro_batches import Stretch
+from pipeline.stream.micro_batches import OffsetRange
 
 
 @dataclass(frozen=True)
 class Record:
-    """A record in Kafka that came late, or has the id of a stored trade and another content.
+    """A record in Kafka that is late, or has the id of a stored trade but different content.
 
-    Times are text, as stored.
+    Times are text in the format of the database.
     """
 
-    #: Kafka's id of the topic, and the offset; None: not recorded.
+    #: Kafka's id of the topic, and the offset. None: not recorded.
     topic: str | None
     offset: int | None
     trade_id: int
@@ -33,64 +36,65 @@ class Record:
     size: float
     #: STORED, REPEAT or CONFLICT.
     kind: str
-    #: Event time of the stored trade with this id.
+    #: The event time of the stored trade with this id.
     stored_time: str
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What the consumer has read with this version: the offsets of a topic."""
+class ConsumedOffsets:
+    """The offsets of a topic that the consumer has read since schema version 3."""
 
     topic: str | None = None
     first_offset: int = 0
     end_offset: int = 0
 
 
-NOTHING_READ = Reading()
+NOTHING_CONSUMED = ConsumedOffsets()
 
 
 @dataclass(frozen=True)
-class Fates:
-    """What the stream did with late and conflicting records, as far as it concerns the windows."""
+class Outcomes:
+    """What the stream did with late and conflicting records."""
 
-    #: Stored trades that the stream does not have: dropped as late, or not read yet.
+    #: Stored trades that the stream has not counted: dropped as late, or not read yet.
     dropped: Sequence[Record] = ()
-    #: Duplicates with another content that the stream counted.
-    doubled: Sequence[Record] = ()
-    #: Not known: what decides was not recorded.
+    #: Duplicates with different content that the stream counted.
+    counted_twice: Sequence[Record] = ()
+    #: Records without enough evidence to tell whether the stream counted them.
     not_recorded: Sequence[Record] = ()
-    #: In micro-batches for which the stream reported other numbers than these rules lead to.
+    #: Records in micro-batches whose reported numbers contradict these rules.
     contradicted: Sequence[Record] = ()
 
 
-def fates(
+def outcomes(
     records: Sequence[Record],
-    stretches: Iterable[Stretch],
+    offset_ranges: Iterable[OffsetRange],
     reported: Mapping[int, tuple[int, int]],
-    reading: Reading,
-) -> list[Fates]:
-    """Return what the stream did with these records by each checkpoint, the newest one first.
+    consumed: ConsumedOffsets,
+) -> list[Outcomes]:
+    """Return what the stream did with these records: one item per checkpoint, newest first.
 
     Args:
         records: all late or conflicting records, in the order in which the consumer read them.
-        stretches: what the stream read, in the order in which it read it.
-        reported: by micro-batch of the newest checkpoint, how many records it read and how many of
-            them it dropped as late (`numRowsDroppedByWatermark`), where that is known.
-        reading: what the consumer has read.
+        offset_ranges: the offsets that the stream read, in the order of reading.
+        reported: for each known micro-batch of the newest checkpoint, the number of records that
+            it read, and the number that it dropped as late (`numRowsDroppedByWatermark`).
+        consumed: the offsets that the consumer has read.
     """
-    by_checkpoint: dict[tuple[str, str], list[Stretch]] = {}
-    for stretch in stretches:
-        by_checkpoint.setdefault((stretch.checkpoint, stretch.topic), []).append(stretch)
+    by_checkpoint: dict[tuple[str, str], list[OffsetRange]] = {}
+    for offset_range in offset_ranges:
+        key = (offset_range.checkpoint, offset_range.topic)
+        by_checkpoint.setdefault(key, []).append(offset_range)
     if not by_checkpoint:
-        return [Fates(not_recorded=[record for record in records if record.kind != REPEAT])]
+        return [Outcomes(not_recorded=[record for record in records if record.kind != REPEAT])]
     newest = next(reversed(by_checkpoint))
     return [
-        _fates_of(records, found, reported if key == newest else {}, reading)
+        _outcomes_of(records, found, reported if key == newest else {}, consumed)
         for key, found in reversed(by_checkpoint.items())
     ]
 
 
-#: What became of a record.
+#: The outcomes of a record.
 _COUNTED, _LATE, _DUPLICATE, _NOT_READ, _NOT_RECORDED = (
     "counted",
     "dropped as late",
@@ -101,108 +105,111 @@ _COUNTED, _LATE, _DUPLICATE, _NOT_READ, _NOT_RECORDED = (
 
 
 class _Checkpoint:
-    """What the stream does with records that come in the order of their offsets."""
+    """A model of one checkpoint. It needs the records in the order of their offsets."""
 
-    def __init__(self, stretches: Sequence[Stretch]) -> None:
-        self.topic = stretches[0].topic
-        self._delay_s = stretches[0].delay_s
-        self._ordered = sorted(stretches, key=lambda stretch: stretch.end_offset)
-        self._ends = [stretch.end_offset for stretch in self._ordered]
-        #: By trade id: until when Spark remembers it; "": it does not, None: that is not known.
-        self._remembered: dict[int, str | None] = {}
-        #: The records in each stretch, and what became of them.
-        self.read: dict[Stretch, list[tuple[Record, str]]] = defaultdict(list)
+    def __init__(self, offset_ranges: Sequence[OffsetRange]) -> None:
+        self.topic = offset_ranges[0].topic
+        self._delay_s = offset_ranges[0].delay_s
+        self._ordered = sorted(offset_ranges, key=attrgetter("end_offset"))
+        self._ends = [offset_range.end_offset for offset_range in self._ordered]
+        #: By trade id: the watermark at which Spark removes the id from its state. "": the id is
+        #: not in the state. None: unknown.
+        self._expires_at: dict[int, str | None] = {}
+        #: The records in each range of offsets, with their outcomes.
+        self.outcomes: dict[OffsetRange, list[tuple[Record, str]]] = defaultdict(list)
 
-    def take(self, record: Record, offset: int) -> str:
-        """Return what becomes of the record."""
+    def process(self, record: Record, offset: int) -> str:
+        """Return the outcome of the next record."""
         place = bisect_right(self._ends, offset)
-        stretch = self._ordered[place] if place < len(self._ordered) else None
-        if stretch is None:
-            fate = _NOT_READ
-        elif offset < stretch.counted_from:
-            fate = _NOT_RECORDED
+        offset_range = self._ordered[place] if place < len(self._ordered) else None
+        if offset_range is None:
+            outcome = _NOT_READ
+        elif offset < offset_range.counted_from:
+            outcome = _NOT_RECORDED
         else:
-            fate = self._fate(record, offset, stretch)
-            self.read[stretch].append((record, fate))
-        self._remember(record, fate)
-        return fate
+            outcome = self._outcome(record, offset, offset_range)
+            self.outcomes[offset_range].append((record, outcome))
+        self._update_state(record, outcome)
+        return outcome
 
-    def _fate(self, record: Record, offset: int, stretch: Stretch) -> str:
-        if offset < stretch.first_offset:
+    def _outcome(self, record: Record, offset: int, offset_range: OffsetRange) -> str:
+        if offset < offset_range.first_offset:
             return _COUNTED
-        watermark = time_text(stretch.watermark)
+        watermark = time_text(offset_range.watermark)
         if record.time <= watermark:
             return _LATE
         if record.kind == STORED:
             return _COUNTED
-        if record.kind == REPEAT:  # Spark remembers an id at least until its content is late
+        if record.kind == REPEAT:  # the id stays in the state at least until its event time is late
             return _DUPLICATE
-        until = self._remembered.get(record.trade_id, _later(record.stored_time, self._delay_s))
-        if until is None:
+        expires_at = self._expires_at.get(
+            record.trade_id, _plus_seconds(record.stored_time, self._delay_s)
+        )
+        if expires_at is None:
             return _NOT_RECORDED
-        return _COUNTED if until <= watermark else _DUPLICATE
+        return _COUNTED if expires_at <= watermark else _DUPLICATE
 
-    def _remember(self, record: Record, fate: str) -> None:
+    def _update_state(self, record: Record, outcome: str) -> None:
         if record.kind == REPEAT:
             return
-        if fate == _COUNTED:
-            self._remembered[record.trade_id] = _later(record.time, self._delay_s)
-        elif fate == _NOT_RECORDED:
-            self._remembered[record.trade_id] = None
+        if outcome == _COUNTED:
+            self._expires_at[record.trade_id] = _plus_seconds(record.time, self._delay_s)
+        elif outcome == _NOT_RECORDED:
+            self._expires_at[record.trade_id] = None
         elif record.kind == STORED:
-            self._remembered[record.trade_id] = ""
+            self._expires_at[record.trade_id] = ""
 
 
-def _fates_of(
+def _outcomes_of(
     records: Sequence[Record],
-    stretches: Sequence[Stretch],
+    offset_ranges: Sequence[OffsetRange],
     reported: Mapping[int, tuple[int, int]],
-    reading: Reading,
-) -> Fates:
-    checkpoint = _Checkpoint(stretches)
+    consumed: ConsumedOffsets,
+) -> Outcomes:
+    checkpoint = _Checkpoint(offset_ranges)
     relevant = [record for record in records if record.kind != REPEAT]
     known = [(r.offset, r) for r in records if r.topic == checkpoint.topic and r.offset is not None]
-    fate_of = {
-        record: checkpoint.take(record, offset)
+    outcome_of = {
+        record: checkpoint.process(record, offset)
         for offset, record in sorted(known, key=lambda pair: pair[0])
     }
-    fated = [(record, fate_of.get(record, _NOT_RECORDED)) for record in relevant]
+    pairs = [(record, outcome_of.get(record, _NOT_RECORDED)) for record in relevant]
     contradictory = (
         read
-        for stretch, read in checkpoint.read.items()
-        if not _is_possible(stretch, read, reported, reading)
+        for offset_range, read in checkpoint.outcomes.items()
+        if not _is_possible(offset_range, read, reported, consumed)
     )
-    return Fates(
-        dropped=[r for r, fate in fated if r.kind == STORED and fate in (_LATE, _NOT_READ)],
-        doubled=[r for r, fate in fated if r.kind == CONFLICT and fate == _COUNTED],
-        not_recorded=[r for r, fate in fated if fate == _NOT_RECORDED],
+    return Outcomes(
+        dropped=[r for r, outcome in pairs if r.kind == STORED and outcome in (_LATE, _NOT_READ)],
+        counted_twice=[r for r, outcome in pairs if r.kind == CONFLICT and outcome == _COUNTED],
+        not_recorded=[r for r, outcome in pairs if outcome == _NOT_RECORDED],
         contradicted=[record for read in contradictory for record, _ in read],
     )
 
 
 def _is_possible(
-    stretch: Stretch,
-    judged: Sequence[tuple[Record, str]],
+    offset_range: OffsetRange,
+    pairs: Sequence[tuple[Record, str]],
     reported: Mapping[int, tuple[int, int]],
-    reading: Reading,
+    consumed: ConsumedOffsets,
 ) -> bool:
-    """Return whether these fates fit what the stream reported of the same records."""
-    late = sum(fate == _LATE for _, fate in judged)
-    lost = late + sum(fate == _DUPLICATE for _, fate in judged)
-    if stretch.dropped is not None and lost > stretch.dropped:
+    """Return whether these outcomes fit the numbers that the stream reported for the records."""
+    late = sum(outcome == _LATE for _, outcome in pairs)
+    lost = late + sum(outcome == _DUPLICATE for _, outcome in pairs)
+    if offset_range.dropped is not None and lost > offset_range.dropped:
         return False
-    if any(record.kind == REPEAT and fate == _COUNTED for record, fate in judged):
+    if any(record.kind == REPEAT and outcome == _COUNTED for record, outcome in pairs):
         return False
-    count, dropped_as_late = reported.get(stretch.micro_batch, (0, 0))
-    whole = (
-        reading.topic == stretch.topic
-        and reading.first_offset <= stretch.first_offset
-        and stretch.end_offset <= reading.end_offset
+    count, dropped_as_late = reported.get(offset_range.micro_batch, (0, 0))
+    all_recorded = (
+        consumed.topic == offset_range.topic
+        and consumed.first_offset <= offset_range.first_offset
+        and offset_range.end_offset <= consumed.end_offset
     )
-    if not whole or count != stretch.end_offset - stretch.first_offset:
-        return True  # not all of these records were recorded, or not this micro-batch reported
+    if not all_recorded or count != offset_range.end_offset - offset_range.first_offset:
+        return True  # not all records are in the evidence, or the report is of another micro-batch
     return dropped_as_late == late
 
 
-def _later(time: str, seconds: float) -> str:
+def _plus_seconds(time: str, seconds: float) -> str:
     return time_text(datetime.fromisoformat(time) + timedelta(seconds=seconds))

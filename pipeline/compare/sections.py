@@ -16,8 +16,7 @@ from pipeline.compare.agreement_grid import MISSING, SYMBOLS, differing_values, 
 from pipeline.compare.agreement_grid import layout as grid_layout
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.completeness import LOSSES, STORED_OF_ISSUED
-from pipeline.compare.summary import forecast
-from pipeline.compare.text import (
+from pipeline.compare.formatting import (
     UNKNOWN,
     confidence_interval,
     count,
@@ -27,6 +26,7 @@ from pipeline.compare.text import (
     seconds,
     window_time,
 )
+from pipeline.compare.summary import forecast
 from pipeline.compare.totals import UNUSUAL_Z
 from pipeline.compare.tradeoffs import aspects
 from pipeline.metrics import BEARISH, BULLISH, HIGH, LABELS, SPIKE

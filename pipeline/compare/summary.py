@@ -7,9 +7,9 @@ from typing import Literal
 
 from pipeline.compare.agreement import DIFFERENCES, GAP, NOT_RECORDED, REJECTED
 from pipeline.compare.comparison import Comparison
+from pipeline.compare.formatting import UNKNOWN, count, elapsed, number, seconds, window_time
 from pipeline.compare.freshness import BATCH
 from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
-from pipeline.compare.text import UNKNOWN, count, elapsed, number, seconds, window_time
 
 #: The titles of the findings, in order.
 TITLES = ("Agreement", "Freshness", "CPU cost", "Batch run time")

@@ -5,9 +5,7 @@ import pandas as pd
 from pipeline.compare.agreement import EQUAL
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.completeness import IN_BATCH, IN_STREAM, STORED_OF_ISSUED
-from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN
-from pipeline.compare.latency import STEPS
-from pipeline.compare.text import (
+from pipeline.compare.formatting import (
     UNKNOWN,
     confidence_interval,
     count,
@@ -15,6 +13,8 @@ from pipeline.compare.text import (
     percent,
     seconds,
 )
+from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN
+from pipeline.compare.latency import STEPS
 from pipeline.compare.totals import UNUSUAL_Z
 
 #: Columns of the table of aspects.

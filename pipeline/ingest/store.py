@@ -395,7 +395,7 @@ def evidence(
     ).fetchall()
 
 
-def reading(connection: sqlite3.Connection) -> tuple[str | None, int, int]:
+def consumed_offsets(connection: sqlite3.Connection) -> tuple[str | None, int, int]:
     """Return the id of the topic that is read, the first offset that was read and the next one.
 
     Records stored by schema version 2 are left out: they have no topic.

@@ -1,7 +1,8 @@
-"""Which offsets each micro-batch read, and by which watermark Spark dropped late events in it.
+"""Record the offsets that each micro-batch read, and the watermark that it applied.
 
-The comparison proves from this which late events the stream dropped, and which duplicates it
-counted. Only micro-batches that dropped a record need a row, as in all others every record counts.
+The comparison uses this record to find the late events that the stream dropped and the duplicates
+that it counted. Only a micro-batch that dropped a record has a row of its own. In the others, every
+record was counted.
 """
 
 import contextlib
@@ -17,59 +18,61 @@ from typing import Any
 from pipeline import outputs, times
 from pipeline.settings import Settings
 
-#: The record is halved when it is longer than this, in bytes: about 100,000 micro-batches.
+#: The record loses its older half above this size, bytes: about 100,000 micro-batches.
 RECORD_BYTES = 16_000_000
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """A micro-batch as Spark's offset log describes it."""
+    """A micro-batch in Spark's offset log."""
 
     number: int
-    #: It read the records from this offset up to, but not including, the next one.
+    #: The first offset that it read, and the offset after the last one.
     first_offset: int
     end_offset: int
-    #: Spark drops events with an event time at or before this: the watermark of the micro-batch
-    #: before. Whole milliseconds.
+    #: The watermark of the micro-batch before, in whole milliseconds. Spark drops events with an
+    #: event time at or before it.
     watermark: datetime
 
 
 @dataclass(frozen=True)
-class Stretch:
+class OffsetRange:
     """Consecutive offsets that one checkpoint read: a row of the record.
 
-    In `counted_from` to `first_offset` every record was counted. In `first_offset` to `end_offset`,
-    a micro-batch that dropped some, the watermark decides.
+    The stream counted every record from `counted_from` up to `first_offset`. The micro-batch from
+    `first_offset` up to `end_offset` dropped records: those that are late by its watermark, and
+    duplicates. Both ranges exclude their end.
     """
 
     #: Kafka's id of the topic.
     topic: str
-    #: Seconds by which the watermark lies behind the greatest event time.
+    #: The delay of the watermark: seconds between the greatest event time and the watermark.
     delay_s: float
     micro_batch: int
     counted_from: int
     first_offset: int
     end_offset: int
     watermark: datetime
-    #: Records dropped in the micro-batch as late, duplicate or invalid. None: not known.
+    #: Records that the micro-batch dropped as late, duplicate or invalid. None: unknown.
     dropped: int | None
-    #: Spark's id of the checkpoint. In the last column: a line that is cut off has no whole one.
+    #: Spark's id of the checkpoint. It is the last column, so an incomplete line has no valid id.
     checkpoint: str
 
 
-COLUMNS = tuple(Stretch.__annotations__)
+COLUMNS = tuple(OffsetRange.__annotations__)
 
 
-def read(query_folder: Path, topic: str, number: int) -> MicroBatch | None:
+def read_micro_batch(query_folder: Path, topic: str, number: int) -> MicroBatch | None:
     """Return a micro-batch from the offset log of a checkpoint.
 
     Args:
         query_folder: the folder of Spark's checkpoint.
         topic: the name of the topic.
-        number: of a micro-batch that runs now. Its entry and the one before are always there.
+        number: the number of the running micro-batch. The log always holds its entry and the one
+            before.
 
     Returns:
-        None if an entry has another form than Spark 4.2.0 writes.
+        None if an entry does not have the format of Spark 4.2.0.
     """
     if number == 0:
         entry = _entry(query_folder, topic, 0)
@@ -81,7 +84,7 @@ def read(query_folder: Path, topic: str, number: int) -> MicroBatch | None:
 
 
 def _entry(query_folder: Path, topic: str, number: int) -> tuple[int, int] | None:
-    """Return the watermark in milliseconds and the end offset of an entry of the offset log."""
+    """Return the watermark in milliseconds and the end offset in an entry of the offset log."""
     try:
         lines = (query_folder / "offsets" / str(number)).read_text(encoding="utf-8").splitlines()
         version, metadata, offsets = lines
@@ -104,35 +107,37 @@ def checkpoint_id(query_folder: Path) -> str:
 
 
 def extend(
-    last: Stretch | None,
+    last: OffsetRange | None,
     micro_batch: MicroBatch,
     counted: int | None,
     identity: Mapping[str, Any],
-) -> tuple[list[Stretch], Stretch]:
-    """Return the rows that a micro-batch adds to the record, and the stretch that is still open.
+) -> tuple[list[OffsetRange], OffsetRange]:
+    """Return the rows that a micro-batch adds to the record, and the open range of offsets.
 
     Args:
-        last: the open stretch before this micro-batch; None if nothing was recorded so far.
-        micro_batch: the one that runs now.
-        counted: how many trades more the windows have by it; None if that is not known.
+        last: the open range before this micro-batch; None if nothing is recorded yet.
+        micro_batch: the running micro-batch.
+        counted: the number of trades that it adds to the windows; None if unknown.
         identity: `checkpoint`, `topic` and `delay_s`.
 
     Returns:
-        Repeating a micro-batch returns no rows and the same open stretch.
+        The rows and the open range. A repeated micro-batch adds no rows and keeps the open range.
     """
-    rows: list[Stretch] = []
+    rows: list[OffsetRange] = []
     if last is not None and any(getattr(last, name) != identity[name] for name in identity):
         rows.append(last)
         last = None
     if last is not None and last.micro_batch >= micro_batch.number:
         return rows, last
-    if last is not None and last.end_offset != micro_batch.first_offset:  # some are not recorded
+    if (
+        last is not None and last.end_offset != micro_batch.first_offset
+    ):  # a micro-batch between them is not recorded
         rows.append(last)
         last = None
     records = micro_batch.end_offset - micro_batch.first_offset
-    # The first micro-batch begins at the oldest record that Kafka still has: not always at 0.
+    # The first micro-batch starts at the oldest record in Kafka, which may have an offset above 0.
     dropped = None if counted is None or micro_batch.number == 0 else records - counted
-    read_now = Stretch(
+    current = OffsetRange(
         **identity,
         micro_batch=micro_batch.number,
         counted_from=last.counted_from if last else micro_batch.first_offset,
@@ -142,16 +147,18 @@ def extend(
         dropped=dropped,
     )
     if dropped != 0:
-        rows.append(read_now)
-        read_now = replace(read_now, counted_from=read_now.end_offset, dropped=0)
-    return rows, replace(read_now, first_offset=read_now.end_offset)
+        rows.append(current)
+        current = replace(current, counted_from=current.end_offset, dropped=0)
+    return rows, replace(current, first_offset=current.end_offset)
 
 
 class Recorder:
-    """Keeps the record in the data directory: finished stretches in a table, the open one beside.
+    """Writes the record.
 
-    Both are written before the windows that follow from a micro-batch, so that a final window
-    never shows more than the record explains.
+    Finished ranges go to `stream_drops.csv`. The open range is in `stream_position.csv`.
+
+    Both files are written before the windows of a micro-batch. The record therefore covers every
+    window that is published.
     """
 
     def __init__(
@@ -161,16 +168,16 @@ class Recorder:
         self._query_folder = query_folder
         self._topic = settings.kafka_topic
         self._identity = {"topic": topic_id, "delay_s": settings.watermark.total_seconds()}
-        self._open = next(iter(_stretches(data.stream_position)), None)
+        self._open = next(iter(_read_offset_ranges(data.stream_position)), None)
 
     def record(self, number: int, counted: int | None) -> None:
-        """Record a micro-batch that runs now. Repeating it changes nothing.
+        """Record the running micro-batch. A repeated micro-batch changes nothing.
 
         Args:
-            number: of the micro-batch.
-            counted: how many trades more the windows have by it; None if that is not known.
+            number: the number of the micro-batch.
+            counted: the number of trades that it adds to the windows; None if unknown.
         """
-        micro_batch = read(self._query_folder, self._topic, number)
+        micro_batch = read_micro_batch(self._query_folder, self._topic, number)
         checkpoint = checkpoint_id(self._query_folder)
         if micro_batch is None or not checkpoint:
             return
@@ -184,15 +191,15 @@ class Recorder:
             self._open = still_open
 
 
-def read_stretches(data: outputs.DataDir) -> list[Stretch]:
-    """Return the whole record, each row once, oldest first, the open stretch last."""
-    # The open one first: what it becomes meanwhile is then in the table as well.
-    still_open = _stretches(data.stream_position)
-    return list(dict.fromkeys([*_stretches(data.stream_drops), *still_open]))
+def read_offset_ranges(data: outputs.DataDir) -> list[OffsetRange]:
+    """Return the whole record, each row once, oldest first, the open range last."""
+    # The open range is read first. If it is finished meanwhile, the table read next holds it.
+    still_open = _read_offset_ranges(data.stream_position)
+    return list(dict.fromkeys([*_read_offset_ranges(data.stream_drops), *still_open]))
 
 
-def _stretches(path: Path) -> list[Stretch]:
-    """Return the rows of a file; lines that are cut off are left out."""
+def _read_offset_ranges(path: Path) -> list[OffsetRange]:
+    """Return the rows of a file without incomplete lines."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -202,7 +209,7 @@ def _stretches(path: Path) -> list[Stretch]:
     for row in rows:
         with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
             found.append(
-                Stretch(
+                OffsetRange(
                     checkpoint=str(uuid.UUID(row["checkpoint"])),
                     topic=row["topic"],
                     delay_s=float(row["delay_s"]),

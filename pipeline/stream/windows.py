@@ -39,10 +39,10 @@ class WindowPublisher:
     """Publishes the windows that each micro-batch changed. Repeating one changes nothing."""
 
     def __init__(
-        self, service: Service, state_file: Path, read_offsets: micro_batches.Recorder
+        self, service: Service, state_file: Path, recorder: micro_batches.Recorder
     ) -> None:
         self._service = service
-        self._read_offsets = read_offsets
+        self._recorder = recorder
         self._data = service.data
         self._state_file = state_file
         self._watermark = service.settings.watermark // timedelta(microseconds=1)
@@ -69,9 +69,7 @@ class WindowPublisher:
         )
         repeated = micro_batch == self._state.micro_batch
         # First, so that a final window never shows more than the record explains.
-        self._read_offsets.record(
-            micro_batch, None if repeated else added_trades(self._state, changed)
-        )
+        self._recorder.record(micro_batch, None if repeated else added_trades(self._state, changed))
         final_cells = self._write_final(final, now)
         if not repeated:
             for window in final:

@@ -29,7 +29,7 @@ from pipeline.compare.agreement import (
 )
 from pipeline.compare.completeness import LOSSES
 from pipeline.outputs import DataDir
-from pipeline.stream.micro_batches import read_stretches
+from pipeline.stream.micro_batches import read_offset_ranges
 from tests.conftest import Broker, Run, running, wait_until
 from tests.integration.chain import Chain, new_chain
 from tests.integration.made_trades import Topic, counts, message
@@ -143,8 +143,8 @@ class Market:
         wait_until(lambda: self._position() == self._topic.written, 60, "all read", stream)
 
     def _position(self) -> int:
-        stretches = read_stretches(DataDir(self._chain.data))
-        return stretches[-1].end_offset if stretches else 0
+        offset_ranges = read_offset_ranges(DataDir(self._chain.data))
+        return offset_ranges[-1].end_offset if offset_ranges else 0
 
     def judge(self) -> Judged:
         self.read()

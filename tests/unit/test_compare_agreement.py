@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from pipeline.compare import agreement
 from pipeline.compare.inputs import Evidence
-from pipeline.compare.lateness import Reading, Record
+from pipeline.compare.lateness import ConsumedOffsets, Record
 from pipeline.ingest.store import CONFLICT, STORED
 from pipeline.outputs import (
     WINDOW_COLUMNS,
 )
-from pipeline.stream.micro_batches import Stretch
+from pipeline.stream.micro_batches import OffsetRange
 
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -146,7 +146,7 @@ def read_by(
     `doubled` ones come just when Spark has forgotten the stored trade, of 61 s before.
     """
     records: list[Record] = []
-    stretches: list[Stretch] = []
+    offset_ranges: list[OffsetRange] = []
     kinds = {STORED: (*dropped, *kept), CONFLICT: (*doubled, *duplicates)}
     for kind, rows in kinds.items():
         for number, at, side, size in rows:
@@ -156,13 +156,13 @@ def read_by(
             record = Record(TOPIC, offset, number, stored_time(at), side, price, size, kind, stored)
             forgotten = (number, at, side, size) in doubled
             watermark = at if offset < len(dropped) else at - 1 if forgotten else at - 2
-            stretches.append(judged_alone(offset, watermark))
+            offset_ranges.append(judged_alone(offset, watermark))
             records.append(record)
-    return {"records": records, "stretches": stretches}
+    return {"records": records, "offset_ranges": offset_ranges}
 
 
-def judged_alone(offset: int, watermark: float, dropped: int | None = None) -> Stretch:
-    return Stretch(
+def judged_alone(offset: int, watermark: float, dropped: int | None = None) -> OffsetRange:
+    return OffsetRange(
         topic=TOPIC,
         delay_s=60.0,
         micro_batch=offset,
@@ -263,22 +263,25 @@ def test_a_difference_that_unrecorded_evidence_can_explain_is_not_called_unknown
     (record,) = old["records"]
     unplaced = {"records": [replace(record, topic=None, offset=None)]}
     assert cause(stream, batch, **unplaced) == agreement.NOT_RECORDED
-    assert cause(stream, batch, **unplaced, stretches=old["stretches"]) == agreement.NOT_RECORDED
+    assert (
+        cause(stream, batch, **unplaced, offset_ranges=old["offset_ranges"])
+        == agreement.NOT_RECORDED
+    )
     for wrong in ({"trade_count": "7"}, {"buy_count": "5"}, {"total_volume": "1.8"}):
         assert cause(stream, batch | wrong, **unplaced) == agreement.UNEXPLAINED
     assert cause(stream, stream | {"vwap": "7"}, **unplaced) == agreement.UNEXPLAINED
     assert cause(stream, batch | {"trade_count": "4"}, **unplaced) == agreement.UNEXPLAINED
-    before = [replace(old["stretches"][0], counted_from=5, first_offset=5, end_offset=6)]
-    assert cause(stream, batch, records=[record], stretches=before) == agreement.NOT_RECORDED
+    before = [replace(old["offset_ranges"][0], counted_from=5, first_offset=5, end_offset=6)]
+    assert cause(stream, batch, records=[record], offset_ranges=before) == agreement.NOT_RECORDED
 
 
 def test_a_window_may_come_from_any_checkpoint() -> None:
     stream, batch = window(0), window(0, trade_count="6", buy_count="4", total_volume="1.75")
     noted = read_by([(7, 30.5, "buy", 0.25)])
-    (first,) = noted["stretches"]
+    (first,) = noted["offset_ranges"]
     second = replace(first, checkpoint="another", watermark=seconds(0))
-    for stretches in ([first, second], [second, first]):
-        found = cause(stream, batch, records=noted["records"], stretches=stretches)
+    for offset_ranges in ([first, second], [second, first]):
+        found = cause(stream, batch, records=noted["records"], offset_ranges=offset_ranges)
         assert found == agreement.LATE
 
 
@@ -286,15 +289,15 @@ def test_what_the_stream_itself_reported_otherwise_is_no_proof() -> None:
     """Spark reports how many records a micro-batch dropped as late; the stream, how many at all."""
     stream, batch = window(0), window(0, trade_count="6", buy_count="4", total_volume="1.75")
     noted = read_by([(7, 30.5, "buy", 0.25)])
-    known = noted | {"reading": Reading(TOPIC, 0, 1)}
+    known = noted | {"consumed": ConsumedOffsets(TOPIC, 0, 1)}
     assert cause(stream, batch, **known, reported={0: (1, 1)}) == agreement.LATE
     assert cause(stream, batch, **known, reported={0: (1, 0)}) == agreement.UNEXPLAINED
     # Another micro-batch with this number, or records that the consumer has not read yet.
     assert cause(stream, batch, **known, reported={0: (5, 0)}) == agreement.LATE
     assert cause(stream, batch, **noted, reported={0: (1, 0)}) == agreement.LATE
     for dropped, expected in ((1, agreement.LATE), (0, agreement.UNEXPLAINED)):
-        stretches = [judged_alone(0, 30.5, dropped)]
-        found = cause(stream, batch, records=noted["records"], stretches=stretches)
+        offset_ranges = [judged_alone(0, 30.5, dropped)]
+        found = cause(stream, batch, records=noted["records"], offset_ranges=offset_ranges)
         assert found == expected
 
 

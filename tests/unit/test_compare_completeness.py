@@ -49,7 +49,7 @@ def test_each_stage_plus_its_losses_equals_its_input(
 
 def test_unexplained_losses_are_not_counted_as_not_yet() -> None:
     ingested = Ingested(150, 150, 0, 0, 160, 10)
-    found = funnel(ingested, NOBODY, 147, judged(unexplained=3), 150, refused=4)
+    found = funnel(ingested, NOBODY, 147, judged(unexplained=3), 150, rejected_ids=4)
     by_stage = found.set_index("stage")
     stream, ids = by_stage.loc[IN_STREAM], by_stage.loc[STORED_OF_ISSUED]
     assert (stream["unexplained"], stream["not_yet"]) == (3, 0)

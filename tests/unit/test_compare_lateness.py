@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.compare.lateness import Fates, Reading, Record, fates
+from pipeline.compare.lateness import ConsumedOffsets, Outcomes, Record, outcomes
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
-from pipeline.stream.micro_batches import MicroBatch, Stretch, extend
+from pipeline.stream.micro_batches import MicroBatch, OffsetRange, extend
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -69,10 +69,10 @@ class Chain:
 
     trades: list[Trade]
     spark: Spark
-    stretches: list[Stretch]
+    offset_ranges: list[OffsetRange]
     reported: dict[int, tuple[int, int]]
     records: list[Record]
-    reading: Reading
+    consumed: ConsumedOffsets
 
     @classmethod
     def of(cls, trades: list[Trade], read_by_stream: list[int], polls: list[int]) -> "Chain":
@@ -97,12 +97,12 @@ class Chain:
                 )
                 store.store(connection, batch, NOON, DELAY)
         records = [Record(*row) for row in store.evidence(connection)]
-        reading = Reading(*store.reading(connection))
-        stretches = [*rows, *([last] if last else [])]
-        return cls(trades, spark, stretches, reported, records, reading)
+        consumed = ConsumedOffsets(*store.consumed_offsets(connection))
+        offset_ranges = [*rows, *([last] if last else [])]
+        return cls(trades, spark, offset_ranges, reported, records, consumed)
 
-    def fates(self) -> Fates:
-        (found,) = fates(self.records, self.stretches, self.reported, self.reading)
+    def outcomes(self) -> Outcomes:
+        (found,) = outcomes(self.records, self.offset_ranges, self.reported, self.consumed)
         return found
 
 
@@ -125,7 +125,7 @@ def test_the_stream_has_what_is_stored_less_what_it_dropped_and_what_it_counted_
     trades: list[Trade], read_by_stream: list[int], polls: list[int]
 ) -> None:
     chain = Chain.of(trades, read_by_stream, polls)
-    found = chain.fates()
+    found = chain.outcomes()
     assert (list(found.contradicted), list(found.not_recorded)) == ([], [])
     stored: dict[int, tuple[int, Trade]] = {}
     for offset, trade in enumerate(trades):
@@ -136,7 +136,7 @@ def test_the_stream_has_what_is_stored_less_what_it_dropped_and_what_it_counted_
     pending = [offset for offset, _ in stored.values() if offset >= read and offset not in late]
     proved = Counter(offset for offset, _ in stored.values())
     proved.subtract(record.offset or 0 for record in found.dropped)
-    proved.update(record.offset or 0 for record in found.doubled)
+    proved.update(record.offset or 0 for record in found.counted_twice)
     assert +proved == Counter([*(offset for offset, _ in chain.spark.counted), *pending])
 
 
@@ -148,7 +148,7 @@ def test_a_report_of_another_number_of_late_records_is_noticed(
     chain = Chain.of(trades, read_by_stream, polls)
     touched = [
         s
-        for s in chain.stretches
+        for s in chain.offset_ranges
         if any(s.first_offset <= (r.offset or 0) < s.end_offset for r in chain.records)
     ]
     if not touched:
@@ -156,7 +156,7 @@ def test_a_report_of_another_number_of_late_records_is_noticed(
     wrong = data.draw(st.sampled_from(touched))
     count, late = chain.reported[wrong.micro_batch]
     chain.reported[wrong.micro_batch] = (count, late + 1)
-    offsets = {record.offset for record in chain.fates().contradicted}
+    offsets = {record.offset for record in chain.outcomes().contradicted}
     assert offsets == {
         r.offset for r in chain.records if wrong.counted_from <= (r.offset or 0) < wrong.end_offset
     }
@@ -168,8 +168,10 @@ def record_of(offset: int | None, trade: Trade, kind: str, stored: Trade | None 
     return Record(topic, offset, trade.trade_id, times[0], "buy", 100.5, 0.25, kind, times[1])
 
 
-def stretch(counted_from: int, first: int, end: int, watermark: int, number: int = 7) -> Stretch:
-    return Stretch(
+def offset_range(
+    counted_from: int, first: int, end: int, watermark: int, number: int = 7
+) -> OffsetRange:
+    return OffsetRange(
         **IDENTITY,
         micro_batch=number,
         counted_from=counted_from,
@@ -180,7 +182,7 @@ def stretch(counted_from: int, first: int, end: int, watermark: int, number: int
     )
 
 
-def only(found: list[Fates]) -> Fates:
+def only(found: list[Outcomes]) -> Outcomes:
     (one,) = found
     return one
 
@@ -188,7 +190,7 @@ def only(found: list[Fates]) -> Fates:
 @pytest.mark.parametrize(("micros", "dropped"), [(999_999, 1), (1_000_000, 1), (1_000_001, 0)])
 def test_an_event_at_or_before_the_watermark_is_dropped(micros: int, dropped: int) -> None:
     late = record_of(5, make(1, micros), store.STORED)
-    found = only(fates([late], [stretch(0, 5, 6, 1000)], {}, Reading()))
+    found = only(outcomes([late], [offset_range(0, 5, 6, 1000)], {}, ConsumedOffsets()))
     assert len(found.dropped) == dropped
 
 
@@ -198,39 +200,42 @@ def test_an_id_is_forgotten_when_the_watermark_reaches_its_event_time_and_the_de
 ) -> None:
     stored, again = make(1, 1_000_000), make(1, 7_000_000)
     conflict = record_of(5, again, store.CONFLICT, stored)
-    found = only(fates([conflict], [stretch(0, 5, 6, watermark)], {}, Reading()))
-    assert len(found.doubled) == counted
+    found = only(outcomes([conflict], [offset_range(0, 5, 6, watermark)], {}, ConsumedOffsets()))
+    assert len(found.counted_twice) == counted
 
 
 def test_of_an_id_whose_stored_record_was_dropped_the_duplicate_counts() -> None:
     stored, again = make(1, 1_000_000), make(1, 3_000_000)
     pair = [record_of(4, stored, store.STORED), record_of(5, again, store.CONFLICT, stored)]
-    found = only(fates(pair, [stretch(0, 4, 6, 2000)], {}, Reading()))
-    assert (list(found.dropped), list(found.doubled)) == (pair[:1], pair[1:])
+    found = only(outcomes(pair, [offset_range(0, 4, 6, 2000)], {}, ConsumedOffsets()))
+    assert (list(found.dropped), list(found.counted_twice)) == (pair[:1], pair[1:])
 
 
 def test_offsets_before_between_and_after_what_is_recorded() -> None:
-    stretches = [stretch(10, 20, 25, 0), stretch(40, 45, 45, 0)]
+    offset_ranges = [offset_range(10, 20, 25, 0), offset_range(40, 45, 45, 0)]
     rows = [record_of(o, make(o, -1), store.STORED) for o in (9, 12, 22, 30, 42, 45)]
-    found = only(fates(rows, stretches, {}, Reading()))
+    found = only(outcomes(rows, offset_ranges, {}, ConsumedOffsets()))
     assert [r.offset for r in found.not_recorded] == [9, 30]
     assert [r.offset for r in found.dropped] == [22, 45]
 
 
 def test_what_nobody_recorded_is_not_recorded() -> None:
     rows = [record_of(None, make(1, 0), kind) for kind in (store.STORED, store.CONFLICT)]
-    assert list(only(fates(rows, [], {}, Reading())).not_recorded) == rows
-    assert list(only(fates(rows, [stretch(0, 0, 9, 0)], {}, Reading())).not_recorded) == rows
+    assert list(only(outcomes(rows, [], {}, ConsumedOffsets())).not_recorded) == rows
+    assert (
+        list(only(outcomes(rows, [offset_range(0, 0, 9, 0)], {}, ConsumedOffsets())).not_recorded)
+        == rows
+    )
     repeat = record_of(None, make(1, 0), store.REPEAT)
-    assert only(fates([repeat], [], {}, Reading())) == Fates(not_recorded=[])
+    assert only(outcomes([repeat], [], {}, ConsumedOffsets())) == Outcomes(not_recorded=[])
 
 
 def test_the_newest_checkpoint_comes_first_and_reports_are_its_own() -> None:
     late = record_of(5, make(1, 0), store.STORED)
-    stretches = [
-        stretch(0, 5, 6, 1000),
-        Stretch(**{**vars(stretch(0, 5, 6, -1000)), "checkpoint": "second"}),
+    offset_ranges = [
+        offset_range(0, 5, 6, 1000),
+        OffsetRange(**{**vars(offset_range(0, 5, 6, -1000)), "checkpoint": "second"}),
     ]
-    second, first = fates([late], stretches, {7: (1, 0)}, Reading(TOPIC, 0, 9))
+    second, first = outcomes([late], offset_ranges, {7: (1, 0)}, ConsumedOffsets(TOPIC, 0, 9))
     assert (list(first.dropped), list(first.contradicted)) == ([late], [])
     assert (list(second.dropped), list(second.contradicted)) == ([], [])

@@ -12,10 +12,10 @@ from pipeline.compare import sections as module
 from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, GAP, LATE, STATUSES, UNEXPLAINED
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.figures import Figures
+from pipeline.compare.formatting import UNKNOWN, count, length, number, percent, seconds
 from pipeline.compare.growth import Steadiness
 from pipeline.compare.inputs import read_outputs
 from pipeline.compare.sections import MAX_LISTED, Section, run_sections, sections
-from pipeline.compare.text import UNKNOWN, count, length, number, percent, seconds
 from pipeline.outputs import DataDir
 from tests import page_data
 

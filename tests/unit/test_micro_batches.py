@@ -16,11 +16,11 @@ from pipeline.settings import Settings
 from pipeline.stream import micro_batches
 from pipeline.stream.micro_batches import (
     MicroBatch,
+    OffsetRange,
     Recorder,
-    Stretch,
     extend,
-    read,
-    read_stretches,
+    read_micro_batch,
+    read_offset_ranges,
 )
 
 TOPIC_ID = "9a4a0b56-1111-2222-3333-444455556666"
@@ -42,28 +42,30 @@ def test_a_micro_batch_judges_by_the_watermark_of_the_one_before(tmp_path: Path)
     log_entry(tmp_path, 6, 40, 1_748_779_200_123)
     log_entry(tmp_path, 7, 55, 1_748_779_300_000)
     watermark = datetime(2025, 6, 1, 12, 0, 0, 123_000, tzinfo=UTC)
-    assert read(tmp_path, "raw_prices", 7) == MicroBatch(7, 40, 55, watermark)
+    assert read_micro_batch(tmp_path, "raw_prices", 7) == MicroBatch(7, 40, 55, watermark)
 
 
 def test_the_first_micro_batch_drops_nothing_as_late(tmp_path: Path) -> None:
     log_entry(tmp_path, 0, 40, 0)
-    assert read(tmp_path, "raw_prices", 0) == MicroBatch(0, 0, 40, datetime(1970, 1, 1, tzinfo=UTC))
+    assert read_micro_batch(tmp_path, "raw_prices", 0) == MicroBatch(
+        0, 0, 40, datetime(1970, 1, 1, tzinfo=UTC)
+    )
 
 
 @pytest.mark.parametrize("text", ["", "v2\n{}\n{}", "v1\n{}\n{}", "v1\n[]\n7", "v1\n{"])
 def test_an_entry_of_another_form_is_no_micro_batch(tmp_path: Path, text: str) -> None:
     log_entry(tmp_path, 7, 55, 0)
     (tmp_path / "offsets" / "6").write_text(text)
-    assert read(tmp_path, "raw_prices", 7) is None
-    assert read(tmp_path, "raw_prices", 6) is None
-    assert read(tmp_path, "other", 7) is None
+    assert read_micro_batch(tmp_path, "raw_prices", 7) is None
+    assert read_micro_batch(tmp_path, "raw_prices", 6) is None
+    assert read_micro_batch(tmp_path, "other", 7) is None
 
 
 def at(number: int, first: int, end: int) -> MicroBatch:
     return MicroBatch(number, first, end, NOON + timedelta(seconds=number))
 
 
-def extend_all(steps: Sequence[tuple[MicroBatch, int | None]]) -> list[Stretch]:
+def extend_all(steps: Sequence[tuple[MicroBatch, int | None]]) -> list[OffsetRange]:
     """All rows after these micro-batches, the open one last."""
     last, rows = None, []
     for micro_batch, counted in steps:
@@ -72,8 +74,8 @@ def extend_all(steps: Sequence[tuple[MicroBatch, int | None]]) -> list[Stretch]:
     return [*rows, *([last] if last else [])]
 
 
-def bounds(stretches: Sequence[Stretch]) -> list[tuple[int, int, int, int | None]]:
-    return [(s.counted_from, s.first_offset, s.end_offset, s.dropped) for s in stretches]
+def bounds(offset_ranges: Sequence[OffsetRange]) -> list[tuple[int, int, int, int | None]]:
+    return [(s.counted_from, s.first_offset, s.end_offset, s.dropped) for s in offset_ranges]
 
 
 def test_micro_batches_that_count_every_record_need_no_row() -> None:
@@ -153,9 +155,9 @@ def test_the_record_is_the_same_after_a_kill_between_its_files(
     again = start()
     again.record(8, 3)
     again.record(9, 6)
-    found = read_stretches(data)
+    found = read_offset_ranges(data)
     assert bounds(found) == [(10, 20, 24, 1), (24, 30, 30, 0)]
-    assert found[0] == Stretch(
+    assert found[0] == OffsetRange(
         **IDENTITY,
         micro_batch=8,
         counted_from=10,
@@ -182,8 +184,8 @@ def test_a_line_that_is_cut_off_is_left_out(tmp_path: Path) -> None:
     line = text.splitlines(keepends=True)[1]
     for length in range(1, len(line) - 1):
         data.stream_drops.write_text(text + line.replace("10,20", "30,40")[:length])
-        assert read_stretches(data) == rows
+        assert read_offset_ranges(data) == rows
 
 
 def test_without_a_record_nothing_is_known(tmp_path: Path) -> None:
-    assert read_stretches(outputs.DataDir(tmp_path)) == []
+    assert read_offset_ranges(outputs.DataDir(tmp_path)) == []

@@ -619,12 +619,12 @@ def test_the_lateness_in_a_new_topic_counts_from_its_own_event_times(
 def test_the_offsets_read_are_those_of_the_newest_topic(
     connection: sqlite3.Connection,
 ) -> None:
-    assert store.reading(connection) == (None, 0, 0)
+    assert store.consumed_offsets(connection) == (None, 0, 0)
     put(connection, timed(1, 0), timed(2, 1), offset=7)
     put(connection, timed(3, 2))
-    assert store.reading(connection) == ("topic", 7, 10)
+    assert store.consumed_offsets(connection) == ("topic", 7, 10)
     put(connection, timed(4, 3), offset=2, topic="other")
-    assert store.reading(connection) == ("other", 2, 3)
+    assert store.consumed_offsets(connection) == ("other", 2, 3)
 
 
 def write_version_2(path: Path) -> None:
@@ -640,7 +640,7 @@ def test_a_reader_shows_a_database_of_version_2_before_the_consumer_has_converte
     write_version_2(path)
     with closing(store.open_reader(path)) as reader:
         before = store.evidence(reader)
-        assert store.reading(reader) == (None, 0, 0)
+        assert store.consumed_offsets(reader) == (None, 0, 0)
         assert (store.next_offset(reader), store.total_rows(reader)) == (3, 2)
         assert store.backfilled(reader) == set()
     store.open_writer(path).close()
@@ -662,13 +662,13 @@ def test_a_database_of_version_2_keeps_its_evidence_without_offsets(path: Path) 
         ]
         assert store.backfilled(writer) == set()
         assert store.next_offset(writer) == 3
-        assert store.reading(writer) == (None, 0, 0)
+        assert store.consumed_offsets(writer) == (None, 0, 0)
         names = {row[0] for row in writer.execute("SELECT name FROM sqlite_master")}
         assert not names & {"late", "conflicts"}
         # It goes on where it was: 3 s behind the newest trade, and 60.
         put(writer, timed(4, 97), timed(5, 40))
         assert recorded(writer, "trade_id, kafka_offset")[2:] == [(5, 4)]
-        assert store.reading(writer) == ("topic", 3, 5)
+        assert store.consumed_offsets(writer) == ("topic", 3, 5)
     store.open_writer(path).close()
 
 
