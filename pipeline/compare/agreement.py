@@ -1,6 +1,7 @@
-"""Whether the two paths agree, window by window, and what a difference comes from: pure functions.
+"""Compare the two paths window by window, and find the cause of each difference. Pure.
 
-A cause is proved by trades that account for all of a difference. Times are the text of cells.
+A difference has a known cause only if single trades account for all of it. Times are text in the
+format of the files.
 """
 
 from bisect import bisect_left, bisect_right
@@ -18,7 +19,7 @@ from pipeline.compare.lateness import Record, outcomes
 from pipeline.ingest.store import STORED
 from pipeline.metrics import FURTHER, METRICS, buy_sell_ratio
 
-#: The status of a window, in the order in which a reader should look at them.
+#: The statuses of a window, the most important one first.
 DIFFERS = "differs"
 ONLY_STREAM = "only stream"
 ONLY_BATCH = "only batch"
@@ -28,19 +29,19 @@ EQUAL = "equal"
 STATUSES = (DIFFERS, ONLY_STREAM, ONLY_BATCH, NOT_YET_FINAL, NOT_YET_IN_A_BATCH, EQUAL)
 DIFFERENCES = (DIFFERS, ONLY_STREAM, ONLY_BATCH)
 
-#: Causes of a difference, each proved by trades that account for all of it.
+#: Causes of a difference. Each is reported only if single trades account for all of it.
 LATE = "late events dropped"
 BACKFILLED = "backfilled trades dropped as late"
 AFTER_SNAPSHOT = "trades stored after the batch's snapshot"
 CONFLICT = "duplicate id with different content, received after the deduplication state expired"
-#: It is not known which late events or duplicates the stream counted.
+#: Late events or duplicates can explain the difference, but their outcome was not recorded.
 NOT_RECORDED = "evidence not recorded"
 UNEXPLAINED = "cause unknown"
-#: Of a window on whose trades both agree, though the exchange issued more.
+#: Causes of trades that neither path has.
 GAP = "trade ids never received"
 REJECTED = "rejected messages"
 
-#: What both paths must agree on, to the last digit.
+#: The columns that must be equal on both paths, to the last digit.
 COMPARED = (*METRICS, *FURTHER, "last_trade_time")
 COLUMNS = (
     "window_start",
@@ -64,24 +65,30 @@ def agreement(
     """Return the status of each window of either path, and the cause of each difference.
 
     Args:
-        final: the stream's final windows, as the text of their cells.
-        still_open: its open ones.
-        batch: the newest run's windows.
-        newest_in_batch: time of the newest trade in that run; None without a run.
-        evidence: what the consumer noted.
+        final: the final windows of the stream, as text cells.
+        still_open: the open windows of the stream, as text cells.
+        batch: the windows of the newest batch run, as text cells.
+        newest_in_batch: the time of the newest trade in that run; None without a run.
+        evidence: what the services recorded that can make the paths differ.
 
     Returns:
-        One row per window, sorted: `window_start`, `status`, `columns` (which differ, as text),
-        `cause` (of a difference, or of trades that both paths miss), `late` and `doubled` (trades
-        that the stream dropped, or counted twice), `unexplained` (trades that the batch has more,
-        for no known reason), `missing` (ids never stored around this window: an id between two
-        windows counts for both). A window is `not yet in a batch` as long as the run has seen no
-        trade after its end.
+        One row per window, sorted by start.
+
+        - `window_start`, `status`.
+        - `columns`: the names of the columns that differ, separated by commas.
+        - `cause`: the cause of a difference, or of trades that neither path has.
+        - `late`: the number of trades that the stream dropped as late.
+        - `doubled`: the number of trades that the stream counted twice.
+        - `unexplained`: trades in the batch minus trades in the stream, if the cause is unknown.
+        - `missing`: the number of ids that were never stored in or next to this window. An id
+          between two windows counts for both.
+
+        A window is `not yet in a batch` until the run has a trade at or after the end of it.
     """
     streamed = final.set_index("window_start")
     batched = batch.set_index("window_start")
-    opened = set(still_open["window_start"]) - set(streamed.index)
-    starts = sorted(set(streamed.index) | opened | set(batched.index))
+    only_open = set(still_open["window_start"]) - set(streamed.index)
+    starts = sorted(set(streamed.index) | only_open | set(batched.index))
     common = streamed.index.intersection(batched.index)
     left = streamed.loc[common, list(COMPARED)]
     unequal = left.ne(batched.loc[common, list(COMPARED)])
@@ -94,16 +101,16 @@ def agreement(
     for known in (batched, streamed):
         ends.update(zip(known.index, known["window_end"], strict=True))
     in_stream, in_batch = set(streamed.index), set(batched.index)
-    missing = _missing(evidence, starts, ends)
-    candidates = _candidates(evidence)
-    newest_in_stream = max([*in_stream, *opened], default="")
+    missing = _missing_by_window(evidence, starts, ends)
+    candidates = _candidates_by_checkpoint(evidence)
+    newest_in_stream = max([*in_stream, *only_open], default="")
     newest = None if newest_in_batch is None else _comparable(newest_in_batch)
     rows = []
     for start in starts:
         end = ends.get(start)
         covered = newest is not None and end is not None and newest >= _comparable(end)
-        columns, proof = differing.get(start, ""), _NO_CAUSE
-        if start in opened or start > newest_in_stream:  # it has not come so far
+        columns, explanation = differing.get(start, ""), Explanation("")
+        if start in only_open or start > newest_in_stream:  # the stream has not finished it
             status = NOT_YET_FINAL
         elif start not in in_stream:
             status = ONLY_BATCH
@@ -114,33 +121,30 @@ def agreement(
         else:
             status = DIFFERS if start in in_batch else ONLY_STREAM
         if status in DIFFERENCES:
-            proof = _proof(
+            explanation = _explain(
                 streamed.loc[start].to_dict() if start in in_stream else None,
                 batched.loc[start].to_dict() if start in in_batch else None,
                 [each.between(start, ends[start]) for each in candidates],
                 evidence.backfilled,
             )
-        lost = missing.get(start, _Missing())
-        causes = [cause for cause in (proof.cause, lost.cause) if cause]
-        numbers = (proof.late, proof.doubled, proof.unexplained, lost.ids)
+        lost = missing.get(start, _MissingIds())
+        causes = [cause for cause in (explanation.cause, lost.cause) if cause]
+        numbers = (explanation.late, explanation.counted_twice, explanation.unexplained, lost.ids)
         rows.append((start, status, columns, "; ".join(causes), *numbers))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 @dataclass(frozen=True)
-class Proof:
-    """The cause of a difference, and by how many trades of which kind."""
+class Explanation:
+    """The cause of a difference, and the numbers of trades behind it."""
 
     cause: str
-    #: Dropped by the stream, as late.
+    #: Trades that the stream dropped as late.
     late: int = 0
-    #: Counted twice by the stream: repeats with another content.
-    doubled: int = 0
-    #: That the batch has more, for no known reason.
+    #: Trades that the stream counted twice: duplicates with different content.
+    counted_twice: int = 0
+    #: Trades in the batch minus trades in the stream, if the cause is unknown.
     unexplained: int = 0
-
-
-_NO_CAUSE = Proof("")
 
 
 @dataclass(frozen=True)
@@ -156,28 +160,31 @@ class _Trade:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """What the paths may differ by, if one checkpoint made the stream's windows; by event time."""
+    """Trades that can make the paths differ, if one checkpoint made all windows of the stream.
 
-    #: Not in the stream.
+    Each sequence is sorted by event time.
+    """
+
+    #: Trades that the stream does not have.
     dropped: Sequence[_Trade]
-    #: Counted twice by the stream.
-    doubled: Sequence[_Trade]
-    #: Not in the batch.
+    #: Duplicates that the stream counted.
+    counted_twice: Sequence[_Trade]
+    #: Trades that the batch does not have.
     after_snapshot: Sequence[_Trade]
-    #: Late events or duplicates of which it was not recorded what the stream did with them.
-    late_or_not: Sequence[_Trade]
-    doubled_or_not: Sequence[_Trade]
-    #: Of which the stream reported something else than Spark's rules lead to.
+    #: Late events and duplicates whose outcome in the stream was not recorded.
+    unrecorded_late: Sequence[_Trade]
+    unrecorded_duplicates: Sequence[_Trade]
+    #: Trades in micro-batches whose reported numbers contradict Spark's rules.
     contradicted: Sequence[_Trade]
 
     def surplus(self) -> tuple[list[_Trade], list[_Trade]]:
-        """Return the trades that the stream alone counted, and those that the batch alone did."""
+        """Return the trades that only the stream counted, and those that only the batch counted."""
         dropped, later = (
             {trade.number for trade in trades} for trades in (self.dropped, self.after_snapshot)
         )
         in_stream = [trade for trade in self.after_snapshot if trade.number not in dropped]
         in_batch = [trade for trade in self.dropped if trade.number not in later]
-        return [*in_stream, *self.doubled], in_batch
+        return [*in_stream, *self.counted_twice], in_batch
 
     def between(self, start: str, end: str) -> "_Candidates":
         return _Candidates(
@@ -185,9 +192,9 @@ class _Candidates:
         )
 
 
-def _candidates(evidence: Evidence) -> list[_Candidates]:
-    """Return the candidates by each checkpoint, the newest first."""
-    after = _by_time(
+def _candidates_by_checkpoint(evidence: Evidence) -> list[_Candidates]:
+    """Return the candidates of each checkpoint, newest first."""
+    after = _sorted_by_time(
         _Trade(number, time, _decimal(price), _decimal(size), side == "buy")
         for number, time, side, price, size in evidence.after_snapshot.itertuples(index=False)
     )
@@ -195,10 +202,10 @@ def _candidates(evidence: Evidence) -> list[_Candidates]:
     return [
         _Candidates(
             dropped=_trades(each.dropped),
-            doubled=_trades(each.counted_twice),
+            counted_twice=_trades(each.counted_twice),
             after_snapshot=after,
-            late_or_not=_trades(r for r in each.not_recorded if r.kind == STORED),
-            doubled_or_not=_trades(r for r in each.not_recorded if r.kind != STORED),
+            unrecorded_late=_trades(r for r in each.not_recorded if r.kind == STORED),
+            unrecorded_duplicates=_trades(r for r in each.not_recorded if r.kind != STORED),
             contradicted=_trades(each.contradicted),
         )
         for each in found
@@ -206,91 +213,104 @@ def _candidates(evidence: Evidence) -> list[_Candidates]:
 
 
 def _trades(records: Iterable[Record]) -> list[_Trade]:
-    return _by_time(
+    return _sorted_by_time(
         _Trade(r.trade_id, r.time, _decimal(r.price), _decimal(r.size), r.side == "buy")
         for r in records
     )
 
 
-def _by_time(trades: Iterable[_Trade]) -> list[_Trade]:
+def _sorted_by_time(trades: Iterable[_Trade]) -> list[_Trade]:
     return sorted(trades, key=attrgetter("time"))
 
 
-#: Trades, buys and volume of a window or of some trades.
+#: The number of trades, the number of buys, and the volume.
 _Amount = tuple[Decimal, Decimal, Decimal]
 _Window = Mapping[str, str] | None
 _Pair = tuple[_Window, _Window]
 
 
-def _proof(
+def _explain(
     stream: _Window,
     batch: _Window,
     candidates: Sequence[_Candidates],
     backfilled: frozenset[int],
-) -> Proof:
-    """Return the cause of a difference, if trades account for it to the last digit."""
+) -> Explanation:
+    """Return the cause of a difference, or `UNEXPLAINED` if single trades do not account for it."""
     for known in candidates:
         in_stream, in_batch = known.surplus()
         causes = {BACKFILLED if trade.number in backfilled else LATE for trade in in_batch}
-        causes |= {AFTER_SNAPSHOT} if len(in_stream) > len(known.doubled) else set()
-        causes |= {CONFLICT} if known.doubled else set()
-        if causes and not known.contradicted and _is_all(stream, batch, in_stream, in_batch):
-            return Proof("; ".join(sorted(causes)), len(known.dropped), len(known.doubled))
-    if any(_may_be(stream, batch, known) for known in candidates):
-        return Proof(NOT_RECORDED)
-    return Proof(UNEXPLAINED, unexplained=int(_counted(batch)[0] - _counted(stream)[0]))
+        causes |= {AFTER_SNAPSHOT} if len(in_stream) > len(known.counted_twice) else set()
+        causes |= {CONFLICT} if known.counted_twice else set()
+        if (
+            causes
+            and not known.contradicted
+            and _accounts_for_all(stream, batch, in_stream, in_batch)
+        ):
+            return Explanation(
+                "; ".join(sorted(causes)), len(known.dropped), len(known.counted_twice)
+            )
+    if any(_unrecorded_may_explain(stream, batch, known) for known in candidates):
+        return Explanation(NOT_RECORDED)
+    return Explanation(UNEXPLAINED, unexplained=int(_amount_of(batch)[0] - _amount_of(stream)[0]))
 
 
-def _may_be(stream: _Window, batch: _Window, known: _Candidates) -> bool:
-    """Return whether unrecorded evidence can explain the difference in trades, buys and volume."""
+def _unrecorded_may_explain(stream: _Window, batch: _Window, known: _Candidates) -> bool:
+    """Return whether unrecorded outcomes can explain the difference in trades, buys and volume."""
     in_stream, in_batch = known.surplus()
-    left = _less(_plus(_counted(batch), _sum(in_stream)), _plus(_counted(stream), _sum(in_batch)))
-    most, least = _sum(known.late_or_not), _sum(known.doubled_or_not)
-    if left[0] == 0 and not (known.late_or_not and known.doubled_or_not):
+    left = _minus(
+        _plus(_amount_of(batch), _amount_of_trades(in_stream)),
+        _plus(_amount_of(stream), _amount_of_trades(in_batch)),
+    )
+    most, least = (
+        _amount_of_trades(known.unrecorded_late),
+        _amount_of_trades(known.unrecorded_duplicates),
+    )
+    if left[0] == 0 and not (known.unrecorded_late and known.unrecorded_duplicates):
         return False
     return all(-low <= value <= high for low, value, high in zip(least, left, most, strict=True))
 
 
-def _is_all(
+def _accounts_for_all(
     stream: _Window, batch: _Window, in_stream: Sequence[_Trade], in_batch: Sequence[_Trade]
 ) -> bool:
-    """Whether two windows differ by just these trades, in every metric that trades settle.
+    """Return whether exactly these trades make the two windows differ, in every metric.
 
-    Count, buys and volume are exact. Means are rounded at the tenth place, so that sums that
-    follow from them are known within that.
+    The numbers of trades and buys and the volume are exact. Means are rounded to ten decimal
+    places, so a sum that is computed from a mean has that rounding error.
     """
     windows = (stream, batch)
     return (
-        _plus(_counted(stream), _sum(in_batch)) == _plus(_counted(batch), _sum(in_stream))
+        _plus(_amount_of(stream), _amount_of_trades(in_batch))
+        == _plus(_amount_of(batch), _amount_of_trades(in_stream))
         and all(_sums_fit(column, windows, in_stream, in_batch) for column in _SUMS)
-        and all(_is_consistent(window) for window in windows if window)
+        and all(_is_self_consistent(window) for window in windows if window)
         and all(_extremes_fit(column, windows, in_stream, in_batch) for column in _EXTREMES)
         and all(_ends_fit(column, windows, in_stream, in_batch) for column in _ENDS)
     )
 
 
 def _sums_fit(column: str, windows: _Pair, *extra: Sequence[_Trade]) -> bool:
-    difference, doubt = _difference(column, *windows)
+    difference, doubt = _sum_difference(column, *windows)
     if difference is None:
         return True
-    _, of_trade = _SUMS[column]
-    in_stream, in_batch = (sum(map(of_trade, trades), Decimal(0)) for trades in extra)
+    _, value_of = _SUMS[column]
+    in_stream, in_batch = (sum(map(value_of, trades), Decimal(0)) for trades in extra)
     return abs(difference - in_batch + in_stream) <= doubt
 
 
-def _difference(column: str, stream: _Window, batch: _Window) -> tuple[Decimal | None, Decimal]:
-    """By how much the batch's sum behind a mean is greater, and how sure that is.
+def _sum_difference(column: str, stream: _Window, batch: _Window) -> tuple[Decimal | None, Decimal]:
+    """Return the sum behind a mean, batch minus stream, and its maximum rounding error.
 
-    None: not known, as one of the sums was too large to be told.
+    The difference is None if one of the means is unknown.
     """
     weight, _ = _SUMS[column]
     one, other = (_weighted(window, column, weight) for window in (stream, batch))
     weights = sum((Decimal(window[weight]) for window in (stream, batch) if window), Decimal(0))
-    return None if one is None or other is None else other - one, weights * _HALF_A_PLACE
+    return None if one is None or other is None else other - one, weights * _ROUNDING_ERROR
 
 
-def _is_consistent(window: Mapping[str, str]) -> bool:
-    """Whether what follows from other columns of the same row does so."""
+def _is_self_consistent(window: Mapping[str, str]) -> bool:
+    """Return whether the derived columns of a row follow from its other columns."""
     highest, lowest, span = (window[name] for name in ("max_price", "min_price", "price_range"))
     if all((highest, lowest, span)) and Decimal(highest) - Decimal(lowest) != Decimal(span):
         return False
@@ -302,14 +322,14 @@ def _is_consistent(window: Mapping[str, str]) -> bool:
 
 
 def _extremes_fit(column: str, windows: _Pair, *extra: Sequence[_Trade]) -> bool:
-    """Whether both extremes follow from the trades that both paths have and those that one has."""
+    """Return whether the shared trades and those of one path lead to both extremes."""
     best, value_of = _EXTREMES[column]
     found = [_cell(window, column) for window in windows]
     if "" in found:
         return True
     known = [value for value in found if value is not None]
-    # The trades that both paths have reach the lesser of the two extremes, if there are any.
-    count, _, _ = _counted(windows[0])
+    # The less extreme of the two values is that of the shared trades, if there are any.
+    count, _, _ = _amount_of(windows[0])
     lesser = known[0] if best(known) != known[0] else known[-1]
     shared = [lesser] if count > len(extra[0]) else []
     return all(
@@ -319,14 +339,14 @@ def _extremes_fit(column: str, windows: _Pair, *extra: Sequence[_Trade]) -> bool
 
 
 def _ends_fit(column: str, windows: _Pair, *extra: Sequence[_Trade]) -> bool:
-    """Of two first (or last) prices one is of a trade that the other path lacks."""
+    """Return whether two first (or last) prices fit: equal, or one is of a trade of one path."""
     found = [_cell(window, column) for window in windows]
     best = _ENDS[column]
     ends = {best(trades, key=lambda trade: trade.number).price for trades in extra if trades}
     return found[0] == found[1] or "" in found or bool({*found} & ends)
 
 
-#: What follows from a mean and its weight: a sum over the trades.
+#: For each mean: the column of its weight, and the value of a trade in the sum behind the mean.
 _SUMS: dict[str, tuple[str, Callable[[_Trade], Decimal]]] = {
     "avg_price": ("trade_count", lambda trade: trade.price),
     "vwap": ("total_volume", lambda trade: trade.price * trade.size),
@@ -340,15 +360,15 @@ _EXTREMES: dict[str, tuple[Callable[..., Any], Callable[[_Trade], Decimal | str]
     "min_price": (min, lambda trade: trade.price),
     "last_trade_time": (max, lambda trade: trade.time),
 }
-#: Means and ratios are rounded at the tenth place.
-_HALF_A_PLACE = Decimal("0.51e-10")
+#: Means and ratios are rounded to ten decimal places.
+_ROUNDING_ERROR = Decimal("0.51e-10")
 
 
 _ENDS: dict[str, Callable[..., Any]] = {"open_price": min, "close_price": max}
 
 
 def _weighted(window: _Window, column: str, weight: str) -> Decimal | None:
-    """The sum that follows from a mean; of no window 0, of an unknown mean None."""
+    """Return the sum behind a mean: the mean times its weight. No window: 0. Unknown mean: None."""
     if window is None:
         return Decimal(0)
     return Decimal(window[column]) * Decimal(window[weight]) if window[column] else None
@@ -360,7 +380,7 @@ def _cell(window: _Window, column: str) -> Decimal | str | None:
     return _comparable(window[column]) if column == "last_trade_time" else Decimal(window[column])
 
 
-def _counted(window: _Window) -> _Amount:
+def _amount_of(window: _Window) -> _Amount:
     count, buys, volume = (
         Decimal(window[name]) if window else Decimal(0)
         for name in ("trade_count", "buy_count", "total_volume")
@@ -372,18 +392,18 @@ def _plus(one: _Amount, other: _Amount) -> _Amount:
     return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
-def _less(one: _Amount, other: _Amount) -> _Amount:
+def _minus(one: _Amount, other: _Amount) -> _Amount:
     return one[0] - other[0], one[1] - other[1], one[2] - other[2]
 
 
-def _sum(trades: Sequence[_Trade]) -> _Amount:
+def _amount_of_trades(trades: Sequence[_Trade]) -> _Amount:
     bought = sum(trade.bought for trade in trades)
     volume = sum((trade.size for trade in trades), Decimal(0))
     return Decimal(len(trades)), Decimal(bought), volume
 
 
 def _between(trades: Sequence[_Trade], start: str, end: str) -> Sequence[_Trade]:
-    """Of trades in order of time those of a window."""
+    """Return the trades from `start` up to `end`. The trades are sorted by time."""
     edges = (
         bisect_left(trades, _comparable(edge), key=attrgetter("time")) for edge in (start, end)
     )
@@ -391,7 +411,7 @@ def _between(trades: Sequence[_Trade], start: str, end: str) -> Sequence[_Trade]
 
 
 def _comparable(cell: str) -> str:
-    """A window's edge as the table writes times, with six decimals."""
+    """Return the edge of a window in the time format of the database, with six decimals."""
     return cell if "." in cell else f"{cell[:-1]}.000000Z"
 
 
@@ -400,24 +420,24 @@ def _decimal(size: float) -> Decimal:
 
 
 def rejected_ids(evidence: Evidence) -> int:
-    """How many of the ids never stored came in messages that were rejected."""
+    """Return the number of ids that were never stored because their messages were rejected."""
     return sum(rejected for _, rejected, _, _ in _never_stored(evidence))
 
 
 def _never_stored(evidence: Evidence) -> Iterator[tuple[int, int, str, str]]:
-    """Of each open gap: how many ids, how many of them rejected, the times around it, in order."""
+    """Yield for each open gap: ids, rejected ids, and the times of the trades around it, sorted."""
     rejected = sorted(evidence.rejected)
     unfilled = evidence.gaps[~evidence.gaps["filled"].astype(bool)]
     names = ["first_trade_id", "last_trade_id", "after", "before"]
     for first, last, *around in unfilled[names].itertuples(index=False):
-        earlier, later = sorted(around)  # trades come out of order, too
+        earlier, later = sorted(around)  # trade ids and times may be in a different order
         count = bisect_right(rejected, last) - bisect_left(rejected, first)
         yield last - first + 1, count, earlier, later
 
 
 @dataclass
-class _Missing:
-    """Ids never seen around a window, and how many of them came in messages that were rejected."""
+class _MissingIds:
+    """The number of missing ids in or next to a window, and how many of them were rejected."""
 
     ids: int = 0
     rejected: int = 0
@@ -428,11 +448,11 @@ class _Missing:
         return "; ".join(cause for cause, holds in causes if holds)
 
 
-def _missing(
+def _missing_by_window(
     evidence: Evidence, starts: Sequence[str], ends: Mapping[str, str]
-) -> dict[str, _Missing]:
-    """What was never seen around each window: it lies between two stored trades."""
-    found: dict[str, _Missing] = defaultdict(_Missing)
+) -> dict[str, _MissingIds]:
+    """Return the missing ids by window start. A gap counts for each window that it touches."""
+    found: dict[str, _MissingIds] = defaultdict(_MissingIds)
     edges = [_comparable(start) for start in starts]
     for ids, rejected, after, before in _never_stored(evidence):
         for place in range(max(0, bisect_right(edges, after) - 1), bisect_right(edges, before)):

@@ -129,9 +129,8 @@ def extend(
         last = None
     if last is not None and last.micro_batch >= micro_batch.number:
         return rows, last
-    if (
-        last is not None and last.end_offset != micro_batch.first_offset
-    ):  # a micro-batch between them is not recorded
+    # A micro-batch between the two is not recorded.
+    if last is not None and last.end_offset != micro_batch.first_offset:
         rows.append(last)
         last = None
     records = micro_batch.end_offset - micro_batch.first_offset
@@ -153,9 +152,7 @@ def extend(
 
 
 class Recorder:
-    """Writes the record.
-
-    Finished ranges go to `stream_drops.csv`. The open range is in `stream_position.csv`.
+    """Writes the record: finished ranges to one file, the open range to another.
 
     Both files are written before the windows of a micro-batch. The record therefore covers every
     window that is published.

@@ -29,7 +29,7 @@ from pipeline.stream.finality import (
     from_json,
     to_json,
 )
-from pipeline.stream.micro_batches import Recorder, read_stretches
+from pipeline.stream.micro_batches import Recorder, read_offset_ranges
 from pipeline.stream.windows import WindowPublisher
 from tests.unit.test_micro_batches import TOPIC_ID, log_entry
 
@@ -381,10 +381,10 @@ def test_a_crash_before_any_file_of_any_micro_batch_leads_to_the_same_files(
         crashing.micro_batch(number, rows, None)
     assert crashes > 1
     assert crashing.files() == smooth.files()
-    recorded = read_stretches(smooth.data)
-    assert read_stretches(crashing.data) == recorded
+    recorded = read_offset_ranges(smooth.data)
+    assert read_offset_ranges(crashing.data) == recorded
     # The first micro-batch always has a row; 10 came late.
-    assert [stretch.dropped for stretch in recorded] == [None, 1, 0]
+    assert [offset_range.dropped for offset_range in recorded] == [None, 1, 0]
     final = [row["window_start"] for row in smooth.files()["1970-01-01.csv"]]
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     expected = sorted(stream.final_after(len(batches) - 1))
