@@ -39,6 +39,11 @@ class Growth:
     #: Why there is no forecast. Empty when there is one.
     refusal: str
 
+    @property
+    def has_trend(self) -> bool:
+        """Return whether the run times show a trend beyond their noise."""
+        return self.rows_at_limit is not None
+
 
 def growth(
     runs: pd.DataFrame, interval_s: float, rows_per_s: float | None, now: datetime

@@ -359,14 +359,15 @@ def _cost(comparison: Comparison) -> Section:
 def _growth(comparison: Comparison) -> Section:
     growth, rows = comparison.growth, []
     if growth:
+        base, slope, interval = UNKNOWN, UNKNOWN, UNKNOWN
+        if growth.has_trend:
+            base, slope = f"{growth.base_s:.2f}", f"{growth.s_per_million:.2f}"
+            interval = confidence_interval(growth.low, growth.high, ".2f")
         rows = [
             ("runs", f"{growth.runs:,}"),
-            ("run over an empty table, s", f"{growth.base_s:.2f}"),
-            ("increase per million rows, s", f"{growth.s_per_million:.2f}"),
-            (
-                "95 % confidence interval, s",
-                confidence_interval(growth.low, growth.high, ".2f"),
-            ),
+            ("run over an empty table, s", base),
+            ("increase per million rows, s", slope),
+            ("95 % confidence interval, s", interval),
         ]
     return Section(
         key="growth",

@@ -13,7 +13,7 @@ from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, GAP, LATE, STATU
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.figures import Figures
 from pipeline.compare.formatting import UNKNOWN, count, length, number, percent, seconds
-from pipeline.compare.growth import Steadiness
+from pipeline.compare.growth import Growth, Steadiness
 from pipeline.compare.inputs import read_outputs
 from pipeline.compare.sections import MAX_LISTED, Section, run_sections, sections
 from pipeline.outputs import DataDir
@@ -195,3 +195,20 @@ def test_numbers_have_a_unit_and_unknown_ones_are_dashes() -> None:
 )
 def test_a_length_has_its_largest_whole_unit(span: timedelta, text: str) -> None:
     assert length(span) == text
+
+
+def test_run_times_without_a_trend_have_no_slope(disputed: Comparison) -> None:
+    runs_of_one_size = Growth(
+        runs=4,
+        base_s=66.6,
+        s_per_million=-5368.0,
+        low=-9000.0,
+        high=3000.0,
+        rows_at_limit=None,
+        rows_low=None,
+        rows_high=None,
+        at_limit=None,
+        refusal="4 of the 8 runs that a forecast needs",
+    )
+    (table,) = section(replace(disputed, growth=runs_of_one_size), "growth").tables
+    assert [value for _, value in table.rows] == ["4", UNKNOWN, UNKNOWN, UNKNOWN]
