@@ -19,7 +19,7 @@ from pipeline.compare.figures import Figures, figures
 from pipeline.compare.inputs import read_outputs
 from pipeline.compare.sections import Section, sections
 from pipeline.compare.summary import Finding, findings
-from pipeline.compare.totals import Shared
+from pipeline.compare.totals import SharedTotals
 from pipeline.outputs import DataDir, OutputError
 
 
@@ -35,7 +35,7 @@ class ComparisonData:
     sections: tuple[Section, ...]
     figures: Figures
     #: Totals over the windows that both paths have.
-    shared: Shared
+    shared: SharedTotals
 
 
 def load(data: DataDir, last: timedelta | None, interval_s: float) -> ComparisonData | str:

@@ -9,7 +9,7 @@ import pandas as pd
 from page import candles, formatting, status
 from page.files import Snapshot
 from page.market import waiting_since
-from pipeline.compare.totals import Shared
+from pipeline.compare.totals import SharedTotals
 from pipeline.metrics import LABELS
 from pipeline.settings import Settings
 
@@ -153,7 +153,7 @@ def empty_state(snapshot: Snapshot) -> str:
     return f"No batch result yet ({waiting_since(snapshot)}): {why}."
 
 
-def how_to_read(run: Mapping[str, Any], shared: Shared | None) -> str:
+def how_to_read(run: Mapping[str, Any], shared: SharedTotals | None) -> str:
     """Return how to read the difference."""
     if not run:
         return ""
@@ -163,7 +163,7 @@ def how_to_read(run: Mapping[str, Any], shared: Shared | None) -> str:
     )
 
 
-def shared_windows(shared: Shared | None) -> str:
+def shared_windows(shared: SharedTotals | None) -> str:
     """Return whether both paths have the same results in the windows that both have."""
     if shared is None or not shared.windows:
         return ""

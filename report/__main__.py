@@ -23,7 +23,7 @@ from pipeline.compare.__main__ import minutes
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.figures import figures
 from pipeline.compare.inputs import read_outputs
-from pipeline.compare.sections import run_sections, sections, source_in_words
+from pipeline.compare.sections import run_sections, sections, source_text
 from pipeline.compare.summary import summary
 from pipeline.outputs import DataDir, OutputError, write_atomically
 from pipeline.settings import load
@@ -85,7 +85,7 @@ def make(data: DataDir, default_interval_s: float, last: timedelta | None) -> di
     context = {
         "title": TITLE,
         "made": f"{times.now():%Y-%m-%d %H:%M} UTC",
-        "about": f"{source_in_words(comparison.outputs.source)}. {_span(comparison)}",
+        "about": f"{source_text(comparison.outputs.source)}. {_span(comparison)}",
         "summary": summary(comparison),
         "sections": (*sections(comparison), *run_sections(comparison)),
         "figures": drawn,

@@ -21,7 +21,7 @@ from pipeline.compare.growth import (
 )
 from pipeline.compare.inputs import PipelineOutputs, typed
 from pipeline.compare.latency import waterfall
-from pipeline.compare.totals import Shared, flags, shared
+from pipeline.compare.totals import SharedTotals, flags, shared_totals
 from pipeline.times import iso
 
 
@@ -55,7 +55,7 @@ class Comparison:
     steadiness: Steadiness | None
     flags: pd.DataFrame
     #: Over all windows, not only those of the span.
-    shared: Shared
+    shared: SharedTotals
     #: The stream's final windows, typed.
     windows: pd.DataFrame
 
@@ -114,7 +114,7 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
     all_windows = agreement(
         outputs.final, outputs.still_open, outputs.batch, newest, outputs.evidence
     )
-    both = shared(final, batch, all_windows)
+    both = shared_totals(final, batch, all_windows)
     only_open = ~still_open["window_start"].isin(final["window_start"])
     in_stream = final["trade_count"].sum() + still_open[only_open]["trade_count"].sum()
     micro_batches, window_latencies = outputs.micro_batches, outputs.window_latencies
@@ -160,7 +160,7 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
             replayed_as_recorded=outputs.replayed_as_recorded,
         ),
         funnel=funnel(
-            outputs.ingested,
+            outputs.ingest_counts,
             outputs.status,
             int(in_stream),
             all_windows,

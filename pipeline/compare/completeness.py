@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.compare.inputs import Ingested
+from pipeline.compare.inputs import IngestCounts
 
 #: Why a stage holds fewer trades than its input.
 LOSSES = ("missing", "repeated", "rejected", "late", "unexplained", "not_yet")
@@ -21,7 +21,7 @@ IN_BATCH = "stored → counted by the batch"
 
 
 def funnel(
-    ingested: Ingested | None,
+    ingest_counts: IngestCounts | None,
     status: Mapping[str, Mapping[str, Any]],
     in_stream: int,
     agreement: pd.DataFrame,
@@ -32,7 +32,7 @@ def funnel(
     """Return what each stage received and kept, with each loss.
 
     Args:
-        ingested: The consumer's counts. None when nothing is stored yet.
+        ingest_counts: The consumer's counts. None when nothing is stored yet.
         status: The services' status files: the producer's counters since it started, and the
             consumer's lag.
         in_stream: Trades in final and open windows.
@@ -62,35 +62,35 @@ def funnel(
                 "not_yet": new - producer["published"] - rejected,
             }
         )
-    if ingested is None:
+    if ingest_counts is None:
         return pd.DataFrame(rows, columns=list(FUNNEL_COLUMNS))
     lag = status["consumer"].get("lag")
     if isinstance(lag, int):
         rows.append(
             {
                 "stage": READ,
-                "drawn_from": ingested.records + lag,
-                "count": ingested.records,
+                "drawn_from": ingest_counts.records + lag,
+                "count": ingest_counts.records,
                 "not_yet": lag,
             }
         )
-    stored = ingested.stored
+    stored = ingest_counts.stored
     late, doubled, unexplained = (
         int(agreement[name].sum()) for name in ("late", "doubled", "unexplained")
     )
     rows += [
         {
             "stage": STORED,
-            "drawn_from": ingested.records,
+            "drawn_from": ingest_counts.records,
             "count": stored,
-            "repeated": ingested.repeated,
-            "rejected": ingested.rejected,
+            "repeated": ingest_counts.repeated,
+            "rejected": ingest_counts.rejected,
         },
         {
             "stage": STORED_OF_ISSUED,
-            "drawn_from": ingested.issued,
+            "drawn_from": ingest_counts.issued,
             "count": stored,
-            "missing": ingested.missing - rejected_ids,
+            "missing": ingest_counts.missing - rejected_ids,
             "rejected": rejected_ids,
         },
         {
@@ -114,6 +114,6 @@ def funnel(
         )
     table = pd.DataFrame(rows, columns=list(FUNNEL_COLUMNS))
     of_all = table["stage"].isin([STORED_OF_ISSUED, IN_STREAM, IN_BATCH])
-    table.loc[of_all, "of_issued"] = table.loc[of_all, "count"] / ingested.issued
+    table.loc[of_all, "of_issued"] = table.loc[of_all, "count"] / ingest_counts.issued
     table.loc[of_all, "of_received"] = table.loc[of_all, "count"] / (stored + rejected_ids)
     return table

@@ -1,7 +1,7 @@
 """Read what the services wrote, as pandas tables.
 
-This is apart from `outputs.py`, because pandas costs a service that only writes 60 MB and half a
-second.
+`outputs.py` does not import pandas, because the import costs 60 MB and half a second and most
+services only write.
 """
 
 import json
@@ -40,13 +40,13 @@ def read_windows(*paths: Path) -> pd.DataFrame:
     Raises:
         OutputError: A file cannot be read or is no table of windows.
     """
-    table = typed(_cells(paths, WINDOW_COLUMNS, required="window_start"))
+    table = typed(_read_cells(paths, WINDOW_COLUMNS, required="window_start"))
     return table.sort_values("window_start", ignore_index=True)
 
 
 def read_batch_runs(data: DataDir) -> pd.DataFrame:
     """Return the one-row results of all batch runs, typed, oldest first."""
-    return typed(_cells(batch_files(data), BATCH_COLUMNS, required="run"))
+    return typed(_read_cells(batch_files(data), BATCH_COLUMNS, required="run"))
 
 
 def read_batch_log(data: DataDir) -> pd.DataFrame:
@@ -70,7 +70,7 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
 # --- for the comparison ---------------------------------------------------------------------
 
 
-#: Whole numbers that every window has.
+#: Columns that hold a whole number in every window.
 COUNTS = ("trade_count", "buy_count")
 
 
@@ -83,30 +83,31 @@ class Evidence:
     #: Trades stored after the newest run's snapshot: `trade_id`, `time` (text, as stored), `side`,
     #: `price` and `last_size`.
     after_snapshot: pd.DataFrame
-    #: Runs of ids never seen: `first_trade_id`, `last_trade_id`, `filled` (bool), and the event
-    #: times of the stored trades around them, `after` and `before`.
+    #: Gaps in the trade ids: `first_trade_id`, `last_trade_id`, `filled` (bool), and the event
+    #: times of the stored trades around the gap, `after` and `before`.
     gaps: pd.DataFrame
-    #: Ids of late trades that were fetched later, to fill a gap.
+    #: Ids of late trades that were backfilled.
     backfilled: frozenset[int] = frozenset()
-    #: Ids in messages that were rejected.
+    #: Trade ids in rejected messages.
     rejected: frozenset[int] = frozenset()
-    #: What the stream read, and in which micro-batches it dropped records.
+    #: The offsets that the stream read, with the micro-batches that dropped records.
     offset_ranges: Sequence[OffsetRange] = ()
-    #: By micro-batch: records that it read, and those that Spark dropped as late; the latest.
+    #: For each of the latest micro-batches: the number of records that it read, and the number that
+    #: Spark dropped as late.
     reported: Mapping[int, tuple[int, int]] = field(default_factory=dict)
-    #: What the consumer has read with this version.
+    #: The offsets that the consumer has read since schema version 3.
     consumed: ConsumedOffsets = NOTHING_CONSUMED
 
 
 @dataclass(frozen=True)
-class Ingested:
-    """What the consumer has read from Kafka so far, and what is in the table."""
+class IngestCounts:
+    """The counts of the consumer: records from Kafka and trades in the table."""
 
     records: int
     stored: int
     repeated: int
     rejected: int
-    #: Trade ids from the lowest to the highest stored one.
+    #: The number of trade ids from the lowest to the highest stored one.
     issued: int
     #: How many of these ids were never received.
     missing: int
@@ -116,24 +117,23 @@ class Ingested:
 class PipelineOutputs:
     """Everything that the services wrote and the comparison needs."""
 
-    #: The final and the open windows of the stream and those of the newest batch run, as the text
-    #: of their cells.
+    #: Final windows, open windows and the windows of the newest batch run, as text cells.
     final: pd.DataFrame
     still_open: pd.DataFrame
     batch: pd.DataFrame
-    #: The one-row results of all runs, typed, and the log.
+    #: The one-row results of all batch runs, typed, and the batch log.
     runs: pd.DataFrame
     log: pd.DataFrame
     evidence: Evidence
     #: None: the consumer has stored nothing yet.
-    ingested: Ingested | None
+    ingest_counts: IngestCounts | None
     #: The consumer's latency histograms over the span: `leg`, `bucket`, `count`.
     latencies: pd.DataFrame
-    #: Micro-batches: `published_at`, `newest_trade`, `rows`, `first_receipt`, …; the latest.
+    #: The latest micro-batches: `published_at`, `newest_trade`, `rows`, `first_receipt`, ….
     micro_batches: pd.DataFrame
-    #: Of final windows: `window_start`, `leg`, `counts` (by bucket, as JSON); the latest.
+    #: The latest final windows: `window_start`, `leg`, `counts` (by bucket, as JSON).
     window_latencies: pd.DataFrame
-    #: By service: `at`, `seconds`, `cpu_s`, `rss_mib`, `counters` (JSON); the latest.
+    #: The latest minutes of each service: `at`, `seconds`, `cpu_s`, `rss_mib`, `counters` (JSON).
     minutes: dict[str, pd.DataFrame]
     #: The status file of each service.
     status: dict[str, dict[str, Any]]
@@ -141,36 +141,36 @@ class PipelineOutputs:
     source: dict[str, Any]
     #: The feed replays a recording with its original timestamps.
     replayed_as_recorded: bool
-    #: From the time at which both paths have a final result until the newest one. None: not yet.
+    #: From the first moment at which both paths have a result to the newest result. None: one
+    #: path has no result yet.
     span: tuple[datetime, datetime] | None
-    #: The requested time before the newest result, and when it starts by the clock. None:
-    #: everything.
+    #: The requested length of time before the newest result, and its start. None: everything.
     last: timedelta | None
     since: datetime | None
 
 
 def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutputs:
-    """Read everything. A missing file is an empty table.
+    """Read all outputs. A missing file is an empty table.
 
     Args:
         data: The data directory.
-        last: Cover only this time before the newest result. Completeness and growth always cover
-            everything. None: everything.
+        last: Compare only this length of time before the newest result. Completeness and growth
+            always cover everything. None: everything.
 
     Raises:
         OutputError: A file has unexpected content, or the database cannot be read.
     """
-    # Open windows first: a window that becomes final meanwhile is then in both files, and not in
-    # neither.
+    # Open windows are read first. A window that becomes final meanwhile is then in both files
+    # instead of in neither.
     still_open, final, batch = (
-        _cells(paths, WINDOW_COLUMNS, required="window_start")
+        _read_cells(paths, WINDOW_COLUMNS, required="window_start")
         for paths in ([data.stream_live], stream_files(data), [data.batch_windows])
     )
     for name, cells in (("stream_live.csv", still_open), ("stream_csv", final)):
         _check_numbers(data.root / name, cells)
     _check_numbers(data.batch_windows, batch)
     runs = read_batch_runs(data)
-    if len(batch):  # without a run that has published its row but not yet its windows
+    if len(batch):  # leave out a run that has not published its windows yet
         runs = runs[runs["written_at"] <= pd.to_datetime(batch["written_at"].iloc[0], utc=True)]
     services = ("producer", "consumer", "spark_processor", "batch_scheduler")
     span = _span(typed(final[["written_at"]])["written_at"], runs["written_at"])
@@ -180,13 +180,13 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
         span = max(span[0], since), span[1]
     source = read_json(data.source)
     as_recorded = source.get("retimed") is False
-    micro_batches = _record(
+    micro_batches = _read_record(
         data.stream_progress,
         ("micro_batch", "published_at", "newest_trade", "rows", "duration_ms"),
         times=("published_at", "newest_trade", "first_receipt", "last_receipt"),
     )
     try:
-        evidence, ingested, latencies = _read_evidence(
+        evidence, ingest_counts, latencies = _read_evidence(
             data, runs, micro_batches, None if span is None or as_recorded else span[0]
         )
     except sqlite3.Error as error:
@@ -198,14 +198,14 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
         runs=runs,
         log=read_batch_log(data),
         evidence=evidence,
-        ingested=ingested,
+        ingest_counts=ingest_counts,
         latencies=latencies,
         micro_batches=micro_batches,
-        window_latencies=_record(
+        window_latencies=_read_record(
             data.stream_latency, ("window_start", "leg", "counts"), times=()
         ).drop_duplicates("window_start", keep="first", ignore_index=True),
         minutes={
-            name: _record(
+            name: _read_record(
                 data.minutes_of(name),
                 ("at", "seconds", "cpu_s", "rss_mib", "counters"),
                 times=("at",),
@@ -252,17 +252,20 @@ def _span(*published: pd.Series) -> tuple[datetime, datetime] | None:
 
 def _read_evidence(
     data: DataDir, runs: pd.DataFrame, micro_batches: pd.DataFrame, since: datetime | None
-) -> tuple[Evidence, Ingested | None, pd.DataFrame]:
+) -> tuple[Evidence, IngestCounts | None, pd.DataFrame]:
     records: list[Record] = []
     consumed = NOTHING_CONSUMED
     after: list[Any] = []
     gaps: list[Any] = []
     backfilled: set[int] = set()
     latencies: list[Any] = []
-    ingested = None
+    ingest_counts = None
     if data.database.exists():
-        with closing(store.open_reader(data.database)) as connection, _of_this_version(data):
-            connection.execute("BEGIN")  # one moment for all
+        with (
+            closing(store.open_reader(data.database)) as connection,
+            _explaining_missing_tables(data),
+        ):
+            connection.execute("BEGIN")  # one snapshot for all queries
             records = [Record(*row) for row in store.evidence(connection)]
             consumed = ConsumedOffsets(*store.consumed_offsets(connection))
             gaps = store.gaps_with_neighbours(connection)
@@ -271,7 +274,7 @@ def _read_evidence(
             if span := store.id_span(connection):
                 missing = store.open_gaps(connection)[1]
                 issued = span[1] - span[0] + 1
-                ingested = Ingested(*store.ingested(connection), issued, missing)
+                ingest_counts = IngestCounts(*store.ingest_counts(connection), issued, missing)
             if len(runs) and runs[["first_trade_id", "last_trade_id"]].iloc[-1].notna().all():
                 run = runs.iloc[-1]
                 covered = (int(run["first_trade_id"]), int(run["last_trade_id"]))
@@ -284,12 +287,12 @@ def _read_evidence(
         after_snapshot=pd.DataFrame(after, columns=trades),
         gaps=pd.DataFrame(gaps, columns=around),
         backfilled=frozenset(backfilled),
-        rejected=_rejected(data),
+        rejected=_rejected_ids(data),
         offset_ranges=read_offset_ranges(data),
         reported=_reported(micro_batches),
         consumed=consumed,
     )
-    return evidence, ingested, pd.DataFrame(latencies, columns=["leg", "bucket", "count"])
+    return evidence, ingest_counts, pd.DataFrame(latencies, columns=["leg", "bucket", "count"])
 
 
 def _reported(micro_batches: pd.DataFrame) -> dict[int, tuple[int, int]]:
@@ -301,7 +304,7 @@ def _reported(micro_batches: pd.DataFrame) -> dict[int, tuple[int, int]]:
 
 
 @contextmanager
-def _of_this_version(data: DataDir) -> Iterator[None]:
+def _explaining_missing_tables(data: DataDir) -> Iterator[None]:
     """Turn a missing table into an error that says what to do.
 
     Raises:
@@ -325,16 +328,17 @@ def _is_json(text: object) -> bool:
         return False
 
 
-def _rejected(data: DataDir) -> frozenset[int]:
+def _rejected_ids(data: DataDir) -> frozenset[int]:
+    """Return the trade ids in the messages that the services rejected."""
     ids: set[int] = set()
     for service in ("producer", "consumer"):
-        noted = _record(data.rejected_by(service), ("trade_id",), times=())["trade_id"]
+        noted = _read_record(data.rejected_by(service), ("trade_id",), times=())["trade_id"]
         ids.update(pd.to_numeric(noted, errors="coerce").dropna().astype("int64"))
     return frozenset(ids)
 
 
-def _record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]) -> pd.DataFrame:
-    """Return a record of a service's latest work, without lines that were cut off."""
+def _read_record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]) -> pd.DataFrame:
+    """Return the table in which a service records its latest work, without incomplete lines."""
     try:
         table = pd.read_csv(path, on_bad_lines="skip")
     except (FileNotFoundError, pd.errors.EmptyDataError):
@@ -352,16 +356,16 @@ def _record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]) -> 
     return table
 
 
-def _cells(paths: Iterable[Path], columns: tuple[str, ...], *, required: str) -> pd.DataFrame:
+def _read_cells(paths: Iterable[Path], columns: tuple[str, ...], *, required: str) -> pd.DataFrame:
     """Return the rows of several files as the text of their cells.
 
-    The csv module reads them: each of a thousand files of one row would cost pandas 10 ms.
+    The csv module reads them, because pandas needs 10 ms for each file. There may be a thousand.
     """
-    rows = [row for path in paths for row in _rows(path, columns, required)]
+    rows = [row for path in paths for row in _read_rows(path, columns, required)]
     return pd.DataFrame(rows, columns=list(columns), dtype=str)
 
 
-def _rows(path: Path, columns: tuple[str, ...], required: str) -> list[list[str]]:
+def _read_rows(path: Path, columns: tuple[str, ...], required: str) -> list[list[str]]:
     """Return the cells of these columns. A missing cell is empty. A missing file has no rows."""
     header, rows = read_csv(path)
     if not header:

@@ -228,7 +228,7 @@ def _completeness(comparison: Comparison) -> Section:
     rows = [
         (
             str(stage),
-            lost_in_words(row),
+            losses_text(row),
             f"{row['drawn_from']:,}",
             f"{row['count']:,}",
             percent(row["count"], row["drawn_from"]),
@@ -249,7 +249,7 @@ def _completeness(comparison: Comparison) -> Section:
         )
     ]
     gaps = comparison.outputs.evidence.gaps
-    if comparison.outputs.ingested is None:
+    if comparison.outputs.ingest_counts is None:
         lines.append("Gaps in the trade ids: not known before the first trade is stored.")
     elif gaps.empty:
         lines.append("No trade id is missing.")
@@ -272,7 +272,7 @@ def _completeness(comparison: Comparison) -> Section:
     )
 
 
-def lost_in_words(row: Mapping[Any, Any]) -> str:
+def losses_text(row: Mapping[Any, Any]) -> str:
     """Return what a stage of the funnel did not keep: `3 repeated, 12 not yet`."""
     parts = []
     for name in LOSSES:
@@ -534,7 +534,7 @@ def _reproduction(comparison: Comparison) -> Section:
     )
 
 
-def source_in_words(source: Mapping[str, Any]) -> str:
+def source_text(source: Mapping[str, Any]) -> str:
     """Return where the trades come from."""
     if source.get("kind") == "live":
         return f"Live feed {source.get('url', UNKNOWN)}"

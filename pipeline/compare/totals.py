@@ -46,7 +46,7 @@ def flags(windows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedTotals:
     """Both paths rolled up over the windows that both have in full."""
 
     windows: int
@@ -56,7 +56,9 @@ class Shared:
     totals: pd.DataFrame
 
 
-def shared(final: pd.DataFrame, batch: pd.DataFrame, agreement: pd.DataFrame) -> Shared:
+def shared_totals(
+    final: pd.DataFrame, batch: pd.DataFrame, agreement: pd.DataFrame
+) -> SharedTotals:
     """Return both paths rolled up over the same windows.
 
     Args:
@@ -77,4 +79,4 @@ def shared(final: pd.DataFrame, batch: pd.DataFrame, agreement: pd.DataFrame) ->
     table = pd.DataFrame(rows, columns=["metric", "stream", "batch", "difference"])
     rounding = table["difference"].abs() < _MIN_DIFFERENCE
     table["difference"] = table["difference"].astype(float).mask(rounding, 0.0)
-    return Shared(len(both), int((both["status"] == DIFFERS).sum()), table)
+    return SharedTotals(len(both), int((both["status"] == DIFFERS).sum()), table)

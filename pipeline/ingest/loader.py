@@ -1,4 +1,7 @@
-"""Load records from Kafka into SQLite: rows and bookkeeping in one transaction, then the offset."""
+"""Load records from Kafka into SQLite.
+
+One transaction stores the trades and the offsets. Then the consumer commits the offset to Kafka.
+"""
 
 import sqlite3
 import time
@@ -72,21 +75,21 @@ class Loader:
                 self._service.stop.wait(max(0.0, polled + COLLECT_SECONDS - time.monotonic()))
 
     def poll(self) -> Sequence[Any]:
-        """Return the next records; none if none arrives within half a second."""
+        """Return the next records; an empty sequence if none arrives within half a second."""
         records: Sequence[Any] = self._kafka.poll(timeout_ms=500).get(self._partition, [])
         return records
 
     def load(self, records: Sequence[Any]) -> None:
         """Store records and commit their offset; store nothing if the service has to stop first.
 
-        Dead letters have to be in Kafka before the records are stored: the next start continues
-        after the newest stored record, and would never see a lost dead letter again.
+        Kafka must acknowledge the dead letters before the records are stored. The next start
+        continues after the newest stored record, so it cannot send a lost dead letter again.
         """
         batch = self._decode(records)
         if batch.rejected and not self._dead_letters.flush():
             return
         stored = self._service.retrying("the database")(
-            # The time of each attempt: the rows become visible at the commit.
+            # Each attempt uses its own time, because the rows become visible at the commit.
             lambda: store.store(self._connection, batch, times.now(), self._settings.watermark)
         )
         self._commit(batch.last_offset + 1)
@@ -131,7 +134,7 @@ class Loader:
         )
 
     def _commit(self, offset: int) -> None:
-        """Commit the offset. A failure loses nothing: the database has the offset as well."""
+        """Commit the offset. A failure loses nothing, because the database holds the offset too."""
         try:
             self._kafka.commit(
                 {self._partition: OffsetAndMetadata(offset, "", -1)}, timeout_ms=5000

@@ -33,7 +33,8 @@ CREATE TABLE IF NOT EXISTS btc_prices (
     last_size REAL NOT NULL CHECK (last_size > 0 AND last_size < 1e10)
 );
 -- One row for each transaction of the consumer. total_rows is the number of stored trades after
--- it. newest_trade is the greatest event time read so far, since the last start at the beginning.
+-- it. newest_trade is the greatest event time since the consumer last started at the beginning of
+-- the topic.
 CREATE TABLE IF NOT EXISTS ingest (
     number         INTEGER PRIMARY KEY,
     first_offset   INTEGER NOT NULL,
@@ -117,7 +118,7 @@ _INSERT_TRADE = """
 INSERT INTO btc_prices (trade_id, price, best_bid, best_ask, side, time, last_size)
 VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (trade_id) DO NOTHING
 """
-#: The newest transaction, which need not have the greatest offset: a new topic starts at 0.
+#: The newest transaction. It does not always have the greatest offset: a new topic starts at 0.
 _NEWEST = "FROM ingest ORDER BY number DESC LIMIT 1"
 
 
@@ -138,14 +139,14 @@ class Batch:
     trades: Sequence[Trade]
     #: Time of receipt of each trade, in the same order; empty if latencies are not recorded.
     receipts: Sequence[datetime] = ()
-    #: Kafka's id of the topic, and the offset of each trade in the same order; None and empty if no
-    #: stream is compared.
+    #: Kafka's id of the topic, and the offset of each trade in the same order. None and empty: not
+    #: recorded.
     topic: str | None = None
     offsets: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoreResult:
     """What a transaction stored, and the number of rows after it."""
 
     stored: int
@@ -208,7 +209,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 
 def unreadable(path: Path, error: sqlite3.Error) -> str:
-    """Return a sentence that says why the database cannot be read, and what to do."""
+    """Return the error message for a database that cannot be read."""
     if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return f"Cannot read {path}: another program has locked it. Stop that program."
     return f"Cannot read {path}: {error}"
@@ -237,16 +238,16 @@ def store(
     batch: Batch,
     now: datetime,
     watermark: timedelta = timedelta(minutes=1),
-) -> Stored:
+) -> StoreResult:
     """Store the trades of a batch with gaps, evidence and bookkeeping, in one transaction.
 
     Storing the same batch again changes no trade.
 
     Args:
-        connection: the writing one.
+        connection: the connection that `open_writer` returned.
         batch: the records of one poll.
         now: the time of the commit.
-        watermark: the watermark of the stream; later records are evidence.
+        watermark: the watermark of the stream. Records that are later than this are evidence.
     """
     committed_at = time_text(now)
     ids = sorted({trade.trade_id for trade in batch.trades})
@@ -264,7 +265,7 @@ def store(
         if batch.receipts:
             receipts = [batch.receipts[place] for place in new]
             _count_latencies(connection, stored, receipts, now)
-        result = Stored(len(new), len(duplicates), total + len(new))
+        result = StoreResult(len(new), len(duplicates), total + len(new))
         times = [trade.time for trade in batch.trades] + ([newest] if newest else [])
         connection.execute(
             "INSERT INTO ingest VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -295,7 +296,10 @@ def next_offset(connection: sqlite3.Connection) -> int | None:
 
 
 def total_rows(connection: sqlite3.Connection) -> int:
-    """Return the number of stored trades from the bookkeeping; counting millions takes seconds."""
+    """Return the number of stored trades.
+
+    The table `ingest` holds this number. Counting millions of rows takes seconds.
+    """
     row = connection.execute(f"SELECT total_rows {_NEWEST}").fetchone()
     return row[0] if row else 0
 
@@ -303,7 +307,7 @@ def total_rows(connection: sqlite3.Connection) -> int:
 def _newest_trade(connection: sqlite3.Connection, batch: Batch) -> datetime | None:
     """Return the greatest event time before this batch; None at the beginning of the topic.
 
-    A topic that is read again from its beginning starts without one, as the stream does.
+    A consumer that reads a topic again from its beginning starts without one, as the stream does.
     """
     row = connection.execute(f"SELECT newest_trade, last_offset, topic {_NEWEST}").fetchone()
     if row is None or row[0] is None:
@@ -324,7 +328,7 @@ def id_span(connection: sqlite3.Connection) -> tuple[int, int] | None:
 def stored_ranges(connection: sqlite3.Connection) -> list[tuple[int, int]]:
     """Return the ranges of stored trade ids; the open gaps are between them.
 
-    Read it in one transaction with everything that must agree with it.
+    Call it in the same transaction as the queries that must see the same rows.
     """
     span = id_span(connection)
     if span is None:
@@ -339,7 +343,7 @@ def stored_ranges(connection: sqlite3.Connection) -> list[tuple[int, int]]:
 
 
 def split_ranges(ranges: Sequence[tuple[int, int]], parts: int) -> list[list[tuple[int, int]]]:
-    """Split id ranges into parts with the same number of ids, in order; fewer if ids are few."""
+    """Split id ranges, in order, into equal numbers of ids. Empty parts are left out."""
     total = sum(last - first + 1 for first, last in ranges)
     size = -(-total // parts) if total else 0
     result: list[list[tuple[int, int]]] = []
@@ -366,7 +370,7 @@ def open_gaps(connection: sqlite3.Connection) -> tuple[int, int]:
     return count, missing
 
 
-def ingested(connection: sqlite3.Connection) -> tuple[int, int, int, int]:
+def ingest_counts(connection: sqlite3.Connection) -> tuple[int, int, int, int]:
     """Return the number of records read from Kafka, stored, repeated and rejected."""
     names = ("records", "stored", "repeated", "rejected")
     sums = ", ".join(f"coalesce(sum({name}), 0)" for name in names)
@@ -385,9 +389,11 @@ STORED, REPEAT, CONFLICT = "stored", "repeat", "conflict"
 def evidence(
     connection: sqlite3.Connection,
 ) -> list[tuple[str | None, int | None, int, str, str, float, float, str, str]]:
-    """Return all late or conflicting records in the order of reading.
+    """Return all late or conflicting records in the order in which the consumer read them.
 
-    Topic, offset, id, time, side, price, size, kind, and the time of the stored trade with this id.
+    Returns:
+        Rows of topic, offset, id, time, side, price, size, kind, and the time of the stored trade
+        with this id.
     """
     return connection.execute(
         "SELECT topic, kafka_offset, trade_id, e.time, e.side, e.price, e.last_size, kind, p.time "
@@ -396,9 +402,9 @@ def evidence(
 
 
 def consumed_offsets(connection: sqlite3.Connection) -> tuple[str | None, int, int]:
-    """Return the id of the topic that is read, the first offset that was read and the next one.
+    """Return the id of the topic, the first offset read, and the offset after the last one.
 
-    Records stored by schema version 2 are left out: they have no topic.
+    Records that schema version 2 stored are left out, because they have no topic.
     """
     row = connection.execute(f"SELECT topic, last_offset + 1 {_NEWEST}").fetchone()
     if row is None or row[0] is None:
@@ -412,7 +418,8 @@ def consumed_offsets(connection: sqlite3.Connection) -> tuple[str | None, int, i
 def backfilled(connection: sqlite3.Connection) -> set[int]:
     """Return the ids of late trades that filled a gap and have no quotes: backfilled over REST.
 
-    Other late trades arrived by themselves: they only filled the gap that their lateness made.
+    Other late trades came from the feed. They filled a gap that existed only because they were
+    late.
     """
     rows = connection.execute(
         "SELECT trade_id FROM evidence JOIN btc_prices USING (trade_id) "
@@ -429,10 +436,10 @@ def stored_after(
     """Return the trades stored after the snapshot of a batch run: id, time, side, price, size.
 
     Args:
-        connection: a read-only one.
+        connection: a read-only connection.
         covered: the least and the greatest id in the snapshot.
         rows: the number of rows in the snapshot.
-        before: a stored event time; later trades are left out.
+        before: an event time as stored. Trades at or after it are left out.
     """
     trades = connection.execute(
         f"SELECT {_EVIDENCE} FROM btc_prices "  # noqa: S608 - a constant
@@ -469,7 +476,7 @@ def gaps_with_neighbours(
 def latencies(
     connection: sqlite3.Connection, since: datetime | None = None
 ) -> list[tuple[str, int, int]]:
-    """Return the counts of latencies (leg, bucket, count) in the minutes that began at or after."""
+    """Return the latencies (leg, bucket, count) of the minutes that start at or after `since`."""
     minute = "" if since is None else _minute(since + timedelta(seconds=59, microseconds=999_999))
     return connection.execute(
         "SELECT leg, bucket, sum(count) FROM latency WHERE minute >= ? GROUP BY leg, bucket",
@@ -519,15 +526,15 @@ def _insert_evidence(
     newest: datetime | None,
     watermark: timedelta,
 ) -> None:
-    """Record which trades of a batch are late or in conflict with the stored ones.
+    """Record the trades of a batch that are late or conflict with stored trades.
 
     Args:
-        connection: inside of the transaction that stored the batch.
+        connection: the writing connection, in the transaction that stores the batch.
         batch: the records of one poll.
         new: the positions of the trades that were stored.
         newest: the greatest event time before the batch.
-        watermark: the watermark of the stream. Spark never drops a trade whose lateness is less,
-            whatever its micro-batches are.
+        watermark: the watermark of the stream. Spark never drops a trade with less lateness,
+            however the trades are split into micro-batches.
     """
     rows: list[tuple[object, ...]] = []
     for place, trade in enumerate(batch.trades):
@@ -636,5 +643,5 @@ def _row(trade: Trade) -> tuple[object, ...]:
 
 
 def time_text(moment: datetime) -> str:
-    """Return a time as the tables store it, with six decimals: its texts sort as the times do."""
+    """Return a time in the format of the tables: six decimals. The texts sort like the times."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"

@@ -1,4 +1,4 @@
-"""When a window of the stream is final: Spark's own rule, applied to the rows it reports. Pure."""
+"""Decide when a window of the stream is final, by the rule of Spark. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,11 +24,11 @@ class Window:
     end: int
     last_trade_time: int
     cells: Cells
-    #: (time of publication, number of trades in the window by then), microseconds since 1970.
+    #: Pairs: time of publication (microseconds since 1970), number of trades in the window then.
     growth: tuple[tuple[int, int], ...] = ()
 
     def continue_growth_of(self, previous: "Window | None") -> "Window":
-        """Return this window with the growth of the version that it replaces before its own."""
+        """Return this window with the growth of its previous version in front of its own."""
         if previous is None:
             return self
         published = previous.growth[-1][1] if previous.growth else 0
@@ -106,7 +106,7 @@ def closes_in_next_micro_batch(state: State, watermark: int) -> bool:
 
 
 def to_json(state: State) -> dict[str, Any]:
-    """Return the state as a JSON object. Data directories keep it, so its names stay."""
+    """Return the state as a JSON object. Its names are a file format and must not change."""
     return {
         "micro_batch": state.micro_batch,
         "greatest_before": state.max_event_time_before,

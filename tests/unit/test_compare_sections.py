@@ -159,9 +159,9 @@ def test_the_state_of_a_gap_says_what_became_of_its_ids(
 def test_losses_are_named_with_their_reason_and_gains_as_such() -> None:
     losses = dict.fromkeys(("missing", "rejected", "unexplained"), 0)
     lost = losses | {"repeated": 3, "late": 1, "not_yet": 12}
-    assert module.lost_in_words(lost) == "3 repeated, 1 late, 12 not yet"
+    assert module.losses_text(lost) == "3 repeated, 1 late, 12 not yet"
     gained = losses | {"repeated": -2, "late": None, "not_yet": -5}
-    assert module.lost_in_words(gained) == "2 repeated in addition, 5 ahead"
+    assert module.losses_text(gained) == "2 repeated in addition, 5 ahead"
 
 
 # --- text -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pandas as pd
 from pipeline import metrics
 from pipeline.compare import agreement
 from pipeline.compare.inputs import typed
-from pipeline.compare.totals import flags, shared
+from pipeline.compare.totals import flags, shared_totals
 from tests.unit.test_compare_agreement import LAST, evidence, frame, window
 
 
@@ -21,7 +21,7 @@ def test_totals_cover_only_the_windows_that_both_paths_have_in_full() -> None:
     stream = frame(priced(0, 5, "10", "20"), priced(1, 10, "40", "50"), priced(2, 9, "1", "99"))
     batch = frame(priced(0, 5, "10", "20"), priced(1, 11, "40", "60"), priced(3, 9, "1", "99"))
     judged = agreement.agreement(stream, frame(), batch, LAST, evidence())
-    found = shared(typed(stream), typed(batch), judged)
+    found = shared_totals(typed(stream), typed(batch), judged)
     by_metric = {row[0]: row[1:] for row in found.totals.itertuples(index=False, name=None)}
     assert (found.windows, found.differing) == (2, 1)
     assert by_metric["trade_count"] == (15, 16, -1)
@@ -35,7 +35,7 @@ def test_totals_cover_only_the_windows_that_both_paths_have_in_full() -> None:
 def test_without_shared_windows_there_are_no_totals() -> None:
     nothing = typed(frame())
     judged = agreement.agreement(frame(), frame(), frame(), None, evidence())
-    assert shared(nothing, nothing, judged).windows == 0
+    assert shared_totals(nothing, nothing, judged).windows == 0
 
 
 def test_a_total_with_an_unknown_part_is_unknown_and_not_0() -> None:

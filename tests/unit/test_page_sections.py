@@ -23,7 +23,7 @@ from page import (
 from page.charts import market as charts
 from page.files import Reader, Snapshot
 from pipeline import metrics, outputs, times
-from pipeline.compare.totals import Shared
+from pipeline.compare.totals import SharedTotals
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 from tests import page_data
@@ -184,7 +184,7 @@ def test_the_windows_of_both_paths_are_compared_whatever_else_a_path_has() -> No
     totals = pd.DataFrame(rows, columns=["metric", "stream", "batch", "difference"])
 
     def text(windows: int, differing: int, found: pd.DataFrame) -> str:
-        return side_by_side.shared_windows(Shared(windows, differing, found))
+        return side_by_side.shared_windows(SharedTotals(windows, differing, found))
 
     assert text(7, 2, totals) == (
         "2 of the 7 windows that both paths have differ. Totals over these windows: trades -1."

@@ -169,7 +169,7 @@ def test_a_batch_is_stored_with_its_bookkeeping(connection: sqlite3.Connection) 
     later = NOW + timedelta(seconds=1, microseconds=5)
     trades = [make(11), make(10), make(11)]
     result = store.store(connection, store.Batch(40, 44, 5, 2, NOW, later, trades), later)
-    assert result == store.Stored(stored=2, repeated=1, total_rows=2)
+    assert result == store.StoreResult(stored=2, repeated=1, total_rows=2)
     assert ids_in(connection) == [10, 11]
     row = connection.execute("SELECT * FROM btc_prices WHERE trade_id = 10").fetchone()
     assert row == (10, 86321.55, 86321.54, None, "buy", "2025-12-02T05:00:00.000000Z", 0.25)
@@ -199,7 +199,7 @@ def test_the_first_of_two_trades_with_one_id_is_stored(connection: sqlite3.Conne
 
 def test_a_batch_of_rejected_messages_only_moves_the_offset(connection: sqlite3.Connection) -> None:
     result = store.store(connection, batch([], 7, rejected=3), NOW)
-    assert result == store.Stored(0, 0, 0)
+    assert result == store.StoreResult(0, 0, 0)
     assert store.next_offset(connection) == 10
     assert connection.execute("SELECT first_trade_id, rejected FROM ingest").fetchall() == [
         (None, 3)
@@ -211,7 +211,7 @@ def test_storing_a_batch_again_changes_no_row(connection: sqlite3.Connection) ->
     store.store(connection, batch([6, 9], 3), NOW)
     gaps = connection.execute("SELECT * FROM gaps").fetchall()
     again = store.store(connection, batch([6, 9], 3), NOW + timedelta(hours=1))
-    assert again == store.Stored(stored=0, repeated=2, total_rows=5)
+    assert again == store.StoreResult(stored=0, repeated=2, total_rows=5)
     assert ids_in(connection) == [1, 2, 5, 6, 9]
     assert connection.execute("SELECT * FROM gaps").fetchall() == gaps
     assert store.next_offset(connection) == 5
@@ -288,7 +288,7 @@ def test_a_kill_before_the_commit_stores_nothing(path: Path) -> None:
     writer = store.open_writer(path)
     assert ids_in(writer) == [1, 2]
     assert store.next_offset(writer) == 2
-    assert store.store(writer, batch([3], 2), NOW) == store.Stored(1, 0, 3)
+    assert store.store(writer, batch([3], 2), NOW) == store.StoreResult(1, 0, 3)
     assert writer.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     writer.close()
 
@@ -318,7 +318,7 @@ def test_a_locked_database_raises_an_error_and_loses_nothing(
         store.store(connection, batch([1]), NOW)
     other.execute("ROLLBACK")
     other.close()
-    assert store.store(connection, batch([1]), NOW) == store.Stored(1, 0, 1)
+    assert store.store(connection, batch([1]), NOW) == store.StoreResult(1, 0, 1)
 
 
 def test_a_full_database_raises_an_error_and_loses_nothing(
@@ -548,7 +548,7 @@ def put(
     offset: int | None = None,
     topic: str = "topic",
     receipts: Sequence[datetime] = (),
-) -> store.Stored:
+) -> store.StoreResult:
     first = (store.next_offset(connection) or 0) if offset is None else offset
     offsets = range(first, first + len(trades))
     one = store.Batch(
@@ -583,7 +583,7 @@ def test_each_record_with_the_id_of_a_stored_trade_and_another_content_is_record
 ) -> None:
     put(connection, timed(1, 0), timed(1, 0), timed(1, 0, size="0.5"))
     result = put(connection, timed(1, 7), timed(1, 7), timed(2, 8))
-    assert result == store.Stored(stored=1, repeated=2, total_rows=2)
+    assert result == store.StoreResult(stored=1, repeated=2, total_rows=2)
     assert recorded(
         connection, "topic, kafka_offset, trade_id, time, last_size, kind, lateness_s"
     ) == [
