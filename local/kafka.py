@@ -68,7 +68,10 @@ def server_properties(port: int, controller_port: int) -> str:
 
 def cluster_id() -> str:
     """Return a new random id in Kafka's form."""
-    return urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    while True:
+        new = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not new.startswith("-"):  # kafka-storage would take it for an option
+            return new
 
 
 def main() -> None:

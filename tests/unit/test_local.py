@@ -17,7 +17,7 @@ from supervisor import events
 from supervisor.options import ServerOptions
 from supervisor.states import ProcessStates
 
-from local import announce, clean, prerequisites, programs, stack, start, supervise
+from local import announce, clean, kafka, prerequisites, programs, stack, start, supervise
 from pipeline import java, processes
 from pipeline.outputs import DataDir
 
@@ -368,3 +368,9 @@ def test_help_names_every_target_and_variable_of_the_makefile() -> None:
     targets = set(phony[1].replace("\\\n", " ").split())
     for target in targets - {"help", "venv-dev", "need-python", "need-java"}:
         assert f"make {target}" in text
+
+
+def test_a_cluster_id_is_never_taken_for_an_option() -> None:
+    ids = [kafka.cluster_id() for _ in range(1000)]  # one random id in 64 begins with a dash
+    assert not [one for one in ids if one.startswith("-")]
+    assert {len(one) for one in ids} == {22}
