@@ -30,11 +30,11 @@ _TEMPORARY_ERRNOS = frozenset(
 
 
 class TemporaryError(Exception):
-    """Something that is expected to work again without anybody's action."""
+    """An error that is expected to end without any action of a person."""
 
 
 class OperationalError(Exception):
-    """Something that a person has to correct. The text says what failed and what to do."""
+    """An error that a person has to correct. The text names the failure and the action."""
 
 
 class Family(Enum):
@@ -78,7 +78,7 @@ def sentence(error: BaseException) -> str:
 
 
 def _family_of_sqlite_error(error: sqlite3.Error) -> Family:
-    """Locked, full, not readable now: temporary. Not a database, damaged: operational."""
+    """Return the family: temporary for a locked or full database, operational for a damaged one."""
     if isinstance(error, sqlite3.OperationalError):
         wrong_sql = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
         return Family.FAULT if wrong_sql else Family.TEMPORARY
@@ -102,7 +102,7 @@ def exit_on_error() -> Iterator[None]:
     """End a command that runs once with one sentence, where a service would retry or stop.
 
     An operational error ends the process with status 2, a temporary one with status 1. A fault of
-    the program is raised on, with its traceback.
+    the program is raised again, with its traceback.
     """
     try:
         yield

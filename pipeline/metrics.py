@@ -1,4 +1,4 @@
-"""The meaning of every metric, stated once.
+"""The definition of every metric.
 
 Both paths, the page and the comparison use these rules. This module loads neither Spark nor
 pandas: `pipeline.spark_metrics` holds the sums that Spark computes over the trades of a group.
@@ -47,7 +47,7 @@ FURTHER = (
 #: these columns: they depend on up to 60 windows, so one late trade would mark all 60.
 Z_SCORES = ("range_z", "volume_z")
 
-#: What a person reads in place of the name of a column.
+#: The label of each column in tables and figures.
 LABELS = {
     "window_start": "window start",
     "window_end": "window end",
@@ -272,10 +272,10 @@ class WindowAmounts(NamedTuple):
 
 
 def z_scores(windows: Iterable[WindowAmounts]) -> list[dict[str, Decimal | None]]:
-    """Return how unusual the range and the volume of each window are, for the hour before it.
+    """Return the z-scores of the range and the volume of each window.
 
-    The score is (value - mean) / sample standard deviation of the windows that start in the hour
-    before, rounded to six decimal places.
+    The score is (value - mean) / sample standard deviation, rounded to six decimal places. Mean
+    and deviation are those of the windows that start in the hour before.
 
     Args:
         windows: the windows that have trades, sorted by start.

@@ -73,7 +73,7 @@ LOG_FIELDS = (
 )
 
 
-#: What to do about a data directory that holds something else.
+#: The action for a data directory that holds other data.
 ANOTHER_FOLDER = (
     "choose another folder with DATA_DIR=, or empty it with make clean "
     "(in containers: docker compose down --volumes)"
@@ -81,7 +81,7 @@ ANOTHER_FOLDER = (
 
 
 class OutputError(OperationalError):
-    """A file that should hold an output holds something else. The text names the file."""
+    """An output file has unexpected content. The text names the file."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class DataDir:
 
     @property
     def stream_position(self) -> Path:
-        """The offsets that the stream has read since then without dropping any: one row."""
+        """One row: the offsets that the stream has read since its last row in `stream_drops`."""
         return self.status / "stream_position.csv"
 
     def minutes_of(self, service: str) -> Path:
@@ -239,7 +239,7 @@ def append_csv(path: Path, columns: Iterable[str], row: Mapping[str, object], li
     A kill or a full disk may have cut off the last line. The row then starts on a new line.
 
     Args:
-        path: the file. It starts again if it has other columns, those of another version.
+        path: the file. A file with the columns of another version is emptied first.
         columns: its columns.
         row: the values of the row.
         limit: the size above which the file loses its older half, bytes.
@@ -354,7 +354,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file, {} if the file does not exist.
 
     Raises:
-        OutputError: the file cannot be read, or holds something else.
+        OutputError: the file cannot be read, or does not hold a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

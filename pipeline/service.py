@@ -145,7 +145,7 @@ class Service:
                 return self._end_on_request(None)
 
     def _attempt(self, body: "Body") -> Exception | None:
-        """Call the body, close its parts and return its error; an error of closing counts less."""
+        """Call the body, close its resources and return its error, or else the error of closing."""
         error: Exception | None = None
         try:
             with ExitStack() as resources:
@@ -159,7 +159,7 @@ class Service:
         return error
 
     def _end_on_request(self, error: Exception | None) -> int:
-        if error is not None:  # its parts were stopped together with it
+        if error is not None:  # its resources were stopped together with it
             self.log.debug("an error while stopping", exc_info=error)
         self.close()
         return 0
@@ -242,7 +242,7 @@ class Service:
 
     def _measure_cost(self) -> None:
         cpu_s, rss = tree_cost(os.getpid())
-        cpu_s = max(cpu_s, self._cost.get("cpu_s", 0.0))  # a child that nobody waited for is lost
+        cpu_s = max(cpu_s, self._cost.get("cpu_s", 0.0))  # the time of an unreaped child is lost
         self._peak_mib = max(self._peak_mib, rss / MIB)
         self._minute_peak_mib = max(self._minute_peak_mib, rss / MIB)
         self._cost = {

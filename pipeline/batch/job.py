@@ -1,8 +1,8 @@
 """One batch run: read what is stored now, compute the metrics, publish them.
 
 `batch_processor.py` runs it by spark-submit. It publishes the result over the whole table first,
-then the result of each window. It hands the scheduler what only the run can measure; the scheduler
-appends the line to `batch_log.txt`.
+then the result of each window. It writes a file with the values that only the run can measure. The
+scheduler appends them to `batch_log.txt`.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def parse_arguments() -> Arguments:
 
 
 def run(settings: Settings, arguments: Arguments) -> int:
-    """Do one run and return the exit status.
+    """Execute one run and return the exit status.
 
     Raises:
         OSError: an output cannot be written.

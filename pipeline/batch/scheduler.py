@@ -1,6 +1,6 @@
-"""When a batch run starts, how it is ended, and what is logged about it.
+"""Start batch runs at a fixed rate, end runs that take too long, and log each run.
 
-Runs start at a fixed rate, one at a time, each as a process of its own: spark-submit.
+Only one run is active at a time. Each run is a process of its own, started by spark-submit.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ def next_due(due: float, interval: float, now: float) -> float:
 
 
 def must_end(now: float, deadline: float, *, stopping: bool) -> str | None:
-    """Return why a run must be ended now, as its status; None: it may go on."""
+    """Return why a run must be ended now, as its status; None: it may continue."""
     if stopping:
         return "stopped"
     return "timeout" if now > deadline else None
@@ -70,7 +70,7 @@ class Scheduler:
         self._service = service
         self._settings = service.settings
         self._data = service.data
-        #: Names the current run, for the scheduler after one that was killed.
+        #: Holds the name of the current run. If this scheduler is killed, the next one reads it.
         self._run_file = self._data.status / "batch_scheduler_run.json"
         service.details |= {"next_run": None, "running": None, "last_run": None}
 
@@ -93,7 +93,7 @@ class Scheduler:
             due = next_due(due, interval, time.time())
             self._service.details["next_run"] = datetime.fromtimestamp(due, UTC)
             self._report("waiting for the next run")
-            # In steps of a second: a clock that is set back must not delay the next run.
+            # Steps of one second: a clock that is set back must not delay the next run.
             while not self._service.stop.is_set() and 0 < due - time.time() <= interval:
                 self._service.sleep(min(due - time.time(), 1.0))
             due = min(due, time.time())
@@ -113,7 +113,7 @@ class Scheduler:
             self._log({"started": started, "run": run, "status": "no_data"})
             return
         command = self._command(run, started, rows)
-        # Before the process starts: a later scheduler must find a run whose scheduler was killed.
+        # Written first: if this scheduler is killed, the next one must find the process.
         note = json.dumps({"run": run, "started": times.iso(started)})
         self._retrying(outputs.write_atomically, self._run_file, note + "\n")
         self._service.details |= {"running": run, "next_run": None}

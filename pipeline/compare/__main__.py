@@ -30,7 +30,7 @@ from pipeline.times import iso
 WIDTH = 98
 #: The times that pandas can express start in 1677.
 MAX_SPAN = timedelta(days=36_525)
-#: What a program can read from the files themselves.
+#: Fields left out of the JSON, because a program can read them from the files.
 _NOT_IN_JSON = ("outputs", "teeth", "runs", "windows")
 
 
@@ -121,7 +121,7 @@ def as_text(comparison: Comparison) -> str:
 
 
 def section_as_text(section: Section) -> str:
-    """Return a section: its title, how to read it, what it says, and its tables."""
+    """Return a section: its title, how to read it, its lines, and its tables."""
     lines = [section.title, "=" * len(section.title), _wrapped(section.how_to_read)]
     lines += map(_wrapped, section.lines)
     for table in section.tables:
@@ -135,7 +135,7 @@ def _wrapped(text: str) -> str:
 
 
 def _table_as_text(table: Table) -> str:
-    """Return a table in columns; or, if it is too wide for that, each row as a list."""
+    """Return a table in columns; or each row as a list, if the table is too wide."""
     cells = [table.header, *table.rows]
     widths = [max(len(row[place]) for row in cells) for place in range(len(table.header))]
     if sum(widths) + 2 * len(widths) > WIDTH:

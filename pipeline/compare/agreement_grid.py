@@ -30,11 +30,11 @@ SYMBOLS = {
 }
 #: The symbol of equal windows for which neither path has all trades that the exchange issued.
 MISSING = "−"  # noqa: RUF001 - a minus is meant
-#: The grid has at most so many rows. If the windows do not fit, cells hold several of them.
+#: Maximum number of rows. If there are more windows, a cell holds several of them.
 MAX_ROWS = 32
-#: Both values are listed for at most so many columns of a window.
+#: Maximum number of columns of a window whose two values are listed.
 MAX_VALUES = 4
-#: Cell and row of wider layouts, the finest first. Beyond the last, both are doubled.
+#: Cell and row of wider layouts, the finest first. After the last one, both lengths are doubled.
 _WIDER = (
     (timedelta(minutes=30), timedelta(days=1)),
     (timedelta(hours=4), timedelta(days=7)),

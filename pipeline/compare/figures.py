@@ -15,16 +15,16 @@ from pipeline.compare.growth import MIN_RUNS
 from pipeline.compare.latency import PREVIOUS
 from pipeline.compare.totals import UNUSUAL_Z
 
-#: A figure has so many places along its x axis. Of the points at one place only the extremes are
+#: Number of positions along the x axis of a figure. At each position only the extreme points are
 #: kept, which cover the same pixels.
 BINS = 300
-#: The forecast is drawn if it is at most so many times further than the measurements.
+#: The forecast is drawn up to this multiple of the largest measured table.
 MAX_FORECAST = 4
-#: The interval is drawn if it is at most so many times the longest run.
+#: The interval is drawn up to this multiple of the longest run.
 MAX_LIMIT = 12
 #: The smallest age that is drawn, in seconds: the axis of ages is logarithmic.
 MIN_AGE_SECONDS = 0.1
-#: Points per tooth. On a logarithmic axis a straight line between its ends would be wrong.
+#: Points per tooth. On a logarithmic axis a tooth is not a straight line.
 TOOTH_POINTS = 8
 
 
@@ -78,7 +78,7 @@ def figures(comparison: Comparison) -> Figures:
 
 
 def thinned(points: pd.DataFrame, x: str, y: str, bins: int = BINS) -> pd.DataFrame:
-    """Return the points of a line, or only the extremes of each place along x if there are many.
+    """Return the points of a line, or only the extremes of each position along x if there are many.
 
     The first and the last point stay, so that the line covers the same pixels.
     """

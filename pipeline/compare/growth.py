@@ -7,14 +7,15 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
-#: A forecast needs so many runs, and a table that grew by this factor between them.
+#: A forecast needs this number of runs, and a table that grew by this factor between them.
 MIN_RUNS = 8
 MIN_TABLE_GROWTH = 1.2
 #: Theil-Sen compares every pair of points. More points than this are thinned evenly.
 MAX_POINTS = 500
 #: A crossing further away than this is not forecast.
 MAX_YEARS = 100
-#: The 97.5 % quantile of the normal distribution: a 95 % interval lies within ± so many deviations.
+#: The 97.5 % quantile of the normal distribution: half the width of a 95 %
+#: confidence interval, in standard deviations.
 _Z_95 = 1.959963984540054
 #: Why there is no forecast when the runs already take longer than the interval.
 TOO_SLOW_ALREADY = "the trend already exceeds the interval"
@@ -31,7 +32,7 @@ class Growth:
     low: float
     high: float
     #: Rows at which a run takes as long as its interval, by the slope and by both ends of its
-    #: confidence interval (`rows_high` may be infinite), and when the table will have as many.
+    #: confidence interval (`rows_high` may be infinite), and when the table will have that many.
     rows_at_limit: float | None
     rows_low: float | None
     rows_high: float | None

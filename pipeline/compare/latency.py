@@ -22,7 +22,8 @@ STEPS = (
 PREVIOUS = {1: 0, 2: 0, 3: 2, 4: 3}
 #: Steps that depend on event time.
 _BY_EVENT_TIME = (STEPS[0], STEPS[3], STEPS[4])
-#: A micro-batch holds the first and the last receipt time. Its rows are spread over so many points.
+#: Number of points over which the rows of a micro-batch are spread between its first and last
+#: receipt.
 _POINTS = 20
 
 
@@ -73,7 +74,7 @@ def _receipt_to_open(micro_batches: pd.DataFrame) -> Iterator[tuple[float, int]]
     """Yield seconds and trades from receipt to the open windows.
 
     Only the first and the last receipt of a micro-batch are recorded. The receipts between them
-    are taken as evenly spread.
+    are assumed to be evenly spread.
     """
     known = micro_batches.dropna(subset=["published_at", "first_receipt", "last_receipt"])
     longest = (known["published_at"] - known["first_receipt"]).dt.total_seconds()
@@ -100,6 +101,6 @@ def _final_to_batch(final: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[f
 
 
 def _without_zone(times: pd.Series) -> np.ndarray:
-    """Return UTC times as numpy stores them."""
+    """Return UTC times as a numpy array without time zone."""
     moments: np.ndarray = times.dt.tz_localize(None).to_numpy()
     return moments

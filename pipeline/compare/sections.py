@@ -31,7 +31,7 @@ from pipeline.compare.totals import UNUSUAL_Z
 from pipeline.compare.tradeoffs import aspects
 from pipeline.metrics import BEARISH, BULLISH, HIGH, LABELS, SPIKE
 
-#: A table lists at most so many windows or gaps.
+#: Maximum number of windows or gaps in a table.
 MAX_LISTED = 50
 
 
@@ -39,11 +39,11 @@ MAX_LISTED = 50
 class Table:
     """Rows of text below a header."""
 
-    #: Empty if the heading of the section says it all.
+    #: Empty if the heading of the section is enough.
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    #: The first columns hold words. The others hold numbers and are aligned to the right.
+    #: The number of first columns that hold text. The others hold numbers, aligned to the right.
     text_columns: int = 1
 
 
@@ -55,7 +55,7 @@ class Section:
     key: str
     title: str
     how_to_read: str
-    #: What the numbers say, one sentence or more per line.
+    #: The results, one sentence or more per line.
     lines: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     #: How to read the figure, and what it shows for readers who do not see it. Empty: there is no
@@ -130,7 +130,7 @@ def _agreement(comparison: Comparison) -> Section:
     )
 
 
-#: Columns of the agreement that count trades, and how a reader calls them.
+#: Columns of the agreement that count trades, and their labels.
 _TRADES = (
     ("late", "dropped as late"),
     ("doubled", "counted twice"),
@@ -273,7 +273,7 @@ def _completeness(comparison: Comparison) -> Section:
 
 
 def losses_text(row: Mapping[Any, Any]) -> str:
-    """Return what a stage of the funnel did not keep: `3 repeated, 12 not yet`."""
+    """Return the losses of a stage as text: `3 repeated, 12 not yet`."""
     parts = []
     for name in LOSSES:
         value = row[name]
@@ -291,11 +291,11 @@ def _gaps(gaps: pd.DataFrame, rejected: frozenset[int]) -> Table:
     rows = []
     for gap in newest.to_dict("records"):
         first, last = gap["first_trade_id"], gap["last_trade_id"]
-        refused = sum(first <= number <= last for number in rejected)
+        rejected_here = sum(first <= number <= last for number in rejected)
         rows.append(
             (
                 f"{first}" if first == last else f"{first} to {last}",
-                _gap_state(filled=gap["filled"], ids=last - first + 1, refused=refused),
+                _gap_state(filled=gap["filled"], ids=last - first + 1, rejected=rejected_here),
                 *(window_time(gap[name]) if gap[name] else UNKNOWN for name in ("after", "before")),
                 f"{last - first + 1:,}",
             )
@@ -308,12 +308,12 @@ def _gaps(gaps: pd.DataFrame, rejected: frozenset[int]) -> Table:
     )
 
 
-def _gap_state(*, filled: bool, ids: int, refused: int) -> str:
+def _gap_state(*, filled: bool, ids: int, rejected: int) -> str:
     if filled:
         return "filled later"
-    if refused == ids:
+    if rejected == ids:
         return "messages rejected"
-    return f"missing, {refused:,} of them rejected" if refused else "missing"
+    return f"missing, {rejected:,} of them rejected" if rejected else "missing"
 
 
 #: Rows of the table of costs: column, label with unit, format.
@@ -535,7 +535,7 @@ def _reproduction(comparison: Comparison) -> Section:
 
 
 def source_text(source: Mapping[str, Any]) -> str:
-    """Return where the trades come from."""
+    """Return the source of the trades as text."""
     if source.get("kind") == "live":
         return f"Live feed {source.get('url', UNKNOWN)}"
     if source.get("kind") == "replay":

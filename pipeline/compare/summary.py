@@ -1,4 +1,4 @@
-"""The comparison in words: four findings, each with its numbers."""
+"""The four findings of the comparison, each with its numbers."""
 
 import math
 from collections import Counter
@@ -22,7 +22,7 @@ class Finding:
     """One result of the comparison."""
 
     title: str
-    #: A few words.
+    #: A phrase of a few words.
     short: str
     #: A sentence with the numbers.
     sentence: str

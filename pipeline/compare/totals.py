@@ -15,7 +15,7 @@ _MIN_DIFFERENCE = 1e-8
 
 
 def flags(windows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return how many windows each path classified in which way.
+    """Return the number of windows in each class, for each path.
 
     Args:
         windows: The windows of each path, typed.
@@ -47,10 +47,10 @@ def flags(windows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class SharedTotals:
-    """Both paths rolled up over the windows that both have in full."""
+    """The totals of both paths over the windows that both have finished."""
 
     windows: int
-    #: How many of these windows differ. The totals may be equal all the same.
+    #: How many of these windows differ. The totals can still be equal.
     differing: int
     #: One row per metric: `metric`, `stream`, `batch`, `difference` (stream - batch).
     totals: pd.DataFrame
@@ -59,7 +59,7 @@ class SharedTotals:
 def shared_totals(
     final: pd.DataFrame, batch: pd.DataFrame, agreement: pd.DataFrame
 ) -> SharedTotals:
-    """Return both paths rolled up over the same windows.
+    """Return the totals of both paths over the same windows.
 
     Args:
         final: The stream's final windows, typed.

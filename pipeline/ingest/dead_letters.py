@@ -1,4 +1,4 @@
-"""Where a rejected message goes: to the topic `raw_prices_rejected`, with the reason.
+"""Send rejected messages to the dead-letter topic `raw_prices_rejected`, with the reason.
 
 The status file shows the latest rejected messages and how many there are for each reason. The trade
 ids of rejected messages are kept in a file of the service: they explain a gap.
@@ -56,7 +56,7 @@ class RejectedSummary:
 
 
 class DeadLetters:
-    """Sends what a service rejects to the dead-letter topic."""
+    """Sends the messages that a service rejects to the dead-letter topic."""
 
     def __init__(self, service: Service, sender: Sender) -> None:
         self._service = service

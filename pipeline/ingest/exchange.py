@@ -16,7 +16,7 @@ from pipeline.times import now
 
 #: Seconds to connect.
 CONNECT_SECONDS = 10.0
-#: Seconds to wait for a frame before the watchdog is asked again.
+#: Seconds to wait for a frame before the watchdog is checked again.
 RECEIVE_SECONDS = 1.0
 
 
@@ -87,7 +87,7 @@ class Connection:
 
 
 def _reason(error: Exception) -> str:
-    """Return the library's text without error numbers and without the headers of an answer."""
+    """Return the text of the library without error numbers and without HTTP headers."""
     return re.sub(r"^\[Errno -?\d+\] ", "", sentence(error)).partition(" -+-+-")[0]
 
 

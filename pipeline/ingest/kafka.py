@@ -19,7 +19,7 @@ from pipeline.settings import Settings
 ACKNOWLEDGE_SECONDS = 5.0
 #: Seconds to deliver the remaining records when the service stops.
 CLOSE_SECONDS = 4.0
-#: After this time kafka-python gives a record up. It must never do that.
+#: Milliseconds after which kafka-python drops a record. The producer must never drop one.
 _FOREVER_MS = 2**31 - 1
 
 
@@ -27,7 +27,7 @@ class Sender:
     """Sends records to Kafka; at most `max_unacknowledged` of them wait for acknowledgement.
 
     Each record is acknowledged by all in-sync replicas, or is still being retried. A record that
-    Kafka refuses for good raises an error, which ends the service.
+    Kafka rejects permanently raises an error, which ends the service.
     """
 
     def __init__(self, service: Service) -> None:
@@ -66,7 +66,7 @@ class Sender:
         }
         try:
             future = self._producer.send(topic, **record)
-        except KafkaTimeoutError:  # the client has forgotten which broker has the topic
+        except KafkaTimeoutError:  # the client has no metadata of the topic
             future = self._retrying(self._producer.send, topic, **record)
         self._pending.append((time.monotonic(), future))
 
@@ -74,7 +74,7 @@ class Sender:
         """Return how many records are not acknowledged yet.
 
         Raises:
-            KafkaError: Kafka refused a record for good.
+            KafkaError: Kafka rejected a record permanently.
         """
         pending = self._pending
         while pending and pending[0][1].is_done:
@@ -107,7 +107,7 @@ class Sender:
         return True
 
     def close(self) -> None:
-        """Deliver the remaining records within a few seconds and log how many were not."""
+        """Deliver remaining records within a few seconds. Log the number of undelivered ones."""
         self._producer.close(timeout=CLOSE_SECONDS)
         lost = sum(not future.succeeded() for _, future in self._pending)
         self._pending.clear()
@@ -133,7 +133,7 @@ def consumer(settings: Settings, **options: Any) -> KafkaConsumer:
 
 
 def check_topic(settings: Settings) -> None:
-    """Return if Kafka responds and both topics exist.
+    """Check that Kafka responds and both topics exist.
 
     Raises:
         KafkaError: Kafka does not respond.

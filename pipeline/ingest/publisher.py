@@ -63,7 +63,7 @@ class Publisher:
         """Handle one message and count its outcome.
 
         Raises:
-            KafkaError: Kafka refused a record for good, or the service was asked to stop.
+            KafkaError: Kafka rejected a record permanently, or the service was asked to stop.
             OutputError: another feed filled the data directory.
         """
         self._service.counters["received"] += 1
@@ -124,7 +124,7 @@ class Publisher:
             self._watchdog.on_heartbeat(time.monotonic(), message)
 
     def _set_source(self, source: dict[str, Any], state: dict[str, Any]) -> None:
-        """Note which feed this is. A data directory belongs to one feed.
+        """Record which feed this is. A data directory belongs to one feed.
 
         Raises:
             OutputError: another feed filled the data directory.

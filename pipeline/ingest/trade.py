@@ -1,4 +1,4 @@
-"""What a valid trade is: decoding, validation and the reason why a message is invalid. Pure.
+"""Decode and validate trades, and give the reason why a message is invalid. Pure.
 
 The producer, the consumer and the stream all use these rules.
 """

@@ -47,7 +47,7 @@ class Progress:
         #: What each micro-batch published and how long it then waited, until it is recorded.
         self._published: dict[int, tuple[Publication, float]] = {}
         self._recorded = -1
-        #: When a micro-batch was last seen to be completed, or the query to be idle.
+        #: The last time at which a micro-batch was completed or the query was idle.
         self._active_at = time.monotonic()
 
     def published(self, micro_batch: int, publication: Publication, waited_s: float) -> None:

@@ -53,7 +53,7 @@ class WindowPublisher:
 
     @property
     def closes_next(self) -> bool:
-        """Whether the next micro-batch makes a window final, whatever trades it holds."""
+        """Return whether the next micro-batch makes a window final, whatever trades it holds."""
         return finality.closes_in_next_micro_batch(self._state, self._watermark)
 
     def publish(self, rows: Iterable[Row], micro_batch: int) -> Publication:
@@ -68,7 +68,7 @@ class WindowPublisher:
             self._state, micro_batch, changed, self._watermark
         )
         repeated = micro_batch == self._state.micro_batch
-        # First, so that a final window never shows more than the record explains.
+        # The offsets are recorded first, so the record covers every published window.
         self._recorder.record(micro_batch, None if repeated else added_trades(self._state, changed))
         final_cells = self._write_final(final, now)
         if not repeated:
@@ -144,8 +144,8 @@ def with_z_scores(before: Mapping[str, Cells], windows: Iterable[Cells]) -> list
     """Return these windows with z-scores, sorted by start.
 
     Args:
-        before: final windows by `window_start`; a newer version in `windows` replaces one.
-        windows: the windows to score, against those before them and against one another.
+        before: final windows by `window_start`. A version in `windows` takes precedence.
+        windows: the windows to score. Each is compared with all known windows before it.
     """
     scored = {cells["window_start"]: cells for cells in windows}
     known = {**before, **scored}
@@ -204,7 +204,9 @@ def print_windows(kind: str, windows: list[Cells]) -> None:
 
 
 def check_window_length(data: outputs.DataDir, window: timedelta) -> None:
-    """Check that the data directory holds windows of this length: two lengths would count twice.
+    """Check that the data directory holds windows of this length.
+
+    Windows of two lengths would count trades twice.
 
     Raises:
         OutputError: the directory holds windows of another length.
