@@ -1,1 +1,1 @@
-"""The parts of the dashboard: reading, judging, wording, drawing. `dashboard.py` shows them."""
+"""The page: it reads the files of the services and shows them. `page/view.py` is its script."""

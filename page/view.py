@@ -8,9 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from page import candles, downloads, elements, header, market, services, settings_table, tables
-from page import comparison as comparison_texts
-from page import side_by_side as results_table
+from page import candles, downloads, elements, tables
 from page.charts import comparison as comparison_charts
 from page.charts import market as market_charts
 from page.charts.drawing import Chart
@@ -18,6 +16,9 @@ from page.comparison_worker import Comparer, LatestComparison, comparer_of
 from page.files import Reader, Snapshot, reader_of
 from page.formatting import DASH, number
 from page.pace import Pace
+from page.sections import comparison as comparison_texts
+from page.sections import header, market, services, settings_table
+from page.sections import side_by_side as results_table
 from pipeline import times
 from pipeline.compare.figures import Figures
 from pipeline.compare.sections import Section

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
-from page import comparison, comparison_data
+from page import comparison_data
 from page.charts import comparison as charts
 from page.charts.drawing import Chart
 from page.comparison_data import ComparisonData
 from page.comparison_worker import LatestComparison
+from page.sections import comparison
 from pipeline.compare.figures import GrowthFigure
 from pipeline.outputs import DataDir
 from tests import page_data

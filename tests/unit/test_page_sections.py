@@ -12,16 +12,12 @@ from page import (
     candles,
     files,
     formatting,
-    header,
-    market,
-    services,
-    settings_table,
-    side_by_side,
     status,
     tables,
 )
 from page.charts import market as charts
 from page.files import Reader, Snapshot
+from page.sections import header, market, services, settings_table, side_by_side
 from pipeline import metrics, outputs, times
 from pipeline.compare.totals import SharedTotals
 from pipeline.outputs import DataDir

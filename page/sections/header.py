@@ -12,7 +12,7 @@ from html import escape
 from page import candles, formatting, status
 from page.files import Snapshot
 from page.formatting import DASH
-from page.market import Market
+from page.sections.market import Market
 from pipeline.settings import Settings
 
 #: A symbol beside each word, for readers who cannot tell the colours apart.

@@ -8,7 +8,7 @@ import pandas as pd
 
 from page import candles, formatting, status
 from page.files import Snapshot
-from page.market import waiting_since
+from page.sections.market import waiting_since
 from pipeline.compare.totals import SharedTotals
 from pipeline.metrics import LABELS
 from pipeline.settings import Settings
