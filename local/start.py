@@ -205,7 +205,7 @@ def main() -> None:
 def describe(feed: programs.Feed) -> str:
     """Return one line about what is replayed and how."""
     kind = "SYNTHETIC, " if recording.is_synthetic(feed.recording) else ""
-    how = "re-timed to now" if feed.retimed else f"as recorded, speed {feed.speed}"
+    how = "re-timed to the present" if feed.retimed else f"as recorded, speed {feed.speed}"
     return f"REPLAY of {feed.recording.name} ({kind}{how})"
 
 

@@ -327,12 +327,13 @@ def read_windows(path: Path, columns: tuple[str, ...] = outputs.WINDOW_COLUMNS) 
         frame = _read_fast(path, columns)
     except (pa.ArrowException, KeyError) as error:
         frame = inputs.read_windows(path)[list(columns)]
-        cell = f"{path} has unreadable cells, shown as unknown: {str(error).splitlines()[0]}"
+        why = str(error).splitlines()[0]
+        cell = f"{path} has unreadable cells. They are shown as unknown: {why}"
         problem = _lacking(path, frame) or cell[:MAX_PROBLEM]
     known = frame.dropna(subset=["window_start"])
     if wrong := len(frame) - len(known):
         rows = f"{wrong:,} row" + ("" if wrong == 1 else "s")
-        problem = f"{path} has {rows} without a window start, left out"
+        problem = f"{path} has {rows} without a window start. The page ignores such rows"
     return Table(known.sort_values("window_start"), problem)
 
 
@@ -343,7 +344,8 @@ def _lacking(path: Path, frame: pd.DataFrame) -> str | None:
     lacking = [name for name in frame.columns if name not in header]
     if not lacking:
         return None
-    return f"{path} is from an older version and has no {', '.join(lacking)}: shown as unknown"
+    names = ", ".join(lacking)
+    return f"{path} is from an older version and has no {names}. They are shown as unknown"
 
 
 def _read_counts(path: Path) -> Table:

@@ -123,7 +123,7 @@ def feed_of(producer: ServiceStatus, source: Mapping[str, Any]) -> Feed:
         name = f"live feed {formatting.text(known.get('url'))}"
     elif kind == "replay":
         pace = _pace(known.get("speed"))
-        times = "with its original timestamps" if as_recorded else "re-timed to now"
+        times = "with its original timestamps" if as_recorded else "re-timed to the present"
         name = f"replay of {recording}, {times}{pace}"
     else:
         name = "unknown feed"
@@ -234,7 +234,7 @@ def _producer_fault(seen: _Evidence) -> FeedState | None:
 
 def _feed_fault(seen: _Evidence) -> FeedState | None:
     if seen.feed.ended:
-        ended = "recording finished. The last open windows will not close"
+        ended = "the recording has ended. The last windows stay open"
         return FeedState("ENDED", f"{seen.feed.name}: {ended}")
     if seen.services[PRODUCER].fields.get("connected") is False:
         return FeedState(

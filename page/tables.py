@@ -119,8 +119,8 @@ def windows_caption(shown: int, count: int) -> str:
     if shown == count:
         which = formatting.many(count, "window")
     return (
-        f"{which} in the span. Click a heading to sort. To search, hover over the table and click "
-        "the search icon."
+        f"{which} in the span. Click a column header to sort. To search, hover over the table "
+        "and click the search icon."
     )
 
 

@@ -27,12 +27,12 @@ def findings(latest: LatestComparison) -> tuple[Finding, ...]:
 def age(latest: LatestComparison, now: datetime) -> str:
     """Return how old the comparison is, or for how long the first one has been running."""
     if latest.data is not None:
-        old = " A newer one follows." if is_old(latest, now) else ""
+        old = " A newer comparison follows." if is_old(latest, now) else ""
         return f"Compared {formatting.ago(latest.data.made_at, now)}.{old}"
     if latest.problem:
         return ""
     waited = max(0.0, formatting.seconds_since(latest.asked_at, now) or 0.0)
-    return f"First comparison running ({formatting.age(waited)})."
+    return f"The first comparison is running ({formatting.age(waited)})."
 
 
 def is_old(latest: LatestComparison, now: datetime) -> bool:

@@ -108,7 +108,7 @@ def _change(shown: Header) -> str:
     difference, share = shown.change
     arrow, kind = ("▲", "up") if difference > 0 else ("▼", "down") if difference < 0 else ("=", "")
     return (
-        f'<span class="p-change p-{kind}" title="first price of the span to the last">{arrow} '
-        f"{formatting.price(difference, sign=True)} ({formatting.percent(share)}) "
+        f'<span class="p-change p-{kind}" title="from the first to the last price of the span">'
+        f"{arrow} {formatting.price(difference, sign=True)} ({formatting.percent(share)}) "
         f"in {escape(shown.covered)}</span>"
     )

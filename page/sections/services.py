@@ -146,7 +146,7 @@ def _details(service: ServiceStatus, condition: str) -> list[tuple[str, str]]:
 def rejected_caption(services: Mapping[str, ServiceStatus]) -> str:
     """Return how many messages the services rejected since they started, by reason."""
     if not any("rejected" in service.fields for service in services.values()):
-        return f"Rejected messages: {DASH}. The services publish them after they start."
+        return "Rejected messages are unknown until a service starts."
     reasons = status.rejected_by_reason(services)
     if not reasons:
         return "No message rejected since the services started."

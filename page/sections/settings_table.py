@@ -12,7 +12,7 @@ from page.status import ServiceStatus
 from pipeline.settings import Settings
 
 HOW_TO_READ = (
-    "The settings that each service runs with. ≠ marks a setting that services disagree on."
+    "The settings that each service runs with. ≠ marks a setting whose value differs by service."
 )
 
 

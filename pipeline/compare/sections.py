@@ -89,7 +89,9 @@ def _overview(comparison: Comparison) -> Section:
     return Section(
         key="overview",
         title="Overview",
-        how_to_read="Stream and batch in seven common aspects, as measured here.",
+        how_to_read=(
+            "Measured values for the seven aspects in which stream and batch are usually compared."
+        ),
         tables=(Table("", tuple(table.columns), _texts(table), text_columns=4),),
     )
 
@@ -184,8 +186,9 @@ def _freshness(comparison: Comparison) -> Section:
         title="Freshness",
         how_to_read=(
             "The age of the newest trade visible to a reader. It rises by one second per second "
-            "until the next result arrives. Lower is fresher. Mean and quantiles are over time and "
-            "exact: they follow from the moments at which files were published."
+            "until the next result arrives. Lower is fresher. Mean and percentiles weight "
+            "each age by how long it lasts. They are exact, because the publication times of the "
+            "files are known."
         ),
         lines=tuple(lines),
         tables=(
@@ -208,13 +211,14 @@ def _latency(comparison: Comparison) -> Section:
             "The time that a trade spends in each step. Each component uses its own clock, so a "
             "negative first step means that the exchange's clock and this one differ. A negative "
             "last step means that the batch had the trades before their window was final. "
-            "Quantiles come from a histogram and are within 12 %."
+            "Percentiles come from a histogram and are accurate to within 12 %."
         ),
         tables=(Table("", ("step", "median", "p99", "trades"), tuple(rows)),),
         figure_note=(
-            "The steps are laid end to end. A bar is the median. A thin line ends at the p99."
+            "Each bar starts where the bar of the previous step ends. Its length is the median. "
+            "The thin line ends at the p99."
         ),
-        figure_alt="The steps of a trade as bars, laid end to end",
+        figure_alt="The steps of a trade as bars, one after the other",
     )
 
 
@@ -250,7 +254,7 @@ def _completeness(comparison: Comparison) -> Section:
     ]
     gaps = comparison.outputs.evidence.gaps
     if comparison.outputs.ingest_counts is None:
-        lines.append("Gaps in the trade ids: not known before the first trade is stored.")
+        lines.append("Gaps in the trade ids are unknown until the first trade is stored.")
     elif gaps.empty:
         lines.append("No trade id is missing.")
     else:
@@ -260,7 +264,7 @@ def _completeness(comparison: Comparison) -> Section:
         title="Completeness",
         how_to_read=(
             "The number of trades that each step keeps. In each row, the input equals the trades "
-            "kept plus those not kept. The exchange numbers its trades without holes, so an id "
+            "kept plus those not kept. The exchange numbers its trades without gaps, so an id "
             "that lies between two stored ids and never arrived is missing. The counts cover "
             "everything stored, whatever the selected time range. The first row counts from the "
             "start of the producer."
@@ -272,16 +276,20 @@ def _completeness(comparison: Comparison) -> Section:
     )
 
 
+#: How a negative loss is called: the stage counted more trades than its input has.
+_GAINS = {"not_yet": "more than the input", "repeated": "counted twice"}
+
+
 def losses_text(row: Mapping[Any, Any]) -> str:
-    """Return the losses of a stage as text: `3 repeated, 12 not yet`."""
+    """Return the losses of a stage as text: `3 repeated, 12 not yet processed`."""
     parts = []
     for name in LOSSES:
         value = row[name]
         if pd.isna(value) or not value:
             continue
-        reason = name.replace("_", " ")
+        reason = "not yet processed" if name == "not_yet" else name
         if value < 0:
-            reason = "ahead" if name == "not_yet" else f"{reason} in addition"
+            reason = _GAINS.get(name, f"{reason} in addition")
         parts.append(f"{abs(value):,.0f} {reason}")
     return ", ".join(parts) or UNKNOWN
 
@@ -365,7 +373,7 @@ def _growth(comparison: Comparison) -> Section:
             interval = confidence_interval(growth.low, growth.high, ".2f")
         rows = [
             ("runs", f"{growth.runs:,}"),
-            ("run over an empty table, s", base),
+            ("run time over an empty table, s", base),
             ("increase per million rows, s", slope),
             ("95 % confidence interval, s", interval),
         ]
@@ -380,8 +388,8 @@ def _growth(comparison: Comparison) -> Section:
         tables=(Table("", ("measure", "value"), tuple(rows)),),
         figure_note=(
             "A point is one run. Solid line: the trend, if there is one. Dashed line: the "
-            "forecast, unless it is too far away. Horizontal line: the interval of the runs, "
-            "unless it is far above them."
+            "forecast, unless it is too far away. Horizontal line: the interval between "
+            "runs, unless it is far above the points."
         ),
         figure_alt="Run time of each batch run against the rows in the table",
     )
@@ -403,10 +411,10 @@ def _micro_batches(comparison: Comparison) -> Section:
                 confidence_interval(steady.low, steady.high, "+,.0f"),
             ),
         ]
-        line = "Too few minutes for a trend."
+        line = "No trend yet. It needs more minutes of data."
         if rows[-1][1] != UNKNOWN and steady.low is not None and steady.high is not None:
             flat = steady.low <= 0 <= steady.high
-            line = "No significant trend." if flat else "Micro-batch duration changes."
+            line = "No significant trend." if flat else "Micro-batch duration has a trend."
     return Section(
         key="micro_batches",
         title="Micro-batch duration",
@@ -479,7 +487,7 @@ def _environment(comparison: Comparison) -> Section:
     return Section(
         key="environment",
         title="Environment",
-        how_to_read="As reported by the services.",
+        how_to_read="The services reported these values.",
         tables=(
             Table(
                 "Machine and versions",
@@ -527,8 +535,8 @@ def _reproduction(comparison: Comparison) -> Section:
             "`make report DATA_DIR=…` writes this report.",
             (
                 "`python -m pipeline.compare` prints the same sections. Its exit status is 0 if "
-                "every difference is explained, 1 if one is not, and 2 if there is nothing to "
-                "compare."
+                "every difference has a known cause, 1 if the cause of a difference is unknown, "
+                "and 2 if there is nothing to compare."
             ),
         ),
     )

@@ -63,7 +63,11 @@ def _waiting(comparison: Comparison) -> str:
 def _agreement(comparison: Comparison) -> Finding:
     title, decided = TITLES[0], comparison.decided
     if decided.empty:
-        return Finding(title, UNKNOWN, "No window has been finished by both paths yet.")
+        return Finding(
+            title,
+            UNKNOWN,
+            "No window to compare yet. A window must be final and in a batch result.",
+        )
     first, last = (window_time(decided["window_start"].iloc[place])[:16] for place in (0, -1))
     span = f"{first} to {last} UTC"
     windows = len(decided)
@@ -114,7 +118,7 @@ def _freshness(comparison: Comparison) -> Finding:
         if found is not None
     }
     if comparison.span is None or BATCH not in ages or len(ages) == 1:
-        return Finding(title, UNKNOWN, "Ages need a second result from each path.")
+        return Finding(title, UNKNOWN, "No ages yet. They need a second result from each path.")
     start, end = comparison.span
     listed = ", ".join(f"{name} {seconds(age)}" for name, age in ages.items())
     stream = next(iter(ages))
@@ -133,7 +137,9 @@ def _cost(comparison: Comparison) -> Finding:
     title = TITLES[2]
     stream, batch = comparison.cost["cpu_s_per_hour"]
     if not (stream > 0 and batch > 0):
-        return Finding(title, UNKNOWN, "CPU cost needs one full minute of data from each path.")
+        return Finding(
+            title, UNKNOWN, "No CPU cost yet. It needs one full minute of data from each path."
+        )
     more, less = ("stream", "batch") if stream >= batch else ("batch", "stream")
     factor = max(stream, batch) / min(stream, batch)
     short = f"The {more} uses {factor:.1f} times the CPU of the {less}"
@@ -153,25 +159,25 @@ def _run_time(comparison: Comparison) -> Finding:
     if walls.empty:
         return Finding(title, UNKNOWN, sentence)
     newest, interval = float(walls.iloc[-1]), f"{comparison.interval_s:g} s"
-    last_run = f"last run took {newest:.1f} s of its {interval} interval"
+    last_run = f"Last run took {newest:.1f} s of its {interval} interval"
     if newest > comparison.interval_s:
         short = f"Last run took {newest:.1f} s, longer than its {interval} interval"
         return Finding(title, short, sentence, "alarm")
     if growth and growth.refusal == TOO_SLOW_ALREADY:
-        return Finding(title, f"Too slow by the trend; {last_run}", sentence, "alarm")
+        return Finding(title, f"Run time trend exceeds the interval. {last_run}", sentence, "alarm")
     when = f"Too slow from about {growth.at_limit:%Y-%m-%d}" if growth and growth.at_limit else ""
-    return Finding(title, f"{when or 'No forecast yet'}; {last_run}", sentence)
+    return Finding(title, f"{when or 'No forecast yet'}. {last_run}", sentence)
 
 
 def forecast(growth: Growth | None, interval_s: float) -> str:
     """Return when a batch run will take longer than its interval, or why there is no forecast."""
     if growth is None:
-        return "No forecast yet: it needs batch runs over tables of different sizes."
+        return "No forecast yet. It needs batch runs over tables of different sizes."
     limit = number(growth.rows_at_limit and growth.rows_at_limit / 1e6, ",.1f")
     if growth.refusal == TOO_SLOW_ALREADY:
         return (
-            f"The trend of the run time exceeds the {interval_s:g} s interval from {limit} million "
-            "trades on, and the table holds more."
+            f"By its trend, the run time exceeds the {interval_s:g} s interval above {limit} "
+            "million trades. The table already holds more."
         )
     if growth.refusal or growth.at_limit is None:
         return f"No forecast: {growth.refusal}."

@@ -63,10 +63,13 @@ def _granularity_aspect(comparison: Comparison) -> _Aspect:
     updates = number(steady and steady.micro_batches, ",.0f")
     return (
         "granularity",
-        f"{count(results['stream'], 'final window')}. Open windows updated {updates} times.",
         (
-            f"{count(results['batch'], 'run')}. The newest covers {_rows(comparison)} trades, in "
-            "total and per window."
+            f"{count(results['stream'], 'final window')} while both paths had results. "
+            f"{updates} updates of the open windows."
+        ),
+        (
+            f"{count(results['batch'], 'run')} while both paths had results. The newest has one "
+            f"result for all {_rows(comparison)} trades and one per window."
         ),
         "Both paths produce the same windows. They differ in when a window can be read.",
     )
@@ -123,7 +126,7 @@ def _resource_aspect(comparison: Comparison) -> _Aspect:
         "resource use",
         of("stream"),
         of("batch"),
-        "Whole process trees including their JVMs.",
+        "Each path counts its whole process tree, including the JVM.",
     )
 
 
@@ -133,15 +136,18 @@ def _use_case_aspect(comparison: Comparison) -> _Aspect:
     )
     stream = []
     if opened:
-        stream.append(f"Open windows, if trades must be visible within {seconds(opened.p99)}.")
+        stream.append(f"Open windows, if a result may be at most {seconds(opened.p99)} old.")
     if final:
         stream.append(
-            f"Final windows, if {seconds(final.p99)} is soon enough and a result must not change."
+            f"Final windows, if a result may be {seconds(final.p99)} old and must not change."
         )
     return (
         "use cases",
         " ".join(stream) or UNKNOWN,
-        f"If {seconds(batch.p99)} is soon enough and the whole history is needed."
+        (
+            f"Batch results, if a result may be {seconds(batch.p99)} old and must cover the whole "
+            "history."
+        )
         if batch
         else UNKNOWN,
         "Each age is the p99 over the selected time range.",
@@ -187,6 +193,6 @@ def _interpretation_aspect(comparison: Comparison) -> _Aspect:
         of("batch"),
         (
             "Fixed thresholds fit the market that they were set for. A z-score above "
-            f"{UNUSUAL_Z:g} means: unusual compared with the previous hour."
+            f"{UNUSUAL_Z:g} is unusual compared with the previous hour."
         ),
     )

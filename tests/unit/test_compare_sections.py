@@ -112,7 +112,7 @@ def test_an_empty_section_says_what_will_fill_it(nothing: Comparison) -> None:
     for key, text in (
         ("freshness", "They need a result from each path."),
         ("completeness", "They appear when the producer receives a trade."),
-        ("growth", "it needs batch runs"),
+        ("growth", "It needs batch runs"),
         ("micro_batches", "appears when the stream reads a trade."),
     ):
         assert text in section(nothing, key).lines[0]
@@ -122,8 +122,8 @@ def test_an_empty_section_says_what_will_fill_it(nothing: Comparison) -> None:
     ("low", "high", "line"),
     [
         (-3.0, 9.0, "No significant trend."),
-        (2.0, 9.0, "Micro-batch duration changes."),
-        (None, None, "Too few minutes for a trend."),
+        (2.0, 9.0, "Micro-batch duration has a trend."),
+        (None, None, "No trend yet. It needs more minutes of data."),
     ],
 )
 def test_micro_batches_change_only_if_the_interval_excludes_0(
@@ -159,9 +159,9 @@ def test_the_state_of_a_gap_says_what_became_of_its_ids(
 def test_losses_are_named_with_their_reason_and_gains_as_such() -> None:
     losses = dict.fromkeys(("missing", "rejected", "unexplained"), 0)
     lost = losses | {"repeated": 3, "late": 1, "not_yet": 12}
-    assert module.losses_text(lost) == "3 repeated, 1 late, 12 not yet"
+    assert module.losses_text(lost) == "3 repeated, 1 late, 12 not yet processed"
     gained = losses | {"repeated": -2, "late": None, "not_yet": -5}
-    assert module.losses_text(gained) == "2 repeated in addition, 5 ahead"
+    assert module.losses_text(gained) == "2 counted twice, 5 more than the input"
 
 
 # --- text -----------------------------------------------------------------------------------

@@ -143,22 +143,22 @@ def test_the_batch_may_be_fresher_and_may_cost_more(comparison: Comparison) -> N
 
 def test_a_forecast_names_the_day_and_how_long_a_run_takes_now(comparison: Comparison) -> None:
     comparison = replace(comparison, runs=pd.DataFrame({"wall_s": [9.0, 6.41]}))
-    last = "last run took 6.4 s of its 600 s interval"
+    last = "Last run took 6.4 s of its 600 s interval"
     growth = Growth(9, 5.0, 3.0, 2.0, 4.0, 2e8, 1.5e8, 3e8, datetime(2031, 7, 3, tzinfo=UTC), "")
     found = findings(replace(comparison, growth=growth))[3]
-    assert found.short == f"Too slow from about 2031-07-03; {last}"
+    assert found.short == f"Too slow from about 2031-07-03. {last}"
     assert found.sentence == (
         "Run time grows by 3.0 s per million trades. It reaches the 600 s interval at 200.0 "
         "million trades (95 % confidence interval: 150.0 million to 300.0 million), around "
         "2031-07-03 if trades keep arriving at the rate of the last hour."
     )
     refused = replace(growth, at_limit=None, refusal="3 of 8 required runs")
-    assert short(replace(comparison, growth=refused))[3] == f"No forecast yet; {last}"
-    assert short(replace(comparison, growth=None))[3] == f"No forecast yet; {last}"
+    assert short(replace(comparison, growth=refused))[3] == f"No forecast yet. {last}"
+    assert short(replace(comparison, growth=None))[3] == f"No forecast yet. {last}"
     late = replace(growth, at_limit=None, refusal=TOO_SLOW_ALREADY, rows_at_limit=2.5e6)
     found = findings(replace(comparison, growth=late))[3]
-    assert (found.short, found.kind) == (f"Too slow by the trend; {last}", "alarm")
-    assert "from 2.5 million trades on, and the table holds more" in found.sentence
+    assert (found.short, found.kind) == (f"Run time trend exceeds the interval. {last}", "alarm")
+    assert "above 2.5 million trades. The table already holds more" in found.sentence
 
 
 def test_a_run_longer_than_its_interval_is_an_alarm_whatever_the_forecast(
@@ -193,4 +193,4 @@ def test_a_cost_without_a_recorded_minute_says_what_is_missing(comparison: Compa
     cost = comparison.cost.assign(cpu_s_per_hour=[1500.0, float("nan")])
     found = findings(replace(comparison, cost=cost))[2]
     assert (found.short, found.kind) == ("–", "fine")  # noqa: RUF001
-    assert found.sentence == "CPU cost needs one full minute of data from each path."
+    assert found.sentence == "No CPU cost yet. It needs one full minute of data from each path."

@@ -48,7 +48,7 @@ def test_an_old_comparison_is_marked(found) -> None:
     assert not comparison.is_old(latest, NOW)
     later = NOW + timedelta(minutes=6)
     assert comparison.is_old(latest, later)
-    assert comparison.age(latest, later) == "Compared 6 min 20 s ago. A newer one follows."
+    assert comparison.age(latest, later) == "Compared 6 min 20 s ago. A newer comparison follows."
 
 
 def test_an_unexplained_difference_is_an_alarm(found) -> None:
@@ -60,8 +60,8 @@ def test_an_unexplained_difference_is_an_alarm(found) -> None:
 
 def test_the_first_comparison_shows_for_how_long_it_has_been_running() -> None:
     waiting = LatestComparison(asked_at=NOW - timedelta(seconds=3))
-    assert comparison.age(waiting, NOW) == "First comparison running (3.0 s)."
-    assert comparison.section_caption(waiting, NOW) == "First comparison running (3.0 s)."
+    assert comparison.age(waiting, NOW) == "The first comparison is running (3.0 s)."
+    assert comparison.section_caption(waiting, NOW) == "The first comparison is running (3.0 s)."
     assert {finding.short for finding in comparison.findings(waiting)} == {"…"}
 
 

@@ -157,7 +157,7 @@ def test_rows_without_a_window_start_are_left_out_and_reported(data) -> None:
     day.write_text(day.read_text() + "garbage\n")
     seen = Reader(data, ALWAYS).snapshot()
     assert len(seen.finals.frame) == before
-    assert seen.problems == (f"{day} has 1 row without a window start, left out",)
+    assert seen.problems == (f"{day} has 1 row without a window start. The page ignores such rows",)
 
 
 @pytest.mark.usefixtures("patient")
@@ -167,7 +167,7 @@ def test_an_unreadable_cell_is_reported(data) -> None:
     row = day.read_text().splitlines()[-1]
     day.write_text(day.read_text().replace(row, row.replace(",", ",abc", 3)))
     [problem] = Reader(data, ALWAYS).snapshot().problems
-    assert problem.startswith(f"{day} has unreadable cells, shown as unknown: ")
+    assert problem.startswith(f"{day} has unreadable cells. They are shown as unknown: ")
 
 
 @pytest.mark.usefixtures("patient")

@@ -70,7 +70,7 @@ def header_of(snapshot: Snapshot, span: str = "1 h") -> str:
 def test_the_header_of_a_replay_names_the_recording(snapshot_of) -> None:
     text = header_of(snapshot_of("sample"))
     assert "▶ REPLAY SYNTHETIC last trade 0.3 s ago" in text
-    assert "replay of data/sample/synthetic_btcusd.jsonl.gz, re-timed to now" in text
+    assert "replay of data/sample/synthetic_btcusd.jsonl.gz, re-timed to the present" in text
     assert "LIVE" not in text
     assert "12:00:30 UTC" in text
 

@@ -179,7 +179,7 @@ def test_the_name_of_a_replay_has_its_speed_and_timestamps() -> None:
         producer = services(feed=page_data.replay(recording="r.gz", **more))["producer"]
         return status.feed_of(producer, {}).name
 
-    assert name() == "replay of r.gz, re-timed to now"
+    assert name() == "replay of r.gz, re-timed to the present"
     fast = name(retimed=False, speed=10)
     assert fast == f"replay of r.gz, with its original timestamps, at 10{formatting.TIMES} speed"
     assert name(retimed=False, speed="max").endswith("as fast as possible")
