@@ -361,7 +361,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise OutputError(f"{path} cannot be read: {error}") from error
+        raise OutputError(f"Cannot read {path}: {error}") from error
     if not isinstance(value, dict):
         raise OutputError(f"{path} does not hold a JSON object")
     return value
@@ -381,9 +381,9 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     except FileNotFoundError:
         return [], []
     except (OSError, ValueError, csv.Error) as error:
-        raise OutputError(f"{path} cannot be read: {error}") from error
+        raise OutputError(f"Cannot read {path}: {error}") from error
     if not rows:
-        raise OutputError(f"{path} is empty: it was cut off, move it away")
+        raise OutputError(f"{path} is empty because it was cut off. Move it away.")
     header, *rows = rows
     if any(len(row) > len(header) for row in rows):
         raise OutputError(f"{path} has rows with more cells than its header")
@@ -400,9 +400,9 @@ def read_window_cells(path: Path) -> dict[str, dict[str, str]]:
     if not header:
         return {}
     if "written_at" not in header or tuple(header) != WINDOW_COLUMNS[: len(header)]:
-        raise OutputError(f"{path} has other columns than this version writes: move it away")
+        raise OutputError(f"{path} has other columns than this version writes. Move it away.")
     if any(len(row) < len(header) for row in rows):
-        raise OutputError(f"{path} has a row that was cut off: move it away")
+        raise OutputError(f"{path} has a row that was cut off. Move it away.")
     return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
 
 

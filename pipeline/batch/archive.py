@@ -47,7 +47,7 @@ def make_archive(settings: Settings) -> Path:
         if run.returncode != 0 or not temporary.exists():
             temporary.unlink(missing_ok=True)
             output = run.stderr.decode(errors="replace")[-2000:]
-            raise spark.SetupError(f"the class-data archive could not be made: {output}")
+            raise spark.SetupError(f"Cannot make the class-data archive: {output}")
     temporary.replace(path)
     return path
 

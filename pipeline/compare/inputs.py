@@ -332,8 +332,8 @@ def _rejected_ids(data: DataDir) -> frozenset[int]:
     """Return the trade ids in the messages that the services rejected."""
     ids: set[int] = set()
     for service in ("producer", "consumer"):
-        noted = _read_record(data.rejected_by(service), ("trade_id",), times=())["trade_id"]
-        ids.update(pd.to_numeric(noted, errors="coerce").dropna().astype("int64"))
+        rejected = _read_record(data.rejected_by(service), ("trade_id",), times=())["trade_id"]
+        ids.update(pd.to_numeric(rejected, errors="coerce").dropna().astype("int64"))
     return frozenset(ids)
 
 

@@ -276,7 +276,7 @@ def _completeness(comparison: Comparison) -> Section:
     )
 
 
-#: How a negative loss is called: the stage counted more trades than its input has.
+#: The label of a negative loss: the stage counted more trades than its input has.
 _GAINS = {"not_yet": "more than the input", "repeated": "counted twice"}
 
 

@@ -160,7 +160,7 @@ class Publisher:
             message = f"Kafka does not respond; {buffered} messages are buffered"
             self._service.report("waiting for Kafka", message, healthy=False)
         elif feed is None:
-            message = f"waiting for the first answer of {self._settings.feed_url}"
+            message = f"waiting for the first answer from {self._settings.feed_url}"
             self._service.report("connecting", message, healthy=False)
         elif self._watchdog.ended:
             message = f"the replay of {feed.get('recording')} has ended"

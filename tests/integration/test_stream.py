@@ -136,4 +136,4 @@ def test_an_output_that_cannot_be_continued_ends_the_stream_with_one_sentence(
     stream = run("spark_processor.py", **chain.environment | {"DATA_DIR": tmp_path / "data"})
     assert stream.process.wait(60) == 2
     (line,) = [line for line in stream.text().splitlines() if "ERROR   spark_processor: " in line]
-    assert line.endswith("2025-06-01.csv has other columns than this version writes: move it away")
+    assert line.endswith("2025-06-01.csv has other columns than this version writes. Move it away.")

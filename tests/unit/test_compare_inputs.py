@@ -88,7 +88,7 @@ def test_a_file_without_a_header_is_an_error_and_not_an_empty_table(
 ) -> None:
     """As an empty table it would mean that a path has no window."""
     data.batch_windows.write_bytes(content)
-    with pytest.raises(OutputError, match=r"batch_windows.csv is empty: it was cut off"):
+    with pytest.raises(OutputError, match=r"batch_windows.csv is empty because it was cut off"):
         inputs.read_windows(data.batch_windows)
 
 

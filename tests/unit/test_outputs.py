@@ -223,7 +223,7 @@ def test_a_foreign_file_with_the_name_of_a_day_is_refused_and_kept(data: DataDir
     data.stream_csv.mkdir(parents=True)
     path = data.stream_csv / "2025-12-02.csv"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(OutputError, match=r"2025-12-02\.csv has other columns .* move it away"):
+    with pytest.raises(OutputError, match=r"2025-12-02\.csv has other columns .* Move it away"):
         outputs.write_final_windows(data, [window(minute(1))])
     assert path.read_text() == "a,b\n1,2\n"
 
@@ -258,7 +258,7 @@ def test_a_day_with_other_columns_is_refused_and_kept(
     data.stream_csv.mkdir(parents=True)
     path = data.stream_csv / "2025-12-02.csv"
     path.write_text(text := outputs.to_csv(columns, [window(minute(1))]))
-    with pytest.raises(OutputError, match="move it away"):
+    with pytest.raises(OutputError, match="Move it away"):
         outputs.write_final_windows(data, [window(minute(2))])
     assert path.read_text() == text
 

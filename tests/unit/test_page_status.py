@@ -169,7 +169,7 @@ def test_a_young_service_may_wait_for_others_without_alarm() -> None:
 
 
 def test_an_unreadable_status_has_its_reason() -> None:
-    broken = status.ServiceStatus("consumer", {}, "consumer.json cannot be read: Expecting value")
+    broken = status.ServiceStatus("consumer", {}, "Cannot read consumer.json: Expecting value")
     assert status.condition(broken, NOW) == "unreadable"
     assert "Expecting value" in status.sentence(broken, NOW)
 
