@@ -180,5 +180,5 @@ def shared_windows(shared: SharedTotals | None) -> str:
     return (
         f"{formatting.count(shared.differing)} of the "
         f"{formatting.many(shared.windows, 'window')} that both paths have differ. "
-        f"Totals over these windows: {totals}."
+        f"Stream minus batch over all these windows: {totals}."
     )

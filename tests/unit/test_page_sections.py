@@ -183,12 +183,15 @@ def test_the_windows_of_both_paths_are_compared_whatever_else_a_path_has() -> No
         return side_by_side.shared_windows(SharedTotals(windows, differing, found))
 
     assert text(7, 2, totals) == (
-        "2 of the 7 windows that both paths have differ. Totals over these windows: trades -1."
+        "2 of the 7 windows that both paths have differ. "
+        "Stream minus batch over all these windows: trades -1."
     )
     same = totals.assign(difference=0.0)
-    assert text(7, 1, same).endswith("Totals over these windows: no difference.")
+    assert text(7, 1, same).endswith("Stream minus batch over all these windows: no difference.")
     unknown = same.assign(difference=float("nan"))
-    assert text(7, 1, unknown).endswith("Totals over these windows: no known difference.")
+    assert text(7, 1, unknown).endswith(
+        "Stream minus batch over all these windows: no known difference."
+    )
     assert text(7, 0, same) == "All 7 windows that both paths have are identical."
     assert side_by_side.shared_windows(None) == text(0, 0, totals.iloc[:0]) == ""
 
