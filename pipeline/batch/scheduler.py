@@ -120,7 +120,11 @@ class Scheduler:
         self._report(f"run {run} over {rows} rows")
         cpu_before = processes.cpu_of_ended_children()
         process = subprocess.Popen(command, cwd=spark.ROOT)
-        ended_as, peak = self._watch(process, started)
+        try:
+            ended_as, peak = self._watch(process, started)
+        except BaseException:  # no run continues without its scheduler
+            processes.end(processes.tree(process.pid), END_SECONDS)
+            raise
         ended = {
             "started": started,
             "run": run,

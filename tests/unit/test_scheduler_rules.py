@@ -1,13 +1,18 @@
 """The rules of the scheduler: when the next run is due, when one is ended, and its status."""
 
 from fractions import Fraction
+from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import processes
 from pipeline.batch.job import EXIT_NO_DATA
-from pipeline.batch.scheduler import must_end, next_due, status_of
+from pipeline.batch.scheduler import Scheduler, must_end, next_due, status_of
+from pipeline.service import Service
+from pipeline.settings import Settings
 
 #: Quarters of a second: floats hold them exactly.
 quarters = st.integers(0, 4 * 10**9).map(lambda n: n / 4)
@@ -91,3 +96,16 @@ def test_a_run_is_ended_when_the_service_stops_or_after_its_deadline() -> None:
     assert must_end(now=100.25, deadline=100, stopping=False) == "timeout"
     assert must_end(now=99, deadline=100, stopping=True) == "stopped"
     assert must_end(now=101, deadline=100, stopping=True) == "stopped"
+
+
+def test_no_run_continues_after_a_fault_of_its_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service("batch_scheduler", Settings(data_dir=tmp_path))
+    scheduler = Scheduler(service)
+    monkeypatch.setattr(scheduler, "_rows", lambda: 1)
+    monkeypatch.setattr(scheduler, "_command", lambda *_: ["sh", "-c", "sleep 60 & wait"])
+    monkeypatch.setattr(processes, "tree_cost", lambda _pid: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        scheduler.run()
+    assert psutil.Process().children(recursive=True) == []
