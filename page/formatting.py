@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from numbers import Real
 
 DASH = "–"  # noqa: RUF001 - a dash is meant
@@ -84,16 +84,6 @@ def clock(when: datetime | None) -> str:
 
 def day_and_clock(when: datetime | None) -> str:
     return DASH if when is None else f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def duration(span: timedelta) -> str:
-    """Return a duration in one unit: 1 minute, 5 minutes, 2 hours, 1 day."""
-    seconds = int(span.total_seconds())
-    for name, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds % size == 0:
-            n = seconds // size
-            return f"{n} {name}" + ("s" if n != 1 else "")
-    return f"{seconds} second" + ("s" if seconds != 1 else "")
 
 
 def count(value: object) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from page import candles, formatting, status
 from page.files import Snapshot
+from pipeline.compare.formatting import length
 from pipeline.settings import Settings
 
 
@@ -122,7 +123,7 @@ def how_to_read(shown: Market, average: float | None) -> str:
     if shown.candles.empty:
         return ""
     text = (
-        f"Each candle covers {formatting.duration(shown.width)} of event time (UTC). Pale candles "
+        f"Each candle covers {length(shown.width)} of event time (UTC). Pale candles "
         "with a dashed outline are open windows."
     )
     if average is not None:
@@ -184,6 +185,6 @@ def counts_how_to_read(shown: Market) -> str:
     if shown.candles.empty:
         return ""
     return (
-        f"Trades per {formatting.duration(shown.width)}. Bar: stream. Line: batch. A line on top "
+        f"Trades per {length(shown.width)}. Bar: stream. Line: batch. A line on top "
         "of its bar means equal counts."
     )

@@ -9,6 +9,7 @@ import pandas as pd
 
 from page import formatting, status
 from page.status import ServiceStatus
+from pipeline.compare.formatting import length
 from pipeline.settings import Settings
 
 HOW_TO_READ = (
@@ -84,8 +85,8 @@ def _setting_text(value: object) -> str:
             return "not set"
         case float():
             return f"{value:g}"
-        case str() if value.startswith("P") and (length := _duration(value)):
-            return formatting.duration(length)
+        case str() if value.startswith("P") and (span := _duration(value)):
+            return length(span)
     return formatting.text(value)
 
 

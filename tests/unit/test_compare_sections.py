@@ -188,7 +188,9 @@ def test_numbers_have_a_unit_and_unknown_ones_are_dashes() -> None:
     ("span", "text"),
     [
         (timedelta(minutes=1), "1 minute"),
+        (timedelta(minutes=90), "90 minutes"),
         (timedelta(hours=2), "2 hours"),
+        (timedelta(days=1), "1 day"),
         (timedelta(seconds=90), "90 seconds"),
         (timedelta(days=28), "28 days"),
     ],

@@ -93,20 +93,6 @@ def test_text_from_a_file_is_one_line_of_bounded_length() -> None:
 
 
 @pytest.mark.parametrize(
-    ("span", "text"),
-    [
-        (timedelta(minutes=1), "1 minute"),
-        (timedelta(minutes=90), "90 minutes"),
-        (timedelta(hours=2), "2 hours"),
-        (timedelta(days=1), "1 day"),
-        (timedelta(seconds=45), "45 seconds"),
-    ],
-)
-def test_a_duration_has_one_unit(span, text) -> None:
-    assert formatting.duration(span) == text
-
-
-@pytest.mark.parametrize(
     ("value", "write", "said"),
     [
         (3, formatting.count, "+3"),
