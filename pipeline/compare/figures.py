@@ -11,7 +11,6 @@ import pandas as pd
 
 from pipeline.compare.agreement_grid import AgreementGrid, agreement_grid
 from pipeline.compare.comparison import Comparison
-from pipeline.compare.growth import MIN_RUNS
 from pipeline.compare.latency import PREVIOUS
 from pipeline.compare.totals import UNUSUAL_Z
 
@@ -137,7 +136,7 @@ def growth_figure(comparison: Comparison) -> GrowthFigure:
     runs = thinned(known, "rows", "wall_s").reindex(columns=["rows", "wall_s", "started"])
     runs = runs.astype({"rows": float, "wall_s": float})
     fit, points = comparison.growth, []
-    if fit and fit.runs >= MIN_RUNS and fit.low > 0:
+    if fit and fit.has_trend:
         first, last = float(runs["rows"].min()), float(runs["rows"].max())
         points = [(first, "fitted"), (last, "fitted")]
         if fit.rows_at_limit is not None and last < fit.rows_at_limit <= MAX_FORECAST * last:

@@ -43,7 +43,7 @@ class Growth:
     @property
     def has_trend(self) -> bool:
         """Return whether the run times show a trend beyond their noise."""
-        return self.rows_at_limit is not None
+        return self.runs >= MIN_RUNS and self.low > 0
 
 
 def growth(
