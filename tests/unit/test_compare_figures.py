@@ -21,10 +21,12 @@ from pipeline.compare.figures import (
     latency_bars,
     thinned,
 )
+from pipeline.compare.formatting import UNKNOWN
 from pipeline.compare.freshness import RESULTS
 from pipeline.compare.growth import Growth
 from pipeline.compare.inputs import read_outputs
 from pipeline.compare.latency import STEPS
+from pipeline.compare.sections import sections
 from pipeline.outputs import DataDir
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -138,3 +140,13 @@ def test_a_trend_within_the_noise_or_of_few_runs_is_not_drawn(
     nothing: Comparison, changes: dict[str, float]
 ) -> None:
     assert growth_figure(with_runs(nothing, [1e6, 2e6], [10.0, 15.0], **changes)).line.empty
+
+
+@pytest.mark.parametrize("changes", [{}, {"low": -1.0}, {"runs": 2}, {"rows_at_limit": None}])
+def test_a_trend_is_drawn_exactly_if_the_table_shows_its_slope(
+    nothing: Comparison, changes: dict[str, float | None]
+) -> None:
+    comparison = with_runs(nothing, [1e6, 2e6], [10.0, 15.0], **changes)
+    (growth,) = (section for section in sections(comparison) if section.key == "growth")
+    slope = dict(growth.tables[0].rows)["increase per million rows, s"]
+    assert growth_figure(comparison).line.empty == (slope == UNKNOWN)
