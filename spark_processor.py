@@ -3,7 +3,6 @@
 import time
 from contextlib import ExitStack
 
-import psutil
 from pyspark.sql import DataFrame
 
 from pipeline import spark
@@ -21,7 +20,7 @@ def stream(service: Service, resources: ExitStack) -> None:
     check_window_length(service.data, settings.window)
     session = spark.session("stream", spark.stream_configuration(settings))
     resources.callback(session.stop)
-    start_s = time.time() - psutil.Process().create_time()
+    start_s = time.time() - service.began
     service.log.info("session ready after %.2f s", start_s)
     service.retrying("Kafka")(check_topic, settings)
     topic = service.retrying("Kafka")(topic_id, settings)

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from types import FrameType
 from typing import Any, NoReturn
 
+import psutil
 import tenacity
 
 from pipeline import machine, outputs, times
@@ -66,6 +67,7 @@ class Service:
         stop: set when the service is asked to stop.
         counters: totals since the start.
         details: further fields of the status file.
+        began: when the process or, after an error, the newest attempt began; seconds since 1970.
     """
 
     def __init__(self, name: str, settings: Settings) -> None:
@@ -76,6 +78,7 @@ class Service:
         self.stop = threading.Event()
         self.counters: Counter[str] = Counter()
         self.details: dict[str, Any] = {}
+        self.began = psutil.Process().create_time()
         self._state = "starting"
         self._healthy = False
         self._message = "starting"
@@ -143,6 +146,7 @@ class Service:
             self.sleep(delay)
             if self.stop.is_set():
                 return self._end_on_request(None)
+            self.began = time.time()
 
     def _attempt(self, body: "Body") -> Exception | None:
         """Call the body, close its resources and return its error, or else the error of closing."""

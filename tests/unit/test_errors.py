@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 from kafka.errors import (
     KafkaConnectionError,
@@ -211,6 +212,7 @@ def test_after_a_temporary_error_the_parts_are_closed_and_the_body_runs_again(
 
     assert service.run(body) == 0
     assert events == ["run", "close"] * 3
+    assert service.began > psutil.Process().create_time()  # start-up is measured per attempt
     error = last_status(service)["last_error"]
     assert isinstance(error, dict)
     assert error["text"] == "reset by peer"
