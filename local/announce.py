@@ -1,4 +1,4 @@
-"""Print when the page is ready and when the first results are there, then exit.
+"""Print when the page is ready and when the first results exist, then exit.
 
 `local/supervise.py` shows these lines in the terminal where `make` runs.
 """

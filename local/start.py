@@ -1,7 +1,8 @@
 """Start the whole stack on this machine: `python -m local.start demo` (replay) or `run` (live).
 
-`make demo` and `make run` call it with their variables. It checks all of them first and refuses a
-wrong one with one sentence. Then this process becomes the supervisor of all others (`exec`).
+`make demo` and `make run` call it with their variables. It checks all of them first. If one
+is wrong, it prints one sentence and ends. Otherwise this process becomes the supervisor of all
+others (`exec`).
 """
 
 import argparse

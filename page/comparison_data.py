@@ -1,4 +1,4 @@
-"""What the page shows of a comparison, in a bounded size.
+"""The part of the comparison that the page shows, in a bounded size.
 
 `page/comparison_worker.py` runs this module in a child process: a comparison of 90 days takes
 seconds of CPU and half a gigabyte of memory, which the process returns when it ends.

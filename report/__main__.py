@@ -1,7 +1,7 @@
 """Write the report: `python -m report`, or `make report`.
 
-It goes to `DATA_DIR/report/`: `report.html`, which contains its figures, and `report.md`, which
-refers to `figures/`.
+The report is in `DATA_DIR/report/`: `report.html`, which contains its figures, and `report.md`,
+which refers to `figures/`.
 """
 
 import argparse

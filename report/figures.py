@@ -150,7 +150,7 @@ def latency(steps: pd.DataFrame) -> Figure | None:
     axes.invert_yaxis()
     axes.margins(x=0.25)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("seconds since the first step began")
+    axes.set_xlabel("time since the event, s")
     return figure
 
 
@@ -218,7 +218,7 @@ def micro_batches(minutes: pd.DataFrame) -> Figure | None:
     axes.plot(at, minutes["median_ms"], color=palette.BLUE, linewidth=1, label="median")
     axes.plot(at, minutes["p99_ms"], "--", color=palette.SKY, linewidth=0.8, label="p99")
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("micro-batch, ms")
+    axes.set_ylabel("duration, ms")
     _time_axis(axes)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
     return figure

@@ -140,7 +140,7 @@ def freshness_chart(figures: Figures) -> Chart | None:
 @cache
 def _latency_drawing(count: int) -> Spec:
     y = alt.Y("step:N", title=None, sort=None, axis=alt.Axis(labelLimit=LABEL_WIDTH))
-    x = alt.X("start:Q", title="s", axis=alt.Axis(tickCount=6))
+    x = alt.X("start:Q", title="time since the event, s", axis=alt.Axis(tickCount=6))
     tooltip = [alt.Tooltip(f"{name}:N") for name in ("step", "median", "p99", "trades")]
     base = alt.Chart(alt.NamedData("steps")).encode(y=y, x=x, tooltip=tooltip)
     medians = base.mark_bar(color=STREAM, size=10).encode(x2="median_end:Q")
@@ -277,7 +277,9 @@ def _micro_batches_drawing() -> Spec:
         .mark_line(point=alt.OverlayMarkDef(size=14), strokeWidth=1.5)
         .encode(
             x=x_time("at"),
-            y=alt.Y("ms:Q", title="ms", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5)),
+            y=alt.Y(
+                "ms:Q", title="duration, ms", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5)
+            ),
             color=alt.Color("of:N", scale=colors, legend=legend),
             strokeDash=alt.StrokeDash("of:N", scale=dashes, legend=legend),
             tooltip=[

@@ -1,7 +1,8 @@
 """Compare the results of both paths: `python -m pipeline.compare`.
 
-The exit status is 0 if every difference is explained, 1 if a difference has no known cause, and 2
-if there is nothing to compare or a file cannot be read.
+The exit status is 0 if every difference has a known cause, 1 if the cause of a difference is
+unknown, 2 if there is nothing to compare or a file cannot be read, and 3 after a fault of the
+program.
 """
 
 import argparse
