@@ -363,7 +363,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise OutputError(f"Cannot read {path}: {error}") from error
     if not isinstance(value, dict):
-        raise OutputError(f"{path} does not hold a JSON object")
+        raise OutputError(f"{path} does not hold a JSON object. Move it away.")
     return value
 
 
@@ -386,7 +386,7 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
         raise OutputError(f"{path} is empty because it was cut off. Move it away.")
     header, *rows = rows
     if any(len(row) > len(header) for row in rows):
-        raise OutputError(f"{path} has rows with more cells than its header")
+        raise OutputError(f"{path} has rows with more cells than its header. Move it away.")
     return header, rows
 
 

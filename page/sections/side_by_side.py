@@ -167,6 +167,8 @@ def shared_windows(shared: SharedTotals | None) -> str:
     """Return whether both paths have the same results in the windows that both have."""
     if shared is None or not shared.windows:
         return ""
+    if not shared.differing and shared.windows == 1:
+        return "The 1 window that both paths have is identical."
     if not shared.differing:
         return f"All {formatting.count(shared.windows)} windows that both paths have are identical."
     differences = dict(zip(shared.totals["metric"], shared.totals["difference"], strict=True))

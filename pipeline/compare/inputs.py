@@ -346,7 +346,7 @@ def _read_record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]
     except (OSError, ValueError) as error:
         raise OutputError(f"Cannot read {path}: {error}") from error
     if missing := {*columns, *times} - set(table.columns):
-        raise OutputError(f"{path} has no column {', '.join(sorted(missing))}")
+        raise OutputError(f"{path} has no column {', '.join(sorted(missing))}. Move it away.")
     whole = table.iloc[:, -1].notna()
     for name in {"counts", "counters"} & set(table.columns):
         whole &= table[name].map(_is_json)

@@ -192,6 +192,7 @@ def test_the_windows_of_both_paths_are_compared_whatever_else_a_path_has() -> No
     assert text(7, 1, unknown).endswith(
         "Stream minus batch over all these windows: no known difference."
     )
+    assert text(1, 0, same) == "The 1 window that both paths have is identical."
     assert text(7, 0, same) == "All 7 windows that both paths have are identical."
     assert side_by_side.shared_windows(None) == text(0, 0, totals.iloc[:0]) == ""
 
