@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
 from pipeline import outputs, spark_metrics, times
-from pipeline.errors import OperationalError
+from pipeline.errors import Family, family_of
 from pipeline.ingest import trade
 from pipeline.settings import Settings
 
@@ -29,7 +29,7 @@ class Query:
 
     def __init__(self, windows: DataFrame, checkpoint: Path, process: MicroBatchFunction) -> None:
         self._process = process
-        self._error: OperationalError | None = None
+        self._error: Exception | None = None
         self.spark = (
             windows.writeStream.outputMode("update")
             .foreachBatch(self._on_micro_batch)
@@ -40,15 +40,16 @@ class Query:
     def _on_micro_batch(self, changed: DataFrame, micro_batch: int) -> None:
         try:
             self._process(changed, micro_batch)
-        except OperationalError as error:
-            self._error = error
+        except Exception as error:
+            if family_of(error) is not Family.FAULT:
+                self._error = error
             raise
 
     def has_ended(self, wait_s: float) -> bool:
         """Wait and return whether the query has ended.
 
         Raises:
-            OperationalError: a person has to correct something before the query can continue.
+            Exception: the temporary or operational error that the function raised.
             StreamingQueryException: the query failed for another reason.
         """
         try:

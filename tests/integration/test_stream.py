@@ -137,3 +137,20 @@ def test_an_output_that_cannot_be_continued_ends_the_stream_with_one_sentence(
     assert stream.process.wait(60) == 2
     (line,) = [line for line in stream.text().splitlines() if "ERROR   spark_processor: " in line]
     assert line.endswith("2025-06-01.csv has other columns than this version writes. Move it away.")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device /dev/full of Linux")
+def test_after_a_full_disk_the_same_process_continues_and_every_trade_counts_once(
+    chain: Chain, hour: Hour
+) -> None:
+    hour.step(hour.trade(1, 10))
+    (checkpoint,) = (chain.data / "checkpoints").iterdir()
+    pid = chain.running["spark_processor"].process.pid
+    # The stream writes its state through this file, which a failed write removes.
+    (checkpoint / f".open_windows.json.{pid}.tmp").symlink_to("/dev/full")
+    hour.step(hour.trade(2, 20), hour.trade(2, 20), hour.trade(3, 65))
+    status = chain.status("spark_processor")
+    assert status["last_error"]["text"] == "No space left on device"
+    assert (status["state"], status["pid"], status["starts"]) == ("running", pid, 1)
+    assert [row["trade_count"] for row in hour.rows_of(chain.open_windows())] == ["2", "1"]
+    assert hour.counted() == {"late": 0, "duplicates": 1, "unparsable": 0}
