@@ -164,5 +164,5 @@ def durations_caption(runs: pd.DataFrame) -> str:
     return (
         f"Newest run: {formatting.text(newest['status'])}, wall time {wall}, {rows} rows. "
         f"{formatting.many(len(runs), 'run')}: {', '.join(outcome) or 'all succeeded'}. "
-        f"The chart shows the last {formatting.many(shown, 'run')}, oldest left."
+        f"The chart shows the last {formatting.many(shown, 'run')}, from the oldest to the newest."
     )

@@ -114,7 +114,7 @@ def empty_state(snapshot: Snapshot) -> str:
     why = "; ".join(reasons) or "the stream is running and has received no trade"
     return (
         f"No window yet ({waiting_since(snapshot)}): {why}. The first trade opens a window. A "
-        "window is final about one minute after its end."
+        "window becomes final when its end plus the watermark has passed in event time."
     )
 
 

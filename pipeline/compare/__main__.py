@@ -1,8 +1,7 @@
 """Compare the results of both paths: `python -m pipeline.compare`.
 
-The exit status is 0 if every difference has a known cause, 1 if the cause of a difference is
-unknown, 2 if there is nothing to compare or a file cannot be read, and 3 after a fault of the
-program.
+The exit status is 1 if a difference has the cause `cause unknown`, 2 if there is nothing to compare
+or a file cannot be read, 3 after a fault of the program, and 0 otherwise.
 """
 
 import argparse

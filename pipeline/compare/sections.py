@@ -534,9 +534,9 @@ def _reproduction(comparison: Comparison) -> Section:
             run,
             "`make report DATA_DIR=…` writes this report.",
             (
-                "`python -m pipeline.compare` prints the same sections. Its exit status is 0 if "
-                "every difference has a known cause, 1 if the cause of a difference is unknown, "
-                "and 2 if there is nothing to compare."
+                "`python -m pipeline.compare` prints the same sections. Its exit status is 1 if "
+                "a difference has the cause `cause unknown`, 2 if there is nothing to compare or "
+                "a file cannot be read, 3 after a fault of the program, and 0 otherwise."
             ),
         ),
     )
