@@ -2,18 +2,21 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaTimeoutError
+from kafka.net.compat import KafkaNetClient
 from kafka.structs import TopicPartition
 
 from pipeline import times
 from pipeline.errors import TemporaryError
 from pipeline.service import Service
 from pipeline.settings import Settings
+
+T = TypeVar("T")
 
 #: Seconds. If a record is unacknowledged for longer, Kafka does not respond.
 ACKNOWLEDGE_SECONDS = 5.0
@@ -41,6 +44,7 @@ class Sender:
         self._retrying = service.retrying("Kafka")
         self._retrying(check_topic, settings)
         self._producer = self._retrying(
+            _connected,
             KafkaProducer,
             **_client(settings),
             acks="all",
@@ -122,7 +126,8 @@ def partition(topic: str) -> TopicPartition:
 
 def consumer(settings: Settings, **options: Any) -> KafkaConsumer:
     """Return a consumer of the topic of trades that commits no offset by itself."""
-    kafka = KafkaConsumer(
+    kafka = _connected(
+        KafkaConsumer,
         **_client(settings),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
@@ -157,7 +162,7 @@ def topic_id(settings: Settings) -> str:
     """
     clients = ("allow_auto_create_topics", "metrics_enabled")  # of producers and consumers only
     options = {name: value for name, value in _client(settings).items() if name not in clients}
-    admin = KafkaAdminClient(**options)
+    admin = _connected(KafkaAdminClient, **options)
     try:
         (described,) = admin.describe_topics([settings.kafka_topic])
     finally:
@@ -187,6 +192,26 @@ def newest_records(settings: Settings, count: int) -> Iterator[Any]:
             yield from records
     finally:
         kafka.close(timeout_ms=1000)
+
+
+def _connected(make: Callable[..., T], **options: Any) -> T:
+    """Return a new Kafka client; close what it opened if it cannot connect.
+
+    After a failed attempt, kafka-python itself leaves a thread running and its sockets open. A
+    service that waits for Kafka would run out of file descriptors in half an hour.
+    """
+    opened: list[KafkaNetClient] = []
+
+    def open_network(**config: Any) -> KafkaNetClient:
+        opened.append(KafkaNetClient(**config))
+        return opened[-1]
+
+    try:
+        return make(kafka_client=open_network, **options)
+    except BaseException:
+        for network in opened:
+            network.close()
+        raise
 
 
 def _client(settings: Settings) -> dict[str, Any]:

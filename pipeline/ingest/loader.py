@@ -50,15 +50,19 @@ class Loader:
             max_poll_records=self._settings.poll_max_records,
             max_partition_fetch_bytes=8 * 1024 * 1024,
         )
-        start = start_offset(
-            stored=store.next_offset(self._connection),
-            committed=consumer.committed(self._partition),
-            end=consumer.end_offsets([self._partition])[self._partition],
-        )
-        if start is None:
-            consumer.seek_to_beginning(self._partition)
-        else:
-            consumer.seek(self._partition, start)
+        try:
+            start = start_offset(
+                stored=store.next_offset(self._connection),
+                committed=consumer.committed(self._partition),
+                end=consumer.end_offsets([self._partition])[self._partition],
+            )
+            if start is None:
+                consumer.seek_to_beginning(self._partition)
+            else:
+                consumer.seek(self._partition, start)
+        except Exception:
+            consumer.close(timeout_ms=0)
+            raise
         place = "the beginning of the topic" if start is None else f"offset {start}"
         self._service.log.info("starting at %s", place)
         return consumer
