@@ -76,7 +76,7 @@ def titled_table(found: Table, *, key: str) -> None:
                 st.markdown(f"**{plain(found.title)}**")
             # The class says how many columns hold words: see style.css.
             name = f"words-{found.text_columns}-{key}"
-            table(found.header, found.rows, found.title or key, key=name, max_rows=12)
+            table(found.header, found.rows, found.title or key, key=name, max_rows=15)
 
 
 def links(sections: Mapping[str, str]) -> None:

@@ -42,8 +42,8 @@ def _market(snapshot: Snapshot, span_name: str, settings: Settings) -> Market:
     if end is None:
         nothing = candles.aggregate(live, settings.window, settings.sentiment_ratio)
         return Market(nothing, settings.window, frozenset(), None, timedelta(0), None, None)
-    first = min(frame["window_start"].iloc[0] for frame in (finals.frame, live) if len(frame))
-    covered = end - first if span is None else min(span, end - first)
+    shown = (candles.since(frame, span, end) for frame in (finals.frame, live))
+    covered = end - min(frame["window_start"].iloc[0] for frame in shown if len(frame))
     width = candles.candle_width(covered, settings.window)
     ratio = settings.sentiment_ratio
     closed = finals.derived(

@@ -11,6 +11,8 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
+
 from pipeline import spark, times
 from pipeline.errors import exit_on_error
 from pipeline.ingest import store
@@ -29,10 +31,12 @@ def make_archive(settings: Settings) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_unfinished(path.parent)
     with tempfile.TemporaryDirectory() as folder:
         with closing(store.open_writer(DataDir(Path(folder)).database)) as connection:
             store.store(connection, _few_trades(), times.now())
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        print("Making the class-data archive. This takes up to a minute, once.", flush=True)
         options = spark.java_options(None, c1_only=True)
         options = f"{options} -XX:ArchiveClassesAtExit={temporary}"
         config = spark.configuration(settings, settings.batch_memory, options)
@@ -50,6 +54,14 @@ def make_archive(settings: Settings) -> Path:
             raise spark.SetupError(f"Cannot make the class-data archive: {output}")
     temporary.replace(path)
     return path
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what interrupted attempts left: each file has up to 128 MB."""
+    for path in folder.glob("*.tmp"):
+        *_, pid, _ = path.name.split(".")
+        if not (pid.isdecimal() and psutil.pid_exists(int(pid))):
+            path.unlink(missing_ok=True)
 
 
 def _few_trades() -> store.Batch:
@@ -72,7 +84,7 @@ def _few_trades() -> store.Batch:
 def main() -> None:
     """Run `python -m pipeline.batch.archive`."""
     with exit_on_error():
-        print(f"class-data archive: {make_archive(load())}")
+        make_archive(load())
 
 
 if __name__ == "__main__":
