@@ -37,10 +37,10 @@ def events(data: DataDir, port: int, start: float) -> list[str]:
     """Return one line for each event that has happened since the start."""
     happened = {
         f"the page: http://127.0.0.1:{port}": page_answers(port),
-        f"first final window of the stream: {data.stream_csv}": written_since(
+        f"first new final window of the stream: {data.stream_csv}": written_since(
             stream_files(data), start
         ),
-        f"first batch result: {data.batch_windows}": written_since([data.batch_windows], start),
+        f"first new batch result: {data.batch_windows}": written_since([data.batch_windows], start),
     }
     return [event for event, is_there in happened.items() if is_there]
 

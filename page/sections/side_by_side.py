@@ -158,7 +158,7 @@ def how_to_read(run: Mapping[str, Any], shared: SharedTotals | None) -> str:
     if not run:
         return ""
     return (
-        "Stream minus batch compares all final windows with the newest batch run. The batch also "
+        "Stream minus batch is all final windows minus the newest batch run. The batch also "
         f"contains newer trades, so totals can differ. {shared_windows(shared)}".rstrip()
     )
 

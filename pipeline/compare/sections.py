@@ -266,8 +266,8 @@ def _completeness(comparison: Comparison) -> Section:
             "The number of trades that each step keeps. In each row, the input equals the trades "
             "kept plus those not kept. The exchange numbers its trades without gaps, so an id "
             "that lies between two stored ids and never arrived is missing. The counts cover "
-            "everything stored, whatever the selected time range. The first row counts from the "
-            "start of the producer."
+            "everything stored, whatever the selected time range. The first row counts only "
+            "since the last start of the producer."
         ),
         lines=tuple(lines),
         tables=tuple(tables),
@@ -351,8 +351,8 @@ def _cost(comparison: Comparison) -> Section:
         title="Cost",
         how_to_read=(
             "CPU time and memory of each path: the whole process tree including its JVM, over the "
-            "minutes that its service recorded while both paths had results. A result is one final "
-            "window of the stream or one run of the batch. Every batch run rereads the whole "
+            "full minutes in which both paths had results. A result is one final window of the "
+            "stream or one run of the batch. Every batch run rereads the whole "
             "table. Memory that processes share is counted in each of them. Producer, Kafka and "
             "consumer are excluded."
         ),
@@ -523,13 +523,13 @@ def _reproduction(comparison: Comparison) -> Section:
         speed = (status["producer"].get("feed") or {}).get("speed", "max")
         pace = "" if source.get("retimed") else f" RETIME=0 SPEED={speed}"
         command = f"{before}make demo RECORDING={recording} DATA_DIR=data-again{pace}"
-        run = f"`{command}` replays the same recording."
+        run = f"`{command}` replays the same recording. RECORDING needs the path of the file."
     else:
         run = "The source of this data is unknown."
     return Section(
         key="reproduction",
         title="Reproduction",
-        how_to_read="Settings are environment variables, as listed above.",
+        how_to_read="How to process the same feed again. Settings are environment variables.",
         lines=(
             run,
             "`make report DATA_DIR=…` writes this report.",
