@@ -93,6 +93,8 @@ class Chain:
         return 0
 
     def batch_windows(self) -> list[dict[str, str]]:
+        if not (self.data / "batch_windows.csv").exists():
+            return []
         with (self.data / "batch_windows.csv").open() as file:
             return list(csv.DictReader(file))
 

@@ -137,7 +137,7 @@ def test_the_page_shows_the_results_comparison_and_services_of_the_real_stack(
     expect(findings.nth(1)).to_contain_text(ages, timeout=120_000)
     expect(findings.nth(2)).to_contain_text("CPU seconds per hour", timeout=150_000)
     expect(findings.nth(3)).to_contain_text(
-        re.compile(r"last run took [\d.]+ s of its 60 s interval")
+        re.compile(r"[Ll]ast run took [\d.]+ s of its 60 s interval")
     )
     expect(main).to_contain_text(re.compile(r"All \d+ windows that both paths have are identical"))
     expect(page.locator("[class*=agreement-table-0]")).to_contain_text(re.compile(r"differs\s*0"))

@@ -106,6 +106,7 @@ def test_no_run_continues_after_a_fault_of_its_scheduler(
     monkeypatch.setattr(scheduler, "_rows", lambda: 1)
     monkeypatch.setattr(scheduler, "_command", lambda *_: ["sh", "-c", "sleep 60 & wait"])
     monkeypatch.setattr(processes, "tree_cost", lambda _pid: 1 / 0)
+    before = set(psutil.Process().children(recursive=True))  # other tests of this worker have some
     with pytest.raises(ZeroDivisionError):
         scheduler.run()
-    assert psutil.Process().children(recursive=True) == []
+    assert set(psutil.Process().children(recursive=True)) <= before
