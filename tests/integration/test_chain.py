@@ -208,8 +208,7 @@ def test_killing_the_producer_loses_only_trades_recorded_in_gaps_and_duplicates_
     assert not stored & missing
     chain.start("batch_scheduler")
     # A run writes its windows after its one row.
-    counted = lambda: sum(int(row["trade_count"]) for row in chain.batch_windows())  # noqa: E731
-    wait_until(lambda: counted() == len(stored), 60, "a batch run over every row")
+    wait_until(lambda: counted(chain) == len(stored), 60, "a batch run over every row")
     batch = {row["window_start"]: row["trade_count"] for row in chain.batch_windows()}
     stream = chain.running["spark_processor"]
     enough = lambda: len(chain.final_windows()) >= len(batch) - 2  # noqa: E731
@@ -220,6 +219,10 @@ def test_killing_the_producer_loses_only_trades_recorded_in_gaps_and_duplicates_
 
 def has_ended(chain: Chain) -> bool:
     return chain.status("producer").get("state") == "ended"
+
+
+def counted(chain: Chain) -> int:
+    return sum(int(row["trade_count"]) for row in chain.batch_windows())
 
 
 def has_more(chain: Chain, rows: int) -> bool:
