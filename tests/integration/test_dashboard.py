@@ -474,8 +474,10 @@ def test_the_search_in_a_table_survives_refreshes(fast, visit) -> None:
     seen = visit(f"{fast.address}/?span=15+min").charted()
     table = seen.page.locator("[data-testid=stDataFrame]").first
     seen.page.get_by_role("link", name="Windows", exact=True).click()
+    # Away from the header, which stays at the top of the window.
+    table.evaluate("element => element.scrollIntoView({block: 'center'})")
     table.hover()
-    table.get_by_role("button", name="Search").first.click()
+    table.get_by_role("button", name="Search").first.press("Enter")
     seen.page.keyboard.type("open")
     found = seen.page.locator(".gdg-search-status, [data-testid=search-result-area]").first
     expect(found).to_contain_text("2 results", timeout=20_000)  # the two open windows
