@@ -21,6 +21,7 @@ from pipeline.compare.agreement import EQUAL
 from pipeline.compare.agreement_grid import SYMBOLS, AgreementGrid
 from pipeline.compare.figures import MIN_AGE_SECONDS, Figures, GrowthFigure
 from pipeline.compare.formatting import number, seconds
+from pipeline.compare.latency import without_zone
 from pipeline.compare.totals import UNUSUAL_Z
 
 WIDTH_INCHES = 7.5
@@ -64,11 +65,6 @@ def _time_axis(axes: Axes) -> None:
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
     axes.set_xlabel("UTC")
-
-
-def _without_zone(times: pd.Series) -> np.ndarray:
-    moments: np.ndarray = times.dt.tz_localize(None).to_numpy()
-    return moments
 
 
 def agreement(grid: AgreementGrid) -> Figure | None:
@@ -119,7 +115,7 @@ def freshness(ages: pd.DataFrame) -> Figure | None:
     for result, (colour, _) in palette.RESULT_LINES.items():
         line = ages[ages["result"] == result]
         axes.plot(
-            _without_zone(line["at"]),
+            without_zone(line["at"]),
             line["age"].clip(lower=MIN_AGE_SECONDS),
             color=colour,
             linewidth=1,
@@ -214,7 +210,7 @@ def micro_batches(minutes: pd.DataFrame) -> Figure | None:
     if minutes.empty:
         return None
     figure, axes = _figure(2.2)
-    at = _without_zone(minutes["minute"])
+    at = without_zone(minutes["minute"])
     axes.plot(at, minutes["median_ms"], color=palette.BLUE, linewidth=1, label="median")
     axes.plot(at, minutes["p99_ms"], "--", color=palette.SKY, linewidth=0.8, label="p99")
     axes.set_ylim(bottom=0)
@@ -234,7 +230,7 @@ def metrics(scores: pd.DataFrame) -> Figure | None:
         of = scores[scores["metric"] == metric]
         for unusual, marker, colour in ((False, ".", palette.GREY), (True, "^", palette.VERMILION)):
             points = of[of["unusual"] == unusual]
-            at = _without_zone(points["window_start"])
+            at = without_zone(points["window_start"])
             axes.plot(at, points["z"], marker, color=colour, markersize=3, linestyle="")
         axes.axhline(UNUSUAL_Z, color=palette.VERMILION, linewidth=0.8, linestyle="--")
         axes.set_title(metric, fontsize=8.5)

@@ -92,15 +92,15 @@ def _final_to_batch(final: pd.DataFrame, runs: pd.DataFrame) -> Iterator[tuple[f
     ordered = runs.dropna(subset=["last_trade_time", "written_at"]).sort_values("written_at")
     if ordered.empty or final.empty:
         return
-    covered = _without_zone(ordered["last_trade_time"].cummax())
-    places = np.searchsorted(covered, _without_zone(final["last_trade_time"]), side="left")
+    covered = without_zone(ordered["last_trade_time"].cummax())
+    places = np.searchsorted(covered, without_zone(final["last_trade_time"]), side="left")
     inside = places < len(ordered)
-    written = _without_zone(ordered["written_at"])[places[inside]]
-    seconds = (written - _without_zone(final["written_at"])[inside]) / np.timedelta64(1, "s")
+    written = without_zone(ordered["written_at"])[places[inside]]
+    seconds = (written - without_zone(final["written_at"])[inside]) / np.timedelta64(1, "s")
     yield from zip(seconds.tolist(), final["trade_count"].astype(int)[inside], strict=True)
 
 
-def _without_zone(times: pd.Series) -> np.ndarray:
+def without_zone(times: pd.Series) -> np.ndarray:
     """Return UTC times as a numpy array without time zone."""
     moments: np.ndarray = times.dt.tz_localize(None).to_numpy()
     return moments
