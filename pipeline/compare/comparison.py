@@ -10,7 +10,16 @@ import pandas as pd
 from pipeline.compare.agreement import DIFFERENCES, EQUAL, UNEXPLAINED, agreement, rejected_ids
 from pipeline.compare.completeness import funnel
 from pipeline.compare.cost import cost, run_parts
-from pipeline.compare.freshness import RESULTS, Freshness, freshness, publications, sawtooth
+from pipeline.compare.freshness import (
+    RESULTS,
+    SERVICES_OF,
+    Freshness,
+    freshness,
+    publications,
+    sawtooth,
+    stops,
+    without_stops,
+)
 from pipeline.compare.growth import (
     Growth,
     Steadiness,
@@ -42,7 +51,7 @@ class Comparison:
     missing: int
     #: By result. None: unknown.
     freshness: dict[str, Freshness | None]
-    #: By result, as `sawtooth` returns them.
+    #: By result, as `sawtooth` returns them, without stopped time.
     teeth: dict[str, pd.DataFrame]
     waterfall: pd.DataFrame
     funnel: pd.DataFrame
@@ -125,7 +134,12 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
     recent, costed_log = final, log
     teeth = {}
     if span and not outputs.replayed_as_recorded:
-        teeth = {name: sawtooth(table, *span) for name, table in publications(outputs).items()}
+        teeth = {
+            name: without_stops(
+                sawtooth(table, *span), stops(SERVICES_OF[name], outputs.minutes, outputs.status)
+            )
+            for name, table in publications(outputs).items()
+        }
         # Before the span the paths were catching up. That is neither latency nor regular cost.
         micro_batches = micro_batches[micro_batches["published_at"] >= span[0]]
         recent = final[final["window_start"] >= span[0]]

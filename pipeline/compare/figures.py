@@ -94,13 +94,18 @@ def thinned(points: pd.DataFrame, x: str, y: str, bins: int = BINS) -> pd.DataFr
 
 
 def age_points(teeth: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return the sawtooth of each result as the points of a line: `result`, `at`, `age`."""
+    """Return the sawtooth of each result as the points of a line: `result`, `at`, `age`.
+
+    Where ages are unknown for long enough to be seen, a point without an age interrupts the line.
+    """
     lines = [
         pd.DataFrame({"result": [], "at": pd.to_datetime([], utc=True), "age": []}).astype(
             {"result": object, "age": float}
         )
     ]
     for result, found in teeth.items():
+        if found.empty:
+            continue
         young, old = (found[name].to_numpy(float)[:, None] for name in ("age_from", "age_to"))
         least = np.maximum(young, MIN_AGE_SECONDS)
         steps = np.linspace(0, 1, TOOTH_POINTS)[None, :]
@@ -109,8 +114,12 @@ def age_points(teeth: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         since = (ages - young).ravel() * 1e9
         at = found["from"].repeat(TOOTH_POINTS) + pd.to_timedelta(since.round(), unit="ns")
         points = pd.DataFrame({"result": result, "at": at.array, "age": ages.ravel()})
-        lines.append(thinned(points, "at", "age"))
-    return pd.concat([line for line in lines if len(line)] or lines[:1], ignore_index=True)
+        visible = (found["to"].iloc[-1] - found["from"].iloc[0]) / BINS
+        pauses = found["to"][found["from"].shift(-1) - found["to"] > visible]
+        unknown = pd.DataFrame({"result": result, "at": pauses.array, "age": np.nan})
+        line = pd.concat([thinned(points, "at", "age"), unknown], ignore_index=True)
+        lines.append(line.sort_values("at", kind="stable"))
+    return pd.concat(lines[1:] or lines, ignore_index=True)
 
 
 def latency_bars(waterfall: pd.DataFrame) -> pd.DataFrame:

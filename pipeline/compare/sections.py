@@ -4,6 +4,7 @@ Sections hold only text, so they can be stored as JSON (`dataclasses.asdict`). T
 bounded: a long list is cut, and its title says how many entries there are.
 """
 
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -186,22 +187,23 @@ def _freshness(comparison: Comparison) -> Section:
         title="Freshness",
         how_to_read=(
             "The age of the newest trade visible to a reader. It rises by one second per second "
-            "until the next result arrives. Lower is fresher. Mean and percentiles weight "
-            "each age by how long it lasts. They are exact, because the publication times of the "
-            "files are known."
+            "until the next result arrives. Lower is fresher. An age that includes time in which "
+            "a service of its path was stopped is left out. Mean and percentiles weight each age "
+            "by how long it lasts. They are exact, because the publication times of the files are "
+            "known."
         ),
         lines=tuple(lines),
         tables=(
             Table("", ("result", "median", "mean", "p99", "maximum", "measured over"), tuple(rows)),
         ),
-        figure_note="Logarithmic scale.",
+        figure_note="Logarithmic scale. A line is interrupted where its ages are left out.",
         figure_alt="Age of the newest trade in each result over time",
     )
 
 
 def _latency(comparison: Comparison) -> Section:
     rows = [
-        (leg, seconds(median), seconds(p99), f"{trades:,}")
+        (leg, seconds(median), seconds(p99), f"{trades:,}" if trades else UNKNOWN)
         for leg, trades, median, p99 in comparison.waterfall.itertuples(index=False)
     ]
     return Section(
@@ -210,8 +212,9 @@ def _latency(comparison: Comparison) -> Section:
         how_to_read=(
             "The time that a trade spends in each step. Each component uses its own clock, so a "
             "negative first step means that the exchange's clock and this one differ. A negative "
-            "last step means that the batch had the trades before their window was final. "
-            "Percentiles come from a histogram and are accurate to within 12 %."
+            "last step means that the batch had the trades before their window was final. The time "
+            "in which a trade waited for a stopped service counts. Percentiles come from a "
+            "histogram and are accurate to within 12 %."
         ),
         tables=(Table("", ("step", "median", "p99", "trades"), tuple(rows)),),
         figure_note=(
@@ -291,7 +294,7 @@ def losses_text(row: Mapping[Any, Any]) -> str:
         if value < 0:
             reason = _GAINS.get(name, f"{reason} in addition")
         parts.append(f"{abs(value):,.0f} {reason}")
-    return ", ".join(parts) or UNKNOWN
+    return ", ".join(parts) or "none"
 
 
 def _gaps(gaps: pd.DataFrame, rejected: frozenset[int]) -> Table:
@@ -331,7 +334,7 @@ _COSTS = (
     ("cpu_s_per_million", "CPU seconds per million rows read", ",.0f"),
     ("idle_cpu_s_per_hour", "CPU seconds per hour when idle", ",.0f"),
     ("peak_mib", "peak memory, MiB", ",.0f"),
-    ("answers", "results", ",.0f"),
+    ("answers", "results in this time", ",.0f"),
 )
 
 
@@ -351,7 +354,7 @@ def _cost(comparison: Comparison) -> Section:
         title="Cost",
         how_to_read=(
             "CPU time and memory of each path: the whole process tree including its JVM, over the "
-            "full minutes in which both paths had results. A result is one final window of the "
+            "recorded minutes in which both paths had results. A result is one final window of the "
             "stream or one run of the batch. Every batch run rereads the whole "
             "table. Memory that processes share is counted in each of them. Producer, Kafka and "
             "consumer are excluded."
@@ -405,7 +408,7 @@ def _micro_batches(comparison: Comparison) -> Section:
             ("median, ms", f"{steady.median_ms:,.0f}"),
             ("p99, ms", f"{steady.p99_ms:,.0f}"),
             ("trades", f"{steady.trades:,}"),
-            ("change of the median over these trades, ms", number(steady.change_ms, "+,.0f")),
+            ("trend of the median over these trades, ms", number(steady.change_ms, "+,.0f")),
             (
                 "95 % confidence interval, ms",
                 confidence_interval(steady.low, steady.high, "+,.0f"),
@@ -444,7 +447,8 @@ _FLAGS = (
 
 
 def _metrics(comparison: Comparison) -> Section:
-    flags = comparison.flags.set_index("path")
+    flags = comparison.flags.set_index("path").astype(float)
+    flags.loc[flags["scored"] == 0, ["range_stands_out", "volume_stands_out"]] = math.nan
     classified = [
         (label, *(number(flags[name][path], pattern) for path in ("stream", "batch")))
         for name, label, pattern in _FLAGS
@@ -458,10 +462,10 @@ def _metrics(comparison: Comparison) -> Section:
         key="metrics",
         title="Metrics",
         how_to_read=(
-            "Fixed thresholds (High, Spike, Bullish, Bearish) fit the market that they were set "
-            "for. A z-score fits any market: it compares a window's range or volume with the "
-            f"windows of the previous hour. A z-score above {UNUSUAL_Z:g} is unusual. Both paths "
-            "use the same definitions."
+            f"Fixed thresholds ({HIGH}, {SPIKE}, {BULLISH}, {BEARISH}) fit the market that they "
+            "were set for. A z-score fits any market: it compares a window's range or volume with "
+            f"the windows of the previous hour. A z-score above {UNUSUAL_Z:g} is unusual. Both "
+            "paths use the same definitions."
         ),
         tables=(
             Table(
@@ -517,7 +521,10 @@ def _reproduction(comparison: Comparison) -> Section:
     interval = status["batch_scheduler"].get("settings", {}).get("batch_interval_seconds")
     before = "" if interval is None else f"BATCH_INTERVAL_SECONDS={interval:g} "
     if source.get("kind") == "live":
-        run = f"`{before}make run` follows the live exchange, which now issues other trades."
+        run = (
+            f"`{before}make run` follows the live exchange. The exchange now issues other trades, "
+            "so the results will differ."
+        )
     elif source.get("kind") == "replay":
         recording = shlex.quote(str(source.get("recording")).replace("`", "'"))
         speed = (status["producer"].get("feed") or {}).get("speed", "max")

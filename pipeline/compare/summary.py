@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 from pipeline.compare.agreement import DIFFERENCES, GAP, NOT_RECORDED, REJECTED
@@ -112,14 +113,11 @@ def _freshness(comparison: Comparison) -> Finding:
     if comparison.replayed_as_recorded:
         why = "Ages are not measured: this replay keeps the original timestamps of the recording."
         return Finding(title, UNKNOWN, why)
-    ages = {
-        name.removeprefix("stream, "): found.median
-        for name, found in comparison.freshness.items()
-        if found is not None
-    }
+    known = {name: found for name, found in comparison.freshness.items() if found is not None}
+    ages = {name.removeprefix("stream, "): found.median for name, found in known.items()}
     if comparison.span is None or BATCH not in ages or len(ages) == 1:
         return Finding(title, UNKNOWN, "No ages yet. They need a second result from each path.")
-    start, end = comparison.span
+    measured = timedelta(seconds=max(found.known_seconds for found in known.values()))
     listed = ", ".join(f"{name} {seconds(age)}" for name, age in ages.items())
     stream = next(iter(ages))
     fresher = seconds(abs(ages[BATCH] - ages[stream]))
@@ -129,7 +127,8 @@ def _freshness(comparison: Comparison) -> Finding:
     return Finding(
         title,
         short,
-        f"Median age over {elapsed(end - start)} until {end:%Y-%m-%d %H:%M} UTC: {listed}.",
+        f"Median age over {elapsed(measured)} until {comparison.span[1]:%Y-%m-%d %H:%M} UTC: "
+        f"{listed}.",
     )
 
 
@@ -165,8 +164,10 @@ def _run_time(comparison: Comparison) -> Finding:
         return Finding(title, short, sentence, "alarm")
     if growth and growth.refusal == TOO_SLOW_ALREADY:
         return Finding(title, f"Run time trend exceeds the interval. {last_run}", sentence, "alarm")
-    when = f"Too slow from about {growth.at_limit:%Y-%m-%d}" if growth and growth.at_limit else ""
-    return Finding(title, f"{when or 'No forecast yet'}. {last_run}", sentence)
+    if growth and growth.at_limit:
+        short = f"Too slow from about {growth.at_limit:%Y-%m-%d}. {last_run}"
+        return Finding(title, short, sentence, "note")
+    return Finding(title, f"No forecast yet. {last_run}", sentence)
 
 
 def forecast(growth: Growth | None, interval_s: float) -> str:

@@ -1,5 +1,8 @@
 """The seven aspects in which stream and batch are usually compared, as measured."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import pandas as pd
 
 from pipeline.compare.agreement import EQUAL
@@ -16,6 +19,7 @@ from pipeline.compare.formatting import (
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN
 from pipeline.compare.latency import STEPS
 from pipeline.compare.totals import UNUSUAL_Z
+from pipeline.metrics import BEARISH, BULLISH, HIGH, SPIKE
 
 #: Columns of the table of aspects.
 ASPECTS = ("aspect", "stream", "batch", "note")
@@ -42,6 +46,14 @@ def aspects(comparison: Comparison) -> pd.DataFrame:
 _Aspect = tuple[str, str, str, str]
 
 
+def _aspect_of_both(
+    name: str, table: pd.DataFrame, text: Callable[[Mapping[Any, Any]], str], note: str
+) -> _Aspect:
+    """Return an aspect whose two texts come from a table with one row per path."""
+    rows = table.set_index("path").to_dict("index")
+    return name, text(rows["stream"]), text(rows["batch"]), note
+
+
 def _latency_aspect(comparison: Comparison) -> _Aspect:
     steps = comparison.waterfall.set_index("leg")
 
@@ -58,19 +70,10 @@ def _latency_aspect(comparison: Comparison) -> _Aspect:
 
 
 def _granularity_aspect(comparison: Comparison) -> _Aspect:
-    results = comparison.cost.set_index("path")["answers"]
-    steady = comparison.steadiness
-    updates = number(steady and steady.micro_batches, ",.0f")
     return (
         "granularity",
-        (
-            f"{count(results['stream'], 'final window')} while both paths had results. "
-            f"{updates} updates of the open windows."
-        ),
-        (
-            f"{count(results['batch'], 'run')} while both paths had results. The newest has one "
-            f"result for all {_rows(comparison)} trades and one per window."
-        ),
+        "One result per window. Each micro-batch replaces the open windows.",
+        f"Each run: one result per window and one over the whole table ({_rows(comparison)} rows).",
         "Both paths produce the same windows. They differ in when a window can be read.",
     )
 
@@ -111,10 +114,7 @@ def _processing_aspect(comparison: Comparison) -> _Aspect:
 
 
 def _resource_aspect(comparison: Comparison) -> _Aspect:
-    costs = comparison.cost.set_index("path").to_dict("index")
-
-    def of(path: str) -> str:
-        row = costs[path]
+    def text(row: Mapping[Any, Any]) -> str:
         return (
             f"CPU seconds: {number(row['cpu_s_per_hour'], ',.0f')} per hour, "
             f"{number(row['cpu_s_per_answer'], ',.1f')} per result, "
@@ -122,12 +122,8 @@ def _resource_aspect(comparison: Comparison) -> _Aspect:
             f"Peak memory: {number(row['peak_mib'], ',.0f', ' MiB')}."
         )
 
-    return (
-        "resource use",
-        of("stream"),
-        of("batch"),
-        "Each path counts its whole process tree, including the JVM.",
-    )
+    note = "Each path counts its whole process tree, including the JVM."
+    return _aspect_of_both("resource use", comparison.cost, text, note)
 
 
 def _use_case_aspect(comparison: Comparison) -> _Aspect:
@@ -136,7 +132,7 @@ def _use_case_aspect(comparison: Comparison) -> _Aspect:
     )
     stream = []
     if opened:
-        stream.append(f"Open windows, if a result may be at most {seconds(opened.p99)} old.")
+        stream.append(f"Open windows, if a result may be {seconds(opened.p99)} old.")
     if final:
         stream.append(
             f"Final windows, if a result may be {seconds(final.p99)} old and must not change."
@@ -170,29 +166,29 @@ def _completeness_aspect(comparison: Comparison) -> _Aspect:
         counted(IN_BATCH),
         (
             f"{equal:,} of {count(comparison.compared, 'window')} identical to the last digit. "
-            f"Unexplained differences: {comparison.unexplained:,}."
-        ),
+            f"Differences with unknown cause: {comparison.unexplained:,}."
+        )
+        if comparison.compared
+        else "No window to compare yet.",
     )
 
 
 def _interpretation_aspect(comparison: Comparison) -> _Aspect:
-    rows = comparison.flags.set_index("path").to_dict("index")
-
-    def of(path: str) -> str:
-        row = rows[path]
+    def text(row: Mapping[Any, Any]) -> str:
+        classified = (
+            f"{count(row['windows'], 'window')}: {row['high']:,} {HIGH}, {row['spike']:,} {SPIKE}, "
+            f"{row['bullish']:,} {BULLISH}, {row['bearish']:,} {BEARISH}."
+        )
+        if not row["scored"]:
+            return f"{classified} No window has enough history for a z-score."
         return (
-            f"{count(row['windows'], 'window')}: {row['high']:,} High, {row['spike']:,} Spike, "
-            f"{row['bullish']:,} Bullish, {row['bearish']:,} Bearish. "
-            f"{count(row['scored'], 'window')} with enough history for a z-score: unusual range in "
-            f"{row['range_stands_out']:,}, unusual volume in {row['volume_stands_out']:,}."
+            f"{classified} {count(row['scored'], 'window')} with enough history for a z-score: "
+            f"unusual range in {row['range_stands_out']:,}, unusual volume in "
+            f"{row['volume_stands_out']:,}."
         )
 
-    return (
-        "interpretation",
-        of("stream"),
-        of("batch"),
-        (
-            "Fixed thresholds fit the market that they were set for. A z-score above "
-            f"{UNUSUAL_Z:g} is unusual compared with the previous hour."
-        ),
+    note = (
+        "Fixed thresholds fit the market that they were set for. A z-score above "
+        f"{UNUSUAL_Z:g} is unusual compared with the previous hour."
     )
+    return _aspect_of_both("interpretation", comparison.flags, text, note)

@@ -76,6 +76,15 @@ def teeth(age_from: float, age_to: float) -> pd.DataFrame:
     return pd.DataFrame({"from": at[:1], "to": at[1:], "age_from": [age_from], "age_to": [age_to]})
 
 
+def test_the_line_of_ages_is_interrupted_where_ages_are_unknown() -> None:
+    at = pd.to_datetime([NOW + timedelta(seconds=second) for second in (0, 10, 60, 70, 70.1, 80)])
+    found = pd.DataFrame({"from": at[::2], "to": at[1::2], "age_from": 1.0, "age_to": 11.0})
+    points = age_points({"batch": found, "stream": found[:0]})
+    unknown = points[points["age"].isna()]
+    assert list(unknown["at"]) == [at[1]]
+    assert points["at"].is_monotonic_increasing
+
+
 def test_a_tooth_has_points_along_its_curve_on_a_logarithmic_axis() -> None:
     points = age_points({"batch": teeth(4.0, 64.0)})
     ages = points["age"].tolist()

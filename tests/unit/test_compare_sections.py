@@ -103,9 +103,15 @@ def test_both_values_of_a_difference_are_listed(disputed: Comparison) -> None:
 
 
 def test_unknown_values_are_dashes(nothing: Comparison) -> None:
-    assert section(nothing, "latency").tables[0].rows[0][1:] == (UNKNOWN, UNKNOWN, "0")
+    assert section(nothing, "latency").tables[0].rows[0][1:] == (UNKNOWN, UNKNOWN, UNKNOWN)
     assert section(nothing, "freshness").tables[0].rows[2][1:] == (UNKNOWN,) * 5
     assert section(nothing, "cost").tables[0].rows[0][1:] == (UNKNOWN,) * 3
+    classified = {row[0]: row[1:] for row in section(nothing, "metrics").tables[0].rows}
+    assert classified["with a z-score"] == ("0", "0")
+    assert classified["unusual range"] == classified["unusual volume"] == (UNKNOWN,) * 2
+    aspects = {row[0]: row[1:] for row in section(nothing, "overview").tables[0].rows}
+    assert aspects["interpretation"][0].endswith("No window has enough history for a z-score.")
+    assert aspects["completeness"][2] == "No window to compare yet."
 
 
 def test_an_empty_section_says_what_will_fill_it(nothing: Comparison) -> None:

@@ -27,7 +27,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def age(median: float) -> Freshness:
-    return Freshness(median, median, median, median, 600)
+    return Freshness(median, median, median, median, 1800)
 
 
 def windows(*statuses: str, cause: str = "") -> pd.DataFrame:
@@ -146,7 +146,7 @@ def test_a_forecast_names_the_day_and_how_long_a_run_takes_now(comparison: Compa
     last = "Last run took 6.4 s of its 600 s interval"
     growth = Growth(9, 5.0, 3.0, 2.0, 4.0, 2e8, 1.5e8, 3e8, datetime(2031, 7, 3, tzinfo=UTC), "")
     found = findings(replace(comparison, growth=growth))[3]
-    assert found.short == f"Too slow from about 2031-07-03. {last}"
+    assert (found.short, found.kind) == (f"Too slow from about 2031-07-03. {last}", "note")
     assert found.sentence == (
         "Run time grows by 3.0 s per million trades. It reaches the 600 s interval at 200.0 "
         "million trades (95 % confidence interval: 150.0 million to 300.0 million), around "
