@@ -5,19 +5,19 @@ from contextlib import ExitStack
 
 from pyspark.sql import DataFrame
 
-from pipeline import spark
+from pipeline import source, spark
 from pipeline.ingest.kafka import check_topic, topic_id
 from pipeline.service import Service, run
 from pipeline.stream.micro_batches import Recorder
 from pipeline.stream.pace import Pace
 from pipeline.stream.progress import Progress
 from pipeline.stream.query import checkpoint_folder, start_query
-from pipeline.stream.windows import WindowPublisher, check_window_length
+from pipeline.stream.windows import WindowPublisher
 
 
 def stream(service: Service, resources: ExitStack) -> None:
     settings = service.settings
-    check_window_length(service.data, settings.window)
+    source.check_window(service.data, settings.window)
     session = spark.session("stream", spark.stream_configuration(settings))
     resources.callback(session.stop)
     start_s = time.time() - service.began

@@ -18,8 +18,9 @@ from feed import recording, replay
 from feed.retime import check as check_retimable
 from local import programs, stack
 from pipeline import processes
-from pipeline.outputs import DataDir, OutputError, claim_source
-from pipeline.settings import load
+from pipeline.outputs import DataDir, OutputError
+from pipeline.settings import Settings, load
+from pipeline.source import check_window, claim
 
 #: Seconds between the starts of two batch runs in the demo, unless the user sets it.
 DEMO_BATCH_SECONDS = 60
@@ -142,10 +143,11 @@ def end_leftovers(data: DataDir) -> None:
         processes.end(leftovers, wait_seconds=5)
 
 
-def prepare(data: DataDir, source: dict[str, object], configuration: str) -> None:
-    """Create the folders and write supervisor's configuration; refuse a folder of another feed."""
+def prepare(data: DataDir, settings: Settings, feed: dict[str, object], configuration: str) -> None:
+    """Create the folders and write supervisor's configuration; refuse a folder with other data."""
     try:
-        claim_source(data, source)
+        claim(data, settings, feed)
+        check_window(data, settings.window)
         for folder in (stack.logs(data.root), stack.run_folder(data.root)):
             folder.mkdir(parents=True, exist_ok=True)
         stack.run_folder(data.root).chmod(0o700)
@@ -192,7 +194,7 @@ def main() -> None:
         feed=feed,
         product=settings.product_id,
     )
-    prepare(data, source, configuration)
+    prepare(data, settings, source, configuration)
     print(what)
     print(f"Outputs: {data.root}. Logs: {stack.logs(data.root)}. Ctrl-C stops everything.")
     sys.stdout.flush()

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from page import formatting
-from pipeline import times
+from pipeline import settings, times
 from pipeline.compare.comparison import compare
 from pipeline.compare.figures import Figures, figures
 from pipeline.compare.inputs import read_outputs
@@ -21,6 +21,7 @@ from pipeline.compare.sections import Section, sections
 from pipeline.compare.summary import Finding, findings
 from pipeline.compare.totals import SharedTotals
 from pipeline.outputs import DataDir, OutputError
+from pipeline.source import check
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,15 @@ def load(data: DataDir, last: timedelta | None, interval_s: float) -> Comparison
     )
 
 
+def refusal(data: DataDir, given: settings.Settings) -> str | None:
+    """Return why a data folder does not fit the settings, in one sentence; None if it fits."""
+    try:
+        check(data, given)
+    except OutputError as error:
+        return formatting.text(str(error))
+    return None
+
+
 def main() -> None:
     """Write the pickled result of `load` to standard output."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -72,7 +82,9 @@ def main() -> None:
     parser.add_argument("--interval", type=float, required=True, help="batch interval in seconds")
     given = parser.parse_args()
     last = None if given.last is None else timedelta(seconds=given.last)
-    pickle.dump(load(DataDir(given.data_dir), last, given.interval), sys.stdout.buffer)
+    data = DataDir(given.data_dir)
+    refused = refusal(data, settings.load())
+    pickle.dump(refused or load(data, last, given.interval), sys.stdout.buffer)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from page import candles, downloads, elements, tables
 from page.charts import comparison as comparison_charts
 from page.charts import market as market_charts
 from page.charts.drawing import Chart
+from page.comparison_data import refusal
 from page.comparison_worker import Comparer, LatestComparison, comparer_of
 from page.files import Reader, Snapshot, reader_of
 from page.formatting import DASH, number
@@ -93,8 +94,10 @@ def write_choices() -> None:
 def write_results(settings: Settings, reader: Reader, comparer: Comparer) -> None:
     """Write the newest results of both paths, and the findings of the comparison."""
     snapshot = reader.snapshot()
+    refused = filter(None, [refusal(DataDir(settings.data_dir), settings)])
     settings = settings_table.in_use(snapshot.services, settings)
-    elements.alert("  \n".join(snapshot.problems), "error")
+    problems = (*refused, *snapshot.problems)
+    elements.alert("  \n".join(problems), "error")
     loading = f"Reading {', '.join(snapshot.loading)}." if snapshot.loading else ""
     elements.caption(loading)
     latest = comparer.latest(chosen_span())

@@ -161,7 +161,7 @@ class DataDir:
 
     @property
     def source(self) -> Path:
-        """The feed that fills this data directory: `claim_source`."""
+        """What this data directory holds: `pipeline.source`."""
         return self.root / "source.json"
 
     def status_of(self, service: str) -> Path:
@@ -321,30 +321,6 @@ def _log_value(value: object) -> str:
 def write_status(data: DataDir, service: str, status: Mapping[str, object]) -> None:
     text = json.dumps(status, indent=1, default=_cell)
     write_atomically(data.status_of(service), text + "\n", durable=False)
-
-
-def claim_source(data: DataDir, source: Mapping[str, object]) -> None:
-    """Record which feed fills this data directory.
-
-    Raises:
-        OutputError: another feed fills it already.
-    """
-    if not data.source.exists():
-        write_atomically(data.source, json.dumps(source, indent=1) + "\n")
-        return
-    before = read_json(data.source)
-    if before != dict(source):
-        raise OutputError(
-            f"{data.root} holds {_source_name(before)}, not {_source_name(source)}: "
-            f"{ANOTHER_FOLDER}"
-        )
-
-
-def _source_name(source: Mapping[str, object]) -> str:
-    if source.get("kind") == "live":
-        return f"the live feed {source.get('url')}"
-    retimed = "re-timed" if source.get("retimed") else "as recorded"
-    return f"a replay of {source.get('recording')} ({retimed})"
 
 
 # --- reading --------------------------------------------------------------------------------

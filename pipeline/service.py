@@ -1,5 +1,6 @@
 """What every service shares: its start and end, logging, signals, counters, status, retries."""
 
+import contextlib
 import json
 import logging
 import os
@@ -17,11 +18,12 @@ from typing import Any, NoReturn
 import psutil
 import tenacity
 
-from pipeline import machine, outputs, times
+from pipeline import machine, outputs, source, times
 from pipeline.errors import (
     EXIT_FAULT,
     EXIT_OPERATIONAL,
     Family,
+    OperationalError,
     family_of,
     is_temporary,
     sentence,
@@ -107,6 +109,9 @@ class Service:
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, service._on_signal)
         service.log.info("starting with %s", settings.model_dump_json())
+        # Before the first status, which replaces the settings that an older version recorded.
+        with contextlib.suppress(OperationalError, OSError):  # `run` raises it again
+            source.claim(service.data, settings)
         service.tick(at_once=True)
         return service
 
@@ -154,6 +159,7 @@ class Service:
         try:
             with ExitStack() as resources:
                 try:
+                    source.claim(self.data, self.settings)
                     body(self, resources)
                 except Exception as raised:  # noqa: BLE001 - `family_of` decides what happens
                     error = raised

@@ -34,6 +34,14 @@ def parse_duration(text: object) -> object:
     return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
 
 
+def duration_text(span: timedelta) -> str:
+    """Return the text of a whole number of seconds as `parse_duration` reads it: `2 hours`."""
+    whole = int(span.total_seconds())
+    unit = next(name for name in ("hour", "minute", "second") if whole % _UNITS[name] == 0)
+    number = whole // _UNITS[unit]
+    return f"{number} {unit}" + ("" if number == 1 else "s")
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*[mg]$")]
 

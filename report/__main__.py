@@ -27,6 +27,7 @@ from pipeline.compare.sections import run_sections, sections, source_text
 from pipeline.compare.summary import summary
 from pipeline.outputs import DataDir, OutputError, write_atomically
 from pipeline.settings import load
+from pipeline.source import check
 from report.figures import draw, svg
 
 TITLE = "Stream and batch: one market feed, processed both ways"
@@ -52,6 +53,7 @@ def main() -> None:
     data = DataDir(settings.data_dir)
     began = time.monotonic()
     try:
+        check(data, settings)
         files = make(data, settings.batch_interval_seconds, arguments.minutes)
         if arguments.zip:
             sys.stdout.buffer.write(zipped(files))

@@ -21,6 +21,8 @@ from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
 from pipeline.service import MINUTE_COLUMNS
+from pipeline.settings import Settings
+from pipeline.source import claim
 from pipeline.stream import micro_batches
 from pipeline.stream.micro_batches import OffsetRange
 
@@ -484,7 +486,7 @@ def ended(data: DataDir, now: datetime) -> None:
     feed = replay(recording=NASTY_NAME, synthetic=False, retimed=False, speed="max", state="ended")
     full(data, RECORDED_END, feed)
     names = ("kind", "recording", "retimed")
-    outputs.claim_source(data, {name: feed[name] for name in names})
+    claim(data, Settings(), {name: feed[name] for name in names})
     found = statuses(now, feed, trade_time=RECORDED_END)
     found["producer"]["last_trade"]["received"] = now - timedelta(minutes=12)
     found["producer"] |= {"state": "ended", "message": f"the replay of {NASTY_NAME} has ended"}

@@ -19,7 +19,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
-from pipeline import metrics, outputs, spark_metrics, times
+from pipeline import metrics, outputs, source, spark_metrics, times
 from pipeline.ingest import store
 from pipeline.settings import Settings
 
@@ -56,15 +56,18 @@ def run(settings: Settings, arguments: Arguments) -> int:
 
     Raises:
         OSError: an output cannot be written.
+        OutputError: the data directory holds another product, or windows of another length.
         sqlite3.Error: the database cannot be read.
     """
+    data = outputs.DataDir(settings.data_dir)
+    source.claim(data, settings)
+    source.check_window(data, settings.window)
     session = SparkSession.builder.appName("batch").getOrCreate()
     start_s = time.time() - arguments.began
     result = {"run": arguments.run, **process(session, settings, arguments.run)}
     result["start_s"] = round(start_s, 2)
     session.stop()
-    path = outputs.DataDir(settings.data_dir).batch_run
-    outputs.write_atomically(path, json.dumps(result) + "\n")
+    outputs.write_atomically(data.batch_run, json.dumps(result) + "\n")
     print(f"batch aggregation logic time: {result.get('logic_s', 'unknown')} s; {result}")
     return 0 if result["status"] == "ok" else EXIT_NO_DATA
 

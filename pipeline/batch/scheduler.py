@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from pipeline import outputs, processes, spark, times
+from pipeline import outputs, processes, source, spark, times
 from pipeline.batch import job
 from pipeline.ingest import store
 from pipeline.service import Service
@@ -70,6 +70,7 @@ class Scheduler:
         self._service = service
         self._settings = service.settings
         self._data = service.data
+        source.check_window(self._data, self._settings.window)
         #: Holds the name of the current run. If this scheduler is killed, the next one reads it.
         self._run_file = self._data.status / "batch_scheduler_run.json"
         service.details |= {"next_run": None, "running": None, "last_run": None}

@@ -24,6 +24,7 @@ from pipeline.compare.summary import findings, summary
 from pipeline.compare.tradeoffs import aspects
 from pipeline.outputs import DataDir, OutputError
 from pipeline.settings import load
+from pipeline.source import check
 from pipeline.times import iso
 
 #: Width of the text in columns.
@@ -50,8 +51,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     settings = load()
+    data = DataDir(settings.data_dir)
     try:
-        outputs = read_outputs(DataDir(settings.data_dir), arguments.minutes)
+        check(data, settings)
+        outputs = read_outputs(data, arguments.minutes)
         comparison = compare(outputs, settings.batch_interval_seconds)
         print(as_json(comparison) if arguments.json else as_text(comparison))
     except OutputError as error:

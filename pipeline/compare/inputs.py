@@ -137,7 +137,7 @@ class PipelineOutputs:
     minutes: dict[str, pd.DataFrame]
     #: The status file of each service.
     status: dict[str, dict[str, Any]]
-    #: The feed that filled the data directory: see `outputs.claim_source`.
+    #: The feed that filled the data directory: see `pipeline.source`.
     source: dict[str, Any]
     #: The feed replays a recording with its original timestamps.
     replayed_as_recorded: bool

@@ -12,8 +12,8 @@ from pipeline import times
 from pipeline.ingest import kafka, trade
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.ingest.exchange import FeedWatchdog, Message
-from pipeline.outputs import claim_source
 from pipeline.service import Service
+from pipeline.source import claim
 
 #: How many of the newest published trade ids are remembered, to suppress repeated trades.
 REMEMBERED_IDS = 200_000
@@ -130,7 +130,7 @@ class Publisher:
             OutputError: another feed filled the data directory.
         """
         if self._feed is None:
-            claim_source(self._service.data, source)
+            claim(self._service.data, self._settings, source)
         self._feed = {"url": self._settings.feed_url, **source, **state}
         self._service.details["feed"] = self._feed
 

@@ -201,23 +201,3 @@ def print_windows(kind: str, windows: list[Cells]) -> None:
             f"{cells['market_sentiment']} {cells['volume_spike']}",
             flush=True,
         )
-
-
-def check_window_length(data: outputs.DataDir, window: timedelta) -> None:
-    """Check that the data directory holds windows of this length.
-
-    Windows of two lengths would count trades twice.
-
-    Raises:
-        OutputError: the directory holds windows of another length.
-    """
-    for path in outputs.stream_files(data)[-1:]:
-        for row in list(outputs.read_window_cells(path).values())[:1]:
-            start, end = (
-                datetime.fromisoformat(row[f"window_{edge}"]) for edge in ("start", "end")
-            )
-            if end - start != window:
-                raise outputs.OutputError(
-                    f"{data.stream_csv} holds windows of {end - start}, but WINDOW is {window}: "
-                    f"{outputs.ANOTHER_FOLDER}"
-                )

@@ -20,6 +20,7 @@ from supervisor.states import ProcessStates
 from local import announce, clean, kafka, prerequisites, programs, stack, start, supervise
 from pipeline import java, processes
 from pipeline.outputs import DataDir
+from pipeline.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
@@ -142,9 +143,9 @@ def test_without_re_timing_every_speed_is_allowed(speed: str) -> None:
 
 
 def test_a_folder_of_another_feed_is_refused(tmp_path: Path, capsys) -> None:
-    start.prepare(DataDir(tmp_path), {"kind": "live", "url": "wss://one"}, "")
+    start.prepare(DataDir(tmp_path), Settings(), {"kind": "live", "url": "wss://one"}, "")
     other = {"kind": "live", "url": "wss://two"}
-    printed = refusal(capsys, start.prepare, DataDir(tmp_path), other, "")
+    printed = refusal(capsys, start.prepare, DataDir(tmp_path), Settings(), other, "")
     assert "DATA_DIR=" in printed
     assert "make clean" in printed
 

@@ -1,6 +1,5 @@
 """The output files: formats, atomic writes, and which feed a data directory belongs to."""
 
-import json
 import os
 import threading
 from datetime import UTC, datetime, timedelta, timezone
@@ -358,60 +357,6 @@ def test_a_cut_off_or_foreign_json_file_is_an_error_that_names_it(
 def test_a_folder_with_the_name_of_a_json_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=tmp_path.name):
         outputs.read_json(tmp_path)
-
-
-# --- which feed fills a data directory ------------------------------------------------------
-
-LIVE = {"kind": "live", "url": "wss://ws-feed.exchange.coinbase.com"}
-REPLAY = {"kind": "replay", "recording": "sample.gz", "fingerprint": "ab", "retimed": True}
-
-
-def test_the_same_source_is_accepted_again(data: DataDir) -> None:
-    outputs.claim_source(data, REPLAY)
-    before = data.source.read_bytes()
-    outputs.claim_source(data, dict(reversed(REPLAY.items())))
-    assert data.source.read_bytes() == before
-    assert json.loads(before) == REPLAY
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "sentence"),
-    [
-        (
-            REPLAY,
-            LIVE,
-            "a replay of sample.gz (re-timed), not the live feed wss://ws-feed.exchange",
-        ),
-        (LIVE, REPLAY, f"the live feed {LIVE['url']}, not a replay of sample.gz (re-timed)"),
-        (
-            REPLAY,
-            REPLAY | {"retimed": False},
-            "a replay of sample.gz (re-timed), not a replay of sample.gz (as recorded)",
-        ),
-        (REPLAY, REPLAY | {"fingerprint": "cd"}, "holds a replay of sample.gz"),
-        (LIVE, LIVE | {"url": "wss://elsewhere"}, "not the live feed wss://elsewhere"),
-    ],
-)
-def test_another_source_is_refused_with_what_to_do(
-    data: DataDir, first: dict[str, object], second: dict[str, object], sentence: str
-) -> None:
-    outputs.claim_source(data, first)
-    with pytest.raises(OutputError) as refusal:
-        outputs.claim_source(data, second)
-    said = str(refusal.value)
-    assert str(data.root) in said
-    assert sentence in said
-    assert "DATA_DIR=" in said
-    assert "make clean" in said
-    assert "\n" not in said
-
-
-def test_a_source_file_that_cannot_be_read_is_refused_and_kept(data: DataDir) -> None:
-    data.root.mkdir()
-    data.source.write_text("{")
-    with pytest.raises(OutputError, match=r"source\.json"):
-        outputs.claim_source(data, LIVE)
-    assert data.source.read_text() == "{"
 
 
 def test_two_processes_use_different_temporary_files(tmp_path: Path) -> None:

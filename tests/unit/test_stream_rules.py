@@ -12,7 +12,6 @@ import pytest
 from pyspark.sql import Row
 
 from pipeline import metrics, outputs
-from pipeline.outputs import DataDir, OutputError
 from pipeline.settings import Settings
 from pipeline.stream.pace import Pace, next_due
 from pipeline.stream.progress import PROGRESS_COLUMNS, is_completed, progress_row
@@ -20,7 +19,6 @@ from pipeline.stream.query import checkpoint_folder, parse_record
 from pipeline.stream.windows import (
     CONSOLE_WINDOWS,
     Publication,
-    check_window_length,
     print_windows,
     to_window,
 )
@@ -141,24 +139,6 @@ def test_other_settings_keep_the_checkpoint(tmp_path: Path) -> None:
         data_dir=tmp_path, volatility_range=Decimal(7), stream_memory="1g", trigger_seconds=5
     )
     assert checkpoint_folder(same) == checkpoint_folder(Settings(data_dir=tmp_path))
-
-
-def final_window(length: timedelta) -> dict[str, str]:
-    times = {"window_start": START, "window_end": START + length}
-    return outputs.cells(outputs.WINDOW_COLUMNS, times)
-
-
-def test_a_folder_with_windows_of_another_length_is_refused_with_what_to_do(
-    tmp_path: Path,
-) -> None:
-    data = DataDir(tmp_path)
-    check_window_length(data, MINUTE)
-    outputs.write_final_windows(data, [final_window(MINUTE)])
-    check_window_length(data, MINUTE)
-    with pytest.raises(
-        OutputError, match=r"holds windows of 0:01:00, but WINDOW is 0:05:00.*DATA_DIR=.*make clean"
-    ):
-        check_window_length(data, 5 * MINUTE)
 
 
 def test_the_console_shows_the_newest_windows_of_a_long_list(

@@ -1,0 +1,183 @@
+"""What a data directory holds: one feed, one product, one Kafka topic, windows of one length.
+
+`source.json` records the feed, the product and the topic. Each service calls `claim` before its
+work. The comparison, the report and the page only read, and call `check`.
+"""
+
+import contextlib
+import csv
+import fcntl
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from pipeline import outputs
+from pipeline.outputs import DataDir, OutputError
+from pipeline.settings import Settings, duration_text
+
+#: The members of `source.json` that are settings, and the setting of each.
+_SETTINGS = {"product": "product_id", "topic": "kafka_topic"}
+#: Kafka's id of the topic. A topic that is created again has another id and is read from its
+#: beginning, so this member is replaced, not compared.
+_TOPIC_ID = "topic_id"
+#: How many rows of a file decide the length of its windows.
+_WINDOWS_READ = 20
+#: The services whose status files hold the settings of a directory of an older version.
+_SERVICES = ("producer", "consumer", "spark_processor", "batch_scheduler")
+
+
+def claim(data: DataDir, settings: Settings, feed: Mapping[str, object] | None = None) -> None:
+    """Record what this data directory holds, or refuse a directory that holds something else.
+
+    A directory of an older version has no product and no topic in `source.json`. The settings in
+    its status files are recorded. Call this before writing a status file.
+
+    Args:
+        data: the data directory.
+        settings: the settings of the service.
+        feed: the identity of the feed; None: not known to this service.
+
+    Raises:
+        OutputError: the directory holds another product, topic or feed.
+    """
+    with _lock(data):
+        before = _read(data)
+        wanted = {name: getattr(settings, field) for name, field in _SETTINGS.items()}
+        recorded = {**wanted, **_held(data, before)}
+        if feed is not None and "kind" not in before:
+            recorded = {**feed, **recorded}
+        if recorded != before:
+            outputs.write_atomically(data.source, json.dumps(recorded, indent=1) + "\n")
+    for name, value in wanted.items():
+        _compare(data, name, recorded[name], value)
+    if feed is not None and (found := _feed(recorded)) != dict(feed):
+        raise OutputError(
+            f"{data.root} holds {_feed_name(found)}, not {_feed_name(feed)}: "
+            f"{outputs.ANOTHER_FOLDER}"
+        )
+
+
+def check(data: DataDir, settings: Settings) -> None:
+    """Refuse a data directory that holds something else than the settings of the user name.
+
+    A program that only reads has no use for the product, the topic and the length of the windows.
+    It therefore compares only the settings that the user gave, not their defaults.
+
+    Raises:
+        OutputError: the directory holds another product, topic or length of windows.
+    """
+    held = _held(data, _read(data))
+    for name, field in _SETTINGS.items():
+        if name in held and field in settings.model_fields_set:
+            _compare(data, name, held[name], getattr(settings, field))
+    if "window" in settings.model_fields_set:
+        check_window(data, settings.window)
+
+
+def check_window(data: DataDir, window: timedelta) -> None:
+    """Check that the final windows in this data directory have this length.
+
+    Windows of two lengths would count trades twice.
+
+    Raises:
+        OutputError: the directory holds windows of another length.
+    """
+    held = _window_length(data)
+    if held is not None and held != window:
+        raise OutputError(
+            f"WINDOW is {duration_text(window)}, but the data directory holds windows of "
+            f"{duration_text(held)}. Set WINDOW='{duration_text(held)}', or "
+            f"{outputs.ANOTHER_FOLDER}: {data.root}"
+        )
+
+
+def record_topic_id(data: DataDir, topic_id: str) -> None:
+    """Record Kafka's id of the topic that fills this data directory."""
+    with _lock(data):
+        before = _read(data)
+        if before.get(_TOPIC_ID) != topic_id:
+            text = json.dumps(before | {_TOPIC_ID: topic_id}, indent=1)
+            outputs.write_atomically(data.source, text + "\n")
+
+
+@contextlib.contextmanager
+def _lock(data: DataDir) -> Iterator[None]:
+    """Let one process at a time read and write `source.json`: all services start together."""
+    data.status.mkdir(parents=True, exist_ok=True)
+    lock = os.open(data.status / "source.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _read(data: DataDir) -> dict[str, Any]:
+    try:
+        return outputs.read_json(data.source)
+    except OutputError as error:
+        raise OutputError(
+            f"{str(error).removesuffix(' Move it away.').removesuffix('.')}. Move the file away: "
+            "the next start writes it again."
+        ) from error
+
+
+def _held(data: DataDir, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `source.json` holds, completed by the settings in status files."""
+    held = dict(recorded)
+    for service in _SERVICES if _SETTINGS.keys() - held.keys() else ():
+        with contextlib.suppress(OutputError):
+            used = outputs.read_status(data, service).get("settings")
+            if not isinstance(used, dict):
+                continue
+            for name, field in _SETTINGS.items():
+                if isinstance(used.get(field), str):
+                    held.setdefault(name, used[field])
+    return held
+
+
+def _compare(data: DataDir, name: str, held: object, wanted: object) -> None:
+    if held != wanted:
+        variable = _SETTINGS[name].upper()
+        raise OutputError(
+            f"{variable} is {wanted}, but the data directory holds the {name} {held}. Set "
+            f"{variable}={held}, or {outputs.ANOTHER_FOLDER}: {data.root}"
+        )
+
+
+def _window_length(data: DataDir) -> timedelta | None:
+    """Return the length of the final windows; None if there are none or no file can be read.
+
+    A damaged row must not look like a window of another length, so the most frequent one counts.
+    """
+    for path in reversed(outputs.stream_files(data)):
+        lengths: Counter[timedelta] = Counter()
+        with (
+            contextlib.suppress(OSError, ValueError, csv.Error),
+            path.open(encoding="utf-8", newline="") as file,
+        ):
+            for row in itertools.islice(csv.DictReader(file), _WINDOWS_READ):
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    start, end = (
+                        datetime.fromisoformat(row[f"window_{edge}"]) for edge in ("start", "end")
+                    )
+                    lengths[end - start] += 1
+        if lengths:
+            return lengths.most_common(1)[0][0]
+    return None
+
+
+def _feed(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    others = {*_SETTINGS, _TOPIC_ID}
+    return {name: value for name, value in recorded.items() if name not in others}
+
+
+def _feed_name(feed: Mapping[str, object]) -> str:
+    if feed.get("kind") == "live":
+        return f"the live feed {feed.get('url')}"
+    retimed = "re-timed" if feed.get("retimed") else "as recorded"
+    return f"a replay of {feed.get('recording')} ({retimed})"
