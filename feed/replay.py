@@ -13,6 +13,7 @@ additional member, `replay`, which describes the recording.
 - With `--hold` or `--speed max` the replay pauses while there is no client. It continues after the
   last message that it wrote to a connection. Messages in the buffers of a closed connection are
   lost, as on the exchange; the buffers of the server are small.
+- The same port serves past trades over REST: see `feed/rest.py`.
 - Several clients share one stream: each message goes to all clients that are subscribed at that
   time, as fast as the slowest of them reads. If one stops reading while others are subscribed, the
   server closes its connection.
@@ -22,7 +23,6 @@ import argparse
 import asyncio
 import contextlib
 import functools
-import http
 import json
 import logging
 import re
@@ -36,11 +36,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from websockets.asyncio.server import ServerConnection, broadcast, serve
-from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from feed import protocol, recording, retime
+from feed import protocol, recording, rest, retime
 from pipeline.logs import log_to_stdout
 
 #: Seconds without a subscription after which the server closes a connection.
@@ -103,6 +102,11 @@ class Player:
         self.sent = 0
         self.lost = 0
         self.ended = False
+
+    @property
+    def played(self) -> int:
+        """The number of messages that were sent or lost."""
+        return self.sent + self.lost
 
     @property
     def clients(self) -> int:
@@ -182,9 +186,15 @@ class Feed:
     """The server: handle the requests of each connection."""
 
     def __init__(
-        self, player: Player, identity: dict[str, object], speed: object, product: str
+        self,
+        player: Player,
+        past: rest.Rest,
+        identity: dict[str, object],
+        speed: object,
+        product: str,
     ) -> None:
         self._player = player
+        self._past = past
         self._identity = identity
         self._speed = speed
         self._product = product
@@ -194,10 +204,10 @@ class Feed:
         state = "ended" if self._player.ended else "playing"
         return {**self._identity, "speed": self._speed, "state": state}
 
-    def health(self, _connection: ServerConnection, request: Request) -> Response | None:
-        """Answer `GET /health`. Every other path is a WebSocket."""
+    async def answer(self, _connection: ServerConnection, request: Request) -> Response | None:
+        """Answer `GET /health` and requests for past trades. Every other path is a WebSocket."""
         if request.path != "/health":
-            return None
+            return await self._past.answer(request.path)
         state = {
             "status": "ok",
             "replay": self._replay(),
@@ -205,15 +215,7 @@ class Feed:
             "handed": self._player.sent,
             "lost": self._player.lost,
         }
-        body = _json(state) + b"\n"
-        headers = Headers(
-            {
-                "Content-Type": "application/json",
-                "Content-Length": str(len(body)),
-                "Connection": "close",
-            }
-        )
-        return Response(http.HTTPStatus.OK, "OK", headers, body)
+        return rest.json_response(200, state)
 
     async def serve_client(self, client: ServerConnection) -> None:
         """Handle one connection until it is closed."""
@@ -359,6 +361,13 @@ def parse_port(text: str) -> int:
     return int(text)
 
 
+def parse_count(text: str) -> int:
+    """Return a whole number above 0."""
+    if not text.isdecimal() or not 0 < int(text) < 10**12:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
 class Arguments(argparse.ArgumentParser):
     """An argument parser that reports an error as one sentence."""
 
@@ -400,6 +409,26 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         default="BTC-USD",
         help="product to offer (BTC-USD)",
     )
+    parser.add_argument(
+        "--rest-rate",
+        type=parse_count,
+        default=10,
+        metavar="N",
+        help="REST requests per second; further ones get the status 429 (10)",
+    )
+    parser.add_argument(
+        "--rest-newest",
+        type=parse_count,
+        metavar="N",
+        help="serve only trades among the newest N ids over REST (default: all)",
+    )
+    parser.add_argument(
+        "--rest-failures",
+        type=parse_count,
+        default=0,
+        metavar="N",
+        help="the first N REST requests fail, each in another way (0)",
+    )
     options = parser.parse_args(arguments)
     if options.retime and options.speed != 1:
         parser.error("--speed needs --no-retime: a re-timed replay runs in real time")
@@ -420,28 +449,31 @@ def latest_event_time() -> int:
     return int((time.time() + AHEAD_SECONDS) * retime.SECOND)
 
 
-def make_player(options: argparse.Namespace) -> Player:
-    """Read the recording and return a player of it."""
+def make_player(options: argparse.Namespace) -> tuple[Player, rest.PlayedTrades]:
+    """Read the recording and return a player of it, and the trades that it has played."""
     latest = latest_event_time()
     path: Path = options.recording
     if options.retime:
         tiles = retime.tile(recording.read(path), latest)
         minutes = tiles.period // retime.MINUTE
         log.info("%d messages, repeated every %d minutes", tiles.count, minutes)
-        return Player(
+        player = Player(
             functools.partial(retimed_messages, tiles, options.backlog),
             time.time,
             hold=options.hold,
             catch_up=True,
         )
+        return player, rest.RetimedTrades(tiles, options.product, time.time)
     # Read it once before, so that a broken file fails at the start.
     log.info("%d messages", sum(1 for _ in recording.read(path)))
-    return Player(
+    player = Player(
         lambda: recorded_messages(recording.read(path), options.speed, latest),
         time.monotonic,
         hold=options.hold or options.speed is None,
         catch_up=False,
     )
+    played = rest.RecordedTrades(recording.read(path), options.product, lambda: player.played)
+    return player, played
 
 
 async def run(options: argparse.Namespace, listening: socket.socket) -> None:
@@ -451,18 +483,25 @@ async def run(options: argparse.Namespace, listening: socket.socket) -> None:
         **recording.identity(path, retimed=options.retime),
         "synthetic": recording.is_synthetic(path),
     }
-    player = make_player(options)
+    player, played = make_player(options)
+    past = rest.Rest(
+        played,
+        options.product,
+        rate=options.rest_rate,
+        newest=options.rest_newest,
+        failures=options.rest_failures,
+    )
     speed = "max" if options.speed is None else options.speed
     if isinstance(speed, float) and speed.is_integer():
         speed = int(speed)
-    feed = Feed(player, identity, speed, options.product)
+    feed = Feed(player, past, identity, speed, options.product)
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     server = await serve(
         feed.serve_client,
         sock=listening,
-        process_request=feed.health,
+        process_request=feed.answer,
         compression=None,
         ping_interval=None,  # a client may stop reading for a while
         close_timeout=1,

@@ -54,7 +54,7 @@ _Member = tuple[bytes, re.Pattern[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Ids:
+class Ids:
     """The range of numbers in a recording: `count` numbers from `first` on."""
 
     first: int
@@ -62,6 +62,9 @@ class _Ids:
 
     def __contains__(self, number: int) -> bool:
         return self.first <= number < self.first + self.count
+
+    def __len__(self) -> int:
+        return self.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,8 @@ class Tiles:
     _frames: bytearray
     _ends: "array[int]"  # end of each message in `_frames`
     _latest: int  # latest valid event time
-    _trade_ids: _Ids
-    _sequences: _Ids
+    trade_ids: Ids  # in the recording; each tile adds their count
+    _sequences: Ids
 
     @property
     def count(self) -> int:
@@ -99,12 +102,12 @@ class Tiles:
         recorded = bytes(self._frames[self._ends[index - 1] if index else 0 : self._ends[index]])
         time = _find(_TIME, recorded)
         trade_id = _number(_TRADE_ID, recorded)
-        if event_time(recorded, self._latest) == _UNKNOWN or trade_id not in self._trade_ids:
+        if event_time(recorded, self._latest) == _UNKNOWN or trade_id not in self.trade_ids:
             return recorded
         assert time is not None  # noqa: S101 - event_time found it
         minutes = (ORIGIN + tile * self.period - self._base) // MINUTE - self._cut[index]
         moved = recorded[: time.start(1)] + _move(time[1], minutes) + recorded[time.end(1) :]
-        moved = _count_up(_TRADE_ID, moved, tile * self._trade_ids.count)
+        moved = _count_up(_TRADE_ID, moved, tile * self.trade_ids.count)
         if _number(_SEQUENCE, moved) in self._sequences:
             moved = _count_up(_SEQUENCE, moved, tile * self._sequences.count)
         return moved
@@ -263,10 +266,10 @@ def _count_up(member: _Member, frame: bytes, step: int) -> bytes:
     return b"%b%d%b" % (frame[: match.start(1)], int(match[1]) + step, frame[match.end(1) :])
 
 
-def _range_of(numbers: "array[int]") -> _Ids:
+def _range_of(numbers: "array[int]") -> Ids:
     known = [number for number in numbers if number > 0]
     if not known:
-        return _Ids(0, 0)
+        return Ids(0, 0)
     middle = median_low(known)
     near = [number for number in known if abs(number - middle) <= _ID_REACH]
-    return _Ids(min(near), max(near) - min(near) + 1)
+    return Ids(min(near), max(near) - min(near) + 1)

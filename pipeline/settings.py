@@ -62,6 +62,17 @@ class Settings(BaseSettings):
         pattern=r"^wss?://.+",
         description="WebSocket address of the exchange or of a replay",
     )
+    feed_rest_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://.+",
+        description="Address for missing trades (REST); if unset, the one that belongs to FEED_URL",
+    )
+    backfill_seconds: float = Field(
+        default=86_400,
+        ge=0,
+        le=604_800,
+        description="Age up to which missing trades are recovered, in seconds; 0: recover none",
+    )
     product_id: str = Field(
         default="BTC-USD", pattern=r"^[A-Z0-9]+-[A-Z0-9]+$", description="Product to follow"
     )

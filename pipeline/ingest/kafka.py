@@ -2,8 +2,9 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from threading import Event
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -17,6 +18,12 @@ from pipeline.service import Service
 from pipeline.settings import Settings
 
 T = TypeVar("T")
+
+#: The header of a record that was recovered over REST.
+BACKFILL_HEADER = ("backfill", b"rest")
+#: How many records before a moment `records_since` yields. One of them is usually a trade, which
+#: has the trade id below a gap that begins at that moment.
+RECORDS_BEFORE = 1000
 
 #: Seconds. If a record is unacknowledged for longer, Kafka does not respond.
 ACKNOWLEDGE_SECONDS = 5.0
@@ -56,7 +63,13 @@ class Sender:
             max_block_ms=3000,
         )
 
-    def send(self, topic: str, value: bytes, received: datetime) -> None:
+    def send(
+        self,
+        topic: str,
+        value: bytes,
+        received: datetime,
+        headers: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
         """Hand a record to the client. The caller waits for `has_room` first.
 
         Raises:
@@ -67,6 +80,7 @@ class Sender:
             "key": self._key,
             "partition": 0,  # the only one; the client need not hash the key
             "timestamp_ms": times.epoch_micros(received) // 1000,
+            "headers": list(headers),
         }
         try:
             future = self._producer.send(topic, **record)
@@ -178,12 +192,43 @@ def newest_records(settings: Settings, count: int) -> Iterator[Any]:
     Raises:
         KafkaError, TemporaryError: Kafka does not respond.
     """
+    yield from _records(settings, lambda _kafka, _trades, end: end - count)
+
+
+def records_since(settings: Settings, moment: datetime, stop: Event) -> Iterator[Any]:
+    """Yield the records of the topic of trades since a moment, and a few before it, oldest first.
+
+    It ends early when `stop` is set.
+
+    Raises:
+        KafkaError, TemporaryError: Kafka does not respond.
+    """
+
+    def first_offset(kafka: KafkaConsumer, trades: TopicPartition, end: int) -> int:
+        millis = times.epoch_micros(moment) // 1000
+        found = kafka.offsets_for_times({trades: millis})[trades]
+        return (found.offset if found else end) - RECORDS_BEFORE
+
+    for record in _records(settings, first_offset):
+        if stop.is_set():
+            return
+        yield record
+
+
+def is_backfilled(record: Any) -> bool:
+    """Return whether a record was recovered over REST."""
+    return any(name == BACKFILL_HEADER[0] for name, _ in record.headers)
+
+
+def _records(
+    settings: Settings, first_offset: Callable[[KafkaConsumer, TopicPartition, int], int]
+) -> Iterator[Any]:
     kafka = consumer(settings, max_partition_fetch_bytes=8 * 1024 * 1024)
     try:
         trades = partition(settings.kafka_topic)
         end = kafka.end_offsets([trades])[trades]
         beginning = kafka.beginning_offsets([trades])[trades]
-        kafka.seek(trades, max(beginning, end - count))
+        kafka.seek(trades, max(beginning, first_offset(kafka, trades, end)))
         while kafka.position(trades) < end:
             records = kafka.poll(timeout_ms=10_000).get(trades, [])
             if not records:

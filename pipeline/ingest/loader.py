@@ -103,11 +103,11 @@ class Loader:
         counters["repeated"] += stored.repeated
         counters["rejected"] += batch.rejected
         self._describe_table()
-        if batch.trades:
-            newest = batch.trades[-1]
+        received_live = zip(batch.trades, batch.receipts, strict=True)
+        if live := [trade for trade, receipt in received_live if receipt is not None]:
             self._service.details["last_trade"] = {
-                "trade_id": newest.trade_id,
-                "time": newest.time,
+                "trade_id": live[-1].trade_id,
+                "time": live[-1].time,
             }
 
     def _decode(self, records: Sequence[Any]) -> store.Batch:
@@ -118,7 +118,8 @@ class Loader:
             raw = record.value or b""
             try:
                 trades.append(trade.decode(raw, self._settings.product_id, received))
-                receipts.append(received)
+                # A backfilled trade is older than its receipt says, so it has no latency.
+                receipts.append(None if kafka.is_backfilled(record) else received)
                 offsets.append(record.offset)
             except trade.InvalidTradeError as error:
                 rejected += 1

@@ -1,7 +1,8 @@
 """Publish the messages of the feed to Kafka: valid trades once each, invalid ones as dead letters.
 
 Every received message is counted under exactly one outcome: `published`, `repeated`, `rejected`,
-`control` or `ignored`.
+`control` or `ignored`. A trade that `backfill` recovers is no received message: it is counted as
+`backfilled`.
 """
 
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 from pipeline import times
 from pipeline.ingest import kafka, trade
+from pipeline.ingest.backfill import Backfill
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.ingest.exchange import FeedWatchdog, Message
 from pipeline.service import Service
@@ -38,6 +40,9 @@ class Publisher:
         self._watchdog: FeedWatchdog  # of the connection that is read: see `on_connect`
         #: The source, from the first answer of a connection; None before it.
         self._feed: dict[str, Any] | None = None
+        self._backfill = Backfill(
+            service, self._publish_backfilled, self._reject_backfilled, sender.has_room
+        )
         service.details |= {"feed": None, "last_trade": None}
 
     def restore_published_ids(self) -> None:
@@ -91,6 +96,7 @@ class Publisher:
 
     def _publish(self, valid: trade.Trade, raw: bytes, received: datetime) -> str:
         self._watchdog.on_trade(time.monotonic(), valid.trade_id)
+        self._backfill.on_received(valid.trade_id, valid.time)
         if valid.trade_id in self._published_ids:
             return "repeated"
         self._sender.send(self._settings.kafka_topic, raw, received)
@@ -102,6 +108,17 @@ class Publisher:
             "received": received,
         }
         return "published"
+
+    def _publish_backfilled(self, valid: trade.Trade, message: bytes) -> None:
+        topic = self._settings.kafka_topic
+        self._sender.send(topic, message, times.now(), [kafka.BACKFILL_HEADER])
+        self._remember(valid.trade_id)
+        self._service.counters["backfilled"] += 1
+
+    def _reject_backfilled(self, message: bytes, reason: str) -> None:
+        self._dead_letters.reject(message, len(message), reason, times.now())
+        self._service.log.warning("rejected a backfilled trade: %s", reason)
+        self._service.counters["backfill_rejected"] += 1
 
     def _remember(self, trade_id: int) -> None:
         self._published_ids[trade_id] = None
@@ -140,6 +157,7 @@ class Publisher:
             self._wait_for_room()
         if time.monotonic() >= self._next_report:
             self._next_report = time.monotonic() + REPORT_SECONDS
+            self._backfill.step()
             self._report()
             self._service.tick()
 

@@ -137,8 +137,9 @@ class Batch:
     first_receipt: datetime
     last_receipt: datetime
     trades: Sequence[Trade]
-    #: Time of receipt of each trade, in the same order; empty if latencies are not recorded.
-    receipts: Sequence[datetime] = ()
+    #: Time of receipt of each trade, in the same order, or None for a backfilled one; empty if
+    #: latencies are not recorded.
+    receipts: Sequence[datetime | None] = ()
     #: Kafka's id of the topic, and the offset of each trade in the same order. None and empty: not
     #: recorded.
     topic: str | None = None
@@ -568,11 +569,13 @@ def _content(trade: Trade) -> tuple[str, str, float, float]:
 def _count_latencies(
     connection: sqlite3.Connection,
     trades: Sequence[Trade],
-    receipts: Sequence[datetime],
+    receipts: Sequence[datetime | None],
     committed: datetime,
 ) -> None:
     counts: Counter[tuple[str, str, int]] = Counter()
     for trade, received in zip(trades, receipts, strict=True):
+        if received is None:
+            continue
         minute = _minute(received)
         for leg, seconds in (
             (histogram.EVENT_TO_RECEIPT, (received - trade.time).total_seconds()),

@@ -48,6 +48,8 @@ def test_the_defaults_are_those_of_the_design(
 
 GOOD = {
     "FEED_URL": ("ws://127.0.0.1:8765", "ws://127.0.0.1:8765"),
+    "FEED_REST_URL": ("http://127.0.0.1:8765", "http://127.0.0.1:8765"),
+    "BACKFILL_SECONDS": ("0", 0.0),
     "PRODUCT_ID": ("ETH-EUR", "ETH-EUR"),
     "KAFKA_BOOTSTRAP_SERVERS": ("a:9092,b:9092", "a:9092,b:9092"),
     "KAFKA_TOPIC": ("prices.v2", "prices.v2"),

@@ -1,0 +1,329 @@
+"""Find missing trades and recover them from the exchange's REST interface.
+
+The `ticker` channel never repeats the trades that passed while the producer was away. A trade is
+missing if its id lies between two published ids. The published ids come from Kafka at the start,
+and then from the feed.
+
+`MissingTrades` decides what to ask for. `Backfill` asks: threads read Kafka and the REST interface,
+and the producer's main loop calls `step`, which publishes what they found. So no lock is needed,
+and a slow server delays no message of the feed.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+from pipeline import times
+from pipeline.errors import is_temporary, sentence
+from pipeline.ingest import kafka, trade
+from pipeline.ingest.id_ranges import IdRanges
+from pipeline.ingest.rest import PastTrade, RestError, fetch_trades, rest_url
+from pipeline.service import Service, backoff
+
+T = TypeVar("T")
+
+#: Seconds before a gap is asked for. Trades that arrive in another order close their gap.
+GRACE_SECONDS = 2.0
+#: Seconds between two requests. The exchange allows ten requests per second.
+PAUSE_SECONDS = 0.5
+#: Seconds before the next request after an error that a retry does not end.
+LASTING_ERROR_SECONDS = 300.0
+#: How often a gap is asked for whose upper neighbour is not in the answer. The REST interface may
+#: be a few seconds behind the feed.
+ATTEMPTS = 4
+ATTEMPT_SECONDS = 3.0
+
+
+class Gap(NamedTuple):
+    """A range of missing trade ids."""
+
+    first: int
+    last: int
+
+
+class MissingTrades:
+    """Decides which ids to ask for and what an answer means. Pure; times are monotonic seconds.
+
+    An id needs no request if its trade is published, is too old, or is not served. After a restart
+    the ids that are not served are asked for once more.
+    """
+
+    def __init__(self, max_age: timedelta) -> None:
+        self._max_age = max_age
+        #: The ids that need no request.
+        self._settled = IdRanges()
+        #: Event time of the newest trade from the feed.
+        self._newest: datetime | None = None
+        #: By the last id of a gap: when to ask for it, and how often it was asked for in vain.
+        self._due: dict[int, tuple[float, int]] = {}
+
+    def on_received(self, trade_id: int, event_time: datetime) -> None:
+        """Take note of a trade from the feed, which is or will be published."""
+        self._settled.add(trade_id)
+        self._newest = event_time
+
+    def on_recovered(self, trade_id: int) -> None:
+        """Take note of a published trade from the REST interface."""
+        self._settled.add(trade_id)
+
+    def restore(self, published: IdRanges) -> None:
+        """Take note of the ids that were published before this start."""
+        self._settled.update(published)
+
+    def is_missing(self, trade_id: int) -> bool:
+        return trade_id not in self._settled
+
+    def is_too_old(self, event_time: datetime) -> bool:
+        return self._newest is not None and event_time < self._newest - self._max_age
+
+    def gaps(self) -> list[Gap]:
+        """Return the gaps that are still to be asked for, newest first."""
+        return [gap for gap in self._all_gaps() if self._attempts(gap) < ATTEMPTS]
+
+    def next_gap(self, now: float) -> Gap | None:
+        """Return the newest gap that is due; None if none is."""
+        if self._newest is None:  # the feed decides what is too old
+            return None
+        gaps = self._all_gaps()
+        self._due = {gap.last: self._due.get(gap.last, (now + GRACE_SECONDS, 0)) for gap in gaps}
+        is_due = (gap for gap in gaps if self._due[gap.last][0] <= now)
+        return next((gap for gap in is_due if self._attempts(gap) < ATTEMPTS), None)
+
+    def settle(self, gap: Gap, page: Sequence[int], now: float, *, too_old: bool) -> int:
+        """Take note of an answer, after its trades were published.
+
+        The trades of an answer follow each other. So an id between two of its ids is not served.
+
+        Args:
+            gap: the gap that was asked for, together with the id above it.
+            page: the ids in the answer, newest first.
+            now: monotonic seconds.
+            too_old: whether even the newest trade of the answer is too old.
+
+        Returns:
+            How many missing ids will not be asked for again: too old, or not served.
+        """
+        before = self.missing()
+        above = gap.last + 1
+        if page:
+            self._settled.add(page[-1], page[0])
+            if too_old:
+                self._settled.fill_below(page[0])
+        if above not in page:
+            attempts = self._attempts(gap) + 1
+            self._due[gap.last] = (now + ATTEMPT_SECONDS * attempts, attempts)
+            if attempts == ATTEMPTS and not page:  # nothing below this gap is served either
+                self._settled.fill_below(gap.first - 1)
+        elif page[-1] == above:  # nothing older is served
+            self._settled.fill_below(above)
+        return before - self.missing()
+
+    def missing(self) -> int:
+        """Return the number of ids that are still to be asked for."""
+        return sum(gap.last - gap.first + 1 for gap in self.gaps())
+
+    def _all_gaps(self) -> list[Gap]:
+        return [Gap(*gap) for gap in self._settled.gaps()]
+
+    def _attempts(self, gap: Gap) -> int:
+        return self._due.get(gap.last, (0.0, 0))[1]
+
+
+class _InThread(Generic[T]):
+    """A function that runs in a thread of its own, and its result or error."""
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._result: T | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._function()
+        except Exception as error:  # noqa: BLE001 - `result` raises it in the main thread
+            self._error = error
+
+    def is_done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def result(self) -> T:
+        """Return the result of a function that is done, or raise its error."""
+        if self._error is not None:
+            raise self._error
+        return cast("T", self._result)
+
+
+@dataclass
+class _Answer:
+    """An answer whose trades are being published."""
+
+    gap: Gap
+    trades: Sequence[PastTrade]
+    #: How many of the trades were handled, oldest first.
+    handled: int = 0
+    too_old: int = 0
+
+
+class Backfill:
+    """Recovers missing trades while the producer runs.
+
+    Args:
+        service: the producer.
+        publish: publishes a recovered trade.
+        reject: handles a recovered trade that is not valid, with the reason.
+        has_room: returns whether a further trade can be published now.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        publish: Callable[[trade.Trade, bytes], None],
+        reject: Callable[[bytes, str], None],
+        has_room: Callable[[], bool],
+    ) -> None:
+        settings = service.settings
+        self._service = service
+        self._publish, self._reject, self._has_room = publish, reject, has_room
+        self._url = settings.feed_rest_url or rest_url(settings.feed_url)
+        self._age = timedelta(seconds=settings.backfill_seconds)
+        self._missing = MissingTrades(self._age)
+        self._restored = not self._age
+        self._restoring: _InThread[IdRanges] | None = None
+        self._request: tuple[Gap, _InThread[list[PastTrade]]] | None = None
+        self._answer: _Answer | None = None
+        self._next_request = 0.0
+        self._delays = backoff(first=1.0, cap=60.0)
+        self._details: dict[str, Any] = {
+            "gaps": 0,
+            "missing": 0,
+            "recovered": 0,
+            "not_served": 0,
+            "last_error": None,
+        }
+        service.details["backfill"] = self._details
+
+    def on_received(self, trade_id: int, event_time: datetime) -> None:
+        """Take note of a trade from the feed, which is or will be published."""
+        if self._age:
+            self._missing.on_received(trade_id, event_time)
+
+    def step(self) -> None:
+        """Do what is due, without waiting: start a request, or publish what one returned.
+
+        Raises:
+            KafkaError: Kafka rejected a record permanently, or the service was asked to stop.
+        """
+        if not self._age:
+            return
+        if not self._restored:
+            self._restore()
+        elif self._request is not None:
+            self._read_answer(*self._request)
+        elif self._answer is None and time.monotonic() >= self._next_request:
+            gap = self._missing.next_gap(time.monotonic())
+            if gap is not None:
+                # The id above the gap is in the answer, if the answer is complete up to it.
+                fetch = partial(
+                    fetch_trades, self._url, self._service.settings.product_id, gap.last + 2
+                )
+                self._request = (gap, _InThread(fetch))
+        if self._answer is not None:
+            self._publish_answer(self._answer)
+        gaps = self._missing.gaps()
+        self._details |= {"gaps": len(gaps), "missing": self._missing.missing()}
+
+    def _restore(self) -> None:
+        """Read from Kafka which trades were published before this start.
+
+        Gaps are asked for only when this has ended: trades that were recovered earlier are far
+        from their neighbours in the topic.
+        """
+        if self._restoring is None:
+            self._restoring = _InThread(partial(read_published_ids, self._service, self._age))
+        elif self._restoring.is_done():
+            self._missing.restore(self._restoring.result())
+            self._restored = True
+
+    def _read_answer(self, gap: Gap, request: _InThread[list[PastTrade]]) -> None:
+        if not request.is_done():
+            return
+        self._request = None
+        try:
+            trades = request.result()
+        except RestError as error:
+            self._on_error(error)
+            return
+        self._delays = backoff(first=1.0, cap=60.0)
+        self._next_request = time.monotonic() + PAUSE_SECONDS
+        self._details["last_error"] = None
+        self._answer = _Answer(gap, trades)
+
+    def _on_error(self, error: RestError) -> None:
+        delay = LASTING_ERROR_SECONDS if error.lasting else next(self._delays)
+        delay = max(delay, error.retry_after or 0.0)
+        self._next_request = time.monotonic() + delay
+        self._details["last_error"] = {"time": times.iso(times.now()), "text": str(error)}
+        self._service.log.warning("%s; next attempt in %.0f s", error, delay)
+
+    def _publish_answer(self, answer: _Answer) -> None:
+        """Publish the missing trades of an answer, oldest first, as long as there is room."""
+        received = times.now()
+        ascending = answer.trades[::-1]
+        while answer.handled < len(ascending):
+            if not self._has_room():
+                return
+            past = ascending[answer.handled]
+            answer.handled += 1
+            self._handle(past, received, answer)
+        self._answer = None
+        ids = [past.trade_id for past in answer.trades]
+        too_old = bool(ids) and answer.too_old == len(ids)
+        lost = self._missing.settle(answer.gap, ids, time.monotonic(), too_old=too_old)
+        self._details["not_served"] += lost
+        if lost:
+            self._service.log.info("%d missing trades are not served, or too old", lost)
+
+    def _handle(self, past: PastTrade, received: datetime, answer: _Answer) -> None:
+        try:
+            valid = trade.decode(past.message, self._service.settings.product_id, received)
+        except trade.InvalidTradeError as error:
+            if self._missing.is_missing(past.trade_id):
+                self._reject(past.message, str(error))
+            return
+        if self._missing.is_too_old(valid.time):
+            answer.too_old += 1
+        elif self._missing.is_missing(valid.trade_id):
+            self._publish(valid, past.message)
+            self._missing.on_recovered(valid.trade_id)
+            self._details["recovered"] += 1
+
+
+def read_published_ids(service: Service, age: timedelta) -> IdRanges:
+    """Return the trade ids in the records of the topic that are at most this old.
+
+    Temporary errors are retried until the service is asked to stop.
+    """
+    for delay in backoff():
+        published = IdRanges()
+        try:
+            for record in kafka.records_since(service.settings, times.now() - age, service.stop):
+                received = times.from_epoch_millis(record.timestamp)
+                with suppress(trade.InvalidTradeError):
+                    product = service.settings.product_id
+                    published.add(trade.decode(record.value or b"", product, received).trade_id)
+        except Exception as error:
+            if not is_temporary(error):
+                raise
+            service.log.warning("cannot read published trades: %s", sentence(error))
+            if service.stop.wait(delay):
+                break
+        else:
+            break
+    return published

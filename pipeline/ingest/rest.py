@@ -1,0 +1,238 @@
+"""Past trades from the exchange's REST interface: one page of them."""
+
+import contextlib
+import http.client
+import json
+import math
+import socket
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import msgspec
+
+from pipeline.errors import TemporaryError, sentence
+
+#: Trades in a page: the maximum that the exchange allows.
+PAGE_TRADES = 1000
+#: Seconds for a whole request, and for each step of it: to connect, to read.
+REQUEST_SECONDS = 20.0
+STEP_SECONDS = 10.0
+#: Bytes of the longest answer. A page has about 120 bytes for each trade.
+ANSWER_BYTES = 1_000_000
+#: Seconds. A server that asks to wait longer is asked again after this time.
+LONGEST_WAIT_SECONDS = 3600.0
+#: The side of the taker, by the side of the maker, which the exchange gives.
+TAKER = {"buy": "sell", "sell": "buy"}
+
+
+class RestError(TemporaryError):
+    """A request failed.
+
+    Attributes:
+        retry_after: seconds that the server asks to wait; None if it did not.
+        lasting: whether a retry only helps after a change of the settings or of the server.
+    """
+
+    def __init__(
+        self, text: str, retry_after: float | None = None, *, lasting: bool = False
+    ) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+        self.lasting = lasting
+
+
+@dataclass(frozen=True)
+class PastTrade:
+    """A trade that the exchange served: its id, and a `ticker` message with its content."""
+
+    trade_id: int
+    message: bytes
+
+
+def rest_url(feed_url: str) -> str:
+    """Return the address of the REST interface that belongs to a WebSocket address.
+
+    The exchange has `api.` in the place of `ws-feed.`; a replay serves both on one port.
+    """
+    url = urlsplit(feed_url)
+    scheme = "https" if url.scheme == "wss" else "http"
+    place = url.netloc.rpartition("@")[2]
+    if place.startswith("ws-feed"):
+        place = "api" + place.removeprefix("ws-feed")
+    return f"{scheme}://{place}"
+
+
+def fetch_trades(base: str, product: str, after: int) -> list[PastTrade]:
+    """Return the newest trades with an id below `after`, newest first; a page of them at most.
+
+    Raises:
+        RestError: the request failed, or the answer is not such a page.
+    """
+    url = f"{base.rstrip('/')}/products/{product}/trades?after={after}&limit={PAGE_TRADES}"
+    return parse_page(_get(url), product, after, base)
+
+
+def parse_page(body: bytes, product: str, after: int, base: str) -> list[PastTrade]:
+    """Return the trades in an answer, newest first.
+
+    Raises:
+        RestError: the answer is not a list of trades with ids below `after`.
+    """
+    try:
+        rows = msgspec.json.decode(body, type=list[dict[str, Any]])
+        trades = {row["trade_id"]: row for row in rows}
+    except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
+        raise RestError(f"{base} sent no list of trades, but {body[:60]!r}") from None
+    wrong = [number for number in trades if type(number) is not int or not 0 < number < after]
+    if wrong:
+        raise RestError(f"{base} sent trade id {wrong[0]!r}, although ids below {after} were asked")
+    return [
+        PastTrade(number, _ticker(product, trades[number]))
+        for number in sorted(trades, reverse=True)
+    ]
+
+
+def _ticker(product: str, row: Mapping[str, Any]) -> bytes:
+    """Return a trade as a `ticker` message. The rules for messages decide whether it is valid."""
+    names = {"trade_id": "trade_id", "price": "price", "size": "last_size", "time": "time"}
+    message = {"type": "ticker", "product_id": product}
+    message |= {name: row[given] for given, name in names.items() if given in row}
+    if isinstance(side := row.get("side"), str):
+        message["side"] = TAKER.get(side, side)
+    return json.dumps(message).encode()
+
+
+# --- HTTP -----------------------------------------------------------------------------------
+
+
+def _get(url: str) -> bytes:
+    """Return the body of an answer.
+
+    Raises:
+        RestError: no answer within `REQUEST_SECONDS`, or an answer with another status than 200.
+    """
+    request = urllib.request.Request(  # noqa: S310 - http or https: settings check it
+        url, headers={"User-Agent": "stream-vs-batch", "Accept": "application/json"}
+    )
+    with _Connections() as connections:
+        try:
+            with connections.opener(url).open(request, timeout=STEP_SECONDS) as answer:
+                body: bytes = answer.read(ANSWER_BYTES + 1)
+        except urllib.error.HTTPError as error:
+            raise _refusal(url, error) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if connections.expired:
+                raise RestError(f"{url} did not answer within {REQUEST_SECONDS:g} s") from None
+            reason = getattr(error, "reason", error)
+            text = sentence(reason) if isinstance(reason, Exception) else str(reason)
+            raise RestError(f"cannot read {url}: {text}") from None
+    if connections.expired:
+        raise RestError(f"{url} did not answer within {REQUEST_SECONDS:g} s")
+    if len(body) > ANSWER_BYTES:
+        raise RestError(f"{url} sent more than {ANSWER_BYTES:,} bytes")
+    return body
+
+
+def _refusal(url: str, error: urllib.error.HTTPError) -> RestError:
+    text = f"{url} answered with HTTP status {error.code} {error.reason}"
+    retry_after = seconds_to_wait(error.headers.get("Retry-After"), datetime.now(UTC))
+    error.close()
+    temporary = error.code in (408, 425, 429) or error.code >= 500
+    return RestError(text, retry_after, lasting=not temporary)
+
+
+def seconds_to_wait(retry_after: str | None, now: datetime) -> float | None:
+    """Return the seconds in a header `Retry-After`: a number of seconds or a date."""
+    if retry_after is None:
+        return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(retry_after)
+        except ValueError:
+            return None
+        seconds = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
+    return min(max(0.0, seconds), LONGEST_WAIT_SECONDS) if math.isfinite(seconds) else None
+
+
+class _Connections:
+    """Ends all connections of one request after `REQUEST_SECONDS`.
+
+    A timeout of a socket is for a single read. A server that sends one byte from time to time
+    would never be too late.
+    """
+
+    def __init__(self) -> None:
+        self.expired = False
+        self._opened: list[http.client.HTTPConnection] = []
+        self._context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+        self._timer = threading.Timer(REQUEST_SECONDS, self._expire)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def opener(self, url: str) -> urllib.request.OpenerDirector:
+        """Return an opener that registers its connections here. Loopback needs no proxy."""
+        opened, context = self._opened, self._context
+        context.load_default_certs()
+
+        def registered(connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
+            opened.append(connection)
+            return connection
+
+        class Http(urllib.request.HTTPHandler):
+            def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+                return self.do_open(
+                    lambda host, **how: registered(http.client.HTTPConnection(host, **how)), request
+                )
+
+        class Https(urllib.request.HTTPSHandler):
+            def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+                return self.do_open(
+                    lambda host, **how: registered(
+                        http.client.HTTPSConnection(host, context=context, **how)
+                    ),
+                    request,
+                )
+
+        proxies = urllib.request.ProxyHandler({} if _is_loopback(url) else None)
+        return urllib.request.build_opener(proxies, Http, Https)
+
+    def _expire(self) -> None:
+        self.expired = True
+        for connection in self._opened:
+            for opened in (connection.sock, self._context.in_handshake):
+                if opened is not None:
+                    with contextlib.suppress(OSError):
+                        opened.shutdown(socket.SHUT_RDWR)
+
+
+class _Context(ssl.SSLContext):
+    """A verifying TLS context that keeps the socket of its newest handshake."""
+
+    in_handshake: ssl.SSLSocket | None = None
+
+    def wrap_socket(self, sock: socket.socket, *_: Any, **options: Any) -> ssl.SSLSocket:
+        options["do_handshake_on_connect"] = False
+        self.in_handshake = super().wrap_socket(sock, **options)
+        self.in_handshake.do_handshake()
+        return self.in_handshake
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in {"localhost", "::1"} or host.startswith("127.")
