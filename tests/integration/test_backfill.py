@@ -24,8 +24,12 @@ def has_ended(chain: Chain) -> bool:
     return chain.status("producer").get("state") == "ended"
 
 
+def has_more(chain: Chain, rows: int) -> bool:
+    return chain.rows() > rows
+
+
 def nothing_is_left_to_ask(chain: Chain) -> bool:
-    return chain.status("producer")["backfill"]["gaps"] == 0
+    return bool(chain.status("producer")["backfill"]["gaps"] == 0)
 
 
 def all_is_stored(chain: Chain) -> bool:
@@ -45,12 +49,11 @@ def test_after_kills_of_the_producer_the_store_is_complete(chain: Chain) -> None
     chain.feed(SAMPLE, "200")
     chain.start("producer", "consumer")
     for rows in (1_000, 4_000, 9_000):
-        wait_until(lambda rows=rows: chain.rows() > rows, 60, f"{rows} rows")
+        wait_until(partial(has_more, chain, rows), 60, f"{rows} rows")
         chain.kill("producer")
         time.sleep(1)
         chain.start("producer")
     settle(chain)
-    print(chain.status("producer")["backfill"], chain.status("producer")["counters"])
     stored, missing = chain.ids()
     issued = set(golden.compute(SAMPLE).trades)
     assert stored == issued

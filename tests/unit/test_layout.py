@@ -47,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 #: Single modules that a part may import beyond that.
 ALLOWED_MODULES: dict[str, set[str]] = {
+    "feed": {"pipeline.ingest.trade"},  # which messages of a recording are trades
     "pipeline.stream": {"pipeline.ingest.trade", "pipeline.ingest.store", "pipeline.ingest.kafka"},
     "pipeline.batch": {"pipeline.ingest.trade", "pipeline.ingest.store", "pipeline.ingest.kafka"},
 }
