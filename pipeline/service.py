@@ -100,7 +100,7 @@ class Service:
     @classmethod
     def start(cls, name: str) -> "Service":
         """Read the settings, set up the log and the signal handlers, log the settings."""
-        settings = load()
+        settings = load(writes=True)
         log_to_stdout(settings.log_level)
         # The services log the errors of these libraries themselves, once.
         for noisy in ("kafka", "py4j"):

@@ -1,4 +1,4 @@
-"""The settings of all services. No other module reads the environment.
+"""The settings of all services. No other module reads them from the environment.
 
 Every setting is optional. It is read from the environment variable of the same name in capitals.
 A test compares the table in README.md with this module.
@@ -6,18 +6,30 @@ A test compares the table in README.md with this module.
 
 import os
 import re
+import stat
 import sys
+import tempfile
 from datetime import timedelta
 from decimal import Decimal
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipeline.errors import EXIT_OPERATIONAL, is_temporary
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600}
 _DURATION = re.compile(r"([1-9][0-9]{0,5}) (second|minute|hour)s?")
 _DAY = timedelta(days=1)
+#: Seconds. No interval or time limit needs to be longer than a month.
+_MONTH = 31 * 86_400
+#: Characters of an invalid value in its error message. The reason comes after the value.
+_SHOWN_CHARACTERS = 60
+
+
+# --- what the values of text settings may be --------------------------------------------------
 
 
 def parse_duration(text: object) -> object:
@@ -42,8 +54,104 @@ def duration_text(span: timedelta) -> str:
     return f"{number} {unit}" + ("" if number == 1 else "s")
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*[mg]$")]
+def _at_most_a_day(duration: timedelta) -> timedelta:
+    if duration > _DAY:
+        raise ValueError("must be from '1 second' to '24 hours'")
+    return duration
+
+
+def _matching(pattern: str, rule: str) -> AfterValidator:
+    """Return a validator of a text. The rule is the sentence for a text that does not match."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text, re.ASCII) is None:
+            raise ValueError(rule)
+        return text
+
+    return AfterValidator(check)
+
+
+def _broker_addresses(text: str) -> str:
+    """Return the addresses without spaces."""
+    addresses = [address.strip() for address in text.split(",")]
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        if not (_is_host(host) and re.fullmatch("[0-9]{1,5}", port) and 1 <= int(port) <= 65_535):
+            raise ValueError(
+                "must be host:port, or several separated by commas, such as localhost:9092; "
+                "a port is a number from 1 to 65535"
+            )
+    return ",".join(addresses)
+
+
+def _is_host(text: str) -> bool:
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            IPv6Address(text[1:-1])
+        except ValueError:
+            return False
+        return True
+    return re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})", text) is not None
+
+
+def _heap(text: str) -> str:
+    match = re.fullmatch(r"([1-9][0-9]{0,6})([mg])", text)
+    mib = int(match[1]) * (1024 if match[2] == "g" else 1) if match else 0
+    if not 512 <= mib <= 1024 * 1024:  # Spark refuses a smaller heap
+        raise ValueError("must be a whole number and m (MiB) or g (GiB), from 512m to 1024g")
+    return text
+
+
+def _folder(path: Path) -> Path:
+    """Return the absolute path of a folder, which may not exist yet."""
+    if re.search(r"[\x00-\x1f\x7f]", str(path)):
+        raise ValueError("must not contain control characters")
+    try:
+        path = path.expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("must be a folder: this user's home folder is unknown") from None
+    for folder in (path, *path.parents):
+        try:
+            mode = folder.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise ValueError(f"must be a folder: {error.strerror}") from None
+        if not stat.S_ISDIR(mode):
+            raise ValueError("must be a folder, but it is a file or below a file")
+        break
+    return path
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_at_most_a_day)]
+Memory = Annotated[str, AfterValidator(_heap)]
+Product = Annotated[
+    str,
+    _matching(
+        "[A-Z0-9]{1,20}-[A-Z0-9]{1,20}",
+        "must be two names in capitals with a hyphen between them, such as BTC-USD",
+    ),
+]
+Topic = Annotated[
+    str,
+    # Kafka allows 249 characters, and reserves names such as __consumer_offsets.
+    _matching(
+        r"(?!__|\.{1,2}$)[A-Za-z0-9._-]{1,200}",
+        "must be 1 to 200 letters, digits, dots, hyphens or underscores, not '.' or '..', and not "
+        "begin with two underscores",
+    ),
+]
+#: Inputs and results are files of this machine, and the jars are on no other one.
+Master = Annotated[
+    str,
+    _matching(
+        r"local(\[(\*|[1-9][0-9]{0,2})\])?",
+        "must be local, local[N] or local[*], where N is the number of cores, from 1 to 999",
+    ),
+]
+LogLevel = Annotated[
+    str, _matching("DEBUG|INFO|WARNING|ERROR", "must be DEBUG, INFO, WARNING or ERROR")
+]
 
 
 class Settings(BaseSettings):
@@ -57,14 +165,23 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    feed_url: str = Field(
+    feed_url: Annotated[
+        str, _matching("wss?://.+", "must begin with ws:// or wss://, such as ws://127.0.0.1:8765")
+    ] = Field(
         default="wss://ws-feed.exchange.coinbase.com",
-        pattern=r"^wss?://.+",
         description="WebSocket address of the exchange or of a replay",
     )
-    feed_rest_url: str | None = Field(
+    feed_rest_url: (
+        Annotated[
+            str,
+            _matching(
+                r"https?://[^\s/]\S*",
+                "must begin with http:// or https://, such as https://api.exchange.coinbase.com",
+            ),
+        ]
+        | None
+    ) = Field(
         default=None,
-        pattern=r"^https?://.+",
         description="Address for missing trades (REST); if unset, the one that belongs to FEED_URL",
     )
     backfill_seconds: float = Field(
@@ -73,41 +190,36 @@ class Settings(BaseSettings):
         le=604_800,
         description="Age up to which missing trades are recovered, in seconds; 0: recover none",
     )
-    product_id: str = Field(
-        default="BTC-USD", pattern=r"^[A-Z0-9]+-[A-Z0-9]+$", description="Product to follow"
-    )
-    kafka_bootstrap_servers: str = Field(
+    product_id: Product = Field(default="BTC-USD", description="Product to follow")
+    kafka_bootstrap_servers: Annotated[str, AfterValidator(_broker_addresses)] = Field(
         default="localhost:9092",
-        min_length=1,
         description="Addresses of the Kafka brokers, `host:port`, separated by commas",
     )
-    kafka_topic: str = Field(
+    kafka_topic: Topic = Field(
         default="raw_prices",
-        pattern=r"^[A-Za-z0-9._-]{1,200}$",
         description="Topic of the valid messages; rejected ones go to this name + `_rejected`",
     )
-    data_dir: Path = Field(
-        default=Path("data"), description="Folder of all outputs (`/app/data` in containers)"
+    data_dir: Annotated[Path, AfterValidator(_folder)] = Field(
+        default=Path("data"),
+        validate_default=True,
+        description="Folder of all outputs (`/app/data` in containers)",
     )
     window: Duration = Field(
         default=timedelta(minutes=1),
-        ge=timedelta(seconds=1),
-        le=_DAY,
         description="Length of the tumbling event-time windows",
     )
     watermark: Duration = Field(
         default=timedelta(minutes=1),
-        ge=timedelta(seconds=1),
-        le=_DAY,
         description="How late a trade may be, in event time, to be counted by the stream",
     )
     batch_interval_seconds: float = Field(
         default=600,
-        gt=0,
+        ge=0.1,
+        le=_MONTH,
         description="Seconds from the start of one batch run to the start of the next",
     )
-    spark_master: str = Field(
-        default="local[*]", min_length=1, description="Spark master: where Spark runs its tasks"
+    spark_master: Master = Field(
+        default="local[*]", description="Spark master: where Spark runs its tasks"
     )
     volatility_range: Decimal = Field(
         default=Decimal(50),
@@ -132,10 +244,16 @@ class Settings(BaseSettings):
     )
 
     tick_timeout_seconds: float = Field(
-        default=90, gt=0, description="Seconds without a trade before the producer reconnects"
+        default=90,
+        ge=0.1,
+        le=_MONTH,
+        description="Seconds without a trade before the producer reconnects",
     )
     heartbeat_timeout_seconds: float = Field(
-        default=15, gt=0, description="Seconds without a heartbeat before the producer reconnects"
+        default=15,
+        ge=0.1,
+        le=_MONTH,
+        description="Seconds without a heartbeat before the producer reconnects",
     )
     max_message_bytes: int = Field(
         default=65_536,
@@ -146,21 +264,29 @@ class Settings(BaseSettings):
     max_unacknowledged: int = Field(
         default=10_000,
         ge=1,
+        le=1_000_000,
         description="Maximum number of messages that wait for Kafka's acknowledgement",
     )
     poll_max_records: int = Field(
-        default=5_000, ge=1, description="Maximum number of records in one SQLite transaction"
+        default=5_000,
+        ge=1,
+        le=1_000_000,
+        description="Maximum number of records in one SQLite transaction",
     )
     trigger_seconds: float = Field(
         default=1,
-        gt=0,
+        ge=0.001,
+        le=3600,
         description="Seconds from the start of one micro-batch to the start of the next",
     )
     shuffle_partitions: int = Field(
         default=1, ge=1, le=64, description="Number of partitions of the stream's state"
     )
     max_offsets_per_trigger: int = Field(
-        default=50_000, ge=1, description="Maximum number of Kafka records in one micro-batch"
+        default=50_000,
+        ge=1,
+        le=10_000_000,
+        description="Maximum number of Kafka records in one micro-batch",
     )
     stream_memory: Memory = Field(default="640m", description="Java heap of the stream (`-Xmx`)")
     batch_memory: Memory = Field(default="1g", description="Java heap of a batch run (`-Xmx`)")
@@ -168,32 +294,96 @@ class Settings(BaseSettings):
         default=2, ge=1, le=64, description="Number of parallel JDBC reads in a batch run"
     )
     batch_timeout_seconds: float = Field(
-        default=1800, gt=0, description="Seconds after which a batch run is ended"
+        default=1800, ge=1, le=_MONTH, description="Seconds after which a batch run is ended"
     )
     java_home: Path | None = Field(
         default=None, description="Java runtime for Spark; if unset, the `java` on the PATH"
     )
-    log_level: str = Field(
-        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Minimum log level"
-    )
+    log_level: LogLevel = Field(default="INFO", description="Minimum log level")
 
     @property
     def rejected_topic(self) -> str:
         return f"{self.kafka_topic}_rejected"
 
 
-def load() -> Settings:
+#: The environment variables of all settings.
+NAMES = tuple(name.upper() for name in Settings.model_fields)
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def load(*, writes: bool = False) -> Settings:
     """Return the settings from the environment.
 
     An invalid setting ends the process with status 2, after one line for each invalid setting.
+
+    Args:
+        writes: whether the process writes to `DATA_DIR`. If it cannot, the setting is invalid.
     """
+    _ignore_window_of_gnu_screen()
     try:
         settings = Settings()
     except ValidationError as error:
-        for problem in error.errors():
-            name = str(problem["loc"][0]).upper()
-            reason = problem["msg"].removeprefix("Value error, ")
-            given = os.environ.get(name, problem["input"])
-            print(f"setting {name}={given!r} is invalid: {reason}", file=sys.stderr)
-        sys.exit(2)
-    return settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
+        reasons = {str(problem["loc"][0]): problem["msg"] for problem in error.errors()}
+        for name, reason in reasons.items():
+            value = os.environ.get(name.upper(), Settings.model_fields[name].default)
+            _print_invalid(name, str(value), _number_rule(name) or reason)
+        sys.exit(EXIT_OPERATIONAL)
+    if writes and (reason := _why_not_writable(settings.data_dir)):
+        _print_invalid("data_dir", str(settings.data_dir), reason)
+        sys.exit(EXIT_OPERATIONAL)
+    return settings
+
+
+def _ignore_window_of_gnu_screen() -> None:
+    """Remove `WINDOW=0` of GNU screen, also from the environment of processes started later."""
+    window = os.environ.get("WINDOW", "").strip()
+    if os.environ.get("STY") and window.isdecimal():
+        del os.environ["WINDOW"]
+        print(
+            f"WINDOW={window} is ignored: it is the window number of GNU screen. To change the "
+            "length of the windows, set WINDOW to a duration, such as '1 minute'.",
+            file=sys.stderr,
+        )
+
+
+def _print_invalid(name: str, value: str, reason: str) -> None:
+    shown = repr(value)
+    if len(shown) > _SHOWN_CHARACTERS:
+        shown = f"{shown[:_SHOWN_CHARACTERS]}… ({len(value)} characters)"
+    reason = reason.removeprefix("Value error, ")
+    print(f"setting {name.upper()}={shown} is invalid: {reason}", file=sys.stderr)
+
+
+def _number_rule(name: str) -> str | None:
+    """Return what a number setting may be; None for any other setting."""
+    field = Settings.model_fields[name]
+    if field.annotation not in (int, float, Decimal):
+        return None
+    kind = "a whole number" if field.annotation is int else "a number"
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    limits = [
+        f"{word} {limit}"
+        for rule in field.metadata
+        for attribute, word in words.items()
+        if (limit := getattr(rule, attribute, None)) is not None
+    ]
+    places = [rule.decimal_places for rule in field.metadata if hasattr(rule, "decimal_places")]
+    decimals = "".join(f", with at most {count} decimal places" for count in places)
+    return f"must be {kind}, {' and '.join(limits)}{decimals}"
+
+
+def _why_not_writable(folder: Path) -> str | None:
+    """Return why no file can be written to a folder, which is created; None if one can.
+
+    An error that can pass without a change of the setting, such as a full disk, is no reason.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\n")
+    except OSError as error:
+        if not is_temporary(error):
+            return f"must be a folder that this user can write to: {error.strerror}"
+    return None

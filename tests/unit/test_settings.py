@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -101,7 +102,15 @@ def test_an_empty_variable_counts_as_unset(name: str, monkeypatch: pytest.Monkey
 BAD = [
     *(("FEED_URL", value) for value in ("http://example.com", "ws://", "example.com")),
     *(("PRODUCT_ID", value) for value in ("btc-usd", "BTCUSD", "BTC-", "BTC-USD\n")),
-    *(("KAFKA_TOPIC", value) for value in ("a b", "raw/prices", "x" * 201, "ä")),
+    *(("KAFKA_TOPIC", value) for value in ("a b", "raw/prices", "ä", ".", "..")),
+    ("KAFKA_TOPIC", "__consumer_offsets"),
+    *(
+        ("KAFKA_BOOTSTRAP_SERVERS", value)
+        for value in ("host", "host:", ":9092", "host:notaport", "host:0", "host:70000", "a:1,,b:2")
+    ),
+    *(("KAFKA_BOOTSTRAP_SERVERS", value) for value in (",", "a b:1", "http://a:1", "[::zz]:1")),
+    *(("DATA_DIR", value) for value in ("/dev/null", "/dev/null/below", "a\nb", "~nobody-7731/x")),
+    *(("SPARK_MASTER", value) for value in ("foo", "local[0]", "local[-1]", "spark://a:7077")),
     *(("WINDOW", value) for value in ("0 seconds", "25 hours", "1minute", "1.5 minutes", "60")),
     *(
         ("WINDOW", value)
@@ -110,6 +119,7 @@ BAD = [
     ("WATERMARK", "0 minutes"),
     ("WATERMARK", "86401 seconds"),
     *(("BATCH_INTERVAL_SECONDS", value) for value in ("0", "-1", "soon", "nan", "inf")),
+    *(("BATCH_INTERVAL_SECONDS", value) for value in ("1e300", "1e-300", "1e9")),
     *(("VOLATILITY_RANGE", value) for value in ("0", "-50", "NaN", "Infinity", "10000000000", "x")),
     *(
         ("SENTIMENT_RATIO", value)
@@ -125,10 +135,45 @@ BAD = [
     *(("SHUFFLE_PARTITIONS", value) for value in ("0", "65", "1.5")),
     ("MAX_OFFSETS_PER_TRIGGER", "0"),
     *(("STREAM_MEMORY", value) for value in ("640", "0m", "1 g", "1G", "m")),
-    ("BATCH_MEMORY", "1t"),
+    *(("BATCH_MEMORY", value) for value in ("1t", "511m", "1025g")),
     *(("BATCH_PARTITIONS", value) for value in ("0", "65")),
     *(("BATCH_TIMEOUT_SECONDS", value) for value in ("0", "inf")),
     *(("LOG_LEVEL", value) for value in ("debug", "TRACE")),
+]
+
+
+#: Values that are wrong for most settings, for a reason of their own.
+HOSTILE = [
+    *(
+        "0",
+        "-1",
+        "nan",
+        "-inf",
+        "1e300",
+        "1e-300",
+        "9" * 400,
+        "5" * 5000,
+        "0x10",
+        "\N{ARABIC-INDIC DIGIT ONE}",
+        "1_000",
+    ),
+    *(
+        " ",
+        ",",
+        ".",
+        "..",
+        "/",
+        "a b",
+        "x" * 300,
+        "host:notaport",
+        "local[*",
+        "[",
+        "%s",
+        "{}",
+        "$HOME",
+    ),
+    *("\n", "a\nb", "\x1b[31m", "\udcff", "ä", "İ", "None", "true", "~", "~nobody-7731/x"),
+    *("/dev/null", "/dev/null/x", "1 year", "0 seconds", "http://[", "ws://h:notaport", "*" * 300),
 ]
 
 
@@ -147,6 +192,130 @@ def test_an_invalid_value_ends_the_process_with_a_line_that_names_the_variable(
     assert output.out == ""
     assert output.err.startswith(f"setting {name}={value!r} is invalid: ")
     assert output.err.count("\n") == 1
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """Load invalid settings and return what is printed, which must be one line."""
+    with pytest.raises(SystemExit) as exit_:
+        load()
+    assert exit_.value.code == 2
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1
+    return text
+
+
+def test_a_long_value_is_cut_so_that_the_reason_stays_near_the_beginning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KAFKA_TOPIC", "x" * 201)
+    line = refusal(monkeypatch, capsys)
+    assert line.startswith(f"setting KAFKA_TOPIC='{'x' * 59}… (201 characters) is invalid: must be")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_value_is_accepted_or_refused_in_one_line_that_says_what_is_allowed(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for value in HOSTILE:
+        monkeypatch.setenv(name, value)
+        try:
+            accepted = getattr(load(), name.lower())
+        except SystemExit:
+            line = capsys.readouterr().err
+            assert line.count("\n") == 1
+            assert line.startswith(f"setting {name}=")
+            assert " is invalid: must " in line[:150]
+            assert "pattern" not in line
+        else:  # a larger number of seconds cannot be waited for
+            assert not isinstance(accepted, float) or accepted <= threading.TIMEOUT_MAX
+
+
+def test_a_folder_below_a_file_is_named_as_such(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "data").write_text("")
+    monkeypatch.chdir(tmp_path)  # the default is data
+    assert refusal(monkeypatch, capsys) == (
+        "setting DATA_DIR='data' is invalid: must be a folder, but it is a file or below a file\n"
+    )
+
+
+def test_a_tilde_in_data_dir_is_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DATA_DIR", "~/prices")
+    assert load().data_dir == tmp_path / "prices"
+
+
+def test_spaces_between_broker_addresses_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", " a:1, [::1]:9092 ,b_c.d:65535")
+    assert load().kafka_bootstrap_servers == "a:1,[::1]:9092,b_c.d:65535"
+
+
+# --- GNU screen -------------------------------------------------------------------------------
+
+
+def test_the_window_number_of_gnu_screen_is_ignored_and_reported_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STY", "4711.pts-0.host")
+    monkeypatch.setenv("WINDOW", "0")
+    assert load().window == load().window == MINUTE
+    assert capsys.readouterr().err.startswith("WINDOW=0 is ignored: it is the window number of")
+    assert "WINDOW" not in os.environ  # nor do the processes that are started later see it
+
+
+def test_in_gnu_screen_a_duration_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STY", "4711.pts-0.host")
+    monkeypatch.setenv("WINDOW", "5 minutes")
+    assert load().window == 5 * MINUTE
+
+
+# --- every service and command ----------------------------------------------------------------
+
+PROGRAMS = [
+    *("producer.py", "consumer.py", "spark_processor.py", "batch_scheduler.py"),
+    *("local.topics", "pipeline.batch.archive", "pipeline.compare", "report"),
+]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_program_refuses_invalid_settings_in_one_line(program: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = ended(program, DATA_DIR=tmp_path / "file")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("setting DATA_DIR=")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "program", ["producer.py", "consumer.py", "spark_processor.py", "batch_scheduler.py"]
+)
+def test_a_service_refuses_a_folder_that_it_cannot_write_to(program: str) -> None:
+    """/proc refuses new files, also to root."""
+    done = ended(program, DATA_DIR="/proc")
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "setting DATA_DIR='/proc' is invalid: must be a folder that this user can write to: "
+    )
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+
+
+def ended(program: str, **environment: object) -> subprocess.CompletedProcess[str]:
+    """Run a program with this environment to its end."""
+    what = [program] if program.endswith(".py") else ["-m", program]
+    return subprocess.run(
+        [sys.executable, *what],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]} | {name: str(v) for name, v in environment.items()},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
 def test_each_invalid_setting_gives_one_line() -> None:
