@@ -325,10 +325,10 @@ def load(*, writes: bool = False) -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        reasons = {str(problem["loc"][0]): problem["msg"] for problem in error.errors()}
-        for name, reason in reasons.items():
+        messages = {str(problem["loc"][0]): problem["msg"] for problem in error.errors()}
+        for name, message in messages.items():
             value = os.environ.get(name.upper(), Settings.model_fields[name].default)
-            _print_invalid(name, str(value), _number_rule(name) or reason)
+            _print_invalid(name, str(value), _number_rule(name) or message)
         sys.exit(EXIT_OPERATIONAL)
     if writes and (reason := _why_not_writable(settings.data_dir)):
         _print_invalid("data_dir", str(settings.data_dir), reason)
