@@ -7,11 +7,13 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -30,7 +32,7 @@ from pipeline.errors import (
 )
 from pipeline.logs import log_to_stdout
 from pipeline.processes import MIB, tree_cost
-from pipeline.settings import Settings, load
+from pipeline.settings import Settings, invalid, load
 
 #: Seconds between two writes of the status file.
 STATUS_SECONDS = 1.0
@@ -57,6 +59,22 @@ def backoff(first: float = 0.5, cap: float = 30.0) -> Iterator[float]:
     while True:
         yield random.uniform(first / 2, limit)  # noqa: S311 - not a secret
         limit = min(cap, limit * 2)
+
+
+def _require_writable(folder: Path) -> None:
+    """Create the data directory; end the process with one line if no file can be written to it.
+
+    An error that can pass without a change of the setting, such as a full disk, does not end it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\n")
+    except OSError as error:
+        if not is_temporary(error):
+            reason = f"must be a folder that this user can write to: {error.strerror}"
+            print(invalid("data_dir", str(folder), reason), file=sys.stderr)
+            sys.exit(EXIT_OPERATIONAL)
 
 
 class Service:
@@ -100,7 +118,8 @@ class Service:
     @classmethod
     def start(cls, name: str) -> "Service":
         """Read the settings, set up the log and the signal handlers, log the settings."""
-        settings = load(writes=True)
+        settings = load()
+        _require_writable(settings.data_dir)
         log_to_stdout(settings.log_level)
         # The services log the errors of these libraries themselves, once.
         for noisy in ("kafka", "py4j"):

@@ -8,7 +8,6 @@ import os
 import re
 import stat
 import sys
-import tempfile
 from datetime import timedelta
 from decimal import Decimal
 from ipaddress import IPv6Address
@@ -17,8 +16,6 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from pipeline.errors import EXIT_OPERATIONAL, is_temporary
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600}
 _DURATION = re.compile(r"([1-9][0-9]{0,5}) (second|minute|hour)s?")
@@ -313,13 +310,10 @@ NAMES = tuple(name.upper() for name in Settings.model_fields)
 # --- reading ----------------------------------------------------------------------------------
 
 
-def load(*, writes: bool = False) -> Settings:
+def load() -> Settings:
     """Return the settings from the environment.
 
     An invalid setting ends the process with status 2, after one line for each invalid setting.
-
-    Args:
-        writes: whether the process writes to `DATA_DIR`. If it cannot, the setting is invalid.
     """
     _ignore_window_of_gnu_screen()
     try:
@@ -328,12 +322,18 @@ def load(*, writes: bool = False) -> Settings:
         messages = {str(problem["loc"][0]): problem["msg"] for problem in error.errors()}
         for name, message in messages.items():
             value = os.environ.get(name.upper(), Settings.model_fields[name].default)
-            _print_invalid(name, str(value), _number_rule(name) or message)
-        sys.exit(EXIT_OPERATIONAL)
-    if writes and (reason := _why_not_writable(settings.data_dir)):
-        _print_invalid("data_dir", str(settings.data_dir), reason)
-        sys.exit(EXIT_OPERATIONAL)
+            reason = _number_rule(name) or message.removeprefix("Value error, ")
+            print(invalid(name, str(value), reason), file=sys.stderr)
+        sys.exit(2)
     return settings
+
+
+def invalid(name: str, value: str, reason: str) -> str:
+    """Return the line about an invalid setting. The reason says what is allowed."""
+    shown = repr(value)
+    if len(shown) > _SHOWN_CHARACTERS:
+        shown = f"{shown[:_SHOWN_CHARACTERS]}… ({len(value)} characters)"
+    return f"setting {name.upper()}={shown} is invalid: {reason}"
 
 
 def _ignore_window_of_gnu_screen() -> None:
@@ -346,14 +346,6 @@ def _ignore_window_of_gnu_screen() -> None:
             "length of the windows, set WINDOW to a duration, such as '1 minute'.",
             file=sys.stderr,
         )
-
-
-def _print_invalid(name: str, value: str, reason: str) -> None:
-    shown = repr(value)
-    if len(shown) > _SHOWN_CHARACTERS:
-        shown = f"{shown[:_SHOWN_CHARACTERS]}… ({len(value)} characters)"
-    reason = reason.removeprefix("Value error, ")
-    print(f"setting {name.upper()}={shown} is invalid: {reason}", file=sys.stderr)
 
 
 def _number_rule(name: str) -> str | None:
@@ -372,18 +364,3 @@ def _number_rule(name: str) -> str | None:
     places = [rule.decimal_places for rule in field.metadata if hasattr(rule, "decimal_places")]
     decimals = "".join(f", with at most {count} decimal places" for count in places)
     return f"must be {kind}, {' and '.join(limits)}{decimals}"
-
-
-def _why_not_writable(folder: Path) -> str | None:
-    """Return why no file can be written to a folder, which is created; None if one can.
-
-    An error that can pass without a change of the setting, such as a full disk, is no reason.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\n")
-    except OSError as error:
-        if not is_temporary(error):
-            return f"must be a folder that this user can write to: {error.strerror}"
-    return None
