@@ -23,15 +23,17 @@ REPLAY = --recording $(call quoted,$(RECORDING)) --speed $(call quoted,$(SPEED))
 	--retime $(call quoted,$(RETIME)) --backlog $(call quoted,$(BACKLOG)) \
 	--feed-port $(call quoted,$(FEED_PORT))
 
-.PHONY: help demo run status report test test-slow test-compose lint bench screenshots clean venv venv-dev jars archive need-python need-java
+.PHONY: help demo run status report test test-slow test-compose lint bench screenshots clean venv venv-dev jars archive need-python need-java need-demo need-run
+# In order, also with -j: a check comes before the installation.
+.NOTPARALLEL:
 
 help:
 	@cat local/help.txt
 
-demo: venv jars archive
+demo: need-demo venv jars archive
 	@exec $(VENV) -m local.start demo $(STACK) $(REPLAY)
 
-run: venv jars archive
+run: need-run venv jars archive
 	@exec $(VENV) -m local.start run $(STACK)
 
 status: venv
@@ -98,3 +100,9 @@ need-python:
 
 need-java: need-python
 	@$(PYTHON) -m local.prerequisites java
+
+need-demo: need-python
+	@$(PYTHON) -m local.variables demo $(STACK) $(REPLAY)
+
+need-run: need-python
+	@$(PYTHON) -m local.variables run $(STACK)

@@ -40,6 +40,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from feed import protocol, recording, rest, retime
+from feed.arguments import parse_seconds, parse_speed
 from pipeline.logs import log_to_stdout
 
 #: Seconds without a subscription after which the server closes a connection.
@@ -328,30 +329,6 @@ def recorded_messages(
 
 
 # --- the command line -----------------------------------------------------------------------
-
-
-def parse_speed(text: str) -> float | None:
-    """Return a multiple of the recorded speed, or None for `max`."""
-    if text == "max":
-        return None
-    try:
-        speed = float(text)
-    except ValueError:
-        speed = 0.0
-    if not 0 < speed <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither max nor a number above 0, up to 1e6")
-    return speed
-
-
-def parse_seconds(text: str) -> float:
-    """Return a number of seconds from 0 to ten days."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 10 * 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 864000")
-    return seconds
 
 
 def parse_port(text: str) -> int:

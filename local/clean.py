@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 from local import stack
+from local.terminal import refuse
+from local.variables import absolute_path
 from pipeline import processes
 from pipeline.outputs import DataDir
 
@@ -39,21 +41,25 @@ def outputs_in(data: DataDir) -> list[Path]:
 def main() -> None:
     """Remove the outputs, unless a stack runs on them or another program made them."""
     parser = argparse.ArgumentParser(prog="python -m local.clean", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, required=True, help="folder of all outputs")
-    data = DataDir(parser.parse_args().data_dir.absolute())
+    parser.add_argument("--data-dir", required=True, help="folder of all outputs")
+    data = DataDir(absolute_path("DATA_DIR", parser.parse_args().data_dir))
     found = outputs_in(data)
     if not found:
         print(f"Nothing to clean: {data.root} has no outputs")
         return
     if stack.is_running(data.root):
-        stack.refuse(f"A stack runs on {data.root}: stop it first (Ctrl-C where it was started)")
+        refuse(
+            f"A stack runs on {data.root} ({stack.holder(data.root)}): "
+            "stop it first (Ctrl-C where it was started)"
+        )
     if data.source not in found:
-        stack.refuse(
+        refuse(
             f"{data.root} has no source.json, so another program may have filled it: check its "
             "contents and delete it yourself"
         )
+    stack.lock(data.root, "make clean")
     processes.end(stack.leftovers(data.root), wait_seconds=5)
-    for path in found:
+    for path in outputs_in(data):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -3,9 +3,9 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 from local import stack
+from local.variables import Variables
 from pipeline.outputs import DataDir
 
 #: Options of every program. Supervisor restarts a program whenever it ends: at once if it ran for
@@ -28,42 +28,21 @@ SHORT_STOP = {"stopwaitsecs": 2}
 ONCE = {"autorestart": "unexpected", "startsecs": 0, **SHORT_STOP}
 
 
-class Feed(NamedTuple):
-    """The replay that replaces the exchange.
+def configuration(variables: Variables, socket: Path, product: str) -> str:
+    """Return supervisord's configuration file.
 
-    Attributes:
-        recording: the file to replay.
-        retimed: whether its times are shifted to the present.
-        speed: as an argument of `feed.replay`.
-        backlog: as an argument of `feed.replay`.
-        port: where it listens.
+    Args:
+        variables: what runs where.
+        socket: where supervisord listens for `make status`.
+        product: what the replay offers.
     """
-
-    recording: Path
-    retimed: bool
-    speed: str
-    backlog: str
-    port: int
-
-
-def configuration(
-    data: DataDir,
-    *,
-    kafka_port: int,
-    controller_port: int,
-    dashboard_port: int,
-    feed: Feed | None,
-    product: str,
-) -> str:
-    """Return supervisord's configuration file; without a feed the stack reads the exchange."""
-    ports = ("--port", kafka_port, "--controller-port", controller_port)
-    kafka = _module("local.kafka", "--data-dir", data.root / "kafka", *ports)
+    data = DataDir(variables.data_dir)
     page = (
-        *("--server.port", dashboard_port, "--server.address", "127.0.0.1"),
+        *("--server.port", variables.page.number, "--server.address", "127.0.0.1"),
         *("--server.headless", "true", "--server.fileWatcherType", "none"),
         *("--browser.gatherUsageStats", "false"),
     )
-    announced = ("--data-dir", data.root, "--dashboard-port", dashboard_port)
+    announced = ("--data-dir", data.root, "--dashboard-port", variables.page.number)
     services: dict[str, dict[str, object]] = {
         "topics": {"command": _module("local.topics"), **ONCE},
         "producer": {"command": _python("producer.py")},
@@ -78,10 +57,10 @@ def configuration(
             **ONCE,
         },
     }
-    if feed:
+    if feed := variables.replay:
         retime = "--retime" if feed.retimed else "--no-retime"
         options = (retime, "--speed", feed.speed, "--backlog", feed.backlog)
-        where = ("--port", feed.port, "--product", product)
+        where = ("--port", feed.port.number, "--product", product)
         services["feed"] = {
             "command": _module("feed.replay", feed.recording, *options, *where),
             **SHORT_STOP,
@@ -97,17 +76,20 @@ def configuration(
             "logfile_backups": 1,
             "pidfile": stack.run_folder(data.root) / "supervisord.pid",
         },
-        "unix_http_server": {"file": stack.socket_path(data.root), "chmod": "0700"},
-        "supervisorctl": {"serverurl": f"unix://{stack.socket_path(data.root)}"},
+        "unix_http_server": {"file": socket, "chmod": "0700"},
+        "supervisorctl": {"serverurl": f"unix://{socket}"},
         "rpcinterface:supervisor": {
             "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
         },
-        # Starts first and stops last: it has the lowest priority and is not in the group.
-        "program:kafka": {"command": kafka, "priority": 1, **SHORT_STOP},
         # Supervisor stops one group after the other, and all programs of a group together.
         "group:pipeline": {"programs": ",".join(services), "priority": 10},
         **{f"program:{name}": own for name, own in services.items()},
     }
+    if broker := variables.broker:
+        ports = ("--port", broker.port.number, "--controller-port", broker.controller.number)
+        kafka = _module("local.kafka", "--data-dir", data.root / "kafka", *ports)
+        # Starts first and stops last: it has the lowest priority and is not in the group.
+        sections["program:kafka"] = {"command": kafka, "priority": 1, **SHORT_STOP}
     for name, section in sections.items():
         if name.startswith("program:"):
             log = logs / f"{name.removeprefix('program:')}.log"

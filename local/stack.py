@@ -1,24 +1,28 @@
-"""One stack on one `DATA_DIR`: its folders, whether it runs, and what a killed one leaves."""
+"""One stack on one `DATA_DIR`: its folders, its lock, its socket, and what a killed one leaves."""
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import socket
-import sys
 import tempfile
+import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
 
 import psutil
+
+from local.terminal import refuse
 
 ROOT = Path(__file__).resolve().parent.parent
 #: The path of a Unix socket can have about 100 bytes, and supervisor first appends its pid.
 SOCKET_PATH_BYTES = 90
-
-
-def refuse(sentence: str) -> NoReturn:
-    """Print one sentence about a mistake of the user and exit with status 2."""
-    print(sentence, file=sys.stderr)
-    sys.exit(2)
+#: Names of the sockets in `run/` and elsewhere. `leftovers` finds processes by them, so they must
+#: not be the names that other installations of supervisor use.
+SOCKET, SOCKET_ELSEWHERE = "stack.sock", "stream-vs-batch-"
+#: How often, and how many seconds apart, a start tries to lock a folder: `is_running` locks it for
+#: a moment, and the process that has locked it writes its name into the file.
+LOCK_TRIES, LOCK_SECONDS = 5, 0.1
 
 
 def logs(data_dir: Path) -> Path:
@@ -27,7 +31,7 @@ def logs(data_dir: Path) -> Path:
 
 
 def run_folder(data_dir: Path) -> Path:
-    """Return the folder of supervisor's own files."""
+    """Return the folder of supervisor's own files and of the lock."""
     return data_dir / "run"
 
 
@@ -36,36 +40,157 @@ def configuration(data_dir: Path) -> Path:
     return run_folder(data_dir) / "supervisord.conf"
 
 
-def socket_path(data_dir: Path) -> Path:
-    """Return the socket of the stack's supervisor: in the folder, or elsewhere if too long."""
-    path = run_folder(data_dir) / "supervisor.sock"
-    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
-        return path
-    name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"stream-vs-batch-{os.getuid()}-{name}.sock"
+# --- the lock ---------------------------------------------------------------------------------
+
+
+def lock_path(data_dir: Path) -> Path:
+    """Return the file whose lock means that a stack runs on this folder."""
+    return run_folder(data_dir) / "lock"
+
+
+def lock(data_dir: Path, what: str) -> None:
+    """Lock the folder until this process ends, or exit with one sentence about the holder.
+
+    The kernel locks the file and not its path: a symbolic link and a bind mount lead to the same
+    lock, and it ends with the process, however the process ends. The program that this process
+    becomes (`exec`) keeps it.
+
+    Args:
+        data_dir: the folder.
+        what: what this process does, for the sentence that another process prints.
+    """
+    for _ in range(LOCK_TRIES):
+        descriptor = _lock_now(lock_path(data_dir))
+        if descriptor is not None:
+            os.set_inheritable(descriptor, True)
+            now = datetime.now(UTC)
+            text = f"{what}, pid {os.getpid()}, since {now:%Y-%m-%d %H:%M:%S} UTC"
+            with contextlib.suppress(OSError):  # a full disk: the lock itself needs no space
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, text.encode())
+            return
+        time.sleep(LOCK_SECONDS)
+    refuse(
+        f"A stack already runs on DATA_DIR={data_dir} ({holder(data_dir)}): stop it with Ctrl-C "
+        "where it was started or with `kill` and its pid, or set DATA_DIR to another folder"
+    )
+
+
+def _lock_now(path: Path) -> int | None:
+    """Return the descriptor of the locked file; None if another process has locked it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        refuse(
+            f"Cannot write to DATA_DIR={path.parent.parent}: {error.strerror}. "
+            "Set DATA_DIR to another folder."
+        )
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):  # locked, or removed by `make clean` meanwhile
+        pass
+    except OSError as error:
+        refuse(f"Cannot lock {path}: {error.strerror}. Set DATA_DIR to a folder on a local disk.")
+    os.close(descriptor)
+    return None
+
+
+def holder(data_dir: Path) -> str:
+    """Return what the process that locked the folder does, its pid and since when."""
+    try:
+        text = lock_path(data_dir).read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    return text or "its process is unknown"
 
 
 def is_running(data_dir: Path) -> bool:
-    """Return whether a stack runs on this folder now, that is, its supervisor answers."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(socket_path(data_dir)))
-        except OSError:
-            return False
+    """Return whether a process has locked this folder now: a stack, or `make clean`."""
+    try:
+        descriptor = os.open(lock_path(data_dir), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+# --- the socket -------------------------------------------------------------------------------
+
+
+def socket_path(data_dir: Path) -> Path:
+    """Return where supervisor can open its socket: in the folder, else in one for temporary files.
+
+    It cannot be in the folder if the path is too long, or if the file system has no Unix sockets or
+    no hard links, which supervisor needs to replace an old socket.
+    """
+    name = SOCKET_ELSEWHERE + hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+    temporary = f"{name}-{os.getuid()}.sock"
+    candidates = (
+        run_folder(data_dir) / SOCKET,
+        Path(tempfile.gettempdir()) / temporary,
+        Path("/tmp") / temporary,  # noqa: S108 - its name has the user's id, its mode is 0700
+    )
+    usable = next(filter(_can_hold_a_socket, candidates), None)
+    if usable is None:
+        refuse(
+            f"No folder for the supervisor's socket: neither {candidates[0].parent} nor "
+            f"{candidates[1].parent} can hold one. Set TMPDIR to a folder with a short path on a "
+            "local disk."
+        )
+    return usable
+
+
+def _can_hold_a_socket(path: Path) -> bool:
+    """Try what supervisor does: bind a socket to a name with its pid, then link it to its place."""
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+        return False
+    first, second = (path.with_name(f"{path.name}.{os.getpid()}{end}") for end in ("", "l"))
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(first))
+        second.hardlink_to(first)
+    except OSError:
+        return False
+    finally:
+        for made in (first, second):
+            with contextlib.suppress(OSError):
+                made.unlink()
     return True
+
+
+# --- what a killed stack leaves ---------------------------------------------------------------
 
 
 def leftovers(data_dir: Path) -> list[psutil.Process]:
     """Return the running processes that a supervisor on this folder started.
 
-    Supervisor sets its own address in the environment of every program, and a child inherits it.
+    Every program has the address of its supervisor and `DATA_DIR` in its environment, and a child
+    inherits both.
     """
-    mark = f"unix://{socket_path(data_dir)}"
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("SUPERVISOR_SERVER_URL") == mark:
-                found.append(process)
+            variables = process.environ()
         except (psutil.Error, OSError):  # of another user, or ended meanwhile
             continue
-    return [process for process in found if process.pid != os.getpid()]
+        name = Path(variables.get("SUPERVISOR_SERVER_URL", "")).name
+        if name == SOCKET or name.startswith(SOCKET_ELSEWHERE):
+            folder = variables.get("DATA_DIR", "")
+            if _is_same_folder(folder, data_dir) and process.pid != os.getpid():
+                found.append(process)
+    return found
+
+
+def _is_same_folder(text: str, data_dir: Path) -> bool:
+    try:
+        return Path(text).samefile(data_dir)
+    except OSError:  # one of them was deleted
+        return text == str(data_dir)

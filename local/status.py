@@ -2,20 +2,27 @@
 
 import argparse
 import contextlib
-from pathlib import Path
 
 from supervisor.supervisorctl import main as supervisorctl
 
 from local import stack
+from local.terminal import refuse
+from local.variables import absolute_path
 
 
 def main() -> None:
     """Print what supervisor reports."""
     parser = argparse.ArgumentParser(prog="python -m local.status", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, required=True, help="folder of all outputs")
-    data_dir = parser.parse_args().data_dir.absolute()
+    parser.add_argument("--data-dir", required=True, help="folder of all outputs")
+    data_dir = absolute_path("DATA_DIR", parser.parse_args().data_dir)
     if not stack.is_running(data_dir):
-        stack.refuse(f"No stack runs on {data_dir}: start one with `make demo` or `make run`")
+        if left := stack.leftovers(data_dir):
+            pids = " ".join(str(process.pid) for process in left)
+            refuse(
+                f"The supervisor of {data_dir} was killed, and {len(left)} of its processes still "
+                f"run (pids {pids}): the next `make demo` or `make run` ends them"
+            )
+        refuse(f"No stack runs on {data_dir}: start one with `make demo` or `make run`")
     # Its exit status means "not all of them run". The topics program ends by design.
     with contextlib.suppress(SystemExit):
         supervisorctl(["-c", str(stack.configuration(data_dir)), "status"])

@@ -8,30 +8,86 @@ its own and does not receive them.
 import contextlib
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from supervisor import events
+from supervisor import events, loggers
 from supervisor.datatypes import RestartUnconditionally
 from supervisor.medusa import asyncore_25 as asyncore
 from supervisor.options import ServerOptions
 from supervisor.supervisord import Supervisor
 
-from local import stack
+from local import stack, terminal
 from pipeline import processes
 
 #: Longest wait before a program that keeps failing is started again.
 MAX_BACKOFF_SECONDS = 30
+#: Seconds to wait after the operating system refused something, such as memory.
+REFUSED_SECONDS = 1.0
 
 
 def log(text: str) -> None:
-    """Print one line with the time. A closed terminal does not end the stack."""
-    try:
-        print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
-    except OSError:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good
+    """Print one line with the time."""
+    terminal.say(f"{time.strftime('%H:%M:%S')}  {text}")
+
+
+class Log(loggers.Logger):  # type: ignore[misc]
+    """A log of supervisor or of a program that a full disk cannot end: it loses lines.
+
+    Supervisor prints a traceback for each line that it cannot write. If its own output is on the
+    same disk, that fails too and ends supervisor, which leaves all programs without it.
+    """
+
+    def addHandler(self, hdlr: Any) -> None:  # noqa: N802 - supervisor's name
+        """Add a log file, without its traceback for each lost line."""
+        hdlr.handleError = lambda: None
+        super().addHandler(hdlr)
+
+    def log(self, level: int, msg: Any, **kw: Any) -> None:
+        """Write a line, or lose it."""
+        try:
+            super().log(level, msg, **kw)
+        except (OSError, ValueError):  # a rotation failed: its file is full or closed
+            for handler in self.handlers:
+                handler.closed = handler.stream.closed
+                with contextlib.suppress(OSError):
+                    handler.reopen()
+
+    def close(self) -> None:
+        """Close the files."""
+        with contextlib.suppress(OSError):  # the last lines do not fit on a full disk
+            super().close()
+
+
+class Options(ServerOptions):  # type: ignore[misc]
+    """Supervisor's options, with logs that survive a full disk and SIGHUP as it was."""
+
+    def getLogger(self, *arguments: Any) -> Log:  # noqa: N802 - supervisor's name
+        """Return a new log of a program."""
+        return Log(*arguments)
+
+    def make_logger(self) -> None:
+        """Open supervisor's own log."""
+        self.logger = Log(self.loglevel)
+        loggers.handle_file(
+            self.logger,
+            self.logfile,
+            "%(asctime)s %(levelname)s %(message)s\n",
+            rotating=True,
+            maxbytes=self.logfile_maxbytes,
+            backups=self.logfile_backups,
+        )
+
+    def setsignals(self) -> None:
+        """Handle all signals, but leave SIGHUP ignored if it is: `nohup make run &`.
+
+        The programs inherit that. Otherwise SIGHUP, from a closed terminal, stops the stack.
+        """
+        ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        super().setsignals()
+        if ignored:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 class SignalWakeup(asyncore.file_dispatcher):  # type: ignore[misc]
@@ -75,7 +131,12 @@ class Stack(Supervisor):  # type: ignore[misc]
         events.subscribe(events.ProcessLogStdoutEvent, self._on_output)
         events.subscribe(events.SupervisorStoppingEvent, self._on_stopping)
         SignalWakeup()
-        super().runforever()
+        while True:  # its loop ends with an exception only: ExitNow if it was asked to end
+            try:
+                super().runforever()
+            except (OSError, MemoryError) as error:
+                self.options.logger.critical("after an error: %(error)r", error=error)
+                time.sleep(REFUSED_SECONDS)
 
     def _on_exit(self, event: Any) -> None:
         process = event.process
@@ -106,7 +167,7 @@ class Stack(Supervisor):  # type: ignore[misc]
                 log(line)
 
     def _on_stopping(self, _event: Any) -> None:
-        log("stopping the services, then Kafka")
+        log(f"stopping the services{', then Kafka' if 'kafka' in self.process_groups else ''}")
         # A program that was just forked still has supervisor's signal handlers, which ignore the
         # request to stop. After this time it has become the program itself.
         time.sleep(0.3)
@@ -114,8 +175,9 @@ class Stack(Supervisor):  # type: ignore[misc]
 
 def main() -> None:
     """Run the stack until a signal stops it, then end what its programs left."""
+    terminal.write_through()
     data_dir = Path(os.environ["DATA_DIR"])
-    options = ServerOptions()
+    options = Options()
     options.realize(["-c", str(stack.configuration(data_dir))])
     options.first, options.test = True, False
     with contextlib.suppress(asyncore.ExitNow):

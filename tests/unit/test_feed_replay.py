@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from feed import replay
+from feed.arguments import parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_without_re_timing_the_replay_may_be_faster():
 
 def test_the_backlog_has_a_limit():
     with pytest.raises(argparse.ArgumentTypeError):
-        replay.parse_seconds("1e9")
+        parse_seconds("1e9")
 
 
 def test_a_port_in_use_is_reported(capsys, tmp_path):

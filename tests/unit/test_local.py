@@ -1,14 +1,19 @@
 """Running without containers: the checks before a start, the programs, the cleaning."""
 
 import os
+import pwd
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -17,12 +22,22 @@ from supervisor import events
 from supervisor.options import ServerOptions
 from supervisor.states import ProcessStates
 
-from local import announce, clean, kafka, prerequisites, programs, stack, start, supervise
+from local import (
+    announce,
+    clean,
+    kafka,
+    prerequisites,
+    programs,
+    stack,
+    start,
+    supervise,
+    variables,
+)
 from pipeline import java, processes
-from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
+TMP = Path("/tmp")  # noqa: S108 - the last place for a socket
 SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
 
 
@@ -34,6 +49,14 @@ def refusal(capsys: pytest.CaptureFixture[str], call, *arguments) -> str:
     assert ended.value.code == 2
     assert printed.count("\n") == 1
     return printed
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Remove the settings that the tests' own environment may have."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    return monkeypatch
 
 
 # --- prerequisites ----------------------------------------------------------------------------
@@ -87,100 +110,295 @@ def test_the_prerequisites_need_no_installed_package(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.startswith("No java on the PATH.")) == (2, True)
 
 
-# --- checks before the start ------------------------------------------------------------------
+# --- the variables ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["", "abc", "80", "65536", "-9092", "9092.0"])
+def given(**options: object) -> variables.Variables:
+    """Return the variables of `make demo` with the sample, in /d, after these changes."""
+    chosen = {"data_dir": "/d", "recording": SAMPLE} | options
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
+    return variables.read("test", ["demo", *words])
+
+
+@pytest.mark.parametrize("text", ["", "abc", "80", "65536", "-9092", "9092.0", "²²²²"])
 def test_a_port_is_a_number_from_1024_to_65535(text: str, capsys) -> None:
-    assert refusal(capsys, start.parse_port, "KAFKA_PORT", "Kafka", text).startswith(
+    assert refusal(capsys, variables.parse_port, "KAFKA_PORT", "Kafka", text).startswith(
         f"KAFKA_PORT={text} is not a port"
     )
+
+
+def test_two_services_on_one_port_are_refused(capsys) -> None:
+    with pytest.raises(SystemExit):
+        given(kafka_port=45000, feed_port=45000)
+    assert "KAFKA_PORT and FEED_PORT are both 45000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"speed": "2"}, "SPEED=2 needs RETIME=0"),
+        ({"speed": "max"}, "SPEED=max needs RETIME=0"),
+        ({"retime": "0", "speed": "fast"}, "SPEED=fast is not valid"),
+        ({"retime": "0", "speed": "-1"}, "SPEED=-1 is not valid"),
+        ({"retime": "0", "speed": "nan"}, "SPEED=nan is not valid"),
+        ({"retime": "yes"}, "RETIME must be 1 (times shifted to the present) or 0"),
+        ({"backlog": "-5"}, "BACKLOG must be seconds, from 0 to 864000"),
+        ({"recording": "nowhere.gz"}, "RECORDING=nowhere.gz does not exist"),
+        ({"recording": ROOT}, "is a folder and not a file"),
+        ({"recording": "/dev/full"}, "RECORDING=/dev/full is not a file"),
+        ({"recording": ""}, "RECORDING is empty"),
+        ({"data_dir": ""}, "DATA_DIR is empty"),
+        ({"data_dir": SAMPLE}, "is a file and not a folder"),
+        ({"data_dir": SAMPLE / "below"}, "is a file and not a folder"),
+        ({"data_dir": ROOT}, "which has other content"),
+        ({"data_dir": "/"}, "which has other content"),
+        ({"data_dir": "~nobody-has-this-name/x"}, "Give the full path"),
+        ({"data_dir": "x" * 5000}, "name too long"),
+    ],
+)
+def test_a_variable_that_cannot_work_is_refused_with_its_value(options, named: str, capsys) -> None:
+    assert named in refusal(capsys, lambda: given(**options))
+
+
+def test_an_empty_recording_is_refused(tmp_path: Path, capsys) -> None:
+    (tmp_path / "empty").touch()
+    printed = refusal(capsys, lambda: given(recording=tmp_path / "empty"))
+    assert "is an empty file. Set RECORDING to a recording." in printed
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_the_right_to_write_is_refused(tmp_path: Path, capsys) -> None:
+    tmp_path.chmod(0o500)
+    printed = refusal(capsys, lambda: given(data_dir=tmp_path / "new"))
+    assert f"Cannot write to DATA_DIR={tmp_path / 'new'}: no permission" in printed
+
+
+@pytest.mark.parametrize("name", ["100%", "a ;b", "a #b", "a\nb"])
+def test_a_path_that_supervisor_cannot_parse_is_refused(name: str, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        given(data_dir=Path("/d") / name)
+    assert ended.value.code == 2
+    assert "is not usable" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("speed", ["1", "1.0", "60", "max"])
+def test_without_re_timing_every_speed_is_allowed(speed: str) -> None:
+    assert given(retime="0", speed=speed, backlog="0").replay
+
+
+def test_a_tilde_that_the_shell_left_in_a_path_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my.gz").write_text("x")
+    read = given(data_dir="~/x", recording="~/my.gz")
+    assert read.data_dir == tmp_path / "x"
+    assert read.replay
+    assert read.replay.recording == tmp_path / "my.gz"
+    root = Path(pwd.getpwuid(0).pw_dir)
+    assert given(data_dir="~root/x").data_dir == root.resolve() / "x"
+
+
+def test_make_checks_its_variables_before_it_installs_anything(tmp_path: Path) -> None:
+    """On a copy of the sources without virtual environment and jars; -S hides all packages."""
+    for name in ("Makefile", "local", "feed", "pipeline", "jars/spark/pom.xml", "requirements.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(ROOT / name)
+    for options, named in (
+        (["RECORDING=missing.gz"], "RECORDING=missing.gz does not exist"),
+        ([f"RECORDING={SAMPLE}", "FEED_PORT=x"], "FEED_PORT=x is not a port"),
+    ):
+        command = ["make", "demo", "-j4", f"PYTHON={sys.executable} -S", *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith(named)
+        assert "Installing" not in done.stdout
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_before_the_installation_a_busy_port_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        words = ["run", "--data-dir=/d", "--kafka-port=21", f"--dashboard-port={port}"]
+        words[2] = "--kafka-port=45001"
+        monkeypatch.setattr(sys, "argv", ["variables", *words, "--controller-port=45002"])
+        variables.main()  # installed: `local.start` checks it
+        monkeypatch.setattr(variables, "INSTALLED", Path("/nowhere"))
+        printed = refusal(capsys, variables.main)
+    assert f"Port {port} (the page) is in use" in printed
+    assert "with DASHBOARD_PORT=" in printed
+
+
+# --- checks before the start ------------------------------------------------------------------
 
 
 def test_a_port_in_use_is_reported_with_its_process_and_its_variable(
     capsys,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = start.Port("FEED_PORT", "the replay", server.getsockname()[1])
+        port = variables.Port("FEED_PORT", "the replay", server.getsockname()[1])
         printed = refusal(capsys, start.check_ports, [port])
     assert f"Port {port.number} (the replay) is in use by " in printed
     assert f"(pid {os.getpid()})" in printed
     assert "with FEED_PORT=" in printed
 
 
-def test_two_services_on_one_port_are_refused(capsys) -> None:
-    ports = [start.Port("KAFKA_PORT", "a", 45000), start.Port("FEED_PORT", "b", 45000)]
-    assert "KAFKA_PORT and FEED_PORT are both 45000" in refusal(capsys, start.check_ports, ports)
-
-
-@pytest.mark.parametrize(
-    ("replay", "named"),
-    [
-        ((SAMPLE, "1", "2", "1800"), "SPEED=2 needs RETIME=0"),
-        ((SAMPLE, "1", "max", "1800"), "SPEED=max needs RETIME=0"),
-        ((SAMPLE, "0", "fast", "1800"), "SPEED=fast is not valid"),
-        ((SAMPLE, "0", "-1", "1800"), "SPEED=-1 is not valid"),
-        ((SAMPLE, "yes", "1", "1800"), "RETIME must be 1 (times shifted to the present) or 0"),
-        ((SAMPLE, "1", "1", "-5"), "BACKLOG must be seconds, from 0 to 864000"),
-        ((ROOT / "nowhere.gz", "1", "1", "1800"), "nowhere.gz"),
-        ((ROOT, "1", "1", "1800"), "not a file"),
-    ],
-)
-def test_a_replay_that_cannot_start_is_refused(replay, named: str, capsys) -> None:
-    assert named in refusal(capsys, start.check_replay, *replay)
-
-
 def test_a_recording_without_any_time_is_refused_before_the_start(tmp_path: Path, capsys) -> None:
     path = tmp_path / "text.txt"
     path.write_text("no message\nat all\n")
-    assert "RETIME=0" in refusal(capsys, start.check_replay, path, "1", "1", "1800")
-    start.check_replay(path, "0", "1", "1800")  # with its own timestamps it can be sent
-
-
-@pytest.mark.parametrize("speed", ["1", "1.0", "60", "max"])
-def test_without_re_timing_every_speed_is_allowed(speed: str) -> None:
-    start.check_replay(SAMPLE, "0", speed, "0")
+    retimed, recorded = given(recording=path).replay, given(recording=path, retime="0").replay
+    assert retimed
+    assert recorded
+    assert "RETIME=0" in refusal(capsys, start.check_recording, retimed)
+    start.check_recording(recorded)  # with its own timestamps it can be sent
 
 
 def test_a_folder_of_another_feed_is_refused(tmp_path: Path, capsys) -> None:
-    start.prepare(DataDir(tmp_path), Settings(), {"kind": "live", "url": "wss://one"}, "")
+    read = given(data_dir=tmp_path)
+    socket_path = stack.socket_path(tmp_path)
+    start.prepare(read, Settings(), {"kind": "live", "url": "wss://one"}, socket_path)
     other = {"kind": "live", "url": "wss://two"}
-    printed = refusal(capsys, start.prepare, DataDir(tmp_path), Settings(), other, "")
+    printed = refusal(capsys, start.prepare, read, Settings(), other, socket_path)
     assert "DATA_DIR=" in printed
     assert "make clean" in printed
 
 
-def test_the_demo_runs_the_batch_every_minute_unless_the_user_sets_another_interval() -> None:
-    data, kafka = DataDir(Path("/d")), start.Port("KAFKA_PORT", "Kafka", 9092)
-    feed = programs.Feed(SAMPLE, retimed=True, speed="1", backlog="1800", port=8765)
-    demo = start.environment(data, kafka, feed, batch_interval=None)
+def test_the_demo_runs_the_batch_every_minute_unless_the_user_sets_another_interval(
+    no_settings: pytest.MonkeyPatch,
+) -> None:
+    demo = start.environment(given(kafka_port=9999), Settings())
     assert demo["BATCH_INTERVAL_SECONDS"] == "60"
     assert demo["FEED_URL"] == "ws://127.0.0.1:8765"
     assert demo["DATA_DIR"] == "/d"
-    assert start.environment(data, kafka, feed, batch_interval="7")["BATCH_INTERVAL_SECONDS"] == "7"
-    live = start.environment(data, kafka, None, batch_interval=None)
+    assert demo["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:9999"
+    live = start.environment(variables.read("test", ["run", "--data-dir=/d"]), Settings())
     assert {"FEED_URL", "BATCH_INTERVAL_SECONDS"}.isdisjoint(live)
+    no_settings.setenv("BATCH_INTERVAL_SECONDS", "7")
+    assert "BATCH_INTERVAL_SECONDS" not in start.environment(given(), Settings())  # inherited
+
+
+def test_the_broker_of_the_user_is_used_and_none_is_started(
+    tmp_path: Path, no_settings: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        servers = f"nowhere.invalid:1,127.0.0.1:{broker.getsockname()[1]}"
+        no_settings.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
+        read = given(data_dir=tmp_path)
+        assert read.broker is None
+        assert [port.variable for port in read.ports] == ["FEED_PORT", "DASHBOARD_PORT"]
+        assert start.environment(read, Settings())["KAFKA_BOOTSTRAP_SERVERS"] == servers
+        _, kafka, _ = start.introduction(read, Settings())
+        assert kafka.startswith(f"Kafka: {servers} (KAFKA_BOOTSTRAP_SERVERS is set")
+    *_, warning, _ = start.introduction(read, Settings())
+    assert warning == f"No broker answers on {servers} yet. The services wait for it."
+    groups = configured(read).process_group_configs
+    assert [group.name for group in groups] == ["pipeline"]
+    no_settings.setenv("KAFKA_BOOTSTRAP_SERVERS", "")  # an empty setting is no setting
+    assert given().broker
+
+
+# --- the lock of a folder ---------------------------------------------------------------------
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    """Lock a folder in another process, which then becomes another program; give its pid."""
+    code = (
+        "import os, sys; from pathlib import Path; from local import stack;"
+        "stack.lock(Path(sys.argv[1]), 'make demo'); print(flush=True);"
+        "os.execvp('sleep', ['sleep', '60'])"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def test_a_folder_is_locked_for_every_path_to_it_until_its_process_is_killed(
+    tmp_path: Path, capsys
+) -> None:
+    folder = tmp_path / ("d" * 60) / ("e" * 60)
+    (tmp_path / "link").symlink_to(folder)
+    assert not stack.is_running(folder)
+    with locked(folder) as pid:
+        for path in (folder, tmp_path / "link"):
+            assert stack.is_running(path)
+            printed = refusal(capsys, stack.lock, path, "make run")
+            assert printed.startswith(f"A stack already runs on DATA_DIR={path} (make demo, pid")
+            assert f"pid {pid}, since 20" in printed
+    assert not stack.is_running(folder)
+    with locked(folder) as other:
+        assert other != pid
+
+
+def test_a_bind_mount_leads_to_the_same_lock(tmp_path: Path) -> None:
+    folder, mounted = tmp_path / "folder", tmp_path / "mounted"
+    folder.mkdir()
+    mounted.mkdir()
+    code = "import sys; from pathlib import Path; from local import stack;"
+    code += "print(stack.is_running(Path(sys.argv[1])))"
+    script = 'mount --bind "$1" "$2" || exit 77; exec "$3" -c "$4" "$2"'
+    words = [str(folder), str(mounted), sys.executable, code]
+    with locked(folder):
+        done = subprocess.run(
+            ["unshare", "-rm", "sh", "-c", script, "sh", *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode in (1, 77):
+        pytest.skip(f"no mount is possible here: {done.stderr}")
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_two_starts_at_once_give_one_stack_and_one_sentence(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from local import stack;"
+        "stack.lock(Path(sys.argv[1]), 'make demo'); print('locked', flush=True); time.sleep(2)"
+    )
+    starts = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    ended = [(*start.communicate(), start.returncode, start.pid) for start in starts]
+    (winner,) = (pid for out, _, _, pid in ended if out == "locked\n")
+    for _, printed, status, pid in ended:
+        if pid != winner:
+            assert status == 2
+            assert f"(make demo, pid {winner}, since" in printed
+            assert printed.count("\n") == 1
 
 
 # --- the programs -----------------------------------------------------------------------------
 
 
-def configured(data_dir: Path, feed: programs.Feed | None) -> ServerOptions:
+def configured(read: variables.Variables) -> ServerOptions:
     """Return the configuration as supervisor parses it."""
-    text = programs.configuration(
-        DataDir(data_dir),
-        kafka_port=1111,
-        controller_port=2222,
-        dashboard_port=3333,
-        feed=feed,
-        product="BTC-USD",
-    )
-    for folder in (stack.run_folder(data_dir), stack.logs(data_dir)):
-        folder.mkdir(parents=True)
-    stack.configuration(data_dir).write_text(text)
-    options = ServerOptions()
-    options.realize(["-c", str(stack.configuration(data_dir))])
+    folder = read.data_dir
+    for each in (stack.run_folder(folder), stack.logs(folder)):
+        each.mkdir(parents=True, exist_ok=True)
+    text = programs.configuration(read, stack.socket_path(folder), "BTC-USD")
+    stack.configuration(folder).write_text(text)
+    options = supervise.Options()
+    options.realize(["-c", str(stack.configuration(folder))])
     return options
+
+
+def live(folder: Path) -> variables.Variables:
+    return variables.read("test", ["run", f"--data-dir={folder}"])
 
 
 def commands(options: ServerOptions) -> dict[str, list[str]]:
@@ -194,24 +412,17 @@ def commands(options: ServerOptions) -> dict[str, list[str]]:
 def test_every_path_reaches_the_programs_unchanged(tmp_path: Path) -> None:
     data_dir = tmp_path / """it's "mine", $HOME;\\#1"""
     recording = tmp_path / "my 'rec'.gz"
-    feed = programs.Feed(recording, retimed=False, speed="max", backlog="0", port=4444)
-    started = commands(configured(data_dir, feed))
+    recording.write_text("x")
+    read = given(data_dir=data_dir, recording=recording, retime="0", speed="max", backlog="0")
+    started = commands(configured(read))
     assert str(recording) in started["feed"]
     assert "--no-retime" in started["feed"]
     assert str(data_dir / "kafka") in started["kafka"]
 
 
-@pytest.mark.parametrize("name", ["100%", "a ;b", "a #b", "a\nb"])
-def test_a_path_that_supervisor_cannot_parse_is_refused(name: str, capsys) -> None:
-    with pytest.raises(SystemExit) as ended:
-        start.supervisor_path("DATA_DIR", Path("/d") / name)
-    assert ended.value.code == 2
-    assert "is not usable" in capsys.readouterr().err
-
-
 def test_all_programs_but_kafka_stop_together_and_before_it(tmp_path: Path) -> None:
     first, second = sorted(
-        configured(tmp_path, None).process_group_configs, key=lambda group: group.priority
+        configured(live(tmp_path)).process_group_configs, key=lambda group: group.priority
     )
     assert [process.name for process in first.process_configs] == ["kafka"]
     assert {"producer", "consumer", "spark_processor", "batch_scheduler", "dashboard"} <= {
@@ -220,40 +431,68 @@ def test_all_programs_but_kafka_stop_together_and_before_it(tmp_path: Path) -> N
 
 
 def test_a_live_stack_has_no_replay(tmp_path: Path) -> None:
-    assert "feed" not in commands(configured(tmp_path, None))
+    assert "feed" not in commands(configured(live(tmp_path)))
 
 
 def test_an_orderly_stop_takes_at_most_ten_seconds(tmp_path: Path) -> None:
     waits = [
         max(process.stopwaitsecs for process in group.process_configs)
-        for group in configured(tmp_path, None).process_group_configs
+        for group in configured(live(tmp_path)).process_group_configs
     ]
     assert sum(waits) <= 8
 
 
-def test_the_socket_of_a_folder_with_a_long_path_has_a_short_path(tmp_path: Path) -> None:
-    deep = tmp_path / ("d" * 80) / ("e" * 80)
-    assert len(str(stack.socket_path(deep))) < 100
-    assert stack.socket_path(deep) != stack.socket_path(deep / "other")
-    assert stack.socket_path(Path("/short")).is_relative_to("/short")
-
-
-def test_processes_that_a_killed_stack_leaves_are_found_and_ended(
-    tmp_path: Path,
+def test_the_socket_is_in_the_folder_or_where_a_socket_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    mark = {"SUPERVISOR_SERVER_URL": f"unix://{stack.socket_path(tmp_path)}"}
+    short = Path(tempfile.mkdtemp(prefix="s", dir=TMP))
+    deep = tmp_path / ("d" * 80) / ("e" * 80)
+    for folder in (short, deep):
+        stack.run_folder(folder).mkdir(parents=True)
+    assert stack.socket_path(short) == short / "run" / "stack.sock"
+    assert list(stack.run_folder(short).iterdir()) == []  # the attempt leaves nothing
+    shutil.rmtree(short)
+    elsewhere = stack.socket_path(deep)
+    assert elsewhere.parent in (Path(tempfile.gettempdir()), TMP)
+    assert stack.socket_path(deep / "other") != elsewhere
+    # A folder of devices refuses sockets, even from root. So does the one for temporary files.
+    monkeypatch.setattr(stack, "run_folder", lambda _: Path("/dev/pts"))
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/pts")
+    assert stack.socket_path(short).parent == TMP
+    monkeypatch.setattr(stack, "SOCKET_PATH_BYTES", 10)
+    assert "Set TMPDIR to a folder with a short path" in refusal(capsys, stack.socket_path, short)
+
+
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_processes_that_a_killed_stack_leaves_are_found_and_ended(
+    tmp_path: Path, through_a_link: bool
+) -> None:
+    folder, link = tmp_path / "data", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
     sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
-    ours = subprocess.Popen(sleeping, env=os.environ | mark)
-    other = subprocess.Popen(sleeping)
+
+    def started(address: str, data_dir: Path) -> subprocess.Popen[bytes]:
+        mark = {"SUPERVISOR_SERVER_URL": f"unix://{address}", "DATA_DIR": str(data_dir)}
+        return subprocess.Popen(sleeping, env=os.environ | mark)
+
+    ours = started(str(stack.run_folder(folder) / "stack.sock"), folder)
+    moved = started(f"{TMP}/stream-vs-batch-0123456789abcdef-0.sock", link)
+    others = [
+        started("/run/supervisor.sock", folder),  # the user's own supervisor
+        started(str(stack.run_folder(folder) / "stack.sock"), tmp_path),
+        subprocess.Popen(sleeping),
+    ]
     try:
-        found = stack.leftovers(tmp_path)
-        assert [process.pid for process in found] == [ours.pid]
+        found = stack.leftovers(link if through_a_link else folder)
+        assert {process.pid for process in found} == {ours.pid, moved.pid}
         processes.end(found, wait_seconds=5)
         assert not psutil.pid_exists(ours.pid)
-        assert other.poll() is None
+        assert [other.poll() for other in others] == [None] * 3
     finally:
-        other.kill()
-        ours.kill()
+        for process in (ours, moved, *others):
+            process.kill()
+            process.wait()
 
 
 def test_only_files_written_since_the_start_are_announced(tmp_path: Path) -> None:
@@ -294,7 +533,7 @@ def test_a_program_that_keeps_failing_is_retried_at_least_every_30_seconds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With supervisor's own program and events: it adds a second to the wait for each failure."""
-    supervisor = supervise.Stack(configured(tmp_path, None))
+    supervisor = supervise.Stack(configured(live(tmp_path)))
     group = supervisor.options.process_group_configs[0].make_group()
     program = next(iter(group.processes.values()))
     events.subscribe(events.ProcessStateBackoffEvent, supervisor._on_early_exit)
@@ -367,7 +606,9 @@ def test_help_names_every_target_and_variable_of_the_makefile() -> None:
     phony = re.search(r"^\.PHONY: (.+(?:\\\n.+)*)$", makefile, re.MULTILINE)
     assert phony
     targets = set(phony[1].replace("\\\n", " ").split())
-    for target in targets - {"help", "venv-dev", "need-python", "need-java"}:
+    for target in targets - {"help", "venv-dev"}:
+        if target.startswith("need-"):
+            continue
         assert f"make {target}" in text
 
 
