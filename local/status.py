@@ -23,6 +23,7 @@ def main() -> None:
                 f"run (pids {pids}): the next `make demo` or `make run` ends them"
             )
         refuse(f"No stack runs on {data_dir}: start one with `make demo` or `make run`")
+    print(f"DATA_DIR={data_dir} ({stack.holder(data_dir)})", flush=True)
     # Its exit status means "not all of them run". The topics program ends by design.
     with contextlib.suppress(SystemExit):
         supervisorctl(["-c", str(stack.configuration(data_dir)), "status"])
