@@ -1,22 +1,38 @@
-"""A WebSocket client connection that keeps at most a given number of bytes of each frame.
+"""A WebSocket client connection with a bounded size of each frame and a deadline for each wait.
 
-This module is the only one that uses private parts of websocket-client, and it has two reasons:
+This module is the only one that uses private parts of websocket-client, and it has three reasons:
 
 - The library has no limit on the size of a frame: it reads a frame of any length into memory.
   All reading of payloads goes through `frame_buffer.recv_strict`, which is replaced here.
-- The library makes three system calls for each frame, which cost more than everything else that
-  the producer does with a message. All reading of the socket goes through `WebSocket._recv`, which
-  reads large pieces here.
+- The library waits for each byte anew, so a slow server can block it for ever. It gets a
+  `Transport` instead of a socket.
+- It has no public function that opens a tunnel through a proxy.
 
 tests/unit/test_bounded_websocket.py fails when the installed version is not `CHECKED_VERSION`.
 """
 
+import re
+from urllib.parse import urlsplit
+
 import websocket
+from websocket import (
+    WebSocketBadStatusException,
+    WebSocketConnectionClosedException,
+    WebSocketException,
+)
 from websocket._abnf import frame_buffer
+from websocket._http import _tunnel
+
+from pipeline.ingest import transport
+from pipeline.ingest.proxy import Proxy, proxy_for
+from pipeline.ingest.transport import Transport, Waiter
 
 #: The version of websocket-client whose private parts were read.
 CHECKED_VERSION = "1.9.2"
-_READ_BYTES = 65_536
+#: Bytes of the server's answer to the handshake, with an error page.
+_MAX_ANSWER = 65_536
+_PIECE_BYTES = 65_536
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])( [^\r\n]*)?")
 
 
 class _BoundedFrames(frame_buffer):  # type: ignore[misc]
@@ -27,6 +43,8 @@ class _BoundedFrames(frame_buffer):  # type: ignore[misc]
 
     limit = 0
     skipped = 0
+    #: How many frames were read.
+    frames = 0
     _kept: bytes | None = None
     _left = 0
 
@@ -37,55 +55,126 @@ class _BoundedFrames(frame_buffer):  # type: ignore[misc]
             self._kept = bytes(super().recv_strict(self.limit))
             self._left = bufsize - self.limit
         while self._left:
-            piece = min(self._left, _READ_BYTES)
+            piece = min(self._left, _PIECE_BYTES)
             super().recv_strict(piece)
             self._left -= piece
             self.skipped += piece
         kept, self._kept = self._kept, None
         return kept
 
+    def clear(self) -> None:
+        super().clear()
+        self.frames += 1
+
 
 class BoundedWebSocket(websocket.WebSocket):  # type: ignore[misc]
     """A connected WebSocket; use `connect` to make one."""
 
-    _piece = memoryview(b"")
+    def __init__(self, own: Transport, frame_limit: int) -> None:
+        super().__init__(
+            skip_utf8_validation=True,  # an invalid message is rejected; the connection stays open
+            fire_cont_frame=True,
+            enable_multithread=False,
+        )
+        self.transport = own
+        self._frames = _BoundedFrames(self._recv, skip_utf8_validation=True)
+        self._frames.limit = frame_limit
+        self.frame_buffer = self._frames
 
     def _recv(self, bufsize: int) -> bytes:
-        if not self._piece:
-            self._piece = memoryview(super()._recv(_READ_BYTES))
-        data, self._piece = bytes(self._piece[:bufsize]), self._piece[bufsize:]
+        data = self.transport.recv(bufsize)
+        if not data:
+            raise WebSocketConnectionClosedException("Connection to remote host was lost.")
         return data
-
-    def limit_frames(self, limit: int) -> None:
-        """Keep at most this many bytes of each frame from now on."""
-        self._frames = _BoundedFrames(self._recv, skip_utf8_validation=True)
-        self._frames.limit = limit
-        self.frame_buffer = self._frames
 
     def take_skipped(self) -> int:
         """Return how many bytes were skipped since the last call."""
         skipped, self._frames.skipped = self._frames.skipped, 0
         return skipped
 
+    def incomplete(self) -> int | None:
+        """Return a number for the incomplete message or frame; None if the newest one is complete.
 
-def connect(url: str, timeout: float, frame_limit: int) -> BoundedWebSocket:
-    """Open a WebSocket connection.
+        Pings are allowed between the parts of a message, so it is not complete with one of them.
+        """
+        if self.cont_frame.recving_frames:
+            return 0
+        partial = self._frames.header is not None or self._frames.recv_buffer
+        return self._frames.frames if partial else None
+
+
+def connect(url: str, waiter: Waiter, frame_limit: int) -> BoundedWebSocket:
+    """Open a WebSocket connection before the deadline of the waiter.
 
     Args:
         url: its address, `ws://` or `wss://`.
-        timeout: seconds for the handshake and for each read.
+        waiter: the deadline of the whole handshake, from the look-up of the host on. It is also
+            the waiter of the connection.
         frame_limit: how many bytes of a frame are kept.
 
     Raises:
-        websocket.WebSocketException, OSError: the connection failed.
+        WebSocketException, OSError, ValueError: the connection failed.
     """
-    socket: BoundedWebSocket = websocket.create_connection(
-        url,
-        timeout=timeout,
-        class_=BoundedWebSocket,
-        skip_utf8_validation=True,  # an invalid message is rejected; the connection stays open
-        fire_cont_frame=True,
-        enable_multithread=False,
-    )
-    socket.limit_frames(frame_limit)
-    return socket
+    parts = urlsplit(url)
+    secure, host = parts.scheme == "wss", parts.hostname or ""
+    port = parts.port or (443 if secure else 80)
+    proxy = proxy_for(host, secure=secure)
+    if proxy is None:
+        own = transport.connect(host, port, waiter)
+    else:
+        own = _through(proxy, host, port, waiter)
+    try:
+        if secure:
+            own = own.start_tls(host)
+        own.max_bytes = _MAX_ANSWER
+        one = BoundedWebSocket(own, frame_limit)
+        _shake_hands(one, url)
+        own.max_bytes = None
+    except BaseException:
+        own.close()
+        raise
+    return one
+
+
+def _through(proxy: Proxy, host: str, port: int, waiter: Waiter) -> Transport:
+    """Return a connection to the host through a proxy.
+
+    Raises:
+        OSError: the proxy cannot be reached, or does not connect to the host.
+    """
+    try:
+        own = transport.connect(proxy.host, proxy.port, waiter)
+        try:
+            own.max_bytes = _MAX_ANSWER
+            _tunnel(own, host, port, proxy.login)
+        except BaseException:
+            own.close()
+            raise
+    except (WebSocketException, OSError, ValueError) as error:
+        raise OSError(f"{proxy}: {error}") from error
+    own.bytes_read, own.head = 0, b""
+    return own
+
+
+def _shake_hands(one: BoundedWebSocket, url: str) -> None:
+    """Make the handshake.
+
+    Raises:
+        WebSocketBadStatusException: the server answered with another status than 101, even if its
+            answer was not complete.
+        WebSocketException, OSError: the handshake failed otherwise.
+    """
+    try:
+        one.connect(url, socket=one.transport, redirect_limit=0)
+    except WebSocketBadStatusException:
+        raise
+    except Exception as error:
+        status = _STATUS_LINE.match(one.transport.head)
+        if status is not None and status[1] != b"101":
+            text = (status[1] + (status[2] or b"")).decode(errors="replace")
+            raise WebSocketBadStatusException(f"Handshake status {text}", int(status[1])) from error
+        if isinstance(error.__context__, TimeoutError):  # the library hides its text
+            raise error.__context__ from None
+        if isinstance(error, WebSocketException | OSError):
+            raise
+        raise WebSocketException(f"the answer is not valid: {error}") from error

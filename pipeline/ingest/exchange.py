@@ -2,26 +2,47 @@
 
 import json
 import re
+import socket
+import ssl
 import time
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from websocket import ABNF, WebSocketException, WebSocketTimeoutException
+from websocket import ABNF, WebSocketBadStatusException, WebSocketException
 
 from pipeline.errors import TemporaryError, sentence
 from pipeline.ingest import bounded_websocket
+from pipeline.ingest.transport import Waiter
 from pipeline.service import Service, backoff
 from pipeline.times import now
 
-#: Seconds to connect.
+#: Seconds to connect: from the look-up of the host to the last byte of the handshake.
 CONNECT_SECONDS = 10.0
-#: Seconds to wait for a frame before the watchdog is checked again.
+#: Seconds to read before the watchdog is checked again.
 RECEIVE_SECONDS = 1.0
+#: Seconds from the first byte of a message to its last one.
+MESSAGE_SECONDS = 10.0
+#: Seconds. If the feed was not read for longer, the process was suspended or waited for Kafka.
+PAUSE_SECONDS = 3.0
+#: Seconds to the next attempt when only a person can correct the cause.
+SLOW_RETRY_SECONDS = 60.0
+#: Statuses of HTTP after which a new attempt can succeed. 520 to 530 are those of Cloudflare.
+_RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 531)})
 
 
 class FeedError(TemporaryError):
-    """The connection failed or was lost, or the watchdog found a fault. Reconnect."""
+    """The connection failed or was lost, or the watchdog found a fault. Reconnect.
+
+    Attributes:
+        lasting: whether a new attempt fails too until a person corrects something.
+    """
+
+    def __init__(self, text: str, *, lasting: bool = False) -> None:
+        super().__init__(text)
+        self.lasting = lasting
 
 
 @dataclass(frozen=True)
@@ -35,25 +56,35 @@ class Message:
 class Connection:
     """A WebSocket connection that is subscribed to the trades and heartbeats of a product.
 
+    Args:
+        url: address of the exchange.
+        product: the product to subscribe to.
+        max_bytes: how many bytes of a message are kept.
+        go_on: called at least twice per second while the connection waits. False ends the wait.
+
     Raises:
         FeedError: the connection failed.
     """
 
-    def __init__(self, url: str, product: str, max_bytes: int) -> None:
+    def __init__(
+        self, url: str, product: str, max_bytes: int, go_on: Callable[[], bool] = lambda: True
+    ) -> None:
         self._url = url
         self._max_bytes = max_bytes
+        self._waiter = Waiter(go_on)
         subscription = {
             "type": "subscribe",
             "product_ids": [product],
             "channels": ["ticker", "heartbeat"],
         }
+        self._waiter.allow(CONNECT_SECONDS)
         try:
-            self._socket = bounded_websocket.connect(url, CONNECT_SECONDS, max_bytes)
-            self._socket.send(json.dumps(subscription))
-        except (WebSocketException, OSError) as error:
-            raise FeedError(f"cannot connect to {url}: {_reason(error)}") from error
-        self._socket.settimeout(RECEIVE_SECONDS)
-        self._parts: list[bytes] = []
+            self._socket = bounded_websocket.connect(url, self._waiter, max_bytes)
+        except (WebSocketException, OSError, ValueError) as error:
+            reason, lasting = connect_failure(error)
+            raise FeedError(f"cannot connect to {url}: {reason}", lasting=lasting) from error
+        self._socket.send(json.dumps(subscription))
+        self._message = bytearray()
         self._size = 0
 
     def receive(self) -> Message | None:
@@ -62,10 +93,11 @@ class Connection:
         Raises:
             FeedError: the connection was lost, or closed by the server.
         """
+        self._waiter.allow(RECEIVE_SECONDS)
         while True:
             try:
                 opcode, frame = self._socket.recv_data_frame()
-            except WebSocketTimeoutException:
+            except TimeoutError:
                 return None
             except (WebSocketException, OSError) as error:
                 raise FeedError(f"lost the connection to {self._url}: {_reason(error)}") from error
@@ -73,17 +105,46 @@ class Connection:
                 raise FeedError(f"{self._url} closed the connection{_close_reason(frame.data)}")
             self._add(frame.data)
             if frame.fin:
-                message = Message(b"".join(self._parts), self._size)
-                self._parts, self._size = [], 0
+                message = Message(bytes(self._message), self._size)
+                self._message.clear()
+                self._size = 0
                 return message
 
     def _add(self, data: bytes) -> None:
-        room = max(0, self._max_bytes - sum(map(len, self._parts)))
-        self._parts.append(data[:room])
+        room = self._max_bytes - len(self._message)
+        self._message += data[:room]
         self._size += len(data) + self._socket.take_skipped()
 
+    def incomplete(self) -> int | None:
+        """Return a number for the incomplete message; None if the newest one is complete."""
+        return self._socket.incomplete()
+
+    def bytes_read(self) -> int:
+        """Return how many bytes were read from the connection."""
+        return self._socket.transport.bytes_read
+
+    def unread(self) -> int:
+        """Return how many bytes this machine has received that are not read yet."""
+        return self._socket.transport.unread()
+
     def close(self) -> None:
-        self._socket.shutdown()
+        """Close the connection at once, without a closing handshake."""
+        self._socket.transport.close()
+
+
+def connect_failure(error: Exception) -> tuple[str, bool]:
+    """Return why a connection failed, and whether only a person can correct the cause. Pure."""
+    if isinstance(error, WebSocketBadStatusException):
+        status = _reason(error).removeprefix("Handshake status ")
+        lasting = error.status_code not in _RETRIED_STATUSES
+        return f"HTTP status {status}{'. Check FEED_URL' if lasting else ''}", lasting
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its TLS certificate is not valid: {error.verify_message}", True
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return "the server does not use TLS. Check wss:// in FEED_URL", True
+    if isinstance(error, socket.gaierror):
+        return f"unknown host: {_reason(error)}. Check FEED_URL and the network", False
+    return _reason(error), isinstance(error, ValueError)
 
 
 def _reason(error: Exception) -> str:
@@ -108,15 +169,35 @@ class FeedWatchdog:
     trade_timeout: float
     last_heartbeat: float = field(default_factory=time.monotonic)
     last_trade: float = field(default_factory=time.monotonic)
+    #: When the feed was read last.
+    last_turn: float = field(default_factory=time.monotonic)
+    #: The number of the incomplete message, and when it was first seen; None if there is none.
+    incomplete: tuple[int, float] | None = None
     #: The newest trade id in a heartbeat; None if the exchange sent none.
     newest_announced: int | None = None
     newest_received: int | None = None
     #: Whether a replay has sent its whole recording.
     ended: bool = False
 
-    def reset(self, now: float) -> None:
-        """Start both timeouts again, after a pause in which the feed was not read."""
-        self.last_heartbeat = self.last_trade = now
+    def on_turn(self, now: float, incomplete: int | None) -> float | None:
+        """Note that the feed was read. After a pause, all timeouts start again.
+
+        Args:
+            now: the time.
+            incomplete: the number of the message of which only a part was read.
+
+        Returns:
+            The length of the pause in seconds; None if there was none.
+        """
+        since_last, self.last_turn = now - self.last_turn, now
+        paused = since_last > PAUSE_SECONDS
+        if paused:
+            self.last_heartbeat = self.last_trade = now
+        if incomplete is None:
+            self.incomplete = None
+        elif paused or self.incomplete is None or self.incomplete[0] != incomplete:
+            self.incomplete = incomplete, now
+        return since_last if paused else None
 
     def on_heartbeat(self, now: float, message: dict[str, Any]) -> None:
         self.last_heartbeat = now
@@ -130,6 +211,8 @@ class FeedWatchdog:
 
     def fault(self, now: float) -> str | None:
         """Return what has been missing for too long; None if nothing is."""
+        if self.incomplete is not None and now - self.incomplete[1] > MESSAGE_SECONDS:
+            return f"a message was not complete within {MESSAGE_SECONDS:.0f} s"
         silent = now - self.last_heartbeat
         if silent > self.heartbeat_timeout:
             return f"no heartbeat for {silent:.0f} s"
@@ -178,18 +261,25 @@ class Feed:
             try:
                 self._read_connection(watchdog)
             except FeedError as error:
+                if stop.is_set():
+                    return
                 if watchdog.newest_received is not None:
                     delays = backoff()
-                self._pause(str(error), next(delays))
+                self._pause(error, SLOW_RETRY_SECONDS if error.lasting else next(delays))
 
-    def _pause(self, fault: str, seconds: float) -> None:
+    def _pause(self, fault: FeedError, seconds: float) -> None:
         service = self._service
-        service.error(fault)
+        service.error(str(fault))
         service.counters["reconnects"] += 1
         service.details["connected"] = False
-        service.report("connecting", f"{fault}; next attempt in {seconds:.1f} s", healthy=False)
+        state = "refused" if fault.lasting else "connecting"
+        service.report(state, f"{fault}; next attempt in {seconds:.1f} s", healthy=False)
         service.log.info("next attempt to connect in %.1f s", seconds)
         service.sleep(seconds)
+
+    def _go_on(self) -> bool:
+        self._service.tick()
+        return not self._service.stop.is_set()
 
     def _read_connection(self, watchdog: FeedWatchdog) -> None:
         """Read one connection until the service is asked to stop.
@@ -198,17 +288,30 @@ class Feed:
             FeedError: the connection failed or was lost, or the watchdog found a fault.
         """
         settings = self._settings
-        connection = Connection(settings.feed_url, settings.product_id, settings.max_message_bytes)
-        try:
+        connection = Connection(
+            settings.feed_url, settings.product_id, settings.max_message_bytes, self._go_on
+        )
+        with closing(connection):
             self._service.details["connected"] = True
             self._service.log.info("connected to %s", settings.feed_url)
             self._handler.on_connect(watchdog)
+            #: A fault is certain when everything is read that was received before it was seen.
+            certain_at: int | None = None
             while not self._service.stop.is_set():
                 message = connection.receive()
                 if message is not None:
                     self._handler.on_message(message, now())
                 self._handler.after_read()
-                if fault := watchdog.fault(time.monotonic()):
+                turn = time.monotonic()
+                incomplete = connection.incomplete() if message is None else None
+                if pause := watchdog.on_turn(turn, incomplete):
+                    self._service.log.warning("the feed was not read for %.0f s", pause)
+                fault = watchdog.fault(turn)
+                if fault is None:
+                    certain_at = None
+                    continue
+                unread = connection.unread()
+                if certain_at is None:
+                    certain_at = connection.bytes_read() + unread
+                if unread == 0 or connection.bytes_read() >= certain_at:
                     raise FeedError(f"{fault} from {settings.feed_url}")
-        finally:
-            connection.close()

@@ -162,14 +162,11 @@ class Publisher:
             self._service.tick()
 
     def _wait_for_room(self) -> None:
-        started = time.monotonic()
         while not self._sender.has_room() and not self._service.stop.is_set():
             time.sleep(0.001)
             if self._sender.is_stalled():
                 self._report()
                 self._service.tick()
-        if time.monotonic() - started > REPORT_SECONDS:
-            self._watchdog.reset(time.monotonic())
 
     def _report(self) -> None:
         feed = self._feed

@@ -20,7 +20,11 @@ from pipeline.ingest.exchange import Connection, FeedError, FeedWatchdog, Messag
 
 def watchdog() -> FeedWatchdog:
     return FeedWatchdog(
-        heartbeat_timeout=15, trade_timeout=90, last_heartbeat=1000, last_trade=1000
+        heartbeat_timeout=15,
+        trade_timeout=90,
+        last_heartbeat=1000,
+        last_trade=1000,
+        last_turn=1000,
     )
 
 
@@ -99,11 +103,25 @@ def test_a_malformed_replay_field_is_not_an_end(replay: object) -> None:
     assert not one.ended
 
 
-def test_a_reset_starts_both_timeouts_again() -> None:
+def test_a_pause_starts_all_timeouts_again() -> None:
     one = watchdog()
-    one.reset(5000)
+    assert one.on_turn(1001, 7) is None
+    assert one.on_turn(5000, 7) == 3999
+    assert one.fault(5010) is None
+    assert one.fault(5011) == "a message was not complete within 10 s"
+    assert one.on_turn(5001, None) is None
     assert one.fault(5015) is None
     assert one.fault(5016) == "no heartbeat for 16 s"
+
+
+def test_turns_without_a_pause_start_no_timeout_again() -> None:
+    one = watchdog()
+    for turn in range(1001, 1016):
+        assert one.on_turn(turn, 7 if turn > 1002 else None) is None
+    assert one.fault(1013) is None
+    assert one.fault(1014) == "a message was not complete within 10 s"
+    one.on_turn(1016, 8)
+    assert one.fault(1016) == "no heartbeat for 16 s"
 
 
 # --- frames ---------------------------------------------------------------------------------
@@ -383,6 +401,6 @@ def test_an_answer_of_another_server_is_an_error() -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         port = listener.getsockname()[1]
-        with pytest.raises(FeedError, match=r": Handshake status 404 Not Found$"):
+        with pytest.raises(FeedError, match=r": HTTP status 404 Not Found\. Check FEED_URL$"):
             Connection(f"ws://127.0.0.1:{port}", "BTC-USD", LIMIT)
         thread.join()
