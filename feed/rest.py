@@ -12,6 +12,7 @@ one is served.
 import asyncio
 import http
 import json
+import logging
 import re
 import sqlite3
 import time
@@ -34,10 +35,14 @@ from pipeline.ingest import trade
 PAGE_TRADES = 1000
 #: Seconds over which the requests are counted, and which a client has to wait after too many.
 RATE_SECONDS = 1
+#: Characters of a request in the log.
+PATH_CHARACTERS = 100
 _PATH = re.compile(r"/products/([^/]+)/trades")
 _ID = re.compile(r"[0-9]{1,19}", re.ASCII)
 #: The side of the maker, by the side of the taker.
 MAKER = {"buy": "sell", "sell": "buy"}
+
+log = logging.getLogger("feed")
 
 #: A trade id and the trade as the exchange's REST interface serves it.
 Served = tuple[int, dict[str, object]]
@@ -182,14 +187,19 @@ class Rest:
         match = _PATH.fullmatch(url.path)
         if match is None:
             return None
+        response = await self._answer(match[1], url.query)
+        log.info("GET %s: status %d", path[:PATH_CHARACTERS], response.status_code)
+        return response
+
+    async def _answer(self, product: str, query_string: str) -> Response:
         if self._is_too_fast(time.monotonic()):
             return _error(429, "Public rate limit exceeded", {"Retry-After": str(RATE_SECONDS)})
         if self._failed < self._failures:
             self._failed += 1
             return FAILURES[(self._failed - 1) % len(FAILURES)]()
-        if match[1] != self._product:
+        if product != self._product:
             return _error(404, "NotFound")
-        query = parse_qs(url.query)
+        query = parse_qs(query_string)
         after, limit = (query.get(name, [None])[-1] for name in ("after", "limit"))
         for name, value in (("after", after), ("limit", limit)):
             if value is not None and not (_ID.fullmatch(value) and int(value) > 0):

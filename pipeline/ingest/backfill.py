@@ -76,7 +76,9 @@ class MissingTrades:
         self._settled.update(published)
 
     def is_missing(self, trade_id: int) -> bool:
-        return trade_id not in self._settled
+        """Return whether a trade lies in a gap between two published ones."""
+        lowest = self._settled.lowest()
+        return lowest is not None and trade_id > lowest and trade_id not in self._settled
 
     def is_too_old(self, event_time: datetime) -> bool:
         return self._newest is not None and event_time < self._newest - self._max_age
@@ -111,7 +113,9 @@ class MissingTrades:
         before = self.missing()
         above = gap.last + 1
         if page:
-            self._settled.add(page[-1], page[0])
+            lowest = self._settled.lowest() or page[-1]
+            if page[0] >= lowest:
+                self._settled.add(max(lowest, page[-1]), page[0])
             if too_old:
                 self._settled.fill_below(page[0])
         if above not in page:

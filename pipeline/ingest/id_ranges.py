@@ -19,6 +19,10 @@ class IdRanges:
         place = bisect_left(self._lasts, number)
         return place < len(self._lasts) and self._firsts[place] <= number
 
+    def lowest(self) -> int | None:
+        """Return the lowest id; None if the set is empty."""
+        return self._firsts[0] if self._firsts else None
+
     def add(self, first: int, last: int | None = None) -> None:
         """Add an id, or all ids from `first` to `last`."""
         last = first if last is None else last

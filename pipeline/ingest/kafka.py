@@ -14,13 +14,12 @@ from kafka.structs import TopicPartition
 
 from pipeline import times
 from pipeline.errors import TemporaryError
+from pipeline.ingest.trade import BACKFILL_HEADER
 from pipeline.service import Service
 from pipeline.settings import Settings
 
 T = TypeVar("T")
 
-#: The header of a record that was recovered over REST.
-BACKFILL_HEADER = ("backfill", b"rest")
 #: How many records before a moment `records_since` yields. One of them is usually a trade, which
 #: has the trade id below a gap that begins at that moment.
 RECORDS_BEFORE = 1000
@@ -217,7 +216,7 @@ def records_since(settings: Settings, moment: datetime, stop: Event) -> Iterator
 
 def is_backfilled(record: Any) -> bool:
     """Return whether a record was recovered over REST."""
-    return any(name == BACKFILL_HEADER[0] for name, _ in record.headers)
+    return any(name == BACKFILL_HEADER for name, _ in record.headers)
 
 
 def _records(

@@ -111,7 +111,7 @@ class Publisher:
 
     def _publish_backfilled(self, valid: trade.Trade, message: bytes) -> None:
         topic = self._settings.kafka_topic
-        self._sender.send(topic, message, times.now(), [kafka.BACKFILL_HEADER])
+        self._sender.send(topic, message, times.now(), [(trade.BACKFILL_HEADER, b"rest")])
         self._remember(valid.trade_id)
         self._service.counters["backfilled"] += 1
 

@@ -119,22 +119,21 @@ def _get(url: str) -> bytes:
     Raises:
         RestError: no answer within `REQUEST_SECONDS`, or an answer with another status than 200.
     """
-    request = urllib.request.Request(  # noqa: S310 - http or https: settings check it
-        url, headers={"User-Agent": "stream-vs-batch", "Accept": "application/json"}
-    )
-    with _Connections() as connections:
+    headers = {"User-Agent": "stream-vs-batch", "Accept": "application/json"}
+    with _Deadline() as deadline:
         try:
-            with connections.opener(url).open(request, timeout=STEP_SECONDS) as answer:
+            request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http or https
+            with deadline.opener(url).open(request, timeout=STEP_SECONDS) as answer:
                 body: bytes = answer.read(ANSWER_BYTES + 1)
         except urllib.error.HTTPError as error:
             raise _refusal(url, error) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            if connections.expired:
+            if deadline.expired:
                 raise RestError(f"{url} did not answer within {REQUEST_SECONDS:g} s") from None
             reason = getattr(error, "reason", error)
             text = sentence(reason) if isinstance(reason, Exception) else str(reason)
             raise RestError(f"cannot read {url}: {text}") from None
-    if connections.expired:
+    if deadline.expired:
         raise RestError(f"{url} did not answer within {REQUEST_SECONDS:g} s")
     if len(body) > ANSWER_BYTES:
         raise RestError(f"{url} sent more than {ANSWER_BYTES:,} bytes")
@@ -164,7 +163,7 @@ def seconds_to_wait(retry_after: str | None, now: datetime) -> float | None:
     return min(max(0.0, seconds), LONGEST_WAIT_SECONDS) if math.isfinite(seconds) else None
 
 
-class _Connections:
+class _Deadline:
     """Ends all connections of one request after `REQUEST_SECONDS`.
 
     A timeout of a socket is for a single read. A server that sends one byte from time to time
@@ -173,8 +172,7 @@ class _Connections:
 
     def __init__(self) -> None:
         self.expired = False
-        self._opened: list[http.client.HTTPConnection] = []
-        self._context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+        self._sockets: list[socket.socket] = []
         self._timer = threading.Timer(REQUEST_SECONDS, self._expire)
         self._timer.daemon = True
 
@@ -186,51 +184,39 @@ class _Connections:
         self._timer.cancel()
 
     def opener(self, url: str) -> urllib.request.OpenerDirector:
-        """Return an opener that registers its connections here. Loopback needs no proxy."""
-        opened, context = self._opened, self._context
-        context.load_default_certs()
+        """Return an opener whose connections this deadline ends. Loopback needs no proxy."""
+        sockets = self._sockets
 
-        def registered(connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
-            opened.append(connection)
-            return connection
+        class Connection(http.client.HTTPConnection):
+            def connect(self) -> None:
+                super().connect()
+                sockets.append(self.sock)
+
+        class Context(ssl.SSLContext):
+            def wrap_socket(self, sock: socket.socket, *_: Any, **options: Any) -> ssl.SSLSocket:
+                options["do_handshake_on_connect"] = False
+                wrapped = super().wrap_socket(sock, **options)
+                sockets.append(wrapped)
+                wrapped.do_handshake()
+                return wrapped
 
         class Http(urllib.request.HTTPHandler):
             def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-                return self.do_open(
-                    lambda host, **how: registered(http.client.HTTPConnection(host, **how)), request
-                )
+                return self.do_open(Connection, request)
 
-        class Https(urllib.request.HTTPSHandler):
-            def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-                return self.do_open(
-                    lambda host, **how: registered(
-                        http.client.HTTPSConnection(host, context=context, **how)
-                    ),
-                    request,
-                )
-
-        proxies = urllib.request.ProxyHandler({} if _is_loopback(url) else None)
-        return urllib.request.build_opener(proxies, Http, Https)
+        context = Context(ssl.PROTOCOL_TLS_CLIENT)  # it verifies certificate and host name
+        context.load_default_certs()
+        return urllib.request.build_opener(
+            urllib.request.ProxyHandler({} if _is_loopback(url) else None),
+            Http,
+            urllib.request.HTTPSHandler(context=context),
+        )
 
     def _expire(self) -> None:
         self.expired = True
-        for connection in self._opened:
-            for opened in (connection.sock, self._context.in_handshake):
-                if opened is not None:
-                    with contextlib.suppress(OSError):
-                        opened.shutdown(socket.SHUT_RDWR)
-
-
-class _Context(ssl.SSLContext):
-    """A verifying TLS context that keeps the socket of its newest handshake."""
-
-    in_handshake: ssl.SSLSocket | None = None
-
-    def wrap_socket(self, sock: socket.socket, *_: Any, **options: Any) -> ssl.SSLSocket:
-        options["do_handshake_on_connect"] = False
-        self.in_handshake = super().wrap_socket(sock, **options)
-        self.in_handshake.do_handshake()
-        return self.in_handshake
+        for opened in self._sockets:
+            with contextlib.suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)
 
 
 def _is_loopback(url: str) -> bool:

@@ -14,6 +14,8 @@ import msgspec
 #: Types of the messages about the connection; they are not about trades.
 CONTROL_TYPES = frozenset({"subscriptions", "heartbeat", "error"})
 TICKER = "ticker"
+#: The header in Kafka of a trade that was recovered over REST.
+BACKFILL_HEADER = "backfill"
 
 #: DECIMAL(18,8) in Spark has 10 digits before the point and 8 after it. REAL in SQLite stores 15
 #: digits exactly.

@@ -28,11 +28,11 @@ class Chain:
         self.data = folder / "data"
         self.topic = broker.new_topic()
         self.broker = broker
-        self._feed_port = free_port()
+        self.feed_port = free_port()
         self.environment: dict[str, object] = {
             "KAFKA_BOOTSTRAP_SERVERS": broker.address,
             "KAFKA_TOPIC": self.topic,
-            "FEED_URL": f"ws://127.0.0.1:{self._feed_port}",
+            "FEED_URL": f"ws://127.0.0.1:{self.feed_port}",
             "DATA_DIR": self.data,
             "BATCH_INTERVAL_SECONDS": 4,
             **environment,
@@ -41,7 +41,7 @@ class Chain:
 
     def feed(self, recording: Path, speed: str, *options: str) -> None:
         arguments = [str(recording), "--no-retime", "--speed", speed, *options]
-        self.running["feed"] = self._run("feed.replay", *arguments, "--port", str(self._feed_port))
+        self.running["feed"] = self._run("feed.replay", *arguments, "--port", str(self.feed_port))
         wait_until(lambda: "REPLAY" in self.running["feed"].text(), 20, "the feed's start")
 
     def start(self, *names: str) -> None:
