@@ -16,9 +16,10 @@ RUN useradd --uid 10001 --user-group --home-dir /app --no-create-home --shell /u
     && install -d -o app -g app data
 
 # Every package but PySpark has a wheel. PySpark is pure Python. So no compiler is needed.
-COPY requirements.txt constraints.txt ./
+COPY requirements.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    PIP_ROOT_USER_ACTION=ignore pip install --only-binary=:all: --no-binary=pyspark -r requirements.txt
+    PIP_ROOT_USER_ACTION=ignore pip install --require-hashes --only-binary=:all: --no-binary=pyspark \
+    -r requirements.txt
 
 COPY --from=jars /jars/lib jars/spark/lib
 

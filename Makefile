@@ -23,7 +23,7 @@ REPLAY = --recording $(call quoted,$(RECORDING)) --speed $(call quoted,$(SPEED))
 	--retime $(call quoted,$(RETIME)) --backlog $(call quoted,$(BACKLOG)) \
 	--feed-port $(call quoted,$(FEED_PORT))
 
-.PHONY: help demo run status report test test-slow test-compose lint bench screenshots clean venv venv-dev jars archive need-python need-java need-demo need-run
+.PHONY: help demo run status report test test-slow test-compose lint bench screenshots audit sbom clean venv venv-dev jars archive need-python need-java need-demo need-run
 # In order, also with -j: a check comes before the installation.
 .NOTPARALLEL:
 
@@ -62,6 +62,18 @@ bench: venv-dev jars archive
 screenshots: venv-dev jars archive
 	@exec $(VENV) -m tests.screenshots $(ARGS)
 
+audit: venv-dev
+	@exec $(VENV) -m pip_audit --strict --disable-pip --require-hashes -r requirements.txt
+
+sbom: venv-dev need-java
+	@$(PYTHON) -m local.prerequisites mvn
+	@mkdir -p sbom
+	@.venv/bin/cyclonedx-py requirements requirements.txt --output-reproducible -o sbom/python.cdx.json
+	@for part in spark kafka; do mvn --quiet --batch-mode -Dstyle.color=never -f jars/$$part/pom.xml \
+		org.cyclonedx:cyclonedx-maven-plugin:2.9.1:makeBom -DoutputFormat=json \
+		-DoutputDirectory=$(CURDIR)/sbom -DoutputName=$$part.cdx || exit; done
+	@ls sbom/*.json
+
 clean: venv
 	@exec $(VENV) -m local.clean --data-dir $(call quoted,$(DATA_DIR))
 
@@ -72,15 +84,15 @@ jars: jars/spark/lib/.made jars/kafka/lib/.made
 archive: venv jars
 	@exec $(VENV) -m pipeline.batch.archive
 
-.venv/.made: requirements.txt constraints.txt | need-python
+.venv/.made: requirements.txt | need-python
 	@echo "Installing requirements.txt in .venv (the first time takes a minute or two)"
 	@$(VENV) -c '' 2>/dev/null || exec $(PYTHON) -m venv --clear .venv
-	@$(VENV) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
 .venv/.made-dev: requirements-dev.txt .venv/.made
 	@echo "Installing requirements-dev.txt in .venv, for tests and checks"
-	@$(VENV) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
 jars/%/lib/.made: jars/%/pom.xml | need-java

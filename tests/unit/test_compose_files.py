@@ -220,7 +220,7 @@ def test_all_code_that_runs_is_in_the_image() -> None:
     ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     kept = {line[1:] for line in ignore if line.startswith("!")}
     assert "*" in ignore
-    assert {"*.py", "requirements.txt", "constraints.txt", "jars/spark/pom.xml"} <= kept
+    assert {"*.py", "requirements.txt", "jars/spark/pom.xml"} <= kept
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
     assert packages | {".streamlit"} <= kept
 

@@ -312,6 +312,18 @@ def test_the_files_of_the_contract_exist() -> None:
         assert (ROOT / name).is_file(), name
 
 
+def test_the_lock_files_have_every_required_version_and_a_hash_for_each_package() -> None:
+    for name in ("requirements", "requirements-dev"):
+        lock = (ROOT / f"{name}.txt").read_text(encoding="utf-8")
+        packages = re.findall(r"^([\w.-]+==[\w.]+)(.*?)(?=^\S|\Z)", lock, re.MULTILINE | re.DOTALL)
+        assert packages
+        assert not [package for package, rest in packages if "--hash=sha256:" not in rest]
+        wanted = (ROOT / f"{name}.in").read_text(encoding="utf-8")
+        required = re.findall(r"^[\w.-]+==[\w.]+", wanted, re.MULTILINE)
+        locked = {package.lower() for package, _ in packages}
+        assert {package.lower() for package in required} <= locked
+
+
 def test_every_module_has_a_docstring() -> None:
     missing = [
         module
