@@ -13,7 +13,7 @@ def publish(service: Service, resources: ExitStack) -> None:
     sender = Sender(service)
     resources.callback(sender.close)
     publisher = Publisher(service, sender)
-    service.retrying("Kafka")(publisher.restore_published_ids)
+    service.retrying("Kafka")(publisher.restore_published)
     Feed(service, publisher).run()
 
 

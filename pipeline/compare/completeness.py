@@ -53,13 +53,14 @@ def funnel(
     if isinstance(producer, Mapping) and {"received", "published"} <= producer.keys():
         others = sum(producer.get(name, 0) for name in ("control", "ignored", "repeated"))
         new, rejected = producer["received"] - others, producer.get("rejected", 0)
+        published = producer["published"] + producer.get("conflicting", 0)
         rows.append(
             {
                 "stage": PUBLISHED,
                 "drawn_from": new,
-                "count": producer["published"],
+                "count": published,
                 "rejected": rejected,
-                "not_yet": new - producer["published"] - rejected,
+                "not_yet": new - published - rejected,
             }
         )
     if ingest_counts is None:

@@ -14,11 +14,10 @@ from pipeline.ingest import kafka, trade
 from pipeline.ingest.backfill import Backfill
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.ingest.exchange import FeedWatchdog, Message
+from pipeline.ingest.published import PublishedTrades
 from pipeline.service import Service
 from pipeline.source import claim
 
-#: How many of the newest published trade ids are remembered, to suppress repeated trades.
-REMEMBERED_IDS = 200_000
 #: How many records are read back from Kafka after a restart: an hour at the usual rate.
 RESTORED_RECORDS = 20_000
 #: The fields in a replay's answers that identify the source of a data directory.
@@ -35,7 +34,7 @@ class Publisher:
         self._settings = service.settings
         self._sender = sender
         self._dead_letters = DeadLetters(service, sender)
-        self._published_ids: dict[int, None] = {}  # in the order of publication
+        self._published = PublishedTrades()
         self._next_report = 0.0
         self._watchdog: FeedWatchdog  # of the connection that is read: see `on_connect`
         #: The source, from the first answer of a connection; None before it.
@@ -45,7 +44,7 @@ class Publisher:
         )
         service.details |= {"feed": None, "last_trade": None}
 
-    def restore_published_ids(self) -> None:
+    def restore_published(self) -> None:
         """Read from Kafka which trades were published before this start.
 
         Raises:
@@ -57,8 +56,8 @@ class Publisher:
                 valid = trade.decode(record.value or b"", self._settings.product_id, received)
             except trade.InvalidTradeError:
                 continue
-            self._remember(valid.trade_id)
-        self._service.log.info("%d published trade ids restored", len(self._published_ids))
+            self._published.add(valid)
+        self._service.log.info("%d published trades restored", len(self._published))
 
     def on_connect(self, watchdog: FeedWatchdog) -> None:
         self._watchdog = watchdog
@@ -97,33 +96,31 @@ class Publisher:
     def _publish(self, valid: trade.Trade, raw: bytes, received: datetime) -> str:
         self._watchdog.on_trade(time.monotonic(), valid.trade_id)
         self._backfill.on_received(valid.trade_id, valid.time)
-        if valid.trade_id in self._published_ids:
-            return "repeated"
+        outcome = self._published.outcome(valid)
+        if outcome == "repeated":
+            return outcome
+        if outcome == "conflicting":
+            self._service.log.warning("trade %d has other content than before", valid.trade_id)
         self._sender.send(self._settings.kafka_topic, raw, received)
-        self._remember(valid.trade_id)
+        self._published.add(valid)
         self._service.details["last_trade"] = {
             "trade_id": valid.trade_id,
             "price": valid.price,
             "time": valid.time,
             "received": received,
         }
-        return "published"
+        return outcome
 
     def _publish_backfilled(self, valid: trade.Trade, message: bytes) -> None:
         topic = self._settings.kafka_topic
         self._sender.send(topic, message, times.now(), [(trade.BACKFILL_HEADER, b"rest")])
-        self._remember(valid.trade_id)
+        self._published.add(valid)
         self._service.counters["backfilled"] += 1
 
     def _reject_backfilled(self, message: bytes, reason: str) -> None:
         self._dead_letters.reject(message, len(message), reason, times.now())
         self._service.log.warning("rejected a backfilled trade: %s", reason)
         self._service.counters["backfill_rejected"] += 1
-
-    def _remember(self, trade_id: int) -> None:
-        self._published_ids[trade_id] = None
-        if len(self._published_ids) > REMEMBERED_IDS:
-            del self._published_ids[next(iter(self._published_ids))]
 
     def _on_control(self, message: dict[str, Any]) -> None:
         replay = message.get("replay")

@@ -103,7 +103,7 @@ def test_both_paths_give_the_results_of_an_independent_computation(replayed: Rep
 
 def test_every_message_received_is_counted_under_exactly_one_outcome(replayed: Replayed) -> None:
     counters = replayed.chain.status("producer")["counters"]
-    outcomes = ("published", "repeated", "rejected", "control", "ignored")
+    outcomes = ("published", "repeated", "conflicting", "rejected", "control", "ignored")
     assert counters["received"] == sum(counters.get(name, 0) for name in outcomes)
     assert counters["published"] == len(golden.compute(replayed.recording).trades)
     assert counters["rejected"] == len(replayed.invalid)

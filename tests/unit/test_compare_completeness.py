@@ -28,10 +28,11 @@ def test_each_stage_plus_its_losses_equals_its_input(
     producer = {
         "published": published,
         "repeated": repeated,
+        "conflicting": 2,
         "rejected": rejected,
         "control": others,
         "ignored": 3,
-        "received": published + repeated + rejected + others + 3,
+        "received": published + repeated + 2 + rejected + others + 3,
     }
     status: dict[str, dict[str, Any]] = {
         "producer": {"counters": producer},
@@ -44,7 +45,7 @@ def test_each_stage_plus_its_losses_equals_its_input(
         losses = found[list(LOSSES)].fillna(0).astype(int).sum(axis="columns")
         assert list(found["count"] + losses) == list(found["drawn_from"])
         assert list(found["not_yet"].dropna()) == [0, lag, behind, behind]
-        assert found["drawn_from"].iloc[0] == published + rejected  # repeats are no loss
+        assert found["drawn_from"].iloc[0] == published + 2 + rejected  # repeats are no loss
 
 
 def test_unexplained_losses_are_not_counted_as_not_yet() -> None:
