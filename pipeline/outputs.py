@@ -204,8 +204,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def moments(row: Mapping[str, Any]) -> dict[str, datetime]:
-    """Return the times of a row, given as microseconds since 1970, as datetimes."""
-    return {name: from_epoch_micros(row[name]) for name in TIME_COLUMNS if name in row}
+    """Return the known times of a row, given as microseconds since 1970, as datetimes."""
+    known = {name: row[name] for name in TIME_COLUMNS if row.get(name) is not None}
+    return {name: from_epoch_micros(micros) for name, micros in known.items()}
 
 
 def run_id(started: datetime) -> str:

@@ -14,7 +14,8 @@ from pipeline.stream.windows import Publication
 
 #: Columns of `stream_progress.csv`, a row for each micro-batch. `published_at` is when its open
 #: windows became readable, `newest_trade` the newest trade in them, `rows` the records that it
-#: read, and `first_receipt` and `last_receipt` when these were received.
+#: read, and `first_receipt` and `last_receipt` when these were received (empty if some were
+#: backfilled).
 PROGRESS_COLUMNS = (
     "micro_batch",
     "published_at",
@@ -111,6 +112,8 @@ def progress_row(
         waited_s: how long it then waited until the next one was due, seconds.
     """
     observed = (progress.get("observedMetrics") or {}).get("input") or {}
+    # Receipts measure the latency. It is unknown if only some of the records have it.
+    receipts = {} if observed.get("backfilled") else observed
     operators = progress.get("stateOperators") or []
     lag = (progress["sources"][0].get("metrics") or {}).get("maxOffsetsBehindLatest")
     duration_ms = progress["durationMs"].get("triggerExecution")
@@ -123,8 +126,8 @@ def progress_row(
         "published_at": publication and publication.published_at,
         "newest_trade": publication and publication.newest_trade,
         "rows": observed.get("rows", 0),
-        "first_receipt": _moment(observed.get("first_receipt")),
-        "last_receipt": _moment(observed.get("last_receipt")),
+        "first_receipt": _moment(receipts.get("first_receipt")),
+        "last_receipt": _moment(receipts.get("last_receipt")),
         "unparsable": observed.get("unparsable", 0),
         "duplicates": sum(
             operator.get("customMetrics", {}).get("numDroppedDuplicateRows", 0)

@@ -84,6 +84,7 @@ def read_kafka(session: SparkSession, settings: Settings) -> DataFrame:
         .option("kafka.bootstrap.servers", settings.kafka_bootstrap_servers)
         .option("subscribe", settings.kafka_topic)
         .option("startingOffsets", "earliest")
+        .option("includeHeaders", "true")
         .option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
         .option("kafka.default.api.timeout.ms", 20_000)
         .option("kafka.request.timeout.ms", 10_000)
@@ -94,22 +95,28 @@ def read_kafka(session: SparkSession, settings: Settings) -> DataFrame:
 def parse(records: DataFrame, product: str) -> DataFrame:
     """Return the valid trades in Kafka records.
 
-    The observed metric `input` counts the records and the invalid ones (`unparsable`), and holds
-    the times of the first and the last receipt.
+    The observed metric `input` counts the records, the invalid ones (`unparsable`) and the
+    backfilled ones, and holds the times of the first and the last receipt. A backfilled trade has
+    no time of receipt, because it is older than the receipt of its record.
     """
     received = F.least("timestamp", F.current_timestamp())
+    is_backfilled = F.coalesce(
+        F.exists("headers", lambda header: header["key"] == trade.BACKFILL_HEADER), F.lit(False)
+    )
     parsed_by = F.udf(
         lambda raw, micros: parse_record(raw, micros, product), PARSED, useArrow=False
     )
     parsed = records.select(
         parsed_by("value", F.unix_micros(received)).alias("parsed"),
-        F.col("timestamp").alias("received"),
-    ).select("parsed.*", "received")
+        F.when(~is_backfilled, F.col("timestamp")).alias("received"),
+        is_backfilled.alias("backfilled"),
+    ).select("parsed.*", "received", "backfilled")
     return (
         parsed.observe(
             "input",
             F.count("*").alias("rows"),
             F.count("reason").alias("unparsable"),
+            F.count_if("backfilled").alias("backfilled"),
             F.unix_micros(F.min("received")).alias("first_receipt"),
             F.unix_micros(F.max("received")).alias("last_receipt"),
         )
