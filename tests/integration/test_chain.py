@@ -188,45 +188,8 @@ def test_killing_any_service_but_the_producer_changes_no_result(
         assert golden.verify(SAMPLE, chain.data) == []
 
 
-def test_killing_the_producer_loses_only_trades_recorded_in_gaps_and_duplicates_none(
-    chain: Chain,
-) -> None:
-    chain.feed(SAMPLE, "max")
-    chain.start("producer", "consumer", "spark_processor")
-    for rows in (2_000, 6_000, 12_000):
-        wait_until(partial(has_more, chain, rows), 60, f"{rows} rows", *chain.running.values())
-        chain.restart("producer")
-    wait_until(partial(has_ended, chain), 60, "the replay's end", chain.running["producer"])
-    in_topic = len(chain.records(chain.topic))
-    consumed = lambda: chain.counter("consumer", "records") == in_topic  # noqa: E731
-    wait_until(consumed, 60, "every record stored", chain.running["consumer"])
-    stored, missing = chain.ids()
-    issued = set(golden.compute(SAMPLE).trades)
-    skipped = set(range(min(issued), max(issued) + 1)) - issued
-    assert stored <= issued
-    assert stored | missing == issued | skipped  # every missing id is in a recorded gap
-    assert not stored & missing
-    chain.start("batch_scheduler")
-    # A run writes its windows after its one row.
-    wait_until(lambda: counted(chain) == len(stored), 60, "a batch run over every row")
-    batch = {row["window_start"]: row["trade_count"] for row in chain.batch_windows()}
-    stream = chain.running["spark_processor"]
-    enough = lambda: len(chain.final_windows()) >= len(batch) - 2  # noqa: E731
-    wait_until(enough, 60, "every window final but the last two", stream)
-    final = {row["window_start"]: row["trade_count"] for row in chain.final_windows()}
-    assert final.items() <= batch.items()
-
-
 def has_ended(chain: Chain) -> bool:
     return chain.status("producer").get("state") == "ended"
-
-
-def counted(chain: Chain) -> int:
-    return sum(int(row["trade_count"]) for row in chain.batch_windows())
-
-
-def has_more(chain: Chain, rows: int) -> bool:
-    return chain.rows() > rows
 
 
 def batch_is_running(chain: Chain) -> bool:
