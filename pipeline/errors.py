@@ -33,6 +33,10 @@ class TemporaryError(Exception):
     """An error that is expected to end without any action of a person."""
 
 
+class RestartError(TemporaryError):
+    """A temporary error that ends only if the service closes its resources and opens them again."""
+
+
 class OperationalError(Exception):
     """An error that a person has to correct. The text names the failure and the action."""
 

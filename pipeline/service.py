@@ -26,6 +26,7 @@ from pipeline.errors import (
     EXIT_OPERATIONAL,
     Family,
     OperationalError,
+    RestartError,
     family_of,
     is_temporary,
     sentence,
@@ -137,7 +138,8 @@ class Service:
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
         if self.stop.is_set():
             os._exit(128 + signum)
-        self.stop.set()
+        # In a thread: if the signal interrupted `stop.wait`, this thread holds the lock of `stop`.
+        threading.Thread(target=self.stop.set, daemon=True).start()
 
     def _starts_before(self) -> int:
         try:
@@ -313,7 +315,8 @@ class Service:
     def retrying(self, waiting_for: str) -> tenacity.Retrying:
         """Return a caller that repeats a function after each temporary error, with backoff.
 
-        It raises the error when the service is asked to stop, and any other error at once.
+        It raises the error when the service is asked to stop. It raises a `RestartError` and any
+        other error at once.
 
         Args:
             waiting_for: what has to work again, for the status: `waiting for Kafka`.
@@ -327,7 +330,9 @@ class Service:
             self.report(f"waiting for {waiting_for}", text, healthy=False)
 
         return tenacity.Retrying(
-            retry=tenacity.retry_if_exception(is_temporary),
+            retry=tenacity.retry_if_exception(
+                lambda error: is_temporary(error) and not isinstance(error, RestartError)
+            ),
             wait=tenacity.wait_exponential_jitter(multiplier=0.5, max=3, jitter=0.5),
             stop=tenacity.stop_when_event_set(self.stop),
             sleep=self.sleep,

@@ -7,7 +7,8 @@ from datetime import datetime
 from threading import Event
 from typing import Any, TypeVar
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
+from kafka.cluster import ClusterMetadata
 from kafka.errors import KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import TopicPartition
@@ -28,6 +29,8 @@ RECORDS_BEFORE = 1000
 ACKNOWLEDGE_SECONDS = 5.0
 #: Seconds to deliver the remaining records when the service stops.
 CLOSE_SECONDS = 4.0
+#: Milliseconds between two reads of the topic's metadata, which show that it was created again.
+METADATA_MS = 2000
 #: Milliseconds after which kafka-python drops a record. The producer must never drop one.
 _FOREVER_MS = 2**31 - 1
 
@@ -49,8 +52,8 @@ class Sender:
         self._pending: deque[tuple[float, Any]] = deque()
         self._retrying = service.retrying("Kafka")
         self._retrying(check_topic, settings)
-        self._producer = self._retrying(
-            _connected,
+        self._producer, self._metadata = self._retrying(
+            connected,
             KafkaProducer,
             **_client(settings),
             acks="all",
@@ -86,6 +89,10 @@ class Sender:
         except KafkaTimeoutError:  # the client has no metadata of the topic
             future = self._retrying(self._producer.send, topic, **record)
         self._pending.append((time.monotonic(), future))
+
+    def topic_id(self) -> str | None:
+        """Return Kafka's id of the topic of trades, at most a few seconds old; None: unknown."""
+        return known_topic_id(self._metadata, self._service.settings)
 
     def unacknowledged(self) -> int:
         """Return how many records are not acknowledged yet.
@@ -139,7 +146,14 @@ def partition(topic: str) -> TopicPartition:
 
 def consumer(settings: Settings, **options: Any) -> KafkaConsumer:
     """Return a consumer of the topic of trades that commits no offset by itself."""
-    kafka = _connected(
+    return consumer_and_metadata(settings, **options)[0]
+
+
+def consumer_and_metadata(
+    settings: Settings, **options: Any
+) -> tuple[KafkaConsumer, ClusterMetadata]:
+    """Return a consumer of the topic of trades, and the metadata that its client keeps."""
+    kafka, metadata = connected(
         KafkaConsumer,
         **_client(settings),
         enable_auto_commit=False,
@@ -147,7 +161,7 @@ def consumer(settings: Settings, **options: Any) -> KafkaConsumer:
         **options,
     )
     kafka.assign([partition(settings.kafka_topic)])
-    return kafka
+    return kafka, metadata
 
 
 def check_topic(settings: Settings) -> None:
@@ -173,16 +187,31 @@ def topic_id(settings: Settings) -> str:
         KafkaError: Kafka does not respond.
         TemporaryError: the topic does not exist yet.
     """
-    clients = ("allow_auto_create_topics", "metrics_enabled")  # of producers and consumers only
-    options = {name: value for name, value in _client(settings).items() if name not in clients}
-    admin = _connected(KafkaAdminClient, **options)
+    kafka, metadata = consumer_and_metadata(settings)
     try:
-        (described,) = admin.describe_topics([settings.kafka_topic])
+        return existing_topic_id(kafka, metadata, settings)
     finally:
-        admin.close()
-    if described["error_code"]:
+        kafka.close(timeout_ms=1000)
+
+
+def existing_topic_id(kafka: KafkaConsumer, metadata: ClusterMetadata, settings: Settings) -> str:
+    """Return Kafka's id of the topic of trades, by a client that has just been created.
+
+    Raises:
+        KafkaError: Kafka does not respond.
+        TemporaryError: the topic does not exist yet.
+    """
+    exists = kafka.partitions_for_topic(settings.kafka_topic)
+    found = known_topic_id(metadata, settings)
+    if not exists or found is None:
         raise TemporaryError(f"topic {settings.kafka_topic} does not exist yet")
-    return str(described["topic_id"])
+    return found
+
+
+def known_topic_id(metadata: ClusterMetadata, settings: Settings) -> str | None:
+    """Return Kafka's id of the topic of trades as a client knows it; None if it does not."""
+    found = metadata.topic_id(settings.kafka_topic)
+    return str(found) if found is not None and found.int else None
 
 
 def newest_records(settings: Settings, count: int) -> Iterator[Any]:
@@ -238,8 +267,8 @@ def _records(
         kafka.close(timeout_ms=1000)
 
 
-def _connected(make: Callable[..., T], **options: Any) -> T:
-    """Return a new Kafka client; close what it opened if it cannot connect.
+def connected(make: Callable[..., T], **options: Any) -> tuple[T, ClusterMetadata]:
+    """Return a new Kafka client and its metadata; close what it opened if it cannot connect.
 
     After a failed attempt, kafka-python itself leaves a thread running and its sockets open. A
     service that waits for Kafka would run out of file descriptors in half an hour.
@@ -251,7 +280,7 @@ def _connected(make: Callable[..., T], **options: Any) -> T:
         return opened[-1]
 
     try:
-        return make(kafka_client=open_network, **options)
+        return make(kafka_client=open_network, **options), opened[-1].cluster
     except BaseException:
         for network in opened:
             network.close()
@@ -262,6 +291,7 @@ def _client(settings: Settings) -> dict[str, Any]:
     return {
         "bootstrap_servers": settings.kafka_bootstrap_servers.split(","),
         "bootstrap_timeout_ms": 3000,
+        "metadata_max_age_ms": METADATA_MS,
         "reconnect_backoff_max_ms": 2000,
         "allow_auto_create_topics": False,
         "metrics_enabled": False,

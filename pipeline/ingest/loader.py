@@ -3,20 +3,21 @@
 One transaction stores the trades and the offsets. Then the consumer commits the offset to Kafka.
 """
 
-import sqlite3
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from kafka import KafkaConsumer
+from kafka.cluster import ClusterMetadata
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from pipeline import times
-from pipeline.errors import sentence
+from pipeline.errors import RestartError, sentence
 from pipeline.ingest import kafka, store, trade
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.service import Service
+from pipeline.source import record_topic_id
 
 GROUP = "sqlite_writer"
 #: Seconds. At a low rate, records are collected for this long before they are stored.
@@ -29,7 +30,7 @@ class Loader:
     """Polls records, stores them and commits their offset, until the service is asked to stop."""
 
     def __init__(
-        self, service: Service, connection: sqlite3.Connection, dead_letters: DeadLetters
+        self, service: Service, connection: store.Writer, dead_letters: DeadLetters
     ) -> None:
         self._service = service
         self._settings = service.settings
@@ -37,35 +38,39 @@ class Loader:
         self._dead_letters = dead_letters
         self._next_lag = 0.0
         self._partition = kafka.partition(self._settings.kafka_topic)
-        retrying = service.retrying("Kafka")
-        self._kafka = retrying(self._connect)
-        self._topic_id = retrying(kafka.topic_id, self._settings)
+        self._kafka, self._metadata = service.retrying("Kafka")(self._connect)
+        record_topic_id(service.data, self._topic_id)
         service.details |= {"last_trade": None, "lag": None}
         self._describe_table()
 
-    def _connect(self) -> KafkaConsumer:
-        consumer = kafka.consumer(
+    def _connect(self) -> tuple[KafkaConsumer, ClusterMetadata]:
+        consumer, metadata = kafka.consumer_and_metadata(
             self._settings,
             group_id=GROUP,
             max_poll_records=self._settings.poll_max_records,
             max_partition_fetch_bytes=8 * 1024 * 1024,
         )
         try:
+            self._topic_id = kafka.existing_topic_id(consumer, metadata, self._settings)
+            filled_by = store.newest_topic(self._connection)
             start = start_offset(
                 stored=store.next_offset(self._connection),
                 committed=consumer.committed(self._partition),
                 end=consumer.end_offsets([self._partition])[self._partition],
+                same_topic=None if filled_by is None else filled_by == self._topic_id,
             )
             if start is None:
                 consumer.seek_to_beginning(self._partition)
             else:
                 consumer.seek(self._partition, start)
-        except Exception:
+        except BaseException:
             consumer.close(timeout_ms=0)
             raise
         place = "the beginning of the topic" if start is None else f"offset {start}"
-        self._service.log.info("starting at %s", place)
-        return consumer
+        self._service.log.info("starting at %s (topic id %s)", place, self._topic_id)
+        if filled_by not in {None, self._topic_id}:
+            self._service.log.warning("the rows until now are from the topic with id %s", filled_by)
+        return consumer, metadata
 
     def run(self) -> None:
         """Load until the service is asked to stop."""
@@ -74,6 +79,7 @@ class Loader:
             records = self.poll()
             if records:
                 self.load(records)
+            self.check_identity()
             self._report()
             if 0 < len(records) < self._settings.poll_max_records:
                 self._service.stop.wait(max(0.0, polled + COLLECT_SECONDS - time.monotonic()))
@@ -82,6 +88,23 @@ class Loader:
         """Return the next records; an empty sequence if none arrives within half a second."""
         records: Sequence[Any] = self._kafka.poll(timeout_ms=500).get(self._partition, [])
         return records
+
+    def check_identity(self) -> None:
+        """Check that the topic and the database are still those that this loader opened.
+
+        It may find a change up to two seconds late. The rows stored meanwhile are harmless: the
+        next start compares the stored topic with Kafka's and reads from the beginning.
+
+        Raises:
+            RestartError: the topic was created again, or the database was deleted or replaced.
+        """
+        self._connection.check_files()
+        found = kafka.known_topic_id(self._metadata, self._settings)
+        if found not in {None, self._topic_id}:
+            raise RestartError(
+                f"topic {self._settings.kafka_topic} was created again: reading it from its "
+                f"beginning. Its id was {self._topic_id} and is {found}"
+            )
 
     def load(self, records: Sequence[Any]) -> None:
         """Store records and commit their offset; store nothing if the service has to stop first.
@@ -92,10 +115,7 @@ class Loader:
         batch = self._decode(records)
         if batch.rejected and not self._dead_letters.flush():
             return
-        stored = self._service.retrying("the database")(
-            # Each attempt uses its own time, because the rows become visible at the commit.
-            lambda: store.store(self._connection, batch, times.now(), self._settings.watermark)
-        )
+        stored = self._service.retrying("the database")(self._store, batch)
         self._commit(batch.last_offset + 1)
         counters = self._service.counters
         counters["records"] += batch.records
@@ -109,6 +129,11 @@ class Loader:
                 "trade_id": live[-1].trade_id,
                 "time": live[-1].time,
             }
+
+    def _store(self, batch: store.Batch) -> store.StoreResult:
+        """Store a batch at the present time: the rows become visible at the commit."""
+        self._connection.check_files()
+        return store.store(self._connection, batch, times.now(), self._settings.watermark)
 
     def _decode(self, records: Sequence[Any]) -> store.Batch:
         trades, receipts, offsets, rejected = [], [], [], 0
@@ -173,18 +198,23 @@ class Loader:
         self._kafka.close(timeout_ms=2000)
 
 
-def start_offset(stored: int | None, committed: int | None, end: int) -> int | None:
+def start_offset(
+    stored: int | None, committed: int | None, end: int, *, same_topic: bool | None = None
+) -> int | None:
     """Return the offset to continue at; None is the beginning of the topic.
 
-    The database has the exact offset. The two values from Kafka show whether this is still the
-    topic that filled the database: a new topic has no committed offset, or ends before the stored
-    one.
+    The database has the exact offset and the id of its topic. If it has no id (schema version 2),
+    the two values from Kafka show whether this is still the topic that filled the database: a new
+    topic has no committed offset, or ends before the stored one.
 
     Args:
         stored: the offset after the newest stored record; None if nothing is stored.
         committed: the offset that this consumer group committed; None if it committed none.
         end: the offset after the newest record of the topic.
+        same_topic: whether the stored record is from this topic; None: not recorded.
     """
-    if stored is None or committed is None or stored > end:
+    if stored is None or stored > end or same_topic is False:
+        return None
+    if same_topic is None and committed is None:
         return None
     return stored

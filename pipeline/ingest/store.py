@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipeline import histogram
-from pipeline.errors import OperationalError
+from pipeline.errors import OperationalError, RestartError
 from pipeline.ingest.trade import Trade
 
 #: Seconds that a statement waits for the lock of another process before it fails.
@@ -155,7 +155,73 @@ class StoreResult:
     total_rows: int
 
 
-def open_writer(path: Path) -> sqlite3.Connection:
+class Writer(sqlite3.Connection):
+    """The writing connection. It can check that its files are still at their paths.
+
+    SQLite writes into files that were deleted or replaced, without an error.
+    """
+
+    #: The database, its write-ahead log and its shared memory.
+    _paths: tuple[Path, ...] = ()
+    _files: tuple[tuple[int, int], ...] = ()
+    _bytes = 0
+
+    def remember_files(self, path: Path) -> None:
+        """Record which files this connection has opened."""
+        self._paths = (path, *_companions(path))
+        self._files, self._bytes = _identities(self._paths)
+
+    def check_files(self) -> None:
+        """Check that the files at the paths are the open ones. This takes some microseconds.
+
+        Raises:
+            RestartError: a file was deleted, replaced or truncated. The database has to be opened
+                again. What it then lacks is read again from Kafka.
+        """
+        path = self._paths[0]
+        try:
+            files, size = _identities(self._paths)
+        except OSError as error:
+            name = Path(error.filename or path).name
+            raise RestartError(
+                f"{name} was deleted while it was open: opening {path} again and reading "
+                "from Kafka what it lacks"
+            ) from error
+        if files != self._files:
+            raise RestartError(
+                f"{path.name} was replaced while it was open: opening {path} again and reading "
+                "from Kafka what it lacks"
+            )
+        if size < self._bytes:  # SQLite never makes it shorter: nothing here runs VACUUM
+            raise RestartError(
+                f"{path.name} was truncated from {self._bytes} to {size} bytes while it was open: "
+                f"opening {path} again"
+            )
+        self._bytes = size
+
+
+def _companions(path: Path) -> tuple[Path, ...]:
+    return tuple(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
+
+
+def _identities(paths: Iterable[Path]) -> tuple[tuple[tuple[int, int], ...], int]:
+    """Return the device and inode of each file, and the size of the first."""
+    found = [path.stat() for path in paths]
+    return tuple((of.st_dev, of.st_ino) for of in found), found[0].st_size
+
+
+def _discard_log_of_truncated(path: Path) -> None:
+    """Delete the write-ahead log of a database that was truncated to 0 bytes.
+
+    SQLite would combine the log with the empty file to a damaged database. SQLite writes the first
+    page of a new database before it creates a log, so no sound database is in this state.
+    """
+    if path.exists() and path.stat().st_size == 0:
+        for companion in _companions(path):
+            companion.unlink(missing_ok=True)
+
+
+def open_writer(path: Path) -> Writer:
     """Open the only writing connection; create or migrate the schema.
 
     Raises:
@@ -163,7 +229,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
         StoreError: the file is not a database, or has another schema version.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    _discard_log_of_truncated(path)
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, factory=Writer)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")  # survives a power cut; costs little
@@ -176,6 +243,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
                 f"{SCHEMA_VERSION}. Choose another folder with DATA_DIR=."
             )
         connection.executescript(f"{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};")
+        connection.remember_files(path)
     except sqlite3.OperationalError:
         connection.close()
         raise
@@ -294,6 +362,12 @@ def next_offset(connection: sqlite3.Connection) -> int | None:
     """Return the offset after the newest stored one; None if nothing is stored."""
     last = connection.execute(f"SELECT last_offset {_NEWEST}").fetchone()
     return last[0] + 1 if last else None
+
+
+def newest_topic(connection: sqlite3.Connection) -> str | None:
+    """Return Kafka's id of the topic of the newest stored record; None if it is not recorded."""
+    newest = connection.execute(f"SELECT topic {_NEWEST}").fetchone()
+    return newest[0] if newest else None
 
 
 def total_rows(connection: sqlite3.Connection) -> int:

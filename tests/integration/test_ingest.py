@@ -1,18 +1,28 @@
-"""The loader with a real broker that stops."""
+"""The consumer with a real broker: it stops, loses its topic, or the database is replaced."""
 
+import json
+import os
+import shutil
+import signal
+import sqlite3
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
-from kafka import KafkaProducer
+import psutil
+import pytest
+from kafka import KafkaAdminClient, KafkaProducer
 
+from local import topics
 from pipeline.ingest import kafka, store
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.ingest.loader import Loader
 from pipeline.service import Service
 from pipeline.settings import Settings
-from tests.conftest import Broker, wait_until
+from tests.conftest import Broker, Run, Running, wait_until
 
 GOOD = (
     b'{"type":"ticker","product_id":"BTC-USD","trade_id":%d,"price":"86321.55","side":"buy",'
@@ -62,3 +72,197 @@ def write(broker: Broker, topic: str, *values: bytes) -> None:
     for value in values:
         writer.send(topic, value=value)
     writer.close()
+
+
+class Consumer:
+    """The consumer as a process, its topic and its database."""
+
+    def __init__(self, run: Run, broker: Broker, data: Path) -> None:
+        self.broker = broker
+        self.topic = broker.new_topic()
+        self.data = data
+        self.database = data / "crypto_prices.db"
+        self._run = run
+        self.process: Running
+
+    def start(self) -> None:
+        self.process = self._run(
+            "consumer.py",
+            KAFKA_BOOTSTRAP_SERVERS=self.broker.address,
+            KAFKA_TOPIC=self.topic,
+            DATA_DIR=self.data,
+        )
+
+    def write(self, *ids: int) -> None:
+        write(self.broker, self.topic, *(GOOD % number for number in ids))
+
+    def ids(self) -> set[int]:
+        try:
+            with closing(sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True)) as reader:
+                return {number for (number,) in reader.execute("SELECT trade_id FROM btc_prices")}
+        except sqlite3.OperationalError:
+            return set()
+
+    def wait_for(self, *ids: int, seconds: float = 20) -> None:
+        missing = f"of {len(ids)} ids up to {max(ids)} some are missing"
+        wait_until(lambda: self.ids() >= set(ids), seconds, missing, self.process)
+
+    def status(self) -> dict[str, Any]:
+        return dict(json.loads((self.data / "status" / "consumer.json").read_text()))
+
+    def last_error(self) -> str:
+        return str((self.status()["last_error"] or {}).get("text", ""))
+
+
+@pytest.fixture
+def consumer(run: Run, kafka: Broker, tmp_path: Path) -> Iterator[Consumer]:
+    started = Consumer(run, kafka, tmp_path / "data")
+    started.write(*range(1, 21))
+    started.start()
+    started.wait_for(*range(1, 21))
+    yield started
+    if started.process.process.poll() is None:
+        assert started.process.terminate() == 0
+
+
+# --- another topic --------------------------------------------------------------------------
+
+
+def recreate(broker: Broker, topic: str) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=broker.address)
+    admin.delete_topics([topic])
+    wait_until(lambda: topic not in admin.list_topics(), 10, "the topic is deleted")
+    admin.close()
+    topics.create(broker.address, topic)
+
+
+def test_a_topic_created_again_is_read_from_its_beginning_by_the_running_consumer(
+    consumer: Consumer,
+) -> None:
+    """The new topic at once holds more records than the old one did."""
+    before = json.loads((consumer.data / "source.json").read_text())
+    recreate(consumer.broker, consumer.topic)
+    consumer.write(*range(101, 151))
+    consumer.wait_for(*range(1, 21), *range(101, 151))
+    assert "was created again: reading it from its beginning" in consumer.last_error()
+    after = json.loads((consumer.data / "source.json").read_text())
+    assert before["topic"] == after["topic"] == consumer.topic
+    assert before["topic_id"] != after["topic_id"]
+
+
+def test_a_topic_created_again_while_the_consumer_is_down_is_read_from_its_beginning(
+    consumer: Consumer,
+) -> None:
+    consumer.process.kill()
+    recreate(consumer.broker, consumer.topic)
+    consumer.write(*range(101, 151))
+    consumer.start()
+    consumer.wait_for(*range(1, 21), *range(101, 151))
+
+
+def test_a_wiped_broker_that_grew_past_the_old_position_of_a_suspended_consumer_loses_nothing(
+    run: Run, own_kafka: Broker, tmp_path: Path
+) -> None:
+    consumer = Consumer(run, own_kafka, tmp_path / "data")
+    consumer.write(*range(1, 21))
+    consumer.start()
+    consumer.wait_for(*range(1, 21))
+    consumer.process.process.send_signal(signal.SIGSTOP)
+    own_kafka.kill()
+    shutil.rmtree(own_kafka.folder / "kafka")
+    own_kafka.start()
+    topics.create(own_kafka.address, consumer.topic, f"{consumer.topic}_rejected")
+    consumer.write(*range(101, 151))
+    consumer.process.process.send_signal(signal.SIGCONT)
+    consumer.wait_for(*range(1, 21), *range(101, 151))
+
+
+def test_another_name_of_the_topic_is_refused_and_the_first_one_continues(
+    consumer: Consumer,
+) -> None:
+    """Two topics and back again: nothing is lost."""
+    first = consumer.topic
+    assert consumer.process.terminate() == 0
+    consumer.topic = consumer.broker.new_topic()
+    consumer.write(*range(101, 151))
+    consumer.start()
+    assert consumer.process.process.wait(20) == 2
+    assert f"Set KAFKA_TOPIC={first}, or " in consumer.process.tail()
+    consumer.topic = first
+    consumer.write(*range(21, 31))
+    consumer.start()
+    consumer.wait_for(*range(1, 31))
+    assert consumer.ids() == {*range(1, 31)}
+
+
+# --- another database -----------------------------------------------------------------------
+
+
+def delete(database: Path) -> None:
+    for path in database.parent.glob("crypto_prices.db*"):
+        path.unlink()
+
+
+def delete_only_the_log(database: Path) -> None:
+    for path in database.parent.glob("crypto_prices.db-*"):
+        path.unlink()
+
+
+def rename_the_folder(database: Path) -> None:
+    database.parent.rename(database.parent.with_name("moved"))
+
+
+def rename_the_folder_and_make_it_again(database: Path) -> None:
+    rename_the_folder(database)
+    database.parent.mkdir()
+
+
+def truncate(database: Path) -> None:
+    os.truncate(database, 0)
+
+
+def replace_by_an_older_copy(database: Path) -> None:
+    """As a backup does: a copy that was made by SQLite is moved over the file."""
+    copy = database.with_name("copy.db")
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+        target.execute("DELETE FROM btc_prices WHERE trade_id > 5")
+        target.execute("UPDATE ingest SET last_offset = 4, total_rows = 5")
+        target.commit()
+    copy.replace(database)
+
+
+def replace_by_an_empty_file(database: Path) -> None:
+    database.unlink()
+    database.touch()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        delete,
+        Path.unlink,
+        delete_only_the_log,
+        rename_the_folder,
+        rename_the_folder_and_make_it_again,
+        truncate,
+        replace_by_an_older_copy,
+        replace_by_an_empty_file,
+    ],
+)
+def test_a_database_that_is_gone_while_the_consumer_runs_is_filled_again_from_kafka(
+    consumer: Consumer, damage: Callable[[Path], None]
+) -> None:
+    damage(consumer.database)
+    consumer.wait_for(*range(1, 21))
+    wait_until(consumer.last_error, 5, "the reason in the status file", consumer.process)
+    assert "while it was open" in consumer.last_error()
+    consumer.write(21)
+    consumer.wait_for(*range(1, 22))
+    with closing(sqlite3.connect(consumer.database)) as reader:
+        assert reader.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    wait_until(lambda: consumer.status()["healthy"], 5, "healthy again", consumer.process)
+    open_files = {file.path for file in psutil.Process(consumer.process.pid).open_files()}
+    assert {path for path in open_files if "crypto_prices" in path} == {
+        f"{consumer.database}{suffix}" for suffix in ("", "-wal", "-shm")
+    }

@@ -208,6 +208,12 @@ def test_the_first_signal_asks_to_stop_and_the_second_one_ends_at_once(
     assert status["state"] == "starting"
 
 
+def test_a_signal_in_the_middle_of_a_wait_for_the_stop_does_not_hang(running: Service) -> None:
+    with vars(running.stop)["_cond"]:  # the main thread holds it in parts of `stop.wait`
+        running._on_signal(signal.SIGTERM, None)
+    assert running.stop.wait(5)
+
+
 # --- waiting --------------------------------------------------------------------------------
 
 
