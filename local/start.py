@@ -68,6 +68,7 @@ def environment(variables: Variables, settings: Settings) -> dict[str, str]:
     }
     if variables.replay:
         given["FEED_URL"] = f"ws://127.0.0.1:{variables.replay.port.number}"
+        given["FEED_REST_URL"] = f"http://127.0.0.1:{variables.replay.port.number}"
         if "batch_interval_seconds" not in settings.model_fields_set:
             given["BATCH_INTERVAL_SECONDS"] = str(DEMO_BATCH_SECONDS)
     return given

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pipeline.errors import TemporaryError, sentence
+from pipeline.ingest.proxy import is_local
 
 #: Trades in a page: the maximum that the exchange allows.
 PAGE_TRADES = 1000
@@ -184,7 +185,7 @@ class _Deadline:
         self._timer.cancel()
 
     def opener(self, url: str) -> urllib.request.OpenerDirector:
-        """Return an opener whose connections this deadline ends. Loopback needs no proxy."""
+        """Return an opener whose connections this deadline ends. A replay needs no proxy."""
         sockets = self._sockets
 
         class Connection(http.client.HTTPConnection):
@@ -207,7 +208,7 @@ class _Deadline:
         context = Context(ssl.PROTOCOL_TLS_CLIENT)  # it verifies certificate and host name
         context.load_default_certs()
         return urllib.request.build_opener(
-            urllib.request.ProxyHandler({} if _is_loopback(url) else None),
+            urllib.request.ProxyHandler({} if is_local(urlsplit(url).hostname or "") else None),
             Http,
             urllib.request.HTTPSHandler(context=context),
         )
@@ -217,8 +218,3 @@ class _Deadline:
         for opened in self._sockets:
             with contextlib.suppress(OSError):
                 opened.shutdown(socket.SHUT_RDWR)
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in {"localhost", "::1"} or host.startswith("127.")

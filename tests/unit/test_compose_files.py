@@ -193,6 +193,7 @@ def test_the_broker_has_a_complete_configuration() -> None:
 def test_the_replay_file_configures_every_service(name: str) -> None:
     service = REPLAY["services"][name]
     assert service["environment"]["FEED_URL"] == "ws://feed:8765"
+    assert service["environment"]["FEED_REST_URL"] == "http://feed:8765"
     assert defaults(service) == {"BATCH_INTERVAL_SECONDS": str(DEMO_BATCH_SECONDS)}
 
 

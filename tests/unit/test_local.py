@@ -271,10 +271,11 @@ def test_the_demo_runs_the_batch_every_minute_unless_the_user_sets_another_inter
     demo = start.environment(given(kafka_port=9999), Settings())
     assert demo["BATCH_INTERVAL_SECONDS"] == "60"
     assert demo["FEED_URL"] == "ws://127.0.0.1:8765"
+    assert demo["FEED_REST_URL"] == "http://127.0.0.1:8765"  # even if the user set another one
     assert demo["DATA_DIR"] == "/d"
     assert demo["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:9999"
     live = start.environment(variables.read("test", ["run", "--data-dir=/d"]), Settings())
-    assert {"FEED_URL", "BATCH_INTERVAL_SECONDS"}.isdisjoint(live)
+    assert {"FEED_URL", "FEED_REST_URL", "BATCH_INTERVAL_SECONDS"}.isdisjoint(live)
     no_settings.setenv("BATCH_INTERVAL_SECONDS", "7")
     assert "BATCH_INTERVAL_SECONDS" not in start.environment(given(), Settings())  # inherited
 
