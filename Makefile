@@ -99,7 +99,7 @@ jars/%/lib/.made: jars/%/pom.xml | need-java
 	@$(PYTHON) -m local.prerequisites mvn
 	@echo "Downloading the Java libraries for $* with Maven (the first time takes a minute)"
 	@rm -rf $(@D)
-	@mvn --quiet --batch-mode -Dstyle.color=never -f $< package
+	@MAVEN_OPTS="$$MAVEN_OPTS -Djansi.noreset=true" exec mvn --quiet --batch-mode -Dstyle.color=never -f $< package
 	@touch $@
 
 need-python:

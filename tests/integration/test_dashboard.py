@@ -16,6 +16,8 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from datetime import timedelta
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,12 +100,19 @@ class Server(NamedTuple):
     process: Running
 
 
-def serve(run: Run, data: DataDir, *, port: int | None = None, fast: float | None = None) -> Server:
+def serve(
+    run: Run,
+    data: DataDir,
+    *,
+    port: int | None = None,
+    fast: float | None = None,
+    **environment: object,
+) -> Server:
     """Start the page, with the usual intervals or with this one, and wait until it answers."""
     port = port or free_port()
     script = ["dashboard.py"] if fast is None else ["tests/fast_page.py", "--", str(fast)]
     options = [script[0], f"--server.port={port}", *script[1:]]
-    process = run("streamlit", "run", *options, DATA_DIR=data.root)
+    process = run("streamlit", "run", *options, DATA_DIR=data.root, **environment)
     address = f"http://127.0.0.1:{port}"
     wait_until(lambda: _answers(f"{address}/_stcore/health"), 60, "the page", process)
     return Server(data, address, process)
@@ -155,6 +164,30 @@ def fast(fast_server: Server) -> Server:
     """The fast page on an empty folder."""
     shutil.rmtree(fast_server.data.root, ignore_errors=True)
     return fast_server
+
+
+def status_of_a_connection(server: Server, host: str, origin: str) -> int:
+    """Return how the server answers a browser that opens the page's WebSocket."""
+    connection = HTTPConnection(server.address.removeprefix("http://"), timeout=20)
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    key = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": "streamlit"}
+    connection.request(
+        "GET", "/_stcore/stream", headers=upgrade | key | {"Host": host, "Origin": origin}
+    )
+    with closing(connection):
+        return connection.getresponse().status
+
+
+def test_the_page_works_behind_a_forwarded_address_with_the_two_settings_of_the_readme(
+    fast_server: Server, run: Run
+) -> None:
+    forwarded = "localhost:8501", "https://name-8501.app.example.dev"
+    assert status_of_a_connection(fast_server, *forwarded) == HTTPStatus.FORBIDDEN
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    settings = dict(re.findall(r"\b(STREAMLIT_[A-Z_]+)=(\w+)", readme))
+    assert len(settings) == 2
+    allowed = serve(run, fast_server.data, **settings)
+    assert status_of_a_connection(allowed, *forwarded) == HTTPStatus.SWITCHING_PROTOCOLS
 
 
 def compared(seen: Visit) -> Visit:

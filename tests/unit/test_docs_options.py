@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from streamlit import config as streamlit_config
 
 from pipeline.settings import Settings
 from tests.conftest import ROOT
@@ -213,10 +214,12 @@ def test_the_readme_describes_every_variable_of_compose() -> None:
 
 
 def test_every_variable_that_a_document_names_exists() -> None:
-    """Settings, variables of `make` and of Compose, and those of the CI script."""
+    """Settings, variables of `make`, of Compose and of Streamlit, and those of the CI script."""
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     known = {name.upper() for name in Settings.model_fields} | make_variables().keys()
     known |= compose_variables() | set(re.findall(r"\b(CI(?:_[A-Z]+)?)\b", script))
+    streamlit_config.get_config_options()
+    known |= {option.env_var for option in (streamlit_config._config_options or {}).values()}
     for path in (ROOT / "pipeline").rglob("*.py"):  # constants in the code
         known |= set(re.findall(r"^([A-Z][A-Z_]+)\b", path.read_text("utf-8"), re.MULTILINE))
     for document in (README, COMMANDS, CONTRIBUTING):
