@@ -22,7 +22,7 @@ from pipeline import times
 from pipeline.compare.__main__ import minutes
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.figures import figures
-from pipeline.compare.inputs import read_outputs
+from pipeline.compare.inputs import read_outputs, require_folder
 from pipeline.compare.sections import run_sections, sections, source_text
 from pipeline.compare.summary import summary
 from pipeline.outputs import DataDir, OutputError, write_atomically
@@ -53,6 +53,8 @@ def main() -> None:
     data = DataDir(settings.data_dir)
     began = time.monotonic()
     try:
+        if not arguments.zip:  # the page offers the report, also before the folder exists
+            require_folder(data)
         check(data, settings)
         files = make(data, settings.batch_interval_seconds, arguments.minutes)
         if arguments.zip:

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 import pandas as pd
 
 from pipeline.compare.comparison import Comparison, compare
-from pipeline.compare.inputs import read_outputs
+from pipeline.compare.inputs import read_outputs, require_folder
 from pipeline.compare.sections import Section, Table, sections
 from pipeline.compare.summary import findings, summary
 from pipeline.compare.tradeoffs import aspects
@@ -53,6 +53,7 @@ def main() -> None:
     settings = load()
     data = DataDir(settings.data_dir)
     try:
+        require_folder(data)
         check(data, settings)
         outputs = read_outputs(data, arguments.minutes)
         comparison = compare(outputs, settings.batch_interval_seconds)
@@ -118,7 +119,9 @@ def _plain(value: object) -> object:
 
 
 def as_text(comparison: Comparison) -> str:
-    """Return the summary and all sections for a terminal."""
+    """Return the summary and all sections for a terminal; without any result only the summary."""
+    if comparison.outputs.final.empty and comparison.outputs.runs.empty:
+        return _wrapped(summary(comparison))
     parts = [_wrapped(summary(comparison)), *map(section_as_text, sections(comparison))]
     return "\n\n".join(parts)
 

@@ -149,6 +149,15 @@ class PipelineOutputs:
     since: datetime | None
 
 
+def require_folder(data: DataDir) -> None:
+    """Raise OutputError if there is no data directory, so that a mistyped one is not created."""
+    if not data.root.is_dir():
+        raise OutputError(
+            f"DATA_DIR={data.root} does not exist. Set DATA_DIR to the folder of a stack, or start "
+            "one with `make demo`."
+        )
+
+
 def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutputs:
     """Read all outputs. A missing file is an empty table.
 

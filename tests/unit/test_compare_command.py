@@ -83,12 +83,19 @@ def test_with_nothing_to_compare_the_exit_status_is_2_and_the_output_says_why(
 ) -> None:
     done = command(tmp_path)
     assert (done.returncode, done.stderr) == (2, "")
-    assert "Nothing to compare yet: waiting for" in done.stdout
+    assert done.stdout.startswith("Nothing to compare yet: waiting for")
+    assert done.stdout.count("\n") <= 2  # one wrapped sentence and no empty sections
     (tmp_path / "batch_windows.csv").write_text("foreign,file\n1,2\n")
     done = command(tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "batch_windows.csv has no column window_start" in done.stderr
+
+
+def test_a_data_directory_that_does_not_exist_is_refused(command: Command, tmp_path: Path) -> None:
+    done = command(tmp_path / "typo")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"DATA_DIR={tmp_path / 'typo'} does not exist. ")
 
 
 def both_paths(folder: Path, batch_count: str) -> None:

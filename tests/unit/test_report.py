@@ -108,6 +108,18 @@ def test_the_report_of_an_empty_folder_says_what_is_missing(tmp_path: Path) -> N
     assert "nan" not in html.lower().replace("nancy", "")
 
 
+def test_a_data_directory_that_does_not_exist_is_refused_and_not_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "typo"))
+    monkeypatch.setattr(sys, "argv", ["report"])
+    with pytest.raises(SystemExit) as ended:
+        making.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"DATA_DIR={tmp_path / 'typo'} does not exist. ")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_report_of_one_window_makes_no_forecast(tmp_path: Path) -> None:
     html, _ = made(filled(tmp_path, 1))
     assert "identical results for the 1 window compared" in html
