@@ -1,6 +1,8 @@
 """Process trees: list one, measure what it costs, end it."""
 
 import resource
+import signal
+import sys
 import time
 from collections.abc import Iterable
 
@@ -70,3 +72,11 @@ def end(processes: Iterable[psutil.Process], wait_seconds: float) -> None:
             except psutil.NoSuchProcess:
                 continue
         _, alive = psutil.wait_procs(alive, timeout=wait_seconds)
+
+
+def exit_on_sigterm() -> None:
+    """Turn SIGTERM into SystemExit, for a program that starts others.
+
+    Python would otherwise end at once, and leave child processes and temporary files.
+    """
+    signal.signal(signal.SIGTERM, lambda signum, _: sys.exit(128 + signum))

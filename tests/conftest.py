@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +27,15 @@ T = TypeVar("T")
 # A busy machine makes any example slow: the time that one takes says nothing about the code.
 hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")
+
+
+def pytest_configure() -> None:
+    """End the tests on SIGTERM as on Ctrl-C, so that fixtures end the processes they started.
+
+    A terminal sends SIGINT to all workers of pytest-xdist, but `kill` reaches only one process.
+    """
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def require(what: str, present: object) -> None:

@@ -22,6 +22,7 @@ from pipeline import times
 from pipeline.compare.growth import MIN_RUNS as LEAST_RUNS
 from pipeline.compare.inputs import read_batch_log
 from pipeline.outputs import DataDir
+from pipeline.processes import exit_on_sigterm
 from tests import page_data
 from tests.conftest import ROOT, Running, chromium, free_port
 
@@ -66,6 +67,7 @@ def main() -> None:
         "--states", action="store_true", help="take only the pictures of prepared folders"
     )
     given = parser.parse_args()
+    exit_on_sigterm()
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])

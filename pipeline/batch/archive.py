@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from pipeline import spark, times
+from pipeline import processes, spark, times
 from pipeline.errors import exit_on_error
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
@@ -42,18 +42,29 @@ def make_archive(settings: Settings) -> Path:
         config = spark.configuration(settings, settings.batch_memory, options)
         arguments = ("--run", "archive", "--began", str(time.time()))
         command = spark.submit_command(config, spark.ROOT / "batch_processor.py", *arguments)
-        run = subprocess.run(
-            ["env", f"DATA_DIR={folder}", *command],
-            cwd=spark.ROOT,
-            capture_output=True,
-            check=False,
-        )
-        if run.returncode != 0 or not temporary.exists():
+        status, errors = _run(["env", f"DATA_DIR={folder}", *command])
+        if status != 0 or not temporary.exists():
             temporary.unlink(missing_ok=True)
-            output = run.stderr.decode(errors="replace")[-2000:]
+            output = errors.decode(errors="replace")[-2000:]
             raise spark.SetupError(f"Cannot make the class-data archive: {output}")
     temporary.replace(path)
     return path
+
+
+def _run(command: list[str]) -> tuple[int, bytes]:
+    """Run a command; return its exit status and what it wrote to standard error.
+
+    All its processes end with this one, also when `make` is killed meanwhile.
+    """
+    with subprocess.Popen(
+        command, cwd=spark.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            _, errors = process.communicate()
+        except BaseException:
+            processes.end(processes.tree(process.pid), wait_seconds=2)
+            raise
+    return process.returncode, errors
 
 
 def _remove_unfinished(folder: Path) -> None:
@@ -83,6 +94,7 @@ def _few_trades() -> store.Batch:
 
 def main() -> None:
     """Run `python -m pipeline.batch.archive`."""
+    processes.exit_on_sigterm()
     with exit_on_error():
         make_archive(load())
 

@@ -1,5 +1,6 @@
 """What each section of the page shows, from prepared data folders."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html.parser import HTMLParser
@@ -108,6 +109,17 @@ def test_the_header_of_the_live_feed_has_price_and_change(snapshot_of) -> None:
 )
 def test_the_header_names_every_state(snapshot_of, scenario, text) -> None:
     assert text in header_of(snapshot_of(scenario))
+
+
+def test_a_reason_that_begins_with_its_cause_does_not_name_it_twice(snapshot_of) -> None:
+    snapshot = snapshot_of("live")
+    fields = snapshot.services["producer"].fields | {"state": "stopped", "healthy": False}
+    stopped = replace(snapshot.services["producer"], fields=fields)
+    snapshot = replace(snapshot, services=snapshot.services | {"producer": stopped})
+    text = header_of(snapshot)
+    assert "✕ DOWN" in text
+    assert "producer stopped 0.0 s ago" in text
+    assert "cause:" not in text
 
 
 def test_an_empty_state_says_what_is_missing_and_since_when(snapshot_of) -> None:
