@@ -13,6 +13,7 @@ def publish(service: Service, resources: ExitStack) -> None:
     sender = Sender(service)
     resources.callback(sender.close)
     publisher = Publisher(service, sender)
+    resources.callback(publisher.close)
     service.retrying("Kafka")(publisher.restore_published)
     Feed(service, publisher).run()
 

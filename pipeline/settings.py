@@ -13,6 +13,7 @@ from decimal import Decimal
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -79,6 +80,31 @@ def _broker_addresses(text: str) -> str:
                 "a port is a number from 1 to 65535"
             )
     return ",".join(addresses)
+
+
+def _address(schemes: tuple[str, str], example: str) -> AfterValidator:
+    """Return a validator of an address with one of these schemes, a host and a valid port."""
+    start = f"must begin with {schemes[0]}:// or {schemes[1]}://, such as {example}"
+
+    def check(text: str) -> str:
+        scheme, separator, _ = text.partition("://")
+        if scheme not in schemes or not separator:
+            raise ValueError(start)
+        if re.search(r"[^\x21-\x7e]", text):
+            raise ValueError("must not contain spaces, control characters or letters beyond ASCII")
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError:  # not a number from 0 to 65535, or [ without ]
+            parts, port = urlsplit(""), 0
+        name = parts.netloc.rpartition("@")[2].removesuffix(f":{port}").removesuffix(":")
+        if port == 0 or not _is_host(name):
+            raise ValueError(f"must have a host, and a port from 1 to 65535 if any, as {example}")
+        if "@" in parts.netloc or "#" in text:
+            raise ValueError("must not contain a user name, a password or a '#'")
+        return text
+
+    return AfterValidator(check)
 
 
 def _is_host(text: str) -> bool:
@@ -162,21 +188,12 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    feed_url: Annotated[
-        str, _matching("wss?://.+", "must begin with ws:// or wss://, such as ws://127.0.0.1:8765")
-    ] = Field(
+    feed_url: Annotated[str, _address(("ws", "wss"), "ws://127.0.0.1:8765")] = Field(
         default="wss://ws-feed.exchange.coinbase.com",
         description="WebSocket address of the exchange or of a replay",
     )
     feed_rest_url: (
-        Annotated[
-            str,
-            _matching(
-                r"https?://[^\s/]\S*",
-                "must begin with http:// or https://, such as https://api.exchange.coinbase.com",
-            ),
-        ]
-        | None
+        Annotated[str, _address(("http", "https"), "https://api.exchange.coinbase.com")] | None
     ) = Field(
         default=None,
         description="Address for missing trades (REST); if unset, the one that belongs to FEED_URL",
@@ -330,7 +347,7 @@ def load() -> Settings:
 
 def invalid(name: str, value: str, reason: str) -> str:
     """Return the line about an invalid setting. The reason says what is allowed."""
-    shown = repr(value)
+    shown = repr(re.sub("//[^/]*@", "//…@", value))  # a password must not get into a log
     if len(shown) > _SHOWN_CHARACTERS:
         shown = f"{shown[:_SHOWN_CHARACTERS]}… ({len(value)} characters)"
     return f"setting {name.upper()}={shown} is invalid: {reason}"

@@ -183,6 +183,7 @@ class Backfill:
         publish: publishes a recovered trade.
         reject: handles a recovered trade that is not valid, with the reason.
         has_room: returns whether a further trade can be published now.
+        now: returns the time.
     """
 
     def __init__(
@@ -191,10 +192,11 @@ class Backfill:
         publish: Callable[[trade.Trade, bytes], None],
         reject: Callable[[bytes, str], None],
         has_room: Callable[[], bool],
+        now: Callable[[], datetime],
     ) -> None:
         settings = service.settings
         self._service = service
-        self._publish, self._reject, self._has_room = publish, reject, has_room
+        self._publish, self._reject, self._has_room, self._now = publish, reject, has_room, now
         self._url = settings.feed_rest_url or rest_url(settings.feed_url)
         self._age = timedelta(seconds=settings.backfill_seconds)
         self._missing = MissingTrades(self._age)
@@ -278,7 +280,7 @@ class Backfill:
 
     def _publish_answer(self, answer: _Answer) -> None:
         """Publish the missing trades of an answer, oldest first, as long as there is room."""
-        received = times.now()
+        received = self._now()
         ascending = answer.trades[::-1]
         while answer.handled < len(ascending):
             if not self._has_room():

@@ -23,6 +23,7 @@ from websocket import (
 from websocket._abnf import frame_buffer
 from websocket._http import _tunnel
 
+from pipeline.errors import sentence
 from pipeline.ingest import transport
 from pipeline.ingest.proxy import Proxy, proxy_for
 from pipeline.ingest.transport import Transport, Waiter
@@ -146,12 +147,12 @@ def _through(proxy: Proxy, host: str, port: int, waiter: Waiter) -> Transport:
         own = transport.connect(proxy.host, proxy.port, waiter)
         try:
             own.max_bytes = _MAX_ANSWER
-            _tunnel(own, host, port, proxy.login)
+            _tunnel(own, f"[{host}]" if ":" in host else host, port, proxy.login)
         except BaseException:
             own.close()
             raise
     except (WebSocketException, OSError, ValueError) as error:
-        raise OSError(f"{proxy}: {error}") from error
+        raise OSError(f"{proxy}: {sentence(error)}") from error
     own.bytes_read, own.head = 0, b""
     return own
 

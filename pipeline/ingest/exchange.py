@@ -29,6 +29,8 @@ MESSAGE_SECONDS = 10.0
 PAUSE_SECONDS = 3.0
 #: Seconds to the next attempt when only a person can correct the cause.
 SLOW_RETRY_SECONDS = 60.0
+#: Characters of an error message of the exchange.
+ERROR_CHARACTERS = 200
 #: Statuses of HTTP after which a new attempt can succeed. 520 to 530 are those of Cloudflare.
 _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 531)})
 
@@ -43,6 +45,11 @@ class FeedError(TemporaryError):
     def __init__(self, text: str, *, lasting: bool = False) -> None:
         super().__init__(text)
         self.lasting = lasting
+
+    @property
+    def state(self) -> str:
+        """The state of the service while it waits for the next attempt."""
+        return "refused" if self.lasting else "connecting"
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,12 @@ class FeedWatchdog:
     newest_received: int | None = None
     #: Whether a replay has sent its whole recording.
     ended: bool = False
+    #: Whether the exchange has accepted the subscription.
+    subscribed: bool = False
+    #: The error that the exchange sent; None if it sent none, or something worked after it.
+    error: str | None = None
+    #: Why the connection before this one ended; None for the first one.
+    previous_fault: "FeedError | None" = None
 
     def on_turn(self, now: float, incomplete: int | None) -> float | None:
         """Note that the feed was read. After a pause, all timeouts start again.
@@ -208,6 +221,30 @@ class FeedWatchdog:
     def on_trade(self, now: float, trade_id: int) -> None:
         self.last_trade = now
         self.newest_received = trade_id
+        self.on_subscribed()
+
+    def on_subscribed(self) -> None:
+        self.subscribed, self.error = True, None
+
+    def on_error(self, message: dict[str, Any]) -> str:
+        """Take note of an error message of the exchange, and return its text."""
+        parts = [str(message[name]) for name in ("message", "reason") if message.get(name)]
+        self.error = " ".join(": ".join(parts).split())[:ERROR_CHARACTERS] or "no reason given"
+        return self.error
+
+    def refusal(self) -> str | None:
+        """Return the sentence about a subscription that the exchange does not accept."""
+        if self.subscribed or self.error is None:
+            return None
+        return f"the exchange refused the subscription: {self.error}. Check PRODUCT_ID"
+
+    def cause(self, fault: "FeedError") -> "FeedError":
+        """Return why the connection really ended: an error of the exchange explains its close."""
+        if refusal := self.refusal():
+            return FeedError(refusal, lasting=True)
+        if self.error:
+            return FeedError(f"the exchange sent an error: {self.error}; {fault}")
+        return fault
 
     def fault(self, now: float) -> str | None:
         """Return what has been missing for too long; None if nothing is."""
@@ -254,26 +291,30 @@ class Feed:
         """
         settings, stop = self._settings, self._service.stop
         delays = backoff()
+        fault: FeedError | None = None
         while not stop.is_set():
             watchdog = FeedWatchdog(
-                settings.heartbeat_timeout_seconds, settings.tick_timeout_seconds
+                settings.heartbeat_timeout_seconds,
+                settings.tick_timeout_seconds,
+                previous_fault=fault,
             )
             try:
                 self._read_connection(watchdog)
             except FeedError as error:
                 if stop.is_set():
                     return
+                fault = watchdog.cause(error)
                 if watchdog.newest_received is not None:
                     delays = backoff()
-                self._pause(error, SLOW_RETRY_SECONDS if error.lasting else next(delays))
+                self._pause(fault, SLOW_RETRY_SECONDS if fault.lasting else next(delays))
 
     def _pause(self, fault: FeedError, seconds: float) -> None:
         service = self._service
         service.error(str(fault))
         service.counters["reconnects"] += 1
         service.details["connected"] = False
-        state = "refused" if fault.lasting else "connecting"
-        service.report(state, f"{fault}; next attempt in {seconds:.1f} s", healthy=False)
+        text = f"{fault}; next attempt in {seconds:.1f} s"
+        service.report(fault.state, text, healthy=False)
         service.log.info("next attempt to connect in %.1f s", seconds)
         service.sleep(seconds)
 

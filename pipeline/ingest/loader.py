@@ -137,9 +137,8 @@ class Loader:
 
     def _decode(self, records: Sequence[Any]) -> store.Batch:
         trades, receipts, offsets, rejected = [], [], [], 0
-        present = times.now()
         for record in records:
-            received = min(times.from_epoch_millis(record.timestamp), present)
+            received = times.from_epoch_millis(record.timestamp)
             raw = record.value or b""
             try:
                 trades.append(trade.decode(raw, self._settings.product_id, received))

@@ -6,6 +6,7 @@ Every received message is counted under exactly one outcome: `published`, `repea
 """
 
 import time
+from collections import deque
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline.ingest import kafka, trade
 from pipeline.ingest.backfill import Backfill
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.ingest.exchange import FeedWatchdog, Message
+from pipeline.ingest.exchange_clock import ExchangeClock
 from pipeline.ingest.published import PublishedTrades
 from pipeline.service import Service
 from pipeline.source import claim
@@ -22,6 +24,10 @@ from pipeline.source import claim
 RESTORED_RECORDS = 20_000
 #: The fields in a replay's answers that identify the source of a data directory.
 REPLAY_SOURCE = ("kind", "recording", "fingerprint", "retimed")
+#: How many messages are held at most until the clock is known, and for how many seconds. The
+#: exchange sends a heartbeat per second.
+HELD_MESSAGES = 10_000
+HOLD_SECONDS = 10.0
 #: Seconds between two reports of the state.
 REPORT_SECONDS = 0.25
 
@@ -35,12 +41,17 @@ class Publisher:
         self._sender = sender
         self._dead_letters = DeadLetters(service, sender)
         self._published = PublishedTrades()
+        self._clock = ExchangeClock()
+        #: Messages with the times of their receipt, also in monotonic seconds: trades in the
+        #: future, by a clock that may be wrong. They are handled when it is known whether it is.
+        self._held: deque[tuple[Message, datetime, float]] = deque()
+        self._held_until = 0.0
         self._next_report = 0.0
         self._watchdog: FeedWatchdog  # of the connection that is read: see `on_connect`
         #: The source, from the first answer of a connection; None before it.
         self._feed: dict[str, Any] | None = None
         self._backfill = Backfill(
-            service, self._publish_backfilled, self._reject_backfilled, sender.has_room
+            service, self._publish_backfilled, self._reject_backfilled, sender.has_room, self._now
         )
         service.details |= {"feed": None, "last_trade": None}
 
@@ -71,13 +82,49 @@ class Publisher:
             OutputError: another feed filled the data directory.
         """
         self._service.counters["received"] += 1
+        received = self._clock.correct(time.monotonic(), received)
         try:
-            outcome = self._outcome(message, received)
+            self._count(self._outcome(message, received))
+        except trade.FutureTradeError as error:
+            if not self._hold(message, received):
+                self._reject(message, received, error)
         except trade.InvalidTradeError as error:
-            self._dead_letters.reject(message.data, message.size, str(error), received)
-            self._service.log.warning("rejected a message: %s", error)
-            outcome = "rejected"
+            self._reject(message, received, error)
+
+    def _count(self, outcome: str) -> None:
         self._service.counters[outcome] += 1
+
+    def _reject(self, message: Message, received: datetime, why: trade.InvalidTradeError) -> None:
+        self._dead_letters.reject(message.data, message.size, str(why), received)
+        self._service.log.warning("rejected a message: %s", why)
+        self._count("rejected")
+
+    def _hold(self, message: Message, received: datetime) -> bool:
+        """Keep a message until heartbeats show whether this machine's clock is behind.
+
+        Returns:
+            False if that is known, or if too many messages are kept.
+        """
+        if self._clock.is_known() or len(self._held) >= HELD_MESSAGES:
+            return False
+        if not self._held:
+            self._held_until = time.monotonic() + HOLD_SECONDS
+        self._held.append((message, received, time.monotonic()))
+        return True
+
+    def _release(self) -> None:
+        """Handle the held messages."""
+        while self._held:
+            message, received, at = self._held.popleft()
+            received = self._clock.correct(at, received)
+            try:
+                self._count(self._outcome(message, received))
+            except trade.InvalidTradeError as error:
+                self._reject(message, received, error)
+
+    def close(self) -> None:
+        """Handle what is held."""
+        self._release()
 
     def _outcome(self, message: Message, received: datetime) -> str:
         if message.size > self._settings.max_message_bytes:
@@ -111,21 +158,25 @@ class Publisher:
         }
         return outcome
 
+    def _now(self) -> datetime:
+        """Return the time of this machine, corrected if its clock is behind the exchange's."""
+        return self._clock.correct(time.monotonic(), times.now())
+
     def _publish_backfilled(self, valid: trade.Trade, message: bytes) -> None:
         topic = self._settings.kafka_topic
-        self._sender.send(topic, message, times.now(), [(trade.BACKFILL_HEADER, b"rest")])
+        self._sender.send(topic, message, self._now(), [(trade.BACKFILL_HEADER, b"rest")])
         self._published.add(valid)
         self._service.counters["backfilled"] += 1
 
     def _reject_backfilled(self, message: bytes, reason: str) -> None:
-        self._dead_letters.reject(message, len(message), reason, times.now())
+        self._dead_letters.reject(message, len(message), reason, self._now())
         self._service.log.warning("rejected a backfilled trade: %s", reason)
         self._service.counters["backfill_rejected"] += 1
 
     def _on_control(self, message: dict[str, Any]) -> None:
         replay = message.get("replay")
         if message["type"] == "error":
-            text = f"{message.get('message')}: {message.get('reason')}"
+            text = self._watchdog.on_error(message)
             self._service.error(f"the exchange sent an error: {text}")
         elif isinstance(replay, dict):
             self._set_source({name: replay.get(name) for name in REPLAY_SOURCE}, replay)
@@ -134,8 +185,11 @@ class Publisher:
         elif message["type"] == "subscriptions":
             live = {"kind": "live", "url": self._settings.feed_url}
             self._set_source(live, {"state": "playing"})
-        if message["type"] == "heartbeat":
+        if message["type"] == "subscriptions":
+            self._watchdog.on_subscribed()
+        elif message["type"] == "heartbeat":
             self._watchdog.on_heartbeat(time.monotonic(), message)
+            self._clock.on_heartbeat(time.monotonic(), message.get("time"))
 
     def _set_source(self, source: dict[str, Any], state: dict[str, Any]) -> None:
         """Record which feed this is. A data directory belongs to one feed.
@@ -150,6 +204,8 @@ class Publisher:
 
     def after_read(self) -> None:
         """Report the state when it is due. Stop reading while too much is unacknowledged."""
+        if self._held and (self._clock.is_known() or time.monotonic() > self._held_until):
+            self._release()
         if not self._sender.has_room():
             self._wait_for_room()
         if time.monotonic() >= self._next_report:
@@ -171,9 +227,12 @@ class Publisher:
             buffered = self._sender.unacknowledged()
             message = f"Kafka does not respond; {buffered} messages are buffered"
             self._service.report("waiting for Kafka", message, healthy=False)
+        elif refusal := self._watchdog.refusal():
+            self._service.report("refused", refusal, healthy=False)
         elif feed is None:
-            message = f"waiting for the first answer from {self._settings.feed_url}"
-            self._service.report("connecting", message, healthy=False)
+            self._report_connecting()
+        elif problem := self._clock.problem(time.monotonic(), times.now()):
+            self._service.report("running", problem, healthy=False)
         elif self._watchdog.ended:
             message = f"the replay of {feed.get('recording')} has ended"
             self._service.report("ended", message, healthy=True)
@@ -182,3 +241,12 @@ class Publisher:
             self._service.report("running", f"{label} of {feed.get('recording')}", healthy=True)
         else:
             self._service.report("running", f"LIVE from {feed['url']}", healthy=True)
+
+    def _report_connecting(self) -> None:
+        """Report that the exchange has sent nothing yet. The cause stays until something works."""
+        message = f"waiting for the first answer from {self._settings.feed_url}"
+        fault = self._watchdog.previous_fault
+        if fault is None:
+            self._service.report("connecting", message, healthy=False)
+        else:
+            self._service.report(fault.state, f"{fault}; connected again, {message}", healthy=False)

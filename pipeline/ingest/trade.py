@@ -41,6 +41,10 @@ class InvalidTradeError(Exception):
     """A message is not a valid trade. The text is the reason: the field and what is wrong."""
 
 
+class FutureTradeError(InvalidTradeError):
+    """The event time is too far after the receipt."""
+
+
 class Trade(msgspec.Struct, frozen=True):
     """A valid trade. Prices are in quote currency, the size is in base currency.
 
@@ -185,7 +189,7 @@ def _checked(ticker: _Ticker, product: str, received: datetime) -> Trade:
     if ticker.time < EARLIEST:
         raise InvalidTradeError(f"time: {ticker.time.isoformat()} is before 2012")
     if ticker.time - received > MAX_AHEAD:
-        raise InvalidTradeError(
+        raise FutureTradeError(
             f"time: {ticker.time.isoformat()} is more than a minute after the receipt"
         )
     return Trade(

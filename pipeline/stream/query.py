@@ -99,7 +99,6 @@ def parse(records: DataFrame, product: str) -> DataFrame:
     backfilled ones, and holds the times of the first and the last receipt. A backfilled trade has
     no time of receipt, because it is older than the receipt of its record.
     """
-    received = F.least("timestamp", F.current_timestamp())
     is_backfilled = F.coalesce(
         F.exists("headers", lambda header: header["key"] == trade.BACKFILL_HEADER), F.lit(False)
     )
@@ -107,7 +106,7 @@ def parse(records: DataFrame, product: str) -> DataFrame:
         lambda raw, micros: parse_record(raw, micros, product), PARSED, useArrow=False
     )
     parsed = records.select(
-        parsed_by("value", F.unix_micros(received)).alias("parsed"),
+        parsed_by("value", F.unix_micros("timestamp")).alias("parsed"),
         F.when(~is_backfilled, F.col("timestamp")).alias("received"),
         is_backfilled.alias("backfilled"),
     ).select("parsed.*", "received", "backfilled")

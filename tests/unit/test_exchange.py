@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from websocket import WebSocketBadStatusException
 from websockets.sync.server import ServerConnection, serve
 
 from pipeline.ingest import exchange
@@ -122,6 +123,60 @@ def test_turns_without_a_pause_start_no_timeout_again() -> None:
     assert one.fault(1014) == "a message was not complete within 10 s"
     one.on_turn(1016, 8)
     assert one.fault(1016) == "no heartbeat for 16 s"
+
+
+# --- errors of the exchange ------------------------------------------------------------------
+
+REFUSED = {
+    "type": "error",
+    "message": "Failed to subscribe",
+    "reason": "FOO-USD is not a valid product",
+}
+CLOSED = FeedError("ws://x closed the connection: code 1000")
+
+
+def test_an_error_before_the_subscription_is_the_cause_of_the_close_after_it() -> None:
+    one = watchdog()
+    one.on_error(REFUSED)
+    text = (
+        "the exchange refused the subscription: Failed to subscribe: FOO-USD is not a valid "
+        "product. Check PRODUCT_ID"
+    )
+    assert one.refusal() == text
+    cause = one.cause(CLOSED)
+    assert (str(cause), cause.lasting, cause.state) == (text, True, "refused")
+
+
+def test_an_error_after_the_subscription_is_named_with_the_close_and_temporary() -> None:
+    one = watchdog()
+    one.on_subscribed()
+    one.on_error({"type": "error", "message": "slow consumer"})
+    assert one.refusal() is None
+    cause = one.cause(CLOSED)
+    assert str(cause) == f"the exchange sent an error: slow consumer; {CLOSED}"
+    assert (cause.lasting, cause.state) == (False, "connecting")
+
+
+def test_an_error_is_forgotten_when_something_works() -> None:
+    one = watchdog()
+    one.on_error(REFUSED)
+    one.on_trade(1001, 5)
+    assert one.refusal() is None
+    assert one.cause(CLOSED) is CLOSED
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({}, "no reason given"),
+        ({"message": None, "reason": ""}, "no reason given"),
+        ({"message": {"a": 1}}, "{'a': 1}"),
+        ({"message": "a\n\tb"}, "a b"),
+        ({"message": "x" * 5000}, "x" * 200),
+    ],
+)
+def test_the_text_of_an_error_is_one_short_line(message: dict[str, Any], text: str) -> None:
+    assert watchdog().on_error(message) == text
 
 
 # --- frames ---------------------------------------------------------------------------------
@@ -387,6 +442,28 @@ def test_a_refused_connection_is_an_error() -> None:
         port = unused.getsockname()[1]
     with pytest.raises(FeedError, match=r"^cannot connect to ws://.*: Connection refused$"):
         Connection(f"ws://127.0.0.1:{port}", "BTC-USD", LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("status", "lasting"),
+    [
+        *((status, True) for status in (200, 301, 400, 401, 403, 404, 410, 426, 501)),
+        *((status, False) for status in (408, 425, 429, 500, 502, 503, 504, 520, 530)),
+    ],
+)
+def test_only_some_statuses_are_retried_soon(status: int, lasting: bool) -> None:
+    error = WebSocketBadStatusException(f"Handshake status {status} Text -+-+- {{}}", status)
+    reason, found = exchange.connect_failure(error)
+    assert found == lasting
+    assert reason == f"HTTP status {status} Text" + (". Check FEED_URL" if lasting else "")
+
+
+def test_an_unknown_host_is_an_error_that_names_what_to_check() -> None:
+    with pytest.raises(
+        FeedError, match=r"unknown host: .*\. Check FEED_URL and the network$"
+    ) as one:
+        Connection("ws://exchange.invalid", "BTC-USD", LIMIT)
+    assert not one.value.lasting
 
 
 def test_an_answer_of_another_server_is_an_error() -> None:

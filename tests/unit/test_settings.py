@@ -92,6 +92,18 @@ def test_a_valid_value_is_read_from_the_variable_of_its_name(
     assert getattr(load(), name.lower()) == value
 
 
+@pytest.mark.parametrize(("name", "scheme"), [("FEED_URL", "wss"), ("FEED_REST_URL", "https")])
+def test_an_address_with_a_password_is_refused_and_shown_without_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, scheme: str
+) -> None:
+    monkeypatch.setenv(name, f"{scheme}://user:secret@example.com")
+    with pytest.raises(SystemExit):
+        load()
+    shown = capsys.readouterr().err
+    assert "secret" not in shown
+    assert "must not contain a user name" in shown
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_an_empty_variable_counts_as_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     unset = load()
@@ -100,7 +112,14 @@ def test_an_empty_variable_counts_as_unset(name: str, monkeypatch: pytest.Monkey
 
 
 BAD = [
-    *(("FEED_URL", value) for value in ("http://example.com", "ws://", "example.com")),
+    *(("FEED_URL", value) for value in ("http://example.com", "ws://", "example.com", "ws:///x")),
+    *(("FEED_URL", f"ws://{value}") for value in ("h:notaport", "h:0", "h:65536", ":80", "h:1:2")),
+    *(
+        ("FEED_URL", f"wss://{value}")
+        for value in ("[::1", "[::zz]:1", "a b", "a\nb", "ä.de", "-h")
+    ),
+    *(("FEED_URL", f"wss://{value}") for value in ("h/#x", "?x", "h:+1")),
+    *(("FEED_REST_URL", f"http{value}") for value in ("://h:x", ":///x", "s://", ":h")),
     *(("PRODUCT_ID", value) for value in ("btc-usd", "BTCUSD", "BTC-", "BTC-USD\n")),
     *(("KAFKA_TOPIC", value) for value in ("a b", "raw/prices", "ä", ".", "..")),
     ("KAFKA_TOPIC", "__consumer_offsets"),
