@@ -23,7 +23,7 @@ REPLAY = --recording $(call quoted,$(RECORDING)) --speed $(call quoted,$(SPEED))
 	--retime $(call quoted,$(RETIME)) --backlog $(call quoted,$(BACKLOG)) \
 	--feed-port $(call quoted,$(FEED_PORT))
 
-.PHONY: help demo run status report test test-slow test-compose lint bench screenshots audit sbom clean venv venv-dev jars archive need-python need-java need-demo need-run
+.PHONY: help demo run status report test test-slow test-compose lint bench faults screenshots audit sbom clean venv venv-dev jars archive need-python need-java need-demo need-run
 # In order, also with -j: a check comes before the installation.
 .NOTPARALLEL:
 
@@ -58,6 +58,9 @@ lint: venv-dev
 
 bench: venv-dev jars archive
 	@exec $(VENV) -m benchmarks $(ARGS)
+
+faults: venv-dev jars archive
+	@exec $(VENV) -m faults --recording $(call quoted,$(RECORDING)) $(ARGS)
 
 screenshots: venv-dev jars archive
 	@exec $(VENV) -m tests.screenshots $(ARGS)

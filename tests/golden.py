@@ -35,6 +35,8 @@ MINUTE = 60_000_000  # microseconds, the unit of all times here (since 1970)
 RANGE = Decimal(50)
 RATIO = Decimal("1.2")
 SPIKE = Decimal(100)
+#: Amounts are added up as integers in units of 10^-8.
+UNIT = Decimal(10**8)
 #: Greatest difference allowed: absolute, and relative for numbers that a double holds less exactly.
 TOLERANCE = Decimal("1e-9")
 DOUBLE = Decimal("1e-15")
@@ -103,7 +105,7 @@ def trade_in(frame: bytes, now: datetime, product: str = PRODUCT) -> Trade:
     Raises:
         InvalidError: The message is not a valid ticker of the product.
     """
-    message = _strict_json(frame)
+    message = strict_json(frame)
     if not isinstance(message, dict):
         raise InvalidError("not an object")
     if message.get("type") != "ticker" or message.get("product_id") != product:
@@ -128,7 +130,7 @@ def trade_in(frame: bytes, now: datetime, product: str = PRODUCT) -> Trade:
     )
 
 
-def _strict_json(frame: bytes) -> object:
+def strict_json(frame: bytes) -> object:
     try:
         text = frame.decode("utf-8")
         message = _JSON.decode(text)
@@ -239,43 +241,79 @@ def _no_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
-def metrics(trades: list[Trade]) -> dict[str, object]:
+def metrics(trades: Iterable[Trade]) -> dict[str, object]:
     """Return every metric of at least one trade."""
-    with localcontext(prec=80):
-        prices = [trade.price for trade in trades]
-        bought = sum((trade.size for trade in trades if trade.side == "buy"), Decimal(0))
-        sold = sum((trade.size for trade in trades if trade.side == "sell"), Decimal(0))
-        volume = bought + sold
-        buys = sum(trade.side == "buy" for trade in trades)
-        sells = len(trades) - buys
-        price_range = max(prices) - min(prices)
-        if buys > RATIO * sells:
-            sentiment = "Bullish"
-        elif sells > RATIO * buys:
-            sentiment = "Bearish"
+    sums = Sums()
+    for trade in trades:
+        sums.add(trade)
+    return sums.metrics()
+
+
+class Sums:
+    """The exact sums over trades: integers, in units of 10^-8 (turnover: 10^-16)."""
+
+    def __init__(self) -> None:
+        self.count = self.buys = 0
+        self._prices = self._bought = self._sold = self._turnover = 0
+        self._low, self._high = math.inf, -math.inf
+        self._first: tuple[int, int] = (2**63, 0)  # trade id and price
+        self._last: tuple[int, int] = (0, 0)
+        self._earliest, self._latest = math.inf, -math.inf
+
+    def add(self, trade: Trade) -> None:
+        price, size = _scaled(trade.price), _scaled(trade.size)
+        self.count += 1
+        self._prices += price
+        self._turnover += price * size
+        if trade.side == "buy":
+            self.buys += 1
+            self._bought += size
         else:
-            sentiment = "Neutral"
-        turnover = sum((trade.price * trade.size for trade in trades), Decimal(0))
-        return {
-            "avg_price": sum(prices, Decimal(0)) / len(trades),
-            "max_price": max(prices),
-            "min_price": min(prices),
-            "price_range": price_range,
-            "volatility_flag": "High" if price_range > RANGE else "Normal",
-            "total_volume": volume,
-            "trade_count": len(trades),
-            "buy_sell_ratio": buys / (sells + Decimal("1e-5")),
-            "market_sentiment": sentiment,
-            "volume_spike": "Spike" if volume > SPIKE else "Normal",
-            "buy_count": buys,
-            "sell_count": sells,
-            "vwap": turnover / volume,
-            "open_price": min(trades, key=lambda trade: trade.trade_id).price,
-            "close_price": max(trades, key=lambda trade: trade.trade_id).price,
-            "volume_imbalance": (bought - sold) / volume,
-            "first_trade_time": min(trade.time for trade in trades),
-            "last_trade_time": max(trade.time for trade in trades),
-        }
+            self._sold += size
+        self._low, self._high = min(self._low, price), max(self._high, price)
+        self._first = min(self._first, (trade.trade_id, price))
+        self._last = max(self._last, (trade.trade_id, price))
+        self._earliest = min(self._earliest, trade.time)
+        self._latest = max(self._latest, trade.time)
+
+    def metrics(self) -> dict[str, object]:
+        """Return every metric of the trades so far, at least one."""
+        buys, sells = self.buys, self.count - self.buys
+        with localcontext(prec=80):
+            volume = self._bought + self._sold
+            price_range = (int(self._high) - int(self._low)) / UNIT
+            if buys > RATIO * sells:
+                sentiment = "Bullish"
+            elif sells > RATIO * buys:
+                sentiment = "Bearish"
+            else:
+                sentiment = "Neutral"
+            return {
+                "avg_price": self._prices / UNIT / self.count,
+                "max_price": int(self._high) / UNIT,
+                "min_price": int(self._low) / UNIT,
+                "price_range": price_range,
+                "volatility_flag": "High" if price_range > RANGE else "Normal",
+                "total_volume": volume / UNIT,
+                "trade_count": self.count,
+                "buy_sell_ratio": buys / (sells + Decimal("1e-5")),
+                "market_sentiment": sentiment,
+                "volume_spike": "Spike" if volume / UNIT > SPIKE else "Normal",
+                "buy_count": buys,
+                "sell_count": sells,
+                "vwap": self._turnover / UNIT / volume,
+                "open_price": self._first[1] / UNIT,
+                "close_price": self._last[1] / UNIT,
+                "volume_imbalance": Decimal(self._bought - self._sold) / volume,
+                "first_trade_time": int(self._earliest),
+                "last_trade_time": int(self._latest),
+            }
+
+
+@lru_cache(maxsize=50_000)
+def _scaled(number: Decimal) -> int:
+    """Return a number with at most eight decimal places as an integer in units of 10^-8."""
+    return int(number.scaleb(8))
 
 
 def z_score(value: Decimal, before: list[Decimal]) -> Decimal | None:
@@ -336,14 +374,14 @@ def check_table(golden: Golden, database: Path) -> list[str]:
                 if trade is None:
                     problems.append(f"btc_prices trade_id {row[0]}: not in the recording")
                 else:
-                    problems += _row_problems(trade, row)
+                    problems += row_problems(trade, row)
     except sqlite3.Error as error:
         return [f"{database.name}: {error}"]
     missing = sorted(golden.trades.keys() - stored)
     return problems + [f"btc_prices trade_id {trade_id}: missing" for trade_id in missing]
 
 
-def _row_problems(trade: Trade, row: tuple[object, ...]) -> list[str]:
+def row_problems(trade: Trade, row: tuple[object, ...]) -> list[str]:
     expected = (
         ("price", float(trade.price)),
         ("best_bid", None if trade.best_bid is None else float(trade.best_bid)),
@@ -352,7 +390,7 @@ def _row_problems(trade: Trade, row: tuple[object, ...]) -> list[str]:
         ("time", trade.time),
         ("last_size", float(trade.size)),
     )
-    found = (*row[1:5], _cell_time(str(row[5])), row[6])
+    found = (*row[1:5], cell_time(str(row[5])), row[6])
     return [
         f"btc_prices trade_id {trade.trade_id}: {column} is {cell!r}, not {right!r}"
         for (column, right), cell in zip(expected, found, strict=True)
@@ -373,7 +411,7 @@ def check_stream(golden: Golden, data_dir: Path) -> list[str]:
         live = file.name == "stream_live.csv"
         before = -1
         for row in _rows(file, problems) if file.is_file() else []:
-            start = _cell_time(row.get("window_start", ""))
+            start = cell_time(row.get("window_start", ""))
             name = f"{file.name} window {row.get('window_start')}"
             if start is None or start not in golden.windows:
                 problems.append(f"{name}: no such window in the recording")
@@ -386,14 +424,14 @@ def check_stream(golden: Golden, data_dir: Path) -> list[str]:
                 problems.append(f"{name}: is final, and belongs in stream_csv")
             if not live and start not in final:
                 problems.append(f"{name}: cannot be final")
-            if not live and (file.stem != _iso(start)[:10] or start <= before):
+            if not live and (file.stem != iso(start)[:10] or start <= before):
                 problems.append(f"{name}: in the wrong file or order")
             before = start
             found[start] = (name, row)
-            problems += _window_problems(name, start, golden.windows[start], row)
+            problems += window_problems(name, start, golden.windows[start], row)
     problems += _z_problems(golden, found)
     problems += [
-        f"stream window {_iso(start)}: missing" for start in golden.windows if start not in seen
+        f"stream window {iso(start)}: missing" for start in golden.windows if start not in seen
     ]
     return problems
 
@@ -405,7 +443,7 @@ def check_batch_windows(golden: Golden, file: Path) -> list[str]:
     problems: list[str] = []
     seen: dict[int, tuple[str, dict[str, str]]] = {}
     for row in _rows(file, problems):
-        start = _cell_time(row.get("window_start", ""))
+        start = cell_time(row.get("window_start", ""))
         name = f"{file.name} window {row.get('window_start')}"
         if start is None or start not in golden.windows:
             problems.append(f"{name}: no such window in the recording")
@@ -413,12 +451,10 @@ def check_batch_windows(golden: Golden, file: Path) -> list[str]:
             problems.append(f"{name}: in two rows")
         else:
             seen[start] = (name, row)
-            problems += _window_problems(name, start, golden.windows[start], row)
+            problems += window_problems(name, start, golden.windows[start], row)
     problems += _z_problems(golden, seen)
     problems += [
-        f"{file.name} window {_iso(start)}: missing"
-        for start in golden.windows
-        if start not in seen
+        f"{file.name} window {iso(start)}: missing" for start in golden.windows if start not in seen
     ]
     return problems
 
@@ -433,11 +469,11 @@ def check_batch_total(golden: Golden, folder: Path) -> list[str]:
     name = f"{folder.name}/{files[-1].name}"
     if len(rows) != 1 or not golden.total:
         return [*problems, f"{name}: {len(rows)} rows, from {len(golden.trades)} trades"]
-    problems += _cell_problems(name, golden.total, rows[0])
+    problems += cell_problems(name, golden.total, rows[0])
     if rows[0].get("rows") != str(len(golden.trades)):
         problems.append(f"{name}: rows is {rows[0].get('rows')!r}, not {len(golden.trades)}")
     first = golden.total["first_trade_time"]
-    if _cell_time(rows[0].get("first_trade_time", "")) != first:
+    if cell_time(rows[0].get("first_trade_time", "")) != first:
         problems.append(f"{name}: first_trade_time is {rows[0].get('first_trade_time')!r}")
     return problems
 
@@ -454,16 +490,16 @@ def _rows(file: Path, problems: list[str]) -> list[dict[str, str]]:
         return []
 
 
-def _window_problems(
+def window_problems(
     name: str, start: int, expected: Mapping[str, object], row: Mapping[str, str]
 ) -> list[str]:
-    problems = _cell_problems(name, expected, row)
-    if _cell_time(row.get("window_end", "")) != start + MINUTE:
+    problems = cell_problems(name, expected, row)
+    if cell_time(row.get("window_end", "")) != start + MINUTE:
         problems.append(f"{name}: window_end is {row.get('window_end')!r}")
     return problems
 
 
-def _cell_problems(name: str, expected: Mapping[str, object], row: Mapping[str, str]) -> list[str]:
+def cell_problems(name: str, expected: Mapping[str, object], row: Mapping[str, str]) -> list[str]:
     problems = [
         f"{name}: {column} is {row.get(column)!r}, not {expected[column]}"
         for column in (*COUNTS, *TEXTS)
@@ -474,7 +510,7 @@ def _cell_problems(name: str, expected: Mapping[str, object], row: Mapping[str, 
         assert isinstance(right, Decimal)
         if not _close(row.get(column, ""), right):
             problems.append(f"{name}: {column} is {row.get(column)!r}, not {right:.12f}")
-    if _cell_time(row.get("last_trade_time", "")) != expected["last_trade_time"]:
+    if cell_time(row.get("last_trade_time", "")) != expected["last_trade_time"]:
         problems.append(f"{name}: last_trade_time is {row.get('last_trade_time')!r}")
     return problems
 
@@ -521,7 +557,7 @@ def _number(cell: str) -> Decimal | None:
     return number if number.is_finite() else None
 
 
-def _cell_time(cell: str) -> int | None:
+def cell_time(cell: str) -> int | None:
     try:
         return _moment(cell)
     except InvalidError:
@@ -532,7 +568,7 @@ def _micros(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def _iso(micros: int) -> str:
+def iso(micros: int) -> str:
     return (_EPOCH + timedelta(microseconds=micros)).isoformat().replace("+00:00", "Z")
 
 

@@ -225,7 +225,11 @@ def test_all_code_that_runs_is_in_the_image() -> None:
     kept = {line[1:] for line in ignore if line.startswith("!")}
     assert "*" in ignore
     assert {"*.py", "requirements.txt", "jars/spark/pom.xml"} <= kept
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {
+        "tests",
+        "benchmarks",
+        "faults",
+    }
     assert packages | {".streamlit"} <= kept
 
 

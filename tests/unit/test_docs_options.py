@@ -35,7 +35,12 @@ PLAIN_ARGUMENTS = {
     "local.prerequisites": {"java", "mvn"},
 }
 #: Which program a target of `make` gives its ARGS to.
-ARGS_OF = {"report": "report", "bench": "benchmarks", "screenshots": "tests.screenshots"}
+ARGS_OF = {
+    "report": "report",
+    "bench": "benchmarks",
+    "faults": "faults",
+    "screenshots": "tests.screenshots",
+}
 
 
 def programs() -> set[str]:

@@ -9,7 +9,9 @@ from tests.conftest import ROOT
 
 DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "data/sample/README.md"])
 #: The folders of the repository; a path that begins with another name is an output of a run.
-FOLDERS = "benchmarks|docs|feed|jars|local|page|pipeline|report|tests|data/sample|\\.streamlit"
+FOLDERS = (
+    "benchmarks|docs|faults|feed|jars|local|page|pipeline|report|tests|data/sample|\\.streamlit"
+)
 
 
 def code_spans(text: str) -> list[str]:

@@ -24,7 +24,7 @@ SERVICES = (
     "batch_scheduler",
     "dashboard",
 )
-PACKAGES = ("pipeline", "feed", "local", "page", "report", "tests", "benchmarks")
+PACKAGES = ("pipeline", "feed", "local", "page", "report", "tests", "benchmarks", "faults")
 #: Lines of the longest entry point.
 ENTRY_POINT_LINES = 60
 
@@ -32,7 +32,7 @@ ENTRY_POINT_LINES = 60
 SHARED = "shared modules of pipeline"
 ENTRY = "entry points"
 PATHS = {SHARED, "pipeline.ingest", "pipeline.stream", "pipeline.batch"}
-#: What each part may import beside itself. Tests and benchmarks may import everything.
+#: What each part may import beside itself. Tests, benchmarks and faults may import everything.
 ALLOWED: dict[str, set[str]] = {
     SHARED: set(),
     "pipeline.ingest": {SHARED},
@@ -63,6 +63,9 @@ FOUNDATIONS: dict[str, set[str]] = {
     "pipeline.times": set(),
     "pipeline.ingest.trade": set(),
     "pipeline.metrics": {"pipeline.settings"},
+    # The expected results are computed independently of the pipeline.
+    "tests.golden": {"feed.recording"},
+    "faults.truth": {"feed.recording", "tests.golden"},
 }
 
 # --- reading the source -----------------------------------------------------------------------
@@ -184,7 +187,7 @@ def named_by(module: str) -> set[str]:
 
 
 def checked(module: str) -> bool:
-    return not module.startswith(("tests", "benchmarks"))
+    return not module.startswith(("tests", "benchmarks", "faults"))
 
 
 # --- the reading itself -----------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""The fault lab: injects faults into the real local stack and compares every result."""

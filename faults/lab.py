@@ -1,0 +1,284 @@
+"""Run one stack through a list of faults and judge every trade and result of the run."""
+
+import json
+import signal
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+from faults import truth
+from faults.stack import TOPIC, LabError, Stack, wait_for
+from faults.verdict import NO_FAULT, Injection, Row, row
+from feed import recording, retime
+from tests import golden
+
+#: Seconds within which the stack must work again after a fault.
+RECOVERY_SECONDS = 120.0
+#: Seconds in which the last records must reach every result.
+SETTLE_SECONDS = 120.0
+#: Seconds without a change after which the stream has read everything.
+QUIET_SECONDS = 8.0
+#: Longest random wait between two injections, seconds.
+PAUSE_SECONDS = 1.5
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault of the catalogue.
+
+    Attributes:
+        name: for the table and `--only`.
+        claim: what the pipeline promises.
+        inject: brings the fault about and returns when it is over.
+        times: how often it is injected.
+        seconds: expected time of one injection with its recovery.
+        stack: faults with the same text share one stack.
+        mixed: whether its injections are mixed with those of other faults.
+        late_is_expected: whether windows may lack trades that arrived after the watermark.
+        missing: returns why this machine cannot inject it; None if it can.
+    """
+
+    name: str
+    claim: str
+    inject: "Callable[[Lab], None]"
+    times: int = 1
+    seconds: float = 15.0
+    stack: str = "main"
+    mixed: bool = False
+    late_is_expected: bool = False
+    missing: Callable[[], str | None] = lambda: None
+
+
+@dataclass
+class Lab:
+    """A running stack under test, for the functions that inject faults.
+
+    Attributes:
+        rewritten: the messages that the lab changed on their way to the producer, by trade id.
+        sent: the messages that the lab itself sent to the producer.
+        killed: targets that got SIGKILL in this injection, and their pids.
+        problems: what was not as the current fault promises.
+    """
+
+    stack: Stack
+    random: Random
+    log: Callable[[str], None]
+    rewritten: dict[int, bytes] = field(default_factory=dict)
+    sent: list[bytes] = field(default_factory=list)
+    killed: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def kill(self, *targets: str) -> None:
+        """Send SIGKILL to targets, all at about the same time."""
+        for target in targets:
+            self.killed[target] = self.stack.signal(target, signal.SIGKILL)
+
+    def sleep(self, low: float, high: float | None = None) -> float:
+        """Wait for a random time between two limits; return it."""
+        seconds = self.random.uniform(low, low if high is None else high)
+        time.sleep(seconds)
+        return seconds
+
+
+class Run:
+    """One stack from its start to its verdict."""
+
+    def __init__(
+        self,
+        folder: Path,
+        faults: Sequence[Fault],
+        *,
+        source: Path,
+        speed: float,
+        seed: int,
+        log: Callable[[str], None],
+    ) -> None:
+        self._folder = folder
+        self._faults = faults
+        self._source = source
+        self._speed = speed
+        self._random = Random(seed)
+        self._log = log
+        self._slices: list[truth.Slice] = []
+        self._injections: list[Injection] = []
+        self._stack: Stack
+        self._lab: Lab
+        #: For each trade that the recording issues: its line, id and event time.
+        self._issued: list[tuple[int, int, float]] = []
+
+    def run(self) -> list[Row]:
+        """Run everything and return one row for each fault, and one for the time without."""
+        order = plan(self._faults, self._random)
+        seconds = 240 + 1.5 * sum(fault.seconds for fault in order)
+        path = self._folder / "recording.jsonl"
+        prepare(self._source, path, seconds * self._speed)
+        found = truth.issued(path, {}, datetime.now(UTC))
+        self._issued = sorted(
+            (line, trade_id, found.trades[trade_id].time / 1e6)
+            for trade_id, line in found.lines.items()
+        )
+        with ExitStack() as resources:
+            self._stack = Stack(self._folder, path, self._speed, {})
+            resources.enter_context(self._stack)
+            self._lab = Lab(self._stack, self._random, self._log)
+            self._slices.append(truth.Slice(NO_FAULT, 0, time.time()))
+            self._stack.start()
+            self._stack.wait_until_healthy()
+            self._wait_for_recovery()
+            for number, fault in enumerate(order, 1):
+                self._inject(fault, f"{number}/{len(order)}")
+            self._begin_slice(NO_FAULT)
+            self._settle()
+            return self._judge(path)
+
+    def _begin_slice(self, fault: str) -> None:
+        position = self._stack.feed.position()
+        if position >= self._issued[-1][0]:
+            raise LabError("the recording ended before the last fault")
+        self._slices.append(truth.Slice(fault, position, time.time()))
+
+    def _inject(self, fault: Fault, place: str) -> None:
+        lab = self._lab
+        lab.sleep(0, PAUSE_SECONDS)
+        self._begin_slice(fault.name)
+        lab.killed.clear()
+        lab.problems.clear()
+        began = time.monotonic()
+        recovery: float | None = None
+        try:
+            fault.inject(lab)
+            lasted = time.monotonic() - began
+            recovery = self._wait_for_recovery()
+            text = f"lasted {lasted:.1f} s, recovered in {recovery:.1f} s"
+        except LabError as error:
+            lab.problems.append(str(error))
+            lab.problems += self._stack.problems()
+            text = f"NOT RECOVERED: {'; '.join(lab.problems)}"
+        self._injections.append(Injection(fault.name, recovery, tuple(lab.problems)))
+        self._log(
+            f"{place} {fault.name}: {text}; {self._stack.status('consumer').get('rows')} rows"
+        )
+
+    def _wait_for_recovery(self) -> float:
+        """Wait until a trade that is issued from now on has reached every result.
+
+        Raises:
+            LabError: it did not happen in time.
+        """
+        began, moment = time.monotonic(), time.time()
+        place = bisect_left(self._issued, (self._stack.feed.position() + 1,))
+        _, trade_id, event_time = self._issued[min(place, len(self._issued) - 1)]
+        stack, killed = self._stack, self._lab.killed
+        seen_id, seen_time = 0, 0.0
+
+        def works() -> bool:
+            nonlocal seen_id, seen_time
+            seen_id = max(seen_id, stack.stored_up_to())
+            seen_time = max(seen_time, stack.streamed_up_to())
+            if seen_id < trade_id or seen_time < event_time:
+                return False
+            return all(self._is_back(*item, moment) for item in killed.items()) and (
+                stack.is_healthy()
+            )
+
+        wait_for(works, RECOVERY_SECONDS, "recovery")
+        return time.monotonic() - began
+
+    def _is_back(self, target: str, pid: int, moment: float) -> bool:
+        """Return whether a killed process has a successor that works."""
+        if target == "batch_run":
+            run = self._stack.last_run()
+            started = datetime.fromisoformat(run["started"]).timestamp() if run else 0
+            return run.get("status") == "ok" and started >= moment
+        process = self._stack.process(target)
+        if process is None or process.pid == pid:
+            return False
+        status = self._stack.status(target)
+        return not status or status.get("pid") == process.pid
+
+    def _settle(self) -> None:
+        """Stop the feed as soon as nothing is missing; wait until every result has everything."""
+        self._log("waiting until every trade has reached every result")
+        stack = self._stack
+        wanted = {trade_id for line, trade_id, _ in self._issued if line < self._slices[-1].first}
+        try:
+            wait_for(lambda: wanted <= stack.stored_ids(), SETTLE_SECONDS, "a complete store")
+        except LabError as error:
+            self._log(str(error))  # the verdict names the missing trades
+        stack.proxy.refuse()
+        stack.feed.stop()
+        trades = len({r.value for r in stack.records(TOPIC)})
+        for condition, what in (
+            (lambda: stack.status("consumer").get("lag") == 0, "the end of the topic"),
+            (self._stream_is_quiet, "a quiet stream"),
+            (lambda: stack.last_run().get("rows") == stack.rows(), "a batch run over every row"),
+        ):
+            try:
+                wait_for(condition, SETTLE_SECONDS, what)
+            except LabError as error:
+                self._log(str(error))
+        self._log(f"{trades:,} different records in Kafka, {stack.rows():,} rows in the database")
+
+    def _stream_is_quiet(self) -> bool:
+        before = truth.window_rows(self._stack.data.root)
+        time.sleep(QUIET_SECONDS)
+        return before == truth.window_rows(self._stack.data.root)
+
+    def _judge(self, path: Path) -> list[Row]:
+        """Return one row for each fault and one for the time without a fault."""
+        root = self._stack.data.root
+        offered = truth.issued(path, self._lab.rewritten, datetime.now(UTC))
+        kafka = truth.topic(self._stack.records(TOPIC))
+        judge = truth.Judge(self._slices, offered, kafka)
+        judge.judge_table(self._stack.data.database)
+        judge.judge_windows(truth.window_rows(root))
+        judge.judge_batch(truth.batch_rows(root))
+        rejected = [record.value for record in self._stack.records(f"{TOPIC}_rejected")]
+        judge.outcomes[NO_FAULT].problems += truth.unexplained_rejections(rejected, self._lab.sent)
+        rows = []
+        for fault in (*self._faults, Fault(NO_FAULT, "every result is right", lambda _: None)):
+            injections = [i for i in self._injections if i.fault == fault.name]
+            outcome = judge.outcomes.get(fault.name, truth.Outcome())
+            late = fault.late_is_expected
+            rows.append(row(fault.name, fault.claim, injections, outcome, late_is_expected=late))
+        return rows
+
+
+def plan(faults: Sequence[Fault], random: Random) -> list[Fault]:
+    """Return all injections in their order.
+
+    The mixed faults come first, in rounds: each round has every fault once, in a random order, as
+    long as it has injections left. So a service runs for a while before it is killed again.
+    """
+    order: list[Fault] = []
+    mixed = [fault for fault in faults if fault.mixed]
+    for number in range(max((fault.times for fault in mixed), default=0)):
+        of_round = [fault for fault in mixed if fault.times > number]
+        random.shuffle(of_round)
+        order += of_round
+    return order + [fault for fault in faults if not fault.mixed for _ in range(fault.times)]
+
+
+def prepare(source: Path, target: Path, seconds: float, start: int = retime.ORIGIN) -> None:
+    """Write a recording of a given length: the source, repeated with new ids and later times.
+
+    Args:
+        source: any recording.
+        target: the new recording, in the wire form.
+        seconds: its length in recorded time.
+        start: its begin, microseconds since 1970.
+    """
+    latest = int(datetime.now(UTC).timestamp() * 1e6) + golden.MINUTE
+    tiles = retime.tile(recording.read(source), latest)
+    position = tiles.first_after(start)
+    with target.open("w", encoding="utf-8") as file:
+        while (due := tiles.due(position)) < start + seconds * 1e6:
+            text = tiles.frame(position).decode("utf-8", "surrogateescape")
+            wire = {"ts": due / 1e6, "pair": golden.PRODUCT, "raw": text}
+            file.write(json.dumps(wire) + "\n")
+            position += 1
