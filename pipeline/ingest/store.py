@@ -499,8 +499,9 @@ def backfilled(connection: sqlite3.Connection) -> set[int]:
     rows = connection.execute(
         "SELECT trade_id FROM evidence JOIN btc_prices USING (trade_id) "
         "WHERE kind = 'stored' AND lateness_s IS NOT NULL "
-        "AND best_bid IS NULL AND best_ask IS NULL AND EXISTS (SELECT 1 FROM gaps WHERE "
-        "trade_id BETWEEN first_trade_id AND last_trade_id AND filled_at IS NOT NULL)"
+        "AND best_bid IS NULL AND best_ask IS NULL AND ("
+        "SELECT last_trade_id >= trade_id AND filled_at IS NOT NULL FROM gaps "
+        "WHERE first_trade_id <= trade_id ORDER BY first_trade_id DESC LIMIT 1)"
     )
     return {trade_id for (trade_id,) in rows}
 
