@@ -112,6 +112,7 @@ class _Checkpoint:
         self._delay_s = offset_ranges[0].delay_s
         self._ordered = sorted(offset_ranges, key=attrgetter("end_offset"))
         self._ends = [offset_range.end_offset for offset_range in self._ordered]
+        self._watermarks = [time_text(offset_range.watermark) for offset_range in self._ordered]
         #: By trade id: the watermark at which Spark removes the id from its state. "": the id is
         #: not in the state. None: unknown.
         self._expires_at: dict[int, str | None] = {}
@@ -127,15 +128,13 @@ class _Checkpoint:
         elif offset < offset_range.counted_from:
             outcome = _NOT_RECORDED
         else:
-            outcome = self._outcome(record, offset, offset_range)
+            is_counted = offset < offset_range.first_offset
+            outcome = _COUNTED if is_counted else self._outcome(record, self._watermarks[place])
             self.outcomes[offset_range].append((record, outcome))
         self._update_state(record, outcome)
         return outcome
 
-    def _outcome(self, record: Record, offset: int, offset_range: OffsetRange) -> str:
-        if offset < offset_range.first_offset:
-            return _COUNTED
-        watermark = time_text(offset_range.watermark)
+    def _outcome(self, record: Record, watermark: str) -> str:
         if record.time <= watermark:
             return _LATE
         if record.kind == STORED:
