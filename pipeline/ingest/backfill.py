@@ -172,6 +172,7 @@ class _Answer:
     trades: Sequence[PastTrade]
     #: How many of the trades were handled, oldest first.
     handled: int = 0
+    recovered: int = 0
     too_old: int = 0
 
 
@@ -293,8 +294,13 @@ class Backfill:
         too_old = bool(ids) and answer.too_old == len(ids)
         lost = self._missing.settle(answer.gap, ids, time.monotonic(), too_old=too_old)
         self._details["not_served"] += lost
-        if lost:
-            self._service.log.info("%d missing trades are not served, or too old", lost)
+        self._service.log.info(
+            "trade ids %d to %d: %d recovered, %d not served or too old; %d still missing",
+            *answer.gap,
+            answer.recovered,
+            lost,
+            self._missing.missing(),
+        )
 
     def _handle(self, past: PastTrade, received: datetime, answer: _Answer) -> None:
         try:
@@ -309,6 +315,7 @@ class Backfill:
             self._publish(valid, past.message)
             self._missing.on_recovered(valid.trade_id)
             self._details["recovered"] += 1
+            answer.recovered += 1
 
 
 def read_published_ids(service: Service, age: timedelta) -> IdRanges:

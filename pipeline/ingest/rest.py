@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pipeline.errors import TemporaryError, sentence
-from pipeline.ingest.proxy import is_local
+from pipeline.ingest.proxy import proxy_for
 
 #: Trades in a page: the maximum that the exchange allows.
 PAGE_TRADES = 1000
@@ -77,8 +77,8 @@ def fetch_trades(base: str, product: str, after: int) -> list[PastTrade]:
     Raises:
         RestError: the request failed, or the answer is not such a page.
     """
-    url = f"{base.rstrip('/')}/products/{product}/trades?after={after}&limit={PAGE_TRADES}"
-    return parse_page(_get(url), product, after, base)
+    path = f"/products/{product}/trades?after={after}&limit={PAGE_TRADES}"
+    return parse_page(_get(base.rstrip("/"), path), product, after, base)
 
 
 def parse_page(body: bytes, product: str, after: int, base: str) -> list[PastTrade]:
@@ -114,39 +114,46 @@ def _ticker(product: str, row: Mapping[str, Any]) -> bytes:
 # --- HTTP -----------------------------------------------------------------------------------
 
 
-def _get(url: str) -> bytes:
+def _get(base: str, path: str) -> bytes:
     """Return the body of an answer.
 
     Raises:
         RestError: no answer within `REQUEST_SECONDS`, or an answer with another status than 200.
     """
+    cannot = f"cannot read past trades from {base}"
     headers = {"User-Agent": "stream-vs-batch", "Accept": "application/json"}
+    too_late = RestError(f"{cannot}: no complete answer within {REQUEST_SECONDS:g} s")
     with _Deadline() as deadline:
         try:
-            request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http or https
-            with deadline.opener(url).open(request, timeout=STEP_SECONDS) as answer:
+            parts = urlsplit(base)
+            proxy = proxy_for(parts.hostname or "", secure=parts.scheme == "https")
+            cannot += f" through the {proxy}" if proxy else ""
+            request = urllib.request.Request(base + path, headers=headers)  # noqa: S310 - http(s)
+            opener = deadline.opener(through_proxy=proxy is not None)
+            with opener.open(request, timeout=STEP_SECONDS) as answer:
                 body: bytes = answer.read(ANSWER_BYTES + 1)
         except urllib.error.HTTPError as error:
-            raise _refusal(url, error) from None
+            raise _refusal(cannot, error) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             if deadline.expired:
-                raise RestError(f"{url} did not answer within {REQUEST_SECONDS:g} s") from None
+                raise too_late from None
             reason = getattr(error, "reason", error)
             text = sentence(reason) if isinstance(reason, Exception) else str(reason)
-            raise RestError(f"cannot read {url}: {text}") from None
+            raise RestError(f"{cannot}: {text}") from None
     if deadline.expired:
-        raise RestError(f"{url} did not answer within {REQUEST_SECONDS:g} s")
+        raise too_late
     if len(body) > ANSWER_BYTES:
-        raise RestError(f"{url} sent more than {ANSWER_BYTES:,} bytes")
+        raise RestError(f"{cannot}: the answer is longer than {ANSWER_BYTES:,} bytes")
     return body
 
 
-def _refusal(url: str, error: urllib.error.HTTPError) -> RestError:
-    text = f"{url} answered with HTTP status {error.code} {error.reason}"
+def _refusal(cannot: str, error: urllib.error.HTTPError) -> RestError:
+    text = f"{cannot}: HTTP status {error.code} {error.reason}"
     retry_after = seconds_to_wait(error.headers.get("Retry-After"), datetime.now(UTC))
     error.close()
-    temporary = error.code in (408, 425, 429) or error.code >= 500
-    return RestError(text, retry_after, lasting=not temporary)
+    if error.code in (408, 425, 429) or error.code >= 500:
+        return RestError(text, retry_after)
+    return RestError(f"{text}. Check FEED_REST_URL", retry_after, lasting=True)
 
 
 def seconds_to_wait(retry_after: str | None, now: datetime) -> float | None:
@@ -184,8 +191,8 @@ class _Deadline:
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
 
-    def opener(self, url: str) -> urllib.request.OpenerDirector:
-        """Return an opener whose connections this deadline ends. A replay needs no proxy."""
+    def opener(self, *, through_proxy: bool) -> urllib.request.OpenerDirector:
+        """Return an opener whose connections this deadline ends."""
         sockets = self._sockets
 
         class Connection(http.client.HTTPConnection):
@@ -208,7 +215,7 @@ class _Deadline:
         context = Context(ssl.PROTOCOL_TLS_CLIENT)  # it verifies certificate and host name
         context.load_default_certs()
         return urllib.request.build_opener(
-            urllib.request.ProxyHandler({} if is_local(urlsplit(url).hostname or "") else None),
+            urllib.request.ProxyHandler(None if through_proxy else {}),
             Http,
             urllib.request.HTTPSHandler(context=context),
         )
