@@ -10,10 +10,13 @@ import time
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
+from pipeline.ingest.kafka import connected
 from pipeline.settings import load
 
 #: Seconds to wait for the broker.
 WAIT_SECONDS = 120.0
+#: Milliseconds to reach the broker in one attempt.
+CONNECT_MS = 2_000
 #: Configuration of each topic. It replaces the defaults of the broker.
 CONFIGURATION = {
     "message.timestamp.type": "CreateTime",  # the time of receipt, set by the producer
@@ -48,9 +51,10 @@ def create(servers: str, *names: str, wait_seconds: float = WAIT_SECONDS) -> Non
 
 
 def _create_missing(servers: str, names: tuple[str, ...]) -> None:
-    admin = KafkaAdminClient(
+    admin, _ = connected(
+        KafkaAdminClient,
         bootstrap_servers=servers.split(","),
-        bootstrap_timeout_ms=2_000,
+        bootstrap_timeout_ms=CONNECT_MS,
         reconnect_backoff_max_ms=500,  # the default is 30 s, and the broker starts in a few
     )
     try:

@@ -1,5 +1,6 @@
 """Kafka: the topics, and how a record is sent without loss."""
 
+import gc
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ RECORDS_BEFORE = 1000
 ACKNOWLEDGE_SECONDS = 5.0
 #: Seconds to deliver the remaining records when the service stops.
 CLOSE_SECONDS = 4.0
+#: Milliseconds to reach a broker. The caller tries again.
+CONNECT_MS = 3000
 #: Milliseconds between two reads of the topic's metadata, which show that it was created again.
 METADATA_MS = 2000
 #: Milliseconds after which kafka-python drops a record. The producer must never drop one.
@@ -64,6 +67,8 @@ class Sender:
             delivery_timeout_ms=_FOREVER_MS,
             max_block_ms=3000,
         )
+        # From now on, the client keeps the metadata of the topic fresh, and with it the topic's id.
+        self._retrying(self._producer.partitions_for, settings.kafka_topic)
 
     def send(
         self,
@@ -284,13 +289,15 @@ def connected(make: Callable[..., T], **options: Any) -> tuple[T, ClusterMetadat
     except BaseException:
         for network in opened:
             network.close()
+        del opened, network
+        gc.collect()  # refused sockets stay open in reference cycles: one for each attempt
         raise
 
 
 def _client(settings: Settings) -> dict[str, Any]:
     return {
         "bootstrap_servers": settings.kafka_bootstrap_servers.split(","),
-        "bootstrap_timeout_ms": 3000,
+        "bootstrap_timeout_ms": CONNECT_MS,
         "metadata_max_age_ms": METADATA_MS,
         "reconnect_backoff_max_ms": 2000,
         "allow_auto_create_topics": False,

@@ -46,6 +46,7 @@ class Publisher:
         #: future, by a clock that may be wrong. They are handled when it is known whether it is.
         self._held: deque[tuple[Message, datetime, float]] = deque()
         self._held_until = 0.0
+        self._topic_id = sender.topic_id()
         self._next_report = 0.0
         self._watchdog: FeedWatchdog  # of the connection that is read: see `on_connect`
         #: The source, from the first answer of a connection; None before it.
@@ -210,9 +211,26 @@ class Publisher:
             self._wait_for_room()
         if time.monotonic() >= self._next_report:
             self._next_report = time.monotonic() + REPORT_SECONDS
+            self._forget_another_topic()
             self._backfill.step()
             self._report()
             self._service.tick()
+
+    def _forget_another_topic(self) -> None:
+        """Forget the published trades if the topic was created again: it does not hold them.
+
+        The feed may send them again. A trade that the new topic already holds is then published
+        twice, which changes no result.
+        """
+        found = self._sender.topic_id()
+        if found in {None, self._topic_id}:
+            return
+        self._service.error(
+            f"topic {self._settings.kafka_topic} was created again and is empty: earlier trades "
+            f"are only in the database. Its id was {self._topic_id} and is {found}"
+        )
+        self._topic_id = found
+        self._published = PublishedTrades()
 
     def _wait_for_room(self) -> None:
         while not self._sender.has_room() and not self._service.stop.is_set():

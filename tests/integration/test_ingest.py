@@ -17,9 +17,13 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 
 from local import topics
-from pipeline.ingest import kafka, store
+from pipeline import times
+from pipeline.ingest import store
 from pipeline.ingest.dead_letters import DeadLetters
+from pipeline.ingest.exchange import FeedWatchdog, Message
+from pipeline.ingest.kafka import Sender, newest_records
 from pipeline.ingest.loader import Loader
+from pipeline.ingest.publisher import REPORT_SECONDS, Publisher
 from pipeline.service import Service
 from pipeline.settings import Settings
 from tests.conftest import Broker, Run, Running, wait_until
@@ -43,7 +47,7 @@ def test_nothing_is_stored_until_kafka_has_the_dead_letters_before_it(
     with ExitStack() as resources:
         path = service.data.database
         connection = resources.enter_context(closing(store.open_writer(path)))
-        sender = kafka.Sender(service)
+        sender = Sender(service)
         resources.callback(sender.close)
         loader = Loader(service, connection, DeadLetters(service, sender))
         resources.callback(loader.close)
@@ -193,6 +197,45 @@ def test_another_name_of_the_topic_is_refused_and_the_first_one_continues(
     consumer.start()
     consumer.wait_for(*range(1, 31))
     assert consumer.ids() == {*range(1, 31)}
+
+
+def test_the_producer_forgets_what_it_published_to_a_topic_that_was_created_again(
+    kafka: Broker, tmp_path: Path
+) -> None:
+    topic = kafka.new_topic()
+    service = Service(
+        "producer",
+        Settings(
+            data_dir=tmp_path,
+            kafka_bootstrap_servers=kafka.address,
+            kafka_topic=topic,
+            backfill_seconds=0,
+        ),
+    )
+    with ExitStack() as resources:
+        sender = Sender(service)
+        resources.callback(sender.close)
+        publisher = Publisher(service, sender)
+        publisher.on_connect(FeedWatchdog(heartbeat_timeout=60, trade_timeout=60))
+        message = Message(GOOD % 1, len(GOOD % 1))
+
+        def receive() -> dict[str, int]:
+            publisher.on_message(message, times.now())
+            publisher.after_read()
+            return {name: service.counters[name] for name in ("published", "repeated")}
+
+        assert receive() == {"published": 1, "repeated": 0}
+        assert receive() == {"published": 1, "repeated": 1}
+        assert sender.flush()
+        before = sender.topic_id()
+        recreate(kafka, topic)
+        wait_until(lambda: sender.topic_id() not in {None, before}, 10, "the id of the new topic")
+        time.sleep(REPORT_SECONDS)
+        publisher.after_read()
+        assert receive() == {"published": 2, "repeated": 1}
+        assert sender.flush()
+        (record,) = newest_records(service.settings, 10)
+        assert record.value == GOOD % 1
 
 
 # --- another database -----------------------------------------------------------------------

@@ -1,26 +1,79 @@
-"""The Kafka clients when there is no broker."""
+"""The Kafka clients when no broker answers, or the topic does not exist."""
 
-import gc
+import socket
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import psutil
 import pytest
-from kafka.errors import KafkaTimeoutError
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
 
+from local import topics
+from pipeline.errors import TemporaryError
 from pipeline.ingest import kafka
 from pipeline.settings import Settings
 from tests.conftest import free_port
 
+#: Rounds over all paths. Each attempt would leave a thread and four files: see `kafka.connected`.
+ROUNDS = 6
+CONNECT_MS = 20
 
-def test_a_failed_attempt_to_connect_leaves_no_thread_and_no_socket_open(
+
+@contextmanager
+def refusing() -> Iterator[int]:
+    yield free_port()
+
+
+@contextmanager
+def silent() -> Iterator[int]:
+    """A broker that is suspended: the kernel accepts connections, nothing answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield int(server.getsockname()[1])
+
+
+def read_newest(settings: Settings) -> None:
+    list(kafka.newest_records(settings, 5))
+
+
+def create_topics(settings: Settings) -> None:
+    topics.create(settings.kafka_bootstrap_servers, "a-topic", wait_seconds=0)
+
+
+def connect_producer(settings: Settings) -> None:
+    address = settings.kafka_bootstrap_servers
+    kafka.connected(KafkaProducer, bootstrap_servers=address, bootstrap_timeout_ms=CONNECT_MS)
+
+
+#: What each service, and the creation of the topics, does at its start.
+PATHS: tuple[Callable[[Settings], object], ...] = (
+    kafka.check_topic,
+    kafka.topic_id,
+    partial(kafka.consumer, group_id="a-group"),
+    read_newest,
+    connect_producer,
+    create_topics,
+)
+
+
+@pytest.mark.parametrize("broker", [refusing, silent])
+def test_failed_attempts_to_connect_leave_no_thread_and_no_file_open(
+    broker: Callable[[], AbstractContextManager[int]],
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level("CRITICAL", "kafka")  # a kept log record would keep its connection
-    settings = Settings(kafka_bootstrap_servers=f"127.0.0.1:{free_port()}")
-    threads, files = threading.active_count(), psutil.Process().num_fds()
-    for connect in (kafka.check_topic, kafka.topic_id):
-        with pytest.raises(KafkaTimeoutError):
-            connect(settings)
-    assert threading.active_count() == threads
-    gc.collect()  # the sockets of refused connections are in reference cycles
-    assert psutil.Process().num_fds() <= files
+    for module in (kafka, topics):
+        monkeypatch.setattr(module, "CONNECT_MS", CONNECT_MS)
+    process = psutil.Process()
+    with broker() as port:
+        settings = Settings(kafka_bootstrap_servers=f"127.0.0.1:{port}")
+        threads, files = threading.active_count(), process.num_fds()
+        for _ in range(ROUNDS):
+            for path in PATHS:
+                with pytest.raises((KafkaError, TemporaryError)):
+                    path(settings)
+        assert threading.active_count() == threads
+        assert process.num_fds() <= files + 4  # of the newest attempt, whose error is still known
