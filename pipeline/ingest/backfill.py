@@ -9,6 +9,7 @@ and the producer's main loop calls `step`, which publishes what they found. So n
 and a slow server delays no message of the feed.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -33,10 +34,13 @@ GRACE_SECONDS = 2.0
 PAUSE_SECONDS = 0.5
 #: Seconds before the next request after an error that a retry does not end.
 LASTING_ERROR_SECONDS = 300.0
-#: How often a gap is asked for whose upper neighbour is not in the answer. The REST interface may
-#: be a few seconds behind the feed.
-ATTEMPTS = 4
-ATTEMPT_SECONDS = 3.0
+#: How often a gap is asked for if its upper neighbour is not in the answer: the REST interface may
+#: be behind the feed. An empty answer is more certain: nothing as old as the gap is served.
+ATTEMPTS = 6
+EMPTY_ATTEMPTS = 3
+#: Seconds after the first of these attempts, doubled after each further one.
+ATTEMPT_SECONDS = 2.0
+_NEVER = math.inf
 
 
 class Gap(NamedTuple):
@@ -59,7 +63,8 @@ class MissingTrades:
         self._settled = IdRanges()
         #: Event time of the newest trade from the feed.
         self._newest: datetime | None = None
-        #: By the last id of a gap: when to ask for it, and how often it was asked for in vain.
+        #: By the last id of a gap: when to ask for it (`_NEVER`: not again), and how often it was
+        #: asked for in vain.
         self._due: dict[int, tuple[float, int]] = {}
 
     def on_received(self, trade_id: int, event_time: datetime) -> None:
@@ -85,7 +90,7 @@ class MissingTrades:
 
     def gaps(self) -> list[Gap]:
         """Return the gaps that are still to be asked for, newest first."""
-        return [gap for gap in self._all_gaps() if self._attempts(gap) < ATTEMPTS]
+        return [gap for gap in self._all_gaps() if self._due_at(gap)[0] != _NEVER]
 
     def next_gap(self, now: float) -> Gap | None:
         """Return the newest gap that is due; None if none is."""
@@ -93,8 +98,7 @@ class MissingTrades:
             return None
         gaps = self._all_gaps()
         self._due = {gap.last: self._due.get(gap.last, (now + GRACE_SECONDS, 0)) for gap in gaps}
-        is_due = (gap for gap in gaps if self._due[gap.last][0] <= now)
-        return next((gap for gap in is_due if self._attempts(gap) < ATTEMPTS), None)
+        return next((gap for gap in gaps if self._due[gap.last][0] <= now), None)
 
     def settle(self, gap: Gap, page: Sequence[int], now: float, *, too_old: bool) -> int:
         """Take note of an answer, after its trades were published.
@@ -119,9 +123,11 @@ class MissingTrades:
             if too_old:
                 self._settled.fill_below(page[0])
         if above not in page:
-            attempts = self._attempts(gap) + 1
-            self._due[gap.last] = (now + ATTEMPT_SECONDS * attempts, attempts)
-            if attempts == ATTEMPTS and not page:  # nothing below this gap is served either
+            attempts = self._due_at(gap)[1] + 1
+            is_last = attempts >= (ATTEMPTS if page else EMPTY_ATTEMPTS)
+            delay = _NEVER if is_last else ATTEMPT_SECONDS * 2 ** (attempts - 1)
+            self._due[gap.last] = (now + delay, attempts)
+            if is_last and not page:  # nothing below this gap is served either
                 self._settled.fill_below(gap.first - 1)
         elif page[-1] == above:  # nothing older is served
             self._settled.fill_below(above)
@@ -134,8 +140,8 @@ class MissingTrades:
     def _all_gaps(self) -> list[Gap]:
         return [Gap(*gap) for gap in self._settled.gaps()]
 
-    def _attempts(self, gap: Gap) -> int:
-        return self._due.get(gap.last, (0.0, 0))[1]
+    def _due_at(self, gap: Gap) -> tuple[float, int]:
+        return self._due.get(gap.last, (0.0, 0))
 
 
 class _InThread(Generic[T]):

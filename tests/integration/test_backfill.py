@@ -98,7 +98,7 @@ def recovered(tmp_path_factory: pytest.TempPathFactory, kafka: Broker) -> Iterat
     folder = tmp_path_factory.mktemp("backfill")
     recording = beginning_of_the_sample(folder)
     with running(folder) as run, new_chain(run, folder, kafka) as chain:
-        chain.feed(recording, "100", "--rest-rate", "1", "--rest-failures", "4")
+        chain.feed(recording, "100", "--rest-rate", "1", "--rest-failures", "3")
         line = Line(chain.feed_port)
         chain.environment |= {
             "FEED_URL": f"ws://127.0.0.1:{line.port}",

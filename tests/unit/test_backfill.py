@@ -5,7 +5,13 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ingest.backfill import ATTEMPTS, GRACE_SECONDS, Gap, MissingTrades
+from pipeline.ingest.backfill import (
+    ATTEMPTS,
+    EMPTY_ATTEMPTS,
+    GRACE_SECONDS,
+    Gap,
+    MissingTrades,
+)
 from pipeline.ingest.id_ranges import IdRanges
 
 NOON = datetime(2025, 12, 2, 12, tzinfo=UTC)
@@ -132,6 +138,19 @@ def test_an_interface_that_is_behind_the_feed_is_asked_again() -> None:
     assert missing.gaps() == [Gap(4, 5)]
     assert missing.next_gap(10.5) is None
     assert recover(missing, Exchange({1, 2, 3, 4, 5, 6}), 11.0)[0] == {4, 5}
+
+
+def test_an_interface_that_stays_behind_is_given_up_after_about_a_minute() -> None:
+    missing, exchange = received(1, 2, 6), Exchange({1, 2})
+    published, now = recover(missing, exchange)
+    assert (published, exchange.requests) == (set(), ATTEMPTS)
+    assert 55 < now < 75
+
+
+def test_empty_answers_end_the_search_below_the_gap_too() -> None:
+    missing, exchange = received(1, 4, 7, 10), Exchange(set())
+    recover(missing, exchange)
+    assert exchange.requests == EMPTY_ATTEMPTS
 
 
 def test_a_trade_inside_a_gap_that_was_given_up_makes_a_new_gap() -> None:
