@@ -1,12 +1,14 @@
 """The broker without containers, and how a starting or killed stack ends."""
 
 import time
+import uuid
 from pathlib import Path
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from local import stack, topics
+from pipeline.outputs import read_status
 from tests.conftest import Broker, Run, require_jars, wait_until
 from tests.integration.conftest import END_SECONDS, Demo, end_by
 
@@ -94,3 +96,22 @@ def test_the_next_start_ends_the_processes_that_a_killed_supervisor_left(demo: D
     assert "of an earlier stack that was killed" in again.text()
     assert not [p for p in left if p.is_running()]
     assert end_by(again, again.process.terminate) < END_SECONDS
+
+
+# --- a broker of the user -----------------------------------------------------------------------
+
+
+def test_the_broker_of_the_user_is_used_and_none_is_started(demo: Demo, kafka: Broker) -> None:
+    topic = f"of_the_user_{uuid.uuid4().hex[:8]}"
+    made = demo.make("demo", KAFKA_BOOTSTRAP_SERVERS=kafka.address, KAFKA_TOPIC=topic)
+
+    def stored() -> bool:
+        counters = read_status(demo.data, "consumer").get("counters", {})
+        return int(counters.get("stored", 0)) > 1000
+
+    wait_until(stored, 90, "rows from the broker of the user", made)
+    assert f"Kafka: {kafka.address} (KAFKA_BOOTSTRAP_SERVERS is set" in made.text()
+    assert not [name for name in demo.pids() if "Kafka" in name]
+    assert not (demo.data.root / "kafka").exists()
+    assert len(read(kafka, topic, 1000)) >= 1000
+    assert end_by(made, made.process.terminate) < END_SECONDS

@@ -30,6 +30,7 @@ from local import (
     programs,
     stack,
     start,
+    status,
     supervise,
     variables,
 )
@@ -265,6 +266,17 @@ def test_a_folder_of_another_feed_is_refused(tmp_path: Path, capsys) -> None:
     assert "make clean" in printed
 
 
+def test_a_folder_that_another_program_filled_is_refused(tmp_path: Path, capsys) -> None:
+    """`make clean` would remove what it holds."""
+    (tmp_path / "logs").mkdir()
+    feed = {"kind": "live", "url": "wss://one"}
+    socket_path = stack.socket_path(tmp_path)
+    printed = refusal(
+        capsys, start.prepare, given(data_dir=tmp_path), Settings(), feed, socket_path
+    )
+    assert printed.startswith(f"DATA_DIR={tmp_path} has logs and no source.json")
+
+
 def test_the_demo_runs_the_batch_every_minute_unless_the_user_sets_another_interval(
     no_settings: pytest.MonkeyPatch,
 ) -> None:
@@ -376,9 +388,9 @@ def test_two_starts_at_once_give_one_stack_and_one_sentence(tmp_path: Path) -> N
     ]
     ended = [(*start.communicate(), start.returncode, start.pid) for start in starts]
     (winner,) = (pid for out, _, _, pid in ended if out == "locked\n")
-    for _, printed, status, pid in ended:
+    for _, printed, exit_status, pid in ended:
         if pid != winner:
-            assert status == 2
+            assert exit_status == 2
             assert f"(make demo, pid {winner}, since" in printed
             assert printed.count("\n") == 1
 
@@ -494,6 +506,21 @@ def test_processes_that_a_killed_stack_leaves_are_found_and_ended(
         for process in (ours, moved, *others):
             process.kill()
             process.wait()
+
+
+def test_the_status_of_a_killed_stack_names_the_processes_that_still_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["status", "--data-dir", str(tmp_path)])
+    assert f"No stack runs on {tmp_path}" in refusal(capsys, status.main)
+    address = f"unix://{stack.run_folder(tmp_path)}/stack.sock"
+    mark = {"SUPERVISOR_SERVER_URL": address, "DATA_DIR": str(tmp_path)}
+    with subprocess.Popen(["sleep", "60"], env=os.environ | mark) as left:
+        try:
+            printed = refusal(capsys, status.main)
+        finally:
+            left.kill()
+    assert f"was killed, and 1 of its processes still run (pids {left.pid})" in printed
 
 
 def test_only_files_written_since_the_start_are_announced(tmp_path: Path) -> None:
