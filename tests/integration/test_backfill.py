@@ -235,3 +235,28 @@ def test_trades_that_are_no_longer_served_stay_open_and_are_not_asked_for_again(
         asked = chain.running["feed"].text().count("GET /products")
         time.sleep(ASKED_AFTER)
         assert chain.running["feed"].text().count("GET /products") == asked
+
+
+# --- a REST interface that does not answer ----------------------------------------------------
+
+
+def test_a_silent_rest_interface_delays_neither_the_feed_nor_the_end(
+    run: Run, tmp_path: Path, kafka: Broker
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, new_chain(run, tmp_path, kafka) as chain:
+        chain.environment["FEED_REST_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        chain.feed(beginning_of_the_sample(tmp_path), "20")
+        chain.start("producer")
+        published = partial(chain.counter, "producer", "published")
+        wait_until(published, 30, "the first trades", chain.running["producer"])
+        chain.kill("producer")
+        time.sleep(1)
+        chain.start("producer")
+        silent.settimeout(20)
+        asked, _ = silent.accept()
+        before = published()
+        wait_until(lambda: published() > before + 100, 10, "trades meanwhile")
+        assert chain.status("producer")["healthy"]
+        assert chain.status("producer")["backfill"]["missing"] > 0
+        assert chain.running["producer"].terminate(5) == 0
+        asked.close()
