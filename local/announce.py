@@ -48,7 +48,7 @@ def events(data: DataDir, port: int, start: float) -> list[str]:
 def main() -> None:
     """Announce every event once, then exit."""
     parser = argparse.ArgumentParser(prog="python -m local.announce", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, required=True, help="folder of all outputs")
+    parser.add_argument("--data-dir", type=Path, required=True, help="data directory")
     parser.add_argument("--dashboard-port", type=int, required=True, help="port of the page")
     arguments = parser.parse_args()
     start = time.time()

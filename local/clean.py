@@ -41,7 +41,7 @@ def outputs_in(data: DataDir) -> list[Path]:
 def main() -> None:
     """Remove the outputs, unless a stack runs on them or another program made them."""
     parser = argparse.ArgumentParser(prog="python -m local.clean", description=__doc__)
-    parser.add_argument("--data-dir", required=True, help="folder of all outputs")
+    parser.add_argument("--data-dir", required=True, help="data directory")
     data = DataDir(absolute_path("DATA_DIR", parser.parse_args().data_dir))
     found = outputs_in(data)
     if not found:

@@ -13,7 +13,7 @@ from local.variables import absolute_path
 def main() -> None:
     """Print what supervisor reports."""
     parser = argparse.ArgumentParser(prog="python -m local.status", description=__doc__)
-    parser.add_argument("--data-dir", required=True, help="folder of all outputs")
+    parser.add_argument("--data-dir", required=True, help="data directory")
     data_dir = absolute_path("DATA_DIR", parser.parse_args().data_dir)
     if not stack.is_running(data_dir):
         if left := stack.leftovers(data_dir):

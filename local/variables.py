@@ -234,7 +234,7 @@ def refuse_busy(port: Port, holder: str) -> None:
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog)
     parser.add_argument("what", choices=("demo", "run"), help="replay, or live from the exchange")
-    parser.add_argument("--data-dir", required=True, help="folder of all outputs")
+    parser.add_argument("--data-dir", required=True, help="data directory")
     parser.add_argument("--recording", default="", help="demo: recording to replay")
     parser.add_argument("--retime", default="1", help="demo: 1 or 0 (default 1)")
     parser.add_argument("--speed", default="1", help="demo: 1, N or max (default 1)")

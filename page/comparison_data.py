@@ -40,15 +40,15 @@ class ComparisonData:
 
 
 def load(data: DataDir, last: timedelta | None, interval_s: float) -> ComparisonData | str:
-    """Read a data folder and compare the paths.
+    """Read a data directory and compare the paths.
 
     Args:
-        data: the data folder.
+        data: the data directory.
         last: the span, counted back from the newest window; None for everything.
         interval_s: the batch interval, if the scheduler has not published its own.
 
     Returns:
-        The data, or a sentence that names the reason why the folder cannot be compared.
+        The data, or a sentence that names the reason why the data directory cannot be compared.
     """
     try:
         made_at = times.now()
@@ -66,7 +66,7 @@ def load(data: DataDir, last: timedelta | None, interval_s: float) -> Comparison
 
 
 def refusal(data: DataDir, given: settings.Settings) -> str | None:
-    """Return why a data folder does not fit the settings, in one sentence; None if it fits."""
+    """Return why a data directory does not fit the settings, in one sentence; None if it fits."""
     try:
         check(data, given)
     except OutputError as error:

@@ -70,7 +70,7 @@ def next_span(
 
 
 class Comparer:
-    """Compares the paths in a data folder, for the spans that viewers look at."""
+    """Compares the paths in a data directory, for the spans that viewers look at."""
 
     def __init__(self, root: Path, interval_s: float, pace: Pace) -> None:
         self._root = root.resolve()
@@ -132,5 +132,5 @@ class Comparer:
 
 @st.cache_resource(show_spinner=False)
 def comparer_of(root: Path, interval_s: float, pace: Pace) -> Comparer:
-    """Return the one comparer of a data folder in this server."""
+    """Return the one comparer of a data directory in this server."""
     return Comparer(root, interval_s, pace)

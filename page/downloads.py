@@ -63,13 +63,13 @@ def windows_in_own_process(data: DataDir, since: datetime) -> bytes:
 
 
 def main() -> None:
-    """Write `windows_csv` of a folder and a start, for `windows_in_own_process`."""
+    """Write `windows_csv` of a data directory and a start, for `windows_in_own_process`."""
     root, since = sys.argv[1:]
     sys.stdout.write(windows_csv(DataDir(Path(root)), since))
 
 
 class Reports:
-    """Makes reports of the data folder named in the environment, one at a time."""
+    """Makes reports of the data directory named in the environment, one at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

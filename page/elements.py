@@ -1,5 +1,6 @@
 """Streamlit elements that several sections use, with text from data shown letter by letter."""
 
+import mimetypes
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -77,6 +78,18 @@ def titled_table(found: Table, *, key: str) -> None:
             # The class says how many columns hold words: see style.css.
             name = f"words-{found.text_columns}-{key}"
             table(found.header, found.rows, found.title or key, key=name, max_rows=15)
+
+
+def download(label: str, file_name: str, make: Callable[[], bytes]) -> None:
+    """Write a button. A click on it makes the file and downloads it."""
+    st.download_button(
+        label,
+        data=make,
+        file_name=file_name,
+        mime=mimetypes.guess_type(file_name)[0],
+        key=label,
+        on_click="ignore",
+    )
 
 
 def links(sections: Mapping[str, str]) -> None:

@@ -116,7 +116,7 @@ class _Entry:
 
 
 class Reader:
-    """Reads one data folder for all viewers of the page."""
+    """Reads one data directory for all viewers of the page."""
 
     def __init__(self, data: DataDir, pace: Pace | None = None) -> None:
         self._data = data
@@ -149,10 +149,10 @@ class Reader:
         days = self._list(data.stream_csv, "[0-9]*-[0-9]*-[0-9]*.csv", now)
         newest_run = self._list(data.batch_output, "[0-9]*Z.csv", now)[-1:]
         windows = [data.stream_live, *reversed(days)]
-        services = {name: data.status_of(name) for name in status.SERVICES}
+        services = {name: data.status_of(name) for name in outputs.SERVICES}
         for path in (*services.values(), data.source):
             self._want(path, outputs.read_json)
-        minutes = {name: data.minutes_of(name) for name in status.SERVICES}
+        minutes = {name: data.minutes_of(name) for name in outputs.SERVICES}
         for path in minutes.values():
             self._want(path, _read_minute)
         self._want(data.batch_log, lambda _path: Table(inputs.read_batch_log(data)))
@@ -295,7 +295,7 @@ class Reader:
 
 @st.cache_resource(show_spinner=False)
 def reader_of(root: Path, pace: Pace) -> Reader:
-    """Return the one reader of a data folder in this process."""
+    """Return the one reader of a data directory in this process."""
     return Reader(DataDir(root), pace)
 
 

@@ -102,6 +102,12 @@ def with_unit(written: str, unit: str) -> str:
     return written if written == DASH else f"{written} {unit}"
 
 
+def price_decimals(lowest: object) -> int:
+    """Return the number of decimals for prices of a market, by its lowest price."""
+    found = number(lowest)
+    return 2 if found is None or found >= 1 else 8
+
+
 def price(value: object, *, sign: bool = False) -> str:
     """Return a price, with more decimals the smaller it is."""
     found = number(value)

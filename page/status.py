@@ -11,13 +11,9 @@ from typing import Any, Literal
 
 from page import formatting
 from pipeline.health import STALE_SECONDS
+from pipeline.outputs import SERVICES
 
-PRODUCER = "producer"
-CONSUMER = "consumer"
-STREAM = "spark_processor"
-SCHEDULER = "batch_scheduler"
-#: The services that write a status file, in the order in which data passes them.
-SERVICES = (PRODUCER, CONSUMER, STREAM, SCHEDULER)
+PRODUCER, CONSUMER, STREAM, SCHEDULER = SERVICES
 
 #: Seconds without a trade after which the feed counts as stale; the longest silence in two hours
 #: of recorded BTC-USD was 8 s.

@@ -15,9 +15,8 @@ MAX_WINDOW_ROWS = 1440
 MAX_RUN_ROWS = 500
 #: Bars in the chart of batch durations.
 MAX_RUN_BARS = 60
-#: Statuses of runs that did what they should, and of runs that were ended from outside.
-SUCCEEDED = ("ok", "no_data")
-STOPPED = ("stopped",)
+#: What marks a run in the table and in the chart, by its outcome.
+MARKS = {"succeeded": "", "stopped": "■", "failed": "✕"}
 
 
 def _time(label: str) -> Any:
@@ -41,46 +40,51 @@ def _z_score(name: str, metric: str) -> Any:
     return _number(LABELS[name], "%.2f", meaning)
 
 
-#: The columns of the table of windows, in order.
+def _price(name: str, decimals: int = 2) -> Any:
+    return _metric(name, f"%,.{decimals}f")
+
+
+#: The columns of the table of windows, in order. The formats are those of `page.formatting`.
 WINDOW_COLUMNS: dict[str, Any] = {
     "window_start": _time("window (UTC)"),
     "state": "state",
-    "open_price": _metric("open_price", "%.2f"),
-    "max_price": _metric("max_price", "%.2f"),
-    "min_price": _metric("min_price", "%.2f"),
-    "close_price": _metric("close_price", "%.2f"),
-    "avg_price": _metric("avg_price", "%.2f"),
-    "price_range": _metric("price_range", "%.2f"),
+    "open_price": _price("open_price"),
+    "max_price": _price("max_price"),
+    "min_price": _price("min_price"),
+    "close_price": _price("close_price"),
+    "avg_price": _price("avg_price"),
+    "price_range": _price("price_range"),
     "volatility_flag": LABELS["volatility_flag"],
-    "total_volume": _metric("total_volume", "%.4f"),
+    "total_volume": _metric("total_volume", "%,.4f"),
     "volume_spike": LABELS["volume_spike"],
-    "trade_count": _metric("trade_count", "%d"),
-    "buy_count": _metric("buy_count", "%d"),
-    "sell_count": _metric("sell_count", "%d"),
-    "buy_sell_ratio": _metric("buy_sell_ratio", "%.3f"),
+    "trade_count": _metric("trade_count", "%,d"),
+    "buy_count": _metric("buy_count", "%,d"),
+    "sell_count": _metric("sell_count", "%,d"),
+    "buy_sell_ratio": _metric("buy_sell_ratio", "%,.3f"),
     "market_sentiment": LABELS["market_sentiment"],
-    "vwap": _metric("vwap", "%.2f"),
+    "vwap": _price("vwap"),
     "volume_imbalance": _metric("volume_imbalance", "%.3f"),
     "range_z": _z_score("range_z", "range"),
     "volume_z": _z_score("volume_z", "volume"),
     "last_trade_time": _time("last trade (UTC)"),
     "written_at": _time("written (UTC)"),
 }
+PRICES = ("open_price", "max_price", "min_price", "close_price", "avg_price", "price_range", "vwap")
 #: The columns of the table of batch runs, in order.
 RUN_COLUMNS: dict[str, Any] = {
     "started": _time("started (UTC)"),
     "run": "run",
     "status": "status",
     "exit": _number("exit status", "%d"),
-    "rows": _number("rows", "localized"),
-    "windows": _number("windows", "localized"),
-    "wall_s": _number("wall time, s", "%.2f"),
-    "start_s": _number("start-up, s", "%.2f"),
-    "logic_s": _number("reading and aggregation, s", "%.2f"),
-    "cpu_s": _number("CPU seconds", "%.2f"),
-    "peak_mib": _number("peak memory, MiB", "%d"),
-    "read_s": _number("reading, s", "%.2f"),
-    "write_s": _number("writing, s", "%.2f"),
+    "rows": _number("rows", "%,d"),
+    "windows": _number("windows", "%,d"),
+    "wall_s": _number("wall time, s", "%,.2f"),
+    "start_s": _number("start-up, s", "%,.2f"),
+    "logic_s": _number("reading and aggregation, s", "%,.2f"),
+    "cpu_s": _number("CPU seconds", "%,.2f"),
+    "peak_mib": _number("peak memory, MiB", "%,d"),
+    "read_s": _number("reading, s", "%,.2f"),
+    "write_s": _number("writing, s", "%,.2f"),
 }
 
 
@@ -105,6 +109,12 @@ def window_rows(snapshot: Snapshot, span_name: str) -> tuple[pd.DataFrame, int]:
     return rows.iloc[::-1][list(WINDOW_COLUMNS)], len(finals) + len(live)
 
 
+def window_columns(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the columns of the table of windows, with the decimals that these prices need."""
+    decimals = formatting.price_decimals(rows["min_price"].min())
+    return WINDOW_COLUMNS | {name: _price(name, decimals) for name in PRICES}
+
+
 def first_of_span(snapshot: Snapshot, span_name: str) -> datetime | None:
     """Return the start of the first window of the span; None without windows."""
     frames = _in_span(snapshot, span_name)
@@ -127,13 +137,19 @@ def windows_caption(shown: int, count: int) -> str:
 # --- batch runs -----------------------------------------------------------------------------
 
 
+def outcome_of(run_status: object) -> str:
+    """Return `succeeded`, `stopped` or `failed` for the status of a run in the batch log."""
+    if run_status in ("ok", "no_data"):
+        return "succeeded"
+    return "stopped" if run_status == "stopped" else "failed"
+
+
 def run_rows(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the newest runs, newest first. A cross marks a failed run."""
+    """Return the newest runs, newest first. A mark shows which did not succeed."""
     newest = runs.iloc[::-1].head(MAX_RUN_ROWS)
-    expected = (*SUCCEEDED, *STOPPED)
     return newest.assign(
         status=[
-            text if (text := formatting.text(found)) in expected else f"✕ {text.upper()}"
+            f"{MARKS[outcome_of(found)]} {formatting.text(found)}".lstrip()
             for found in newest["status"]
         ]
     )
@@ -147,7 +163,8 @@ def runs_caption(runs: pd.DataFrame) -> str:
     which = formatting.many(len(runs), "run")
     if shown < len(runs):
         which = f"The newest {formatting.count(shown)} of {which}"
-    return f"{which}, from batch_log.txt. ✕ marks a failed run."
+    failed, stopped = MARKS["failed"], MARKS["stopped"]
+    return f"{which}, from batch_log.txt. {failed} marks a failed run, {stopped} a stopped one."
 
 
 def durations_caption(runs: pd.DataFrame) -> str:
@@ -156,13 +173,15 @@ def durations_caption(runs: pd.DataFrame) -> str:
         return "No batch run yet. A bar appears when the first run ends."
     newest = runs.iloc[-1]
     wall, rows = formatting.seconds(newest["wall_s"]), formatting.count(newest["rows"])
-    stopped = int(runs["status"].isin(STOPPED).sum())
-    failed = int((~runs["status"].isin((*SUCCEEDED, *STOPPED))).sum())
-    outcome = [f"{failed} failed (red ✕)"] if failed else []
-    outcome += [f"{stopped} stopped"] if stopped else []
+    counts = runs["status"].map(outcome_of).value_counts()
+    others = [
+        f"{counts[outcome]:,} {outcome} ({MARKS[outcome]})"
+        for outcome in ("failed", "stopped")
+        if outcome in counts
+    ]
     shown = min(len(runs), MAX_RUN_BARS)
     return (
         f"Newest run: {formatting.text(newest['status'])}, wall time {wall}, {rows} rows. "
-        f"{formatting.many(len(runs), 'run')}: {', '.join(outcome) or 'all succeeded'}. "
+        f"{formatting.many(len(runs), 'run')}: {', '.join(others) or 'all succeeded'}. "
         f"The chart shows the last {formatting.many(shown, 'run')}, from the oldest to the newest."
     )

@@ -11,7 +11,7 @@ import streamlit as st
 from page import candles, downloads, elements, tables
 from page.charts import comparison as comparison_charts
 from page.charts import market as market_charts
-from page.charts.drawing import Chart
+from page.charts.chart import Chart
 from page.comparison_data import refusal
 from page.comparison_worker import Comparer, LatestComparison, comparer_of
 from page.files import Reader, Snapshot, reader_of
@@ -136,7 +136,7 @@ def write_market(snapshot: Snapshot, shown: market.Market, settings: Settings) -
         )
         # `on_select` makes Streamlit keep the zoom when the data changes.
         st.vega_lite_chart(
-            chart.spec,
+            chart.with_data,
             key="price",
             on_select="rerun",
             selection_mode=market_charts.ZOOM,
@@ -203,7 +203,7 @@ def write_chart(chart: Chart | None, key: str, alt: str) -> None:
     """Write a chart, or an empty place."""
     with st.container(key=f"{key}-chart"):
         if chart is not None:
-            st.vega_lite_chart(chart.spec, key=key, alt=alt)
+            st.vega_lite_chart(chart.with_data, key=key, alt=alt)
 
 
 # --- records --------------------------------------------------------------------------------
@@ -261,9 +261,7 @@ def write_durations(snapshot: Snapshot) -> None:
         chart = snapshot.runs.derived(
             "chart",
             None,
-            lambda runs: market_charts.duration_chart(
-                runs.tail(tables.MAX_RUN_BARS), tables.SUCCEEDED
-            ),
+            lambda runs: market_charts.duration_chart(runs.tail(tables.MAX_RUN_BARS)),
         )
     write_chart(chart, "durations", "Wall time of each batch run, by part")
 
@@ -282,17 +280,14 @@ def write_windows(snapshot: Snapshot, settings: Settings) -> None:
             key="windows",
             hide_index=True,
             height=320,
-            column_config=tables.WINDOW_COLUMNS,
+            column_config=tables.window_columns(rows),
             placeholder=DASH,
             alt="Windows of the stream",
         )
-        st.download_button(
+        elements.download(
             "Download all windows of the span (CSV)",
-            data=lambda: downloads.windows_in_own_process(DataDir(settings.data_dir), first),
-            file_name=f"windows-{chosen.replace(' ', '')}.csv",
-            mime="text/csv",
-            key="windows-csv",
-            on_click="ignore",
+            f"windows-{chosen.replace(' ', '')}.csv",
+            lambda: downloads.windows_in_own_process(DataDir(settings.data_dir), first),
         )
 
 
@@ -361,21 +356,13 @@ def write_report() -> None:
     elements.alert(downloads.failure(downloads.reports().problem, times.now()), "error")
     last = candles.SPANS[chosen_span()]
     with st.container(horizontal=True):
-        st.download_button(
-            "Download report (HTML)",
-            data=lambda: downloads.reports().html(last),
-            file_name="report.html",
-            mime="text/html",
-            key="report",
-            on_click="ignore",
+        elements.download(
+            "Download report (HTML)", "report.html", lambda: downloads.reports().html(last)
         )
-        st.download_button(
+        elements.download(
             "Download report and figures (ZIP)",
-            data=lambda: downloads.reports().archive(last),
-            file_name="report.zip",
-            mime="application/zip",
-            key="figures",
-            on_click="ignore",
+            "report.zip",
+            lambda: downloads.reports().archive(last),
         )
 
 

@@ -19,6 +19,8 @@ from pipeline.errors import OperationalError
 from pipeline.metrics import FURTHER, METRICS, Z_SCORES
 from pipeline.times import from_epoch_micros, iso
 
+#: The services that write a status file, in the order in which data passes them.
+SERVICES = ("producer", "consumer", "spark_processor", "batch_scheduler")
 #: Columns of `stream_csv/`, `stream_live.csv` and `batch_windows.csv`.
 #: `last_receipt_time` is unknown (empty) in the batch: the table does not hold it.
 WINDOW_COLUMNS = (

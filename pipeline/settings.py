@@ -216,7 +216,7 @@ class Settings(BaseSettings):
     data_dir: Annotated[Path, AfterValidator(_folder)] = Field(
         default=Path("data"),
         validate_default=True,
-        description="Folder of all outputs (`/app/data` in containers)",
+        description="Data directory: the place of all outputs (`/app/data` in containers)",
     )
     window: Duration = Field(
         default=timedelta(minutes=1),

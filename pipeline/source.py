@@ -26,8 +26,6 @@ _SETTINGS = {"product": "product_id", "topic": "kafka_topic"}
 _TOPIC_ID = "topic_id"
 #: How many rows of a file decide the length of its windows.
 _WINDOWS_READ = 20
-#: The services whose status files hold the settings of a directory of an older version.
-_SERVICES = ("producer", "consumer", "spark_processor", "batch_scheduler")
 
 
 def claim(data: DataDir, settings: Settings, feed: Mapping[str, object] | None = None) -> None:
@@ -129,7 +127,7 @@ def _read(data: DataDir) -> dict[str, Any]:
 def _held(data: DataDir, recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `source.json` holds, completed by the settings in status files."""
     held = dict(recorded)
-    for service in _SERVICES if _SETTINGS.keys() - held.keys() else ():
+    for service in outputs.SERVICES if _SETTINGS.keys() - held.keys() else ():
         with contextlib.suppress(OutputError):
             used = outputs.read_status(data, service).get("settings")
             if not isinstance(used, dict):

@@ -1,4 +1,4 @@
-"""Prepared data folders for the page, with made-up data from the writers of pipeline/outputs.py.
+"""Prepared data directories for the page: made-up data from the writers of pipeline/outputs.py.
 
 `python -m tests.page_data SCENARIO FOLDER` makes one. `--keep-going` then rewrites status files and
 open windows each second, as the services do.
@@ -616,7 +616,7 @@ def refresh(data: DataDir, now: datetime, feed: Mapping[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenario", choices=sorted(SCENARIOS), help="what the folder shows")
-    parser.add_argument("folder", type=Path, help="data folder to fill")
+    parser.add_argument("folder", type=Path, help="data directory to fill")
     parser.add_argument(
         "--keep-going", action="store_true", help="keep adding data until it is stopped"
     )

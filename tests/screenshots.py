@@ -1,8 +1,8 @@
 """Take the pictures in docs/screenshots: `make screenshots`.
 
 The demo on the sample runs for about ten minutes, until the batch has enough runs for a forecast.
-The other states are prepared data folders. `--data-dir` uses another folder in place of the demo;
-`--states` takes only the pictures of prepared folders.
+The other states are prepared data directories. `--data-dir` uses another data directory in place of
+the demo. `--states` takes only the pictures of prepared data directories.
 """
 
 import argparse
@@ -42,7 +42,7 @@ OF_DEMO = (
     ("phone", PHONE, "light", None),
     ("phone-dark", PHONE, "dark", "Comparison"),
 )
-#: Pictures of prepared folders: name, scenario, window, theme, heading at the top.
+#: Pictures of prepared data directories: name, scenario, window, theme, heading at the top.
 OF_STATES = (
     ("nothing-yet", "empty", DESK, "light", None),
     ("starting", "starting", DESK, "dark", None),
@@ -61,10 +61,10 @@ SETTLED_MS = 7000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", type=Path, help="data folder to use in place of the demo")
+    parser.add_argument("--data-dir", type=Path, help="data directory to use in place of the demo")
     parser.add_argument("--runs", type=int, default=LEAST_RUNS + 1, help="batch runs to wait for")
     parser.add_argument(
-        "--states", action="store_true", help="take only the pictures of prepared folders"
+        "--states", action="store_true", help="take only the pictures of prepared data directories"
     )
     given = parser.parse_args()
     exit_on_sigterm()
@@ -139,7 +139,7 @@ def take(page: Page, name: str, heading: str | None) -> None:
 
 @contextmanager
 def serving(data: DataDir, logs: Path) -> Iterator[str]:
-    """Serve the page on a data folder and yield its address."""
+    """Serve the page on a data directory and yield its address."""
     port = free_port()
     command = ["-m", "streamlit", "run", "dashboard.py", f"--server.port={port}"]
     environment = {"DATA_DIR": str(data.root)}
@@ -153,7 +153,7 @@ def serving(data: DataDir, logs: Path) -> Iterator[str]:
 
 @contextmanager
 def demo(folder: Path) -> Iterator[tuple[str, DataDir]]:
-    """Run the whole stack on the sample; yield the page's address and the data folder."""
+    """Run the whole stack on the sample; yield the page's address and the data directory."""
     data, port = DataDir(folder / "demo"), free_port()
     ports = {
         "--kafka-port": free_port(),

@@ -8,21 +8,25 @@ import altair as alt
 import pandas as pd
 
 from page import formatting
-from page.charts.drawing import (
-    BATCH,
-    QUIET,
-    STREAM,
+from page.charts.chart import (
     Chart,
     Spec,
-    drawing,
     milliseconds,
     renderer_of,
+    specification,
     x_time,
 )
-from pipeline.compare.agreement import EQUAL
 from pipeline.compare.agreement_grid import Layout, layout
 from pipeline.compare.figures import MIN_AGE_SECONDS, Figures, GrowthFigure
-from pipeline.compare.palette import RESULT_LINES, VERMILION, WINDOW_STATUS
+from pipeline.compare.palette import (
+    BATCH_COLOUR,
+    INK,
+    QUIET,
+    RESULT_LINES,
+    STREAM_COLOUR,
+    VERMILION,
+    WINDOW_STATUS,
+)
 
 #: Height of a row of the agreement grid, pixels.
 ROW_HEIGHT = 17
@@ -36,7 +40,7 @@ LABEL_WIDTH = 190
 
 
 @cache
-def _agreement_drawing(shape: Layout, rows: int, renderer: str) -> Spec:
+def _agreement_specification(shape: Layout, rows: int, renderer: str) -> Spec:
     columns = shape.columns
     each = -(-len(columns) // 6)
     label = "slice(datum.value, 0, 10)"
@@ -71,12 +75,9 @@ def _agreement_drawing(shape: Layout, rows: int, renderer: str) -> Spec:
     symbols = base.mark_text(
         baseline="middle",
         fontSize=alt.ExprRef(f"min(11, 1.4 * width / {len(columns)})"),
-        color="#10141a",
-    ).encode(
-        text="symbol:N",
-        opacity=alt.condition(f"datum.status == '{EQUAL}'", alt.value(0.6), alt.value(1)),
-    )
-    return drawing(alt.layer(cells, symbols), ROW_HEIGHT * rows, renderer)
+        color=INK,
+    ).encode(text="symbol:N")
+    return specification(alt.layer(cells, symbols), ROW_HEIGHT * rows, renderer)
 
 
 def agreement_chart(figures: Figures) -> Chart | None:
@@ -85,7 +86,7 @@ def agreement_chart(figures: Figures) -> Chart | None:
     if grid.cells.empty:
         return None
     rows = grid.cells["row"].nunique()
-    spec = _agreement_drawing(grid.layout, rows, renderer_of(grid.cells))
+    spec = _agreement_specification(grid.layout, rows, renderer_of(grid.cells))
     return Chart(spec, {"cells": grid.cells})
 
 
@@ -93,7 +94,7 @@ def agreement_chart(figures: Figures) -> Chart | None:
 
 
 @cache
-def _freshness_drawing() -> Spec:
+def _freshness_specification() -> Spec:
     names = list(RESULT_LINES)
     colors = [color for color, _ in RESULT_LINES.values()]
     dashes = [list(dash) for _, dash in RESULT_LINES.values()]
@@ -118,7 +119,7 @@ def _freshness_drawing() -> Spec:
             alt.Tooltip("age:Q", title="age, s", format=",.1f"),
         ],
     )
-    return drawing(alt.layer(lines, points), 230, "canvas")
+    return specification(alt.layer(lines, points), 230, "canvas")
 
 
 def freshness_chart(figures: Figures) -> Chart | None:
@@ -131,21 +132,21 @@ def freshness_chart(figures: Figures) -> Chart | None:
         drawn=points["age"].clip(lower=MIN_AGE_SECONDS),
         when=points["at"].dt.strftime("%Y-%m-%d %H:%M:%S"),
     )
-    return Chart(_freshness_drawing(), {"ages": ages})
+    return Chart(_freshness_specification(), {"ages": ages})
 
 
 # --- latency --------------------------------------------------------------------------------
 
 
 @cache
-def _latency_drawing(count: int) -> Spec:
+def _latency_specification(count: int) -> Spec:
     y = alt.Y("step:N", title=None, sort=None, axis=alt.Axis(labelLimit=LABEL_WIDTH))
     x = alt.X("start:Q", title="time since the event, s", axis=alt.Axis(tickCount=6))
     tooltip = [alt.Tooltip(f"{name}:N") for name in ("step", "median", "p99", "trades")]
     base = alt.Chart(alt.NamedData("steps")).encode(y=y, x=x, tooltip=tooltip)
-    medians = base.mark_bar(color=STREAM, size=10).encode(x2="median_end:Q")
+    medians = base.mark_bar(color=STREAM_COLOUR, size=10).encode(x2="median_end:Q")
     p99s = base.mark_rule(color=QUIET, strokeWidth=2).encode(x2="p99_end:Q")
-    return drawing(alt.layer(p99s, medians), BAR_HEIGHT * count, "svg")
+    return specification(alt.layer(p99s, medians), BAR_HEIGHT * count, "svg")
 
 
 def latency_chart(figures: Figures) -> Chart | None:
@@ -165,17 +166,17 @@ def latency_chart(figures: Figures) -> Chart | None:
             "trades": steps["trades"].map(formatting.count),
         }
     )
-    return Chart(_latency_drawing(len(steps)), {"steps": data})
+    return Chart(_latency_specification(len(steps)), {"steps": data})
 
 
 # --- completeness ---------------------------------------------------------------------------
 
 
 @cache
-def _completeness_drawing(count: int) -> Spec:
+def _completeness_specification(count: int) -> Spec:
     bars = (
         alt.Chart(alt.NamedData("stages"))
-        .mark_bar(color=STREAM, size=12)
+        .mark_bar(color=STREAM_COLOUR, size=12)
         .encode(
             y=alt.Y("stage:N", title=None, sort=None, axis=alt.Axis(labelLimit=LABEL_WIDTH)),
             x=alt.X(
@@ -187,7 +188,7 @@ def _completeness_drawing(count: int) -> Spec:
             tooltip=[alt.Tooltip("stage:N", title="step"), alt.Tooltip("share:Q", format=".2%")],
         )
     )
-    return drawing(bars, BAR_HEIGHT * count, "svg")
+    return specification(bars, BAR_HEIGHT * count, "svg")
 
 
 def completeness_chart(figures: Figures) -> Chart | None:
@@ -195,19 +196,19 @@ def completeness_chart(figures: Figures) -> Chart | None:
     stages = figures.completeness
     if stages.empty:
         return None
-    return Chart(_completeness_drawing(len(stages)), {"stages": stages})
+    return Chart(_completeness_specification(len(stages)), {"stages": stages})
 
 
 # --- growth ---------------------------------------------------------------------------------
 
 
 @cache
-def _growth_drawing() -> Spec:
+def _growth_specification() -> Spec:
     x = alt.X("rows:Q", title="rows in the table", axis=alt.Axis(format="~s", tickCount=6))
     y = alt.Y("wall_s:Q", title="run time, s", scale=alt.Scale(zero=True))
     runs = (
         alt.Chart(alt.NamedData("runs"))
-        .mark_point(color=BATCH, filled=True, size=36, opacity=0.8)
+        .mark_point(color=BATCH_COLOUR, filled=True, size=36, opacity=0.8)
         .encode(
             x=x,
             y=y,
@@ -221,7 +222,7 @@ def _growth_drawing() -> Spec:
     parts = alt.Scale(domain=["fitted", "forecast", "hidden"], range=[[1, 0], [5, 4], [1, 0]])
     line = (
         alt.Chart(alt.NamedData("line"))
-        .mark_line(color=STREAM, strokeWidth=2)
+        .mark_line(color=STREAM_COLOUR, strokeWidth=2)
         .encode(
             x=x,
             y=y,
@@ -235,7 +236,7 @@ def _growth_drawing() -> Spec:
     name = limit.mark_text(align="left", dy=-7, color=QUIET, fontSize=11).encode(
         x=alt.value(4), y=y, text="label:N", opacity=shown
     )
-    return drawing(alt.layer(rule, name, line, runs), 230, "svg")
+    return specification(alt.layer(rule, name, line, runs), 230, "svg")
 
 
 def growth_chart(figures: Figures) -> Chart | None:
@@ -260,17 +261,17 @@ def growth_chart(figures: Figures) -> Chart | None:
         "line": line,
         "limit": pd.DataFrame(limit),
     }
-    return Chart(_growth_drawing(), data)
+    return Chart(_growth_specification(), data)
 
 
 # --- micro-batches --------------------------------------------------------------------------
 
 
 @cache
-def _micro_batches_drawing() -> Spec:
+def _micro_batches_specification() -> Spec:
     names = ["median", "p99"]
     legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolSize=300)
-    colors = alt.Scale(domain=names, range=[STREAM, QUIET])
+    colors = alt.Scale(domain=names, range=[STREAM_COLOUR, QUIET])
     dashes = alt.Scale(domain=names, range=[[1, 0], [4, 3]])
     lines = (
         alt.Chart(alt.NamedData("minutes"))
@@ -290,7 +291,7 @@ def _micro_batches_drawing() -> Spec:
             ],
         )
     )
-    return drawing(lines, 230, "svg")
+    return specification(lines, 230, "svg")
 
 
 def micro_batches_chart(figures: Figures) -> Chart | None:
@@ -309,7 +310,7 @@ def micro_batches_chart(figures: Figures) -> Chart | None:
         shared.assign(ms=minutes[column], of=name)
         for column, name in (("median_ms", "median"), ("p99_ms", "p99"))
     ]
-    return Chart(_micro_batches_drawing(), {"minutes": pd.concat(both, ignore_index=True)})
+    return Chart(_micro_batches_specification(), {"minutes": pd.concat(both, ignore_index=True)})
 
 
 #: The chart of each section, by its key. The tables of the other sections say what a chart would.
@@ -324,8 +325,8 @@ CHARTS: Mapping[str, Callable[[Figures], Chart | None]] = {
 
 
 def prepare() -> None:
-    """Make the drawings, so that the first viewer does not wait for them."""
-    _freshness_drawing()
-    _growth_drawing()
-    _micro_batches_drawing()
-    _agreement_drawing(layout(timedelta(hours=1), timedelta(minutes=1)), 2, "svg")
+    """Make the specifications, so that the first viewer does not wait for them."""
+    _freshness_specification()
+    _growth_specification()
+    _micro_batches_specification()
+    _agreement_specification(layout(timedelta(hours=1), timedelta(minutes=1)), 2, "svg")

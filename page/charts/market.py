@@ -1,6 +1,5 @@
 """The charts of the market: price, trades counted by each path, duration of batch runs."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -10,23 +9,17 @@ import pandas as pd
 
 from page import formatting
 from page.candles import place_of
-from page.charts.drawing import (
-    BATCH,
-    DOWN,
-    QUIET,
-    STREAM,
-    UP,
+from page.charts.chart import (
     Chart,
     Spec,
-    drawing,
     milliseconds,
     renderer_of,
+    specification,
     x_time,
 )
-
-AVERAGE = "#f59e0b"
-HIGH = "#f59e0b"
-SPIKE = "#8e6bd8"
+from page.tables import MARKS, outcome_of
+from pipeline.compare import palette
+from pipeline.metrics import BEARISH, BULLISH, HIGH, SPIKE
 
 #: Heights within the price chart, pixels from its top.
 PRICE_HEIGHT = 310
@@ -41,7 +34,7 @@ ZOOM = "zoom"
 
 
 @cache
-def _price_drawing(product: str, decimals: int, renderer: str) -> Spec:
+def _price_specification(product: str, decimals: int, renderer: str) -> Spec:
     base, _, quote = product.partition("-")
     zoom = alt.selection_interval(
         name=ZOOM,
@@ -53,7 +46,8 @@ def _price_drawing(product: str, decimals: int, renderer: str) -> Spec:
         "> window:pointermove!",
     )
     candles = alt.Chart()
-    rising = alt.condition("datum.close >= datum.open", alt.value(UP), alt.value(DOWN))
+    up, down = alt.value(palette.UP), alt.value(palette.DOWN)
+    rising = alt.condition("datum.close >= datum.open", up, down)
     price_scale = alt.Scale(zero=False, range=[PRICE_HEIGHT, 0], padding=4)
     prices = {"scale": price_scale, "title": None}
     money = f",.{decimals}f"
@@ -88,7 +82,7 @@ def _price_drawing(product: str, decimals: int, renderer: str) -> Spec:
         strokeDash=alt.condition("datum.is_open", alt.value([3, 2]), alt.value([1, 0])),
     )
     average = alt.Chart(alt.NamedData("average"))
-    line = average.mark_rule(color=AVERAGE, strokeDash=[6, 4], strokeWidth=1.5).encode(
+    line = average.mark_rule(color=palette.AVERAGE, strokeDash=[6, 4], strokeWidth=1.5).encode(
         y=alt.Y("value:Q", **prices),
         opacity=alt.condition("datum.shown", alt.value(1), alt.value(0)),
     )
@@ -112,21 +106,23 @@ def _price_drawing(product: str, decimals: int, renderer: str) -> Spec:
         _name(f"price, {quote}", 0, -8, "left"),
         _name(f"volume, {base}", 0, VOLUME_TOP - 8, "left"),
         _name("sentiment", -6, SENTIMENT_TOP + CELL, "right"),
-        _name("High", -6, HIGH_TOP + CELL / 2, "right"),
-        _name("Spike", -6, SPIKE_TOP + CELL / 2, "right"),
+        _name(HIGH, -6, HIGH_TOP + CELL / 2, "right"),
+        _name(SPIKE, -6, SPIKE_TOP + CELL / 2, "right"),
     ]
     whole = alt.layer(
         hover.add_params(zoom), priced, volume, *_flag_cells(candles), *named
     ).resolve_scale(y="independent")
     whole = whole.properties(data=alt.NamedData("candles")).transform_filter(zoom)
-    return drawing(whole, CHART_HEIGHT, renderer)
+    return specification(whole, CHART_HEIGHT, renderer)
 
 
 def _name(text: str, x: float, y: float, align: str) -> Any:
     """Return a label at a place, pixels from the upper left corner of the prices."""
     return (
         alt.Chart(alt.NamedData("once"))
-        .mark_text(align=align, baseline="middle", fontSize=11, color=QUIET, text=text, clip=False)
+        .mark_text(
+            align=align, baseline="middle", fontSize=11, color=palette.QUIET, text=text, clip=False
+        )
         .encode(x=alt.value(x), y=alt.value(y))
     )
 
@@ -134,7 +130,7 @@ def _name(text: str, x: float, y: float, align: str) -> Any:
 def _flag_cells(candles: Any) -> list[Any]:
     """Return three rows of cells below the volume: sentiment (up, down) and two flags."""
 
-    def cells(top: Any, height: float, shown: str, color: Any) -> Any:
+    def cells(top: Any, height: float, shown: Any, color: Any) -> Any:
         return candles.mark_rect().encode(
             x=x_time("body_start"),
             x2="body_end:T",
@@ -144,14 +140,13 @@ def _flag_cells(candles: Any) -> list[Any]:
             fillOpacity=alt.condition(shown, alt.value(1), alt.value(0)),
         )
 
-    bullish = alt.expr.if_(alt.datum.sentiment == "Bullish", SENTIMENT_TOP, SENTIMENT_TOP + CELL)
-    sentiment = alt.condition("datum.sentiment == 'Bullish'", alt.value(UP), alt.value(DOWN))
+    bullish = alt.datum.sentiment == BULLISH
+    top = alt.expr.if_(bullish, SENTIMENT_TOP, SENTIMENT_TOP + CELL)
+    color = alt.condition(bullish, alt.value(palette.UP), alt.value(palette.DOWN))
     return [
-        cells(
-            bullish, CELL, "datum.sentiment == 'Bullish' || datum.sentiment == 'Bearish'", sentiment
-        ),
-        cells(HIGH_TOP, CELL, "datum.high", alt.value(HIGH)),
-        cells(SPIKE_TOP, CELL, "datum.spike", alt.value(SPIKE)),
+        cells(top, CELL, bullish | (alt.datum.sentiment == BEARISH), color),
+        cells(HIGH_TOP, CELL, "datum.high", alt.value(palette.HIGH_RANGE)),
+        cells(SPIKE_TOP, CELL, "datum.spike", alt.value(palette.VOLUME_SPIKE)),
     ]
 
 
@@ -163,13 +158,13 @@ def price_chart(
     product: str,
 ) -> Chart:
     """Return candles with volume and flags, and the batch's average price where it is in view."""
-    low = formatting.number(candles["min_price"].min())
+    decimals = formatting.price_decimals(candles["min_price"].min())
     data = _candle_data(candles, width, open_starts)
     shown = average is not None and place_of(average, candles) == "within"
     # Out of view the line is hidden: Vega has no scale for an empty data set.
     line = average if shown else candles["close_price"].iloc[-1] if len(candles) else 0.0
     return Chart(
-        _price_drawing(product, 2 if low is None or low >= 1 else 8, renderer_of(candles)),
+        _price_specification(product, decimals, renderer_of(candles)),
         {
             "candles": data,
             "average": pd.DataFrame({"value": [line], "shown": [shown]}),
@@ -221,7 +216,7 @@ def _state(windows: float, is_open: object) -> str:
 def _flags(high: float, spike: float) -> str:
     flags = [
         name if n == 1 else f"{name} in {n:.0f} windows"
-        for name, n in (("High", high), ("Spike", spike))
+        for name, n in ((HIGH, high), (SPIKE, spike))
         if n > 0
     ]
     return ", ".join(flags) or "none"
@@ -231,9 +226,11 @@ def _flags(high: float, spike: float) -> str:
 
 
 @cache
-def _counts_drawing(renderer: str) -> Spec:
+def _counts_specification(renderer: str) -> Spec:
     both = alt.Chart(alt.NamedData("counts"))
-    color = alt.Scale(domain=["stream", "batch"], range=[STREAM, BATCH])
+    color = alt.Scale(
+        domain=["stream", "batch"], range=[palette.STREAM_COLOUR, palette.BATCH_COLOUR]
+    )
     legend = alt.Legend(title=None, orient="top")
     tooltip = [
         alt.Tooltip("when:N", title="UTC"),
@@ -257,7 +254,7 @@ def _counts_drawing(renderer: str) -> Spec:
         opacity=alt.condition("datum.counted", alt.value(1), alt.value(0)),
         tooltip=tooltip,
     )
-    return drawing(alt.layer(bars, steps), 190, renderer)
+    return specification(alt.layer(bars, steps), 190, renderer)
 
 
 def counts_chart(stream: pd.DataFrame, batch: pd.DataFrame, width: timedelta) -> Chart:
@@ -272,7 +269,7 @@ def counts_chart(stream: pd.DataFrame, batch: pd.DataFrame, width: timedelta) ->
     start = milliseconds(counts["window_start"].astype("datetime64[ns, UTC]"))
     step = width.total_seconds() * 1000
     return Chart(
-        _counts_drawing(renderer_of(counts)),
+        _counts_specification(renderer_of(counts)),
         {
             "counts": pd.DataFrame(
                 {
@@ -298,12 +295,15 @@ def counts_chart(stream: pd.DataFrame, batch: pd.DataFrame, width: timedelta) ->
 # --- batch duration -------------------------------------------------------------------------
 
 #: The parts of a run's wall time, from the bottom up.
-PARTS = ("start-up", "aggregation", "other", "failed or stopped run")
+PARTS = ("start-up", "reading and aggregation", "other")
+#: A run that did not succeed is one bar.
+UNSUCCESSFUL = {"failed": "failed run", "stopped": "stopped run"}
 
 
 @cache
-def _duration_drawing() -> Spec:
-    color = alt.Scale(domain=list(PARTS), range=["#8a94a0", "#4f8fd9", "#c3c9d0", DOWN])
+def _duration_specification() -> Spec:
+    names = [*PARTS, *UNSUCCESSFUL.values()]
+    color = alt.Scale(domain=names, range=[*palette.RUN_PARTS, palette.FAILED, palette.STOPPED])
     x = alt.X(
         "run:O",
         title=None,
@@ -322,21 +322,20 @@ def _duration_drawing() -> Spec:
             alt.Tooltip("status:N", title="status"),
             alt.Tooltip("wall:N", title="wall time"),
             alt.Tooltip("start:N", title="start-up"),
-            alt.Tooltip("logic:N", title="aggregation"),
+            alt.Tooltip("logic:N", title="reading and aggregation"),
             alt.Tooltip("rows:N", title="rows"),
         ],
     )
-    crosses = parts.mark_text(
-        text="✕", color=DOWN, fontWeight="bold", dy=-7, fontSize=13, tooltip=None
-    ).encode(
+    marks = parts.mark_text(fontWeight="bold", dy=-7, fontSize=13, tooltip=None).encode(
         x=x,
         y=alt.Y("seconds:Q", stack=None),
-        opacity=alt.condition("datum.part == 'failed or stopped run'", alt.value(1), alt.value(0)),
+        text="mark:N",
+        color=alt.Color("part:N", scale=color, legend=None),
     )
-    return drawing(alt.layer(bars, crosses), 190, "svg")
+    return specification(alt.layer(bars, marks), 190, "svg")
 
 
-def duration_chart(runs: pd.DataFrame, succeeded: Sequence[str]) -> Chart:
+def duration_chart(runs: pd.DataFrame) -> Chart:
     """Return the wall time of each run by its parts, oldest left."""
     parts: list[dict[str, Any]] = []
     for run in runs.to_dict("records"):
@@ -351,24 +350,24 @@ def duration_chart(runs: pd.DataFrame, succeeded: Sequence[str]) -> Chart:
             "logic": formatting.seconds(logic),
             "rows": formatting.count(run["rows"]),
         }
-        if run["status"] not in succeeded:
-            parts.append({**shared, "part": PARTS[3], "order": 3, "seconds": wall or 0.0})
+        outcome = outcome_of(run["status"])
+        if outcome in UNSUCCESSFUL:
+            whole = {"part": UNSUCCESSFUL[outcome], "order": 3, "seconds": wall or 0.0}
+            parts.append({**shared, **whole, "mark": MARKS[outcome]})
             continue
         rest = None if wall is None else max(0.0, wall - (start or 0.0) - (logic or 0.0))
         parts += [
-            {**shared, "part": part, "order": order, "seconds": seconds}
-            for order, (part, seconds) in enumerate(
-                zip(PARTS[:3], (start, logic, rest), strict=True)
-            )
+            {**shared, "part": part, "order": order, "seconds": seconds, "mark": ""}
+            for order, (part, seconds) in enumerate(zip(PARTS, (start, logic, rest), strict=True))
             if seconds is not None
         ]
-    names = ["run", "status", "wall", "start", "logic", "rows", "part", "order", "seconds"]
-    return Chart(_duration_drawing(), {"parts": pd.DataFrame(parts, columns=names)})
+    names = ["run", "status", "wall", "start", "logic", "rows", "part", "order", "seconds", "mark"]
+    return Chart(_duration_specification(), {"parts": pd.DataFrame(parts, columns=names)})
 
 
 def prepare(product: str) -> None:
-    """Make all drawings, so that the first viewer does not wait for them."""
+    """Make all specifications, so that the first viewer does not wait for them."""
     for renderer in ("svg", "canvas"):
-        _price_drawing(product, 2, renderer)
-        _counts_drawing(renderer)
-    _duration_drawing()
+        _price_specification(product, 2, renderer)
+        _counts_specification(renderer)
+    _duration_specification()

@@ -10,7 +10,7 @@ from page import candles, formatting, status
 from page.files import Snapshot
 from page.sections.market import waiting_since
 from pipeline.compare.totals import SharedTotals
-from pipeline.metrics import LABELS
+from pipeline.metrics import BEARISH, BULLISH, HIGH, LABELS, SPIKE
 from pipeline.settings import Settings
 
 #: The metrics in the order of the table, and their formats.
@@ -32,7 +32,7 @@ FORMATS: dict[str, Callable[[object], str]] = {
     "volume_imbalance": formatting.ratio,
     "market_sentiment": formatting.text,
 }
-_SYMBOLS = {"High": "◆ High", "Spike": "★ Spike", "Bullish": "▲ Bullish", "Bearish": "▼ Bearish"}
+_SYMBOLS = {HIGH: "◆", SPIKE: "★", BULLISH: "▲", BEARISH: "▼"}
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _cell(value: object, write: Callable[[object], str]) -> str:
     if not formatting.is_known(value):
         return formatting.DASH
     written = write(value)
-    return _SYMBOLS.get(written, written)
+    return f"{_SYMBOLS[written]} {written}" if written in _SYMBOLS else written
 
 
 def empty_state(snapshot: Snapshot) -> str:
@@ -158,7 +158,7 @@ def how_to_read(run: Mapping[str, Any], shared: SharedTotals | None) -> str:
     if not run:
         return ""
     return (
-        "Stream minus batch is all final windows minus the newest batch run. The batch also "
+        "Stream minus batch compares all final windows with the newest batch run. The batch also "
         f"contains newer trades, so totals can differ. {shared_windows(shared)}".rstrip()
     )
 

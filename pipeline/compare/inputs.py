@@ -20,6 +20,7 @@ from pipeline.ingest import store
 from pipeline.outputs import (
     BATCH_COLUMNS,
     LOG_FIELDS,
+    SERVICES,
     TEXT_COLUMNS,
     TIME_COLUMNS,
     WINDOW_COLUMNS,
@@ -181,7 +182,6 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
     runs = read_batch_runs(data)
     if len(batch):  # leave out a run that has not published its windows yet
         runs = runs[runs["written_at"] <= pd.to_datetime(batch["written_at"].iloc[0], utc=True)]
-    services = ("producer", "consumer", "spark_processor", "batch_scheduler")
     span = _span(typed(final[["written_at"]])["written_at"], runs["written_at"])
     since = None
     if span and last is not None:
@@ -219,9 +219,9 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
                 ("at", "seconds", "cpu_s", "rss_mib", "counters"),
                 times=("at",),
             )
-            for name in services
+            for name in SERVICES
         },
-        status={name: read_status(data, name) for name in services},
+        status={name: read_status(data, name) for name in SERVICES},
         source=source,
         replayed_as_recorded=as_recorded,
         span=span,
@@ -326,7 +326,7 @@ def _explaining_missing_tables(data: DataDir) -> Iterator[None]:
             raise
         raise OutputError(
             f"{data.database} lacks tables of this version. Start the consumer, which creates "
-            "them, or use another data folder if the database belongs to another program."
+            "them, or use another data directory if the database belongs to another program."
         ) from error
 
 

@@ -1,6 +1,8 @@
-"""Colours of every figure: those of Okabe and Ito, which colour-blind readers can distinguish.
+"""Colours of every figure of the page and of the report.
 
-Each colour comes with a symbol, a dash or a place, so that no figure depends on colour alone.
+The comparison uses the colours of Okabe and Ito, which colour-blind readers can distinguish. The
+market uses the colours that readers of price charts expect. Each colour comes with a symbol, a
+dash or a place, so that no figure depends on colour alone.
 """
 
 from pipeline.compare.agreement import (
@@ -32,3 +34,23 @@ RESULT_LINES = {
     BATCH: (VERMILION, (2, 2)),
 }
 STREAM_COLOUR, BATCH_COLOUR = BLUE, VERMILION
+#: Symbols on the cells of the agreement.
+INK = "#000000"
+#: Grid lines of the report.
+GRID = "#E5E5E5"
+#: Labels and secondary lines. They must be readable on a light and on a dark page.
+QUIET = "#8a94a0"
+
+# --- market ---------------------------------------------------------------------------------
+
+#: Rising and falling candles, bullish and bearish windows.
+UP, DOWN = "#26a69a", "#ef5350"
+#: The average price of the batch.
+AVERAGE = "#f59e0b"
+HIGH_RANGE, VOLUME_SPIKE = "#f59e0b", "#8e6bd8"
+
+# --- batch runs -----------------------------------------------------------------------------
+
+#: Start-up, reading and aggregation, other.
+RUN_PARTS = (QUIET, "#4f8fd9", "#c3c9d0")
+FAILED, STOPPED = DOWN, ORANGE

@@ -93,7 +93,7 @@ def test_an_invalid_setting_stops_the_start_with_one_sentence(tmp_path) -> None:
 
 
 class Server(NamedTuple):
-    """A page on a data folder."""
+    """A page on a data directory."""
 
     data: DataDir
     address: str

@@ -99,7 +99,7 @@ def test_a_data_directory_that_does_not_exist_is_refused(command: Command, tmp_p
 
 
 def both_paths(folder: Path, batch_count: str) -> None:
-    """A data folder with a final window and a run that counted so many trades in it."""
+    """A data directory with a final window and a run that counted so many trades in it."""
     data = DataDir(folder)
     final = window(0, last_trade_time="2025-06-01T12:00:59Z", written_at="2025-06-01T12:02:01Z")
     write_final_windows(data, [final])

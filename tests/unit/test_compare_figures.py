@@ -54,6 +54,21 @@ def test_every_status_and_every_result_has_its_own_colour() -> None:
         assert len(set(colours)) == len(colours)
 
 
+def luminance(colour: str) -> float:
+    """Return the relative luminance of a colour, by the definition of WCAG 2."""
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in channels
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_the_symbols_of_the_agreement_contrast_with_every_cell() -> None:
+    for colour in palette.WINDOW_STATUS.values():
+        lighter, darker = sorted((luminance(colour), luminance(palette.INK)), reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5
+
+
 @settings(deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=500), st.integers(1, 60))
 def test_thinned_points_keep_the_extremes_of_every_place(values: list[float], bins: int) -> None:

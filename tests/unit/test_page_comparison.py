@@ -1,4 +1,4 @@
-"""The comparison section of the page, from prepared data folders."""
+"""The comparison section of the page, from prepared data directories."""
 
 import re
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 
 from page import comparison_data
 from page.charts import comparison as charts
-from page.charts.drawing import Chart
+from page.charts.chart import Chart
 from page.comparison_data import ComparisonData
 from page.comparison_worker import LatestComparison
 from page.sections import comparison
@@ -83,10 +83,10 @@ def test_a_failure_leaves_the_last_good_comparison_with_its_age(found) -> None:
 
 
 @pytest.mark.parametrize("key", charts.CHARTS)
-def test_every_chart_has_its_data_under_the_names_of_its_drawing(found, key) -> None:
+def test_every_chart_has_its_data_under_the_names_of_its_specification(found, key) -> None:
     chart = charts.CHARTS[key](found.figures)
     assert isinstance(chart, Chart)
-    assert set(re.findall(r"'data': {'name': '(\w+)'", str(chart.drawing))) == set(chart.data)
+    assert set(re.findall(r"'data': {'name': '(\w+)'", str(chart.specification))) == set(chart.data)
 
 
 @pytest.mark.parametrize("key", charts.CHARTS)

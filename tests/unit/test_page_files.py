@@ -1,4 +1,4 @@
-"""Reading the data folder: only changed files, and no file stops the page."""
+"""Reading the data directory: only changed files, and no file stops the page."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""What each section of the page shows, from prepared data folders."""
+"""What each section of the page shows, from prepared data directories."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -346,7 +346,7 @@ def test_the_drawing_stays_the_same_while_the_data_changes(snapshot_of) -> None:
             drawn = charts.price_chart(
                 shown.candles, shown.width, shown.open_starts, average, "BTC-USD"
             )
-            drawings.append(drawn.drawing)
+            drawings.append(drawn.specification)
             assert set(drawn.data) == {"candles", "average", "once"}
             assert all(len(frame) for frame in drawn.data.values())
     assert all(drawing is drawings[0] for drawing in drawings)
@@ -374,13 +374,33 @@ def test_failed_runs_stand_out_and_the_parts_of_the_others_add_up(snapshot_of) -
     rows = tables.run_rows(runs)
     assert rows["status"].str.startswith("✕").sum() == 2
     assert rows["started"].is_monotonic_decreasing
-    drawn = charts.duration_chart(runs, tables.SUCCEEDED)
+    drawn = charts.duration_chart(runs)
     parts = drawn.data["parts"]
-    assert (parts["part"] == "failed or stopped run").sum() == 2
+    assert (parts["part"] == "failed run").sum() == 2
     added = parts.groupby("run")["seconds"].sum().to_numpy()
     assert added == pytest.approx(runs["wall_s"].to_numpy())
-    assert set(parts.loc[parts["status"] == "failed", "part"]) == {"failed or stopped run"}
-    assert "30 runs: 2 failed (red ✕)." in tables.durations_caption(runs)
+    assert set(parts.loc[parts["status"] == "failed", "part"]) == {"failed run"}
+    assert "30 runs: 2 failed (✕)." in tables.durations_caption(runs)
+
+
+def test_a_failed_and_a_stopped_run_have_the_same_mark_in_the_table_and_in_the_chart() -> None:
+    statuses = ["ok", "no_data", "failed", "timeout", "stopped"]
+    marks = ["", "", "✕", "✕", "■"]
+    runs = pd.DataFrame(
+        [
+            {"started": pd.Timestamp(NOW) + timedelta(minutes=n), "status": found, "wall_s": 5.0}
+            for n, found in enumerate(statuses)
+        ],
+        columns=list(outputs.LOG_FIELDS),
+    )
+    listed = tables.run_rows(runs)["status"].iloc[::-1].tolist()
+    assert listed == ["ok", "no_data", "✕ failed", "✕ timeout", "■ stopped"]
+    parts = charts.duration_chart(runs).data["parts"]
+    assert dict(zip(parts["status"], parts["mark"], strict=True)) == dict(
+        zip(statuses, marks, strict=True)
+    )
+    assert "5 runs: 2 failed (✕), 1 stopped (■)." in tables.durations_caption(runs)
+    assert tables.runs_caption(runs).endswith("✕ marks a failed run, ■ a stopped one.")
 
 
 def test_a_run_without_its_split_is_drawn_as_a_whole() -> None:
@@ -388,8 +408,19 @@ def test_a_run_without_its_split_is_drawn_as_a_whole() -> None:
         [{"started": pd.Timestamp(NOW), "status": "ok", "wall_s": 5.0}],
         columns=list(outputs.LOG_FIELDS),
     )
-    parts = charts.duration_chart(runs, tables.SUCCEEDED).data["parts"]
+    parts = charts.duration_chart(runs).data["parts"]
     assert parts[["part", "seconds"]].to_numpy().tolist() == [["other", 5.0]]
+
+
+@pytest.mark.parametrize(("lowest", "pattern"), [(89_950.5, "%,.2f"), (0.00002, "%,.8f")])
+def test_prices_in_the_table_of_windows_have_thousands_separators_and_enough_decimals(
+    lowest: float, pattern: str
+) -> None:
+    columns = tables.window_columns(pd.DataFrame({"min_price": [lowest, 2 * lowest]}))
+    assert list(columns) == list(tables.WINDOW_COLUMNS)
+    for name, found in columns.items():
+        if name.endswith("_price") or name in ("price_range", "vwap"):
+            assert found["type_config"]["format"] == pattern
 
 
 def test_a_span_begins_with_its_first_window(snapshot_of) -> None:
@@ -403,7 +434,7 @@ def test_a_span_begins_with_its_first_window(snapshot_of) -> None:
 
 def publishing(**fields: dict[str, Any]) -> dict[str, status.ServiceStatus]:
     """Return the services, some with these status fields."""
-    return {name: status.ServiceStatus(name, fields.get(name, {})) for name in status.SERVICES}
+    return {name: status.ServiceStatus(name, fields.get(name, {})) for name in outputs.SERVICES}
 
 
 def test_every_setting_is_shown_with_its_meaning() -> None:

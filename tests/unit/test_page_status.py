@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from page import formatting, status
+from pipeline import outputs
 from tests import page_data
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -23,7 +24,7 @@ def services(
     """Return healthy services, with these changes by service."""
     found = page_data.statuses(NOW, feed, trade_time=trade_time)
     read = {}
-    for name in status.SERVICES:
+    for name in outputs.SERVICES:
         fields = {} if name in absent else found[name] | (changes or {}).get(name, {})
         read[name] = status.ServiceStatus(name, {k: text(v) for k, v in fields.items()})
     return read
@@ -60,7 +61,7 @@ def test_an_unknown_feed_is_never_called_live() -> None:
 @pytest.mark.parametrize(
     ("changes", "absent", "word", "cause"),
     [
-        ({}, status.SERVICES, "WAITING", None),
+        ({}, outputs.SERVICES, "WAITING", None),
         ({}, ("producer",), "WAITING", "producer"),
         ({"producer": {"state": "starting", "healthy": False}}, (), "WAITING", "producer"),
         ({"producer": {"updated": ago(31)}}, (), "DOWN", "producer"),
@@ -134,7 +135,7 @@ def test_fields_of_other_types_are_unknown_and_break_nothing(junk) -> None:
     """Status files come from other processes."""
     names = ("feed", "last_trade", "connected", "counters", "updated", "started", "newest_trade")
     for name in names:
-        found = services({service: {name: junk} for service in status.SERVICES})
+        found = services({service: {name: junk} for service in outputs.SERVICES})
         assert status.feed_state(found, {}, NOW).word in ("LIVE", "WAITING", "DOWN", "STALE")
         status.problems(found, NOW)
     producer = services({"producer": {"last_trade": junk}})["producer"]

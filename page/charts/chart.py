@@ -1,7 +1,7 @@
-"""What all charts share: colours, a drawing with its data, the time axis, the renderer.
+"""What all charts share: a Vega-Lite specification with its data, the time axis, the renderer.
 
-Altair makes each drawing once. A refresh replaces only the named data sets, so the browser keeps
-the chart on the page, with its zoom, scroll position and selection.
+Altair makes each specification once. A refresh replaces only the named data sets, so the browser
+keeps the chart on the page, with its zoom, scroll position and selection.
 """
 
 from collections.abc import Mapping
@@ -10,13 +10,6 @@ from typing import Any
 
 import altair as alt
 import pandas as pd
-
-from pipeline.compare.palette import BATCH_COLOUR, STREAM_COLOUR
-
-UP = "#26a69a"
-DOWN = "#ef5350"
-STREAM, BATCH = STREAM_COLOUR, BATCH_COLOUR
-QUIET = "#8a94a0"
 
 #: With more rows than this the browser draws on a canvas.
 MAX_SVG_ROWS = 400
@@ -27,14 +20,14 @@ Data = dict[str, pd.DataFrame]
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing and its data sets, by the names that the drawing uses."""
+    """A specification and its data sets, by the names that the specification uses."""
 
-    drawing: Spec
+    specification: Spec
     data: Data
 
     @property
-    def spec(self) -> dict[str, Any]:
-        return {**self.drawing, "datasets": dict(self.data)}
+    def with_data(self) -> dict[str, Any]:
+        return {**self.specification, "datasets": dict(self.data)}
 
 
 #: Times in 24 hours, and the date where it changes.
@@ -67,7 +60,7 @@ def renderer_of(rows: pd.DataFrame) -> str:
     return "svg" if len(rows) <= MAX_SVG_ROWS else "canvas"
 
 
-def drawing(chart: Any, height: Any, renderer: str) -> Spec:
+def specification(chart: Any, height: Any, renderer: str) -> Spec:
     """Return the Vega-Lite specification of a chart without its data."""
     built: Spec = (
         chart.properties(
