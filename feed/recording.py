@@ -11,21 +11,31 @@ frame, valid or not. A line of a wire recording that is not such an object is a 
 an empty line is an empty frame. Only a file that cannot be read at all is an error.
 """
 
+import argparse
 import hashlib
 import json
 import logging
 import math
+import re
+import sys
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from pipeline.ingest import trade
+
 #: Bytes read from the file at a time.
 BLOCK_BYTES = 1 << 18
+#: The error of a recording without a trade names this many kinds of frames.
+_KINDS_SHOWN = 3
+#: Characters of a type or product in it.
+_NAME_LENGTH = 20
 _GZIP_MAGIC = b"\x1f\x8b"
 
 log = logging.getLogger("feed")
@@ -71,6 +81,62 @@ def identity(path: Path, *, retimed: bool) -> dict[str, object]:
     }
 
 
+def check_usable(path: Path, product: str) -> None:
+    """Check that a recording has a trade of a product that the pipeline accepts.
+
+    It reads up to the first such trade.
+
+    Raises:
+        RecordingError: the file cannot be read, or has no such trade. The text says what the file
+            contains and what to do.
+    """
+    received = datetime.now(UTC)
+    contents: Counter[str] = Counter()
+    products: Counter[str] = Counter()
+    for line in read(path):
+        try:
+            trade.decode(line.frame, product, received)
+        except trade.InvalidTradeError as error:
+            kind, other = _describe(line.frame, product, str(error))
+            contents[kind] += 1
+            if other:
+                products[other] += 1
+        else:
+            return
+    advice = "Choose a recording of the exchange's ticker messages"
+    if products:
+        advice = f"Set PRODUCT_ID={products.most_common(1)[0][0]}, or choose another recording"
+    found = [f"{kind} ({count:,})" for kind, count in contents.most_common(_KINDS_SHOWN)]
+    if len(contents) > _KINDS_SHOWN:
+        found.append("…")
+    raise RecordingError(
+        f"The recording has no usable trade of {product}, only {', '.join(found)}. {advice}: {path}"
+    )
+
+
+def _describe(frame: bytes, product: str, reason: str) -> tuple[str, str | None]:
+    """Return what a frame without a usable trade is, and the other product that it is a trade of.
+
+    Args:
+        frame: the frame.
+        product: the product that is looked for.
+        reason: why it is no trade of this product.
+    """
+    try:
+        message = trade.parse(frame)
+    except trade.InvalidTradeError:
+        return "lines of text", None
+    kind, of = message.get("type"), message.get("product_id")
+    if not isinstance(kind, str):
+        return "JSON without a type", None
+    if kind != trade.TICKER:
+        return kind[:_NAME_LENGTH], None
+    if of == product or not isinstance(of, str):
+        return f"ticker with {reason}", None
+    other = of[:_NAME_LENGTH]
+    return f"ticker of {other}", other if re.fullmatch("[A-Z0-9]+-[A-Z0-9]+", other) else None
+
+
 def is_synthetic(path: Path) -> bool:
     """Return whether a recording is synthetic, which its name states."""
     return path.name.startswith("synthetic")
@@ -91,7 +157,7 @@ def read(path: Path) -> Iterator[Line]:
             wire = _is_wire_object(line)
         yield _unwrap(line) if wire else Line(line, None)
     if line is None:
-        raise RecordingError(f"{path} has no message")
+        raise RecordingError(f"{path} has no message. Choose another recording.")
 
 
 def is_whole(path: Path) -> bool:
@@ -213,3 +279,25 @@ def _gunzip(file: BufferedReader, path: Path) -> Iterator[bytes | None]:
                 yield unpacked
     if inside:
         yield None
+
+
+def main() -> None:
+    """Check a recording; exit with status 2 and a sentence if it is not usable."""
+    parser = argparse.ArgumentParser(
+        prog="python -m feed.recording",
+        description="Check that a recording has a usable trade of a product.",
+    )
+    parser.add_argument("recording", type=Path, help="the recording to check")
+    parser.add_argument(
+        "--product", default="BTC-USD", help="product that the trade must have (BTC-USD)"
+    )
+    given = parser.parse_args()
+    try:
+        check_usable(given.recording, given.product)
+    except RecordingError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

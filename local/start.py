@@ -27,10 +27,10 @@ DEMO_BATCH_SECONDS = 60
 CONNECT_SECONDS = 2.0
 
 
-def check_recording(feed: Replay) -> None:
-    """Refuse a recording that cannot be read or replayed."""
+def check_recording(feed: Replay, product: str) -> None:
+    """Refuse a recording that cannot be read or replayed, or has no trade of the product."""
     try:
-        next(recording.read(feed.recording))
+        recording.check_usable(feed.recording, product)
         if feed.retimed:
             check_retimable(recording.read(feed.recording), replay.latest_event_time())
     except recording.RecordingError as error:
@@ -126,7 +126,7 @@ def main() -> None:
     settings = load()
     data = DataDir(variables.data_dir)
     if variables.replay:
-        check_recording(variables.replay)
+        check_recording(variables.replay, settings.product_id)
     stack.lock(data.root, f"make {'demo' if variables.replay else 'run'}")
     end_leftovers(data)
     check_ports(variables.ports)

@@ -149,3 +149,56 @@ def test_a_complete_recording_is_recognised(tmp_path):
     ]:
         path.write_bytes(content)
         assert recording.is_whole(path) is whole
+
+
+# --- a recording without a usable trade -----------------------------------------------------
+
+USABLE = (
+    b'{"type":"ticker","product_id":"%s","trade_id":7,"price":"86321.55","side":"buy",'
+    b'"time":"2025-12-02T04:59:59.000001Z","last_size":"0.25"}'
+)
+BTC, ETH = USABLE % b"BTC-USD", USABLE % b"ETH-USD"
+HEARTBEAT = b'{"type":"heartbeat","product_id":"BTC-USD"}'
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_recording_with_one_trade_among_other_lines_is_usable(tmp_path, pack):
+    path = tmp_path / "r"
+    path.write_bytes(pack(b"\n".join([*GARBAGE, HEARTBEAT, ETH, BTC])))
+    recording.check_usable(path, "BTC-USD")
+    recording.check_usable(path, "ETH-USD")
+
+
+@pytest.mark.parametrize(
+    ("lines", "found", "advice"),
+    [
+        ([ETH] * 5 + [HEARTBEAT], "ticker of ETH-USD (5), heartbeat (1)", "Set PRODUCT_ID=ETH-USD"),
+        ([wire(1.0, ETH.decode())], "ticker of ETH-USD (1)", "Set PRODUCT_ID=ETH-USD"),
+        ([b"# Title", b"", b"Text."], "lines of text (3)", "Choose a recording of the exchange"),
+        ([b'{"p":"1","q":"2"}'] * 2, "JSON without a type (2)", "Choose a recording"),
+        ([BTC.replace(b"price", b"p")], "ticker with price: missing (1)", "Choose a recording"),
+        ([ETH.replace(b"ETH-USD", b"$(x) y")], "ticker of $(x) y (1)", "Choose a recording"),
+        (
+            [b'{"type":"a"}', b'{"type":"b"}', b'{"type":"c"}', b'{"type":"d"}'],
+            "a (1), b (1), c (1), …",
+            "Choose a recording",
+        ),
+    ],
+)
+def test_a_recording_without_a_usable_trade_is_refused_with_what_it_has(
+    tmp_path, lines, found, advice
+):
+    path = tmp_path / "r"
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(recording.RecordingError) as refusal:
+        recording.check_usable(path, "BTC-USD")
+    said = str(refusal.value)
+    assert said.startswith(f"The recording has no usable trade of BTC-USD, only {found}. {advice}")
+    assert said.endswith(str(path))
+
+
+def test_a_recording_that_is_cut_off_before_its_first_trade_is_refused(tmp_path):
+    path = tmp_path / "r.gz"
+    path.write_bytes(gzip.compress(b"\n".join([BTC] * 9))[:30])
+    with pytest.raises(recording.RecordingError, match=r"r\.gz has no message\. Choose"):
+        recording.check_usable(path, "BTC-USD")

@@ -246,14 +246,17 @@ def test_a_port_in_use_is_reported_with_its_process_and_its_variable(
     assert "with FEED_PORT=" in printed
 
 
-def test_a_recording_without_any_time_is_refused_before_the_start(tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize("retime", ["0", "1"])
+def test_a_recording_without_a_trade_is_refused_with_what_it_has(
+    tmp_path: Path, capsys, retime: str
+) -> None:
     path = tmp_path / "text.txt"
     path.write_text("no message\nat all\n")
-    retimed, recorded = given(recording=path).replay, given(recording=path, retime="0").replay
-    assert retimed
-    assert recorded
-    assert "RETIME=0" in refusal(capsys, start.check_recording, retimed)
-    start.check_recording(recorded)  # with its own timestamps it can be sent
+    replay = given(recording=path, retime=retime).replay
+    assert replay
+    printed = refusal(capsys, start.check_recording, replay, "BTC-USD")
+    assert "no usable trade of BTC-USD, only lines of text (2)" in printed
+    assert "no usable trade of ETH-USD" in refusal(capsys, start.check_recording, replay, "ETH-USD")
 
 
 def test_a_folder_of_another_feed_is_refused(tmp_path: Path, capsys) -> None:
