@@ -185,6 +185,6 @@ def counts_how_to_read(shown: Market) -> str:
     if shown.candles.empty:
         return ""
     return (
-        f"Trades per {length(shown.width)}. Bar: stream. Line: batch. A line on top "
-        "of its bar means equal counts."
+        f"Each bar is the count of the stream over {length(shown.width)}, each line the count of "
+        "the batch. A line on top of its bar means equal counts."
     )

@@ -13,7 +13,8 @@ from pipeline.compare.formatting import length
 from pipeline.settings import Settings
 
 HOW_TO_READ = (
-    "The settings that each service runs with. ≠ marks a setting whose value differs by service."
+    "The settings that each service runs with. ≠ marks a setting whose value differs between "
+    "services."
 )
 
 

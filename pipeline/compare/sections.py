@@ -122,9 +122,8 @@ def _agreement(comparison: Comparison) -> Section:
         key="agreement",
         title="Agreement",
         how_to_read=(
-            "The same windows from both paths, compared digit by digit. Every window has one "
-            "status. A difference counts as explained only if individual trades account for all "
-            "of it."
+            "The windows of both paths are compared digit by digit. Every window has one status. "
+            "A difference counts as explained only if individual trades account for all of it."
         ),
         lines=tuple(lines),
         tables=tuple(tables),
@@ -439,7 +438,7 @@ _FLAGS = (
     ("spike", f"{LABELS['volume_spike']}: {SPIKE}", ",.0f"),
     ("bullish", f"{LABELS['market_sentiment']}: {BULLISH}", ",.0f"),
     ("bearish", f"{LABELS['market_sentiment']}: {BEARISH}", ",.0f"),
-    ("scored", "with a z-score", ",.0f"),
+    ("scored", "windows with a z-score", ",.0f"),
     ("range_stands_out", "unusual range", ",.0f"),
     ("volume_stands_out", "unusual volume", ",.0f"),
     ("imbalance", "median absolute volume imbalance", ".3f"),
