@@ -85,20 +85,19 @@ def parse_page(body: bytes, product: str, after: int, base: str) -> list[PastTra
     """Return the trades in an answer, newest first.
 
     Raises:
-        RestError: the answer is not a list of trades with ids below `after`.
+        RestError: the answer is not a list of trades, or none of them has an id below `after`.
     """
     try:
         rows = msgspec.json.decode(body, type=list[dict[str, Any]])
         trades = {row["trade_id"]: row for row in rows}
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
         raise RestError(f"{base} sent no list of trades, but {body[:60]!r}") from None
-    wrong = [number for number in trades if type(number) is not int or not 0 < number < after]
-    if wrong:
-        raise RestError(f"{base} sent trade id {wrong[0]!r}, although ids below {after} were asked")
-    return [
-        PastTrade(number, _ticker(product, trades[number]))
-        for number in sorted(trades, reverse=True)
-    ]
+    wrong = [number for number in trades if type(number) is not int or number < 1]
+    below = [] if wrong else sorted((n for n in trades if n < after), reverse=True)
+    if trades and not below:
+        shown = (wrong or list(trades))[0]
+        raise RestError(f"{base} sent trade id {shown!r}, although ids below {after} were asked")
+    return [PastTrade(number, _ticker(product, trades[number])) for number in below]
 
 
 def _ticker(product: str, row: Mapping[str, Any]) -> bytes:

@@ -91,6 +91,11 @@ def test_an_answer_that_is_no_list_of_trades_is_an_error(body: bytes) -> None:
         parse_page(body, "BTC-USD", 100, "http://x")
 
 
+def test_trades_above_the_requested_ids_are_left_out() -> None:
+    rows = [ROW | {"trade_id": number} for number in (101, 100, 99, 98)]
+    assert [row["trade_id"] for row in page(*rows)] == [99, 98]
+
+
 @pytest.mark.parametrize("number", [0, -1, 100, 101, "7", True, 1.5, None])
 def test_an_id_that_was_not_asked_for_is_an_error(number: object) -> None:
     with pytest.raises(RestError, match="although ids below 100 were asked"):
