@@ -237,20 +237,32 @@ class Backfill:
             return
         if not self._restored:
             self._restore()
-        elif self._request is not None:
+            return
+        if self._request is not None:
             self._read_answer(*self._request)
-        elif self._answer is None and time.monotonic() >= self._next_request:
-            gap = self._missing.next_gap(time.monotonic())
-            if gap is not None:
-                # The id above the gap is in the answer, if the answer is complete up to it.
-                fetch = partial(
-                    fetch_trades, self._url, self._service.settings.product_id, gap.last + 2
-                )
-                self._request = (gap, _InThread(fetch))
         if self._answer is not None:
             self._publish_answer(self._answer)
+        if self._request is None and self._answer is None:
+            self._ask()
         gaps = self._missing.gaps()
         self._details |= {"gaps": len(gaps), "missing": self._missing.missing()}
+
+    def _ask(self) -> None:
+        """Start the next request if it is due. Its thread waits for the rest of the pause.
+
+        The main loop is not fast enough for that: without messages, it calls `step` once a second.
+        """
+        now = time.monotonic()
+        if now < self._next_request - PAUSE_SECONDS:
+            return
+        gap = self._missing.next_gap(now)
+        if gap is not None:
+            self._request = (gap, _InThread(partial(self._fetch, gap, self._next_request - now)))
+
+    def _fetch(self, gap: Gap, wait_s: float) -> list[PastTrade]:
+        self._service.stop.wait(max(0.0, wait_s))
+        # The id above the gap is in the answer, if the answer is complete up to it.
+        return fetch_trades(self._url, self._service.settings.product_id, gap.last + 2)
 
     def _restore(self) -> None:
         """Read from Kafka which trades were published before this start.
