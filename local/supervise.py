@@ -63,6 +63,10 @@ class Log(loggers.Logger):  # type: ignore[misc]
 class Options(ServerOptions):  # type: ignore[misc]
     """Supervisor's options, with logs that survive a full disk and SIGHUP as it was."""
 
+    def usage(self, msg: str) -> None:
+        """Exit with one sentence, without supervisor's advice about its own options."""
+        terminal.refuse(f"Cannot start the supervisor: {msg}")
+
     def getLogger(self, *arguments: Any) -> Log:  # noqa: N802 - supervisor's name
         """Return a new log of a program."""
         return Log(*arguments)

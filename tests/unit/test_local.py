@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from supervisor import events
+from supervisor import events, loggers
 from supervisor.options import ServerOptions
 from supervisor.states import ProcessStates
 
@@ -558,6 +558,36 @@ def test_a_signal_ends_the_wait_of_supervisor_at_once() -> None:
         signal.signal(signal.SIGCHLD, before)
         wakeup.del_channel()
         os.close(wakeup.fileno())
+
+
+def test_what_supervisor_refuses_is_one_sentence_without_its_own_options(
+    tmp_path: Path, capsys
+) -> None:
+    options = configured(live(tmp_path))
+    options.minfds = 2**40
+    printed = refusal(capsys, options.set_rlimits_or_exit)
+    assert printed.startswith("Cannot start the supervisor: The minimum number of file descriptors")
+
+
+def test_a_log_whose_folder_disappears_loses_lines_and_continues_when_it_is_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also in the middle of a rotation, which closes the file before it opens the next one."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    written = supervise.Log()
+    loggers.handle_file(
+        written, str(folder / "a.log"), "%(message)s\n", rotating=True, maxbytes=100, backups=1
+    )
+    shutil.rmtree(folder)
+    for _ in range(30):
+        written.info("a line of twenty chars")
+    folder.mkdir()
+    for number in range(3):
+        written.info(f"back {number}")
+    assert (folder / "a.log").read_text() == "back 1\nback 2\n"  # the first one opened the file
+    written.close()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_program_that_keeps_failing_is_retried_at_least_every_30_seconds(
