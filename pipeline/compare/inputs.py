@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.compare import database
 from pipeline.compare.lateness import NOTHING_CONSUMED, ConsumedOffsets, Record
 from pipeline.ingest import store
 from pipeline.outputs import (
@@ -275,20 +276,20 @@ def _read_evidence(
             _explaining_missing_tables(data),
         ):
             connection.execute("BEGIN")  # one snapshot for all queries
-            records = [Record(*row) for row in store.evidence(connection)]
-            consumed = ConsumedOffsets(*store.consumed_offsets(connection))
-            gaps = store.gaps_with_neighbours(connection)
-            backfilled = store.backfilled(connection)
-            latencies = store.latencies(connection, since)
+            records = [Record(*row) for row in database.evidence(connection)]
+            consumed = ConsumedOffsets(*database.consumed_offsets(connection))
+            gaps = database.gaps_with_neighbours(connection)
+            backfilled = database.backfilled(connection)
+            latencies = database.latencies(connection, since)
             if span := store.id_span(connection):
                 missing = store.open_gaps(connection)[1]
                 issued = span[1] - span[0] + 1
-                ingest_counts = IngestCounts(*store.ingest_counts(connection), issued, missing)
+                ingest_counts = IngestCounts(*database.ingest_counts(connection), issued, missing)
             if len(runs) and runs[["first_trade_id", "last_trade_id"]].iloc[-1].notna().all():
                 run = runs.iloc[-1]
                 covered = (int(run["first_trade_id"]), int(run["last_trade_id"]))
                 newest = store.time_text(run["last_trade_time"].to_pydatetime())
-                after = store.stored_after(connection, covered, int(run["rows"]), newest)
+                after = database.stored_after(connection, covered, int(run["rows"]), newest)
     trades = ["trade_id", "time", "side", "price", "last_size"]
     around = ["first_trade_id", "last_trade_id", "filled", "after", "before"]
     evidence = Evidence(

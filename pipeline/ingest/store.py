@@ -445,119 +445,9 @@ def open_gaps(connection: sqlite3.Connection) -> tuple[int, int]:
     return count, missing
 
 
-def ingest_counts(connection: sqlite3.Connection) -> tuple[int, int, int, int]:
-    """Return the number of records read from Kafka, stored, repeated and rejected."""
-    names = ("records", "stored", "repeated", "rejected")
-    sums = ", ".join(f"coalesce(sum({name}), 0)" for name in names)
-    row: tuple[int, int, int, int] = connection.execute(f"SELECT {sums} FROM ingest").fetchone()  # noqa: S608
-    return row
-
-
-#: The columns of a trade that the comparison reads.
-_EVIDENCE = "trade_id, time, side, price, last_size"
-Row = tuple[int, str, str, float, float]
 #: Kinds of records in the table `evidence`: the stored record, a later one with the same content,
 #: and a later one with other content.
 STORED, REPEAT, CONFLICT = "stored", "repeat", "conflict"
-
-
-def evidence(
-    connection: sqlite3.Connection,
-) -> list[tuple[str | None, int | None, int, str, str, float, float, str, str]]:
-    """Return all late or conflicting records in the order in which the consumer read them.
-
-    Returns:
-        Rows of topic, offset, id, time, side, price, size, kind, and the time of the stored trade
-        with this id.
-    """
-    return connection.execute(
-        "SELECT topic, kafka_offset, trade_id, e.time, e.side, e.price, e.last_size, kind, p.time "
-        "FROM evidence AS e JOIN btc_prices AS p USING (trade_id) ORDER BY number"
-    ).fetchall()
-
-
-def consumed_offsets(connection: sqlite3.Connection) -> tuple[str | None, int, int]:
-    """Return the id of the topic, the first offset read, and the offset after the last one.
-
-    Records that schema version 2 stored are left out, because they have no topic.
-    """
-    row = connection.execute(f"SELECT topic, last_offset + 1 {_NEWEST}").fetchone()
-    if row is None or row[0] is None:
-        return None, 0, 0
-    (first,) = connection.execute(
-        "SELECT first_offset FROM ingest WHERE topic = ? ORDER BY number LIMIT 1", row[:1]
-    ).fetchone()
-    return row[0], first, row[1]
-
-
-def backfilled(connection: sqlite3.Connection) -> set[int]:
-    """Return the ids of late trades that filled a gap and have no quotes: backfilled over REST.
-
-    Other late trades came from the feed. They filled a gap that existed only because they were
-    late.
-    """
-    rows = connection.execute(
-        "SELECT trade_id FROM evidence JOIN btc_prices USING (trade_id) "
-        "WHERE kind = 'stored' AND lateness_s IS NOT NULL "
-        "AND best_bid IS NULL AND best_ask IS NULL AND ("
-        "SELECT last_trade_id >= trade_id AND filled_at IS NOT NULL FROM gaps "
-        "WHERE first_trade_id <= trade_id ORDER BY first_trade_id DESC LIMIT 1)"
-    )
-    return {trade_id for (trade_id,) in rows}
-
-
-def stored_after(
-    connection: sqlite3.Connection, covered: tuple[int, int], rows: int, before: str
-) -> list[Row]:
-    """Return the trades stored after the snapshot of a batch run: id, time, side, price, size.
-
-    Args:
-        connection: a read-only connection.
-        covered: the least and the greatest id in the snapshot.
-        rows: the number of rows in the snapshot.
-        before: an event time as stored. Trades at or after it are left out.
-    """
-    trades = connection.execute(
-        f"SELECT {_EVIDENCE} FROM btc_prices "  # noqa: S608 - a constant
-        "WHERE (trade_id > ? OR trade_id < ?) AND time < ?",
-        (covered[1], covered[0], before),
-    ).fetchall()
-    snapshot = connection.execute(
-        "SELECT committed_at FROM ingest WHERE total_rows = ? ORDER BY number DESC LIMIT 1", (rows,)
-    ).fetchone()
-    if snapshot is not None:
-        trades += connection.execute(
-            f"SELECT {_EVIDENCE} FROM gaps CROSS JOIN btc_prices "  # noqa: S608 - a constant
-            "ON trade_id BETWEEN gaps.first_trade_id AND gaps.last_trade_id "
-            "WHERE filled_at > ? AND trade_id BETWEEN ? AND ?",
-            (*snapshot, *covered),
-        ).fetchall()
-    return trades
-
-
-def gaps_with_neighbours(
-    connection: sqlite3.Connection,
-) -> list[tuple[int, int, bool, str | None, str | None]]:
-    """Return each gap: first id, last id, whether it is filled, times of the trades around it."""
-    rows = connection.execute(
-        "SELECT first_trade_id, last_trade_id, filled_at IS NOT NULL, "
-        "(SELECT time FROM btc_prices WHERE trade_id < first_trade_id "
-        "ORDER BY trade_id DESC LIMIT 1), "
-        "(SELECT time FROM btc_prices WHERE trade_id > gaps.last_trade_id "
-        "ORDER BY trade_id LIMIT 1) FROM gaps"
-    )
-    return [(first, last, bool(filled), *around) for first, last, filled, *around in rows]
-
-
-def latencies(
-    connection: sqlite3.Connection, since: datetime | None = None
-) -> list[tuple[str, int, int]]:
-    """Return the latencies (leg, bucket, count) of the minutes that start at or after `since`."""
-    minute = "" if since is None else _minute(since + timedelta(seconds=59, microseconds=999_999))
-    return connection.execute(
-        "SELECT leg, bucket, sum(count) FROM latency WHERE minute >= ? GROUP BY leg, bucket",
-        (minute,),
-    ).fetchall()
 
 
 def id_ranges(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
@@ -651,7 +541,7 @@ def _count_latencies(
     for trade, received in zip(trades, receipts, strict=True):
         if received is None:
             continue
-        minute = _minute(received)
+        minute = minute_text(received)
         for leg, seconds in (
             (histogram.EVENT_TO_RECEIPT, (received - trade.time).total_seconds()),
             (histogram.RECEIPT_TO_STORED, (committed - received).total_seconds()),
@@ -664,7 +554,8 @@ def _count_latencies(
     )
 
 
-def _minute(moment: datetime) -> str:
+def minute_text(moment: datetime) -> str:
+    """Return the minute of a time as the table `latency` stores it."""
     return moment.astimezone(UTC).isoformat(timespec="minutes")[:16] + "Z"
 
 

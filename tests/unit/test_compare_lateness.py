@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.compare import database
 from pipeline.compare.lateness import ConsumedOffsets, Outcomes, Record, outcomes
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
@@ -96,8 +97,8 @@ class Chain:
                     offsets[0], offsets[-1], len(own), 0, NOON, NOON, own, (), TOPIC, offsets
                 )
                 store.store(connection, batch, NOON, DELAY)
-        records = [Record(*row) for row in store.evidence(connection)]
-        consumed = ConsumedOffsets(*store.consumed_offsets(connection))
+        records = [Record(*row) for row in database.evidence(connection)]
+        consumed = ConsumedOffsets(*database.consumed_offsets(connection))
         offset_ranges = [*rows, *([last] if last else [])]
         return cls(trades, spark, offset_ranges, reported, records, consumed)
 

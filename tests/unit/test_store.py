@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import histogram
+from pipeline.compare import database
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 
@@ -591,7 +592,7 @@ def test_each_record_with_the_id_of_a_stored_trade_and_another_content_is_record
         ("topic", 3, 1, "2025-12-02T05:00:07.000000Z", 0.25, "conflict", None),
         ("topic", 4, 1, "2025-12-02T05:00:07.000000Z", 0.25, "conflict", None),
     ]
-    stored = {row[-1] for row in store.evidence(connection)}
+    stored = {row[-1] for row in database.evidence(connection)}
     assert stored == {"2025-12-02T05:00:00.000000Z"}
 
 
@@ -619,12 +620,12 @@ def test_the_lateness_in_a_new_topic_counts_from_its_own_event_times(
 def test_the_offsets_read_are_those_of_the_newest_topic(
     connection: sqlite3.Connection,
 ) -> None:
-    assert store.consumed_offsets(connection) == (None, 0, 0)
+    assert database.consumed_offsets(connection) == (None, 0, 0)
     put(connection, timed(1, 0), timed(2, 1), offset=7)
     put(connection, timed(3, 2))
-    assert store.consumed_offsets(connection) == ("topic", 7, 10)
+    assert database.consumed_offsets(connection) == ("topic", 7, 10)
     put(connection, timed(4, 3), offset=2, topic="other")
-    assert store.consumed_offsets(connection) == ("other", 2, 3)
+    assert database.consumed_offsets(connection) == ("other", 2, 3)
 
 
 def write_version_2(path: Path) -> None:
@@ -639,13 +640,13 @@ def test_a_reader_shows_a_database_of_version_2_before_the_consumer_has_converte
 ) -> None:
     write_version_2(path)
     with closing(store.open_reader(path)) as reader:
-        before = store.evidence(reader)
-        assert store.consumed_offsets(reader) == (None, 0, 0)
+        before = database.evidence(reader)
+        assert database.consumed_offsets(reader) == (None, 0, 0)
         assert (store.next_offset(reader), store.total_rows(reader)) == (3, 2)
-        assert store.backfilled(reader) == set()
+        assert database.backfilled(reader) == set()
     store.open_writer(path).close()
     with closing(store.open_reader(path)) as reader:
-        assert store.evidence(reader) == before
+        assert database.evidence(reader) == before
     assert [(row[0], row[2], row[7]) for row in before] == [
         (None, 2, store.STORED),
         (None, 1, store.CONFLICT),
@@ -660,15 +661,15 @@ def test_a_database_of_version_2_keeps_its_evidence_without_offsets(path: Path) 
             (None, None, 2, 0.25, "stored", 75.5),
             (None, None, 1, 0.5, "conflict", None),
         ]
-        assert store.backfilled(writer) == set()
+        assert database.backfilled(writer) == set()
         assert store.next_offset(writer) == 3
-        assert store.consumed_offsets(writer) == (None, 0, 0)
+        assert database.consumed_offsets(writer) == (None, 0, 0)
         names = {row[0] for row in writer.execute("SELECT name FROM sqlite_master")}
         assert not names & {"late", "conflicts"}
         # It goes on where it was: 3 s behind the newest trade, and 60.
         put(writer, timed(4, 97), timed(5, 40))
         assert recorded(writer, "trade_id, kafka_offset")[2:] == [(5, 4)]
-        assert store.consumed_offsets(writer) == ("topic", 3, 5)
+        assert database.consumed_offsets(writer) == ("topic", 3, 5)
     store.open_writer(path).close()
 
 
@@ -682,7 +683,7 @@ def test_a_late_trade_is_backfilled_if_it_filled_a_gap_and_has_no_quotes(
     put(connection, make(1), make(2), make(6), make(10))
     put(connection, quoted, unquoted, newest)
     assert [row[0] for row in recorded(connection, "trade_id")] == [3, 4, 11]
-    assert store.backfilled(connection) == {4}
+    assert database.backfilled(connection) == {4}
 
 
 def test_latencies_of_stored_trades_are_counted_by_minute_and_leg(

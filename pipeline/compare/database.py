@@ -1,0 +1,120 @@
+"""What the comparison reads from the consumer's database, on a read-only connection."""
+
+import sqlite3
+from datetime import datetime, timedelta
+
+from pipeline.ingest.store import minute_text
+
+#: The columns of a trade that the comparison reads.
+_TRADE = "trade_id, time, side, price, last_size"
+
+
+def ingest_counts(connection: sqlite3.Connection) -> tuple[int, int, int, int]:
+    """Return the number of records read from Kafka, stored, repeated and rejected."""
+    names = ("records", "stored", "repeated", "rejected")
+    sums = ", ".join(f"coalesce(sum({name}), 0)" for name in names)
+    row: tuple[int, int, int, int] = connection.execute(f"SELECT {sums} FROM ingest").fetchone()  # noqa: S608
+    return row
+
+
+def evidence(
+    connection: sqlite3.Connection,
+) -> list[tuple[str | None, int | None, int, str, str, float, float, str, str]]:
+    """Return all late or conflicting records in the order in which the consumer read them.
+
+    Returns:
+        Rows of topic, offset, id, time, side, price, size, kind, and the time of the stored trade
+        with this id.
+    """
+    return connection.execute(
+        "SELECT topic, kafka_offset, trade_id, e.time, e.side, e.price, e.last_size, kind, p.time "
+        "FROM evidence AS e JOIN btc_prices AS p USING (trade_id) ORDER BY number"
+    ).fetchall()
+
+
+def consumed_offsets(connection: sqlite3.Connection) -> tuple[str | None, int, int]:
+    """Return the id of the topic, the first offset read, and the offset after the last one.
+
+    Records that schema version 2 stored are left out, because they have no topic.
+    """
+    row = connection.execute(
+        "SELECT topic, last_offset + 1 FROM ingest ORDER BY number DESC LIMIT 1"
+    ).fetchone()
+    if row is None or row[0] is None:
+        return None, 0, 0
+    (first,) = connection.execute(
+        "SELECT first_offset FROM ingest WHERE topic = ? ORDER BY number LIMIT 1", row[:1]
+    ).fetchone()
+    return row[0], first, row[1]
+
+
+def backfilled(connection: sqlite3.Connection) -> set[int]:
+    """Return the ids of late trades that filled a gap and have no quotes: backfilled over REST.
+
+    Other late trades came from the feed. They filled a gap that existed only because they were
+    late.
+    """
+    rows = connection.execute(
+        "SELECT trade_id FROM evidence JOIN btc_prices USING (trade_id) "
+        "WHERE kind = 'stored' AND lateness_s IS NOT NULL "
+        "AND best_bid IS NULL AND best_ask IS NULL AND ("
+        "SELECT last_trade_id >= trade_id AND filled_at IS NOT NULL FROM gaps "
+        "WHERE first_trade_id <= trade_id ORDER BY first_trade_id DESC LIMIT 1)"
+    )
+    return {trade_id for (trade_id,) in rows}
+
+
+def stored_after(
+    connection: sqlite3.Connection, covered: tuple[int, int], rows: int, before: str
+) -> list[tuple[int, str, str, float, float]]:
+    """Return the trades stored after the snapshot of a batch run: id, time, side, price, size.
+
+    Args:
+        connection: a read-only connection.
+        covered: the least and the greatest id in the snapshot.
+        rows: the number of rows in the snapshot.
+        before: an event time as stored. Trades at or after it are left out.
+    """
+    trades = connection.execute(
+        f"SELECT {_TRADE} FROM btc_prices "  # noqa: S608 - a constant
+        "WHERE (trade_id > ? OR trade_id < ?) AND time < ?",
+        (covered[1], covered[0], before),
+    ).fetchall()
+    snapshot = connection.execute(
+        "SELECT committed_at FROM ingest WHERE total_rows = ? ORDER BY number DESC LIMIT 1", (rows,)
+    ).fetchone()
+    if snapshot is not None:
+        trades += connection.execute(
+            f"SELECT {_TRADE} FROM gaps CROSS JOIN btc_prices "  # noqa: S608 - a constant
+            "ON trade_id BETWEEN gaps.first_trade_id AND gaps.last_trade_id "
+            "WHERE filled_at > ? AND trade_id BETWEEN ? AND ?",
+            (*snapshot, *covered),
+        ).fetchall()
+    return trades
+
+
+def gaps_with_neighbours(
+    connection: sqlite3.Connection,
+) -> list[tuple[int, int, bool, str | None, str | None]]:
+    """Return each gap: first id, last id, whether it is filled, times of the trades around it."""
+    rows = connection.execute(
+        "SELECT first_trade_id, last_trade_id, filled_at IS NOT NULL, "
+        "(SELECT time FROM btc_prices WHERE trade_id < first_trade_id "
+        "ORDER BY trade_id DESC LIMIT 1), "
+        "(SELECT time FROM btc_prices WHERE trade_id > gaps.last_trade_id "
+        "ORDER BY trade_id LIMIT 1) FROM gaps"
+    )
+    return [(first, last, bool(filled), *around) for first, last, filled, *around in rows]
+
+
+def latencies(
+    connection: sqlite3.Connection, since: datetime | None = None
+) -> list[tuple[str, int, int]]:
+    """Return the latencies (leg, bucket, count) of the minutes that start at or after `since`."""
+    minute = (
+        "" if since is None else minute_text(since + timedelta(seconds=59, microseconds=999_999))
+    )
+    return connection.execute(
+        "SELECT leg, bucket, sum(count) FROM latency WHERE minute >= ? GROUP BY leg, bucket",
+        (minute,),
+    ).fetchall()
