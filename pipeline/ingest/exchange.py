@@ -147,8 +147,11 @@ def connect_failure(error: Exception) -> tuple[str, bool]:
         return f"HTTP status {status}{'. Check FEED_URL' if lasting else ''}", lasting
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its TLS certificate is not valid: {error.verify_message}", True
-    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
-        return "the server does not use TLS. Check wss:// in FEED_URL", True
+    if isinstance(error, ssl.SSLError):
+        if error.reason == "WRONG_VERSION_NUMBER":
+            return "the server does not use TLS. Check wss:// in FEED_URL", True
+        why = (error.reason or "unknown reason").replace("_", " ").lower()
+        return f"the TLS handshake failed: {why}. Check wss:// in FEED_URL", False
     if isinstance(error, socket.gaierror):
         return f"unknown host: {_reason(error)}. Check FEED_URL and the network", False
     return _reason(error), isinstance(error, ValueError)

@@ -1,0 +1,108 @@
+"""The exchange's TLS certificate is verified."""
+
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from websockets.sync.server import ServerConnection, serve
+
+from pipeline.ingest.exchange import Connection, FeedError
+from tests.conftest import require
+
+LIMIT = 1000
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with self-signed certificates and their keys: for localhost, and another."""
+    require("openssl", shutil.which("openssl"))
+    folder = tmp_path_factory.mktemp("certificates")
+    for name in ("localhost", "example.org"):
+        command = (
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
+            f"-subj /CN={name} -addext subjectAltName=DNS:{name} "
+            f"-keyout {folder}/{name}.key -out {folder}/{name}.pem"
+        )
+        subprocess.run(command.split(), check=True, capture_output=True)
+    return folder
+
+
+def send_messages(client: ServerConnection) -> None:
+    client.recv()
+    for _ in range(20):
+        client.send("x" * 100_000)
+
+
+@contextmanager
+def exchange(folder: Path, name: str) -> Iterator[str]:
+    """Serve messages of 100 KB over TLS with a certificate. Give the address."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
+    server = serve(send_messages, "localhost", 0, ssl=context, compression=None)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"wss://localhost:{server.socket.getsockname()[1]}"
+    server.shutdown()
+    thread.join()
+
+
+def test_messages_arrive_over_tls_with_a_trusted_certificate(
+    certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "localhost.pem"))
+    with exchange(certificates, "localhost") as url:
+        connection = Connection(url, "BTC-USD", LIMIT)
+        messages = [connection.receive() for _ in range(20)]
+        assert [message and message.size for message in messages] == [100_000] * 20
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "reason"),
+    [
+        ("localhost", False, "its TLS certificate is not valid: self.signed certificate$"),
+        ("example.org", True, "its TLS certificate is not valid: Hostname mismatch, .*localhost"),
+    ],
+)
+def test_a_certificate_that_is_not_valid_is_refused_and_retried_slowly(
+    certificates: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str, *, trusted: bool
+) -> None:
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates / f"{name}.pem"))
+    with exchange(certificates, name) as url:
+        with pytest.raises(FeedError, match=reason) as error:
+            Connection(url, "BTC-USD", LIMIT)
+        assert error.value.lasting
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "lasting"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "the server does not use TLS", True),
+        (b"", "the TLS handshake failed: unexpected eof while reading", False),
+    ],
+)
+def test_a_server_without_tls_is_named_as_such(
+    answer: bytes, reason: str, *, lasting: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve_one() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(4096)
+                client.sendall(answer)
+
+        thread = threading.Thread(target=serve_one)
+        thread.start()
+        with pytest.raises(FeedError, match=reason) as error:
+            Connection(f"wss://127.0.0.1:{listener.getsockname()[1]}", "BTC-USD", LIMIT)
+        assert "Check wss:// in FEED_URL" in str(error.value)
+        assert error.value.lasting == lasting
+        thread.join()
