@@ -20,6 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
 from pipeline import metrics, outputs, source, spark_metrics, times
+from pipeline.errors import TemporaryError
 from pipeline.ingest import store
 from pipeline.settings import Settings
 
@@ -73,8 +74,13 @@ def run(settings: Settings, arguments: Arguments) -> int:
 
 
 def process(session: SparkSession, settings: Settings, run: str) -> dict[str, Any]:
-    """Read, compute and publish; return the status and what the log shows about the run."""
+    """Read, compute and publish; return the status and what the log shows about the run.
+
+    Raises:
+        TemporaryError: the database was replaced during the run: its parts may be of two files.
+    """
     data = outputs.DataDir(settings.data_dir)
+    database = store.file_identity(data.database)
     snapshot_at = times.now()
     ranges = read_store(data.database, store.stored_ranges) or []
     if not ranges:
@@ -82,6 +88,8 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
     began = time.time()
     trades = amounts(read_table(session, settings, ranges))
     windows, read_s = sums_by_window(trades, settings.window)
+    if store.file_identity(data.database) != database:
+        raise TemporaryError(f"{data.database} was replaced during the run: the next run reads it")
     total, by_window = compute(windows, settings)
     computed = time.time()
     publish(data, {"run": run, "snapshot_at": snapshot_at}, total, by_window)

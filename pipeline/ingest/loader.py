@@ -3,6 +3,7 @@
 One transaction stores the trades and the offsets. Then the consumer commits the offset to Kafka.
 """
 
+import sqlite3
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -73,7 +74,20 @@ class Loader:
         return consumer, metadata
 
     def run(self) -> None:
-        """Load until the service is asked to stop."""
+        """Load until the service is asked to stop.
+
+        Raises:
+            RestartError: the topic was created again, or the database was deleted or replaced.
+            StoreError: the database is damaged.
+        """
+        try:
+            self._run()
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:  # a subclass has another cause
+                raise
+            raise store.damaged(self._service.data.database, error) from error
+
+    def _run(self) -> None:
         while not self._service.stop.is_set():
             polled = time.monotonic()
             records = self.poll()

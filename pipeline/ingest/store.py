@@ -155,6 +155,23 @@ class StoreResult:
     total_rows: int
 
 
+def damaged(path: Path, error: sqlite3.DatabaseError) -> StoreError:
+    """Return the error for a file that is not a database, or not a sound one."""
+    return StoreError(
+        f"Cannot open {path}: {error}. Move the file away: the consumer fills a new one from "
+        "Kafka. Or choose another folder with DATA_DIR=."
+    )
+
+
+def file_identity(path: Path) -> tuple[int, int] | None:
+    """Return the device and the inode of a file; None if it does not exist."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class Writer(sqlite3.Connection):
     """The writing connection. It can check that its files are still at their paths.
 
@@ -249,10 +266,7 @@ def open_writer(path: Path) -> Writer:
         raise
     except sqlite3.DatabaseError as error:
         connection.close()
-        raise StoreError(
-            f"Cannot open {path}: {error}. Move the file away, or choose another folder with "
-            "DATA_DIR=."
-        ) from error
+        raise damaged(path, error) from error
     except BaseException:
         connection.close()
         raise

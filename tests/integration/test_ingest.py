@@ -309,3 +309,19 @@ def test_a_database_that_is_gone_while_the_consumer_runs_is_filled_again_from_ka
     assert {path for path in open_files if "crypto_prices" in path} == {
         f"{consumer.database}{suffix}" for suffix in ("", "-wal", "-shm")
     }
+
+
+def test_a_database_that_is_damaged_while_the_consumer_runs_ends_it_with_what_to_do(
+    consumer: Consumer,
+) -> None:
+    with closing(sqlite3.connect(consumer.database)) as other:  # the log could repair the file
+        assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+        os.truncate(consumer.database, 8192)
+    consumer.write(21)
+    assert consumer.process.process.wait(20) == 2
+    message = consumer.status()["message"]
+    assert message.startswith(f"Cannot open {consumer.database}: database disk image is malformed.")
+    assert "Move the file away: the consumer fills a new one from Kafka" in message
+    consumer.database.unlink()
+    consumer.start()
+    consumer.wait_for(*range(1, 22))

@@ -15,6 +15,8 @@ from pipeline.compare.sections import sections
 from pipeline.compare.summary import findings
 from pipeline.ingest import store
 from pipeline.outputs import DataDir
+from pipeline.settings import Settings
+from pipeline.source import claim
 from tests import page_data
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -87,3 +89,13 @@ def test_the_time_of_a_comparison_is_when_the_files_were_read(data, monkeypatch)
     page_data.sample(data, NOW)
     monkeypatch.setattr(times, "now", lambda: NOW)
     assert loaded(data).made_at == NOW
+
+
+def test_a_folder_of_another_product_is_not_compared(data: DataDir) -> None:
+    claim(data, Settings(product_id="ETH-USD"))
+    assert comparison_data.refusal(data, Settings()) is None  # the viewer named no product
+    said = comparison_data.refusal(data, Settings(product_id="BTC-USD"))
+    assert said
+    assert said.startswith(
+        "PRODUCT_ID is BTC-USD, but the data directory holds the product ETH-USD"
+    )
