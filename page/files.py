@@ -107,6 +107,11 @@ class Snapshot:
     def live(self) -> pd.DataFrame:
         return self.open_windows.frame
 
+    @property
+    def reading(self) -> str:
+        """Return which files are still being read; empty if none."""
+        return f"Reading {', '.join(self.loading)}." if self.loading else ""
+
 
 @dataclass
 class _Entry:

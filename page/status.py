@@ -4,6 +4,7 @@ Status files come from other processes: every field may be missing or of another
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -309,7 +310,7 @@ def rate(service: ServiceStatus, now: datetime) -> Rate | None:
     if (now - until).total_seconds() > STALE_MINUTE_SECONDS:
         return None
     try:
-        counted = formatting.number(json.loads(service.minute["counters"]).get(counter, 0))
+        counted = formatting.number(json.loads(service.minute["counters"]).get(counter))
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
     return None if counted is None else Rate(counter, counted / seconds, until)
@@ -346,10 +347,17 @@ def latest_rejected(services: Mapping[str, ServiceStatus]) -> list[RejectedMessa
 
 
 def rejected_by_reason(services: Mapping[str, ServiceStatus]) -> dict[str, float]:
-    """Return how many messages were rejected since the services started, most frequent first."""
+    """Return how many messages were rejected since the services started, most frequent first.
+
+    Returns:
+        By reason. NaN: unknown.
+    """
     counted: dict[str, float] = {}
     for service in services.values():
         by_reason = service.part("rejected").get("reasons")
         for reason, n in by_reason.items() if isinstance(by_reason, Mapping) else ():
-            counted[str(reason)] = counted.get(str(reason), 0) + (formatting.number(n) or 0)
-    return dict(sorted(counted.items(), key=lambda pair: -pair[1]))
+            known = formatting.number(n)
+            counted[str(reason)] = counted.get(str(reason), 0) + (
+                math.nan if known is None else known
+            )
+    return dict(sorted(counted.items(), key=lambda pair: (math.isnan(pair[1]), -pair[1])))

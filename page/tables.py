@@ -121,10 +121,10 @@ def first_of_span(snapshot: Snapshot, span_name: str) -> datetime | None:
     return min((frame["window_start"].iloc[0] for frame in frames if len(frame)), default=None)
 
 
-def windows_caption(shown: int, count: int) -> str:
+def windows_caption(snapshot: Snapshot, shown: int, count: int) -> str:
     """Return what the table of windows holds."""
     if not count:
-        return "No window yet. The first trade opens a window."
+        return snapshot.reading or "No window yet. The first trade opens a window."
     which = f"The newest {formatting.count(shown)} of {formatting.many(count, 'window')}"
     if shown == count:
         which = formatting.many(count, "window")
@@ -155,10 +155,12 @@ def run_rows(runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def runs_caption(runs: pd.DataFrame) -> str:
+def runs_caption(snapshot: Snapshot) -> str:
     """Return what the table of batch runs holds."""
+    runs = snapshot.runs.frame
     if runs.empty:
-        return "No batch run yet. The first run starts when the table btc_prices has rows."
+        empty = "No batch run yet. The first run starts when the table btc_prices has rows."
+        return snapshot.reading or empty
     shown = min(len(runs), MAX_RUN_ROWS)
     which = formatting.many(len(runs), "run")
     if shown < len(runs):

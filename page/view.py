@@ -98,8 +98,7 @@ def write_results(settings: Settings, reader: Reader, comparer: Comparer) -> Non
     settings = settings_table.in_use(snapshot.services, settings)
     problems = (*refused, *snapshot.problems)
     elements.alert("  \n".join(problems), "error")
-    loading = f"Reading {', '.join(snapshot.loading)}." if snapshot.loading else ""
-    elements.caption(loading)
+    elements.caption(snapshot.reading)
     latest = comparer.latest(chosen_span())
     write_findings(latest, snapshot.taken_at)
     shown = market.market(snapshot, chosen_span(), settings)
@@ -270,7 +269,7 @@ def write_windows(snapshot: Snapshot, settings: Settings) -> None:
     """Write the table of windows and its download."""
     elements.section("Windows of the stream")
     rows, count = tables.window_rows(snapshot, chosen_span())
-    elements.caption(tables.windows_caption(len(rows), count))
+    elements.caption(tables.windows_caption(snapshot, len(rows), count))
     chosen, first = chosen_span(), tables.first_of_span(snapshot, chosen_span())
     with st.container():
         if rows.empty or first is None:
@@ -295,7 +294,7 @@ def write_runs(snapshot: Snapshot) -> None:
     """Write the table of batch runs."""
     elements.section("Batch runs")
     rows = snapshot.runs.derived("rows", None, tables.run_rows)
-    elements.caption(tables.runs_caption(snapshot.runs.frame))
+    elements.caption(tables.runs_caption(snapshot))
     with st.container():
         if rows.empty:
             return

@@ -10,6 +10,7 @@ import pandas as pd
 
 from page import candles, formatting, status
 from page.files import Snapshot
+from page.formatting import DASH
 from pipeline.compare.formatting import length
 from pipeline.settings import Settings
 
@@ -104,8 +105,8 @@ def empty_state(snapshot: Snapshot) -> str:
     """Return why no window is shown and what will fill the chart; empty when there are windows."""
     if len(snapshot.finals.frame) or len(snapshot.live):
         return ""
-    if snapshot.loading:
-        return f"Reading {', '.join(snapshot.loading)}."
+    if snapshot.reading:
+        return snapshot.reading
     reasons = [
         status.sentence(snapshot.services[name], snapshot.taken_at)
         for name in (status.PRODUCER, status.STREAM)
@@ -159,15 +160,15 @@ def counts_summary(snapshot: Snapshot) -> str:
     finals, live = snapshot.finals.frame, snapshot.live
     rows = formatting.count(snapshot.services[status.CONSUMER].number("rows"))
     return (
-        f"Stream: {_in_windows(finals, 'final')}, {_in_windows(live, 'open')}. "
+        f"Stream: {_in_windows(finals, 'final', snapshot)}, {_in_windows(live, 'open', snapshot)}. "
         f"Table btc_prices: {formatting.with_unit(rows, 'rows')}. "
         f"Batch: {_rows_of_run(snapshot.batch_run, snapshot)}."
     )
 
 
-def _in_windows(frame: pd.DataFrame, kind: str) -> str:
+def _in_windows(frame: pd.DataFrame, kind: str, snapshot: Snapshot) -> str:
     if frame.empty:
-        return f"no {kind} window"
+        return f"{DASH} {kind} windows" if snapshot.loading else f"no {kind} window"
     trades = formatting.count(frame["trade_count"].sum(min_count=1))
     return f"{trades} trades in {formatting.many(len(frame), f'{kind} window')}"
 

@@ -278,6 +278,16 @@ def test_an_unknown_value_is_a_dash_never_zero(snapshot_of) -> None:
     )
 
 
+def test_a_table_that_is_still_being_read_is_not_called_empty(snapshot_of) -> None:
+    loading = replace(snapshot_of("empty"), loading=("2026-03-01.csv",))
+    assert loading.reading == market.empty_state(loading) == "Reading 2026-03-01.csv."
+    assert market.counts_summary(loading).startswith(
+        f"Stream: {formatting.DASH} final windows, {formatting.DASH} open windows."
+    )
+    assert tables.windows_caption(loading, 0, 0) == loading.reading
+    assert tables.runs_caption(loading) == loading.reading
+
+
 def test_the_trade_counts_are_those_of_the_files(snapshot_of) -> None:
     snapshot = snapshot_of("sample")
     finals = int(snapshot.finals.frame["trade_count"].sum())
@@ -381,6 +391,8 @@ def test_failed_runs_stand_out_and_the_parts_of_the_others_add_up(snapshot_of) -
     assert added == pytest.approx(runs["wall_s"].to_numpy())
     assert set(parts.loc[parts["status"] == "failed", "part"]) == {"failed run"}
     assert "30 runs: 2 failed (✕)." in tables.durations_caption(runs)
+    marked = tables.runs_caption(snapshot_of("live"))
+    assert marked.endswith("✕ marks a failed run, ■ a stopped one.")
 
 
 def test_a_failed_and_a_stopped_run_have_the_same_mark_in_the_table_and_in_the_chart() -> None:
@@ -400,7 +412,6 @@ def test_a_failed_and_a_stopped_run_have_the_same_mark_in_the_table_and_in_the_c
         zip(statuses, marks, strict=True)
     )
     assert "5 runs: 2 failed (✕), 1 stopped (■)." in tables.durations_caption(runs)
-    assert tables.runs_caption(runs).endswith("✕ marks a failed run, ■ a stopped one.")
 
 
 def test_a_run_without_its_split_is_drawn_as_a_whole() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from page import formatting, status
+from page.sections.services import rejected_caption
 from pipeline import outputs
 from tests import page_data
 
@@ -203,9 +204,10 @@ def test_the_rate_is_the_count_of_the_last_minute_by_its_length() -> None:
         {"at": NOW.isoformat(), "seconds": "60", "counters": "[1]"},
         {"at": NOW.isoformat(), "seconds": "60", "counters": '{"recei'},
         {"at": NOW.isoformat(), "seconds": "60"},
+        {"at": NOW.isoformat(), "seconds": "60", "counters": "{}"},
     ],
 )
-def test_the_rate_of_an_old_or_broken_record_is_unknown(minute) -> None:
+def test_the_rate_of_an_old_broken_or_empty_record_is_unknown(minute) -> None:
     assert status.rate(status.ServiceStatus("producer", {}, None, minute), NOW) is None
 
 
@@ -220,6 +222,14 @@ def test_rejected_messages_of_all_services_are_merged_newest_first() -> None:
     assert [one.service for one in found[:2]] == ["consumer", "producer"]
     assert len(found) == 4
     assert status.rejected_by_reason(services) == {"price": 14, "time": 2}
+
+
+def test_an_unreadable_count_of_rejected_messages_is_unknown_and_not_zero() -> None:
+    rejected = {"reasons": {"price": "many", "time": 2}}
+    services = {"producer": status.ServiceStatus("producer", {"rejected": rejected})}
+    assert rejected_caption(services).startswith(
+        "Messages rejected since the services started: 2 for time, – for price."  # noqa: RUF001
+    )
 
 
 def test_a_stream_behind_the_feed_is_stale_except_with_original_timestamps() -> None:
