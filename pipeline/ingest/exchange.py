@@ -34,6 +34,12 @@ ERROR_CHARACTERS = 200
 #: Statuses of HTTP after which a new attempt can succeed. 520 to 530 are those of Cloudflare.
 _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 531)})
 
+#: What to do about a certificate, by the code of OpenSSL.
+_CERTIFICATE_ADVICE = {
+    **dict.fromkeys((9, 10), "Check this machine's clock"),  # not yet valid, expired
+    **dict.fromkeys((18, 19, 20, 21), "To trust it, set SSL_CERT_FILE"),  # unknown issuer
+}
+
 
 class FeedError(TemporaryError):
     """The connection failed or was lost, or the watchdog found a fault. Reconnect.
@@ -146,14 +152,17 @@ def connect_failure(error: Exception) -> tuple[str, bool]:
         lasting = error.status_code not in _RETRIED_STATUSES
         return f"HTTP status {status}{'. Check FEED_URL' if lasting else ''}", lasting
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its TLS certificate is not valid: {error.verify_message}", True
+        advice = _CERTIFICATE_ADVICE.get(error.verify_code, "Check FEED_URL")
+        return f"invalid TLS certificate: {error.verify_message}. {advice}", True
     if isinstance(error, ssl.SSLError):
         if error.reason == "WRONG_VERSION_NUMBER":
             return "the server does not use TLS. Check wss:// in FEED_URL", True
         why = (error.reason or "unknown reason").replace("_", " ").lower()
         return f"the TLS handshake failed: {why}. Check wss:// in FEED_URL", False
     if isinstance(error, socket.gaierror):
-        return f"unknown host: {_reason(error)}. Check FEED_URL and the network", False
+        unknown = error.errno == socket.EAI_NONAME
+        problem = "the host is unknown" if unknown else "the address of the host is not available"
+        return f"{problem}. Check FEED_URL and the network", False
     return _reason(error), isinstance(error, ValueError)
 
 
@@ -186,6 +195,8 @@ class FeedWatchdog:
     #: The newest trade id in a heartbeat; None if the exchange sent none.
     newest_announced: int | None = None
     newest_received: int | None = None
+    #: Why the newest ticker was rejected; None if it was valid.
+    rejected: str | None = None
     #: Whether a replay has sent its whole recording.
     ended: bool = False
     #: Whether the exchange has accepted the subscription.
@@ -223,7 +234,7 @@ class FeedWatchdog:
 
     def on_trade(self, now: float, trade_id: int) -> None:
         self.last_trade = now
-        self.newest_received = trade_id
+        self.newest_received, self.rejected = trade_id, None
         self.on_subscribed()
 
     def on_subscribed(self) -> None:
@@ -239,7 +250,7 @@ class FeedWatchdog:
         """Return the sentence about a subscription that the exchange does not accept."""
         if self.subscribed or self.error is None:
             return None
-        return f"the exchange refused the subscription: {self.error}. Check PRODUCT_ID"
+        return f"subscription refused: {self.error}. Check PRODUCT_ID"
 
     def cause(self, fault: "FeedError") -> "FeedError":
         """Return why the connection really ended: an error of the exchange explains its close."""
@@ -261,6 +272,8 @@ class FeedWatchdog:
             self.newest_announced is not None and self.newest_announced == self.newest_received
         )
         if silent > self.trade_timeout and not no_new_trade:
+            if self.rejected:
+                return f"no valid trade for {silent:.0f} s (rejected: {self.rejected})"
             return f"no trade for {silent:.0f} s, although heartbeats arrive"
         return None
 

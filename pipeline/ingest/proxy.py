@@ -43,9 +43,10 @@ def proxy_for(host: str, *, secure: bool) -> Proxy | None:
 def is_local(host: str) -> bool:
     """Return whether a host is this machine, or has a name without a domain, as containers have."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return "." not in host or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified
 
 
 def _parse(variable: str, address: str) -> Proxy:

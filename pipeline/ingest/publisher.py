@@ -98,6 +98,7 @@ class Publisher:
     def _reject(self, message: Message, received: datetime, why: trade.InvalidTradeError) -> None:
         self._dead_letters.reject(message.data, message.size, str(why), received)
         self._service.log.warning("rejected a message: %s", why)
+        self._watchdog.rejected = str(why)
         self._count("rejected")
 
     def _hold(self, message: Message, received: datetime) -> bool:

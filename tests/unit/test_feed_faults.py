@@ -320,6 +320,18 @@ BLOCKING: dict[str, tuple[Play, str]] = {
 }
 
 
+#: One for each place where the feed waits.
+STOPPED = (
+    "silence",
+    "a flood of pings",
+    "a declared length of 2^62",
+    "a frame byte by byte",
+    "no handshake",
+    "headers that never end",
+    "an error page that never ends",
+)
+
+
 @pytest.mark.parametrize("case", BLOCKING)
 def test_no_server_can_block_the_feed(
     serve: Callable[[Play], Server], tmp_path: Path, case: str
@@ -327,13 +339,14 @@ def test_no_server_can_block_the_feed(
     play, fault = BLOCKING[case]
     server = serve(play)
     began = time.monotonic()
-    service, to_stop_s = run_feed(tmp_path, server.url, Recorder(), has_failed)
+    heartbeat = 0.3 if "heartbeat" in fault else 60
+    service, to_stop_s = run_feed(tmp_path, server.url, Recorder(), has_failed, heartbeat)
     assert fault in fault_of(service)
     assert time.monotonic() - began < 4
     assert to_stop_s < 1
 
 
-@pytest.mark.parametrize("case", BLOCKING)
+@pytest.mark.parametrize("case", STOPPED)
 def test_a_stop_request_ends_the_feed_at_once(
     serve: Callable[[Play], Server],
     tmp_path: Path,

@@ -20,7 +20,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-LOCAL = ("localhost", "127.0.0.1", "127.9.9.9", "::1", "a.localhost", "replay", "kafka")
+LOCAL = ("localhost", "127.0.0.1", "127.9.9.9", "0.0.0.0", "::1", "a.localhost", "replay", "kafka")
 
 
 @pytest.mark.parametrize("host", LOCAL)

@@ -66,8 +66,16 @@ def test_messages_arrive_over_tls_with_a_trusted_certificate(
 @pytest.mark.parametrize(
     ("name", "trusted", "reason"),
     [
-        ("localhost", False, "its TLS certificate is not valid: self.signed certificate$"),
-        ("example.org", True, "its TLS certificate is not valid: Hostname mismatch, .*localhost"),
+        (
+            "localhost",
+            False,
+            "invalid TLS certificate: self.signed certificate. To trust it, set SSL_CERT_FILE$",
+        ),
+        (
+            "example.org",
+            True,
+            "invalid TLS certificate: Hostname mismatch, .*localhost.*Check FEED_URL$",
+        ),
     ],
 )
 def test_a_certificate_that_is_not_valid_is_refused_and_retried_slowly(
