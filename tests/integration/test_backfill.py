@@ -1,6 +1,7 @@
 """Missing trades are recovered over REST: real feed, Kafka, services and comparison."""
 
 import contextlib
+import csv
 import json
 import signal
 import socket
@@ -197,6 +198,13 @@ def test_latencies_leave_recovered_trades_out(recovered: Recovered) -> None:
         f"SELECT sum(count) FROM latency WHERE leg = '{histogram.EVENT_TO_RECEIPT}'",  # noqa: S608
     )
     assert measured == live
+    with (recovered.chain.data / "status" / "stream_progress.csv").open() as file:
+        micro_batches = list(csv.DictReader(file))
+    rows = {True: 0, False: 0}
+    for row in micro_batches:
+        rows[row["first_receipt"] != ""] += int(row["rows"])
+    assert rows[True] <= live
+    assert rows[False] >= len(records) - live
 
 
 def test_the_comparison_names_recovered_trades_as_the_cause_of_every_difference(
