@@ -14,6 +14,8 @@ FEED_PORT ?= 8765
 DASHBOARD_PORT ?= 8501
 
 VENV := .venv/bin/python
+# Maven is needed until the Java libraries are here.
+MAVEN := $(if $(and $(wildcard jars/spark/lib/.made),$(wildcard jars/kafka/lib/.made)),,mvn)
 # Quotes a value as one word for the shell.
 quoted = '$(subst ','\'',$(1))'
 STACK = --data-dir $(call quoted,$(DATA_DIR)) \
@@ -30,10 +32,10 @@ REPLAY = --recording $(call quoted,$(RECORDING)) --speed $(call quoted,$(SPEED))
 help:
 	@cat local/help.txt
 
-demo: need-demo venv jars archive
+demo: need-demo need-java venv jars archive
 	@exec $(VENV) -m local.start demo $(STACK) $(REPLAY)
 
-run: need-run venv jars archive
+run: need-run need-java venv jars archive
 	@exec $(VENV) -m local.start run $(STACK)
 
 status: venv
@@ -114,7 +116,7 @@ need-python:
 	environments: install its venv module (Debian: apt-get install python3-venv)" >&2; exit 2; }
 
 need-java: need-python
-	@$(PYTHON) -m local.prerequisites java
+	@$(PYTHON) -m local.prerequisites java $(MAVEN)
 
 need-demo: need-python
 	@$(PYTHON) -m local.variables demo $(STACK) $(REPLAY)

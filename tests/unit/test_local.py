@@ -36,6 +36,7 @@ from local import (
 )
 from pipeline import java, processes
 from pipeline.settings import Settings
+from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 TMP = Path("/tmp")  # noqa: S108 - the last place for a socket
@@ -205,12 +206,22 @@ def test_make_checks_its_variables_before_it_installs_anything(tmp_path: Path) -
     for name in ("Makefile", "local", "feed", "pipeline", "jars/spark/pom.xml", "requirements.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
-    for options, named in (
-        (["RECORDING=missing.gz"], "RECORDING=missing.gz does not exist"),
-        ([f"RECORDING={SAMPLE}", "FEED_PORT=x"], "FEED_PORT=x is not a port"),
+    names = ("KAFKA_PORT", "CONTROLLER_PORT", "FEED_PORT", "DASHBOARD_PORT")
+    ports = [f"{name}={free_port()}" for name in names]
+    for java_home, options, named in (
+        ("", ["RECORDING=missing.gz"], "RECORDING=missing.gz does not exist"),
+        ("", [f"RECORDING={SAMPLE}", "FEED_PORT=x"], "FEED_PORT=x is not a port"),
+        ("/nowhere", [f"RECORDING={SAMPLE}", *ports], "No java in JAVA_HOME=/nowhere."),
     ):
         command = ["make", "demo", "-j4", f"PYTHON={sys.executable} -S", *options]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"JAVA_HOME": java_home},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 2
         assert done.stderr.startswith(named)
         assert "Installing" not in done.stdout
