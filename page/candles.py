@@ -64,17 +64,17 @@ def newest_end(*frames: pd.DataFrame) -> pd.Timestamp | None:
     return max(known, default=None)
 
 
-def candle_width(covered: timedelta, window: timedelta, most: int = MAX_CANDLES) -> timedelta:
-    """Return the smallest round width, a multiple of the window, that needs `most` candles."""
-    if covered <= window * most:
+def candle_width(covered: timedelta, window: timedelta) -> timedelta:
+    """Return the smallest round width, a multiple of the window, that needs few enough candles."""
+    if covered <= window * MAX_CANDLES:
         return window
     for minutes in _WIDTHS:
         width = timedelta(minutes=minutes)
-        if width % window == timedelta(0) and covered <= width * most:
+        if width % window == timedelta(0) and covered <= width * MAX_CANDLES:
             return width
     day = timedelta(days=1)
     unit = day if day % window == timedelta(0) else window
-    return unit * -(-covered // (unit * most))
+    return unit * -(-covered // (unit * MAX_CANDLES))
 
 
 def aggregate(windows: pd.DataFrame, width: timedelta, sentiment_ratio: Decimal) -> pd.DataFrame:

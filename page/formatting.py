@@ -5,7 +5,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from numbers import Real
 
-DASH = "–"  # noqa: RUF001 - a dash is meant
+from pipeline.compare.formatting import UNKNOWN
+
+DASH = UNKNOWN
 TIMES = "×"  # noqa: RUF001 - the sign of multiplication is meant
 
 

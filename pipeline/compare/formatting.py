@@ -21,9 +21,9 @@ def seconds(value: object) -> str:
     return number(value, f",.{decimals}f", " s")
 
 
-def count(value: float, noun: str, plural: str = "") -> str:
+def count(value: float, noun: str) -> str:
     """Return a count with its noun: `1 window`, `1,440 windows`."""
-    return f"{value:,.0f} {noun if value == 1 else plural or noun + 's'}"
+    return f"{value:,.0f} {noun if value == 1 else noun + 's'}"
 
 
 def percent(part: float, whole: float) -> str:
