@@ -23,6 +23,8 @@ from pipeline.source import record_topic_id
 GROUP = "sqlite_writer"
 #: Seconds. At a low rate, records are collected for this long before they are stored.
 COLLECT_SECONDS = 0.5
+#: Milliseconds to read the newest stored record back from Kafka at the start.
+READ_BACK_MS = 5000
 #: Seconds between two measurements of the lag.
 LAG_SECONDS = 3.0
 
@@ -60,7 +62,8 @@ class Loader:
                 end=consumer.end_offsets([self._partition])[self._partition],
                 same_topic=None if filled_by is None else filled_by == self._topic_id,
             )
-            if start is None:
+            if start is None or not self._is_kept(consumer, start - 1):
+                start = None
                 consumer.seek_to_beginning(self._partition)
             else:
                 consumer.seek(self._partition, start)
@@ -72,6 +75,20 @@ class Loader:
         if filled_by not in {None, self._topic_id}:
             self._service.log.warning("the rows until now are from the topic with id %s", filled_by)
         return consumer, metadata
+
+    def _is_kept(self, consumer: KafkaConsumer, offset: int) -> bool:
+        """Return whether the topic still has the newest stored record at its offset.
+
+        A broker whose host lost power may have lost its newest records, and has given their offsets
+        to others since. A record that retention has deleted counts as kept.
+        """
+        consumer.seek(self._partition, offset)
+        polled = consumer.poll(timeout_ms=READ_BACK_MS, max_records=1)
+        for record in polled.get(self._partition, []):
+            if record.offset == offset:
+                received = times.from_epoch_millis(record.timestamp)
+                return store.newest_receipt(self._connection) == store.time_text(received)
+        return True
 
     def run(self) -> None:
         """Load until the service is asked to stop.

@@ -384,6 +384,12 @@ def newest_topic(connection: sqlite3.Connection) -> str | None:
     return newest[0] if newest else None
 
 
+def newest_receipt(connection: sqlite3.Connection) -> str | None:
+    """Return the time of receipt of the newest stored record; None if nothing is stored."""
+    newest = connection.execute(f"SELECT last_receipt {_NEWEST}").fetchone()
+    return newest[0] if newest else None
+
+
 def total_rows(connection: sqlite3.Connection) -> int:
     """Return the number of stored trades.
 

@@ -181,6 +181,27 @@ def test_a_wiped_broker_that_grew_past_the_old_position_of_a_suspended_consumer_
     consumer.wait_for(*range(1, 21), *range(101, 151))
 
 
+def test_a_broker_that_lost_its_newest_records_and_gave_their_offsets_to_others_loses_nothing_more(
+    run: Run, own_kafka: Broker, tmp_path: Path
+) -> None:
+    """As after a power cut of its host: the topic keeps its id."""
+    consumer = Consumer(run, own_kafka, tmp_path / "data")
+    consumer.write(*range(1, 11))
+    consumer.write(*range(11, 21))
+    consumer.start()
+    consumer.wait_for(*range(1, 21))
+    assert consumer.process.terminate() == 0
+    own_kafka.kill()
+    (log,) = own_kafka.folder.glob(f"kafka/**/{consumer.topic}-0/*.log")
+    written = log.read_bytes().rstrip(b"\0")
+    os.truncate(log, len(written) - 10)
+    own_kafka.start()
+    consumer.write(*range(101, 151))
+    consumer.start()
+    consumer.wait_for(*range(1, 21), *range(101, 151))
+    assert "starting at the beginning of the topic" in consumer.process.text()
+
+
 def test_another_name_of_the_topic_is_refused_and_the_first_one_continues(
     consumer: Consumer,
 ) -> None:
