@@ -8,20 +8,24 @@ a replay makes its own. A killed recorder loses at most one second, and its file
 import argparse
 import json
 import logging
-import select
+import math
 import signal
-import ssl
 import sys
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
 
-import websocket
-
 from feed import recording
+from pipeline.ingest.exchange import (
+    SLOW_RETRY_SECONDS,
+    Connection,
+    FeedError,
+    FeedWatchdog,
+    messages,
+)
 from pipeline.logs import log_to_stdout
 from pipeline.service import backoff
 
@@ -30,11 +34,10 @@ EXCHANGE = "wss://ws-feed.exchange.coinbase.com"
 FLUSH_SECONDS = 0.5
 #: Seconds without a frame before the recorder reconnects. A heartbeat is due every second.
 SILENCE_SECONDS = 15.0
-CONNECT_SECONDS = 10.0
+#: Bytes of a message that are recorded. The exchange's longest one has about 600.
+MAX_FRAME_BYTES = 16 * 1024 * 1024
 #: Seconds between two lines of progress in the log.
 PROGRESS_SECONDS = 60.0
-#: Longest wait for a frame before the recorder checks whether to stop, seconds.
-_READ_SECONDS = 0.25
 
 log = logging.getLogger("feed")
 
@@ -159,49 +162,46 @@ class Recorder:
         waits = backoff()
         while not self._over(until):
             received = False
+            wait_s = 0.0
             try:
                 for frame in self._frames(until):
                     received = True
                     self._record(frame)
-                if not self._over(until):
-                    log.warning("no message for %g s; reconnecting", SILENCE_SECONDS)
-            except (OSError, websocket.WebSocketException) as error:
-                log.warning("cannot connect to %s: %s", self._url, error)
-            if received:
-                waits = backoff()
-            if not self._over(until):
-                self._stop.wait(min(next(waits), max(0.0, until - time.monotonic())))
+            except FeedError as error:
+                if self._over(until):
+                    break
+                if received:
+                    waits = backoff()
+                wait_s = SLOW_RETRY_SECONDS if error.lasting else next(waits)
+                log.warning("%s; next attempt in %.1f s", error, wait_s)
             self._writer.flush()
+            self._stop.wait(min(wait_s, max(0.0, until - time.monotonic())))
+        self._writer.flush()
 
     def _over(self, until: float) -> bool:
         return self._stop.is_set() or time.monotonic() >= until
 
     def _frames(self, until: float) -> Iterator[bytes]:
-        """Yield the frames of one connection until a long silence or the end of the recording."""
-        connection = websocket.create_connection(
-            self._url, timeout=CONNECT_SECONDS, skip_utf8_validation=True
-        )
-        try:
-            request = {
-                "type": "subscribe",
-                "product_ids": [self._product],
-                "channels": ["ticker", "heartbeat"],
-            }
-            connection.send(json.dumps(request))
+        """Yield the frames of one connection until the end of the recording.
+
+        Raises:
+            FeedError: the connection failed, or there was no message for too long.
+        """
+
+        def go_on() -> bool:
+            self._writer.flush()
+            return not self._over(until)
+
+        connection = Connection(self._url, self._product, MAX_FRAME_BYTES, go_on)
+        watchdog = FeedWatchdog(heartbeat_timeout=SILENCE_SECONDS, trade_timeout=math.inf)
+        with closing(connection):
             log.info("connected to %s", self._url)
-            last = time.monotonic()
-            while not self._over(until) and time.monotonic() - last < SILENCE_SECONDS:
-                if _readable(connection.sock):
-                    last = time.monotonic()
-                    opcode, frame = connection.recv_data()
-                    if opcode == websocket.ABNF.OPCODE_CLOSE:
-                        raise websocket.WebSocketConnectionClosedException(
-                            f"closed by the server ({frame[2:].decode(errors='replace')})"
-                        )
-                    yield frame
-                self._writer.flush()
-        finally:
-            connection.close(timeout=1)
+            for message in messages(connection, watchdog, log):
+                if message is not None:
+                    watchdog.last_heartbeat = time.monotonic()  # any message shows that it works
+                    yield message.data
+                if not go_on():
+                    return
 
     def _record(self, frame: bytes) -> None:
         if b'"error"' in frame:
@@ -212,15 +212,6 @@ class Recorder:
         if time.monotonic() - self._logged >= PROGRESS_SECONDS:
             self._logged = time.monotonic()
             log.info("%d messages recorded", self.recorded)
-
-
-def _readable(connection: ssl.SSLSocket | None) -> bool:
-    """Wait a moment for something to read; return whether there is something."""
-    if connection is None:
-        return True  # reading raises the error
-    if isinstance(connection, ssl.SSLSocket) and connection.pending():
-        return True
-    return bool(select.select([connection], [], [], _READ_SECONDS)[0])
 
 
 def main(arguments: list[str] | None = None) -> None:

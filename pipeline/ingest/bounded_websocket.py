@@ -117,7 +117,9 @@ def connect(url: str, waiter: Waiter, frame_limit: int) -> BoundedWebSocket:
         WebSocketException, OSError, ValueError: the connection failed.
     """
     parts = urlsplit(url)
-    secure, host = parts.scheme == "wss", parts.hostname or ""
+    secure, host = parts.scheme == "wss", parts.hostname
+    if parts.scheme not in ("ws", "wss") or not host:
+        raise ValueError("not an address such as ws://127.0.0.1:8765")
     port = parts.port or (443 if secure else 80)
     proxy = proxy_for(host, secure=secure)
     if proxy is None:

@@ -1,11 +1,12 @@
 """The connection to the exchange: subscribe, read messages, watch the feed, reconnect."""
 
 import json
+import logging
 import re
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -82,7 +83,7 @@ class Connection:
     def __init__(
         self, url: str, product: str, max_bytes: int, go_on: Callable[[], bool] = lambda: True
     ) -> None:
-        self._url = url
+        self.url = url
         self._max_bytes = max_bytes
         self._waiter = Waiter(go_on)
         subscription = {
@@ -113,9 +114,9 @@ class Connection:
             except TimeoutError:
                 return None
             except (WebSocketException, OSError) as error:
-                raise FeedError(f"lost the connection to {self._url}: {_reason(error)}") from error
+                raise FeedError(f"lost the connection to {self.url}: {_reason(error)}") from error
             if opcode == ABNF.OPCODE_CLOSE:
-                raise FeedError(f"{self._url} closed the connection{_close_reason(frame.data)}")
+                raise FeedError(f"{self.url} closed the connection{_close_reason(frame.data)}")
             self._add(frame.data)
             if frame.fin:
                 message = Message(bytes(self._message), self._size)
@@ -278,6 +279,36 @@ class FeedWatchdog:
         return None
 
 
+def messages(
+    connection: Connection, watchdog: FeedWatchdog, log: logging.Logger
+) -> Iterator[Message | None]:
+    """Yield each message, and None after each second without a complete one.
+
+    A fault that the watchdog finds is certain only when everything is read that this machine had
+    received by then.
+
+    Raises:
+        FeedError: the connection was lost, or the watchdog found a fault.
+    """
+    certain_at: int | None = None
+    while True:
+        message = connection.receive()
+        yield message
+        turn = time.monotonic()
+        incomplete = connection.incomplete() if message is None else None
+        if pause := watchdog.on_turn(turn, incomplete):
+            log.warning("the feed was not read for %.0f s", pause)
+        fault = watchdog.fault(turn)
+        if fault is None:
+            certain_at = None
+            continue
+        unread = connection.unread()
+        if certain_at is None:
+            certain_at = connection.bytes_read() + unread
+        if unread == 0 or connection.bytes_read() >= certain_at:
+            raise FeedError(f"{fault} from {connection.url}")
+
+
 class Handler(Protocol):
     """What a feed does with its messages."""
 
@@ -352,23 +383,9 @@ class Feed:
             self._service.details["connected"] = True
             self._service.log.info("connected to %s", settings.feed_url)
             self._handler.on_connect(watchdog)
-            #: A fault is certain when everything is read that was received before it was seen.
-            certain_at: int | None = None
-            while not self._service.stop.is_set():
-                message = connection.receive()
+            for message in messages(connection, watchdog, self._service.log):
                 if message is not None:
                     self._handler.on_message(message, now())
                 self._handler.after_read()
-                turn = time.monotonic()
-                incomplete = connection.incomplete() if message is None else None
-                if pause := watchdog.on_turn(turn, incomplete):
-                    self._service.log.warning("the feed was not read for %.0f s", pause)
-                fault = watchdog.fault(turn)
-                if fault is None:
-                    certain_at = None
-                    continue
-                unread = connection.unread()
-                if certain_at is None:
-                    certain_at = connection.bytes_read() + unread
-                if unread == 0 or connection.bytes_read() >= certain_at:
-                    raise FeedError(f"{fault} from {settings.feed_url}")
+                if self._service.stop.is_set():
+                    return

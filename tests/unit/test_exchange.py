@@ -465,6 +465,13 @@ def test_only_some_statuses_are_retried_soon(status: int, lasting: bool) -> None
     assert reason == f"HTTP status {status} Text" + (". Check FEED_URL" if lasting else "")
 
 
+@pytest.mark.parametrize("url", ["", "nonsense", "http://127.0.0.1:1", "ws://", "ws://h:port"])
+def test_an_address_that_cannot_work_is_a_lasting_error(url: str) -> None:
+    with pytest.raises(FeedError, match=r"^cannot connect to ") as error:
+        Connection(url, "BTC-USD", LIMIT)
+    assert error.value.lasting
+
+
 def test_an_unknown_host_is_an_error_that_names_what_to_check() -> None:
     with pytest.raises(
         FeedError, match=r": the host is unknown\. Check FEED_URL and the network$"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from feed import record
 from pipeline.ingest import exchange
 from pipeline.ingest.exchange import Connection, Feed, FeedError, FeedWatchdog, Message
 from pipeline.service import Service
@@ -290,7 +291,7 @@ def handshake_byte_by_byte(client: socket.socket) -> None:
 BLOCKING: dict[str, tuple[Play, str]] = {
     "silence": (subscribed(stay), "no heartbeat for"),
     "pings": (subscribed(endless(frame(b"x", 9), 0.05)), "no heartbeat for"),
-    "a flood of pings": (subscribed(endless(frame(b"x", 9) * 500)), "no heartbeat for"),
+    "a flood of pings": (subscribed(endless(frame(b"x", 9) * 100, 0.002)), "no heartbeat for"),
     "pings and pongs": (
         subscribed(endless(frame(b"x", 10) + frame(b"", 9), 0.01)),
         "no heartbeat for",
@@ -392,3 +393,44 @@ def test_a_server_that_does_not_read_ends_the_connection(serve: Callable[[Play],
     connection = Connection(server.url, "BTC-USD", 1000)
     with closing(connection), pytest.raises(FeedError, match="the server does not read"):
         receive_all(connection)
+
+
+# --- the recorder -----------------------------------------------------------------------------
+
+
+def test_a_suspended_recorder_records_everything_that_waited_in_its_socket(
+    serve: Callable[[Play], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "SILENCE_SECONDS", 0.3)
+    stop = threading.Event()
+
+    def play(client: socket.socket) -> None:
+        client.sendall(ALL)
+        close_with_frame(client)
+
+    class SlowWriter(record.Writer):
+        def write(self, line: bytes) -> None:
+            if not lines:
+                time.sleep(0.8)
+            lines.append(line)
+            if len(lines) == len(SENT):
+                stop.set()
+
+    lines: list[bytes] = []
+    writer = SlowWriter(tmp_path / "recording", "wb", packed=False)
+    recorder = record.Recorder(serve(subscribed(play)).url, "BTC-USD", writer, stop)
+    recorder.run(time.monotonic() + 5)
+    assert [json.loads(line)["raw"].encode() for line in lines] == SENT
+
+
+def test_no_server_can_block_the_recorder(
+    serve: Callable[[Play], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "SILENCE_SECONDS", 0.2)
+    began = time.monotonic()
+    for play, _ in BLOCKING.values():
+        writer = record.Writer(tmp_path / "recording", "wb", packed=False)
+        recorder = record.Recorder(serve(play).url, "BTC-USD", writer, threading.Event())
+        recorder.run(time.monotonic() + 0.1)
+        writer.close()
+    assert time.monotonic() - began < len(BLOCKING)

@@ -47,7 +47,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 #: Single modules that a part may import beyond that.
 ALLOWED_MODULES: dict[str, set[str]] = {
-    "feed": {"pipeline.ingest.trade"},  # which messages of a recording are trades
+    # Which messages of a recording are trades; the connection that the recorder reads.
+    "feed": {"pipeline.ingest.trade", "pipeline.ingest.exchange"},
     "pipeline.stream": {"pipeline.ingest.trade", "pipeline.ingest.store", "pipeline.ingest.kafka"},
     "pipeline.batch": {"pipeline.ingest.trade", "pipeline.ingest.store", "pipeline.ingest.kafka"},
 }
