@@ -13,6 +13,10 @@ CONTROLLER_PORT ?= 9093
 FEED_PORT ?= 8765
 DASHBOARD_PORT ?= 8501
 
+# A shell's settings for other Pythons can keep the packages of this project from being found.
+unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP PYTHONINSPECT PYTHONWARNINGS
+unexport PIP_USER PIP_TARGET PIP_PREFIX
+
 VENV := .venv/bin/python
 # Maven is needed until the Java libraries are here.
 MAVEN := $(if $(and $(wildcard jars/spark/lib/.made),$(wildcard jars/kafka/lib/.made)),,mvn)

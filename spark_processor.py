@@ -2,8 +2,7 @@
 
 import time
 from contextlib import ExitStack
-
-from pyspark.sql import DataFrame
+from typing import TYPE_CHECKING
 
 from pipeline import source, spark
 from pipeline.ingest.kafka import check_topic, topic_id
@@ -13,6 +12,9 @@ from pipeline.stream.pace import Pace
 from pipeline.stream.progress import Progress
 from pipeline.stream.query import checkpoint_folder, start_query
 from pipeline.stream.windows import WindowPublisher
+
+if TYPE_CHECKING:  # `pipeline` is imported first: it decides which pyspark is found
+    from pyspark.sql import DataFrame
 
 
 def stream(service: Service, resources: ExitStack) -> None:
@@ -32,7 +34,7 @@ def stream(service: Service, resources: ExitStack) -> None:
     pace = Pace(settings.trigger_seconds, service.stop)
     progress = Progress(service)
 
-    def process_micro_batch(changed: DataFrame, micro_batch: int) -> None:
+    def process_micro_batch(changed: "DataFrame", micro_batch: int) -> None:
         publication = windows.publish(changed.collect(), micro_batch)
         waited_s = 0.0 if windows.closes_next else pace.wait()
         progress.published(micro_batch, publication, waited_s)

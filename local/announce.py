@@ -4,10 +4,10 @@
 """
 
 import argparse
-import http.client
 import time
 from pathlib import Path
 
+from pipeline import http_health
 from pipeline.outputs import DataDir, stream_files
 
 #: Seconds between two checks.
@@ -18,14 +18,7 @@ EVENTS = 3
 
 def page_answers(port: int) -> bool:
     """Return whether the page's server reports that it is healthy."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-    try:
-        connection.request("GET", "/_stcore/health")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    return http_health.problem(port, "/_stcore/health", seconds=2) is None
 
 
 def written_since(paths: list[Path], moment: float) -> bool:

@@ -31,7 +31,7 @@ def outputs_in(data: DataDir) -> list[Path]:
         data.checkpoints,
         data.status,
         data.report,
-        *(data.root / name for name in ("kafka", "logs", "run")),
+        *(data.root / name for name in ("kafka", "logs", "run", "tmp")),
         *data.root.glob(".*.tmp"),
         data.source,
     ]

@@ -13,6 +13,7 @@ from base64 import urlsafe_b64encode
 from pathlib import Path
 
 from local import prerequisites
+from pipeline import environment
 
 JARS = Path(__file__).resolve().parent.parent / "jars" / "kafka"
 #: Java heap. Measured: 128 MiB are enough for 300,000 messages in and out at full speed. The
@@ -97,13 +98,14 @@ def main() -> None:
         "-cp",
         str(JARS / "lib" / "*"),
     ]
+    variables = environment.inherited("DATA_DIR") | environment.JAVA
     # The formatting writes this file last: without it the storage is new or incomplete.
     if not Path("log/meta.properties").exists():
         format_storage = ["kafka.tools.StorageTool", "format", "--ignore-formatted"]
         options = ["--cluster-id", cluster_id(), "--config", str(configuration)]
-        subprocess.run([*command, *format_storage, *options], check=True)
+        subprocess.run([*command, *format_storage, *options], env=variables, check=True)
     sys.stdout.flush()
-    os.execv(java, [*command, "kafka.Kafka", str(configuration)])  # noqa: S606 - it becomes the broker
+    os.execve(java, [*command, "kafka.Kafka", str(configuration)], variables)  # noqa: S606 - it becomes the broker
 
 
 def _arguments() -> argparse.Namespace:

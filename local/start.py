@@ -17,8 +17,9 @@ from feed.retime import check as check_retimable
 from local import programs, stack, terminal
 from local.variables import OWN_BROKER, Port, Replay, Variables, is_free, read, refuse_busy
 from pipeline import processes
+from pipeline.environment import inherited
 from pipeline.outputs import DataDir, OutputError
-from pipeline.settings import Settings, load
+from pipeline.settings import NAMES, Settings, load
 from pipeline.source import check_window, claim
 
 #: Seconds between the starts of two batch runs in the demo, unless the user sets it.
@@ -137,7 +138,7 @@ def main() -> None:
     os.chdir(stack.ROOT)
     command = [sys.executable, "-m", "local.supervise"]
     given = environment(variables, settings)
-    os.execve(sys.executable, command, os.environ | given)  # noqa: S606 - it becomes the supervisor
+    os.execve(sys.executable, command, inherited(*NAMES) | given)  # noqa: S606 - it becomes the supervisor
 
 
 def source_of(variables: Variables, settings: Settings) -> dict[str, object]:

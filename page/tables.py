@@ -85,6 +85,7 @@ RUN_COLUMNS: dict[str, Any] = {
     "peak_mib": _number("peak memory, MiB", "%,d"),
     "read_s": _number("reading, s", "%,.2f"),
     "write_s": _number("writing, s", "%,.2f"),
+    "reason": "reason",
 }
 
 

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 from page import formatting
+from pipeline.environment import inherited
+from pipeline.settings import NAMES
 
 _ROOT = Path(__file__).resolve().parent.parent
 #: The module is imported, not run as `__main__`, so that its classes can be unpickled. Standard
@@ -38,6 +40,7 @@ def run(module: str, *arguments: str, timeout_s: float) -> bytes:
     try:
         done = subprocess.run(
             [sys.executable, "-c", start, *arguments],
+            env=inherited(*NAMES),
             stdin=its_end,
             capture_output=True,
             timeout=timeout_s,

@@ -8,12 +8,19 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from pipeline import environment
+from pipeline.errors import OperationalError
+
 #: The versions with long-term support that both Spark 4.2 and Kafka 4.3 run on.
 VERSIONS = (17, 21)
 HOW_TO_INSTALL = (
     "Install Java 17 or 21 (Debian: apt-get install openjdk-17-jre-headless; "
     "macOS: brew install openjdk@21), or set JAVA_HOME."
 )
+
+
+class JavaError(OperationalError):
+    """There is no usable Java. The text says why and what to do."""
 
 
 def find(home: str | Path | None) -> Path | None:
@@ -28,19 +35,38 @@ def version(output: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def problem(home: str | Path | None) -> str | None:
-    """Return why there is no usable Java, with what to do; None if there is one."""
+def check(home: str | Path | None) -> str:
+    """Return what the `java -version` of a usable Java prints.
+
+    Raises:
+        JavaError: there is no Java of one of the VERSIONS.
+    """
     command = find(home)
     if command is None:
         where = f"in JAVA_HOME={home}" if home else "on the PATH"
-        return f"No java {where}. {HOW_TO_INSTALL}"
+        raise JavaError(f"No java {where}. {HOW_TO_INSTALL}")
     try:
         done = subprocess.run(
-            [command, "-version"], capture_output=True, text=True, check=False, timeout=60
+            [command, "-version"],
+            env=environment.inherited() | environment.JAVA,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=60,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"Cannot run {command}: {error}. {HOW_TO_INSTALL}"
+        raise JavaError(f"Cannot run {command}: {error}. {HOW_TO_INSTALL}") from error
     found = version(done.stderr + done.stdout)
     if found not in VERSIONS:
-        return f"{command} is Java {found or 'of an unknown version'}. {HOW_TO_INSTALL}"
+        raise JavaError(f"{command} is Java {found or 'of an unknown version'}. {HOW_TO_INSTALL}")
+    return done.stderr
+
+
+def problem(home: str | Path | None) -> str | None:
+    """Return why there is no usable Java, with what to do; None if there is one."""
+    try:
+        check(home)
+    except JavaError as error:
+        return str(error)
     return None

@@ -57,6 +57,8 @@ TIME_COLUMNS = (
     "snapshot_at",
     "written_at",
 )
+#: Characters of a value in `batch_log.txt`. A space in a text is written as an underscore.
+_LOG_CHARACTERS = 300
 #: Fields of a line in `batch_log.txt`, in order. Unknown fields are omitted.
 LOG_FIELDS = (
     "started",
@@ -72,6 +74,7 @@ LOG_FIELDS = (
     "peak_mib",
     "read_s",
     "write_s",
+    "reason",
 )
 
 
@@ -318,7 +321,9 @@ def _last_line_is_cut_off(file: BinaryIO) -> bool:
 
 
 def _log_value(value: object) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else _cell(value)
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return "_".join(_cell(value).split())[:_LOG_CHARACTERS]
 
 
 def write_status(data: DataDir, service: str, status: Mapping[str, object]) -> None:

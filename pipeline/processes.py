@@ -22,6 +22,18 @@ def tree(pid: int) -> list[psutil.Process]:
         return []
 
 
+def tree_of(child: psutil.Popen) -> list[psutil.Process]:
+    """Return a child of this process and all processes below it.
+
+    `end` then stores the exit status in the child itself. A `subprocess.Popen` would report 0,
+    because psutil has collected the status.
+    """
+    try:
+        return [child, *child.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return [child]
+
+
 def tree_cost(pid: int) -> tuple[float, int]:
     """Return the CPU seconds and the resident bytes of a process and all processes below it.
 
@@ -58,7 +70,7 @@ def cpu_of_ended_children() -> float:
 def end(processes: Iterable[psutil.Process], wait_seconds: float) -> None:
     """Send SIGTERM to processes, wait, then send SIGKILL to those that still run.
 
-    psutil collects the exit status of a child of this process; `subprocess` then reports 0.
+    psutil collects the exit status of a child of this process: see `tree_of`.
 
     Args:
         processes: what to end. `tree(pid)` gives a process with all its descendants.

@@ -1,17 +1,23 @@
 """The configuration of Spark: jars, JVM options, the class-data archive, spark-submit."""
 
+import contextlib
 import hashlib
+import mmap
 import os
-import subprocess
+import pwd
 import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pyspark
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from pipeline import java
+from pipeline import environment, java
 from pipeline.errors import OperationalError
-from pipeline.settings import Settings
+from pipeline.settings import NAMES, Settings
 
 ROOT = Path(__file__).parent.parent
 SPARK_HOME = Path(pyspark.__file__).parent
@@ -27,15 +33,26 @@ _CHECKPOINT_MANAGER = (
 )
 
 
+#: The jars without which a job fails, by the beginning of their names.
+_NEEDED_JARS = (
+    *("spark-sql-kafka-0-10", "spark-token-provider-kafka-0-10", "kafka-clients", "commons-pool2"),
+    "sqlite-jdbc",
+)
+
+
 class SetupError(OperationalError):
     """Something that a person has to install is missing. The text says what and how."""
 
 
 def jars() -> list[Path]:
     """Return the jars of this project, which Spark needs beside its own."""
-    found = sorted((ROOT / "jars" / "spark" / "lib").glob("*.jar"))
-    if not found:
-        raise SetupError("the jars for Spark are missing: run `make jars`")
+    folder = ROOT / "jars" / "spark" / "lib"
+    found = sorted(folder.glob("*.jar"))
+    missing = [name for name in _NEEDED_JARS if not any(j.name.startswith(name) for j in found)]
+    if missing:
+        raise SetupError(
+            f"No {missing[0]} jar in {folder}. Run `rm -rf jars/spark/lib; make jars`."
+        )
     return found
 
 
@@ -49,6 +66,11 @@ def class_path() -> list[Path]:
         (SPARK_HOME / "jars").glob("*.jar"),
         key=lambda jar: (not jar.name.startswith("slf4j-api"), jar.name),  # the order of Spark
     )
+    submit = [SPARK_HOME / "bin" / name for name in ("spark-submit", "spark-class")]
+    broken = [str(path) for path in submit if not os.access(path, os.X_OK)]
+    if broken or not of_spark:
+        what = f"{broken[0]} cannot be executed" if broken else f"No jars in {SPARK_HOME / 'jars'}"
+        raise SetupError(f"{what}. Install the packages again: `rm -rf .venv; make venv`.")
     return [*jars(), *of_spark]
 
 
@@ -56,13 +78,10 @@ def archive_path(settings: Settings) -> Path:
     """Return the path of the class-data archive for this JVM and class path; it may not exist.
 
     Raises:
-        SetupError: Java or a jar is missing.
+        JavaError: there is no Java of a version that Spark runs on.
+        SetupError: a jar or a program of Spark is missing.
     """
-    command = java.find(settings.java_home)
-    if command is None:
-        raise SetupError(f"Java is missing. {java.HOW_TO_INSTALL}")
-    version = subprocess.run([command, "-version"], capture_output=True, check=True).stderr
-    key = hashlib.sha256(version)
+    key = hashlib.sha256(java.check(settings.java_home).encode())
     for jar in class_path():
         stat = jar.stat()
         key.update(f"{jar} {stat.st_size} {int(stat.st_mtime)}\n".encode())
@@ -76,16 +95,63 @@ def java_options(archive: Path | None, *, c1_only: bool) -> str:
     if c1_only:
         options.append("-XX:TieredStopAtLevel=1")
     if archive is not None and archive.exists():
-        options.append(f'"-XX:SharedArchiveFile={archive}"')  # the path may hold a space
+        options.append(_quoted(f"-XX:SharedArchiveFile={archive}"))
     return " ".join(options)
+
+
+def _quoted(option: str) -> str:
+    """Return a JVM option for Spark's configuration. A path in it may hold a space."""
+    escaped = option.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def library_folder(settings: Settings) -> Path:
+    """Return a folder for temporary files in which Java can unpack a library and load it.
+
+    The temporary folder of many machines has no right to execute (mount option `noexec`).
+
+    Raises:
+        SetupError: there is no such folder.
+    """
+    ours = settings.data_dir / "tmp"
+    candidates = [Path("/var/tmp"), ours]  # noqa: S108
+    with contextlib.suppress(FileNotFoundError):  # Python can write to no temporary folder
+        candidates.insert(0, Path(tempfile.gettempdir()))
+    reasons = []
+    for folder in candidates:
+        try:
+            if folder == ours:
+                ours.mkdir(parents=True, exist_ok=True)
+            _load_from(folder)
+        except OSError as error:
+            reasons.append(f"{folder} ({error.strerror})")
+        else:
+            return folder
+    raise SetupError(
+        f"Java cannot load a library from {', '.join(reasons)}. Set TMPDIR to a folder on a file "
+        "system without the mount option noexec."
+    )
+
+
+def _load_from(folder: Path) -> None:
+    """Map a file of the folder into memory as a program, as the loader of libraries does."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.truncate(mmap.PAGESIZE)
+        protection = mmap.PROT_READ | mmap.PROT_EXEC
+        if sys.platform == "linux":  # macOS may refuse this for files without a signature
+            mmap.mmap(file.fileno(), mmap.PAGESIZE, mmap.MAP_PRIVATE, protection).close()
 
 
 def configuration(settings: Settings, memory: str, options: str) -> dict[str, str]:
     """Return the configuration that both jobs share, with a heap size and JVM options."""
+    folder = library_folder(settings)
+    own = [f"-Djava.io.tmpdir={folder}"]
+    if user := _name_for_nameless_user():
+        own += [f"-Duser.name={user}", f"-Duser.home={folder}"]
     return {
         "spark.master": settings.spark_master,
         "spark.driver.memory": memory,
-        "spark.driver.extraJavaOptions": options,
+        "spark.driver.extraJavaOptions": " ".join([options, *map(_quoted, own)]),
         "spark.driver.extraClassPath": ":".join(map(str, class_path())),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
@@ -93,6 +159,7 @@ def configuration(settings: Settings, memory: str, options: str) -> dict[str, st
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "WARN",
         "spark.executorEnv.PYTHONPATH": str(ROOT),
+        "spark.executorEnv.DATA_DIR": str(settings.data_dir),
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.adaptive.enabled": "false",  # costs planning time, and has nothing to adapt
         "spark.sql.ansi.enabled": "true",
@@ -114,12 +181,48 @@ def batch_configuration(settings: Settings, rows: int) -> dict[str, str]:
     return configuration(settings, settings.batch_memory, options)
 
 
+def _environment(config: dict[str, str]) -> dict[str, str]:
+    """Return the environment of spark-submit and of everything that it starts."""
+    user = _name_for_nameless_user()
+    return {
+        "PATH": os.defpath,
+        **environment.inherited(*NAMES),
+        **environment.JAVA,
+        "DATA_DIR": config["spark.executorEnv.DATA_DIR"],
+        "SPARK_HOME": str(SPARK_HOME),
+        "SPARK_LOCAL_IP": "127.0.0.1",  # otherwise Spark looks up the name of this machine
+        "SPARK_LAUNCHER_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "PYTHONUNBUFFERED": "1",
+        **({"SPARK_USER": user} if user else {}),
+    }
+
+
+def _name_for_nameless_user() -> str | None:
+    """Return a name if the system has none for this user id, as in a container; else None."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return f"user-{os.getuid()}"
+    return None
+
+
 def session(name: str, config: dict[str, str]) -> SparkSession:
-    os.environ["PYSPARK_PYTHON"] = sys.executable  # Spark starts its workers with this Python
-    builder = SparkSession.builder.appName(name)
-    for key, value in config.items():
-        builder = builder.config(key, value)
-    return builder.getOrCreate()
+    """Start Spark in this process, which gets the environment of spark-submit."""
+    environment.replace(_environment(config))
+    return submitted_session(name, config)
+
+
+def submitted_session(name: str, config: Mapping[str, str] = MappingProxyType({})) -> SparkSession:
+    """Return the session of a process that spark-submit started; it has its configuration."""
+    conf = SparkConf().setAppName(name).setAll(list(config.items()))
+    if user := _name_for_nameless_user():
+        # Hadoop asks the system for the name of the user, and fails if there is none.
+        SparkContext._ensure_initialized(conf=conf)  # noqa: SLF001 - no public way
+        users = SparkContext._jvm.org.apache.hadoop.security.UserGroupInformation  # noqa: SLF001
+        users.setLoginUser(users.createRemoteUser(user))
+    return SparkSession.builder.config(conf=conf).getOrCreate()
 
 
 def java_version(session: SparkSession) -> str:
@@ -128,14 +231,12 @@ def java_version(session: SparkSession) -> str:
 
 
 def submit_command(config: dict[str, str], script: Path, *arguments: str) -> list[str]:
-    """Return the spark-submit command that runs a script of this project."""
-    command = [
-        "env",
-        f"SPARK_HOME={SPARK_HOME}",
-        f"PYSPARK_PYTHON={sys.executable}",
-        "SPARK_LAUNCHER_OPTS=-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
-        str(SPARK_HOME / "bin" / "spark-submit"),
-    ]
+    """Return the command that runs a script of this project by spark-submit.
+
+    It sets the whole environment itself (`env -i`), so it does the same wherever it is started.
+    """
+    variables = [f"{name}={value}" for name, value in _environment(config).items()]
+    command = ["env", "-i", *variables, str(SPARK_HOME / "bin" / "spark-submit")]
     for key, value in config.items():
         command += ["--conf", f"{key}={value}"]
     return [*command, str(script), *arguments]

@@ -33,7 +33,8 @@ def make_archive(settings: Settings) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_unfinished(path.parent)
     with tempfile.TemporaryDirectory() as folder:
-        with closing(store.open_writer(DataDir(Path(folder)).database)) as connection:
+        settings = settings.model_copy(update={"data_dir": Path(folder)})
+        with closing(store.open_writer(DataDir(settings.data_dir).database)) as connection:
             store.store(connection, _few_trades(), times.now())
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         print("Making the class-data archive. This takes up to a minute, once.", flush=True)
@@ -42,7 +43,7 @@ def make_archive(settings: Settings) -> Path:
         config = spark.configuration(settings, settings.batch_memory, options)
         arguments = ("--run", "archive", "--began", str(time.time()))
         command = spark.submit_command(config, spark.ROOT / "batch_processor.py", *arguments)
-        status, errors = _run(["env", f"DATA_DIR={folder}", *command])
+        status, errors = _run(command)
         if status != 0 or not temporary.exists():
             temporary.unlink(missing_ok=True)
             output = errors.decode(errors="replace")[-2000:]

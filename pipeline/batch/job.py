@@ -6,6 +6,7 @@ scheduler appends them to `batch_log.txt`.
 """
 
 import argparse
+import contextlib
 import json
 import sqlite3
 import time
@@ -19,8 +20,8 @@ from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
-from pipeline import metrics, outputs, source, spark_metrics, times
-from pipeline.errors import TemporaryError
+from pipeline import metrics, outputs, source, spark, spark_metrics, times
+from pipeline.errors import TemporaryError, sentence
 from pipeline.ingest import store
 from pipeline.settings import Settings
 
@@ -53,24 +54,50 @@ def parse_arguments() -> Arguments:
 
 
 def run(settings: Settings, arguments: Arguments) -> int:
-    """Execute one run and return the exit status.
+    """Execute one run and return the exit status. A run that fails reports why.
+
+    Raises:
+        Exception: why the run failed.
+    """
+    data = outputs.DataDir(settings.data_dir)
+    try:
+        result = _execute(settings, data, arguments)
+    except Exception as error:
+        result = {"run": arguments.run, "status": "failed", "reason": cause(error)}
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            outputs.write_atomically(data.batch_run, json.dumps(result) + "\n")
+        raise
+    outputs.write_atomically(data.batch_run, json.dumps(result) + "\n")
+    print(f"batch aggregation logic time: {result.get('logic_s', 'unknown')} s; {result}")
+    return 0 if result["status"] == "ok" else EXIT_NO_DATA
+
+
+def cause(error: Exception) -> str:
+    """Return why a run failed, on one line; of an error in the JVM the innermost cause."""
+    if isinstance(error, Py4JError):
+        lines = str(error).splitlines()
+        caused = [line for line in lines if line.startswith(("Caused by: ", ": "))]
+        if caused:
+            return caused[-1].removeprefix("Caused by").removeprefix(": ")
+    return sentence(error)
+
+
+def _execute(settings: Settings, data: outputs.DataDir, arguments: Arguments) -> dict[str, Any]:
+    """Return what the log shows about the run.
 
     Raises:
         OSError: an output cannot be written.
         OutputError: the data directory holds another product, or windows of another length.
         sqlite3.Error: the database cannot be read.
     """
-    data = outputs.DataDir(settings.data_dir)
     source.claim(data, settings)
     source.check_window(data, settings.window)
-    session = SparkSession.builder.appName("batch").getOrCreate()
+    session = spark.submitted_session("batch")
     start_s = time.time() - arguments.began
     result = {"run": arguments.run, **process(session, settings, arguments.run)}
     result["start_s"] = round(start_s, 2)
     session.stop()
-    outputs.write_atomically(data.batch_run, json.dumps(result) + "\n")
-    print(f"batch aggregation logic time: {result.get('logic_s', 'unknown')} s; {result}")
-    return 0 if result["status"] == "ok" else EXIT_NO_DATA
+    return result
 
 
 def process(session: SparkSession, settings: Settings, run: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ import psutil
 
 from pipeline import outputs, processes, source, spark, times
 from pipeline.batch import job
+from pipeline.errors import Family, family_of, sentence
 from pipeline.ingest import store
 from pipeline.service import Service
 
@@ -60,6 +61,21 @@ def status_of(exit_code: int, ended_as: str | None, result: Mapping[str, Any]) -
     return ended_as or "failed"
 
 
+def reason_of(exit_code: int, result: Mapping[str, Any]) -> str:
+    """Return why a run failed: the signal that ended it, or what it reported itself.
+
+    spark-submit ends with 128 plus the signal's number if the signal ended its Python process.
+    """
+    number = -exit_code if exit_code < 0 else exit_code - 128
+    if number == signal.SIGKILL:
+        return "killed by SIGKILL: the machine may have run out of memory"
+    if number in set(signal.Signals):
+        return f"ended by {signal.Signals(number).name}"
+    if reported := result.get("reason"):
+        return str(reported)
+    return f"exit status {exit_code}: the log of the scheduler holds the error"
+
+
 # --- the scheduler --------------------------------------------------------------------------
 
 
@@ -73,7 +89,8 @@ class Scheduler:
         source.check_window(self._data, self._settings.window)
         #: Holds the name of the current run. If this scheduler is killed, the next one reads it.
         self._run_file = self._data.status / "batch_scheduler_run.json"
-        service.details |= {"next_run": None, "running": None, "last_run": None}
+        # The details stay when the service tries again after an error, and so does the fixed rate.
+        service.details = {"next_run": None, "last_run": None} | service.details | {"running": None}
 
     def wait_for_rows(self) -> None:
         """Wait until the table has rows, for at most one interval."""
@@ -88,79 +105,104 @@ class Scheduler:
     def run(self) -> None:
         """Start runs at the fixed rate until the service is asked to stop."""
         interval = self._settings.batch_interval_seconds
-        due = time.time()
+        planned = self._service.details["next_run"]
+        due = planned.timestamp() if planned else time.time()
         while not self._service.stop.is_set():
-            self._run_once(times.now())
-            due = next_due(due, interval, time.time())
-            self._service.details["next_run"] = datetime.fromtimestamp(due, UTC)
             self._report("waiting for the next run")
             # Steps of one second: a clock that is set back must not delay the next run.
             while not self._service.stop.is_set() and 0 < due - time.time() <= interval:
                 self._service.sleep(min(due - time.time(), 1.0))
+            if self._service.stop.is_set():
+                return
             due = min(due, time.time())
+            self._plan(next_due(due, interval, time.time()))  # also if the run raises an error
+            self._run_once(times.now())
+            due = next_due(due, interval, time.time())
+            self._plan(due)
+
+    def _plan(self, due: float) -> None:
+        self._service.details["next_run"] = datetime.fromtimestamp(due, UTC)
 
     def _rows(self) -> int:
         return job.read_store(self._data.database, store.total_rows) or 0
 
     def _run_once(self, started: datetime) -> None:
+        """Execute one run and log it. A run that cannot start is logged as failed."""
         run = outputs.run_id(started)
         try:
-            rows = self._rows()
-        except sqlite3.Error as error:
-            self._service.error(store.unreadable(self._data.database, error))
-            self._log({"started": started, "run": run, "status": "failed"})
-            return
+            ended = self._execute(run, started)
+        except Exception as error:
+            if family_of(error) is Family.FAULT:
+                raise
+            self._service.log.debug("the traceback of the next error", exc_info=error)
+            ended = {"status": "failed", "reason": self._reason(error)}
+        self._log(ended | {"started": started, "run": run})
+        self._run_file.unlink(missing_ok=True)
+
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, sqlite3.Error):
+            return store.unreadable(self._data.database, error)
+        return sentence(error)
+
+    def _execute(self, run: str, started: datetime) -> dict[str, Any]:
+        """Start a run, wait until it has ended, and return the fields of its log line."""
+        rows = self._rows()
         if not rows:
-            self._log({"started": started, "run": run, "status": "no_data"})
-            return
+            self._require_database()
+            return {"status": "no_data"}
         command = self._command(run, started, rows)
         # Written first: if this scheduler is killed, the next one must find the process.
         note = json.dumps({"run": run, "started": times.iso(started)})
         self._retrying(outputs.write_atomically, self._run_file, note + "\n")
-        self._service.details |= {"running": run, "next_run": None}
+        self._service.details["running"] = run
         self._report(f"run {run} over {rows} rows")
         cpu_before = processes.cpu_of_ended_children()
-        process = subprocess.Popen(command, cwd=spark.ROOT)
+        process = psutil.Popen(command, cwd=spark.ROOT)
         try:
             ended_as, peak = self._watch(process, started)
         except BaseException:  # no run continues without its scheduler
-            processes.end(processes.tree(process.pid), END_SECONDS)
+            processes.end(processes.tree_of(process), END_SECONDS)
             raise
-        ended = {
-            "started": started,
-            "run": run,
-            "exit": process.returncode,
+        exit_code = int(process.returncode)
+        result = self._result(run)
+        status = status_of(exit_code, ended_as, result)
+        return result | {
+            "status": status,
+            "exit": exit_code,
             "wall_s": round(time.time() - started.timestamp(), 2),
             "cpu_s": round(processes.cpu_of_ended_children() - cpu_before, 2),
             "peak_mib": round(peak / processes.MIB),
+            "reason": reason_of(exit_code, result) if status == "failed" else None,
         }
-        result = self._result(run)
-        status = status_of(process.returncode, ended_as, result)
-        self._log(result | ended | {"status": status})
-        self._run_file.unlink(missing_ok=True)
+
+    def _require_database(self) -> None:
+        """Raise an error if an earlier run read a database that is no longer there."""
+        if self._data.batch_windows.exists() and not self._data.database.exists():
+            raise outputs.OutputError(
+                f"{self._data.database} is gone, which an earlier run read: the consumer makes it "
+                "again from Kafka"
+            )
 
     def _command(self, run: str, started: datetime, rows: int) -> list[str]:
         config = spark.batch_configuration(self._settings, rows)
         arguments = ("--run", run, "--began", str(started.timestamp()))
         return spark.submit_command(config, SCRIPT, *arguments)
 
-    def _watch(
-        self, process: "subprocess.Popen[bytes]", started: datetime
-    ) -> tuple[str | None, int]:
+    def _watch(self, process: psutil.Popen, started: datetime) -> tuple[str | None, int]:
         """Wait until a run ends, or end it; return how it was ended and its peak memory, bytes."""
         deadline = started.timestamp() + self._settings.batch_timeout_seconds
         peak = 0
         while True:
             try:
                 process.wait(CHECK_SECONDS)
-            except subprocess.TimeoutExpired:
+            except psutil.TimeoutExpired:
                 peak = max(peak, processes.tree_cost(process.pid)[1])
                 self._service.tick()
             else:
                 return None, peak
             stopping = self._service.stop.is_set()
             if (ended_as := must_end(time.time(), deadline, stopping=stopping)) is not None:
-                processes.end(processes.tree(process.pid), END_SECONDS)
+                processes.end(processes.tree_of(process), END_SECONDS)
                 process.wait()
                 return ended_as, peak
 
@@ -203,13 +245,17 @@ class Scheduler:
         if status in EXPECTED_STATUSES:
             self._service.log.info("run %s: %s", fields["run"], status)
         else:
-            self._service.error(f"run {fields['run']}: {status}, exit {fields.get('exit')}")
+            reason = fields.get("reason") or f"exit {fields.get('exit')}"
+            self._service.error(f"run {fields['run']}: {status}, {reason}")
 
     def _report(self, message: str) -> None:
         last = self._service.details["last_run"]
         healthy = last is None or last["status"] in EXPECTED_STATUSES
-        state = "running" if healthy else "last run failed"
-        self._service.report(state, message, healthy=healthy)
+        if healthy:
+            self._service.report("running", message, healthy=True)
+            return
+        why = last["reason"] or last["status"]
+        self._service.report("last run failed", f"{why}; {message}", healthy=False)
 
     def _retrying(self, write: Any, *arguments: Any) -> None:
         self._service.retrying("disk space")(write, *arguments)

@@ -64,7 +64,8 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
         [row for row in rows if {"started", "status"} <= row.keys()], columns=list(LOG_FIELDS)
     )
     table["started"] = pd.to_datetime(table["started"], utc=True, errors="coerce", format="ISO8601")
-    for name in LOG_FIELDS[3:]:
+    table["reason"] = table["reason"].astype("string").str.replace("_", " ")
+    for name in LOG_FIELDS[3:-1]:
         table[name] = pd.to_numeric(table[name], errors="coerce")
     return table
 

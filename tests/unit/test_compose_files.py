@@ -122,6 +122,14 @@ def test_the_health_check_of_a_service_reads_its_own_status(name: str) -> None:
     assert (ROOT / f"{script}.py").is_file()
 
 
+def test_the_health_check_of_a_server_uses_no_proxy() -> None:
+    """Docker sets `http_proxy` in every container if its user has one."""
+    checks = {name: str(s.get("healthcheck", {}).get("test")) for name, s in OURS.items()}
+    assert not any("urllib" in check or "curl" in check for check in checks.values())
+    assert checks["feed"] == "python -m pipeline.http_health 8765 /health"
+    assert checks["dashboard"].startswith("python -m pipeline.http_health 8501 /_stcore/")
+
+
 @pytest.mark.parametrize("name", sorted(OURS))
 def test_our_containers_write_only_to_their_volume_and_tmp(name: str) -> None:
     service = OURS[name]

@@ -14,6 +14,7 @@ from streamlit import config as streamlit_config
 
 from pipeline.settings import Settings
 from tests.conftest import ROOT
+from tests.unit.test_environment import OF_OTHER_PROGRAMS
 
 COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,6 +31,7 @@ INTERNAL = {"local.supervise", "page.downloads", "page.view", "tests.integration
 #: Programs that take arguments without argparse, and their arguments.
 PLAIN_ARGUMENTS = {
     "pipeline.health": {"NAME", "DATA_DIR"},
+    "pipeline.http_health": {"PORT", "PATH"},
     "pipeline.batch.archive": set[str](),
     "local.topics": set[str](),
     "local.prerequisites": {"java", "mvn"},
@@ -219,12 +221,13 @@ def test_the_readme_describes_every_variable_of_compose() -> None:
 
 
 def test_every_variable_that_a_document_names_exists() -> None:
-    """Settings, variables of `make`, of Compose and of Streamlit, and those of the CI script."""
+    """Settings, variables of `make`, Compose, Streamlit, the CI script and other programs."""
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     known = {name.upper() for name in Settings.model_fields} | make_variables().keys()
     known |= compose_variables() | set(re.findall(r"\b(CI(?:_[A-Z]+)?)\b", script))
     streamlit_config.get_config_options()
     known |= {option.env_var for option in (streamlit_config._config_options or {}).values()}
+    known |= set(OF_OTHER_PROGRAMS)
     for path in (ROOT / "pipeline").rglob("*.py"):  # constants in the code
         known |= set(re.findall(r"^([A-Z][A-Z_]+)\b", path.read_text("utf-8"), re.MULTILINE))
     for document in (README, COMMANDS, CONTRIBUTING):

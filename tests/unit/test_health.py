@@ -1,13 +1,18 @@
 """The health check: from the status file to one sentence and an exit status."""
 
+import os
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from pipeline import outputs, times
+from pipeline import http_health, outputs, times
 from pipeline.health import health
 from pipeline.outputs import DataDir
 
@@ -89,3 +94,55 @@ def test_the_command_does_not_import_slow_modules() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert not {"pydantic", "pandas", "pyspark", "psutil", "kafka"} & set(done.stdout.split())
+
+
+# --- servers ----------------------------------------------------------------------------------
+
+
+class Answer(BaseHTTPRequestHandler):
+    """Answers /200 with status 200 and so on."""
+
+    def do_GET(self) -> None:
+        self.send_response(int(self.path[1:]))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing."""
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_a_server_is_healthy_if_it_answers_with_status_200(port: int) -> None:
+    assert http_health.problem(port, "/200") is None
+    assert (
+        http_health.problem(port, "/503") == f"http://127.0.0.1:{port}/503 answers with status 503"
+    )
+
+
+def test_a_server_that_does_not_listen_is_unhealthy(port: int) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        free = closed.getsockname()[1]
+    assert str(http_health.problem(free, "/")).startswith(
+        f"no answer from http://127.0.0.1:{free}/"
+    )
+
+
+def test_the_check_of_a_server_uses_no_proxy(port: int) -> None:
+    proxy = "http://127.0.0.1:9"  # nothing listens there
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.http_health", str(port), "/200"],
+        cwd=ROOT,
+        env=os.environ | {"http_proxy": proxy, "HTTP_PROXY": proxy, "all_proxy": proxy},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -462,12 +462,13 @@ def test_a_reading_of_the_environment_is_found(tmp_path: Path, code: str, reads:
     assert bool(environment_reads(path)) == reads
 
 
-def test_only_settings_reads_the_environment() -> None:
+def test_only_settings_and_the_module_for_child_processes_read_the_environment() -> None:
     """`local` runs before the settings are loaded and makes the environment of all others."""
+    readers = {"pipeline.settings", "pipeline.environment"}
     wrong = {
         f"{module}:{line}"
         for module, path in modules().items()
-        if checked(module) and part_of(module) != "local" and module != "pipeline.settings"
+        if checked(module) and part_of(module) != "local" and module not in readers
         for line in environment_reads(path)
     }
     assert not wrong

@@ -1,16 +1,26 @@
 """The rules of the scheduler: when the next run is due, when one is ended, and its status."""
 
+import errno
+import sqlite3
+import threading
+import time
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, NoReturn
 
 import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from py4j.protocol import Py4JError
 
-from pipeline import processes
+from pipeline import java, processes, spark
+from pipeline.batch import job
 from pipeline.batch.job import EXIT_NO_DATA
-from pipeline.batch.scheduler import Scheduler, must_end, next_due, status_of
+from pipeline.batch.scheduler import Scheduler, must_end, next_due, reason_of, status_of
+from pipeline.errors import TemporaryError
+from pipeline.outputs import DataDir, read_status
 from pipeline.service import Service
 from pipeline.settings import Settings
 
@@ -90,6 +100,24 @@ def test_the_status_of_a_run_follows_from_its_exit_status_its_result_and_who_end
     assert status_of(exit_code, ended_as, result) == status
 
 
+@pytest.mark.parametrize(
+    ("exit_code", "result", "reason"),
+    [
+        (-9, {}, "killed by SIGKILL: the machine may have run out of memory"),
+        (137, {"reason": "the JVM does not answer"}, "killed by SIGKILL: the machine may have run"),
+        (-15, {}, "ended by SIGTERM"),
+        (134, {}, "ended by SIGABRT"),
+        (2, {"reason": "the disk is full"}, "the disk is full"),
+        (1, {}, "exit status 1: the log of the scheduler holds the error"),
+        (255, {}, "exit status 255: the log of the scheduler holds the error"),
+    ],
+)
+def test_the_reason_of_a_failed_run_is_a_signal_or_what_the_run_reported(
+    exit_code: int, result: dict[str, str], reason: str
+) -> None:
+    assert reason_of(exit_code, result).startswith(reason)
+
+
 def test_a_run_is_ended_when_the_service_stops_or_after_its_deadline() -> None:
     assert must_end(now=99, deadline=100, stopping=False) is None
     assert must_end(now=100, deadline=100, stopping=False) is None
@@ -110,3 +138,144 @@ def test_no_run_continues_after_a_fault_of_its_scheduler(
     with pytest.raises(ZeroDivisionError):
         scheduler.run()
     assert set(psutil.Process().children(recursive=True)) <= before
+
+
+# --- a scheduler whose runs are other programs -----------------------------------------------
+
+
+class Stop(threading.Event):
+    """A request to stop that comes when the service has waited this often."""
+
+    def __init__(self, waits: int) -> None:
+        super().__init__()
+        self._left = waits
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._left -= 1
+        if self._left < 0:
+            self.set()
+        return super().wait(timeout)
+
+
+def scheduler_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Scheduler:
+    one = Scheduler(Service("batch_scheduler", Settings(data_dir=tmp_path, **settings)))
+    monkeypatch.setattr(one, "_rows", lambda: 1)
+    return one
+
+
+def logged(tmp_path: Path) -> list[dict[str, str]]:
+    text = DataDir(tmp_path).batch_log.read_text()
+    return [dict(part.split("=", 1) for part in line.split()) for line in text.splitlines()]
+
+
+def run_once(scheduler: Scheduler) -> None:
+    scheduler._run_once(datetime.now(UTC))
+
+
+def test_a_run_that_the_scheduler_ends_is_logged_with_its_own_exit_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = scheduler_of(tmp_path, monkeypatch, batch_timeout_seconds=1)
+    monkeypatch.setattr(scheduler, "_command", lambda *_: ["sleep", "60"])
+    run_once(scheduler)
+    (line,) = logged(tmp_path)
+    assert (line["status"], line["exit"]) == ("timeout", "-15")
+    assert "reason" not in line
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (spark.SetupError("No sqlite-jdbc jar. Run `make jars`."), "No_sqlite-jdbc_jar._Run_"),
+        (java.JavaError("java is Java 11. Install 17"), "java_is_Java_11._Install_17"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot_allocate_memory"),
+        (PermissionError(errno.EACCES, "Permission denied", "/bin/env"), "/bin/env:_Permission_"),
+        (sqlite3.OperationalError("disk I/O error"), "Cannot_read_"),
+    ],
+)
+def test_a_run_that_cannot_start_is_logged_as_failed_with_the_reason_and_the_service_goes_on(
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    scheduler = scheduler_of(tmp_path, monkeypatch)
+    monkeypatch.setattr(scheduler, "_command", fail)
+    run_once(scheduler)
+    (line,) = logged(tmp_path)
+    assert line["status"] == "failed"
+    assert line["reason"].startswith(reason)
+    assert "exit" not in line
+    scheduler._report("waiting")
+    status = read_status(DataDir(tmp_path), "batch_scheduler")
+    assert (status["state"], status["healthy"]) == ("last run failed", False)
+    assert reason.replace("_", " ")[:20] in status["message"]
+
+
+def test_a_killed_run_is_logged_as_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = scheduler_of(tmp_path, monkeypatch)
+    monkeypatch.setattr(scheduler, "_command", lambda *_: ["sh", "-c", "kill -9 $$"])
+    run_once(scheduler)
+    (line,) = logged(tmp_path)
+    assert (line["status"], line["exit"]) == ("failed", "-9")
+    assert line["reason"].startswith("killed_by_SIGKILL")
+
+
+def test_a_database_that_is_gone_is_a_failed_run_if_an_earlier_run_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = scheduler_of(tmp_path, monkeypatch)
+    monkeypatch.setattr(scheduler, "_rows", lambda: 0)
+    run_once(scheduler)
+    DataDir(tmp_path).batch_windows.write_text("of an earlier run")
+    run_once(scheduler)
+    first, second = logged(tmp_path)
+    assert first["status"] == "no_data"
+    assert second["status"] == "failed"
+    assert "crypto_prices.db_is_gone" in second["reason"]
+
+
+def test_after_an_error_the_next_run_keeps_its_place_in_the_fixed_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service calls the scheduler again after a temporary error."""
+    scheduler = scheduler_of(tmp_path, monkeypatch, batch_interval_seconds=600)
+
+    def fail(_started: datetime) -> NoReturn:
+        raise TemporaryError("the disk is full")
+
+    monkeypatch.setattr(scheduler, "_run_once", fail)
+    began = time.time()
+    with pytest.raises(TemporaryError):
+        scheduler.run()
+    again = Scheduler(scheduler._service)
+    runs: list[datetime] = []
+    monkeypatch.setattr(again, "_run_once", runs.append)
+    monkeypatch.setattr(scheduler._service, "stop", Stop(waits=2))
+    again.run()
+    assert runs == []
+    due = scheduler._service.details["next_run"].timestamp()
+    assert 599 < due - began < 602
+
+
+def test_the_reason_of_an_error_in_the_jvm_is_its_innermost_cause() -> None:
+    text = """An error occurred while calling o85.collectToPython.
+: org.apache.spark.SparkException: Job aborted due to stage failure
+\tat org.apache.spark.scheduler.DAGScheduler.abortStage(DAGScheduler.scala:1)
+Caused by: java.lang.RuntimeException: wrapped
+\t... 12 more
+Caused by: org.sqlite.SQLiteException: [SQLITE_CORRUPT] The database disk image is malformed
+\t... 30 more"""
+    assert job.cause(Py4JError(text)) == (
+        "org.sqlite.SQLiteException: [SQLITE_CORRUPT] The database disk image is malformed"
+    )
+    heap = (
+        "An error occurred while calling o9.collect.\n: java.lang.OutOfMemoryError: Java heap space"
+    )
+    assert job.cause(Py4JError(heap)) == "java.lang.OutOfMemoryError: Java heap space"
+    assert (
+        job.cause(Py4JError("Answer from Java side is empty")) == "Answer from Java side is empty"
+    )
+    assert job.cause(OSError(errno.ENOSPC, "No space left on device", "/x")) == (
+        "/x: No space left on device"
+    )

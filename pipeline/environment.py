@@ -1,0 +1,73 @@
+"""What the processes of this project inherit from the user's environment.
+
+A shell holds variables for other programs: another Spark, options for every JVM, a Jupyter driver.
+Python, Java, Spark and bash read them all. A child process gets only the variables listed here and
+those that are set for it.
+
+Only the standard library: `pipeline.java` runs before the virtual environment exists.
+"""
+
+import io
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+#: What the programs need, and what cannot change a result.
+_KEPT = {
+    # The user, the folders and the programs.
+    *("HOME", "USER", "LOGNAME", "PATH", "TMPDIR", "JAVA_HOME"),
+    # The terminal. Java gets JAVA instead, whose effects are the same on every machine.
+    *("TERM", "LANG", "LC_ALL", "LC_CTYPE", "TZ"),
+    # The way to the exchange. Proxies are written in both cases.
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "WEBSOCKET_CLIENT_CA_BUNDLE"),
+    # Set in the Dockerfile.
+    *("PYTHONUNBUFFERED", "MPLCONFIGDIR"),
+    # The page behind a proxy that forwards another address.
+    *("STREAMLIT_SERVER_ENABLE_CORS", "STREAMLIT_SERVER_ENABLE_XSRF_PROTECTION"),
+}
+#: The loader of programs: Python itself may need these. The supervisor's marks of its programs.
+_KEPT_PREFIXES = ("LD_", "DYLD_", "FAKETIME", "SUPERVISOR_")
+#: For every JVM. In a Turkish locale Java changes `I` to a dotless `i`, in UTC times are equal.
+JAVA = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+
+def inherited(*further: str) -> dict[str, str]:
+    """Return the variables that a child process inherits.
+
+    Args:
+        further: names of variables of this project, such as the settings.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT or name in further or name.startswith(_KEPT_PREFIXES)
+    }
+
+
+def replace(variables: Mapping[str, str]) -> None:
+    """Give this process another environment, for a library that reads its own variables."""
+    os.environ.clear()
+    os.environ.update(variables)
+    time.tzset()
+
+
+def prepare_this_process() -> None:
+    """Prefer the installed packages to `PYTHONPATH`, and make every text printable.
+
+    The packages on `PYTHONPATH` may be other versions. They stay importable, after all others. A
+    character that the terminal's encoding lacks is printed as an escape sequence. Output to a file
+    or pipe is UTF-8.
+    """
+    last = {
+        str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(":") if path
+    }
+    ours = str(Path(__file__).parent.parent)
+    sys.path.sort(key=lambda path: path != ours and path in last)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            encoding = stream.encoding if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
