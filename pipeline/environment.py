@@ -10,6 +10,7 @@ Only the standard library: `pipeline.java` runs before the virtual environment e
 import io
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,10 +39,17 @@ JAVA = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 def inherited(*further: str) -> dict[str, str]:
     """Return the variables that a child process inherits.
 
+    Streamlit needs a home folder. A user id without a name has none.
+
     Args:
         further: names of variables of this project, such as the settings.
     """
-    return {
+    home = {}
+    try:
+        Path.home()
+    except RuntimeError:
+        home["HOME"] = tempfile.gettempdir()
+    return home | {
         name: value
         for name, value in os.environ.items()
         if name in _KEPT or name in further or name.startswith(_KEPT_PREFIXES)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import spark
+from pipeline import java, spark, times
 from pipeline.batch.archive import make_archive
+from pipeline.health import health
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
@@ -65,13 +66,16 @@ IDS = [*range(1, 801), *range(1001, 1201), 9_000_000_000]
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of one scheduler whose data directory was wrong in three ways, one after another."""
+    """The runs of one scheduler for which four things were wrong, one after another."""
 
     data: DataDir
     log: str
     #: The newest line of batch_log.txt in each situation.
     no_table: dict[str, str]
     not_a_database: dict[str, str]
+    no_java: dict[str, str]
+    #: What the health check said about the service without Java.
+    unhealthy: str | None
     no_output_folder: dict[str, str]
     repaired: dict[str, str]
 
@@ -82,10 +86,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("batch")
     data = DataDir(folder / "data")
     with running(folder) as run:
-        scheduler = run("batch_scheduler.py", DATA_DIR=data.root, BATCH_INTERVAL_SECONDS=1)
+        java_home = folder / "java"
+        java_home.symlink_to(Path(str(java.find(None))).resolve().parents[1])
+        scheduler = run(
+            "batch_scheduler.py",
+            DATA_DIR=data.root,
+            BATCH_INTERVAL_SECONDS=1,
+            JAVA_HOME=java_home,
+        )
 
         def line_with(what: str, **fields: str | None) -> dict[str, str]:
             found = lambda: [line for line in lines(data) if fields.items() <= line.items()]  # noqa: E731
+            return wait_until(found, 90, what, scheduler)[-1]
+
+        def reason_line(what: str, reason: str) -> dict[str, str]:
+            found = lambda: [n for n in lines(data) if n.get("reason", "").startswith(reason)]  # noqa: E731
             return wait_until(found, 90, what, scheduler)[-1]
 
         no_table = line_with("a run without a table", status="no_data")
@@ -93,13 +108,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         not_a_database = line_with("a run on a broken database", status="failed")
         data.batch_output.write_text("a file where the folder should be")
         data.database.unlink()
+        java_home.rename(folder / "other")
         fill(data, IDS)
+        no_java = reason_line("a run without Java", "No_java_in_JAVA_HOME=")
+        wait_until(lambda: health(data, "batch_scheduler", times.now()), 10, "an unhealthy status")
+        unhealthy = health(data, "batch_scheduler", times.now())
+        (folder / "other").rename(java_home)
         no_output_folder = line_with("a run that fails", status="failed", exit="2")
         data.batch_output.unlink()
         repaired = line_with("a run that succeeds", status="ok")
         scheduler.terminate()
         log = scheduler.text()
-    return Runs(data, log, no_table, not_a_database, no_output_folder, repaired)
+    return Runs(data, log, no_table, not_a_database, no_java, unhealthy, no_output_folder, repaired)
 
 
 def test_a_run_without_a_table_has_no_data_and_no_exit_status(runs: Runs) -> None:
@@ -109,6 +129,18 @@ def test_a_run_without_a_table_has_no_data_and_no_exit_status(runs: Runs) -> Non
 def test_a_database_that_cannot_be_read_is_a_failed_run_not_an_empty_table(runs: Runs) -> None:
     assert "exit" not in runs.not_a_database
     assert "file is not a database" in runs.log
+
+
+def test_a_run_without_java_is_a_failed_run_of_a_scheduler_that_goes_on(runs: Runs) -> None:
+    assert (runs.no_java["status"], runs.no_java.get("exit")) == ("failed", None)
+    assert "Install_Java_17_or_21" in runs.no_java["reason"]
+    assert str(runs.unhealthy).startswith(
+        "batch_scheduler is last run failed: No java in JAVA_HOME"
+    )
+
+
+def test_a_failed_run_logs_its_own_reason(runs: Runs) -> None:
+    assert "File_exists" in runs.no_output_folder["reason"]
 
 
 def test_after_a_failed_run_the_next_one_succeeds(runs: Runs) -> None:

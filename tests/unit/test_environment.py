@@ -37,6 +37,12 @@ def test_a_child_inherits_the_settings_and_what_programs_need(
     assert {*needed, *NAMES} <= environment.inherited(*NAMES).keys()
 
 
+def test_a_user_without_a_name_gets_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    assert Path(environment.inherited()["HOME"]).is_dir()
+
+
 def test_a_batch_run_gets_exactly_the_environment_of_its_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
