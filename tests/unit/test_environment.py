@@ -131,3 +131,48 @@ def test_without_a_folder_that_may_execute_the_error_names_all_of_them(
     text = str(error.value)
     assert text.startswith("Java cannot load a library from /first (Operation not permitted), ")
     assert f"{settings.data_dir / 'tmp'} (Operation not permitted). Set TMPDIR to a folder" in text
+
+
+# --- what Spark needs -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a folder with empty files for everything that Spark needs."""
+    jars = ("spark-sql-kafka-0-10_2.13", "spark-token-provider-kafka-0-10_2.13", "kafka-clients")
+    for name in (*jars, "commons-pool2", "sqlite-jdbc"):
+        path = tmp_path / "jars" / "spark" / "lib" / f"{name}-1.0.jar"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for name in ("bin/spark-submit", "bin/spark-class", "jars/spark-core.jar"):
+        path = tmp_path / "pyspark" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(0o755)
+    monkeypatch.setattr(spark, "ROOT", tmp_path)
+    monkeypatch.setattr(spark, "SPARK_HOME", tmp_path / "pyspark")
+    return tmp_path
+
+
+def test_a_complete_installation_has_a_class_path(installed: Path) -> None:
+    assert len(spark.class_path()) == 6
+
+
+@pytest.mark.parametrize(
+    ("missing", "text"),
+    [
+        ("jars/spark/lib/sqlite-jdbc-1.0.jar", "No sqlite-jdbc jar in "),
+        ("jars/spark/lib/kafka-clients-1.0.jar", "No kafka-clients jar in "),
+        ("pyspark/jars/spark-core.jar", "No jars in "),
+        ("pyspark/bin/spark-class", "spark-class cannot be executed. Install the packages again"),
+    ],
+)
+def test_a_part_that_is_missing_is_named(installed: Path, missing: str, text: str) -> None:
+    (installed / missing).unlink()
+    with pytest.raises(spark.SetupError, match=text):
+        spark.class_path()
+
+
+def test_a_spark_submit_that_cannot_be_executed_is_named(installed: Path) -> None:
+    (installed / "pyspark" / "bin" / "spark-submit").chmod(0o644)
+    with pytest.raises(spark.SetupError, match="bin/spark-submit cannot be executed"):
+        spark.class_path()
