@@ -103,6 +103,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             found = lambda: [n for n in lines(data) if n.get("reason", "").startswith(reason)]  # noqa: E731
             return wait_until(found, 90, what, scheduler)[-1]
 
+        def sick(reason: str) -> str | None:
+            text = health(data, "batch_scheduler", times.now())
+            return text if text and reason in text else None
+
         no_table = line_with("a run without a table", status="no_data")
         data.database.write_bytes(b"no database at all, but long enough to be looked at" * 100)
         not_a_database = line_with("a run on a broken database", status="failed")
@@ -111,8 +115,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         java_home.rename(folder / "other")
         fill(data, IDS)
         no_java = reason_line("a run without Java", "No_java_in_JAVA_HOME=")
-        wait_until(lambda: health(data, "batch_scheduler", times.now()), 10, "an unhealthy status")
-        unhealthy = health(data, "batch_scheduler", times.now())
+        unhealthy = wait_until(lambda: sick("No java"), 10, "an unhealthy status", scheduler)
         (folder / "other").rename(java_home)
         no_output_folder = line_with("a run that fails", status="failed", exit="2")
         data.batch_output.unlink()

@@ -3,6 +3,7 @@
 Expected values are computed with Python's decimals from the definitions.
 """
 
+import os
 import random
 import sqlite3
 import time
@@ -87,7 +88,9 @@ CASES: dict[str, list[T]] = {
 def session() -> Iterator[SparkSession]:
     require_jars("spark")
     options = spark.java_options(spark.archive_path(SETTINGS), c1_only=True)
+    kept = dict(os.environ)
     one = spark.session("test_metrics", spark.configuration(SETTINGS, "640m", options))
+    os.environ.update(kept)  # pytest needs its own variables
     yield one
     one.stop()
 
