@@ -12,6 +12,7 @@ KAFKA_PORT ?= 9092
 CONTROLLER_PORT ?= 9093
 FEED_PORT ?= 8765
 DASHBOARD_PORT ?= 8501
+MINUTES ?= 60
 
 # A shell's settings for other Pythons can keep the packages of this project from being found.
 unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP PYTHONINSPECT PYTHONWARNINGS
@@ -29,7 +30,7 @@ REPLAY = --recording $(call quoted,$(RECORDING)) --speed $(call quoted,$(SPEED))
 	--retime $(call quoted,$(RETIME)) --backlog $(call quoted,$(BACKLOG)) \
 	--feed-port $(call quoted,$(FEED_PORT))
 
-.PHONY: help demo run status report test test-slow test-compose lint bench faults screenshots audit sbom clean venv venv-dev jars archive need-python need-java need-demo need-run
+.PHONY: help demo run status report test test-slow test-compose lint bench faults soak screenshots audit sbom clean venv venv-dev jars archive need-python need-java need-demo need-run
 # In order, also with -j: a check comes before the installation.
 .NOTPARALLEL:
 
@@ -67,6 +68,10 @@ bench: venv-dev jars archive
 
 faults: venv-dev jars archive
 	@exec $(VENV) -m faults --recording $(call quoted,$(RECORDING)) $(ARGS)
+
+soak: venv-dev jars archive
+	@exec $(VENV) -m faults.soak --minutes $(call quoted,$(MINUTES)) \
+		--recording $(call quoted,$(RECORDING)) $(ARGS)
 
 screenshots: venv-dev jars archive
 	@exec $(VENV) -m tests.screenshots $(ARGS)

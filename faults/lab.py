@@ -2,17 +2,18 @@
 
 import json
 import signal
+import subprocess
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
 from faults import truth
-from faults.stack import TOPIC, LabError, Stack, wait_for
+from faults.stack import TOPIC, LabError, Stack, fake_time, wait_for
 from faults.verdict import NO_FAULT, Injection, Row, row
 from feed import recording, retime
 from tests import golden
@@ -23,6 +24,12 @@ RECOVERY_SECONDS = 120.0
 SETTLE_SECONDS = 120.0
 #: Seconds without a change after which the stream has read everything.
 QUIET_SECONDS = 8.0
+#: The stack of most faults, and the stack whose data directory is a small file system of its own.
+MAIN, SMALL_DISK = "main", "small-disk"
+#: The stack whose clock can be set. Its trades are of now, at the recorded speed.
+CLOCK = "clock"
+#: The size of the small one, bytes.
+SMALL_DISK_BYTES = 512 << 20
 #: Longest random wait between two injections, seconds.
 PAUSE_SECONDS = 1.5
 
@@ -38,6 +45,7 @@ class Fault:
         times: how often it is injected.
         seconds: expected time of one injection with its recovery.
         stack: faults with the same text share one stack.
+        starts_stack: whether it starts the stack itself.
         mixed: whether its injections are mixed with those of other faults.
         late_is_expected: whether windows may lack trades that arrived after the watermark.
         missing: returns why this machine cannot inject it; None if it can.
@@ -48,7 +56,8 @@ class Fault:
     inject: "Callable[[Lab], None]"
     times: int = 1
     seconds: float = 15.0
-    stack: str = "main"
+    stack: str = MAIN
+    starts_stack: bool = False
     mixed: bool = False
     late_is_expected: bool = False
     missing: Callable[[], str | None] = lambda: None
@@ -61,6 +70,7 @@ class Lab:
     Attributes:
         rewritten: the messages that the lab changed on their way to the producer, by trade id.
         sent: the messages that the lab itself sent to the producer.
+        deleted: the records that the lab deleted in Kafka.
         killed: targets that got SIGKILL in this injection, and their pids.
         problems: what was not as the current fault promises.
     """
@@ -70,6 +80,7 @@ class Lab:
     log: Callable[[str], None]
     rewritten: dict[int, bytes] = field(default_factory=dict)
     sent: list[bytes] = field(default_factory=list)
+    deleted: list[truth.Record] = field(default_factory=list)
     killed: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -77,6 +88,19 @@ class Lab:
         """Send SIGKILL to targets, all at about the same time."""
         for target in targets:
             self.killed[target] = self.stack.signal(target, signal.SIGKILL)
+
+    def send(self, messages: Sequence[bytes]) -> None:
+        """Send messages to the producer between those of the feed.
+
+        Raises:
+            LabError: the connection did not take all of them.
+        """
+        sent = self.stack.proxy.send(messages)
+        self.sent += messages[:sent]
+        if sent < len(messages):
+            raise LabError(f"only {sent} of {len(messages)} messages were sent")
+
+    wait_for = staticmethod(wait_for)
 
     def sleep(self, low: float, high: float | None = None) -> float:
         """Wait for a random time between two limits; return it."""
@@ -86,7 +110,19 @@ class Lab:
 
 
 class Run:
-    """One stack from its start to its verdict."""
+    """One stack from its start to its verdict.
+
+    Args:
+        folder: an empty folder.
+        faults: the rows of the table.
+        source: the recording.
+        speed: multiple of the recorded speed.
+        seed: of all random choices.
+        log: prints a line of progress.
+        order: the injections in their order; if empty, they follow from `faults`.
+        every_s: least seconds from the beginning of an injection to the next.
+        watch: called when the stack runs.
+    """
 
     def __init__(
         self,
@@ -97,6 +133,9 @@ class Run:
         speed: float,
         seed: int,
         log: Callable[[str], None],
+        order: Sequence[Fault] = (),
+        every_s: float = 0.0,
+        watch: Callable[[Stack], None] = lambda _: None,
     ) -> None:
         self._folder = folder
         self._faults = faults
@@ -104,6 +143,9 @@ class Run:
         self._speed = speed
         self._random = Random(seed)
         self._log = log
+        self._order = order
+        self._every_s = every_s
+        self._watch = watch
         self._slices: list[truth.Slice] = []
         self._injections: list[Injection] = []
         self._stack: Stack
@@ -113,28 +155,49 @@ class Run:
 
     def run(self) -> list[Row]:
         """Run everything and return one row for each fault, and one for the time without."""
-        order = plan(self._faults, self._random)
-        seconds = 240 + 1.5 * sum(fault.seconds for fault in order)
+        order = self._order or plan(self._faults, self._random)
+        seconds = 240 + 1.5 * sum(max(fault.seconds, self._every_s) for fault in order)
         path = self._folder / "recording.jsonl"
-        prepare(self._source, path, seconds * self._speed)
+        kind = self._faults[0].stack
+        speed, start, environment = self._speed, retime.ORIGIN, dict[str, str]()
+        if kind == CLOCK:
+            speed, start = 1.0, int(time.time() * 1e6)
+            environment = self._clock_environment()
+        prepare(self._source, path, seconds * speed, start)
         found = truth.issued(path, {}, datetime.now(UTC))
         self._issued = sorted(
             (line, trade_id, found.trades[trade_id].time / 1e6)
             for trade_id, line in found.lines.items()
         )
         with ExitStack() as resources:
-            self._stack = Stack(self._folder, path, self._speed, {})
+            if kind == SMALL_DISK:
+                resources.enter_context(small_disk(self._folder / "data"))
+            self._stack = Stack(self._folder, path, speed, environment)
             resources.enter_context(self._stack)
             self._lab = Lab(self._stack, self._random, self._log)
             self._slices.append(truth.Slice(NO_FAULT, 0, time.time()))
-            self._stack.start()
-            self._stack.wait_until_healthy()
-            self._wait_for_recovery()
+            if not order[0].starts_stack:
+                self._stack.start()
+                self._stack.wait_until_healthy()
+                self._wait_for_recovery()
+            self._watch(self._stack)
             for number, fault in enumerate(order, 1):
+                began = time.monotonic()
                 self._inject(fault, f"{number}/{len(order)}")
+                time.sleep(max(0.0, began + self._every_s - time.monotonic()))
             self._begin_slice(NO_FAULT)
             self._settle()
             return self._judge(path)
+
+    def _clock_environment(self) -> dict[str, str]:
+        (self._folder / "clock").write_text("+0", encoding="utf-8")
+        return {
+            "LD_PRELOAD": str(fake_time()),
+            "FAKETIME_TIMESTAMP_FILE": str(self._folder / "clock"),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_SKIP_CMDS": "java",
+        }
 
     def _begin_slice(self, fault: str) -> None:
         position = self._stack.feed.position()
@@ -233,13 +296,18 @@ class Run:
         """Return one row for each fault and one for the time without a fault."""
         root = self._stack.data.root
         offered = truth.issued(path, self._lab.rewritten, datetime.now(UTC))
-        kafka = truth.topic(self._stack.records(TOPIC))
+        kafka = truth.topic([*self._lab.deleted, *self._stack.records(TOPIC)])
+        kafka.late |= truth.ids(self._lab.deleted)
         judge = truth.Judge(self._slices, offered, kafka)
         judge.judge_table(self._stack.data.database)
         judge.judge_windows(truth.window_rows(root))
         judge.judge_batch(truth.batch_rows(root))
         rejected = [record.value for record in self._stack.records(f"{TOPIC}_rejected")]
-        judge.outcomes[NO_FAULT].problems += truth.unexplained_rejections(rejected, self._lab.sent)
+        if self._faults[0].stack != CLOCK:  # with a wrong clock, valid trades are rejected
+            of_recording = (line.frame for line in recording.read(path))
+            judge.outcomes[NO_FAULT].problems += truth.unexplained_rejections(
+                rejected, self._lab.sent, of_recording
+            )
         rows = []
         for fault in (*self._faults, Fault(NO_FAULT, "every result is right", lambda _: None)):
             injections = [i for i in self._injections if i.fault == fault.name]
@@ -247,6 +315,18 @@ class Run:
             late = fault.late_is_expected
             rows.append(row(fault.name, fault.claim, injections, outcome, late_is_expected=late))
         return rows
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """Mount a small file system on a folder."""
+    folder.mkdir()
+    size = f"size={SMALL_DISK_BYTES}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "none", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def plan(faults: Sequence[Fault], random: Random) -> list[Fault]:

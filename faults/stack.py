@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import sqlite3
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import psutil
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 
 from faults.servers import Proxy
 from faults.truth import Record
@@ -32,6 +32,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 TOPIC = "raw_prices"
+TOPICS = (TOPIC, f"{TOPIC}_rejected")
 #: The only variables that the stack inherits: settings of the user must not reach it.
 KEPT = ("PATH", "HOME", "JAVA_HOME", "LANG", "TMPDIR")
 #: Services with a status file.
@@ -49,7 +50,7 @@ PROGRAMS = {
 CHILDREN = {"stream_jvm": "spark_processor", "batch_run": "batch_scheduler"}
 #: Short timeouts and intervals, so that a fault shows its effect soon.
 SETTINGS = {
-    "BATCH_INTERVAL_SECONDS": "15",
+    "BATCH_INTERVAL_SECONDS": "12",
     "HEARTBEAT_TIMEOUT_SECONDS": "6",
     "TICK_TIMEOUT_SECONDS": "12",
 }
@@ -83,6 +84,13 @@ def wait_for(condition: Callable[[], T | None], seconds: float, what: str) -> T:
         if time.monotonic() > end:
             raise LabError(f"{what}: not within {seconds:.0f} s")
         time.sleep(0.1)
+
+
+def fake_time() -> Path | None:
+    """Return the library that fakes the time for a process; None if it is not installed."""
+    folders = (Path("/usr/lib").glob("*/faketime"), Path("/usr/lib").glob("faketime"))
+    found = (folder / "libfaketime.so.1" for of in folders for folder in of)
+    return next((path for path in found if path.exists()), None)
 
 
 class Feed:
@@ -159,6 +167,8 @@ class Stack:
         self._speed = speed
         self._feed_port, proxy_port, self._kafka, self._controller, self._page = free_ports(5)
         self.proxy = Proxy(proxy_port, self._feed_port)
+        #: The offset of the clock of all processes, if the stack runs with libfaketime.
+        self.clock = folder / "clock"
         self._environment = {
             **SETTINGS,
             "FEED_URL": f"ws://{HOST}:{proxy_port}",
@@ -216,6 +226,10 @@ class Stack:
         if supervisor is not None:
             supervisor.wait(10)
         psutil.wait_procs(found, timeout=10)
+
+    def set_clock(self, offset_s: int) -> None:
+        """Set the clock of all processes but Java, in seconds from the real time."""
+        self.clock.write_text(f"{offset_s:+d}", encoding="utf-8")
 
     def control(self, action: str, program: str) -> None:
         """Start or stop one program through supervisor."""
@@ -300,6 +314,33 @@ class Stack:
 
     # --- Kafka ------------------------------------------------------------------------------
 
+    def topics(self) -> set[str]:
+        """Return the names of the topics; none without a broker."""
+        try:
+            with self._admin() as admin:
+                return set(admin.list_topics())
+        except KafkaError:
+            return set()
+
+    def delete_topics(self, *names: str) -> None:
+        with self._admin() as admin:
+            admin.delete_topics(list(names))
+
+    def delete_records(self) -> list[Record]:
+        """Delete every record of the topic of trades, and return them."""
+        found = self.records()
+        with self._admin() as admin:
+            admin.delete_records({TopicPartition(TOPIC, 0): -1})
+        return found
+
+    @contextlib.contextmanager
+    def _admin(self) -> Iterator[Any]:
+        admin = KafkaAdminClient(bootstrap_servers=self.kafka_address, bootstrap_timeout_ms=3000)
+        try:
+            yield admin
+        finally:
+            admin.close()
+
     def records(self, topic: str = TOPIC) -> list[Record]:
         """Return every record that a topic holds now."""
         return list(self._records(topic))
@@ -323,8 +364,3 @@ class Stack:
                     yield Record(record.value or b"", record.timestamp / 1000, backfilled)
         finally:
             consumer.close()
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder of a run."""
-    shutil.rmtree(folder, ignore_errors=True)

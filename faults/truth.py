@@ -152,6 +152,11 @@ def topic(records: Iterable[Record]) -> Topic:
     return found
 
 
+def ids(records: Iterable[Record]) -> set[int]:
+    """Return the ids of the valid trades in records."""
+    return {trade.trade_id for trade in topic(records).order}
+
+
 class Judge:
     """Assigns every trade and every result to the fault that it belongs to."""
 
@@ -321,28 +326,36 @@ def csv_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(text))
 
 
-def unexplained_rejections(rejected: Iterable[bytes], sent: Iterable[bytes]) -> list[str]:
+def unexplained_rejections(
+    rejected: Iterable[bytes], sent: Iterable[bytes], possible: Iterable[bytes]
+) -> list[str]:
     """Compare the dead-letter topic with the invalid messages that were sent to the producer.
 
     Args:
         rejected: the values of the dead-letter topic.
-        sent: every message that the lab itself sent.
+        sent: the messages that the lab itself sent while the producer was connected.
+        possible: the messages of the recording, which the producer may have received.
 
     Returns:
         One line for each kind of difference.
     """
-    expected = Counter(
-        _beginning(message.decode("utf-8", "backslashreplace"))
-        for message in sent
-        if is_invalid(message)
-    )
+    expected = _invalid(sent)
     found = Counter(_beginning(str(json.loads(value).get("message"))) for value in rejected)
     lines = []
     if missing := expected - found:
         lines.append(f"{missing.total()} invalid messages have no dead letter: {min(missing)!r}")
-    if extra := found - expected:
+    extra = found - expected
+    if extra and (extra := extra - _invalid(possible)):
         lines.append(f"{extra.total()} dead letters were not expected: {min(extra)!r}")
     return lines
+
+
+def _invalid(messages: Iterable[bytes]) -> Counter[str]:
+    return Counter(
+        _beginning(message.decode("utf-8", "backslashreplace"))
+        for message in messages
+        if is_invalid(message)
+    )
 
 
 def is_invalid(message: bytes) -> bool:

@@ -41,6 +41,7 @@ ARGS_OF = {
     "report": "report",
     "bench": "benchmarks",
     "faults": "faults",
+    "soak": "faults.soak",
     "screenshots": "tests.screenshots",
 }
 

@@ -1,0 +1,140 @@
+"""The files of a run, its machine and its options: shared by `faults` and `faults.soak`."""
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from benchmarks import machine
+from faults import verdict
+from faults.stack import ROOT
+from faults.verdict import Row
+from feed.recording import RecordingError
+from local import prerequisites
+
+SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
+#: Folder of the results. The stacks run in temporary folders here.
+FOLDER = ROOT / "data" / "faults"
+#: Problems of one row that the Markdown file lists. The JSON file has all of them.
+SHOWN = 10
+
+
+class Results:
+    """The results of one run. Its folders are removed unless a row failed or it was interrupted.
+
+    Args:
+        name: of the two files in FOLDER.
+        recording: what is replayed.
+        speed: multiple of the recorded speed.
+        seed: of all random choices.
+        keep: whether the folders are kept in any case.
+    """
+
+    def __init__(
+        self, name: str, recording: Path, speed: float, seed: int, *, keep: bool = False
+    ) -> None:
+        self._name = name
+        self._keep = keep
+        self._succeeded = False
+        self._began = datetime.now(UTC)
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        prefix = f"{self._began:%Y%m%dT%H%M%S}-"
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=FOLDER))
+        self._described = machine.describe() | {
+            "recording": recording.name,
+            "speed": f"{speed:g} times the recorded speed",
+            "seed": str(seed),
+        }
+
+    def new_folder(self, name: str) -> Path:
+        """Create the folder of a stack."""
+        folder = self.folder / name
+        folder.mkdir()
+        return folder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._succeeded and not self._keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        else:
+            log(f"the folders of the stacks: {self.folder}")
+
+    def write(
+        self,
+        rows: Sequence[Row],
+        more: Sequence[str] = (),
+        further: Mapping[str, object] | None = None,
+    ) -> int:
+        """Print the results, write them as Markdown and JSON, and return the exit status."""
+        status = verdict.exit_status(rows)
+        self._succeeded = status == 0
+        text = self._text(rows, more)
+        markdown, values = FOLDER / f"{self._name}.md", FOLDER / f"{self._name}.json"
+        markdown.write_text(text + "\n", encoding="utf-8")
+        content = {
+            "began": self._began.isoformat(timespec="seconds"),
+            "machine": self._described,
+            "rows": verdict.as_json(rows),
+            **(further or {}),
+        }
+        values.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        print(text)
+        log(f"the same as files: {markdown} and {values}")
+        return status
+
+    def _text(self, rows: Sequence[Row], more: Sequence[str]) -> str:
+        took = (datetime.now(UTC) - self._began).total_seconds() / 60
+        problems = [
+            f"- {row.fault}: {problem}"
+            for row in rows
+            if row.verdict == verdict.FAILED
+            for problem in row.problems[:SHOWN]
+        ]
+        lines = [
+            f"Run on {self._began:%Y-%m-%d %H:%M} UTC, {took:.0f} minutes.",
+            "",
+            *(f"- {name}: {value}" for name, value in self._described.items()),
+            "",
+            verdict.table(rows),
+            "",
+            verdict.summary(rows),
+            *(["", *problems] if problems else []),
+            *more,
+        ]
+        return "\n".join(lines)
+
+
+def log(text: str) -> None:
+    """Print one line of progress."""
+    print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that both programs have."""
+    parser.add_argument("--seed", type=int, default=1, help="seed of all random choices (1)")
+    parser.add_argument(
+        "--recording", type=Path, default=SAMPLE, help="recording to replay (the sample)"
+    )
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a program of the lab; a mistake of the user gives one sentence."""
+    if problem := prerequisites.java_problem():
+        sys.exit(problem)
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    try:
+        main()
+    except RecordingError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

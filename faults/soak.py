@@ -1,0 +1,223 @@
+"""Run the stack for a long time with a random fault each minute: `python -m faults.soak`.
+
+It prints the same table as `python -m faults`, and how memory, descriptors, threads, disk and lag
+changed over time. It draws them as a figure.
+"""
+
+import argparse
+import contextlib
+import csv
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import NamedTuple
+
+import psutil
+from matplotlib.figure import Figure
+
+from faults import results
+from faults.catalogue import catalogue
+from faults.lab import MAIN, Fault, Run
+from faults.stack import PROGRAMS, LabError, Stack
+from feed.replay import Arguments
+from pipeline import processes
+
+#: Multiple of the recorded speed.
+SPEED = 20.0
+#: Seconds between the beginnings of two faults.
+FAULT_SECONDS = 60.0
+#: A fault that takes longer is not part of the choice, seconds.
+LONGEST_FAULT = 40.0
+#: Seconds between two samples.
+SAMPLE_SECONDS = 5.0
+#: Part of the samples that is left out at the beginning: the services warm up.
+WARM_UP = 1 / 6
+#: An increase above this counts as growth.
+GROWTH = 0.10
+MEASURES = ("memory, MiB", "descriptors", "threads")
+LAG = "trades issued and not yet stored"
+DISK = "disk, MiB"
+
+
+class Sample(NamedTuple):
+    """One value of one series at one moment, in seconds since the start."""
+
+    at: float
+    measure: str
+    of: str
+    value: float
+
+
+class Sampler(threading.Thread):
+    """Samples a running stack until it is stopped."""
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__(daemon=True)
+        self.samples: list[Sample] = []
+        self._stack = stack
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+    def run(self) -> None:
+        began = time.monotonic()
+        while not self._stopped.wait(SAMPLE_SECONDS):
+            at = time.monotonic() - began
+            for measure, of, value in (*self._of_programs(), *self._of_disk(), *self._of_lag()):
+                self.samples.append(Sample(round(at, 1), measure, of, value))
+
+    def _of_programs(self) -> list[tuple[str, str, float]]:
+        found = []
+        for name in PROGRAMS:
+            with contextlib.suppress(psutil.Error):
+                program = self._stack.process(name)
+                tree = processes.tree(program.pid) if program else []
+                values = (
+                    sum(process.memory_info().rss for process in tree) / processes.MIB,
+                    sum(process.num_fds() for process in tree),
+                    sum(process.num_threads() for process in tree),
+                )
+                if tree:
+                    found += [(m, name, v) for m, v in zip(MEASURES, values, strict=True)]
+        return found
+
+    def _of_disk(self) -> list[tuple[str, str, float]]:
+        sizes: dict[str, float] = {}
+        root = self._stack.data.root
+        for folder, _, files in os.walk(root):
+            inside = Path(folder).relative_to(root).parts
+            for file in files:
+                with contextlib.suppress(OSError):
+                    part = inside[0] if inside else "database and files"
+                    size = (Path(folder) / file).stat().st_blocks * 512 / processes.MIB
+                    sizes[part] = sizes.get(part, 0.0) + size
+        return [(DISK, part, size) for part, size in sizes.items()]
+
+    def _of_lag(self) -> list[tuple[str, str, float]]:
+        rows = self._stack.status("consumer").get("rows")
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if rows is not None:
+                return [(LAG, "consumer", max(0, self._stack.feed.position() - rows))]
+        return []
+
+
+def choose(faults: Sequence[Fault], random: Random, count: int) -> list[Fault]:
+    """Return random faults that fit into a minute and into one stack."""
+    usable = [
+        fault
+        for fault in faults
+        if fault.stack == MAIN and fault.seconds <= LONGEST_FAULT and not fault.missing()
+    ]
+    return [random.choice(usable) for _ in range(count)]
+
+
+def series(samples: Sequence[Sample]) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    """Return the moments and values of each series."""
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for sample in samples:
+        found.setdefault((sample.measure, sample.of), []).append((sample.at, sample.value))
+    return found
+
+
+def growth(values: Sequence[float]) -> tuple[float, float]:
+    """Return the median of the first and of the last third after the warm-up."""
+    steady = values[int(len(values) * WARM_UP) :]
+    third = max(1, len(steady) // 3)
+    return median(steady[:third]), median(steady[-third:])
+
+
+def statements(samples: Sequence[Sample]) -> list[str]:
+    """Return the rows of a Markdown table: each series at the beginning and at the end."""
+    lines = ["| measure | of | first third | last third | change |", "|---|---|--:|--:|--:|"]
+    for (measure, of), points in sorted(series(samples).items()):
+        before, after = growth([value for _, value in points])
+        change = f"{(after - before) / before:+.0%}" if before else "0"
+        grows = measure != DISK and before and after > before * (1 + GROWTH)
+        mark = " grows" if grows else ""
+        lines.append(f"| {measure} | {of} | {before:,.0f} | {after:,.0f} | {change}{mark} |")
+    return lines
+
+
+def draw(samples: Sequence[Sample], path: Path) -> None:
+    """Draw one panel for each measure."""
+    by_series = series(samples)
+    measures = (*MEASURES, DISK, LAG)
+    figure = Figure(figsize=(9, 13))
+    panels = figure.subplots(len(measures), 1, sharex=True)
+    for panel, measure in zip(panels, measures, strict=True):
+        for (of_measure, of), points in by_series.items():
+            if of_measure == measure:
+                panel.plot([at / 60 for at, _ in points], [v for _, v in points], label=of)
+        panel.set_title(measure, loc="left", fontsize=10)
+        panel.set_ylim(bottom=0)
+        panel.legend(fontsize=7, ncols=3, loc="upper left")
+    panels[-1].set_xlabel("minutes since the start")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def write_samples(samples: Sequence[Sample], path: Path) -> None:
+    """Write the samples as CSV."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(Sample._fields)
+        writer.writerows(samples)
+
+
+def main() -> None:
+    """Run the soak, print the table and write all results."""
+    options = _arguments()
+    count = max(1, round(options.minutes * 60 / FAULT_SECONDS))
+    faults = choose(catalogue(), Random(options.seed), count)
+    samplers: list[Sampler] = []
+
+    def watch(stack: Stack) -> None:
+        samplers.append(Sampler(stack))
+        samplers[0].start()
+
+    with results.Results("soak", options.recording, SPEED, options.seed) as written:
+        run = Run(
+            written.new_folder("soak"),
+            list(dict.fromkeys(faults)),
+            source=options.recording,
+            speed=SPEED,
+            seed=options.seed,
+            log=results.log,
+            order=faults,
+            every_s=FAULT_SECONDS,
+            watch=watch,
+        )
+        try:
+            rows = run.run()
+        except LabError as error:
+            sys.exit(f"The soak failed: {error}. The files are in {written.folder}.")
+        finally:
+            for sampler in samplers:
+                sampler.stop()
+        samples = samplers[0].samples
+        write_samples(samples, results.FOLDER / "soak.csv")
+        draw(samples, results.FOLDER / "soak.png")
+        further: Mapping[str, object] = {"samples": "soak.csv", "figure": "soak.png"}
+        status = written.write(rows, ["", *statements(samples)], further)
+    sys.exit(status)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = Arguments(
+        prog="python -m faults.soak",
+        description="Runs the stack for a long time with a random fault each minute.",
+    )
+    parser.add_argument("--minutes", type=float, default=60, help="how long (60)")
+    results.add_options(parser)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    results.run(main)
