@@ -1,4 +1,7 @@
-"""Compare this machine's clock with the exchange's, by the times in the heartbeats. Pure."""
+"""Compare this machine's clock with the exchange's, by the times in the heartbeats.
+
+No function here reads a clock.
+"""
 
 from collections import deque
 from datetime import datetime, timedelta
@@ -12,19 +15,24 @@ SAMPLES = 9
 ENOUGH_SAMPLES = 3
 #: Seconds. Heartbeats that waited in a buffer are read at once; only the newest of them counts.
 BURST_SECONDS = 0.5
+#: Seconds. A larger change of the clock against the monotonic clock is a jump.
+JUMP_SECONDS = 1.0
 
 
 class ExchangeClock:
     """The exchange's clock as an offset from the monotonic clock.
 
-    The monotonic clock runs on when a person or NTP sets the clock of this machine. The median of
-    several heartbeats is used, so one wrong or delayed heartbeat changes nothing.
+    The median of several heartbeats is used, so one wrong or delayed heartbeat changes nothing.
+    The comparison starts again when this machine's clock jumps: a person or NTP has set it, or the
+    machine was suspended, which stops the monotonic clock of Linux.
     """
 
     def __init__(self) -> None:
         #: When a heartbeat was read, and the exchange's time minus that, in seconds.
         self._samples: deque[tuple[float, float]] = deque(maxlen=SAMPLES)
         self._offset: float | None = None
+        #: This machine's time minus the monotonic clock, in seconds.
+        self._difference: float | None = None
 
     def on_heartbeat(self, now: float, time: object) -> None:
         """Take note of a heartbeat.
@@ -61,9 +69,14 @@ class ExchangeClock:
             now: monotonic seconds.
             clock: this machine's time at that moment.
         """
+        difference = clock.timestamp() - now
+        if self._difference is not None and abs(difference - self._difference) > JUMP_SECONDS:
+            self._samples.clear()
+            self._offset = None
+        self._difference = difference
         if self._offset is None:
             return 0.0
-        behind = self._offset + now - clock.timestamp()
+        behind = self._offset - difference
         return behind if abs(behind) > MAX_ERROR_SECONDS else 0.0
 
     def correct(self, now: float, clock: datetime) -> datetime:

@@ -84,9 +84,20 @@ def test_heartbeats_that_waited_during_a_pause_do_not_make_the_clock_look_ahead(
     assert clock.problem(306, at(306)) is None
 
 
-def test_a_step_of_the_clock_is_seen_at_once() -> None:
+def test_after_a_jump_of_the_clock_three_further_heartbeats_are_needed() -> None:
     clock = clock_after(0, [0.1] * 5)
-    assert clock.problem(6, at(6)) is None
-    assert "200 s behind" in str(clock.problem(6, at(6 - 200)))
-    assert "200 s ahead" in str(clock.problem(6, at(6 + 200)))
-    assert clock.problem(7, at(7)) is None
+    assert clock.problem(5, at(5)) is None
+    assert clock.problem(6, at(6 - 200)) is None
+    assert not clock.is_known()
+    for second in (6, 7, 8):
+        clock.on_heartbeat(second + 0.1, iso(second))
+    assert "200 s behind" in str(clock.problem(9, at(9 - 200)))
+
+
+def test_a_suspension_that_stops_the_monotonic_clock_does_not_make_the_clock_look_ahead() -> None:
+    clock = clock_after(0, [0.1] * 5)
+    assert clock.problem(5, at(5)) is None
+    assert clock.problem(6, at(3600)) is None
+    for second in (6, 7, 8):
+        clock.on_heartbeat(second + 0.1, iso(second + 3594))
+    assert clock.problem(9, at(3603)) is None
