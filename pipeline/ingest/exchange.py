@@ -207,6 +207,11 @@ class FeedWatchdog:
     #: Why the connection before this one ended; None for the first one.
     previous_fault: "FeedError | None" = None
 
+    def start(self, now: float) -> None:
+        """Start all timeouts."""
+        self.last_turn = self.last_heartbeat = self.last_trade = now
+        self.incomplete = None
+
     def on_turn(self, now: float, incomplete: int | None) -> float | None:
         """Note that the feed was read. After a pause, all timeouts start again.
 
@@ -220,10 +225,10 @@ class FeedWatchdog:
         since_last, self.last_turn = now - self.last_turn, now
         paused = since_last > PAUSE_SECONDS
         if paused:
-            self.last_heartbeat = self.last_trade = now
+            self.start(now)
         if incomplete is None:
             self.incomplete = None
-        elif paused or self.incomplete is None or self.incomplete[0] != incomplete:
+        elif self.incomplete is None or self.incomplete[0] != incomplete:
             self.incomplete = incomplete, now
         return since_last if paused else None
 
@@ -290,6 +295,7 @@ def messages(
     Raises:
         FeedError: the connection was lost, or the watchdog found a fault.
     """
+    watchdog.start(time.monotonic())
     certain_at: int | None = None
     while True:
         message = connection.receive()
