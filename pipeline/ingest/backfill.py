@@ -212,7 +212,7 @@ class Backfill:
         self._request: tuple[Gap, _InThread[list[PastTrade]]] | None = None
         self._answer: _Answer | None = None
         self._next_request = 0.0
-        self._delays = backoff(first=1.0, cap=60.0)
+        self._delays = backoff(first=1.0)
         self._details: dict[str, Any] = {
             "gaps": 0,
             "missing": 0,
@@ -285,7 +285,7 @@ class Backfill:
         except RestError as error:
             self._on_error(error)
             return
-        self._delays = backoff(first=1.0, cap=60.0)
+        self._delays = backoff(first=1.0)
         self._next_request = time.monotonic() + PAUSE_SECONDS
         self._details["last_error"] = None
         self._answer = _Answer(gap, trades)
