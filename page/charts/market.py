@@ -303,7 +303,9 @@ UNSUCCESSFUL = {"failed": "failed run", "stopped": "stopped run"}
 @cache
 def _duration_specification() -> Spec:
     names = [*PARTS, *UNSUCCESSFUL.values()]
-    color = alt.Scale(domain=names, range=[*palette.RUN_PARTS, palette.FAILED, palette.STOPPED])
+    colors = alt.Scale(domain=names, range=[*palette.RUN_PARTS, palette.FAILED, palette.STOPPED])
+    legend = alt.Legend(title=None, orient="top", columns=2)
+    color = alt.Color("part:N", scale=colors, legend=legend)
     x = alt.X(
         "run:O",
         title=None,
@@ -314,9 +316,7 @@ def _duration_specification() -> Spec:
         x=x,
         y=alt.Y("seconds:Q", title="wall time, s", stack="zero", axis=alt.Axis(tickCount=5)),
         order="order:Q",
-        color=alt.Color(
-            "part:N", scale=color, legend=alt.Legend(title=None, orient="top", columns=2)
-        ),
+        color=color,
         tooltip=[
             alt.Tooltip("run:N", title="started, UTC"),
             alt.Tooltip("status:N", title="status"),
@@ -330,7 +330,7 @@ def _duration_specification() -> Spec:
         x=x,
         y=alt.Y("seconds:Q", stack=None),
         text="mark:N",
-        color=alt.Color("part:N", scale=color, legend=None),
+        color=color,
     )
     return specification(alt.layer(bars, marks), 190, "svg")
 

@@ -17,8 +17,6 @@ from pipeline.compare.freshness import (
     freshness,
     publications,
     sawtooth,
-    stops,
-    without_stops,
 )
 from pipeline.compare.growth import (
     Growth,
@@ -30,6 +28,7 @@ from pipeline.compare.growth import (
 )
 from pipeline.compare.inputs import PipelineOutputs, typed
 from pipeline.compare.latency import waterfall
+from pipeline.compare.stops import gaps, overlap, stops, without_stops
 from pipeline.compare.totals import SharedTotals, flags, shared_totals
 from pipeline.times import iso
 
@@ -140,12 +139,16 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
             )
             for name, table in publications(outputs).items()
         }
-        # Before the span the paths were catching up. That is neither latency nor regular cost.
-        micro_batches = micro_batches[micro_batches["published_at"] >= span[0]]
-        recent = final[final["window_start"] >= span[0]]
+        # Before the span the paths were catching up, and also after a stop. That is neither latency
+        # nor regular cost.
+        pauses = gaps(teeth, span[1])
+        at = micro_batches["published_at"]
+        micro_batches = micro_batches[(at >= span[0]) & ~overlap(at, at, pauses)]
+        in_pause = overlap(final["window_start"], final["written_at"], pauses)
+        recent = final[(final["window_start"] >= span[0]) & ~in_pause]
         starts = outputs.final.loc[recent.index, "window_start"]
         window_latencies = window_latencies[window_latencies["window_start"].isin(starts)]
-        minutes = {name: _within(table, span) for name, table in minutes.items()}
+        minutes = {name: _within(table, span, pauses) for name, table in minutes.items()}
         costed_log = log[log["started"] >= span[0]]
         finals = finals[finals.between(*span)]
     shown = all_windows
@@ -202,9 +205,11 @@ def missing_ids(gaps: pd.DataFrame, shown: pd.DataFrame) -> int:
     return int((missing["last_trade_id"] - missing["first_trade_id"] + 1).sum())
 
 
-def _within(minutes: pd.DataFrame, span: tuple[datetime, datetime]) -> pd.DataFrame:
-    """Return the rows of a minute record that began within a span."""
+def _within(
+    minutes: pd.DataFrame, span: tuple[datetime, datetime], pauses: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the rows of a minute record that began within a span and lie outside of all pauses."""
     if minutes.empty:
         return minutes
     begins = minutes["at"] - pd.to_timedelta(minutes["seconds"], unit="s")
-    return minutes[begins.between(*span)]
+    return minutes[begins.between(*span) & ~overlap(begins, minutes["at"], pauses)]

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from pipeline.compare.stops import overlap, union
+
 #: A shorter row of a service's minute record is the last one before its shutdown.
 WHOLE_MINUTE_SECONDS = 30.0
+#: The end of a row and the start of the next one differ by less than this.
+_ROUNDING = pd.Timedelta(milliseconds=100)
 COST_COLUMNS = (
     "path",
     "cpu_s_per_hour",
@@ -55,11 +59,12 @@ def cost(minutes: Mapping[str, pd.DataFrame], log: pd.DataFrame, finals: pd.Seri
 
 
 def _recorded(minutes: pd.DataFrame, moments: pd.Series) -> pd.Series:
-    """Return which moments lie within a minute record; all of them if there is no record."""
+    """Return which moments the rows of a minute record cover; all of them if there is no row."""
     if minutes.empty:
         return moments.notna()
     begins = minutes["at"] - pd.to_timedelta(minutes["seconds"], unit="s")
-    return moments.between(begins.min(), minutes["at"].max())
+    covered = union(pd.DataFrame({"start": begins - _ROUNDING, "end": minutes["at"]}))
+    return overlap(moments, moments, covered)
 
 
 def _costs(minutes: pd.DataFrame, results: int, rows: float) -> tuple[float, ...]:

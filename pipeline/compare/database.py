@@ -1,6 +1,8 @@
 """What the comparison reads from the consumer's database, on a read-only connection."""
 
 import sqlite3
+from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from pipeline.ingest.store import minute_text
@@ -108,13 +110,30 @@ def gaps_with_neighbours(
 
 
 def latencies(
-    connection: sqlite3.Connection, since: datetime | None = None
+    connection: sqlite3.Connection,
+    since: datetime | None,
+    left_out: Iterable[tuple[datetime, datetime]],
 ) -> list[tuple[str, int, int]]:
-    """Return the latencies (leg, bucket, count) of the minutes that start at or after `since`."""
-    minute = (
+    """Return the latencies by minute of receipt: leg, bucket, count.
+
+    Args:
+        connection: a read-only connection.
+        since: The first minute starts at or after this time. None: all minutes.
+        left_out: Periods of full minutes, from a start up to an end, that do not overlap. Their
+            minutes are left out.
+    """
+    first = (
         "" if since is None else minute_text(since + timedelta(seconds=59, microseconds=999_999))
     )
-    return connection.execute(
-        "SELECT leg, bucket, sum(count) FROM latency WHERE minute >= ? GROUP BY leg, bucket",
-        (minute,),
-    ).fetchall()
+    after_all = "~"  # sorts after every digit
+    counts: Counter[tuple[str, int]] = Counter()
+    ranges = [(1, first, after_all)]
+    ranges += [(-1, max(first, minute_text(start)), minute_text(end)) for start, end in left_out]
+    for sign, *limits in ranges:
+        for leg, bucket, count in connection.execute(
+            "SELECT leg, bucket, sum(count) FROM latency WHERE minute >= ? AND minute < ? "
+            "GROUP BY leg, bucket",
+            limits,
+        ):
+            counts[leg, bucket] += sign * count
+    return [(*key, count) for key, count in counts.items() if count]

@@ -1,15 +1,13 @@
 """Freshness: how old the newest trade visible to a reader is, at each moment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.compare.inputs import PipelineOutputs, typed
-from pipeline.health import STALE_SECONDS
 
 #: The three results whose freshness is compared.
 STREAM_OPEN, STREAM_FINAL, BATCH = "stream, open windows", "stream, final windows", "batch"
@@ -20,11 +18,6 @@ SERVICES_OF = {
     STREAM_FINAL: ("producer", "spark_processor"),
     BATCH: ("producer", "consumer", "batch_scheduler"),
 }
-#: A service writes a record every 60 s and when it ends. A shorter record is the last one of its
-#: process.
-_SHORTEST_REGULAR_RECORD_SECONDS = 59.0
-#: A killed process writes no last record. It can have run for this time after its newest record.
-_LONGEST_RUN_WITHOUT_RECORD = pd.Timedelta(seconds=60 + STALE_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -86,64 +79,6 @@ def sawtooth(published: pd.DataFrame, start: datetime, end: datetime) -> pd.Data
         }
     )
     return teeth[teeth["to"] > teeth["from"]].reset_index(drop=True)
-
-
-def stops(
-    services: Sequence[str],
-    minutes: Mapping[str, pd.DataFrame],
-    status: Mapping[str, Mapping[str, Any]],
-) -> pd.DataFrame:
-    """Return the times in which at least one of these services was stopped.
-
-    A stop is a time that no per-minute record covers. After a process was killed, the first
-    90 s are not part of the stop, because it may still have been running.
-
-    Args:
-        services: The names of the services.
-        minutes: The per-minute records of each service: `at` (the end of each record), `seconds`.
-        status: The services' status files. `started` is the start of the newest process.
-
-    Returns:
-        One row per stop: `start`, `end`. The stops of different services can overlap. A service
-        that is still stopped has the latest possible time as its end.
-    """
-    found = [pd.DataFrame({"start": [], "end": []}, dtype="datetime64[ns, UTC]")]
-    for service in services:
-        records = minutes[service].dropna(subset=["at", "seconds"]).sort_values("at")
-        if records.empty:
-            continue
-        ended = records["seconds"] < _SHORTEST_REGULAR_RECORD_SECONDS
-        ends = records["at"].where(ended, records["at"] + _LONGEST_RUN_WITHOUT_RECORD)
-        begins = (records["at"] - pd.to_timedelta(records["seconds"], unit="s")).shift(-1)
-        started = pd.to_datetime(str(status[service].get("started")), utc=True, errors="coerce")
-        still_stopped = pd.isna(started) or started <= records["at"].iloc[-1]
-        begins.iloc[-1] = pd.Timestamp.max.tz_localize("UTC") if still_stopped else started
-        found.append(pd.DataFrame({"start": ends, "end": begins})[ends < begins])
-    return pd.concat(found, ignore_index=True)
-
-
-def without_stops(teeth: pd.DataFrame, stopped: pd.DataFrame) -> pd.DataFrame:
-    """Return the ages that include no stopped time.
-
-    The age at a moment is the time from the event of the newest visible trade to this moment. It
-    includes stopped time if a stop overlaps with this time.
-
-    Args:
-        teeth: As `sawtooth` returns them.
-        stopped: As `stops` returns them.
-    """
-    if stopped.empty:
-        return teeth
-    by_end = stopped.sort_values("end")
-    # The start of the first stop that ends after each tooth's newest trade.
-    earliest = by_end["start"][::-1].cummin()[::-1].reset_index(drop=True)
-    newest = teeth["from"] - pd.to_timedelta(teeth["age_from"], unit="s")
-    places = by_end["end"].searchsorted(newest, side="right")
-    cuts = earliest.reindex(places).set_axis(teeth.index)
-    ends = teeth["to"].where(cuts.isna() | (teeth["to"] <= cuts), cuts)
-    lost = (teeth["to"] - ends).dt.total_seconds()
-    left = teeth.assign(to=ends, age_to=teeth["age_to"] - lost)
-    return left[left["to"] > left["from"]].reset_index(drop=True)
 
 
 def freshness(teeth: pd.DataFrame) -> Freshness | None:

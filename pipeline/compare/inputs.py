@@ -17,6 +17,7 @@ import pandas as pd
 
 from pipeline.compare import database
 from pipeline.compare.lateness import NOTHING_CONSUMED, ConsumedOffsets, Record
+from pipeline.compare.stops import stops, union
 from pipeline.ingest import store
 from pipeline.outputs import (
     BATCH_COLUMNS,
@@ -196,9 +197,20 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
         ("micro_batch", "published_at", "newest_trade", "rows", "duration_ms"),
         times=("published_at", "newest_trade", "first_receipt", "last_receipt"),
     )
+    minutes = {
+        name: _read_record(
+            data.minutes_of(name),
+            ("at", "seconds", "cpu_s", "rss_mib", "counters"),
+            times=("at",),
+        )
+        for name in SERVICES
+    }
+    status = {name: read_status(data, name) for name in SERVICES}
+    live_span = None if as_recorded else span
+    stopped = stops(("producer", "consumer"), minutes, status)
     try:
         evidence, ingest_counts, latencies = _read_evidence(
-            data, runs, micro_batches, None if span is None or as_recorded else span[0]
+            data, runs, micro_batches, live_span, stopped
         )
     except sqlite3.Error as error:
         raise OutputError(store.unreadable(data.database, error)) from error
@@ -215,15 +227,8 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
         window_latencies=_read_record(
             data.stream_latency, ("window_start", "leg", "counts"), times=()
         ).drop_duplicates("window_start", keep="first", ignore_index=True),
-        minutes={
-            name: _read_record(
-                data.minutes_of(name),
-                ("at", "seconds", "cpu_s", "rss_mib", "counters"),
-                times=("at",),
-            )
-            for name in SERVICES
-        },
-        status={name: read_status(data, name) for name in SERVICES},
+        minutes=minutes,
+        status=status,
         source=source,
         replayed_as_recorded=as_recorded,
         span=span,
@@ -262,7 +267,11 @@ def _span(*published: pd.Series) -> tuple[datetime, datetime] | None:
 
 
 def _read_evidence(
-    data: DataDir, runs: pd.DataFrame, micro_batches: pd.DataFrame, since: datetime | None
+    data: DataDir,
+    runs: pd.DataFrame,
+    micro_batches: pd.DataFrame,
+    span: tuple[datetime, datetime] | None,
+    stopped: pd.DataFrame,
 ) -> tuple[Evidence, IngestCounts | None, pd.DataFrame]:
     records: list[Record] = []
     consumed = NOTHING_CONSUMED
@@ -281,10 +290,11 @@ def _read_evidence(
             consumed = ConsumedOffsets(*database.consumed_offsets(connection))
             gaps = database.gaps_with_neighbours(connection)
             backfilled = database.backfilled(connection)
-            latencies = database.latencies(connection, since)
-            if span := store.id_span(connection):
+            since, left_out = (span[0], catching_up(stopped, span[1])) if span else (None, ())
+            latencies = database.latencies(connection, since, left_out)
+            if ids := store.id_span(connection):
                 missing = store.open_gaps(connection)[1]
-                issued = span[1] - span[0] + 1
+                issued = ids[1] - ids[0] + 1
                 ingest_counts = IngestCounts(*database.ingest_counts(connection), issued, missing)
             if len(runs) and runs[["first_trade_id", "last_trade_id"]].iloc[-1].notna().all():
                 run = runs.iloc[-1]
@@ -304,6 +314,19 @@ def _read_evidence(
         consumed=consumed,
     )
     return evidence, ingest_counts, pd.DataFrame(latencies, columns=["leg", "bucket", "count"])
+
+
+def catching_up(stopped: pd.DataFrame, until: datetime) -> list[tuple[datetime, datetime]]:
+    """Return the full minutes up to a time that contain a stop or the minute after it.
+
+    In the minute after a stop, trades arrive that waited for the service.
+    """
+    before = stopped[stopped["start"] < until]
+    ends = before["end"].where(before["end"] < until, pd.Timestamp(until)) + pd.Timedelta(minutes=1)
+    minutes = pd.DataFrame({"start": before["start"].dt.floor("min"), "end": ends.dt.ceil("min")})
+    found = union(minutes)
+    both = ([moment.to_pydatetime() for moment in found[name]] for name in ("start", "end"))
+    return list(zip(*both, strict=True))
 
 
 def _reported(micro_batches: pd.DataFrame) -> dict[int, tuple[int, int]]:

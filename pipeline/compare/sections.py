@@ -212,8 +212,8 @@ def _latency(comparison: Comparison) -> Section:
             "The time that a trade spends in each step. Each component uses its own clock, so a "
             "negative first step means that the exchange's clock and this one differ. A negative "
             "last step means that the batch had the trades before their window was final. The time "
-            "in which a trade waited for a stopped service counts. Percentiles come from a "
-            "histogram and are accurate to within 12 %."
+            "from a stop of a service until every result has newer trades is left out. Percentiles "
+            "come from a histogram and are accurate to within 12 %."
         ),
         tables=(Table("", ("step", "median", "p99", "trades"), tuple(rows)),),
         figure_note=(
@@ -353,10 +353,10 @@ def _cost(comparison: Comparison) -> Section:
         title="Cost",
         how_to_read=(
             "CPU time and memory of each path: the whole process tree including its JVM, over the "
-            "recorded minutes in which both paths had results. A result is one final window of the "
-            "stream or one run of the batch. Every batch run rereads the whole "
-            "table. Memory that processes share is counted in each of them. Producer, Kafka and "
-            "consumer are excluded."
+            "recorded minutes in which both paths had results. The time from a stop of a service "
+            "until every result has newer trades is left out. A result is one final window of the "
+            "stream or one run of the batch. Every batch run rereads the whole table. Memory that "
+            "processes share is counted in each of them. Producer, Kafka and consumer are excluded."
         ),
         tables=(
             Table("", ("cost", "stream", "batch", "stream ÷ batch"), tuple(rows)),

@@ -702,6 +702,21 @@ def test_latencies_of_stored_trades_are_counted_by_minute_and_leg(
     assert all(1.25 <= histogram.BOUNDS[number] <= 1.6 for number in legs["receipt_to_stored"])
 
 
+def test_latencies_are_summed_from_the_first_full_minute_without_the_minutes_left_out(
+    connection: sqlite3.Connection,
+) -> None:
+    rows = [(f"2025-12-02T05:{minute:02}Z", "leg", 7, 10**minute) for minute in range(6)]
+    connection.executemany("INSERT INTO latency VALUES (?, ?, ?, ?)", rows)
+    noon = datetime(2025, 12, 2, 5, tzinfo=UTC)
+    at = [noon + timedelta(minutes=minute) for minute in range(8)]
+    assert database.latencies(connection, None, []) == [("leg", 7, 111_111)]
+    since = noon + timedelta(seconds=30)
+    assert database.latencies(connection, since, []) == [("leg", 7, 111_110)]
+    left_out = [(at[0], at[2]), (at[3], at[4]), (at[7], at[7])]
+    assert database.latencies(connection, since, left_out) == [("leg", 7, 110_100)]
+    assert database.latencies(connection, since, [(at[1], at[6])]) == []
+
+
 def test_a_repeat_with_a_later_time_moves_the_watermark(
     connection: sqlite3.Connection,
 ) -> None:
