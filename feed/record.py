@@ -28,6 +28,7 @@ from pipeline.ingest.exchange import (
 )
 from pipeline.logs import log_to_stdout
 from pipeline.service import backoff
+from pipeline.settings import websocket_address
 
 EXCHANGE = "wss://ws-feed.exchange.coinbase.com"
 #: Seconds between two flushes of the file.
@@ -214,6 +215,14 @@ class Recorder:
             log.info("%d messages recorded", self.recorded)
 
 
+def parse_url(text: str) -> str:
+    """Return the address of a WebSocket server."""
+    try:
+        return websocket_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Record until a signal, the end of `--seconds` or an error of the file."""
     parser = argparse.ArgumentParser(
@@ -221,7 +230,9 @@ def main(arguments: list[str] | None = None) -> None:
         description="Records the exchange's feed into a file that feed.replay can replay.",
     )
     parser.add_argument("file", type=Path, help="output file, with gzip if the name ends in .gz")
-    parser.add_argument("--url", default=EXCHANGE, help=f"feed to record ({EXCHANGE})")
+    parser.add_argument(
+        "--url", type=parse_url, default=EXCHANGE, help=f"feed to record ({EXCHANGE})"
+    )
     parser.add_argument("--product", default="BTC-USD", help="product to record (BTC-USD)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after N seconds")
     parser.add_argument("--append", action="store_true", help="append to an existing recording")

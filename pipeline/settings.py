@@ -82,29 +82,37 @@ def _broker_addresses(text: str) -> str:
     return ",".join(addresses)
 
 
-def _address(schemes: tuple[str, str], example: str) -> AfterValidator:
-    """Return a validator of an address with one of these schemes, a host and a valid port."""
-    start = f"must begin with {schemes[0]}:// or {schemes[1]}://, such as {example}"
+def websocket_address(text: str) -> str:
+    """Check the address of a WebSocket server and return it.
 
-    def check(text: str) -> str:
-        scheme, separator, _ = text.partition("://")
-        if scheme not in schemes or not separator:
-            raise ValueError(start)
-        if re.search(r"[^\x21-\x7e]", text):
-            raise ValueError("must not contain spaces, control characters or letters beyond ASCII")
-        try:
-            parts = urlsplit(text)
-            port = parts.port
-        except ValueError:  # not a number from 0 to 65535, or [ without ]
-            parts, port = urlsplit(""), 0
-        name = parts.netloc.rpartition("@")[2].removesuffix(f":{port}").removesuffix(":")
-        if port == 0 or not _is_host(name):
-            raise ValueError(f"must have a host, and a port from 1 to 65535 if any, as {example}")
-        if "@" in parts.netloc or "#" in text:
-            raise ValueError("must not contain a user name, a password or a '#'")
-        return text
+    Raises:
+        ValueError: the text is no such address.
+    """
+    return _address(text, ("ws", "wss"), "ws://127.0.0.1:8765")
 
-    return AfterValidator(check)
+
+def _rest_address(text: str) -> str:
+    return _address(text, ("http", "https"), "https://api.exchange.coinbase.com")
+
+
+def _address(text: str, schemes: tuple[str, str], example: str) -> str:
+    """Check that a text is an address with one of the schemes, a host and a valid port."""
+    scheme, separator, _ = text.partition("://")
+    if scheme not in schemes or not separator:
+        raise ValueError(f"must begin with {schemes[0]}:// or {schemes[1]}://, such as {example}")
+    if re.search(r"[^\x21-\x7e]", text):
+        raise ValueError("must not contain spaces, control characters or letters beyond ASCII")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:  # not a number from 0 to 65535, or [ without ]
+        parts, port = urlsplit(""), 0
+    name = parts.netloc.rpartition("@")[2].removesuffix(f":{port}").removesuffix(":")
+    if port == 0 or not _is_host(name):
+        raise ValueError(f"must have a host, and a port from 1 to 65535 if any, as {example}")
+    if "@" in parts.netloc or "#" in text:
+        raise ValueError("must not contain a user name, a password or a '#'")
+    return text
 
 
 def _is_host(text: str) -> bool:
@@ -188,13 +196,11 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    feed_url: Annotated[str, _address(("ws", "wss"), "ws://127.0.0.1:8765")] = Field(
+    feed_url: Annotated[str, AfterValidator(websocket_address)] = Field(
         default="wss://ws-feed.exchange.coinbase.com",
         description="WebSocket address of the exchange or of a replay",
     )
-    feed_rest_url: (
-        Annotated[str, _address(("http", "https"), "https://api.exchange.coinbase.com")] | None
-    ) = Field(
+    feed_rest_url: Annotated[str, AfterValidator(_rest_address)] | None = Field(
         default=None,
         description="Address for missing trades (REST); if unset, the one that belongs to FEED_URL",
     )

@@ -98,6 +98,15 @@ def test_a_missing_folder_is_reported_in_one_sentence(tmp_path, capsys):
     assert ": No such file or directory" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("url", ["", "nonsense", "http://h", "ws://h:port", "ws://", "ws://u:p@h"])
+def test_an_invalid_address_is_refused_before_the_file_is_made(tmp_path, capsys, url):
+    with pytest.raises(SystemExit) as end:
+        record.main([str(tmp_path / "r"), "--url", url])
+    assert end.value.code == 2
+    assert "argument --url: must " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_subscription_answers_and_heartbeats_are_not_recorded():
     assert record.is_control(b'{"type":"heartbeat"}')
     assert record.is_control(b'{"type":"subscriptions","channels":[]}')
