@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from pipeline.errors import TemporaryError, sentence
+from pipeline.errors import TemporaryError
+from pipeline.ingest.exchange import connect_failure
 from pipeline.ingest.proxy import proxy_for
 
 #: Trades in a page: the maximum that the exchange allows.
@@ -136,9 +137,11 @@ def _get(base: str, path: str) -> bytes:
         except (OSError, http.client.HTTPException, ValueError) as error:
             if deadline.expired:
                 raise too_late from None
-            reason = getattr(error, "reason", error)
-            text = sentence(reason) if isinstance(reason, Exception) else str(reason)
-            raise RestError(f"{cannot}: {text}") from None
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            cause = reason if isinstance(reason, Exception) else ValueError(reason)
+            why, lasting = connect_failure(cause)
+            why = why.replace("FEED_URL", "FEED_REST_URL").replace("wss://", "https://")
+            raise RestError(f"{cannot}: {why}", lasting=lasting) from None
     if deadline.expired:
         raise too_late
     if len(body) > ANSWER_BYTES:

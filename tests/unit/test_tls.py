@@ -13,6 +13,7 @@ import pytest
 from websockets.sync.server import ServerConnection, serve
 
 from pipeline.ingest.exchange import Connection, FeedError
+from pipeline.ingest.rest import RestError, fetch_trades
 from tests.conftest import require
 
 LIMIT = 1000
@@ -86,6 +87,25 @@ def test_a_certificate_that_is_not_valid_is_refused_and_retried_slowly(
     with exchange(certificates, name) as url:
         with pytest.raises(FeedError, match=reason) as error:
             Connection(url, "BTC-USD", LIMIT)
+        assert error.value.lasting
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "reason"),
+    [
+        ("localhost", True, "HTTP status 426"),  # the server speaks only WebSocket
+        ("localhost", False, "invalid TLS certificate: self.signed .*set SSL_CERT_FILE$"),
+        ("example.org", True, "invalid TLS certificate: Hostname mismatch, .*Check FEED_REST_URL$"),
+    ],
+)
+def test_past_trades_are_read_only_with_a_valid_certificate(
+    certificates: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str, *, trusted: bool
+) -> None:
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates / f"{name}.pem"))
+    with exchange(certificates, name) as url:
+        with pytest.raises(RestError, match=reason) as error:
+            fetch_trades(url.replace("wss://", "https://"), "BTC-USD", 8)
         assert error.value.lasting
 
 
