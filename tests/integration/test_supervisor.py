@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +95,7 @@ def fill(path: Path) -> None:
             file.write(b"x" * 512)
 
 
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare, to mount a disk")
 def test_a_full_disk_under_all_its_output_does_not_end_the_supervisor(tmp_path: Path) -> None:
     """It restarts the program meanwhile, and all output continues when there is space."""
     folder = tmp_path / "data"

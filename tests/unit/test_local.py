@@ -364,6 +364,7 @@ def test_a_folder_is_locked_for_every_path_to_it_until_its_process_is_killed(
         assert other != pid
 
 
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare, to mount a disk")
 def test_a_bind_mount_leads_to_the_same_lock(tmp_path: Path) -> None:
     folder, mounted = tmp_path / "folder", tmp_path / "mounted"
     folder.mkdir()
