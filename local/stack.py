@@ -72,7 +72,7 @@ def lock(data_dir: Path, what: str) -> None:
         time.sleep(LOCK_SECONDS)
     refuse(
         f"A stack already runs on DATA_DIR={data_dir} ({holder(data_dir)}): stop it with Ctrl-C "
-        "where it was started or with `kill` and its pid, or set DATA_DIR to another folder"
+        "where it was started or with `kill` and its pid, or set DATA_DIR to another directory"
     )
 
 
@@ -84,7 +84,7 @@ def _lock_now(path: Path) -> int | None:
     except OSError as error:
         refuse(
             f"Cannot write to DATA_DIR={path.parent.parent}: {error.strerror}. "
-            "Set DATA_DIR to another folder."
+            "Set DATA_DIR to another directory."
         )
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,7 +93,9 @@ def _lock_now(path: Path) -> int | None:
     except (BlockingIOError, FileNotFoundError):  # locked, or removed by `make clean` meanwhile
         pass
     except OSError as error:
-        refuse(f"Cannot lock {path}: {error.strerror}. Set DATA_DIR to a folder on a local disk.")
+        refuse(
+            f"Cannot lock {path}: {error.strerror}. Set DATA_DIR to a directory on a local disk."
+        )
     os.close(descriptor)
     return None
 

@@ -103,7 +103,7 @@ def prepare(
     if not data.source.exists() and (found := next(filter(Path.exists, others), None)):
         terminal.refuse(
             f"DATA_DIR={data.root} has {found.name} and no source.json, so another program may "
-            "have filled it. Set DATA_DIR to another folder."
+            "have filled it. Set DATA_DIR to another directory."
         )
     try:
         claim(data, settings, feed)

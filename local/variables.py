@@ -132,7 +132,7 @@ def absolute_path(variable: str, text: str) -> Path:
 def usable_folder(text: str) -> Path:
     """Return the folder of the outputs; refuse what is not, or cannot become, such a folder."""
     path = absolute_path("DATA_DIR", text)
-    another = "Set DATA_DIR to another folder."
+    another = "Set DATA_DIR to another directory."
     if path in (ROOT, Path(path.anchor)):
         refuse(f"DATA_DIR={text} is {path}, which has other content. {another}")
     try:
@@ -140,7 +140,9 @@ def usable_folder(text: str) -> Path:
     except OSError as error:
         refuse(f"Cannot use DATA_DIR={text}: {error.strerror}. {another}")
     if not existing.is_dir():
-        refuse(f"DATA_DIR={text} is not usable: {existing} is a file and not a folder. {another}")
+        refuse(
+            f"DATA_DIR={text} is not usable: {existing} is a file and not a directory. {another}"
+        )
     if not os.access(existing, os.W_OK | os.X_OK):
         refuse(f"Cannot write to DATA_DIR={text}: no permission to write in {existing}. {another}")
     return path
@@ -154,7 +156,7 @@ def usable_file(variable: str, text: str) -> Path:
         if not path.exists():
             refuse(f"{variable}={text} does not exist. {another}")
         if path.is_dir():
-            refuse(f"{variable}={text} is a folder and not a file. {another}")
+            refuse(f"{variable}={text} is a directory and not a file. {another}")
         if not path.is_file():
             refuse(f"{variable}={text} is not a file. {another}")
         if path.stat().st_size == 0:

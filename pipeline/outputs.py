@@ -80,7 +80,7 @@ LOG_FIELDS = (
 
 #: The action for a data directory that holds other data.
 ANOTHER_FOLDER = (
-    "choose another folder with DATA_DIR=, or empty it with make clean "
+    "choose another directory with DATA_DIR=, or empty it with make clean "
     "(in containers: docker compose down --volumes)"
 )
 

@@ -140,16 +140,18 @@ def _folder(path: Path) -> Path:
     try:
         path = path.expanduser().absolute()
     except RuntimeError:
-        raise ValueError("must be a folder: this user's home folder is unknown") from None
+        raise ValueError(
+            "must be a directory: the home directory of this user is unknown"
+        ) from None
     for folder in (path, *path.parents):
         try:
             mode = folder.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            raise ValueError(f"must be a folder: {error.strerror}") from None
+            raise ValueError(f"must be a directory: {error.strerror}") from None
         if not stat.S_ISDIR(mode):
-            raise ValueError("must be a folder, but it is a file or below a file")
+            raise ValueError("must be a directory, but it is a file or below a file")
         break
     return path
 

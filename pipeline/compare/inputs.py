@@ -157,8 +157,8 @@ def require_folder(data: DataDir) -> None:
     """Raise OutputError if there is no data directory, so that a mistyped one is not created."""
     if not data.root.is_dir():
         raise OutputError(
-            f"DATA_DIR={data.root} does not exist. Set DATA_DIR to the folder of a stack, or start "
-            "one with `make demo`."
+            f"DATA_DIR={data.root} does not exist. Set DATA_DIR to the data directory of a stack, "
+            "or start one with `make demo`."
         )
 
 

@@ -159,7 +159,7 @@ def damaged(path: Path, error: sqlite3.DatabaseError) -> StoreError:
     """Return the error for a file that is not a database, or not a sound one."""
     return StoreError(
         f"Cannot open {path}: {error}. Move the file away: the consumer fills a new one from "
-        "Kafka. Or choose another folder with DATA_DIR=."
+        "Kafka. Or choose another directory with DATA_DIR=."
     )
 
 
@@ -257,7 +257,7 @@ def open_writer(path: Path) -> Writer:
         elif version not in {0, SCHEMA_VERSION}:
             raise StoreError(
                 f"{path} has schema version {version}, but this program writes version "
-                f"{SCHEMA_VERSION}. Choose another folder with DATA_DIR=."
+                f"{SCHEMA_VERSION}. Choose another directory with DATA_DIR=."
             )
         connection.executescript(f"{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};")
         connection.remember_files(path)

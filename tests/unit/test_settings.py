@@ -255,7 +255,8 @@ def test_a_folder_below_a_file_is_named_as_such(
     (tmp_path / "data").write_text("")
     monkeypatch.chdir(tmp_path)  # the default is data
     assert refusal(monkeypatch, capsys) == (
-        "setting DATA_DIR='data' is invalid: must be a folder, but it is a file or below a file\n"
+        "setting DATA_DIR='data' is invalid: must be a directory, but it is a file or below a file"
+        "\n"
     )
 
 
@@ -317,7 +318,7 @@ def test_a_service_refuses_a_folder_that_it_cannot_write_to(program: str) -> Non
     done = ended(program, DATA_DIR="/proc")
     assert done.returncode == 2
     assert done.stderr.startswith(
-        "setting DATA_DIR='/proc' is invalid: must be a folder that this user can write to: "
+        "setting DATA_DIR='/proc' is invalid: must be a directory that this user can write to: "
     )
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1

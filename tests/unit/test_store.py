@@ -374,7 +374,7 @@ def test_a_reader_sees_only_whole_batches(connection: sqlite3.Connection, path: 
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "file").write_text("not a directory")
     with pytest.raises(OSError, match="file"):
         store.open_writer(tmp_path / "file" / "crypto_prices.db")
 
