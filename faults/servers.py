@@ -61,7 +61,7 @@ class Link:
 
     def __init__(self, writer: asyncio.StreamWriter, changed: asyncio.Event) -> None:
         self._writer = writer
-        #: Set when the behaviour of the proxy has changed.
+        #: Set when the behaviour has changed since the frame or connection that is handled.
         self.changed = changed
 
     async def send(self, data: bytes) -> None:
@@ -313,8 +313,6 @@ class Proxy:
             self._behaviour = behaviour or Behaviour()
             self._changed.set()
             self._changed = asyncio.Event()
-            if self._link is not None:
-                self._link.changed = self._changed
 
         self._call(change())
 
@@ -370,6 +368,7 @@ class Proxy:
         self._link = link
         while True:
             frame = await _read_frame(answers)
+            link.changed = self._changed
             await self._behaviour.on_frame(link, frame)
 
 
