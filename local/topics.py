@@ -6,10 +6,13 @@ It waits for the broker. A second run changes nothing.
 import logging
 import sys
 import time
+from typing import Any
 
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
+from pipeline import kafka_security
+from pipeline.errors import TemporaryError, exit_on_error
 from pipeline.ingest.kafka import connected
 from pipeline.settings import load
 
@@ -27,22 +30,29 @@ CONFIGURATION = {
 }
 
 
-def create(servers: str, *names: str, wait_seconds: float = WAIT_SECONDS) -> None:
+def create(
+    servers: str,
+    *names: str,
+    wait_seconds: float = WAIT_SECONDS,
+    security: dict[str, Any] | None = None,
+) -> None:
     """Create topics, one partition each, so that records are read in the order of their arrival.
 
     Args:
         servers: the brokers, host:port, separated by commas.
         names: the topics.
         wait_seconds: how long to wait for a broker.
+        security: options of `pipeline.kafka_security.client_options`.
 
     Raises:
-        KafkaError: no broker answered in time, or it refused.
+        TemporaryError: no broker answered in time.
+        KafkaError: the broker refused.
     """
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
-            _create_missing(servers, names)
-        except KafkaError:
+            _create_missing(servers, names, security or {})
+        except (KafkaError, TemporaryError):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
@@ -50,12 +60,13 @@ def create(servers: str, *names: str, wait_seconds: float = WAIT_SECONDS) -> Non
             return
 
 
-def _create_missing(servers: str, names: tuple[str, ...]) -> None:
+def _create_missing(servers: str, names: tuple[str, ...], security: dict[str, Any]) -> None:
     admin, _ = connected(
         KafkaAdminClient,
         bootstrap_servers=servers.split(","),
         bootstrap_timeout_ms=CONNECT_MS,
         reconnect_backoff_max_ms=500,  # the default is 30 s, and the broker starts in a few
+        **security,
     )
     try:
         for name in names:
@@ -74,8 +85,10 @@ def main() -> None:
     settings = load()
     names = (settings.kafka_topic, settings.rejected_topic)
     try:
-        create(settings.kafka_bootstrap_servers, *names)
-    except KafkaError as error:
+        with exit_on_error():
+            security = kafka_security.client_options(settings)
+        create(settings.kafka_bootstrap_servers, *names, security=security)
+    except (KafkaError, TemporaryError) as error:
         sys.exit(
             f"Cannot create the topics {', '.join(names)} on {settings.kafka_bootstrap_servers}: "
             f"{error}. Check that Kafka runs."

@@ -156,7 +156,15 @@ def _folder(path: Path) -> Path:
     return path
 
 
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("must be a file: this user's home folder is unknown") from None
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_at_most_a_day)]
+File = Annotated[Path, AfterValidator(_absolute)]
 Memory = Annotated[str, AfterValidator(_heap)]
 Product = Annotated[
     str,
@@ -173,6 +181,17 @@ Topic = Annotated[
         "must be 1 to 200 letters, digits, dots, hyphens or underscores, not '.' or '..', and not "
         "begin with two underscores",
     ),
+]
+SecurityProtocol = Annotated[
+    str,
+    _matching(
+        "PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL",
+        "must be PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
+    ),
+]
+SaslMechanism = Annotated[
+    str,
+    _matching("PLAIN|SCRAM-SHA-256|SCRAM-SHA-512", "must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"),
 ]
 #: Inputs and results are files of this machine, and the jars are on no other one.
 Master = Annotated[
@@ -220,6 +239,22 @@ class Settings(BaseSettings):
     kafka_topic: Topic = Field(
         default="raw_prices",
         description="Topic of the valid messages; rejected ones go to this name + `_rejected`",
+    )
+    kafka_security_protocol: SecurityProtocol = Field(
+        default="PLAINTEXT",
+        description="Connection to Kafka: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
+    )
+    kafka_sasl_mechanism: SaslMechanism = Field(
+        default="SCRAM-SHA-512",
+        description="With SASL: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
+    )
+    kafka_credentials_file: File | None = Field(
+        default=None,
+        description="With SASL: file with two lines, the user name and the password",
+    )
+    kafka_ca_file: File | None = Field(
+        default=None,
+        description="With SSL: file with the certificates (PEM) to trust; if unset, the system's",
     )
     data_dir: Annotated[Path, AfterValidator(_folder)] = Field(
         default=Path("data"),

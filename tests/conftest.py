@@ -196,7 +196,7 @@ class Broker:
         command = [sys.executable, "-m", "local.kafka", "--data-dir", str(self.folder / "kafka")]
         started = Running([*command, *ports], self.folder / "kafka.log", {})
         self._running = started
-        wait_until(lambda: _listens(self.port), 60, "the broker's start", started)
+        wait_until(lambda: listens(self.port), 60, "the broker's start", started)
         return self
 
     def stop(self) -> None:
@@ -218,7 +218,7 @@ class Broker:
         return name
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

@@ -1,9 +1,13 @@
 """Kafka: the topics, and how a record is sent without loss."""
 
 import gc
+import logging
+import os
+import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from threading import Event
 from typing import Any, TypeVar
@@ -14,7 +18,7 @@ from kafka.errors import KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import TopicPartition
 
-from pipeline import times
+from pipeline import kafka_security, times
 from pipeline.errors import TemporaryError
 from pipeline.ingest.trade import BACKFILL_HEADER
 from pipeline.service import Service
@@ -34,6 +38,11 @@ CLOSE_SECONDS = 4.0
 CONNECT_MS = 3000
 #: Milliseconds between two reads of the topic's metadata, which show that it was created again.
 METADATA_MS = 2000
+#: How kafka-python logs a failed connection: with an error number and its name, or with a text.
+#: "Bootstrap failed" follows and says only that time is over.
+_FAILED = re.compile(
+    r"(?<!Bootstrap) failed: (?:\w*Error: )*(?:([0-9]+) E[A-Z]+|(.+?))(?: \(backoff .*\))?$"
+)
 #: Milliseconds after which kafka-python drops a record. The producer must never drop one.
 _FOREVER_MS = 2**31 - 1
 
@@ -277,6 +286,9 @@ def connected(make: Callable[..., T], **options: Any) -> tuple[T, ClusterMetadat
 
     After a failed attempt, kafka-python itself leaves a thread running and its sockets open. A
     service that waits for Kafka would run out of file descriptors in half an hour.
+
+    Raises:
+        TemporaryError: no broker answered; the text has the cause.
     """
     opened: list[KafkaNetClient] = []
 
@@ -284,14 +296,52 @@ def connected(make: Callable[..., T], **options: Any) -> tuple[T, ClusterMetadat
         opened.append(KafkaNetClient(**config))
         return opened[-1]
 
+    with _last_error() as causes:
+        try:
+            return make(kafka_client=open_network, **options), opened[-1].cluster
+        except BaseException as error:
+            for network in opened:
+                network.close()
+            del opened, network
+            gc.collect()  # refused sockets stay open in reference cycles: one for each attempt
+            if not isinstance(error, KafkaTimeoutError):
+                raise
+            raise TemporaryError(_no_connection(options, causes)) from error
+
+
+def _no_connection(options: Mapping[str, Any], causes: Sequence[str]) -> str:
+    """Return the sentence about a failed attempt to connect."""
+    cause = causes[-1] if causes else "no answer"
+    text = f"no connection to Kafka at {','.join(options['bootstrap_servers'])}: {cause}"
+    if "sasl_mechanism" in options and "disconnected" in cause:
+        text += ". Check the user name and the password in KAFKA_CREDENTIALS_FILE"
+    return text
+
+
+@contextmanager
+def _last_error() -> Iterator[Sequence[str]]:
+    """Give the newest error that the network code of kafka-python logs.
+
+    The exception of a failed attempt says only that time is over. Why a connection failed (refused,
+    certificate, login) is in the log alone.
+    """
+    newest: deque[str] = deque(maxlen=1)
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if failed := _FAILED.search(record.getMessage()):
+                newest.append(os.strerror(int(failed[1])) if failed[1] else failed[2])
+
+    logger, handler = logging.getLogger("kafka.net.manager"), Keep(logging.WARNING)
+    before = logger.level, logger.propagate
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    logger.addHandler(handler)
     try:
-        return make(kafka_client=open_network, **options), opened[-1].cluster
-    except BaseException:
-        for network in opened:
-            network.close()
-        del opened, network
-        gc.collect()  # refused sockets stay open in reference cycles: one for each attempt
-        raise
+        yield newest
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
 
 
 def _client(settings: Settings) -> dict[str, Any]:
@@ -302,4 +352,5 @@ def _client(settings: Settings) -> dict[str, Any]:
         "reconnect_backoff_max_ms": 2000,
         "allow_auto_create_topics": False,
         "metrics_enabled": False,
+        **kafka_security.client_options(settings),
     }

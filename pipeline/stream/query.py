@@ -8,7 +8,7 @@ from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
-from pipeline import outputs, spark_metrics, times
+from pipeline import kafka_security, outputs, spark_metrics, times
 from pipeline.errors import Family, family_of
 from pipeline.ingest import trade
 from pipeline.settings import Settings
@@ -88,6 +88,7 @@ def read_kafka(session: SparkSession, settings: Settings) -> DataFrame:
         .option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
         .option("kafka.default.api.timeout.ms", 20_000)
         .option("kafka.request.timeout.ms", 10_000)
+        .options(**kafka_security.spark_options(settings))
         .load()
     )
 

@@ -26,7 +26,10 @@ LONG_RUNNING = {name: s for name, s in SERVICES.items() if name not in ONE_SHOT}
 CONFIGURED = {name: s for name, s in OURS.items() if name != "feed"}
 
 #: The host does not set these: they are fixed for every container.
-NOT_PASSED = {"DATA_DIR", "JAVA_HOME", "KAFKA_BOOTSTRAP_SERVERS"}
+NOT_PASSED = {
+    *("DATA_DIR", "JAVA_HOME", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_SECURITY_PROTOCOL"),
+    *("KAFKA_SASL_MECHANISM", "KAFKA_CREDENTIALS_FILE", "KAFKA_CA_FILE"),
+}
 
 
 def defaults(service: dict[str, Any]) -> dict[str, str]:

@@ -1,0 +1,152 @@
+"""All clients of Kafka over TLS with a login, against a real broker that accepts nothing else."""
+
+import re
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from local import kafka as local_kafka
+from local import prerequisites, topics
+from tests import golden
+from tests.conftest import Broker, Run, Running, listens, require_jars, wait_until
+from tests.integration.chain import SAMPLE, new_chain
+
+USER, PASSWORD = "reader", "pass word'$1"
+#: Seconds for a service to report that it cannot connect.
+SECONDS = 30
+
+
+class SecureBroker(Broker):
+    """A broker with the protocol SASL_SSL and the mechanism SCRAM-SHA-512."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        authority = trustme.CA()
+        self.authority_file = folder / "authority.pem"
+        authority.cert_pem.write_to_path(str(self.authority_file))
+        self._key_store = folder / "broker.pem"
+        certificate = authority.issue_cert("127.0.0.1")
+        key = load_pem_private_key(certificate.private_key_pem.bytes(), password=None)
+        # Java reads no other form of a private key.
+        key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        self._key_store.write_bytes(key_pem + certificate.cert_chain_pems[0].bytes())
+        self.credentials_file = folder / "credentials"
+        self.credentials_file.write_text(f"{USER}\n{PASSWORD}\n", encoding="utf-8")
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The settings of a service that uses this broker."""
+        return {
+            "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+            "KAFKA_CREDENTIALS_FILE": self.credentials_file,
+            "KAFKA_CA_FILE": self.authority_file,
+        }
+
+    def start(self) -> "SecureBroker":
+        properties = self.folder / "server.properties"
+        properties.write_text(self._properties(), encoding="utf-8")
+        java = [str(prerequisites.find_java()), "-Xmx160m", *local_kafka.JAVA_OPTIONS]
+        java += ["-cp", str(local_kafka.JARS / "lib" / "*")]
+        users = {"broker": "internal", USER: PASSWORD}
+        added = [f"SCRAM-SHA-512=[name={user},password={users[user]}]" for user in users]
+        options = [word for text in added for word in ("--add-scram", text)]
+        options += ["--cluster-id", local_kafka.cluster_id(), "--config", str(properties)]
+        command = [*java, "kafka.tools.StorageTool", "format", *options]
+        subprocess.run(command, check=True, capture_output=True)
+        command = [*java, "kafka.Kafka", str(properties)]
+        self._running = Running(command, self.folder / "kafka.log", {})
+        wait_until(lambda: listens(self.port), 60, "the broker's start", self._running)
+        return self
+
+    def _properties(self) -> str:
+        """Return the properties of a plain broker and what replaces them: the last line counts."""
+        address = f"SASL_SSL://127.0.0.1:{self.port}"
+        replaced = {
+            "listeners": f"{address},CONTROLLER://127.0.0.1:{self.controller_port}",
+            "advertised.listeners": address,
+            "listener.security.protocol.map": "SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "SASL_SSL",
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "sasl.mechanism.inter.broker.protocol": "SCRAM-SHA-512",
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": (
+                "org.apache.kafka.common.security.scram.ScramLoginModule required "
+                'username="broker" password="internal";'
+            ),
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": self._key_store,
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": self.authority_file,
+            "log.dirs": self.folder / "log",
+        }
+        lines = "".join(f"{name}={value}\n" for name, value in replaced.items())
+        return local_kafka.server_properties(self.port, self.controller_port) + lines
+
+    def new_topic(self) -> str:
+        name = f"t-{uuid.uuid4().hex[:12]}"
+        security = {
+            "security_protocol": "SASL_SSL",
+            "ssl_cafile": str(self.authority_file),
+            "sasl_mechanism": "SCRAM-SHA-512",
+            "sasl_plain_username": USER,
+            "sasl_plain_password": PASSWORD,
+        }
+        topics.create(self.address, name, f"{name}_rejected", security=security)
+        return name
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
+    require_jars("kafka")
+    broker = SecureBroker(tmp_path_factory.mktemp("kafka"))
+    try:
+        yield broker.start()
+    finally:
+        broker.kill()
+
+
+def test_the_whole_pipeline_works_over_tls_with_a_login_and_shows_the_password_nowhere(
+    run: Run, tmp_path: Path, secure: SecureBroker
+) -> None:
+    with new_chain(run, tmp_path, secure, **secure.settings) as chain:
+        chain.feed(SAMPLE, "max")
+        chain.start()
+        chain.settle(SAMPLE, 120)
+        assert golden.verify(SAMPLE, chain.data) == []
+        for path in tmp_path.rglob("*"):
+            if path.is_file() and path.name != "credentials":
+                assert PASSWORD.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("KAFKA_CREDENTIALS_FILE", "uthentication failed|KAFKA_CREDENTIALS_FILE"),
+        ("KAFKA_CA_FILE", "certificate"),
+    ],
+)
+def test_a_wrong_password_or_certificate_is_named_by_every_service(
+    run: Run, tmp_path: Path, secure: SecureBroker, wrong: str, words: str
+) -> None:
+    credentials, other = tmp_path / "credentials", tmp_path / "other.pem"
+    credentials.write_text(f"{USER}\nwrong\n", encoding="utf-8")
+    trustme.CA().cert_pem.write_to_path(str(other))
+    files = {"KAFKA_CREDENTIALS_FILE": credentials, "KAFKA_CA_FILE": other}
+    services = ("producer", "consumer", "spark_processor")
+    with new_chain(run, tmp_path, secure, **secure.settings | {wrong: files[wrong]}) as chain:
+        chain.start(*services)
+        for service in services:
+            log = chain.running[service]
+            wait_until(
+                lambda log=log: re.search(words, log.text()), SECONDS, f"{service} names {wrong}"
+            )
+            assert "Traceback" not in log.text()
