@@ -314,7 +314,9 @@ def _no_connection(options: Mapping[str, Any], causes: Sequence[str]) -> str:
     cause = causes[-1] if causes else "no answer"
     text = f"no connection to Kafka at {','.join(options['bootstrap_servers'])}: {cause}"
     if "sasl_mechanism" in options and "disconnected" in cause:
-        text += ". Check the user name and the password in KAFKA_CREDENTIALS_FILE"
+        return f"{text}. Check the user name and the password in KAFKA_CREDENTIALS_FILE"
+    if "certificate" in cause:
+        return f"{text}. Check KAFKA_CA_FILE"
     return text
 
 

@@ -43,8 +43,8 @@ def create_topics(settings: Settings) -> None:
 
 
 def connect_producer(settings: Settings) -> None:
-    address = settings.kafka_bootstrap_servers
-    kafka.connected(KafkaProducer, bootstrap_servers=address, bootstrap_timeout_ms=CONNECT_MS)
+    servers = [settings.kafka_bootstrap_servers]
+    kafka.connected(KafkaProducer, bootstrap_servers=servers, bootstrap_timeout_ms=CONNECT_MS)
 
 
 #: What each service, and the creation of the topics, does at its start.
@@ -77,3 +77,11 @@ def test_failed_attempts_to_connect_leave_no_thread_and_no_file_open(
                     path(settings)
         assert threading.active_count() == threads
         assert process.num_fds() <= files + 4  # of the newest attempt, whose error is still known
+
+
+def test_a_refused_connection_is_named_with_its_address() -> None:
+    with refusing() as port:
+        settings = Settings(kafka_bootstrap_servers=f"127.0.0.1:{port}")
+        expected = f"no connection to Kafka at 127.0.0.1:{port}: Connection refused"
+        with pytest.raises(TemporaryError, match=f"^{expected}$"):
+            kafka.consumer(settings)
