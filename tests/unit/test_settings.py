@@ -54,6 +54,10 @@ GOOD = {
     "PRODUCT_ID": ("ETH-EUR", "ETH-EUR"),
     "KAFKA_BOOTSTRAP_SERVERS": ("a:9092,b:9092", "a:9092,b:9092"),
     "KAFKA_TOPIC": ("prices.v2", "prices.v2"),
+    "KAFKA_SECURITY_PROTOCOL": ("SASL_SSL", "SASL_SSL"),
+    "KAFKA_SASL_MECHANISM": ("PLAIN", "PLAIN"),
+    "KAFKA_CREDENTIALS_FILE": ("/etc/kafka/user", Path("/etc/kafka/user")),
+    "KAFKA_CA_FILE": ("/etc/kafka/ca.pem", Path("/etc/kafka/ca.pem")),
     "DATA_DIR": ("/srv/crypto", Path("/srv/crypto")),
     "WINDOW": ("30 seconds", timedelta(seconds=30)),
     "WATERMARK": ("2 hours", timedelta(hours=2)),
@@ -123,6 +127,8 @@ BAD = [
     *(("PRODUCT_ID", value) for value in ("btc-usd", "BTCUSD", "BTC-", "BTC-USD\n")),
     *(("KAFKA_TOPIC", value) for value in ("a b", "raw/prices", "ä", ".", "..")),
     ("KAFKA_TOPIC", "__consumer_offsets"),
+    *(("KAFKA_SECURITY_PROTOCOL", value) for value in ("ssl", "TLS", "SASL")),
+    *(("KAFKA_SASL_MECHANISM", value) for value in ("plain", "GSSAPI", "SCRAM")),
     *(
         ("KAFKA_BOOTSTRAP_SERVERS", value)
         for value in ("host", "host:", ":9092", "host:notaport", "host:0", "host:70000", "a:1,,b:2")
