@@ -144,9 +144,10 @@ def test_a_wrong_password_or_certificate_is_named_by_every_service(
     services = ("producer", "consumer", "spark_processor")
     with new_chain(run, tmp_path, secure, **secure.settings | {wrong: files[wrong]}) as chain:
         chain.start(*services)
-        for service in services:
-            log = chain.running[service]
-            wait_until(
-                lambda log=log: re.search(words, log.text()), SECONDS, f"{service} names {wrong}"
-            )
-            assert "Traceback" not in log.text()
+        logs = [chain.running[service] for service in services]
+        wait_until(
+            lambda: all(re.search(words, log.text()) for log in logs),
+            SECONDS,
+            f"every service names {wrong}",
+        )
+        assert not [log.name for log in logs if "Traceback" in log.text()]
