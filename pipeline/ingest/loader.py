@@ -3,6 +3,7 @@
 One transaction stores the trades and the offsets. Then the consumer commits the offset to Kafka.
 """
 
+import gc
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -219,6 +220,7 @@ class Loader:
             except KafkaError as error:
                 self._service.details["lag"] = None
                 self._service.report("waiting for Kafka", sentence(error), healthy=False)
+                gc.collect()  # the client's refused sockets stay open in reference cycles
             else:
                 self._service.details["lag"] = lag
                 self._service.report("running", "storing trades", healthy=True)
