@@ -38,6 +38,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def keep_sigpipe_ignored() -> Iterator[None]:
+    """Undo what a program for the terminal sets: SIGPIPE would end all tests of this process."""
+    before = signal.getsignal(signal.SIGPIPE)
+    yield
+    signal.signal(signal.SIGPIPE, before)
+
+
 def require(what: str, present: object) -> None:
     """Skip the test if something is missing on this machine. With CI set, fail instead."""
     if present:
