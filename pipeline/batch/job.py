@@ -20,7 +20,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
-from pipeline import metrics, outputs, source, spark, spark_metrics, times
+from pipeline import metrics, outputs, source, spark, spark_metrics, thresholds, times
 from pipeline.errors import TemporaryError, sentence
 from pipeline.ingest import store
 from pipeline.settings import Settings
@@ -92,6 +92,7 @@ def _execute(settings: Settings, data: outputs.DataDir, arguments: Arguments) ->
     """
     source.claim(data, settings)
     source.check_window(data, settings.window)
+    thresholds.record(data.thresholds_of("batch_processor"), settings)
     session = spark.submitted_session("batch")
     start_s = time.time() - arguments.began
     result = {"run": arguments.run, **process(session, settings, arguments.run)}

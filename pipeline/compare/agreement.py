@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
 from typing import Any
@@ -18,6 +19,7 @@ from pipeline.compare.inputs import Evidence
 from pipeline.compare.lateness import Record, outcomes
 from pipeline.ingest.store import STORED
 from pipeline.metrics import FURTHER, METRICS, buy_sell_ratio
+from pipeline.thresholds import SETTING_OF, Period, Thresholds
 
 #: The statuses of a window, the most important one first.
 DIFFERS = "differs"
@@ -34,6 +36,10 @@ LATE = "late events dropped"
 BACKFILLED = "backfilled trades dropped as late"
 AFTER_SNAPSHOT = "trades stored after the batch's snapshot"
 CONFLICT = "duplicate id with different content, received after the deduplication state expired"
+#: Kafka's topic was deleted and created again, and each of the two had a part of the trades.
+TWO_TOPICS = "trades in two Kafka topics"
+#: Flags differ, because the two paths used other thresholds. The settings follow.
+THRESHOLDS = "computed with other thresholds"
 #: Late events or duplicates can explain the difference, but their outcome was not recorded.
 NOT_RECORDED = "evidence not recorded"
 UNEXPLAINED = "cause unknown"
@@ -122,10 +128,14 @@ def agreement(
             status = DIFFERS if start in in_batch else ONLY_STREAM
         if status in DIFFERENCES:
             explanation = _explain(
-                streamed.loc[start].to_dict() if start in in_stream else None,
-                batched.loc[start].to_dict() if start in in_batch else None,
+                (
+                    streamed.loc[start].to_dict() if start in in_stream else None,
+                    batched.loc[start].to_dict() if start in in_batch else None,
+                ),
+                columns,
                 [each.between(start, ends[start]) for each in candidates],
-                evidence.backfilled,
+                evidence,
+                evidence.replaced.get(start, ()),
             )
         lost = missing.get(start, _MissingIds())
         causes = [cause for cause in (explanation.cause, lost.cause) if cause]
@@ -230,6 +240,24 @@ _Pair = tuple[_Window, _Window]
 
 
 def _explain(
+    windows: _Pair,
+    columns: str,
+    candidates: Sequence[_Candidates],
+    evidence: Evidence,
+    replaced: Sequence[Mapping[str, str]],
+) -> Explanation:
+    """Return the cause of a difference, or `UNEXPLAINED`."""
+    stream, batch = windows
+    if cause := _other_thresholds(stream, batch, columns, evidence):
+        return Explanation(cause)
+    found = _explain_by_trades(stream, batch, candidates, evidence.backfilled)
+    if found.cause != UNEXPLAINED or stream is None or batch is None:
+        return found
+    two = any(_adds_up((stream, version), batch) for version in replaced)
+    return Explanation(TWO_TOPICS) if two else found
+
+
+def _explain_by_trades(
     stream: _Window,
     batch: _Window,
     candidates: Sequence[_Candidates],
@@ -252,6 +280,49 @@ def _explain(
     if any(_unrecorded_may_explain(stream, batch, known) for known in candidates):
         return Explanation(NOT_RECORDED)
     return Explanation(UNEXPLAINED, unexplained=int(_amount_of(batch)[0] - _amount_of(stream)[0]))
+
+
+def _other_thresholds(stream: _Window, batch: _Window, columns: str, evidence: Evidence) -> str:
+    """Return the cause of flags that differ because of recorded thresholds; "" if it is another.
+
+    Both rows must have exactly the flags that follow from thresholds that their path used.
+    """
+    differing = columns.split(", ")
+    if stream is None or batch is None or not {*differing} <= SETTING_OF.keys():
+        return ""
+    ours = _thresholds_of(stream, evidence.stream_thresholds)
+    theirs = _thresholds_of(batch, evidence.batch_thresholds)
+    if ours is None or theirs is None:
+        return ""
+    names = [SETTING_OF[flag] for flag in differing]
+    listed = [f"{name.upper()}={getattr(ours, name).normalize():f}" for name in names]
+    return f"{THRESHOLDS}: {', '.join(listed)}"
+
+
+def _adds_up(parts: tuple[Mapping[str, str], Mapping[str, str]], whole: Mapping[str, str]) -> bool:
+    """Return whether a window has exactly the trades of two others."""
+    if not (whole["max_price"] and whole["min_price"]):
+        return False
+    highest, lowest = (
+        best(Decimal(part[name]) for part in parts) == Decimal(whole[name])
+        for best, name in ((max, "max_price"), (min, "min_price"))
+    )
+    return highest and lowest and _plus(*map(_amount_of, parts)) == _amount_of(whole)
+
+
+def _thresholds_of(row: Mapping[str, str], periods: Sequence[Period]) -> Thresholds | None:
+    """Return the thresholds that lead to the flags of a row: of its time, or else of any time.
+
+    A row that was computed again, with a new checkpoint, keeps the time of its first version.
+    """
+    if not all(row[name] for name in ("price_range", "sell_count")):  # of an older version
+        return None
+    written = row["written_at"]
+    earlier = [p for p in periods if written and p.since <= datetime.fromisoformat(written)]
+    for period in (*earlier[-1:], *reversed(periods)):
+        if all(row[flag] == value for flag, value in period.thresholds.flags(row).items()):
+            return period.thresholds
+    return None
 
 
 def _unrecorded_may_explain(stream: _Window, batch: _Window, known: _Candidates) -> bool:

@@ -5,6 +5,7 @@ services only write.
 """
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline import thresholds, window_files
 from pipeline.compare import database
 from pipeline.compare.lateness import NOTHING_CONSUMED, ConsumedOffsets, Record
 from pipeline.compare.stops import stops, union
@@ -34,7 +36,9 @@ from pipeline.outputs import (
     read_status,
     stream_files,
 )
+from pipeline.stream.finality import VERSION_COLUMNS
 from pipeline.stream.micro_batches import OffsetRange, read_offset_ranges
+from pipeline.thresholds import Period
 
 
 def read_windows(*paths: Path) -> pd.DataFrame:
@@ -74,6 +78,8 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
 # --- for the comparison ---------------------------------------------------------------------
 
 
+#: A line of `stream_versions.csv`: a time, two whole numbers and three decimals.
+_VERSION = re.compile(r"[-0-9T:]+Z(,\d+){2}(,\d+(\.\d+)?){3}")
 #: Columns that hold a whole number in every window.
 COUNTS = ("trade_count", "buy_count")
 
@@ -101,6 +107,11 @@ class Evidence:
     reported: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     #: The offsets that the consumer has read since schema version 3.
     consumed: ConsumedOffsets = NOTHING_CONSUMED
+    #: Versions of final windows that other versions with more trades replaced, by `window_start`.
+    replaced: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
+    #: The thresholds that the stream and the batch used, oldest first.
+    stream_thresholds: Sequence[Period] = ()
+    batch_thresholds: Sequence[Period] = ()
 
 
 @dataclass(frozen=True)
@@ -151,6 +162,8 @@ class PipelineOutputs:
     #: The requested length of time before the newest result, and its start. None: everything.
     last: timedelta | None
     since: datetime | None
+    #: The damaged rows of the stream's final windows, which are left out: a phrase for each file.
+    damaged: tuple[str, ...] = ()
 
 
 def require_folder(data: DataDir) -> None:
@@ -175,13 +188,11 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
     """
     # Open windows are read first. A window that becomes final meanwhile is then in both files
     # instead of in neither.
-    still_open, final, batch = (
-        _read_cells(paths, WINDOW_COLUMNS, required="window_start")
-        for paths in ([data.stream_live], stream_files(data), [data.batch_windows])
-    )
-    for name, cells in (("stream_live.csv", still_open), ("stream_csv", final)):
-        _check_numbers(data.root / name, cells)
-    _check_numbers(data.batch_windows, batch)
+    still_open = _read_cells([data.stream_live], WINDOW_COLUMNS, required="window_start")
+    final, damaged = _read_final_windows(data)
+    batch = _read_cells([data.batch_windows], WINDOW_COLUMNS, required="window_start")
+    for path, cells in ((data.stream_live, still_open), (data.batch_windows, batch)):
+        _check_numbers(path, cells)
     runs = read_batch_runs(data)
     if len(batch):  # leave out a run that has not published its windows yet
         runs = runs[runs["written_at"] <= pd.to_datetime(batch["written_at"].iloc[0], utc=True)]
@@ -234,6 +245,7 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
         span=span,
         last=last,
         since=since,
+        damaged=damaged,
     )
 
 
@@ -312,6 +324,9 @@ def _read_evidence(
         offset_ranges=read_offset_ranges(data),
         reported=_reported(micro_batches),
         consumed=consumed,
+        replaced=_replaced_versions(data),
+        stream_thresholds=thresholds.read(data.thresholds_of("spark_processor")),
+        batch_thresholds=thresholds.read(data.thresholds_of("batch_processor")),
     )
     return evidence, ingest_counts, pd.DataFrame(latencies, columns=["leg", "bucket", "count"])
 
@@ -327,6 +342,20 @@ def catching_up(stopped: pd.DataFrame, until: datetime) -> list[tuple[datetime, 
     found = union(minutes)
     both = ([moment.to_pydatetime() for moment in found[name]] for name in ("start", "end"))
     return list(zip(*both, strict=True))
+
+
+def _replaced_versions(data: DataDir) -> dict[str, list[dict[str, str]]]:
+    """Return the versions of final windows that were replaced, each once, by window start."""
+    try:
+        text = data.stream_versions.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    found: dict[str, list[dict[str, str]]] = {}
+    for line in dict.fromkeys(text.splitlines()[1:]):
+        if _VERSION.fullmatch(line):
+            version = dict(zip(VERSION_COLUMNS, line.split(","), strict=True))
+            found.setdefault(version["window_start"], []).append(version)
+    return found
 
 
 def _reported(micro_batches: pd.DataFrame) -> dict[int, tuple[int, int]]:
@@ -397,6 +426,18 @@ def _read_cells(paths: Iterable[Path], columns: tuple[str, ...], *, required: st
     """
     rows = [row for path in paths for row in _read_rows(path, columns, required)]
     return pd.DataFrame(rows, columns=list(columns), dtype=str)
+
+
+def _read_final_windows(data: DataDir) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return the undamaged final windows, and a phrase for each damaged file."""
+    rows: list[list[str]] = []
+    damaged: list[str] = []
+    for path in stream_files(data):
+        found = window_files.scan(path)
+        missing = len(WINDOW_COLUMNS) - len(found.header)
+        rows += [[*row, *[""] * missing] for row in found.rows]
+        damaged += window_files.descriptions(path, found.damage)
+    return pd.DataFrame(rows, columns=list(WINDOW_COLUMNS), dtype=str), tuple(damaged)
 
 
 def _read_rows(path: Path, columns: tuple[str, ...], required: str) -> list[list[str]]:

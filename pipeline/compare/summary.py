@@ -2,11 +2,11 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
-from pipeline.compare.agreement import DIFFERENCES, GAP, NOT_RECORDED, REJECTED
+from pipeline.compare.agreement import DIFFERENCES, GAP, NOT_RECORDED, REJECTED, THRESHOLDS
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.formatting import UNKNOWN, count, elapsed, number, seconds, window_time
 from pipeline.compare.freshness import BATCH
@@ -39,15 +39,29 @@ def summary(comparison: Comparison) -> str:
 def findings(comparison: Comparison) -> tuple[Finding, ...]:
     """Return the four findings, always in the order of `TITLES`."""
     if comparison.span is None:
-        waiting = _waiting(comparison)
+        waiting = _with_damage(comparison, _waiting(comparison))
         return tuple(
             Finding(title, UNKNOWN, "" if n else waiting) for n, title in enumerate(TITLES)
         )
+    agreement = _agreement(comparison)
+    if comparison.outputs.damaged:
+        sentence = _with_damage(comparison, agreement.sentence)
+        agreement = replace(agreement, sentence=sentence, kind="alarm")
     return (
-        _agreement(comparison),
+        agreement,
         _freshness(comparison),
         _cost(comparison),
         _run_time(comparison),
+    )
+
+
+def _with_damage(comparison: Comparison, sentence: str) -> str:
+    """Return the sentence with the damaged rows that the comparison leaves out."""
+    if not comparison.outputs.damaged:
+        return sentence
+    return (
+        f"{sentence} Damaged rows are left out: {'; '.join(comparison.outputs.damaged)}. The next "
+        "start of the stream computes them again."
     )
 
 
@@ -95,8 +109,14 @@ def _agreement(comparison: Comparison) -> Finding:
             sentence = f"{which} and no cause was found. {sentence}"
         causes = Counter(cause for text in differ["cause"] for cause in text.split("; "))
         causes = Counter({cause: n for cause, n in causes.items() if cause not in (GAP, REJECTED)})
+        other = {c: n for c, n in causes.items() if c.startswith(THRESHOLDS)}
+        causes = Counter({cause: n for cause, n in causes.items() if cause not in other})
         named = ", ".join(f"{cause} ({count(n, 'window')})" for cause, n in causes.most_common())
-        sentence += f" Causes: {named}."
+        sentence += f" Causes: {named}." if named else ""
+        for cause, n in other.items():
+            verb = "was" if n == 1 else "were"
+            settings = cause.removeprefix(f"{THRESHOLDS}: ")
+            sentence += f" {count(n, 'window')} {verb} computed with {settings}."
     if comparison.missing:
         ids = (
             "1 trade id was"

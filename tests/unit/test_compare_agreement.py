@@ -21,6 +21,7 @@ from pipeline.outputs import (
     WINDOW_COLUMNS,
 )
 from pipeline.stream.micro_batches import OffsetRange
+from pipeline.thresholds import Period, Thresholds
 
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -188,6 +189,62 @@ def judged_cause(
 
 def cause(stream: dict[str, str] | None, batch: dict[str, str] | None, **frames: Any) -> str:
     return str(judged_cause(stream, batch, **frames)["cause"])
+
+
+def period(minute: int, *limits: str) -> Period:
+    return Period(seconds(60 * minute), Thresholds(*map(Decimal, limits)))
+
+
+def flagged(written: int, **flags: str) -> dict[str, str]:
+    """A window with a range of 55, 3 buys, 2 sells and a volume of 1.5, written at this minute."""
+    at = f"{seconds(60 * written):%Y-%m-%dT%H:%M:%SZ}"
+    of_all = {"volatility_flag": "High", "market_sentiment": "Bullish", "volume_spike": "Normal"}
+    cells = {"price_range": "55", "sell_count": "2", "written_at": at}
+    return window(0, **cells, **of_all | flags)
+
+
+def test_flags_that_follow_from_recorded_thresholds_are_no_unknown_difference() -> None:
+    default, other = ("50", "1.2", "100"), ("60", "1.2", "1")
+    record = {
+        "stream_thresholds": [period(0, *default), period(20, *other)],
+        "batch_thresholds": [period(0, *default), period(30, *other)],
+    }
+    batch = flagged(40, volatility_flag="Normal", volume_spike="Spike")
+    assert cause(flagged(5), batch, **record) == (
+        f"{agreement.THRESHOLDS}: VOLATILITY_RANGE=50, SPIKE_VOLUME=100"
+    )
+    # Computed again after the change, but with the time of its first version; the batch later.
+    again = flagged(5, volatility_flag="Normal", volume_spike="Spike")
+    assert cause(again, flagged(25), **record) == (
+        f"{agreement.THRESHOLDS}: VOLATILITY_RANGE=60, SPIKE_VOLUME=1"
+    )
+
+
+def test_a_window_whose_trades_are_in_two_topics_has_that_cause() -> None:
+    prices = {"max_price": "110", "min_price": "90"}
+    stream, batch = window(0, **prices), window(0, trade_count="7", buy_count="4", **prices)
+    part = {"window_start": stream["window_start"], "trade_count": "2", "buy_count": "1"}
+    part |= {"total_volume": "0.25", "max_price": "105", "min_price": "91"}
+    batch["total_volume"] = "1.75"
+    replaced = {stream["window_start"]: [part | {"trade_count": "1"}, part]}
+    assert cause(stream, batch, replaced=replaced) == agreement.TWO_TOPICS
+    assert cause(stream, batch) == agreement.UNEXPLAINED
+    for wrong in ({"buy_count": "2"}, {"total_volume": "0.3"}, {"max_price": "111"}):
+        others = {stream["window_start"]: [part | wrong]}
+        assert cause(stream, batch, replaced=others) == agreement.UNEXPLAINED
+
+
+def test_flags_that_do_not_follow_from_any_recorded_thresholds_have_no_known_cause() -> None:
+    record = {
+        "stream_thresholds": [period(0, "50", "1.2", "100")],
+        "batch_thresholds": [period(0, "60", "1.2", "100")],
+    }
+    batch = flagged(40, volatility_flag="Normal")
+    assert cause(flagged(5), batch, **record).startswith(agreement.THRESHOLDS)
+    assert cause(flagged(5), batch) == agreement.UNEXPLAINED
+    wrong = flagged(5, volume_spike="Spike")
+    assert cause(wrong, batch, **record) == agreement.UNEXPLAINED
+    assert cause(flagged(5), batch | {"avg_price": "7"}, **record) == agreement.UNEXPLAINED
 
 
 def test_a_late_trade_that_accounts_for_all_of_the_difference_is_its_cause() -> None:

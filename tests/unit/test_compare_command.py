@@ -64,18 +64,25 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-def as_process(folder: Path, *arguments: str) -> Done:
+def as_process(folder: Path, *arguments: str, **environment: str) -> Done:
     """Run the command as a user does."""
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.compare", *arguments],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "DATA_DIR": str(folder)},
+        env={"PATH": os.environ["PATH"], "DATA_DIR": str(folder)} | environment,
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def test_on_a_terminal_in_ascii_the_other_characters_are_escapes(tmp_path: Path) -> None:
+    both_paths(tmp_path, "5")
+    done = as_process(tmp_path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2192" in done.stdout
 
 
 def test_with_nothing_to_compare_the_exit_status_is_2_and_the_output_says_why(
@@ -177,20 +184,44 @@ def test_json_has_null_for_unknown_and_infinite_numbers(command: Command, tmp_pa
     assert found["growth"]["low"] is None
 
 
-@pytest.mark.parametrize(
-    ("column", "wrong"), [("avg_price", "abc"), ("trade_count", "5.5"), ("window_end", "noon")]
-)
-def test_an_invalid_cell_is_named_in_one_sentence_with_exit_status_2(
+INVALID = [("avg_price", "abc"), ("trade_count", "5.5"), ("window_end", "noon")]
+
+
+def write_invalid(path: Path, column: str, wrong: str) -> None:
+    table = pd.read_csv(path, dtype=str)
+    table[column] = wrong
+    table.to_csv(path, index=False)
+
+
+@pytest.mark.parametrize(("column", "wrong"), INVALID)
+def test_an_invalid_cell_of_the_batch_is_named_in_one_sentence_with_exit_status_2(
+    command: Command, tmp_path: Path, column: str, wrong: str
+) -> None:
+    both_paths(tmp_path, "5")
+    write_invalid(DataDir(tmp_path).batch_windows, column, wrong)
+    done = command(tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{column} of the window 2025-06-01T12:00:00Z is '{wrong}'" in done.stderr
+
+
+@pytest.mark.parametrize(("column", "wrong"), INVALID)
+def test_damaged_rows_of_the_stream_are_left_out_and_named(
     command: Command, tmp_path: Path, column: str, wrong: str
 ) -> None:
     both_paths(tmp_path, "5")
     (path,) = DataDir(tmp_path).stream_csv.glob("*.csv")
-    table = pd.read_csv(path, dtype=str)
-    table[column] = wrong
-    table.to_csv(path, index=False)
+    sound = path.read_text()
+    write_invalid(path, column, wrong)
+    path.write_text(sound + path.read_text().splitlines()[1] + "\n2025-06-01T12:0")
+    (path.parent / "2025-06-02.csv").write_text("")
     done = command(tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert f"{column} of the window 2025-06-01T12:00:00Z is '{wrong}'" in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    said = " ".join(done.stdout.split())
+    assert (
+        "Damaged rows are left out: stream_csv/2025-06-01.csv (row 3, row 4); "
+        "stream_csv/2025-06-02.csv (header). The next start of the stream computes them again."
+    ) in said
+    assert "identical results for the 1 window compared" in said
 
 
 def test_a_database_without_the_consumers_tables_is_reported_in_one_sentence(

@@ -10,9 +10,11 @@ from pipeline.compare.agreement import (
     COLUMNS,
     DIFFERS,
     EQUAL,
+    GAP,
     LATE,
     NOT_RECORDED,
     NOT_YET_FINAL,
+    THRESHOLDS,
     UNEXPLAINED,
 )
 from pipeline.compare.comparison import Comparison, batch_interval_s, compare
@@ -115,6 +117,19 @@ def test_an_explained_difference_is_a_note_and_an_unexplained_one_an_alarm(
     first = findings(unknown)[0]
     assert (first.short, first.kind) == ("1 window differs, cause unknown", "alarm")
     assert first.sentence.startswith("1 window differs and no cause was found. 1 of 2 windows")
+
+
+def test_changed_thresholds_are_a_note_that_names_the_settings(comparison: Comparison) -> None:
+    cause = f"{THRESHOLDS}: VOLATILITY_RANGE=50"
+    first = findings(replace(comparison, agreement=windows(EQUAL, DIFFERS, cause=cause)))[0]
+    assert (first.short, first.kind) == ("1 of 2 windows differs, all explained", "note")
+    assert first.sentence.endswith(". 1 window was computed with VOLATILITY_RANGE=50.")
+    both = windows(EQUAL, DIFFERS, DIFFERS, cause=f"{LATE}; {GAP}")
+    both.loc[2, "cause"] = cause
+    first = findings(replace(comparison, agreement=both))[0]
+    assert first.sentence.endswith(
+        f"Causes: {LATE} (1 window). 1 window was computed with VOLATILITY_RANGE=50."
+    )
 
 
 def test_missing_trades_are_reported_although_the_paths_agree(comparison: Comparison) -> None:
