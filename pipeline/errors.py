@@ -27,6 +27,14 @@ _TEMPORARY_ERRNOS = frozenset(
         *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     }
 )
+#: What a person can do about an error of the operating system.
+_ACCESS = "give this user access to {}"
+_ACTIONS = {
+    errno.EISDIR: "a file must be at {}. Move the folder away.",
+    errno.ENOTDIR: "a folder must be at {}. Move the file away.",
+    errno.EEXIST: "a folder must be at {}. Move the file away.",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ACCESS),
+}
 
 
 class TemporaryError(Exception):
@@ -75,9 +83,17 @@ def is_temporary(error: BaseException) -> bool:
 
 
 def sentence(error: BaseException) -> str:
-    """Return the text of an exception on one line, without the error number of an OSError."""
+    """Return the text of an exception on one line.
+
+    That of an OSError has no error number. It names the file and what to do, if a person can.
+    """
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        path = error.filename2 or error.filename
+        if not path:
+            return error.strerror
+        if action := _ACTIONS.get(error.errno or 0):
+            return f"{error.strerror}: {action.format(path)}"
+        return f"{path}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 

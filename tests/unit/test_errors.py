@@ -1,6 +1,7 @@
 """The exit policy: the family of each exception, and what a service or a command does about it."""
 
 import errno
+import os
 import socket
 import sqlite3
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from pipeline.errors import (
     exit_on_error,
     family_of,
     is_temporary,
+    sentence,
 )
 from pipeline.ingest.exchange import FeedError
 from pipeline.ingest.store import StoreError
@@ -79,6 +81,25 @@ def test_what_works_again_without_anybody_is_temporary(error: Exception) -> None
 def test_what_a_person_has_to_correct_is_operational(error: Exception) -> None:
     assert family_of(error) is Family.OPERATIONAL
     assert not is_temporary(error)
+
+
+@pytest.mark.parametrize(
+    ("number", "action"),
+    [
+        (errno.EACCES, "give this user access to /data/stream_live.csv"),
+        (errno.EROFS, "give this user access to /data/stream_live.csv"),
+        (errno.EISDIR, "a file must be at /data/stream_live.csv. Move the folder away."),
+        (errno.EEXIST, "a folder must be at /data/stream_live.csv. Move the file away."),
+    ],
+)
+def test_an_error_of_the_operating_system_names_the_action_and_the_file(
+    number: int, action: str
+) -> None:
+    """Of a rename, the file that was to be replaced."""
+    text = os.strerror(number)
+    target = "/data/stream_live.csv"
+    assert sentence(OSError(number, text, target)) == f"{text}: {action}"
+    assert sentence(OSError(number, text, "/data/.tmp", None, target)) == f"{text}: {action}"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,59 @@
+"""Output never fails: not on a terminal without the characters, and not on a full disk."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+SCRIPT = """
+import logging
+from pipeline import logs
+from pipeline.outputs import WINDOW_COLUMNS
+from pipeline.stream.windows import print_windows
+logs.log_to_stdout("INFO")
+logging.getLogger("stream").info("caf\\u00e9 \\u2192")
+print_windows("FINAL", [dict.fromkeys(WINDOW_COLUMNS, "\\u2192")])
+logs.show("\\U0001f642")
+Path = __import__("pathlib").Path
+Path("reached").touch()
+"""
+
+
+def run(
+    folder: Path, encoding: str, output: int | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        cwd=folder,
+        env=environment,
+        stdout=output or subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "latin-1:strict"])
+def test_a_character_that_the_terminal_lacks_is_an_escape(tmp_path: Path, encoding: str) -> None:
+    done = run(tmp_path, encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\u2192" in done.stdout.splitlines()[0]
+    assert b"FINAL \\u2192" in done.stdout
+    assert (tmp_path / "reached").exists()
+
+
+def test_a_terminal_in_utf_8_gets_the_characters(tmp_path: Path) -> None:
+    assert "café →" in run(tmp_path, "utf-8").stdout.decode()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device /dev/full of Linux")
+def test_lines_that_cannot_be_written_are_lost_without_a_traceback(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = run(tmp_path, "utf-8", full.fileno())
+    assert (tmp_path / "reached").exists()
+    assert b"Traceback" not in done.stderr
