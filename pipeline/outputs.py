@@ -135,6 +135,11 @@ class DataDir:
         return self.status / "stream_latency.csv"
 
     @property
+    def stream_versions(self) -> Path:
+        """A row for each version of a final window that another one with more trades replaces."""
+        return self.status / "stream_versions.csv"
+
+    @property
     def stream_drops(self) -> Path:
         """A row for each micro-batch in which the stream dropped records."""
         return self.status / "stream_drops.csv"
@@ -143,6 +148,10 @@ class DataDir:
     def stream_position(self) -> Path:
         """One row: the offsets that the stream has read since its last row in `stream_drops`."""
         return self.status / "stream_position.csv"
+
+    def thresholds_of(self, service: str) -> Path:
+        """The thresholds that a path used, a row for each period: `pipeline.thresholds`."""
+        return self.status / f"{service}_thresholds.csv"
 
     def minutes_of(self, service: str) -> Path:
         """A row for each minute of a service: its counters and its cost."""
@@ -262,7 +271,7 @@ def append_csv(path: Path, columns: Iterable[str], row: Mapping[str, object], li
     if long:
         lines = path.read_bytes().splitlines(keepends=True)
         kept = b"".join([header, *lines[len(lines) // 2 :]])
-        write_atomically(path, kept.decode(), durable=False)
+        write_atomically(path, kept.decode(errors="replace"), durable=False)
 
 
 def cells(columns: Iterable[str], row: Mapping[str, object]) -> dict[str, str]:

@@ -107,6 +107,8 @@ class Service:
         self._started = times.now()
         self._settings = settings.model_dump(mode="json")
         self._machine = machine.describe()
+        #: The status of the start before this one; {}: unknown.
+        self.before = self._status_before()
         self._starts = 1 + self._starts_before()
         self._peak_mib = self._minute_peak_mib = 0.0
         self._cost: dict[str, float] = {}
@@ -141,10 +143,16 @@ class Service:
         # In a thread: if the signal interrupted `stop.wait`, this thread holds the lock of `stop`.
         threading.Thread(target=self.stop.set, daemon=True).start()
 
+    def _status_before(self) -> dict[str, Any]:
+        try:
+            return outputs.read_status(self.data, self.name)
+        except outputs.OutputError:
+            return {}
+
     def _starts_before(self) -> int:
         try:
-            return int(outputs.read_status(self.data, self.name).get("starts", 0))
-        except (outputs.OutputError, TypeError, ValueError):
+            return int(self.before.get("starts", 0))
+        except (TypeError, ValueError):
             return 0
 
     # --- run and end ----------------------------------------------------------------------

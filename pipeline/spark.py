@@ -230,6 +230,14 @@ def java_version(session: SparkSession) -> str:
     return str(jvm.System.getProperty("java.version"))
 
 
+def end_java() -> None:
+    """Kill the Java process of this process's session. It may be suspended and not answer."""
+    gateway = SparkContext._gateway  # noqa: SLF001 - no public way
+    process = getattr(gateway, "proc", None)
+    if process is not None:
+        process.kill()
+
+
 def submit_command(config: dict[str, str], script: Path, *arguments: str) -> list[str]:
     """Return the command that runs a script of this project by spark-submit.
 

@@ -126,6 +126,11 @@ class Running:
     def tail(self, lines: int = 25) -> str:
         return "\n".join(self.text().splitlines()[-lines:])
 
+    def errors(self) -> list[str]:
+        """Return the errors that the service logged; Spark logs others."""
+        name = self.name.partition("-")[2]
+        return [line for line in self.text().splitlines() if f" ERROR   {name}: " in line]
+
     def tree(self) -> list[psutil.Process]:
         """Return the process and its descendants that are running."""
         try:
@@ -218,6 +223,12 @@ class Broker:
         if self._running:
             self._running.kill()
             self._running = None
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Send a signal to every process of the broker: SIGSTOP suspends it."""
+        assert self._running is not None
+        for process in self._running.tree():
+            process.send_signal(signum)
 
     def new_topic(self) -> str:
         """Create a topic and its dead-letter topic as the stack does, and return its name."""

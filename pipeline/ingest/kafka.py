@@ -12,7 +12,7 @@ from datetime import datetime
 from threading import Event
 from typing import Any, TypeVar
 
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.cluster import ClusterMetadata
 from kafka.errors import KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
@@ -34,6 +34,8 @@ RECORDS_BEFORE = 1000
 ACKNOWLEDGE_SECONDS = 5.0
 #: Seconds to deliver the remaining records when the service stops.
 CLOSE_SECONDS = 4.0
+#: Milliseconds within which Kafka must return the id of a topic.
+IDENTITY_MS = 5000
 #: Milliseconds to reach a broker. The caller tries again.
 CONNECT_MS = 3000
 #: Milliseconds between two reads of the topic's metadata, which show that it was created again.
@@ -192,6 +194,40 @@ def check_topic(settings: Settings) -> None:
                 raise TemporaryError(f"topic {topic} does not exist yet")
     finally:
         kafka.close(timeout_ms=1000)
+
+
+class TopicIdentity:
+    """Asks Kafka for the id of the topic of trades, over one connection.
+
+    A topic that is deleted and created again has another id. An id is never used twice, so if the
+    id is unchanged after a record was read, the record is from this topic.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Connect to Kafka.
+
+        Raises:
+            KafkaError: Kafka does not respond.
+        """
+        clients = ("allow_auto_create_topics", "metrics_enabled")  # not known to the admin client
+        options = {name: value for name, value in _client(settings).items() if name not in clients}
+        self._topic = settings.kafka_topic
+        self._admin, _ = connected(KafkaAdminClient, request_timeout_ms=IDENTITY_MS, **options)
+
+    def read(self) -> str:
+        """Return the id.
+
+        Raises:
+            KafkaError: Kafka does not respond.
+            TemporaryError: the topic does not exist.
+        """
+        (described,) = self._admin.describe_topics([self._topic])
+        if described["error_code"]:
+            raise TemporaryError(f"topic {self._topic} does not exist yet")
+        return str(described["topic_id"])
+
+    def close(self) -> None:
+        self._admin.close()
 
 
 def topic_id(settings: Settings) -> str:

@@ -8,6 +8,15 @@ from pipeline.errors import OperationalError
 
 #: A row of a CSV file: the text of each cell, by column.
 Cells = dict[str, str]
+#: Columns of `stream_versions.csv`: what the comparison needs of a version that is not kept.
+VERSION_COLUMNS = (
+    "window_start",
+    "trade_count",
+    "buy_count",
+    "total_volume",
+    "max_price",
+    "min_price",
+)
 #: Maximum number of entries in the growth of a window.
 MAX_GROWTH_ENTRIES = 240
 
@@ -49,6 +58,20 @@ class State:
     #: The greatest event time in these micro-batches and this one.
     max_event_time: int | None = None
     open: Mapping[int, Window] = field(default_factory=dict)
+    #: Windows that were open when another checkpoint ended: of another topic, or of a checkpoint
+    #: that was deleted. They get no more trades, and do not count for the greatest event time.
+    left_open: Mapping[int, Window] = field(default_factory=dict)
+
+    def shown(self) -> dict[int, Window]:
+        """Return the windows that a reader sees as open."""
+        shown = {**self.left_open, **self.open}
+        return {start: more_complete(self.left_open.get(start), shown[start]) for start in shown}
+
+
+def more_complete(before: Window | None, after: Window) -> Window:
+    """Return the version of a window with more trades; of two with as many, the later one."""
+    counts = [int(w.cells.get("trade_count", 0)) for w in (before, after) if w is not None]
+    return before if before is not None and counts[0] > counts[-1] else after
 
 
 def apply_micro_batch(
@@ -69,9 +92,9 @@ def apply_micro_batch(
         The new state, and the windows that are now final, sorted by start.
 
     Raises:
-        StateError: a micro-batch is missing between the state and this one.
+        StateError: the micro-batch is neither the next one nor the newest one again.
     """
-    if micro_batch > state.micro_batch + 1:
+    if not continues(state, micro_batch):
         raise StateError(
             f"The open windows are those after micro-batch {state.micro_batch}, but Spark is at "
             f"micro-batch {micro_batch}. Stop the stream and delete the folder `checkpoints`: the "
@@ -87,13 +110,21 @@ def apply_micro_batch(
     final = {
         start: window for start, window in windows.items() if _is_final(window, before, watermark)
     }
+    ended = {s: w for s, w in state.left_open.items() if _is_final(w, before, watermark)}
     after = State(
         micro_batch=micro_batch,
         max_event_time_before=before,
         max_event_time=max(event_times, default=None),
         open={start: window for start, window in windows.items() if start not in final},
+        left_open={s: w for s, w in state.left_open.items() if s not in ended},
     )
-    return after, [final[start] for start in sorted(final)]
+    best = {s: more_complete(ended.get(s), w) for s, w in {**ended, **final}.items()}
+    return after, [best[start] for start in sorted(best)]
+
+
+def continues(state: State, micro_batch: int) -> bool:
+    """Return whether a micro-batch is the next one after this state, or the newest one again."""
+    return micro_batch in (state.micro_batch, state.micro_batch + 1)
 
 
 def _is_final(window: Window, max_event_time_before: int | None, watermark: int) -> bool:
@@ -107,28 +138,57 @@ def closes_in_next_micro_batch(state: State, watermark: int) -> bool:
 
 def to_json(state: State) -> dict[str, Any]:
     """Return the state as a JSON object. Its names are a file format and must not change."""
+
+    def listed(windows: Mapping[int, Window]) -> list[Any]:
+        return [[w.start, w.end, w.last_trade_time, w.cells, w.growth] for w in windows.values()]
+
     return {
         "micro_batch": state.micro_batch,
         "greatest_before": state.max_event_time_before,
         "greatest": state.max_event_time,
-        "open": [
-            [window.start, window.end, window.last_trade_time, window.cells, window.growth]
-            for window in state.open.values()
-        ],
+        "open": listed(state.open),
+        "left_open": listed(state.left_open),
     }
 
 
 def from_json(value: Mapping[str, Any]) -> State:
-    """Return the state in a JSON object; {} is the state before the first micro-batch."""
+    """Return the state in a JSON object; {} is the state before the first micro-batch.
+
+    Raises:
+        StateError: the object has another form.
+    """
     if not value:
         return State()
-    windows = [
-        Window(start, end, last, cells, tuple((at, count) for at, count in growth))
-        for start, end, last, cells, growth in value["open"]
+    try:
+        before, greatest = value["greatest_before"], value["greatest"]
+        return State(
+            micro_batch=_whole(value["micro_batch"]),
+            max_event_time_before=None if before is None else _whole(before),
+            max_event_time=None if greatest is None else _whole(greatest),
+            open=_windows(value["open"]),
+            left_open=_windows(value.get("left_open", [])),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StateError("open_windows.json has an unknown form") from error
+
+
+def _windows(listed: Iterable[Any]) -> dict[int, Window]:
+    found = [
+        Window(
+            _whole(start),
+            _whole(end),
+            _whole(last),
+            {str(name): cell for name, cell in cells.items()},
+            tuple((_whole(at), _whole(count)) for at, count in growth),
+        )
+        for start, end, last, cells, growth in listed
     ]
-    return State(
-        micro_batch=value["micro_batch"],
-        max_event_time_before=value["greatest_before"],
-        max_event_time=value["greatest"],
-        open={window.start: window for window in windows},
-    )
+    if not all(isinstance(cell, str) for window in found for cell in window.cells.values()):
+        raise ValueError("a cell is not text")
+    return {window.start: window for window in found}
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{value!r} is not a whole number")
+    return value

@@ -167,6 +167,11 @@ class Recorder:
         self._identity = {"topic": topic_id, "delay_s": settings.watermark.total_seconds()}
         self._open = next(iter(_read_offset_ranges(data.stream_position)), None)
 
+    def records_in(self, number: int) -> int:
+        """Return the number of records in a micro-batch; 0 if Spark has not planned it yet."""
+        micro_batch = read_micro_batch(self._query_folder, self._topic, number)
+        return 0 if micro_batch is None else micro_batch.end_offset - micro_batch.first_offset
+
     def record(self, number: int, counted: int | None) -> None:
         """Record the running micro-batch. A repeated micro-batch changes nothing.
 

@@ -1,8 +1,10 @@
 """The progress of the query: polled from Spark, counted, and appended to the progress record."""
 
 import json
+import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +12,9 @@ from pyspark.sql.streaming import StreamingQuery
 
 from pipeline import outputs, times
 from pipeline.service import Service
+from pipeline.stream.micro_batches import Recorder
+from pipeline.stream.query import Query
+from pipeline.stream.topic_watch import TopicWatch
 from pipeline.stream.windows import Publication
 
 #: Columns of `stream_progress.csv`, a row for each micro-batch. `published_at` is when its open
@@ -33,23 +38,59 @@ PROGRESS_COLUMNS = (
 )
 #: The record loses its older half above this size, bytes: more than a day of micro-batches.
 RECORD_BYTES = 16_000_000
-#: A micro-batch that takes longer than this is reported, seconds.
-STALLED_SECONDS = 120.0
+#: Seconds that a micro-batch may take in addition to three trigger intervals. On two busy cores,
+#: micro-batches of a few records took up to 4 s.
+MARGIN_SECONDS = 8.0
+#: Seconds that the first micro-batch after a start may take in addition.
+FIRST_SECONDS = 40.0
+#: Records per second that the slowest supported machine processes. The stream reads 20,000 a second
+#: on two cores.
+SLOWEST_RATE = 1000.0
 
 
 class Progress:
     """Counts what the query reports about its micro-batches, and records it.
 
-    It polls: a listener in Python costs eight CPU seconds a minute.
+    It polls: a listener in Python costs eight CPU seconds a minute. A thread polls, because a call
+    into a suspended Java process does not return.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, recorder: Recorder, topic: TopicWatch) -> None:
         self._service = service
+        self._recorder = recorder
+        self._topic = topic
         #: What each micro-batch published and how long it then waited, until it is recorded.
         self._published: dict[int, tuple[Publication, float]] = {}
         self._recorded = -1
-        #: The last time at which a micro-batch was completed or the query was idle.
-        self._active_at = time.monotonic()
+        #: The last time at which a micro-batch was completed or the query was idle, and the last
+        #: time at which Java answered.
+        self._active_at = self._answered_at = time.monotonic()
+        self._error: Exception | None = None
+        self._ended = threading.Event()
+
+    def follow(self, query: Query) -> None:
+        """Poll the query in a thread until it ends or the service stops."""
+        self._active_at = self._answered_at = time.monotonic()  # the start of the query takes long
+        threading.Thread(target=self._follow, args=(query,), name="progress", daemon=True).start()
+
+    def _follow(self, query: Query) -> None:
+        try:
+            while not query.has_ended(wait_s=1):
+                self.poll(query.spark)
+        except Exception as error:  # noqa: BLE001 - `has_ended` raises it in the main thread
+            self._error = error
+        self._ended.set()
+
+    def has_ended(self, wait_s: float) -> bool:
+        """Wait and return whether the query has ended.
+
+        Raises:
+            Exception: the error with which the query ended.
+        """
+        ended = self._ended.wait(wait_s)
+        if self._error is not None:
+            raise self._error
+        return ended
 
     def published(self, micro_batch: int, publication: Publication, waited_s: float) -> None:
         """Keep what a micro-batch published, and how long it then waited, for its record."""
@@ -60,6 +101,7 @@ class Progress:
         last = query.lastProgress
         if not query.status["isTriggerActive"]:
             self._active_at = time.monotonic()
+        self._answered_at = time.monotonic()
         if last is None or last["batchId"] == self._recorded:
             return
         is_next = last["batchId"] == self._recorded + 1
@@ -71,10 +113,18 @@ class Progress:
 
     def report(self) -> None:
         """Report the service as running, or as stalled if no micro-batch completes."""
-        silent = time.monotonic() - self._active_at
-        if silent > STALLED_SECONDS + self._service.settings.trigger_seconds:
-            message = f"no micro-batch completed for {silent:.0f} s"
-            self._service.report("stalled", message, healthy=False)
+        now, settings = time.monotonic(), self._service.settings
+        records = settings.max_offsets_per_trigger  # before the first micro-batch: unknown
+        if self._recorded >= 0:
+            records = self._recorder.records_in(self._recorded + 1)
+        stall = stalled(
+            Silence(now - self._active_at, now - self._answered_at, self._topic.unanswered_s),
+            settings.trigger_seconds,
+            records,
+            is_first=self._recorded < 0,
+        )
+        if stall:
+            self._service.report("stalled", stall, healthy=False)
         else:
             self._service.report("running", "reads Kafka and writes windows", healthy=True)
 
@@ -91,6 +141,44 @@ class Progress:
         }
         path = self._service.data.stream_progress
         outputs.append_csv(path, PROGRESS_COLUMNS, row, RECORD_BYTES)
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Seconds since the last sign of life."""
+
+    #: Since a micro-batch completed, or the query was idle.
+    query_s: float
+    #: Since the Java process answered.
+    java_s: float
+    #: Since Kafka answered this process, not Java.
+    kafka_s: float
+
+
+def stalled(silence: Silence, trigger_s: float, records: int, *, is_first: bool) -> str | None:
+    """Return in one sentence why the stream has stalled; None if it has not.
+
+    A suspended process does not answer, so three trigger intervals and a margin are enough to
+    report it. A micro-batch in a catch-up is slow, but both processes answer. It may take longer,
+    by its number of records.
+
+    Args:
+        silence: since the last signs of life.
+        trigger_s: seconds from the start of one micro-batch to the start of the next.
+        records: how many records the running micro-batch has.
+        is_first: whether it is the first one since the start of the query.
+    """
+    limit = 3 * trigger_s + MARGIN_SECONDS
+    if silence.query_s <= limit:
+        return None
+    text = f"no micro-batch for {silence.query_s:.0f} s"
+    if silence.java_s > limit:
+        return f"{text}: the Java process does not answer"
+    if silence.kafka_s > limit:
+        return f"{text}: Kafka does not answer"
+    if silence.query_s <= limit + records / SLOWEST_RATE + FIRST_SECONDS * is_first:
+        return None
+    return f"{text}: a micro-batch of {records:,} records is still running"
 
 
 def is_completed(progress: Mapping[str, Any]) -> bool:

@@ -1,5 +1,7 @@
 """The streaming query: it reads Kafka, parses the records and aggregates the trades by window."""
 
+import contextlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,15 +10,14 @@ from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
-from pipeline import kafka_security, outputs, spark_metrics, times
-from pipeline.errors import Family, family_of
+from pipeline import kafka_security, spark, spark_metrics, times
 from pipeline.ingest import trade
 from pipeline.settings import Settings
 
 #: Receives the windows that a micro-batch changed, and the number of the micro-batch.
 MicroBatchFunction = Callable[[DataFrame, int], None]
-#: Incremented with each change of the query that an old checkpoint cannot continue.
-QUERY_VERSION = 2
+#: Seconds that Spark has to stop the query.
+STOP_SECONDS = 5.0
 #: What `parse_record` returns, as a Spark schema.
 PARSED = "trade_id long, price string, size string, side string, time_us long, reason string"
 
@@ -41,15 +42,14 @@ class Query:
         try:
             self._process(changed, micro_batch)
         except Exception as error:
-            if family_of(error) is not Family.FAULT:
-                self._error = error
+            self._error = error
             raise
 
     def has_ended(self, wait_s: float) -> bool:
         """Wait and return whether the query has ended.
 
         Raises:
-            Exception: the temporary or operational error that the function raised.
+            Exception: the error that the function raised.
             StreamingQueryException: the query failed for another reason.
         """
         try:
@@ -60,10 +60,21 @@ class Query:
             raise
 
     def stop(self) -> None:
-        self.spark.stop()
+        """Stop the query. If Java does not answer, end it: a repeated micro-batch is harmless."""
+        stopping = threading.Thread(target=self._stop, daemon=True)
+        stopping.start()
+        stopping.join(STOP_SECONDS)
+        if stopping.is_alive():
+            spark.end_java()
+
+    def _stop(self) -> None:
+        with contextlib.suppress(Exception):  # Java has ended
+            self.spark.stop()
 
 
-def start_query(session: SparkSession, settings: Settings, process: MicroBatchFunction) -> Query:
+def start_query(
+    session: SparkSession, settings: Settings, checkpoint: Path, process: MicroBatchFunction
+) -> Query:
     """Start the query in update mode.
 
     One query serves the final windows, the open windows and the console: Kafka is read once, and
@@ -72,10 +83,11 @@ def start_query(session: SparkSession, settings: Settings, process: MicroBatchFu
     Args:
         session: the Spark session.
         settings: the settings of the service.
+        checkpoint: the folder of the checkpoint.
         process: called after each micro-batch. Spark starts the next one when it returns.
     """
     trades = parse(read_kafka(session, settings), settings.product_id)
-    return Query(aggregate(trades, settings), checkpoint_folder(settings), process)
+    return Query(aggregate(trades, settings), checkpoint, process)
 
 
 def read_kafka(session: SparkSession, settings: Settings) -> DataFrame:
@@ -165,13 +177,3 @@ def aggregate(trades: DataFrame, settings: Settings) -> DataFrame:
         .withColumn("window_end", F.unix_micros("window.end"))
         .drop("window")
     )
-
-
-def checkpoint_folder(settings: Settings) -> Path:
-    """Return the folder for this form of the query. An old checkpoint cannot continue another."""
-    form = (
-        f"stream-v{QUERY_VERSION}-window{settings.window.total_seconds():.0f}s"
-        f"-watermark{settings.watermark.total_seconds():.0f}s"
-        f"-partitions{settings.shuffle_partitions}-{settings.kafka_topic}"
-    )
-    return outputs.DataDir(settings.data_dir).checkpoints / form

@@ -6,14 +6,15 @@ Final windows go to `stream_csv/`, open windows to `stream_live.csv`, both to th
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 from pyspark.sql import Row
 
-from pipeline import histogram, metrics, outputs, times
+from pipeline import histogram, metrics, outputs, thresholds, times, window_files
+from pipeline.logs import show
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import finality, micro_batches
@@ -23,7 +24,8 @@ from pipeline.stream.finality import Cells, State, Window
 CONSOLE_WINDOWS = 5
 #: Columns of `stream_latency.csv`: the number of trades by bucket of `histogram`, as JSON.
 LATENCY_COLUMNS = ("window_start", "leg", "counts")
-#: That file loses its older half above this size, bytes: more than a month of windows.
+#: That file, like `stream_versions.csv`, loses its older half above this size, bytes: more than a
+#: month of windows.
 LATENCY_BYTES = 16_000_000
 
 
@@ -45,11 +47,40 @@ class WindowPublisher:
         self._recorder = recorder
         self._data = service.data
         self._state_file = state_file
+        thresholds.record(
+            self._data.thresholds_of(service.name), service.settings, service.before.get("settings")
+        )
         self._watermark = service.settings.watermark // timedelta(microseconds=1)
-        self._state = finality.from_json(outputs.read_json(state_file))
+        self._state = self._with_windows_left_open(
+            finality.from_json(outputs.read_json(state_file))
+        )
         #: The final windows of the hour before the oldest open window, and its start.
         self._trailing: dict[str, Cells] = {}
         self._trailing_of: int | None = None
+
+    def _with_windows_left_open(self, state: State) -> State:
+        """Return the state with the windows that another checkpoint left open.
+
+        They become final as they are, or as the new checkpoint computes them, whichever has more
+        trades. After a normal restart there are none: every window in `stream_live.csv` is open in
+        the state as well, or already final.
+        """
+        live = window_files.scan(self._data.stream_live, self._service.settings.window)
+        rows = [dict(zip(live.header, row, strict=True)) for row in live.rows]
+        rows = [row for row in rows if row["last_trade_time"]]
+        if not rows:
+            return state
+        edges = [datetime.fromisoformat(row["window_start"]) for row in rows]
+        final = outputs.read_final_windows(self._data, min(edges), max(edges))
+        left = [
+            window
+            for row in rows
+            if (window := from_cells(row)).start not in state.open
+            and int(final.get(row["window_start"], {}).get("trade_count", 0))
+            < int(row["trade_count"])
+        ]
+        left_open = {**state.left_open, **{window.start: window for window in left}}
+        return replace(state, left_open=left_open)
 
     @property
     def closes_next(self) -> bool:
@@ -70,7 +101,9 @@ class WindowPublisher:
         repeated = micro_batch == self._state.micro_batch
         # The offsets are recorded first, so the record covers every published window.
         self._recorder.record(micro_batch, None if repeated else added_trades(self._state, changed))
-        final_cells = self._write_final(final, now)
+        computed = {**self._state.open, **{window.start: window for window in changed}}
+        versions = (self._state.left_open, computed)
+        final_cells = self._write_final(final, versions, now)
         if not repeated:
             for window in final:
                 self._record_latency(window, now)
@@ -88,7 +121,9 @@ class WindowPublisher:
         print_windows("FINAL", final_cells)
         return publication
 
-    def _write_final(self, windows: list[Window], now: datetime) -> list[Cells]:
+    def _write_final(
+        self, windows: list[Window], versions: Iterable[Mapping[int, Window]], now: datetime
+    ) -> list[Cells]:
         """Write final windows with z-scores, which depend on what the files hold.
 
         Writing the same windows again therefore gives the same scores, also after a restart.
@@ -100,21 +135,38 @@ class WindowPublisher:
         first, last = (times.from_epoch_micros(windows[place].start) for place in (0, -1))
         before = outputs.read_final_windows(self._data, first - metrics.TRAILING, last)
         merged = outputs.upsert_windows(before, rows)
+        known = [v[w.start].cells for v in versions for w in windows if w.start in v]
+        known += [before[row["window_start"]] for row in rows if row["window_start"] in before]
+        self._record_replaced([*rows, *known], merged)
         scored = with_z_scores(before, [merged[row["window_start"]] for row in rows])
         outputs.write_final_windows(self._data, scored)
         return scored
+
+    def _record_replaced(self, versions: Iterable[Cells], kept: Mapping[str, Cells]) -> None:
+        """Record the versions of windows that are not kept. There are some after a topic changed.
+
+        They show the comparison that the trades of a window are partly in each topic.
+        """
+        for version in versions:
+            row = {name: version[name] for name in finality.VERSION_COLUMNS}
+            if row != {
+                name: kept[version["window_start"]][name] for name in finality.VERSION_COLUMNS
+            }:
+                outputs.append_csv(
+                    self._data.stream_versions, finality.VERSION_COLUMNS, row, LATENCY_BYTES
+                )
 
     def _write_state(self, state: State, *, durable: bool) -> None:
         text = json.dumps(finality.to_json(state))
         outputs.write_atomically(self._state_file, text, durable=durable)
 
     def _write_open(self, state: State, *, trailing_changed: bool) -> None:
-        oldest = min(state.open, default=None)
+        oldest = min(state.shown(), default=None)
         if oldest is not None and (trailing_changed or oldest != self._trailing_of):
             start = times.from_epoch_micros(oldest)
             self._trailing = outputs.read_final_windows(self._data, start - metrics.TRAILING, start)
         self._trailing_of = oldest
-        rows = with_z_scores(self._trailing, [window.cells for window in state.open.values()])
+        rows = with_z_scores(self._trailing, [window.cells for window in state.shown().values()])
         text = outputs.to_csv(outputs.WINDOW_COLUMNS, rows)
         outputs.write_atomically(self._data.stream_live, text, durable=False)
 
@@ -138,6 +190,15 @@ def to_window(row: Row, settings: Settings, written_at: datetime) -> Window:
         cells=outputs.cells(outputs.WINDOW_COLUMNS, fields),
         growth=((times.epoch_micros(written_at), row.trade_count),),
     )
+
+
+def from_cells(cells: Cells) -> Window:
+    """Return a row of `stream_live.csv` as a window."""
+    start, end, last = (
+        times.epoch_micros(datetime.fromisoformat(cells[name]))
+        for name in ("window_start", "window_end", "last_trade_time")
+    )
+    return Window(start, end, last, cells)
 
 
 def with_z_scores(before: Mapping[str, Cells], windows: Iterable[Cells]) -> list[Cells]:
@@ -192,12 +253,11 @@ def added_trades(before: State, changed: Iterable[Window]) -> int:
 def print_windows(kind: str, windows: list[Cells]) -> None:
     """Print the newest windows of a micro-batch to the console."""
     if (omitted := len(windows) - CONSOLE_WINDOWS) > 0:
-        print(f"{kind} ({omitted} earlier windows omitted)")
+        show(f"{kind} ({omitted} earlier windows omitted)")
     for cells in sorted(windows, key=lambda cells: cells["window_start"])[-CONSOLE_WINDOWS:]:
-        print(
+        show(
             f"{kind} {cells['window_start']} trades {cells['trade_count']:>5} "
             f"avg {cells['avg_price']} range {cells['price_range']} "
             f"volume {cells['total_volume']} {cells['volatility_flag']} "
-            f"{cells['market_sentiment']} {cells['volume_spike']}",
-            flush=True,
+            f"{cells['market_sentiment']} {cells['volume_spike']}"
         )

@@ -131,12 +131,15 @@ def test_an_output_that_cannot_be_continued_ends_the_stream_with_one_sentence(
     wait_until(lambda: ":00" in hour.final(), 30, "a final window")
     days = tmp_path / "data" / "stream_csv"
     days.mkdir(parents=True)
-    (days / "2025-06-01.csv").write_text("a,b\n1,2\n")
-    (days / "2099-01-01.csv").write_text(to_csv(WINDOW_COLUMNS, []))
+    newer = (*WINDOW_COLUMNS, "invented_later")
+    (days / "2025-06-01.csv").write_text(to_csv(newer, []))
     stream = run("spark_processor.py", **chain.environment | {"DATA_DIR": tmp_path / "data"})
     assert stream.process.wait(60) == 2
-    (line,) = [line for line in stream.text().splitlines() if "ERROR   spark_processor: " in line]
-    assert line.endswith("2025-06-01.csv has other columns than this version writes. Move it away.")
+    (line,) = stream.errors()
+    assert line.endswith(
+        "stream_csv/2025-06-01.csv has other columns than this version writes, because a newer "
+        "version wrote it. Use that version, or move the file away."
+    )
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device /dev/full of Linux")

@@ -6,6 +6,7 @@ import json
 import random
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -71,6 +72,8 @@ def test_a_state_that_lacks_a_micro_batch_is_refused_with_what_to_do() -> None:
         apply_micro_batch(state, 2, [row(0, 6)], MINUTE)
     with pytest.raises(StateError):
         apply_micro_batch(State(), 57, [], MINUTE)
+    with pytest.raises(StateError):  # Spark lost its newest files, for example in a power cut
+        apply_micro_batch(replace(state, micro_batch=5), 4, [row(0, 6)], MINUTE)
 
 
 def test_the_growth_of_a_long_window_stays_bounded() -> None:
@@ -246,6 +249,40 @@ def test_a_state_survives_json_unchanged(batches: list[list[int]], watermark: in
 
 def test_no_state_file_is_the_state_before_the_first_micro_batch() -> None:
     assert finality.from_json({}) == State()
+
+
+# --- windows that another checkpoint left open ----------------------------------------------
+
+
+def left_open(state: State, *windows: Window) -> State:
+    return replace(state, left_open={window.start: window for window in windows})
+
+
+def test_a_window_left_open_becomes_final_at_the_time_of_its_end_and_moves_no_watermark() -> None:
+    state = left_open(State(), row(0, 5, trade_count="3"), row(90, 5400, trade_count="2"))
+    for number, rows in enumerate([[row(1, 61)], [row(2, 120)]]):
+        state, final = apply_micro_batch(state, number, rows, MINUTE)
+        assert final == []
+    assert state.max_event_time == 120 * SECOND
+    assert list(state.shown()) == [0, 90 * MINUTE, MINUTE, 2 * MINUTE]
+    state, final = apply_micro_batch(state, 2, [], MINUTE)
+    assert [window.cells["trade_count"] for window in final] == ["3"]
+    assert list(state.left_open) == [90 * MINUTE]
+
+
+@pytest.mark.parametrize(
+    ("left", "computed", "kept"), [("3", "2", "3"), ("3", "3", "new"), ("3", "5", "new")]
+)
+def test_of_two_versions_of_a_window_the_one_with_more_trades_becomes_final_once(
+    left: str, computed: str, kept: str
+) -> None:
+    state = left_open(State(), row(0, 5, trade_count=left))
+    state, _ = apply_micro_batch(state, 0, [row(0, 7, trade_count=computed)], MINUTE)
+    assert state.shown()[0].cells["trade_count"] == max(left, computed)
+    state, _ = apply_micro_batch(state, 1, [row(2, 120)], MINUTE)
+    state, final = apply_micro_batch(state, 2, [], MINUTE)
+    assert [w.last_trade_time for w in final] == [(5 if kept == left else 7) * SECOND]
+    assert apply_micro_batch(state, 3, [], MINUTE)[1] == []
 
 
 # --- crashes between the writings -----------------------------------------------------------
@@ -496,3 +533,53 @@ def test_a_folder_of_a_version_without_scores_is_continued(
     assert len(scores) == 60
     assert scores[:38] == [("", "")] * 38
     assert scores[38:] == expected[38:]
+
+
+# --- another topic --------------------------------------------------------------------------
+
+
+def counts_of(runner: Runner) -> dict[str, str]:
+    """The trades of each final window."""
+    return {
+        start: row["trade_count"]
+        for path in outputs.stream_files(runner.data)
+        for start, row in outputs.read_window_cells(path).items()
+    }
+
+
+def on_another_topic(runner: Runner, batches: list[list[int]]) -> None:
+    """Run the stream with a new checkpoint: the folder of the old one stays elsewhere."""
+    runner.state_file.unlink()
+    runner.start()
+    for number, rows in enumerate(Stream(batches, 60).batches):
+        assert runner.micro_batch(number, rows, None)
+
+
+def test_windows_open_at_the_change_to_another_topic_become_final_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None
+) -> None:
+    runner = Runner(tmp_path, monkeypatch)
+    for number, rows in enumerate(Stream([[5, 6, 61, 62, 119], [180, 181]], 60).batches):
+        assert runner.micro_batch(number, rows, None)
+    assert list(counts_of(runner).values()) == []
+    on_another_topic(runner, [[182, 241], [400], []])
+    # Minute 3 had two trades in the old topic and has one in the new one: they are not added up.
+    assert list(counts_of(runner).values()) == ["2", "3", "2", "1"]
+    (replaced,) = csv.DictReader(runner.data.stream_versions.read_text().splitlines())
+    assert replaced["window_start"] == "1970-01-01T00:03:00Z"
+    assert replaced["trade_count"] == "1"
+
+
+@pytest.mark.parametrize("first", [0, 3, 7])
+def test_a_topic_that_is_filled_again_with_the_same_trades_or_the_later_ones_changes_no_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None, first: int
+) -> None:
+    trades = [5, 6, 61, 62, 121, 180, 181, 182, 241, 242, 300, 400, 401]
+    expected = Runner(tmp_path / "one topic", monkeypatch)
+    for number, rows in enumerate(Stream([trades, []], 60).batches):
+        assert expected.micro_batch(number, rows, None)
+    runner = Runner(tmp_path / "two topics", monkeypatch)
+    for number, rows in enumerate(Stream([trades[:9], []], 60).batches):
+        assert runner.micro_batch(number, rows, None)
+    on_another_topic(runner, [trades[first:], []])
+    assert counts_of(runner) == counts_of(expected)

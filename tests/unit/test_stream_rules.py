@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,9 +14,16 @@ from pyspark.sql import Row
 
 from pipeline import metrics, outputs
 from pipeline.settings import Settings
+from pipeline.stream import checkpoint
 from pipeline.stream.pace import Pace, next_due
-from pipeline.stream.progress import PROGRESS_COLUMNS, is_completed, progress_row
-from pipeline.stream.query import checkpoint_folder, parse_record
+from pipeline.stream.progress import (
+    PROGRESS_COLUMNS,
+    Silence,
+    is_completed,
+    progress_row,
+    stalled,
+)
+from pipeline.stream.query import parse_record
 from pipeline.stream.windows import (
     CONSOLE_WINDOWS,
     Publication,
@@ -129,8 +137,9 @@ def test_each_form_of_the_query_has_its_own_checkpoint(tmp_path: Path) -> None:
         {"shuffle_partitions": 2},
         {"kafka_topic": "other"},
     ]
-    folders = [checkpoint_folder(Settings(data_dir=tmp_path, **form)) for form in forms]
-    assert len(set(folders)) == len(forms)
+    folders = [checkpoint.folder(Settings(data_dir=tmp_path, **form), "id-1") for form in forms]
+    folders.append(checkpoint.folder(Settings(data_dir=tmp_path), "id-2"))  # created again
+    assert len(set(folders)) == len(folders)
     assert {folder.parent for folder in folders} == {tmp_path / "checkpoints"}
 
 
@@ -138,7 +147,20 @@ def test_other_settings_keep_the_checkpoint(tmp_path: Path) -> None:
     same = Settings(
         data_dir=tmp_path, volatility_range=Decimal(7), stream_memory="1g", trigger_seconds=5
     )
-    assert checkpoint_folder(same) == checkpoint_folder(Settings(data_dir=tmp_path))
+    assert checkpoint.folder(same, "id") == checkpoint.folder(Settings(data_dir=tmp_path), "id")
+
+
+def test_the_path_of_a_checkpoint_is_short_enough_for_the_longest_name_of_a_topic(
+    tmp_path: Path,
+) -> None:
+    longest = Settings(
+        data_dir=tmp_path,
+        kafka_topic="t" * 200,
+        window=timedelta(days=1),
+        watermark=timedelta(days=1),
+        shuffle_partitions=64,
+    )
+    checkpoint.folder(longest, str(uuid.uuid4())).mkdir(parents=True)
 
 
 def test_the_console_shows_the_newest_windows_of_a_long_list(
@@ -235,3 +257,43 @@ def test_the_duration_of_a_micro_batch_of_an_earlier_process_is_unknown() -> Non
 def test_the_progress_of_an_idle_query_is_no_micro_batch() -> None:
     assert is_completed(PROGRESS)
     assert not is_completed(PROGRESS | {"durationMs": {"triggerExecution": 3}})
+
+
+# --- stalled or slow ------------------------------------------------------------------------
+
+
+def stall(query_s: float, java_s: float = 0, kafka_s: float = 0, **changed: Any) -> str | None:
+    """With micro-batches once a second, as in a live market."""
+    how = {"trigger_s": 1.0, "records": 6, "is_first": False} | changed
+    return stalled(Silence(query_s, java_s, kafka_s), **how)
+
+
+def test_a_suspended_process_is_named_after_three_intervals_and_the_margin() -> None:
+    assert stall(11) is None
+    assert stall(12, java_s=12) == "no micro-batch for 12 s: the Java process does not answer"
+    assert stall(12, kafka_s=12) == "no micro-batch for 12 s: Kafka does not answer"
+    assert stall(30, java_s=30, trigger_s=10) is None
+
+
+def test_a_large_micro_batch_may_take_longer_but_a_suspended_process_is_still_found() -> None:
+    assert stall(40, records=50_000) is None
+    assert stall(40, records=50_000, java_s=1, kafka_s=3) is None
+    assert stall(12, records=50_000, java_s=12) is not None
+    assert stall(12, records=50_000, kafka_s=12) is not None
+    assert stall(62, records=50_000) == (
+        "no micro-batch for 62 s: a micro-batch of 50,000 records is still running"
+    )
+
+
+def test_a_micro_batch_of_a_few_records_that_never_ends_is_reported() -> None:
+    assert stall(12) == "no micro-batch for 12 s: a micro-batch of 6 records is still running"
+
+
+def test_the_first_micro_batch_has_time_to_warm_up() -> None:
+    assert stall(45, is_first=True) is None
+    assert stall(45, is_first=True, java_s=12) is not None
+    assert stall(60, is_first=True) is not None
+
+
+def test_a_query_that_completes_micro_batches_is_not_stalled_by_an_unanswered_question() -> None:
+    assert stall(1, kafka_s=60) is None

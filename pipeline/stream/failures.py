@@ -1,0 +1,188 @@
+"""Find the cause of a failed query: the first sentence names it, the second one what to do.
+
+Spark wraps an error several times, and its text starts with the wrapper. The innermost cause is in
+the last line `Caused by:` of the Java stack trace.
+"""
+
+import re
+from dataclasses import dataclass
+
+from py4j.protocol import Py4JError, Py4JNetworkError
+from pyspark.errors.exceptions.captured import CapturedException
+
+from pipeline.errors import Family, OperationalError, TemporaryError, family_of, sentence
+from pipeline.settings import Settings
+from pipeline.stream.checkpoint import DamagedCheckpointError
+
+
+class StreamError(OperationalError):
+    """The query failed. The text names the cause and the action."""
+
+
+class KafkaError(TemporaryError):
+    """Kafka does not serve the query. The text names the cause."""
+
+
+class QueryFailedError(Exception):
+    """The query failed for a reason that this module does not know."""
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How to report a failure whose stack trace contains the pattern."""
+
+    pattern: re.Pattern[str]
+    error: type[Exception]
+    #: A text with `{cause}` and names of settings in braces.
+    text: str
+
+
+def _rule(pattern: str, error: type[Exception], text: str) -> _Rule:
+    return _Rule(re.compile(pattern), error, text)
+
+
+_DAMAGED = (
+    "The checkpoint is damaged or of another Spark version. A new one reads the topic from its "
+    "oldest record. Cause: {cause}"
+)
+#: Spark's readers of checkpoint files. An error inside one of them is damage.
+_READERS = re.compile(
+    r"\bat [\w.$/]*(?:OperatorStateMetadata|StateSchemaCompatibilityChecker|SchemaHelper"
+    r"|HDFSBackedStateStore|OffsetSeqLog|CommitLog|HDFSMetadataLog|StreamMetadata)"
+)
+#: The number of calls of a stack trace that are near the error.
+_NEAR = 15
+#: The first rule that matches holds.
+_RULES = (
+    _rule(
+        "No space left on device|Disk quota exceeded",
+        TemporaryError,
+        "No space left on device. Free disk space for {data_dir} and the temporary folder.",
+    ),
+    _rule(
+        "OutOfMemoryError|OUT_OF_MEMORY",
+        StreamError,
+        "The Java heap of the stream is full. Set STREAM_MEMORY above {stream_memory}, or "
+        "MAX_OFFSETS_PER_TRIGGER below {max_offsets_per_trigger}.",
+    ),
+    _rule(
+        "Permission denied|AccessControlException|AccessDeniedException|Read-only file system"
+        "|Operation not permitted|Mkdirs failed",
+        StreamError,
+        "The stream may not write its checkpoint. Give this user write access to "
+        "{data_dir}/checkpoints. Cause: {cause}",
+    ),
+    _rule(
+        "KAFKA_DATA_LOSS|OffsetOutOfRangeException|RESOLVED_START_OFFSET_GREATER_THAN_END_OFFSET"
+        "|[Ss]ome data may have been (?:lost|missed)",
+        StreamError,
+        "Kafka lost records that the checkpoint expects. Delete the folder `checkpoints` in "
+        "{data_dir}: the stream then reads the topic again, and final windows stay. "
+        "Cause: {cause}",
+    ),
+    _rule(
+        "SaslAuthenticationException|SslAuthenticationException|AuthorizationException",
+        StreamError,
+        "Kafka at {kafka_bootstrap_servers} refuses this client. Check its credentials and rights. "
+        "Cause: {cause}",
+    ),
+    _rule(
+        "UnknownTopicOrPartitionException|UnknownTopicIdException",
+        KafkaError,
+        "Kafka has no topic {kafka_topic} at the moment. The stream waits for it.",
+    ),
+    _rule(
+        "NoClassDefFoundError|ClassNotFoundException|NoSuchMethodError|NoSuchFieldError"
+        "|IncompatibleClassChangeError|UnsupportedClassVersionError|ZipException"
+        "|Failed to find (?:the )?data source|AbstractMethodError",
+        StreamError,
+        "A jar of Spark is missing, damaged or of another version. Run `make jars`. Cause: {cause}",
+    ),
+    _rule(
+        "CONCURRENT_STREAM_LOG_UPDATE|Multiple streaming queries are concurrently using",
+        StreamError,
+        "Another stream uses this checkpoint. Stop one of them, or give it another DATA_DIR.",
+    ),
+    _rule(
+        "STATE_STORE|StateStore|MALFORMED_LOG_FILE|CHECKSUM_VERIFICATION_FAILED|ChecksumException"
+        "|STREAMING_CHECKPOINT_MISSING_METADATA_FILE|STREAMING_STATEFUL_OPERATOR"
+        "|Incomplete log file|UnsupportedLogVersion|UNSUPPORTED_LOG_VERSION|delta file",
+        DamagedCheckpointError,
+        _DAMAGED,
+    ),
+    _rule(
+        r"org\.apache\.kafka\.common\.errors\.|No resolvable bootstrap urls|KafkaException"
+        "|Timed out waiting for a node assignment",
+        KafkaError,
+        "Kafka at {kafka_bootstrap_servers} does not answer the stream. Check that it runs. "
+        "Cause: {cause}",
+    ),
+)
+#: An exception in a Java stack trace: `Caused by: a.b.C: text`.
+_CAUSE = re.compile(
+    r"^(?:Caused by: |\t*)((?:[a-z_$][\w$]*\.)+[A-Z][\w$.]*)(?:: (.*))?$", re.MULTILINE
+)
+
+
+def explain(error: Exception, settings: Settings) -> Exception:
+    """Return the error that names the innermost cause of a failure and what to do.
+
+    Args:
+        error: what Spark, Py4J or the function for micro-batches raised.
+        settings: the settings of the service.
+    """
+    if family_of(error) is not Family.FAULT:
+        return error
+    if java_has_ended(error):
+        return StreamError(
+            "The Java process of the stream has ended. The service starts again. If this repeats, "
+            "the machine is short of memory."
+        )
+    text = java_text(error)
+    return explain_text(text, settings) if text else error
+
+
+def explain_text(text: str, settings: Settings) -> Exception:
+    """Return the error for a Java stack trace."""
+    lines = text.splitlines()
+    messages = "\n".join(line for line in lines if not _is_frame(line))
+    cause, values = innermost(text), settings.model_dump()
+    for rule in _RULES:
+        if rule.pattern.search(messages):
+            return rule.error(rule.text.format(cause=cause, **values))
+    last = max((n for n, line in enumerate(lines) if line.startswith("Caused by: ")), default=0)
+    if _READERS.search("\n".join(lines[last : last + _NEAR])):
+        return DamagedCheckpointError(_DAMAGED.format(cause=cause))
+    return QueryFailedError(cause)
+
+
+def _is_frame(line: str) -> bool:
+    """Return whether this line of a stack trace is a call: every task runs in the state store."""
+    return line.lstrip().startswith(("at ", "... "))
+
+
+def innermost(text: str) -> str:
+    """Return the innermost cause in a Java stack trace: its class without package, and its text."""
+    found = _CAUSE.findall(text)
+    if not found:
+        return " ".join(text.split())[:300]
+    name, said = found[-1]
+    name = name.rsplit(".", 1)[-1]
+    return f"{name}: {said}" if said else name
+
+
+def java_has_ended(error: Exception) -> bool:
+    """Return whether the error shows that the connection to Java is gone."""
+    return isinstance(error, Py4JNetworkError | ConnectionError | EOFError)
+
+
+def java_text(error: Exception) -> str:
+    """Return the Java stack trace behind an error of PySpark; "" if there is none."""
+    if isinstance(error, CapturedException):
+        return str(error._stackTrace)  # noqa: SLF001 - its text lacks the causes
+    if isinstance(error, Py4JError):
+        try:
+            return str(error)
+        except Exception:  # noqa: BLE001 - the text comes from Java, which may be gone
+            return sentence(error.__cause__) if error.__cause__ else ""
+    return ""

@@ -1,0 +1,114 @@
+"""Start of the stream: continue the checkpoint, or start a new one if something is damaged."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline import outputs, window_files
+from pipeline.errors import TemporaryError
+from pipeline.outputs import OutputError
+from pipeline.service import Service
+from pipeline.stream import checkpoint
+from pipeline.stream.checkpoint import DamagedCheckpointError
+from pipeline.stream.failures import StreamError, explain
+from pipeline.stream.finality import StateError
+from pipeline.stream.topic_watch import TopicWatch
+
+#: Seconds to ask Kafka about the topic after the query failed.
+CONFIRM_SECONDS = 5.0
+
+
+def prepare(service: Service, topic_id: str) -> Path:
+    """Return the folder of the checkpoint to continue, or to create if it does not exist.
+
+    A damaged checkpoint is set aside. So is one whose final windows are damaged: a new checkpoint
+    computes them again. The undamaged rows stay.
+    """
+    service.data.checkpoints.mkdir(parents=True, exist_ok=True)
+    checkpoint.adopt_unbound(service.settings, topic_id)
+    folder = checkpoint.folder(service.settings, topic_id)
+    damaged = damaged_days(service)
+    found = [
+        text
+        for path, file in damaged.items()
+        for text in window_files.descriptions(path, file.damage)
+    ]
+    if reason := checkpoint.problem(folder):
+        found.insert(0, f"checkpoint ({reason})")
+    if found:
+        service.error(
+            f"Damaged: {'; '.join(found)}. The stream reads the topic again from its oldest record."
+        )
+        checkpoint.set_aside(folder)
+    # The checkpoint goes first: after a crash between the two, the next start finds the damage.
+    for path, file in damaged.items():
+        repair(path, file)
+    return folder
+
+
+def damaged_days(service: Service) -> dict[Path, window_files.WindowFile]:
+    """Return the files of final windows that are damaged.
+
+    Raises:
+        OutputError: a newer version wrote one of the files.
+    """
+    files = outputs.stream_files(service.data)
+    scanned = {path: window_files.scan(path, service.settings.window) for path in files}
+    for path, file in scanned.items():
+        if file.newer:
+            raise OutputError(
+                f"{window_files.short(path)} has other columns than this version writes, because a "
+                "newer version wrote it. Use that version, or move the file away."
+            )
+    return {path: file for path, file in scanned.items() if file.damage}
+
+
+def repair(path: Path, file: window_files.WindowFile) -> None:
+    """Replace a file of final windows by its undamaged rows. The old file stays as `*.damaged`."""
+    shutil.copy2(path, path.with_name(f"{path.name}.damaged"))
+    rows = [dict(zip(file.header, cells, strict=True)) for cells in sorted(file.rows)]
+    outputs.write_atomically(path, outputs.to_csv(file.header, rows))
+
+
+@contextmanager
+def explaining(service: Service, folder: Path, topic: TopicWatch) -> Iterator[None]:
+    """Turn a failure of the query into an error that names its cause and the action.
+
+    Raises:
+        TopicChangedError: the topic is another one now. The next attempt reads that one.
+        DamagedCheckpointError: the checkpoint is damaged, and was set aside.
+        Exception: the query failed for another reason.
+    """
+    continued = folder.exists()
+    try:
+        yield
+    except Exception as error:
+        if service.stop.is_set():
+            raise
+        _check_topic(topic, error)
+        found = explain(error, service.settings)
+        if not isinstance(found, DamagedCheckpointError | StateError):
+            raise found from error
+        if not continued:  # another new checkpoint would fail again
+            raise StreamError(
+                f"Spark cannot read the checkpoint that it has just written. Check the disk of "
+                f"{service.data.root}. {found}"
+            ) from error
+        checkpoint.set_aside(folder)
+        raise DamagedCheckpointError(str(found)) from error
+
+
+def _check_topic(topic: TopicWatch, error: Exception) -> None:
+    """Check whether the query failed because the topic is another one, or does not exist.
+
+    Raises:
+        TopicChangedError: it is another one.
+        TemporaryError: it does not exist.
+    """
+    try:
+        topic.confirm(CONFIRM_SECONDS)
+    except TemporaryError as cause:
+        raise cause from error
+    except Exception:  # noqa: BLE001 - Kafka does not answer: the failure names that itself
+        return
