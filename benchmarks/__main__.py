@@ -22,7 +22,6 @@ from benchmarks.results import Result, table
 from benchmarks.sizes import FULL, QUICK, Sizes
 from feed.replay import Arguments
 from local import prerequisites
-from pipeline.logs import safe_output
 from pipeline.spark import ROOT
 
 Part = Callable[[Open, Sizes], Iterator[Result]]
@@ -40,7 +39,6 @@ FOLDER = ROOT / "data" / "bench"
 
 def main() -> None:
     """Run the chosen parts, print the table and write it as JSON."""
-    safe_output()
     arguments = _arguments()
     for signum in ENDING:
         signal.signal(signum, _stop)

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 from pipeline import http_health
-from pipeline.logs import safe_output
 from pipeline.outputs import DataDir, stream_files
 
 #: Seconds between two checks.
@@ -41,7 +40,6 @@ def events(data: DataDir, port: int, start: float) -> list[str]:
 
 def main() -> None:
     """Announce every event once, then exit."""
-    safe_output()
     parser = argparse.ArgumentParser(prog="python -m local.announce", description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True, help="data directory")
     parser.add_argument("--dashboard-port", type=int, required=True, help="port of the page")

@@ -11,7 +11,6 @@ from local import stack
 from local.terminal import refuse
 from local.variables import absolute_path
 from pipeline import processes
-from pipeline.logs import safe_output
 from pipeline.outputs import DataDir
 
 
@@ -41,7 +40,6 @@ def outputs_in(data: DataDir) -> list[Path]:
 
 def main() -> None:
     """Remove the outputs, unless a stack runs on them or another program made them."""
-    safe_output()
     parser = argparse.ArgumentParser(prog="python -m local.clean", description=__doc__)
     parser.add_argument("--data-dir", required=True, help="data directory")
     data = DataDir(absolute_path("DATA_DIR", parser.parse_args().data_dir))

@@ -8,12 +8,10 @@ from supervisor.supervisorctl import main as supervisorctl
 from local import stack
 from local.terminal import refuse
 from local.variables import absolute_path
-from pipeline.logs import safe_output
 
 
 def main() -> None:
     """Print what supervisor reports."""
-    safe_output()
     parser = argparse.ArgumentParser(prog="python -m local.status", description=__doc__)
     parser.add_argument("--data-dir", required=True, help="data directory")
     data_dir = absolute_path("DATA_DIR", parser.parse_args().data_dir)

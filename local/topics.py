@@ -14,7 +14,6 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 from pipeline import kafka_security
 from pipeline.errors import TemporaryError, exit_on_error
 from pipeline.ingest.kafka import connected
-from pipeline.logs import safe_output
 from pipeline.settings import load
 
 #: Seconds to wait for the broker.
@@ -82,7 +81,6 @@ def _create_missing(servers: str, names: tuple[str, ...], security: dict[str, An
 
 def main() -> None:
     """Create the topics, or exit with one sentence."""
-    safe_output()
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # no tracebacks while it waits
     settings = load()
     names = (settings.kafka_topic, settings.rejected_topic)

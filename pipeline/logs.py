@@ -1,7 +1,6 @@
-"""Standard output: the format of log lines, and output that never fails."""
+"""Standard output: the format of log lines, and lines for a person."""
 
 import contextlib
-import io
 import logging
 import sys
 import time
@@ -9,7 +8,6 @@ import time
 
 def log_to_stdout(level: str) -> None:
     """Write log lines of at least this level to standard output, with times in UTC."""
-    safe_output()
     logging.raiseExceptions = False  # no traceback for a log line that cannot be written
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(
@@ -19,16 +17,6 @@ def log_to_stdout(level: str) -> None:
         stream=sys.stdout,
         force=True,
     )
-
-
-def safe_output() -> None:
-    """Write characters that the terminal does not have as escapes, instead of failing.
-
-    A terminal in Latin-1 has no arrows and dashes, and one in ASCII no umlauts in a path.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def show(text: str) -> None:

@@ -25,7 +25,6 @@ from pipeline.compare.figures import figures
 from pipeline.compare.inputs import read_outputs, require_folder
 from pipeline.compare.sections import run_sections, sections, source_text
 from pipeline.compare.summary import summary
-from pipeline.logs import safe_output
 from pipeline.outputs import DataDir, OutputError, write_atomically
 from pipeline.settings import load
 from pipeline.source import check
@@ -35,7 +34,6 @@ TITLE = "Stream and batch: one market feed, processed both ways"
 
 
 def main() -> None:
-    safe_output()
     parser = argparse.ArgumentParser(
         prog="python -m report",
         description=__doc__,

@@ -22,7 +22,6 @@ from pipeline.compare.inputs import read_outputs, require_folder
 from pipeline.compare.sections import Section, Table, sections
 from pipeline.compare.summary import findings, summary
 from pipeline.compare.tradeoffs import aspects
-from pipeline.logs import safe_output
 from pipeline.outputs import DataDir, OutputError
 from pipeline.settings import load
 from pipeline.source import check
@@ -38,7 +37,6 @@ _NOT_IN_JSON = ("outputs", "teeth", "runs", "windows")
 
 def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
-    safe_output()
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.compare",
         description=__doc__,

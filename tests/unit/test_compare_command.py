@@ -64,25 +64,18 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-def as_process(folder: Path, *arguments: str, **environment: str) -> Done:
+def as_process(folder: Path, *arguments: str) -> Done:
     """Run the command as a user does."""
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.compare", *arguments],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "DATA_DIR": str(folder)} | environment,
+        env={"PATH": os.environ["PATH"], "DATA_DIR": str(folder)},
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
     return Done(done.returncode, done.stdout, done.stderr)
-
-
-def test_on_a_terminal_in_ascii_the_other_characters_are_escapes(tmp_path: Path) -> None:
-    both_paths(tmp_path, "5")
-    done = as_process(tmp_path, PYTHONIOENCODING="ascii")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "\\u2192" in done.stdout
 
 
 def test_with_nothing_to_compare_the_exit_status_is_2_and_the_output_says_why(
