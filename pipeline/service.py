@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -115,8 +115,8 @@ class Service:
         self._next_status = self._next_cost = 0.0
         self._next_counters = time.monotonic() + COUNTERS_SECONDS
         self._logged_counters: dict[str, int] = {}
-        #: Monotonic time and CPU seconds at the newest row of the per-minute record.
-        self._last_minute = (time.monotonic(), 0.0)
+        #: Monotonic time, CPU seconds and counters at the newest row of the per-minute record.
+        self._last_minute: tuple[float, float, dict[str, int]] = (time.monotonic(), 0.0, {})
 
     @classmethod
     def start(cls, name: str) -> "Service":
@@ -252,32 +252,37 @@ class Service:
             self._write_status()
 
     def log_counters(self) -> None:
-        """Log each counter with its increase, and append the increases to the per-minute record."""
-        increase = {n: c - self._logged_counters.get(n, 0) for n, c in self.counters.items()}
+        """Log each counter with its increase, and append a row to the per-minute record."""
+        increase = self._increase_since(self._logged_counters)
         self._logged_counters = dict(self.counters)
         text = ", ".join(
             f"{name} {count} (+{increase[name]})" for name, count in sorted(self.counters.items())
         )
         self.log.info("totals (since last line): %s", text or "nothing yet")
-        self._append_minute(increase)
+        self._append_minute()
 
-    def _append_minute(self, increase: dict[str, int]) -> None:
+    def _increase_since(self, before: Mapping[str, int]) -> dict[str, int]:
+        return {name: count - before.get(name, 0) for name, count in self.counters.items()}
+
+    def _append_minute(self) -> None:
+        """Append a row for the time since the newest row. If this fails, the next row covers it."""
         now, before = time.monotonic(), self._last_minute
         self._measure_cost()
-        self._last_minute = (now, self._cost["cpu_s"])
         row = {
             "at": times.now(),
             "seconds": round(now - before[0], 2),
             "cpu_s": round(self._cost["cpu_s"] - before[1], 2),
             "rss_mib": round(self._minute_peak_mib, 1),
-            "counters": json.dumps(increase),
+            "counters": json.dumps(self._increase_since(before[2])),
         }
-        self._minute_peak_mib = 0.0
         path = self.data.minutes_of(self.name)
         try:
             outputs.append_csv(path, MINUTE_COLUMNS, row, MINUTES_BYTES)
         except OSError as error:  # a full disk must not stop the service
             self.log.warning("cannot write %s: %s", path, error)
+            return
+        self._last_minute = (now, self._cost["cpu_s"], dict(self.counters))
+        self._minute_peak_mib = 0.0
 
     def _measure_cost(self) -> None:
         cpu_s, rss = tree_cost(os.getpid())

@@ -1,5 +1,6 @@
 """What every service shares: backoff, status file, counters, signals, waiting."""
 
+import csv
 import itertools
 import json
 import logging
@@ -145,6 +146,26 @@ def test_the_log_line_of_the_counters_has_totals_and_increases(
         "published 5 (+5), rejected 1 (+1)",
         "published 7 (+2), rejected 1 (+0)",
     ]
+
+
+def test_a_record_that_could_not_be_written_is_part_of_the_next_one(
+    running: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So no time and no count is missing after a full disk."""
+    began = time.monotonic()
+    moments = iter([began + 60, began + 120, began + 180])
+    monkeypatch.setattr(time, "monotonic", lambda: next(moments))
+    path = running.data.minutes_of("producer")
+    path.mkdir(parents=True)
+    for count in (5, 9):
+        running.counters["published"] = count
+        running.log_counters()
+    path.rmdir()
+    running.counters["published"] = 12
+    running.log_counters()
+    (row,) = csv.DictReader(path.read_text().splitlines())
+    assert float(row["seconds"]) == pytest.approx(180, abs=5)
+    assert json.loads(row["counters"]) == {"published": 12}
 
 
 def test_a_tick_logs_the_counters_when_they_are_due(
