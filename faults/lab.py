@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -30,6 +30,10 @@ MAIN, SMALL_DISK = "main", "small-disk"
 CLOCK = "clock"
 #: The size of the small one, bytes.
 SMALL_DISK_BYTES = 512 << 20
+#: The trades of a recording that begins now are up to an hour ahead of the clock.
+A_DAY = timedelta(days=1)
+#: After so many injections in a row without recovery, the run ends.
+GIVE_UP = 3
 #: Longest random wait between two injections, seconds.
 PAUSE_SECONDS = 1.5
 
@@ -164,7 +168,7 @@ class Run:
             speed, start = 1.0, int(time.time() * 1e6)
             environment = self._clock_environment()
         prepare(self._source, path, seconds * speed, start)
-        found = truth.issued(path, {}, datetime.now(UTC))
+        found = truth.issued(path, {}, datetime.now(UTC) + A_DAY)
         self._issued = sorted(
             (line, trade_id, found.trades[trade_id].time / 1e6)
             for trade_id, line in found.lines.items()
@@ -184,6 +188,11 @@ class Run:
             for number, fault in enumerate(order, 1):
                 began = time.monotonic()
                 self._inject(fault, f"{number}/{len(order)}")
+                if all(i.recovery_s is None for i in self._injections[-GIVE_UP:]) and (
+                    number >= GIVE_UP
+                ):
+                    self._log(f"the stack did not recover {GIVE_UP} times: no further faults")
+                    break
                 time.sleep(max(0.0, began + self._every_s - time.monotonic()))
             self._begin_slice(NO_FAULT)
             self._settle()
@@ -218,8 +227,9 @@ class Run:
             lasted = time.monotonic() - began
             recovery = self._wait_for_recovery()
             text = f"lasted {lasted:.1f} s, recovered in {recovery:.1f} s"
-        except LabError as error:
-            lab.problems.append(str(error))
+        except Exception as error:  # noqa: BLE001 - the other faults continue
+            known = isinstance(error, LabError)
+            lab.problems.append(str(error) if known else f"{type(error).__name__}: {error}")
             lab.problems += self._stack.problems()
             text = f"NOT RECOVERED: {'; '.join(lab.problems)}"
         self._injections.append(Injection(fault.name, recovery, tuple(lab.problems)))
@@ -275,27 +285,16 @@ class Run:
             self._log(str(error))  # the verdict names the missing trades
         stack.proxy.refuse()
         stack.feed.stop()
-        trades = len({r.value for r in stack.records(TOPIC)})
-        for condition, what in (
-            (lambda: stack.status("consumer").get("lag") == 0, "the end of the topic"),
-            (self._stream_is_quiet, "a quiet stream"),
-            (lambda: stack.last_run().get("rows") == stack.rows(), "a batch run over every row"),
-        ):
-            try:
-                wait_for(condition, SETTLE_SECONDS, what)
-            except LabError as error:
-                self._log(str(error))
-        self._log(f"{trades:,} different records in Kafka, {stack.rows():,} rows in the database")
-
-    def _stream_is_quiet(self) -> bool:
-        before = truth.window_rows(self._stack.data.root)
-        time.sleep(QUIET_SECONDS)
-        return before == truth.window_rows(self._stack.data.root)
+        settled = Settled(stack)
+        try:
+            wait_for(settled.is_reached, SETTLE_SECONDS, "the last results")
+        except LabError as error:
+            self._log(f"{error}: {settled.missing}")
 
     def _judge(self, path: Path) -> list[Row]:
         """Return one row for each fault and one for the time without a fault."""
         root = self._stack.data.root
-        offered = truth.issued(path, self._lab.rewritten, datetime.now(UTC))
+        offered = truth.issued(path, self._lab.rewritten, datetime.now(UTC) + A_DAY)
         kafka = truth.topic([*self._lab.deleted, *self._stack.records(TOPIC)])
         kafka.late |= truth.ids(self._lab.deleted)
         judge = truth.Judge(self._slices, offered, kafka)
@@ -315,6 +314,35 @@ class Run:
             late = fault.late_is_expected
             rows.append(row(fault.name, fault.claim, injections, outcome, late_is_expected=late))
         return rows
+
+
+class Settled:
+    """Decides whether every record has reached every result. The feed has stopped.
+
+    Attributes:
+        missing: what is not finished yet.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._windows: object = None
+        self._since = 0.0
+        self.missing = ""
+
+    def is_reached(self) -> bool:
+        """Return whether the consumer, the batch and the stream have everything."""
+        stack, now = self._stack, time.monotonic()
+        windows = truth.window_rows(stack.data.root)
+        if windows != self._windows:
+            self._windows, self._since = windows, now
+        unfinished = {
+            "the consumer has a lag": stack.status("consumer").get("lag") != 0,
+            "no batch run over every row": stack.last_run().get("rows") != stack.rows(),
+            "the stream still changes windows": now - self._since < QUIET_SECONDS,
+        }
+        self.missing = ", ".join(what for what, is_so in unfinished.items() if is_so)
+        time.sleep(0.5)
+        return not self.missing
 
 
 @contextmanager

@@ -114,8 +114,15 @@ class Feed:
         return json.loads(_get(self.port, "/health"))  # type: ignore[no-any-return]
 
     def position(self) -> int:
-        """Return how many lines of the recording the feed has issued."""
-        state = self._state()
+        """Return how many lines of the recording the feed has issued.
+
+        Raises:
+            LabError: the feed does not answer.
+        """
+        try:
+            state = self._state()
+        except (OSError, ValueError) as error:
+            raise LabError(f"the feed does not answer: {error}") from error
         return int(state["handed"]) + int(state["lost"])
 
     def stop(self) -> None:
