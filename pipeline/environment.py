@@ -21,9 +21,7 @@ _KEPT = {
     *("HOME", "USER", "LOGNAME", "PATH", "TMPDIR", "JAVA_HOME"),
     # The terminal. Java gets JAVA instead, whose effects are the same on every machine.
     *("TERM", "LANG", "LC_ALL", "LC_CTYPE", "TZ"),
-    # The way to the exchange. Proxies are written in both cases.
-    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    # The way to the exchange, with the proxies below.
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "WEBSOCKET_CLIENT_CA_BUNDLE"),
     # Set in the Dockerfile.
     *("PYTHONUNBUFFERED", "MPLCONFIGDIR"),
@@ -52,7 +50,10 @@ def inherited(*further: str) -> dict[str, str]:
     return home | {
         name: value
         for name, value in os.environ.items()
-        if name in _KEPT or name in further or name.startswith(_KEPT_PREFIXES)
+        if name in _KEPT
+        or name in further
+        or name.startswith(_KEPT_PREFIXES)
+        or name.lower().endswith("_proxy")
     }
 
 
