@@ -93,7 +93,9 @@ class Scheduler:
         service.details = {"next_run": None, "last_run": None} | service.details | {"running": None}
 
     def wait_for_rows(self) -> None:
-        """Wait until the table has rows, for at most one interval."""
+        """Wait until the table has rows, for at most one interval; only before the first run."""
+        if self._service.details["next_run"]:
+            return
         self._report("waiting for the first trades")
         end = time.time() + self._settings.batch_interval_seconds
         while not self._service.stop.is_set() and time.time() < end:
