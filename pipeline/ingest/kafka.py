@@ -336,9 +336,8 @@ def connected(make: Callable[..., T], **options: Any) -> tuple[T, ClusterMetadat
         try:
             return make(kafka_client=open_network, **options), opened[-1].cluster
         except BaseException as error:
-            for network in opened:
-                network.close()
-            del opened, network
+            while opened:  # no variable may keep one of them
+                opened.pop().close()
             gc.collect()  # refused sockets stay open in reference cycles: one for each attempt
             if not isinstance(error, KafkaTimeoutError):
                 raise

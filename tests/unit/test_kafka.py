@@ -85,3 +85,8 @@ def test_a_refused_connection_is_named_with_its_address() -> None:
         expected = f"no connection to Kafka at 127.0.0.1:{port}: Connection refused"
         with pytest.raises(TemporaryError, match=f"^{expected}$"):
             kafka.consumer(settings)
+
+
+def test_a_wrong_option_of_a_client_keeps_its_own_error() -> None:
+    with pytest.raises(ValueError, match="no_such_option"):
+        kafka.connected(KafkaProducer, no_such_option=1)
