@@ -23,6 +23,8 @@ MAX_FORECAST = 4
 MAX_LIMIT = 12
 #: The smallest age that is drawn, in seconds: the axis of ages is logarithmic.
 MIN_AGE_SECONDS = 0.1
+#: At most this number of pauses interrupts a line of minutes: the others are too short to be seen.
+MAX_PAUSES = 10
 #: Points per tooth. On a logarithmic axis a tooth is not a straight line.
 TOOTH_POINTS = 8
 
@@ -160,11 +162,19 @@ def growth_figure(comparison: Comparison) -> GrowthFigure:
 
 
 def _micro_batches(minutes: pd.DataFrame) -> pd.DataFrame:
-    """Return the minutes that either of the two lines needs."""
+    """Return the minutes that either of the two lines needs.
+
+    A row without durations interrupts the lines where there was no micro-batch for a long time.
+    """
     if minutes.empty:
         return minutes
     kept = [thinned(minutes, "minute", line).index for line in ("median_ms", "p99_ms")]
-    return minutes.loc[kept[0].union(kept[1])]
+    at = minutes["minute"]
+    steps = at.shift(-1) - at
+    long = (steps > 10 * steps.median()) & (steps > (at.iloc[-1] - at.iloc[0]) / MAX_PAUSES)
+    pauses = minutes[long][["minute"]]
+    lines = pd.concat([minutes.loc[kept[0].union(kept[1])], pauses], ignore_index=True)
+    return lines.sort_values("minute", kind="stable", ignore_index=True)
 
 
 def z_scores(windows: pd.DataFrame) -> pd.DataFrame:

@@ -100,6 +100,32 @@ def test_the_line_of_ages_is_interrupted_where_ages_are_unknown() -> None:
     assert points["at"].is_monotonic_increasing
 
 
+def test_the_lines_of_micro_batches_are_interrupted_by_a_long_pause(nothing: Comparison) -> None:
+    numbers = [0, 1, 2, 4, 62, 63, 64]
+    minutes = pd.DataFrame(
+        {
+            "minute": pd.to_datetime([NOW + timedelta(minutes=n) for n in numbers], utc=True),
+            "median_ms": 300.0,
+            "p99_ms": 400.0,
+            "count": 60,
+        }
+    )
+    found = figures(replace(nothing, micro_batches=minutes)).micro_batches
+    assert [(at - NOW) // timedelta(minutes=1) for at in found["minute"]] == [
+        0,
+        1,
+        2,
+        4,
+        4,
+        62,
+        63,
+        64,
+    ]
+    assert list(found["median_ms"].isna()) == [False] * 4 + [True] + [False] * 3
+    few = figures(replace(nothing, micro_batches=minutes[:2])).micro_batches
+    assert not few["median_ms"].isna().any()
+
+
 def test_a_tooth_has_points_along_its_curve_on_a_logarithmic_axis() -> None:
     points = age_points({"batch": teeth(4.0, 64.0)})
     ages = points["age"].tolist()
