@@ -219,13 +219,16 @@ class Scheduler:
             return
         run = note["run"]
         self._service.log.warning("ending run %s, whose scheduler was killed", run)
+        was_running = False
         for process in psutil.process_iter(["cmdline"]):
             if {str(SCRIPT), "--run", run} <= set(process.info["cmdline"] or ()):
+                was_running = True
                 processes.end(processes.tree(process.pid), END_SECONDS)
         result = self._result(run)
-        status = result.get("status") or "stopped"
+        if not result or (was_running and result["status"] == "failed"):
+            result = {"status": "stopped"}  # the run failed because this scheduler ended it
         started = datetime.fromisoformat(note["started"])
-        self._log(result | {"started": started, "run": run, "status": status})
+        self._log(result | {"started": started, "run": run})
         self._run_file.unlink(missing_ok=True)
 
     def _result(self, run: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The rules of the scheduler: when the next run is due, when one is ended, and its status."""
 
 import errno
+import json
 import sqlite3
 import threading
 import time
@@ -18,9 +19,9 @@ from py4j.protocol import Py4JError
 from pipeline import java, processes, spark
 from pipeline.batch import job
 from pipeline.batch.job import EXIT_NO_DATA
-from pipeline.batch.scheduler import Scheduler, must_end, next_due, reason_of, status_of
+from pipeline.batch.scheduler import SCRIPT, Scheduler, must_end, next_due, reason_of, status_of
 from pipeline.errors import TemporaryError
-from pipeline.outputs import DataDir, read_status
+from pipeline.outputs import DataDir, read_status, write_atomically
 from pipeline.service import Service
 from pipeline.settings import Settings
 
@@ -189,7 +190,10 @@ def test_a_run_that_the_scheduler_ends_is_logged_with_its_own_exit_status(
         (spark.SetupError("No sqlite-jdbc jar. Run `make jars`."), "No_sqlite-jdbc_jar._Run_"),
         (java.JavaError("java is Java 11. Install 17"), "java_is_Java_11._Install_17"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot_allocate_memory"),
-        (PermissionError(errno.EACCES, "Permission denied", "/bin/env"), "/bin/env:_Permission_"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/bin/env"),
+            "Permission_denied:_give_",
+        ),
         (sqlite3.OperationalError("disk I/O error"), "Cannot_read_"),
     ],
 )
@@ -256,6 +260,27 @@ def test_after_an_error_the_next_run_keeps_its_place_in_the_fixed_rate(
     assert runs == []
     due = scheduler._service.details["next_run"].timestamp()
     assert 599 < due - began < 602
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_an_abandoned_run_is_stopped_if_it_still_runs_and_failed_if_it_had_failed(
+    running: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = scheduler_of(tmp_path, monkeypatch)
+    run = f"20250101T{int(running):06}Z"
+    report = {"run": run, "status": "failed", "reason": "the JVM does not answer"}
+    write_atomically(DataDir(tmp_path).batch_run, json.dumps(report))
+    note = {"run": run, "started": "2025-01-01T00:00:00Z"}
+    write_atomically(scheduler._run_file, json.dumps(note))
+    words = ("sleep 60 & wait", str(SCRIPT), "--run", run) if running else ("true",)
+    process = psutil.Popen(["sh", "-c", *words])
+    if not running:
+        process.wait(10)
+    scheduler.end_abandoned_run()
+    assert not process.is_running()
+    (line,) = logged(tmp_path)
+    assert line["status"] == ("stopped" if running else "failed")
+    assert ("reason" in line) != running
 
 
 def test_the_reason_of_an_error_in_the_jvm_is_its_innermost_cause() -> None:
