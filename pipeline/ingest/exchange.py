@@ -147,24 +147,33 @@ class Connection:
 
 
 def connect_failure(error: Exception) -> tuple[str, bool]:
-    """Return why a connection failed, and whether only a person can correct the cause. Pure."""
+    """Return why a connection failed, and whether only a person can correct the cause.
+
+    Pure: no other place decides which errors are retried slowly.
+    """
     if isinstance(error, WebSocketBadStatusException):
         status = _reason(error).removeprefix("Handshake status ")
         lasting = error.status_code not in _RETRIED_STATUSES
         return f"HTTP status {status}{'. Check FEED_URL' if lasting else ''}", lasting
-    if isinstance(error, ssl.SSLCertVerificationError):
-        advice = _CERTIFICATE_ADVICE.get(error.verify_code, "Check FEED_URL")
-        return f"invalid TLS certificate: {error.verify_message}. {advice}", True
     if isinstance(error, ssl.SSLError):
-        if error.reason == "WRONG_VERSION_NUMBER":
-            return "the server does not use TLS. Check wss:// in FEED_URL", True
-        why = (error.reason or "unknown reason").replace("_", " ").lower()
-        return f"the TLS handshake failed: {why}. Check wss:// in FEED_URL", False
+        return _tls_failure(error)
     if isinstance(error, socket.gaierror):
         unknown = error.errno == socket.EAI_NONAME
         problem = "the host is unknown" if unknown else "the address of the host is not available"
         return f"{problem}. Check FEED_URL and the network", False
+    if isinstance(error, ConnectionRefusedError):
+        return "Connection refused. Check FEED_URL, and that its server runs", False
     return _reason(error), isinstance(error, ValueError)
+
+
+def _tls_failure(error: ssl.SSLError) -> tuple[str, bool]:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        advice = _CERTIFICATE_ADVICE.get(error.verify_code, "Check FEED_URL")
+        return f"invalid TLS certificate: {error.verify_message}. {advice}", True
+    if error.reason == "WRONG_VERSION_NUMBER":
+        return "the server does not use TLS. Check wss:// in FEED_URL", True
+    why = (error.reason or "unknown reason").replace("_", " ").lower()
+    return f"the TLS handshake failed: {why}. Check wss:// in FEED_URL", False
 
 
 def _reason(error: Exception) -> str:

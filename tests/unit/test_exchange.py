@@ -447,7 +447,8 @@ def test_a_refused_connection_is_an_error() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    with pytest.raises(FeedError, match=r"^cannot connect to ws://.*: Connection refused$"):
+    text = r"^cannot connect to ws://.*: Connection refused\. Check FEED_URL, and that its server"
+    with pytest.raises(FeedError, match=text):
         Connection(f"ws://127.0.0.1:{port}", "BTC-USD", LIMIT)
 
 
