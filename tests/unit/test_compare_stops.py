@@ -1,14 +1,20 @@
 """Stops: when a service did not run, and what is left out because of them."""
 
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.compare.freshness import freshness, sawtooth
-from pipeline.compare.inputs import catching_up
+from pipeline.compare.comparison import compare
+from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN, freshness, sawtooth
+from pipeline.compare.inputs import catching_up, read_outputs
 from pipeline.compare.stops import gaps, overlap, stops, union, without_stops
+from pipeline.outputs import DataDir
+from tests import page_data
 from tests.unit.test_compare_freshness import NOON, publications, seconds
 
 
@@ -138,3 +144,35 @@ def test_trades_that_arrive_in_a_stop_or_in_the_minute_after_it_are_catching_up(
     ]
     assert catching_up(stopped, seconds(150)) == [(seconds(60), seconds(240))]
     assert catching_up(stopped, seconds(60)) == []
+
+
+def test_the_cost_of_catching_up_after_a_stop_is_left_out(tmp_path: Path) -> None:
+    """The stream is stopped from 20 to 10 minutes before the end, then it is busy for a minute."""
+    now = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
+    data = DataDir(tmp_path)
+    page_data.live(data, now)
+    before = compare(read_outputs(data), 60)
+    path = data.minutes_of("spark_processor")
+    table = pd.read_csv(path)
+    age = now - pd.to_datetime(table["at"])
+    table = table[(age > timedelta(minutes=20)) | (age < timedelta(minutes=10))]
+    age = age[table.index]
+    last, first = (
+        age[age > timedelta(minutes=20)].idxmin(),
+        age[age < timedelta(minutes=10)].idxmax(),
+    )
+    table.loc[last, ["seconds", "cpu_s"]] = [30.0, 12.0]
+    table.loc[first, "cpu_s"] = 500.0
+    path.write_text(table.to_csv(index=False))
+    after = compare(read_outputs(data), 60)
+    stream = after.cost.set_index("path").loc["stream"]
+    assert stream["cpu_s_per_hour"] == before.cost["cpu_s_per_hour"].iloc[0] == 24 * 60
+    assert stream["answers"] < before.cost["answers"].iloc[0] - 10
+    for name in (STREAM_OPEN, STREAM_FINAL):
+        with_all, without = before.freshness[name], after.freshness[name]
+        assert with_all is not None
+        assert without is not None
+        assert without.known_seconds < with_all.known_seconds - 600
+        assert without.maximum <= with_all.maximum
+    assert after.freshness[BATCH] == before.freshness[BATCH]
+    assert len(after.micro_batches) < len(before.micro_batches) - 10
