@@ -153,7 +153,7 @@ def server_faults() -> list[Fault]:
     behaviours: dict[str, tuple[str, Callable[[], Behaviour], float]] = {
         "half-frame": ("half a frame, then a drop", lambda: servers.HalfFrame(0), 3),
         "stuck-frame": ("half a frame, then nothing", lambda: servers.HalfFrame(20), 20),
-        "trickle": ("one byte each 0.5 s", servers.Trickle, 20),
+        "trickle": ("one byte each 0.5 s", lambda: servers.Trickle(0.5), 20),
         "pings-only": ("a ping each 0.2 s", lambda: servers.Endless(ping, 0.2), 20),
         "endless-message": (
             "continuation frames without end",

@@ -140,11 +140,14 @@ class HalfFrame(Behaviour):
 class Trickle(Behaviour):
     """Send every frame one byte at a time."""
 
+    def __init__(self, byte_s: float) -> None:
+        self._byte_s = byte_s
+
     async def on_frame(self, link: Link, frame: Frame) -> None:
         data = frame.encoded()
         for place in range(len(data)):
             await link.send(data[place : place + 1])
-            if not await link.pause(0.5):
+            if not await link.pause(self._byte_s):
                 link.abort()
 
 
@@ -226,24 +229,30 @@ class Late(Behaviour):
     def __init__(self, every: int, seconds: Callable[[], float]) -> None:
         self._every, self._seconds = every, seconds
         self._trades = 0
+        self._newest = 0
         self.rewritten: dict[int, bytes] = {}
 
     async def on_frame(self, link: Link, frame: Frame) -> None:
-        if frame.is_ticker:
-            self._trades += 1
-            if self._trades % self._every == 0:
-                frame = self._set_back(frame)
+        found = _TRADE_ID.search(frame.payload)
+        if frame.is_ticker and found is not None:
+            frame = self._changed(frame, int(found[1]))
         await link.send(frame.encoded())
 
-    def _set_back(self, frame: Frame) -> Frame:
-        trade_id, time = _TRADE_ID.search(frame.payload), _TIME.search(frame.payload)
-        if trade_id is None or time is None or int(trade_id[1]) in self.rewritten:
-            return frame
+    def _changed(self, frame: Frame, trade_id: int) -> Frame:
+        """Return the frame as it is sent: a repeated trade again as it was sent first."""
+        is_new, self._newest = 0 < self._newest < trade_id, max(self._newest, trade_id)
+        self._trades += is_new
+        if is_new and self._trades % self._every == 0:
+            self.rewritten[trade_id] = self._set_back(frame.payload)
+        return Frame(frame.opcode, self.rewritten.get(trade_id, frame.payload))
+
+    def _set_back(self, message: bytes) -> bytes:
+        time = _TIME.search(message)
+        if time is None:
+            return message
         moment = datetime.fromisoformat(time[2].decode()) - timedelta(seconds=self._seconds())
         text = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()
-        payload = _TIME.sub(rb"\g<1>" + text + rb"\g<3>", frame.payload, count=1)
-        self.rewritten[int(trade_id[1])] = payload
-        return Frame(frame.opcode, payload)
+        return _TIME.sub(rb"\g<1>" + text + rb"\g<3>", message, count=1)
 
 
 def http_answer(status: str, body: str, kind: str = "text/html") -> bytes:
@@ -280,6 +289,7 @@ class Proxy:
 
     def __exit__(self, *_: object) -> None:
         self.refuse()
+        self._call(_cancel_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 
@@ -370,6 +380,13 @@ class Proxy:
             frame = await _read_frame(answers)
             link.changed = self._changed
             await self._behaviour.on_frame(link, frame)
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _first_of(*parts: Coroutine[Any, Any, None]) -> None:
