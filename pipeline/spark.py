@@ -90,8 +90,7 @@ def archive_path(settings: Settings) -> Path:
 
 def java_options(archive: Path | None, *, c1_only: bool) -> str:
     """Return the JVM options of a job, with the class-data archive if it exists."""
-    # -Xss: the expression with which Spark prints an interrupted plan recurses deeply.
-    options = ["-XX:+UseSerialGC", "-Xss32m", _QUIET]
+    options = ["-XX:+UseSerialGC", _QUIET]
     if c1_only:
         options.append("-XX:TieredStopAtLevel=1")
     if archive is not None and archive.exists():

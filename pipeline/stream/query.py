@@ -16,10 +16,20 @@ from pipeline.settings import Settings
 
 #: Receives the windows that a micro-batch changed, and the number of the micro-batch.
 MicroBatchFunction = Callable[[DataFrame, int], None]
+#: By this text, Spark recognizes a function that a stop has interrupted. It looks for it with
+#: `calling((.|\\r\\n|\\r|\\n)*)(`, which overflows the stack on the traceback of such a function.
+_INTERRUPTED = (
+    "py4j.protocol.Py4JJavaError: An error occurred while calling collect: "
+    "java.lang.InterruptedException"
+)
 #: Seconds that Spark has to stop the query.
 STOP_SECONDS = 5.0
 #: What `parse_record` returns, as a Spark schema.
 PARSED = "trade_id long, price string, size string, side string, time_us long, reason string"
+
+
+class MicroBatchError(Exception):
+    """The function for micro-batches failed: what Spark gets. `has_ended` raises the cause."""
 
 
 class Query:
@@ -31,6 +41,7 @@ class Query:
     def __init__(self, windows: DataFrame, checkpoint: Path, process: MicroBatchFunction) -> None:
         self._process = process
         self._error: Exception | None = None
+        self._stopping = False
         self.spark = (
             windows.writeStream.outputMode("update")
             .foreachBatch(self._on_micro_batch)
@@ -41,9 +52,11 @@ class Query:
     def _on_micro_batch(self, changed: DataFrame, micro_batch: int) -> None:
         try:
             self._process(changed, micro_batch)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - `has_ended` raises it
             self._error = error
-            raise
+            # Spark logs the traceback several times, and the service the cause once.
+            text = _INTERRUPTED if self._stopping else type(error).__name__
+            raise MicroBatchError(text) from None
 
     def has_ended(self, wait_s: float) -> bool:
         """Wait and return whether the query has ended.
@@ -61,6 +74,7 @@ class Query:
 
     def stop(self) -> None:
         """Stop the query. If Java does not answer, end it: a repeated micro-batch is harmless."""
+        self._stopping = True
         stopping = threading.Thread(target=self._stop, daemon=True)
         stopping.start()
         stopping.join(STOP_SECONDS)

@@ -88,10 +88,12 @@ def test_after_damage_to_its_files_every_window_is_exact_again(chain: Chain) -> 
     ]
     for number, (damage, reported) in enumerate(cases):
         stream = chain.running["spark_processor"]
+        topic.send(*trades_of(5 + number))
+        time.sleep(0.5)  # a micro-batch is running
         stream.terminate()
+        assert "StackOverflowError" not in stream.text()
         damage(chain)
         chain.start("spark_processor")
-        topic.send(*trades_of(5 + number))
         wait_until(
             lambda last=3 + number: counts(chain) == expected(0, last),  # type: ignore[misc]
             90,
