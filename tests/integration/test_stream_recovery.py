@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from local import topics
@@ -180,3 +181,25 @@ def test_a_topic_that_is_created_again_under_the_running_stream_is_read_from_its
     assert psutil.pid_exists(pid)
     assert f"Topic {chain.topic} was created again" in stream.text()
     assert chain.status("spark_processor")["starts"] == 1
+
+
+def test_records_that_kafka_deleted_end_the_stream_with_the_remedy_first(chain: Chain) -> None:
+    topic = Topic(chain)
+    chain.start("spark_processor")
+    topic.step(*trades_of(0, 1, 2))
+    chain.running["spark_processor"].terminate()
+    topic.send(*trades_of(3, 4))
+    admin = KafkaAdminClient(bootstrap_servers=chain.broker.address)
+    admin.delete_records({TopicPartition(chain.topic, 0): topic.written - 1})
+    admin.close()
+    topic.close()
+    chain.start("spark_processor")
+    stream = chain.running["spark_processor"]
+    assert stream.process.wait(60) == 2
+    (line,) = stream.errors()
+    said = line.partition("spark_processor: ")[2]
+    assert said.startswith(
+        "Kafka lost records that the checkpoint expects. Delete the folder `checkpoints` in "
+    )
+    assert "Cause: " in said
+    assert chain.status("spark_processor")["message"].startswith(said[:100])
