@@ -61,6 +61,8 @@ class State:
     #: Windows that were open when another checkpoint ended: of another topic, or of a checkpoint
     #: that was deleted. They get no more trades, and do not count for the greatest event time.
     left_open: Mapping[int, Window] = field(default_factory=dict)
+    #: The start of the newest final window. None: there is none yet.
+    newest_final: int | None = None
 
     def shown(self) -> dict[int, Window]:
         """Return the windows that a reader sees as open."""
@@ -117,9 +119,14 @@ def apply_micro_batch(
         max_event_time=max(event_times, default=None),
         open={start: window for start, window in windows.items() if start not in final},
         left_open={s: w for s, w in state.left_open.items() if s not in ended},
+        newest_final=max([*ended, *final, *_known(state.newest_final)], default=None),
     )
     best = {s: more_complete(ended.get(s), w) for s, w in {**ended, **final}.items()}
     return after, [best[start] for start in sorted(best)]
+
+
+def _known(value: int | None) -> list[int]:
+    return [] if value is None else [value]
 
 
 def continues(state: State, micro_batch: int) -> bool:
@@ -148,6 +155,7 @@ def to_json(state: State) -> dict[str, Any]:
         "greatest": state.max_event_time,
         "open": listed(state.open),
         "left_open": listed(state.left_open),
+        "newest_final": state.newest_final,
     }
 
 
@@ -161,12 +169,14 @@ def from_json(value: Mapping[str, Any]) -> State:
         return State()
     try:
         before, greatest = value["greatest_before"], value["greatest"]
+        newest_final = value.get("newest_final")
         return State(
             micro_batch=_whole(value["micro_batch"]),
             max_event_time_before=None if before is None else _whole(before),
             max_event_time=None if greatest is None else _whole(greatest),
             open=_windows(value["open"]),
             left_open=_windows(value.get("left_open", [])),
+            newest_final=None if newest_final is None else _whole(newest_final),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateError("open_windows.json has an unknown form") from error

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline import outputs, window_files
+from pipeline import outputs, times, window_files
 from pipeline.errors import TemporaryError
 from pipeline.outputs import OutputError
 from pipeline.service import Service
-from pipeline.stream import checkpoint
+from pipeline.stream import checkpoint, finality
 from pipeline.stream.checkpoint import DamagedCheckpointError
 from pipeline.stream.failures import StreamError, explain
 from pipeline.stream.finality import StateError
@@ -36,6 +36,8 @@ def prepare(service: Service, topic_id: str) -> Path:
     ]
     if reason := checkpoint.problem(folder):
         found.insert(0, f"checkpoint ({reason})")
+    elif not damaged and (missing := missing_window(service, folder)):
+        found.append(f"stream_csv (the final window {missing} is missing)")
     if found:
         service.error(
             f"Damaged: {'; '.join(found)}. The stream reads the topic again from its oldest record."
@@ -45,6 +47,17 @@ def prepare(service: Service, topic_id: str) -> Path:
     for path, file in damaged.items():
         repair(path, file)
     return folder
+
+
+def missing_window(service: Service, folder: Path) -> str | None:
+    """Return the newest final window of a checkpoint if `stream_csv/` has no row of it."""
+    state = finality.from_json(outputs.read_json(folder / "open_windows.json"))
+    if state.newest_final is None:
+        return None
+    start = times.from_epoch_micros(state.newest_final)
+    path = service.data.stream_csv / f"{start:%Y-%m-%d}.csv"
+    rows = window_files.scan(path, service.settings.window).rows
+    return None if times.iso(start) in {row[0] for row in rows} else times.iso(start)
 
 
 def damaged_days(service: Service) -> dict[Path, window_files.WindowFile]:

@@ -1,0 +1,95 @@
+"""The start of the stream after damage between two runs: what is kept and what is set aside."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import outputs, times
+from pipeline.outputs import WINDOW_COLUMNS, OutputError
+from pipeline.service import Service
+from pipeline.settings import Settings
+from pipeline.stream import checkpoint, finality, recovery
+from tests.unit.test_checkpoint import TOPIC, made
+from tests.unit.test_window_files import START, text, window
+
+DAY = "2025-12-02.csv"
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    """With an undamaged checkpoint and three final windows."""
+    service = Service("spark_processor", Settings(data_dir=tmp_path))
+    folder = made(checkpoint.folder(service.settings, TOPIC))
+    state = finality.from_json(outputs.read_json(folder / "open_windows.json"))
+    newest = times.epoch_micros(START) + 2 * 60_000_000
+    changed = finality.to_json(replace(state, newest_final=newest))
+    (folder / "open_windows.json").write_text(json.dumps(changed))
+    service.data.stream_csv.mkdir()
+    (service.data.stream_csv / DAY).write_text(text(window(0), window(1), window(2)))
+    return service
+
+
+def is_continued(service: Service) -> bool:
+    folder = recovery.prepare(service, TOPIC)
+    assert folder == checkpoint.folder(service.settings, TOPIC)
+    assert folder.exists() != (service.data.checkpoints / "damaged").exists()
+    return folder.exists()
+
+
+def test_without_damage_the_checkpoint_is_continued_and_no_file_changes(service: Service) -> None:
+    day = service.data.stream_csv / DAY
+    before = day.read_bytes()
+    assert is_continued(service)
+    assert day.read_bytes() == before
+    assert [path.name for path in service.data.stream_csv.iterdir()] == [DAY]
+
+
+def test_the_undamaged_rows_stay_and_the_damaged_file_is_kept_beside_them(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    day = service.data.stream_csv / DAY
+    header, first, _, third = day.read_text().splitlines()
+    damaged = f"{header}\n{first}\ngarbage\n{third}\n"
+    day.write_text(damaged)
+    assert not is_continued(service)
+    assert day.read_text() == f"{header}\n{first}\n{third}\n"
+    assert day.with_name(f"{DAY}.damaged").read_text() == damaged
+    assert outputs.stream_files(service.data) == [day]
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith(
+        f"Damaged: stream_csv/{DAY} (row 3). The stream reads the topic again"
+    )
+    assert recovery.prepare(service, TOPIC)  # once: the next start finds no damage
+    assert len(caplog.records) == 1
+
+
+def test_an_empty_file_becomes_a_table_without_rows(service: Service) -> None:
+    day = service.data.stream_csv / DAY
+    day.write_text("")
+    assert not is_continued(service)
+    assert day.read_text() == ",".join(WINDOW_COLUMNS) + "\n"
+
+
+@pytest.mark.parametrize("left", [None, text(window(0), window(1))])
+def test_final_windows_that_are_gone_are_computed_again(service: Service, left: str | None) -> None:
+    day = service.data.stream_csv / DAY
+    day.unlink()
+    if left:
+        day.write_text(left)
+    assert not is_continued(service)
+
+
+def test_a_file_of_a_newer_version_is_refused_and_nothing_is_set_aside(service: Service) -> None:
+    columns = (*WINDOW_COLUMNS, "invented_later")
+    (service.data.stream_csv / DAY).write_text(text(window(0), columns=columns))
+    with pytest.raises(OutputError, match=f"^stream_csv/{DAY} has other columns"):
+        recovery.prepare(service, TOPIC)
+    assert checkpoint.folder(service.settings, TOPIC).exists()
+
+
+def test_a_file_in_the_place_of_the_checkpoints_is_named(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(FileExistsError):
+        recovery.prepare(Service("spark_processor", Settings(data_dir=tmp_path)), TOPIC)
