@@ -11,7 +11,7 @@ from typing import Any
 
 from kafka import KafkaConsumer
 from kafka.cluster import ClusterMetadata
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from pipeline import times
@@ -219,12 +219,21 @@ class Loader:
                 lag = ends[self._partition] - self._kafka.position(self._partition, timeout_ms=3000)
             except KafkaError as error:
                 self._service.details["lag"] = None
-                self._service.report("waiting for Kafka", sentence(error), healthy=False)
+                self._service.report("waiting for Kafka", self._cause(error), healthy=False)
                 gc.collect()  # the client's refused sockets stay open in reference cycles
             else:
                 self._service.details["lag"] = lag
                 self._service.report("running", "storing trades", healthy=True)
         self._service.tick()
+
+    def _cause(self, error: KafkaError) -> str:
+        """Return why the lag is unknown: the client reports any cause as a timeout."""
+        topic = self._settings.kafka_topic
+        if self._metadata.partitions_for_topic(topic) is None:
+            return f"topic {topic} was deleted. Create it: python -m local.topics"
+        if isinstance(error, KafkaTimeoutError):
+            return f"no answer from Kafka at {self._settings.kafka_bootstrap_servers}"
+        return sentence(error)
 
     def close(self) -> None:
         self._kafka.close(timeout_ms=2000)

@@ -135,12 +135,30 @@ def consumer(run: Run, kafka: Broker, tmp_path: Path) -> Iterator[Consumer]:
 # --- another topic --------------------------------------------------------------------------
 
 
-def recreate(broker: Broker, topic: str) -> None:
+def delete_topic(broker: Broker, topic: str) -> None:
     admin = KafkaAdminClient(bootstrap_servers=broker.address)
     admin.delete_topics([topic])
     wait_until(lambda: topic not in admin.list_topics(), 10, "the topic is deleted")
     admin.close()
+
+
+def recreate(broker: Broker, topic: str) -> None:
+    delete_topic(broker, topic)
     topics.create(broker.address, topic)
+
+
+def test_a_deleted_topic_is_the_state_of_the_consumer_until_it_exists_again(
+    consumer: Consumer,
+) -> None:
+    delete_topic(consumer.broker, consumer.topic)
+    expected = f"topic {consumer.topic} was deleted. Create it: python -m local.topics"
+    is_said = lambda: consumer.status()["message"] == expected  # noqa: E731
+    wait_until(is_said, 20, "the cause in the status", consumer.process)
+    assert not consumer.status()["healthy"]
+    topics.create(consumer.broker.address, consumer.topic)
+    consumer.write(*range(101, 151))
+    consumer.wait_for(*range(1, 21), *range(101, 151))
+    wait_until(lambda: consumer.status()["healthy"], 10, "healthy again", consumer.process)
 
 
 def test_a_topic_created_again_is_read_from_its_beginning_by_the_running_consumer(

@@ -278,6 +278,8 @@ def test_a_folder_of_another_feed_is_refused(tmp_path: Path, capsys) -> None:
     printed = refusal(capsys, start.prepare, read, Settings(), other, socket_path)
     assert "DATA_DIR=" in printed
     assert "make clean" in printed
+    eth, same = Settings(product_id="ETH-USD"), {"kind": "live", "url": "wss://one"}
+    assert "Set PRODUCT_ID=BTC-USD" in refusal(capsys, start.prepare, read, eth, same, socket_path)
 
 
 def test_a_folder_that_another_program_filled_is_refused(tmp_path: Path, capsys) -> None:
