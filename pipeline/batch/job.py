@@ -8,10 +8,11 @@ scheduler appends them to `batch_log.txt`.
 import argparse
 import contextlib
 import json
+import os
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -108,16 +109,16 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
         TemporaryError: the database was replaced during the run: its parts may be of two files.
     """
     data = outputs.DataDir(settings.data_dir)
-    database = store.file_identity(data.database)
-    snapshot_at = times.now()
-    ranges = read_store(data.database, store.stored_ranges) or []
-    if not ranges:
+    if not data.database.exists():
         return {"status": "no_data"}
-    began = time.time()
-    trades = amounts(read_table(session, settings, ranges))
-    windows, read_s = sums_by_window(trades, settings.window)
-    if store.file_identity(data.database) != database:
-        raise TemporaryError(f"{data.database} was replaced during the run: the next run reads it")
+    snapshot_at = times.now()
+    with not_replaced(data.database):
+        ranges = read_store(data.database, store.stored_ranges) or []
+        if not ranges:
+            return {"status": "no_data"}
+        began = time.time()
+        trades = amounts(read_table(session, settings, ranges))
+        windows, read_s = sums_by_window(trades, settings.window)
     total, by_window = compute(windows, settings)
     computed = time.time()
     publish(data, {"run": run, "snapshot_at": snapshot_at}, total, by_window)
@@ -129,6 +130,23 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
         "read_s": None if read_s is None else round(read_s, 2),
         "write_s": round(time.time() - computed, 2),
     }
+
+
+@contextmanager
+def not_replaced(database: Path) -> Iterator[None]:
+    """Check after the block that the database is still the file that it was before.
+
+    The file stays open, so no other file can get its inode.
+
+    Raises:
+        TemporaryError: it was replaced or deleted.
+    """
+    with database.open("rb") as opened:
+        yield
+        if not database.exists() or not os.path.samestat(
+            os.fstat(opened.fileno()), database.stat()
+        ):
+            raise TemporaryError(f"{database} was replaced during the run: the next run reads it")
 
 
 # --- read -----------------------------------------------------------------------------------

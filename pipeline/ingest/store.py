@@ -163,15 +163,6 @@ def damaged(path: Path, error: sqlite3.DatabaseError) -> StoreError:
     )
 
 
-def file_identity(path: Path) -> tuple[int, int] | None:
-    """Return the device and the inode of a file; None if it does not exist."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
 class Writer(sqlite3.Connection):
     """The writing connection. It can check that its files are still at their paths.
 

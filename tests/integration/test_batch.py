@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import java, spark, times
+from pipeline import java, outputs, spark, times
 from pipeline.batch.archive import make_archive
 from pipeline.health import health
 from pipeline.ingest import store
@@ -212,6 +213,25 @@ def test_the_first_run_starts_with_the_first_row_and_sigterm_ends_it_as_stopped(
     assert scheduler.terminate(8) == 0
     assert lines(data)[0]["status"] == "stopped"
     assert not any(process.is_running() for process in below)
+
+
+def test_a_run_whose_database_is_replaced_fails_and_publishes_nothing(
+    schedule: Callable[..., Running], data: DataDir
+) -> None:
+    """As a restored backup does. The parts of the run could be from two files."""
+    fill(data, IDS[:10])
+    scheduler = schedule()
+
+    def replace_until_logged() -> list[dict[str, str]]:
+        copy = data.root / "copy.db"
+        shutil.copy(data.database, copy)
+        copy.replace(data.database)
+        return lines(data)
+
+    (line,) = wait_until(replace_until_logged, 60, "the end of the run", scheduler)
+    assert (line["status"], line["exit"]) == ("failed", "1")
+    assert f"{data.database} was replaced during the run" in scheduler.text()
+    assert not outputs.batch_files(data)
 
 
 def test_two_schedulers_never_work_on_one_folder(
