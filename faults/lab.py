@@ -145,7 +145,7 @@ class Run:
         self._faults = faults
         self._source = source
         self._speed = speed
-        self._random = Random(seed)
+        self._seed = seed
         self._log = log
         self._order = order
         self._every_s = every_s
@@ -159,7 +159,7 @@ class Run:
 
     def run(self) -> list[Row]:
         """Run everything and return one row for each fault, and one for the time without."""
-        order = self._order or plan(self._faults, self._random)
+        order = self._order or plan(self._faults, Random(self._seed))
         seconds = 240 + 1.5 * sum(max(fault.seconds, self._every_s) for fault in order)
         path = self._folder / "recording.jsonl"
         kind = self._faults[0].stack
@@ -178,7 +178,7 @@ class Run:
                 resources.enter_context(small_disk(self._folder / "data"))
             self._stack = Stack(self._folder, path, speed, environment)
             resources.enter_context(self._stack)
-            self._lab = Lab(self._stack, self._random, self._log)
+            self._lab = Lab(self._stack, Random(self._seed), self._log)
             self._slices.append(truth.Slice(NO_FAULT, 0, time.time()))
             if not order[0].starts_stack:
                 self._stack.start()
@@ -187,6 +187,8 @@ class Run:
             self._watch(self._stack)
             for number, fault in enumerate(order, 1):
                 began = time.monotonic()
+                # The random choices of an injection do not depend on those before it.
+                self._lab.random.seed(f"{self._seed} {number}")
                 self._inject(fault, f"{number}/{len(order)}")
                 if all(i.recovery_s is None for i in self._injections[-GIVE_UP:]) and (
                     number >= GIVE_UP

@@ -102,7 +102,7 @@ class Sampler(threading.Thread):
 
     def _of_lag(self) -> list[tuple[str, str, float]]:
         rows = self._stack.status("consumer").get("rows")
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(LabError, KeyError):
             if rows is not None:
                 return [(LAG, "consumer", max(0, self._stack.feed.position() - rows))]
         return []
