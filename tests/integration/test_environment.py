@@ -33,7 +33,8 @@ NAMELESS = (
 #: A machine whose name does not resolve, and temporary folders without the right to execute.
 MACHINE = """
 hostname nobody-knows-7731
-for folder in "$TMPDIR" /var/tmp; do mount -t tmpfs -o noexec,mode=1777 tmpfs "$folder"; done
+case "$TMPDIR" in /var/tmp/*) other= ;; *) other=/var/tmp ;; esac
+for folder in "$TMPDIR" $other; do mount -t tmpfs -o noexec,mode=1777 tmpfs "$folder"; done
 exec "$@"
 """
 
