@@ -10,7 +10,6 @@ Only the standard library: `pipeline.java` runs before the virtual environment e
 import io
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +45,7 @@ def inherited(*further: str) -> dict[str, str]:
     try:
         Path.home()
     except RuntimeError:
-        home["HOME"] = tempfile.gettempdir()
+        home["HOME"] = os.environ.get("TMPDIR", "/tmp")  # noqa: S108
     return home | {
         name: value
         for name, value in os.environ.items()
