@@ -22,7 +22,7 @@ import streamlit as st
 
 from page import status
 from page.pace import Pace
-from pipeline import outputs, times
+from pipeline import outputs, times, window_files
 from pipeline.compare import inputs
 from pipeline.outputs import DataDir, OutputError
 
@@ -331,15 +331,29 @@ def read_windows(path: Path, columns: tuple[str, ...] = outputs.WINDOW_COLUMNS) 
     try:
         frame = _read_fast(path, columns)
     except (pa.ArrowException, KeyError) as error:
-        frame = inputs.read_windows(path)[list(columns)]
-        why = str(error).splitlines()[0]
-        cell = f"{path} has unreadable cells. They are shown as unknown: {why}"
-        problem = _lacking(path, frame) or cell[:MAX_PROBLEM]
+        try:
+            frame = inputs.read_windows(path)[list(columns)]
+            why = str(error).splitlines()[0]
+            cell = f"{path} has unreadable cells. They are shown as unknown: {why}"
+            problem = _lacking(path, frame) or cell[:MAX_PROBLEM]
+        except outputs.OutputError:
+            found = window_files.scan(path)
+            if not found.rows:
+                raise
+            frame = _frame(found)[list(columns)]
+            (where,) = window_files.descriptions(path, found.damage)
+            problem = f"Damaged: {where}. The page ignores such rows"
     known = frame.dropna(subset=["window_start"])
     if wrong := len(frame) - len(known):
         rows = f"{wrong:,} row" + ("" if wrong == 1 else "s")
         problem = f"{path} has {rows} without a window start. The page ignores such rows"
     return Table(known.sort_values("window_start"), problem)
+
+
+def _frame(found: window_files.WindowFile) -> pd.DataFrame:
+    """Return the undamaged rows of a file."""
+    cells = pd.DataFrame(list(found.rows), columns=list(found.header), dtype=str)
+    return inputs.typed(cells.reindex(columns=list(outputs.WINDOW_COLUMNS), fill_value=""))
 
 
 def _lacking(path: Path, frame: pd.DataFrame) -> str | None:

@@ -160,6 +160,22 @@ def test_rows_without_a_window_start_are_left_out_and_reported(data) -> None:
     assert seen.problems == (f"{day} has 1 row without a window start. The page ignores such rows",)
 
 
+@pytest.mark.parametrize("damage", ["1,2,3" * 60, "\0" * 500, '"'])
+@pytest.mark.usefixtures("patient")
+def test_a_damaged_row_hides_no_other_row(data, damage: str) -> None:
+    page_data.sample(data, times.now())
+    day = outputs.stream_files(data)[-1]
+    before = Reader(data, ALWAYS).snapshot().finals.frame
+    lines = day.read_text().splitlines()
+    day.write_text("\n".join([*lines[:-1], damage, lines[-1]]) + "\n")
+    seen = Reader(data, ALWAYS).snapshot()
+    assert len(seen.finals.frame) == len(before)
+    assert list(seen.finals.frame["trade_count"]) == list(before["trade_count"])
+    [problem] = seen.problems
+    assert problem.endswith("The page ignores such rows")
+    assert day.name in problem
+
+
 @pytest.mark.usefixtures("patient")
 def test_an_unreadable_cell_is_reported(data) -> None:
     page_data.sample(data, times.now())
