@@ -28,7 +28,7 @@ class QueryFailedError(Exception):
 
 
 @dataclass(frozen=True)
-class _Rule:
+class Rule:
     """How to report a failure whose stack trace contains the pattern."""
 
     pattern: re.Pattern[str]
@@ -37,8 +37,8 @@ class _Rule:
     text: str
 
 
-def _rule(pattern: str, error: type[Exception], text: str) -> _Rule:
-    return _Rule(re.compile(pattern), error, text)
+def _rule(pattern: str, error: type[Exception], text: str) -> Rule:
+    return Rule(re.compile(pattern), error, text)
 
 
 _DAMAGED = (
@@ -53,7 +53,7 @@ _READERS = re.compile(
 #: The number of calls of a stack trace that are near the error.
 _NEAR = 15
 #: The first rule that matches holds.
-_RULES = (
+RULES = (
     _rule(
         "No space left on device|Disk quota exceeded",
         TemporaryError,
@@ -147,7 +147,7 @@ def explain_text(text: str, settings: Settings) -> Exception:
     lines = text.splitlines()
     messages = "\n".join(line for line in lines if not _is_frame(line))
     cause, values = innermost(text), settings.model_dump()
-    for rule in _RULES:
+    for rule in RULES:
         if rule.pattern.search(messages):
             return rule.error(rule.text.format(cause=cause, **values))
     last = max((n for n, line in enumerate(lines) if line.startswith("Caused by: ")), default=0)

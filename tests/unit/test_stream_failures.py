@@ -1,13 +1,17 @@
 """Failures of the query: the innermost cause, the family, and what to do, in 100 characters."""
 
+import re
+
 import pytest
 from py4j.protocol import Py4JNetworkError
 
 from pipeline.errors import Family, family_of
 from pipeline.settings import Settings
 from pipeline.stream.checkpoint import DamagedCheckpointError
-from pipeline.stream.failures import explain, explain_text, innermost
+from pipeline.stream.failures import RULES, Rule, explain, explain_text, innermost
+from tests.conftest import ROOT
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 WRAPPER = (
     "org.apache.spark.sql.streaming.StreamingQueryException: [STREAM_FAILED] Query [id = "
     "67dae9fb-e0a8-4b7a-909c-7cb6b2020eb3, runId = 11111111-0000-4b7a-909c-7cb6b2020eb3] "
@@ -107,6 +111,12 @@ def test_the_first_100_characters_name_the_cause_and_the_action(
     error = explain_text(caused_by(cause), Settings())
     assert family_of(error) is family
     assert start in str(error)[:100]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.pattern.pattern[:20])
+def test_the_readme_lists_the_first_sentence_of_each_failure(rule: Rule) -> None:
+    first = re.sub(r"{\w+}", "…", rule.text).partition(". ")[0]
+    assert f"*{first}.*" in README
 
 
 def test_only_damage_of_the_checkpoint_starts_a_new_one() -> None:
