@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from faults import results, verdict
 from faults.catalogue import QUICK
 from tests.conftest import ROOT, require_jars
 
 
+@pytest.mark.timeout(600)  # a minute on a quiet machine
 def test_the_quick_faults_lose_double_and_falsify_nothing() -> None:
     require_jars("kafka")
     require_jars("spark")
@@ -18,7 +21,7 @@ def test_the_quick_faults_lose_double_and_falsify_nothing() -> None:
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as lab:
         try:
-            printed, _ = lab.communicate(timeout=270)
+            printed, _ = lab.communicate(timeout=570)
         except BaseException:
             lab.send_signal(signal.SIGINT)  # the lab ends its stack
             raise
