@@ -136,7 +136,7 @@ def explain(error: Exception, settings: Settings) -> Exception:
     if java_has_ended(error):
         return StreamError(
             "The Java process of the stream has ended. The service starts again. If this repeats, "
-            "the machine is short of memory."
+            f"set STREAM_MEMORY above {settings.stream_memory}, or free memory on this machine."
         )
     text = java_text(error)
     return explain_text(text, settings) if text else error
