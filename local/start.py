@@ -80,7 +80,8 @@ def broker_answers(servers: str) -> bool:
     for server in servers.split(","):
         host, _, port = server.strip().rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+            address = host.strip("[]"), int(port)  # an IPv6 address is in brackets
+            socket.create_connection(address, timeout=CONNECT_SECONDS).close()
         except (OSError, ValueError):
             continue
         return True
