@@ -1,37 +1,25 @@
 """The exchange's TLS certificate is verified."""
 
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 from websockets.sync.server import ServerConnection, serve
 
 from pipeline.ingest.exchange import Connection, FeedError
 from pipeline.ingest.rest import RestError, fetch_trades
-from tests.conftest import require
 
 LIMIT = 1000
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with self-signed certificates and their keys: for localhost, and another."""
-    require("openssl", shutil.which("openssl"))
-    folder = tmp_path_factory.mktemp("certificates")
-    for name in ("localhost", "example.org"):
-        command = (
-            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
-            f"-subj /CN={name} -addext subjectAltName=DNS:{name} "
-            f"-keyout {folder}/{name}.key -out {folder}/{name}.pem"
-        )
-        subprocess.run(command.split(), check=True, capture_output=True)
-    return folder
+def authority() -> trustme.CA:
+    return trustme.CA()
 
 
 def send_messages(client: ServerConnection) -> None:
@@ -41,23 +29,30 @@ def send_messages(client: ServerConnection) -> None:
 
 
 @contextmanager
-def exchange(folder: Path, name: str) -> Iterator[str]:
+def exchange(authority: trustme.CA, name: str) -> Iterator[str]:
     """Serve messages of 100 KB over TLS with a certificate. Give the address."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
+    authority.issue_cert(name).configure_cert(context)
     server = serve(send_messages, "localhost", 0, ssl=context, compression=None)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"wss://localhost:{server.socket.getsockname()[1]}"
-    server.shutdown()
-    thread.join()
+    try:
+        yield f"wss://localhost:{server.socket.getsockname()[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+def trust(authority: trustme.CA, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority.cert_pem.write_to_path(str(path))
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
 
 
 def test_messages_arrive_over_tls_with_a_trusted_certificate(
-    certificates: Path, monkeypatch: pytest.MonkeyPatch
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "localhost.pem"))
-    with exchange(certificates, "localhost") as url:
+    trust(authority, tmp_path / "ca.pem", monkeypatch)
+    with exchange(authority, "localhost") as url:
         connection = Connection(url, "BTC-USD", LIMIT)
         messages = [connection.receive() for _ in range(20)]
         assert [message and message.size for message in messages] == [100_000] * 20
@@ -70,7 +65,7 @@ def test_messages_arrive_over_tls_with_a_trusted_certificate(
         (
             "localhost",
             False,
-            "invalid TLS certificate: self.signed certificate. To trust it, set SSL_CERT_FILE$",
+            "invalid TLS certificate: .*issuer certificate. To trust it, set SSL_CERT_FILE$",
         ),
         (
             "example.org",
@@ -80,11 +75,17 @@ def test_messages_arrive_over_tls_with_a_trusted_certificate(
     ],
 )
 def test_a_certificate_that_is_not_valid_is_refused_and_retried_slowly(
-    certificates: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str, *, trusted: bool
+    authority: trustme.CA,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    reason: str,
+    *,
+    trusted: bool,
 ) -> None:
     if trusted:
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificates / f"{name}.pem"))
-    with exchange(certificates, name) as url:
+        trust(authority, tmp_path / "ca.pem", monkeypatch)
+    with exchange(authority, name) as url:
         with pytest.raises(FeedError, match=reason) as error:
             Connection(url, "BTC-USD", LIMIT)
         assert error.value.lasting
@@ -94,16 +95,22 @@ def test_a_certificate_that_is_not_valid_is_refused_and_retried_slowly(
     ("name", "trusted", "reason"),
     [
         ("localhost", True, "HTTP status 426"),  # the server speaks only WebSocket
-        ("localhost", False, "invalid TLS certificate: self.signed .*set SSL_CERT_FILE$"),
+        ("localhost", False, "invalid TLS certificate: .*issuer certificate. .*set SSL_CERT_FILE$"),
         ("example.org", True, "invalid TLS certificate: Hostname mismatch, .*Check FEED_REST_URL$"),
     ],
 )
 def test_past_trades_are_read_only_with_a_valid_certificate(
-    certificates: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str, *, trusted: bool
+    authority: trustme.CA,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    reason: str,
+    *,
+    trusted: bool,
 ) -> None:
     if trusted:
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificates / f"{name}.pem"))
-    with exchange(certificates, name) as url:
+        trust(authority, tmp_path / "ca.pem", monkeypatch)
+    with exchange(authority, name) as url:
         with pytest.raises(RestError, match=reason) as error:
             fetch_trades(url.replace("wss://", "https://"), "BTC-USD", 8)
         assert error.value.lasting
