@@ -341,11 +341,11 @@ def _lock_database(lab: Lab) -> None:
 
 
 def _damage(lab: Lab, damage: Callable[[Lab], object]) -> None:
-    lab.stack.control("stop", "spark_processor")
+    lab.stack.stop_program("spark_processor")
     try:
         damage(lab)
     finally:
-        lab.stack.control("start", "spark_processor")
+        lab.stack.start_program("spark_processor")
 
 
 def _newest_csv(lab: Lab) -> Path:
@@ -524,32 +524,32 @@ def _start_without_topics(lab: Lab) -> None:
     stack.start()
     lab.wait_for(lambda: set(TOPICS) <= stack.topics(), 90, "the topics")
     for program in readers:
-        stack.control("stop", program)
+        stack.stop_program(program)
     stack.delete_topics(*TOPICS)
     for program in readers:
-        stack.control("start", program)
+        stack.start_program(program)
     time.sleep(15)
-    stack.control("start", "topics")
+    stack.start_program("topics")
     stack.proxy.listen()
 
 
 def _delete_records(lab: Lab) -> None:
     """Delete what the stream has not read, and follow the remedy if the stream asks for it."""
     stack = lab.stack
-    stack.control("stop", "spark_processor")
+    stack.stop_program("spark_processor")
     lab.sleep(5, 10)
     lab.deleted += stack.delete_records()
-    stack.control("start", "spark_processor")
+    stack.start_program("spark_processor")
     time.sleep(25)
     if any("checkpoints" in problem for problem in stack.problems()):
-        stack.control("stop", "spark_processor")
+        stack.stop_program("spark_processor")
         shutil.rmtree(stack.data.checkpoints)
-        stack.control("start", "spark_processor")
+        stack.start_program("spark_processor")
 
 
 def _stop_broker(lab: Lab) -> None:
-    lab.stack.control("stop", "kafka")
+    lab.stack.stop_program("kafka")
     try:
         time.sleep(BROKER_AWAY_SECONDS)
     finally:
-        lab.stack.control("start", "kafka")
+        lab.stack.start_program("kafka")

@@ -184,6 +184,7 @@ class Stack:
         }
         self.feed: Feed
         self._supervisor: subprocess.Popen[bytes] | None = None
+        self._starters: list[subprocess.Popen[bytes]] = []
 
     @property
     def kafka_address(self) -> str:
@@ -198,6 +199,8 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        for starter in self._starters:
+            starter.wait(30)
         self.proxy.__exit__()
         self.feed.stop()
 
@@ -238,12 +241,20 @@ class Stack:
         """Set the clock of all processes but Java, in seconds from the real time."""
         self.clock.write_text(f"{offset_s:+d}", encoding="utf-8")
 
-    def control(self, action: str, program: str) -> None:
-        """Start or stop one program through supervisor."""
+    def stop_program(self, program: str) -> None:
+        """Stop one program through supervisor and wait for its end."""
+        self._supervisorctl("stop", program).wait(60)
+
+    def start_program(self, program: str) -> None:
+        """Start one program through supervisor."""
+        # supervisorctl itself ends when the program has run for `startsecs`.
+        self._starters.append(self._supervisorctl("start", program))
+
+    def _supervisorctl(self, action: str, program: str) -> "subprocess.Popen[bytes]":
         name = program if program == "kafka" else f"pipeline:{program}"
         configuration = local_stack.configuration(self.data.root)
         command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(configuration)]
-        subprocess.run([*command, action, name], cwd=ROOT, capture_output=True, check=False)
+        return _spawn([*command, action, name], self.folder / "supervisorctl.log", {})
 
     # --- processes --------------------------------------------------------------------------
 
