@@ -642,6 +642,7 @@ def fill(folder: Path) -> None:
 def test_clean_removes_the_outputs_and_nothing_else(tmp_path: Path, monkeypatch) -> None:
     fill(tmp_path)
     (tmp_path / "source.json").write_text("{}")
+    (tmp_path / "tmp").mkdir()  # where Java unpacks a library, if no other folder will do
     (tmp_path / "sample").mkdir()
     (tmp_path / "sample" / "s.gz").write_text("x")
     (tmp_path / "notes.txt").write_text("mine")
