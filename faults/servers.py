@@ -91,6 +91,9 @@ class Behaviour:
         await link.send(frame.encoded())
 
 
+MakeBehaviour = Callable[[], Behaviour]
+
+
 class Close(Behaviour):
     """Close each connection correctly after some frames.
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from faults import lab, messages, servers, soak, truth, verdict
-from faults.catalogue import QUICK, TARGETS, catalogue
+from faults.catalogue import QUICK, catalogue
+from faults.injections import TARGETS
 from feed import recording
 from pipeline.ingest import trade
 from tests import golden
