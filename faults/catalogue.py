@@ -54,7 +54,7 @@ def kills() -> list[Fault]:
             name=f"kill-{name}",
             claim=f"SIGKILL of {count} random processes at once: {EXACT}",
             inject=partial(injections.kill_some, count=count),
-            times=4,
+            times=3,
             seconds=20,
             late_is_expected=True,
         )
@@ -146,9 +146,9 @@ def server_faults() -> list[Fault]:
     ]
     refused = Fault(
         name="server-refused",
-        claim=f"the server refuses connections for 15 s: {RECOVERED}",
+        claim=f"the server refuses connections for {injections.AWAY_SECONDS} s: {RECOVERED}",
         inject=injections.refuse,
-        seconds=25,
+        seconds=injections.AWAY_SECONDS + 10,
         late_is_expected=True,
     )
     oversized = Fault(

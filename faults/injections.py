@@ -33,6 +33,8 @@ TARGETS = {
 #: A message of two million bytes that is no trade.
 OVERSIZED = b"[" + b"1," * 1_000_000 + b"1]"
 
+#: Seconds without a server: five minutes of event time.
+AWAY_SECONDS = 50
 #: Seconds without a broker.
 BROKER_AWAY_SECONDS = 120
 
@@ -81,7 +83,7 @@ def close(lab: Lab, after: int, code: int | None, times: int) -> None:
 def refuse(lab: Lab) -> None:
     lab.stack.proxy.refuse()
     try:
-        time.sleep(15)
+        time.sleep(AWAY_SECONDS)
     finally:
         lab.stack.proxy.listen()
 

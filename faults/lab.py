@@ -309,6 +309,7 @@ class Run:
             judge.outcomes[NO_FAULT].problems += truth.unexplained_rejections(
                 rejected, self._lab.sent, of_recording
             )
+        judge.outcomes[NO_FAULT].problems += self._stack.unexplained_differences()
         rows = []
         for fault in (*self._faults, Fault(NO_FAULT, "every result is right", lambda _: None)):
             injections = [i for i in self._injections if i.fault == fault.name]

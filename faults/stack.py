@@ -330,6 +330,19 @@ class Stack:
         except sqlite3.OperationalError:
             return [(0,)]
 
+    def unexplained_differences(self) -> list[str]:
+        """Return what `pipeline.compare` prints about differences without a known cause."""
+        command = [sys.executable, "-m", "pipeline.compare"]
+        environment = {"DATA_DIR": str(self.data.root), "PATH": os.environ.get("PATH", "")}
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
+            return []
+        printed = (done.stdout + done.stderr).splitlines()
+        unknown = [line.strip() for line in printed if "cause unknown" in line]
+        return [f"pipeline.compare ended with status {done.returncode}", *unknown]
+
     # --- Kafka ------------------------------------------------------------------------------
 
     def topics(self) -> set[str]:
