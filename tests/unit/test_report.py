@@ -162,6 +162,16 @@ def test_the_html_file_refers_to_no_other_file(tmp_path: Path) -> None:
         assert base64.b64decode(drawn).startswith(b"<?xml")
 
 
+def test_every_table_scrolls_in_its_own_box_and_by_keyboard(tmp_path: Path) -> None:
+    page_data.disputed(DataDir(tmp_path), NOON)
+    html = making.make(DataDir(tmp_path), 60, None)["report.html"]
+    boxes = re.findall(
+        r'<div class="wide" role="region" aria-label="[^"]+" tabindex="0"><table>', html
+    )
+    assert len(boxes) == html.count("<table>") > 5
+    assert re.search(r"\.wide {[^}]*overflow-x: auto", html)
+
+
 def test_markup_in_the_data_is_shown_as_text_in_both_formats(tmp_path: Path) -> None:
     data = filled(tmp_path, 3)
     data.source.write_text(
