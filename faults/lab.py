@@ -1,6 +1,7 @@
 """Run one stack through a list of faults and judge every trade and result of the run."""
 
 import json
+import math
 import signal
 import subprocess
 import time
@@ -298,7 +299,7 @@ class Run:
         root = self._stack.data.root
         offered = truth.issued(path, self._lab.rewritten, datetime.now(UTC) + A_DAY)
         kafka = truth.topic([*self._lab.deleted, *self._stack.records(TOPIC)])
-        kafka.late |= truth.ids(self._lab.deleted)
+        kafka.late |= dict.fromkeys(truth.ids(self._lab.deleted), math.inf)
         judge = truth.Judge(self._slices, offered, kafka)
         judge.judge_table(self._stack.data.database)
         judge.judge_windows(truth.window_rows(root))

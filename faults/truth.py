@@ -119,13 +119,14 @@ class Topic:
     Attributes:
         order: the valid trades in the order of their offsets, each once.
         backfilled: ids whose first record was recovered by backfill.
-        late: ids of trades that the stream may drop: they arrived after the watermark had passed.
+        late: the trades that the stream may drop: by id, how long before the watermark their event
+            time was when they arrived, microseconds.
         invalid: records that are no valid trade.
     """
 
     order: list[golden.Trade] = field(default_factory=list)
     backfilled: set[int] = field(default_factory=set)
-    late: set[int] = field(default_factory=set)
+    late: dict[int, float] = field(default_factory=dict)
     invalid: int = 0
 
 
@@ -147,7 +148,7 @@ def topic(records: Iterable[Record]) -> Topic:
         if record.backfilled:
             found.backfilled.add(trade.trade_id)
         if trade.time <= newest - WATERMARK:
-            found.late.add(trade.trade_id)
+            found.late[trade.trade_id] = newest - WATERMARK - trade.time
         newest = max(newest, trade.time)
     return found
 
@@ -255,11 +256,12 @@ class Judge:
     ) -> bool:
         """Return whether the row is right without late trades that the stream dropped.
 
-        A micro-batch drops the late trades whose event time is before its watermark. The watermark
-        only increases, so either the oldest late trades are dropped or the last ones to arrive.
+        A micro-batch drops the trades before its watermark, which is a micro-batch old. So it drops
+        those that are late by more than some time. If records were deleted in Kafka, it lacks the
+        newest instead.
         """
         late = [trade for trade in trades if trade.trade_id in self._kafka.late]
-        for key in (lambda trade: trade.time, lambda trade: -trades.index(trade)):
+        for key in (lambda trade: -self._kafka.late[trade.trade_id], lambda t: -trades.index(t)):
             ordered = sorted(late, key=key)
             for count in range(1, len(ordered) + 1):
                 dropped = {trade.trade_id for trade in ordered[:count]}
