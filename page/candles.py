@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import metrics
+from pipeline.metrics import definitions
 from pipeline.settings import Settings
 
 #: Candles in a chart at most: it has no more pixels for them, and the browser takes 1.5 ms to
@@ -87,8 +87,8 @@ def aggregate(windows: pd.DataFrame, width: timedelta, sentiment_ratio: Decimal)
     start = windows["window_start"].dt.floor(pd.Timedelta(width))
     flagged = windows.assign(
         sentiment=windows["market_sentiment"],
-        high_windows=(windows["volatility_flag"] == metrics.HIGH) * 1,
-        spike_windows=(windows["volume_spike"] == metrics.SPIKE) * 1,
+        high_windows=(windows["volatility_flag"] == definitions.HIGH) * 1,
+        spike_windows=(windows["volume_spike"] == definitions.SPIKE) * 1,
     )
     if start.is_unique:
         found = flagged.assign(windows=1, window_start=start)
@@ -98,10 +98,10 @@ def aggregate(windows: pd.DataFrame, width: timedelta, sentiment_ratio: Decimal)
         high_windows=("high_windows", "sum"),
         spike_windows=("spike_windows", "sum"),
     )
-    found = metrics.roll_up(windows, start).drop(columns="window_start").join(flags)
+    found = definitions.roll_up(windows, start).drop(columns="window_start").join(flags)
     several = found["windows"] > 1
     found.loc[several, "sentiment"] = [
-        metrics.market_sentiment(buys, sells, sentiment_ratio)
+        definitions.market_sentiment(buys, sells, sentiment_ratio)
         for buys, sells in found.loc[several, ["buy_count", "sell_count"]].to_numpy()
     ]
     return found.rename_axis("window_start").reset_index()[list(CANDLE_COLUMNS)]
@@ -115,16 +115,18 @@ def counts(windows: pd.DataFrame, width: timedelta) -> pd.DataFrame:
 
 def roll_up(windows: pd.DataFrame, settings: Settings) -> dict[str, Any]:
     """Return the metrics over all windows together; empty without windows."""
-    found = metrics.total(windows)
+    found = definitions.total(windows)
     if not found:
         return {}
     return {
         **found,
-        "volatility_flag": metrics.volatility_flag(found["price_range"], settings.volatility_range),
-        "market_sentiment": metrics.market_sentiment(
+        "volatility_flag": definitions.volatility_flag(
+            found["price_range"], settings.volatility_range
+        ),
+        "market_sentiment": definitions.market_sentiment(
             found["buy_count"], found["sell_count"], settings.sentiment_ratio
         ),
-        "volume_spike": metrics.volume_spike(found["total_volume"], settings.spike_volume),
+        "volume_spike": definitions.volume_spike(found["total_volume"], settings.spike_volume),
         "last_trade_time": windows["last_trade_time"].max(),
         "written_at": windows["written_at"].max(),
     }

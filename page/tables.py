@@ -8,7 +8,7 @@ import streamlit as st
 
 from page import candles, formatting
 from page.files import Snapshot
-from pipeline.metrics import LABELS, MIN_TRAILING_WINDOWS
+from pipeline.metrics.definitions import LABELS, MIN_TRAILING_WINDOWS
 
 #: Rows sent to the browser at most; the download has all of them.
 MAX_WINDOW_ROWS = 1440

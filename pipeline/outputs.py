@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.errors import OperationalError
-from pipeline.metrics import FURTHER, METRICS, Z_SCORES
+from pipeline.metrics.definitions import FURTHER, METRICS, Z_SCORES
 from pipeline.times import from_epoch_micros, iso
 
 #: The services that write a status file, in the order in which data passes them.

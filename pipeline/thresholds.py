@@ -12,7 +12,8 @@ from decimal import Decimal, DecimalException
 from pathlib import Path
 from typing import Any
 
-from pipeline import metrics, outputs, times
+from pipeline import outputs, times
+from pipeline.metrics import definitions
 from pipeline.settings import Settings
 
 #: The record loses its older half above this size, bytes.
@@ -31,11 +32,11 @@ class Thresholds:
         """Return the flags of a window (as cells) with these thresholds."""
         buys, sells = int(window["buy_count"]), int(window["sell_count"])
         return {
-            "volatility_flag": metrics.volatility_flag(
+            "volatility_flag": definitions.volatility_flag(
                 Decimal(window["price_range"]), self.volatility_range
             ),
-            "market_sentiment": metrics.market_sentiment(buys, sells, self.sentiment_ratio),
-            "volume_spike": metrics.volume_spike(
+            "market_sentiment": definitions.market_sentiment(buys, sells, self.sentiment_ratio),
+            "volume_spike": definitions.volume_spike(
                 Decimal(window["total_volume"]), self.spike_volume
             ),
         }

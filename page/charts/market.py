@@ -19,7 +19,7 @@ from page.charts.chart import (
 )
 from page.tables import MARKS, outcome_of
 from pipeline.compare import palette
-from pipeline.metrics import BEARISH, BULLISH, HIGH, SPIKE
+from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, SPIKE
 
 #: Heights within the price chart, pixels from its top.
 PRICE_HEIGHT = 310

@@ -10,7 +10,7 @@ from page import candles, formatting, status
 from page.files import Snapshot
 from page.sections.market import waiting_since
 from pipeline.compare.totals import SharedTotals
-from pipeline.metrics import BEARISH, BULLISH, HIGH, LABELS, SPIKE
+from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, LABELS, SPIKE
 from pipeline.settings import Settings
 
 #: The metrics in the order of the table, and their formats.

@@ -21,9 +21,10 @@ from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
-from pipeline import metrics, outputs, source, spark, spark_metrics, thresholds, times
+from pipeline import outputs, source, spark, thresholds, times
 from pipeline.errors import TemporaryError, sentence
 from pipeline.ingest import store
+from pipeline.metrics import definitions, spark_sums
 from pipeline.settings import Settings
 
 T = TypeVar("T")
@@ -198,17 +199,19 @@ def _select(numbered: list[tuple[int, int, int]]) -> str:
 
 
 def amounts(table: DataFrame) -> DataFrame:
-    """Return rows of the table as the input of `spark_metrics.trade_sums`."""
+    """Return rows of the table as the input of `spark_sums.trade_sums`."""
     return table.select(
         "trade_id",
-        F.col("price").cast(spark_metrics.AMOUNT),
-        F.col("last_size").cast(spark_metrics.AMOUNT).alias("size"),
+        F.col("price").cast(spark_sums.AMOUNT),
+        F.col("last_size").cast(spark_sums.AMOUNT).alias("size"),
         "side",
         "time_us",
     )
 
 
-def sums_by_window(trades: DataFrame, window: timedelta) -> tuple[list[metrics.Sums], float | None]:
+def sums_by_window(
+    trades: DataFrame, window: timedelta
+) -> tuple[list[definitions.Sums], float | None]:
     """Return the sums of each window, sorted by start, and `read_seconds`.
 
     The windows are computed with integers and sorted here: Spark takes longer to plan `window()`
@@ -216,9 +219,9 @@ def sums_by_window(trades: DataFrame, window: timedelta) -> tuple[list[metrics.S
     """
     length = window // timedelta(microseconds=1)
     start = (F.col("time_us") - F.col("time_us") % length).alias("window_start")
-    summed = trades.groupBy(start).agg(*spark_metrics.trade_sums())
+    summed = trades.groupBy(start).agg(*spark_sums.trade_sums())
     rows = summed.collect()
-    windows: list[metrics.Sums] = [
+    windows: list[definitions.Sums] = [
         row.asDict() | {"window_end": row.window_start + length}
         for row in sorted(rows, key=lambda row: row.window_start)
     ]
@@ -248,10 +251,10 @@ def read_seconds(collected: DataFrame) -> float | None:
 
 
 def compute(
-    windows: list[metrics.Sums], settings: Settings
+    windows: list[definitions.Sums], settings: Settings
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the row over all windows, and a row for each window, from the sums of the windows."""
-    merged = metrics.merge_sums(windows)
+    merged = definitions.merge_sums(windows)
     total = _row(merged, settings) | {
         "rows": merged["trade_count"],
         "first_trade_id": merged["first_trade_id"],
@@ -260,14 +263,16 @@ def compute(
     return total, with_z_scores(windows, [_row(window, settings) for window in windows])
 
 
-def _row(sums: metrics.Sums, settings: Settings) -> dict[str, Any]:
-    return metrics.compute(sums, settings) | outputs.moments(sums)
+def _row(sums: definitions.Sums, settings: Settings) -> dict[str, Any]:
+    return definitions.compute(sums, settings) | outputs.moments(sums)
 
 
-def with_z_scores(windows: list[metrics.Sums], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_z_scores(
+    windows: list[definitions.Sums], rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Return the rows of these windows, sorted by start, with the z-scores of each."""
-    scores = metrics.z_scores(
-        metrics.WindowAmounts(window["window_start"], row["price_range"], row["total_volume"])
+    scores = definitions.z_scores(
+        definitions.WindowAmounts(window["window_start"], row["price_range"], row["total_volume"])
         for window, row in zip(windows, rows, strict=True)
     )
     return [row | score for row, score in zip(rows, scores, strict=True)]

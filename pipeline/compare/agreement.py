@@ -18,7 +18,7 @@ import pandas as pd
 from pipeline.compare.inputs import Evidence
 from pipeline.compare.lateness import Record, outcomes
 from pipeline.ingest.store import STORED
-from pipeline.metrics import FURTHER, METRICS, buy_sell_ratio
+from pipeline.metrics.definitions import FURTHER, METRICS, buy_sell_ratio
 from pipeline.thresholds import SETTING_OF, Period, Thresholds
 
 #: The statuses of a window, the most important one first.

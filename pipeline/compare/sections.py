@@ -30,7 +30,7 @@ from pipeline.compare.formatting import (
 from pipeline.compare.summary import forecast
 from pipeline.compare.totals import UNUSUAL_Z
 from pipeline.compare.tradeoffs import aspects
-from pipeline.metrics import BEARISH, BULLISH, HIGH, LABELS, SPIKE
+from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, LABELS, SPIKE
 
 #: Maximum number of windows or gaps in a table.
 MAX_LISTED = 50

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline import metrics
 from pipeline.compare.agreement import DIFFERS, EQUAL
+from pipeline.metrics import definitions
 
 #: A z-score above this is unusual compared with the previous hour.
 UNUSUAL_Z = 2.0
@@ -31,10 +31,10 @@ def flags(windows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             {
                 "path": path,
                 "windows": len(table),
-                "high": int((table["volatility_flag"] == metrics.HIGH).sum()),
-                "spike": int((table["volume_spike"] == metrics.SPIKE).sum()),
-                "bullish": int((table["market_sentiment"] == metrics.BULLISH).sum()),
-                "bearish": int((table["market_sentiment"] == metrics.BEARISH).sum()),
+                "high": int((table["volatility_flag"] == definitions.HIGH).sum()),
+                "spike": int((table["volume_spike"] == definitions.SPIKE).sum()),
+                "bullish": int((table["market_sentiment"] == definitions.BULLISH).sum()),
+                "bearish": int((table["market_sentiment"] == definitions.BEARISH).sum()),
                 "scored": int(table["range_z"].notna().sum()),
                 "range_stands_out": int((table["range_z"] > UNUSUAL_Z).sum()),
                 "volume_stands_out": int((table["volume_z"] > UNUSUAL_Z).sum()),
@@ -69,7 +69,7 @@ def shared_totals(
     both = agreement[agreement["status"].isin([EQUAL, DIFFERS])]
     starts = pd.to_datetime(both["window_start"], utc=True, format="ISO8601")
     stream, other = (
-        metrics.total(table[table["window_start"].isin(starts)]) for table in (final, batch)
+        definitions.total(table[table["window_start"].isin(starts)]) for table in (final, batch)
     )
     rows = [
         (name, value, other[name], value - other[name])

@@ -19,7 +19,7 @@ from pipeline.compare.formatting import (
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN
 from pipeline.compare.latency import STEPS
 from pipeline.compare.totals import UNUSUAL_Z
-from pipeline.metrics import BEARISH, BULLISH, HIGH, SPIKE
+from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, SPIKE
 
 #: Columns of the table of aspects.
 ASPECTS = ("aspect", "stream", "batch", "note")

@@ -10,8 +10,9 @@ from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
-from pipeline import kafka_security, spark, spark_metrics, times
+from pipeline import kafka_security, spark, times
 from pipeline.ingest import trade
+from pipeline.metrics import spark_sums
 from pipeline.settings import Settings
 
 #: Receives the windows that a micro-batch changed, and the number of the micro-batch.
@@ -149,8 +150,8 @@ def parse(records: DataFrame, product: str) -> DataFrame:
         .where("reason is null")
         .select(
             "trade_id",
-            F.col("price").cast(spark_metrics.AMOUNT),
-            F.col("size").cast(spark_metrics.AMOUNT),
+            F.col("price").cast(spark_sums.AMOUNT),
+            F.col("size").cast(spark_sums.AMOUNT),
             "side",
             "time_us",
             F.timestamp_micros("time_us").alias("event_time"),
@@ -184,9 +185,7 @@ def aggregate(trades: DataFrame, settings: Settings) -> DataFrame:
         trades.withWatermark("event_time", watermark)
         .dropDuplicatesWithinWatermark(["trade_id"])
         .groupBy(F.window("event_time", window))
-        .agg(
-            *spark_metrics.trade_sums(), F.unix_micros(F.max("received")).alias("last_receipt_time")
-        )
+        .agg(*spark_sums.trade_sums(), F.unix_micros(F.max("received")).alias("last_receipt_time"))
         .withColumn("window_start", F.unix_micros("window.start"))
         .withColumn("window_end", F.unix_micros("window.end"))
         .drop("window")

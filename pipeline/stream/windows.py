@@ -13,8 +13,9 @@ from pathlib import Path
 
 from pyspark.sql import Row
 
-from pipeline import histogram, metrics, outputs, thresholds, times, window_files
+from pipeline import histogram, outputs, thresholds, times, window_files
 from pipeline.logs import show
+from pipeline.metrics import definitions
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import finality, micro_batches
@@ -133,7 +134,7 @@ class WindowPublisher:
         # `written_at` is when a window became final, not when its row was last computed.
         rows = [window.cells | {"written_at": times.iso(now)} for window in windows]
         first, last = (times.from_epoch_micros(windows[place].start) for place in (0, -1))
-        before = outputs.read_final_windows(self._data, first - metrics.TRAILING, last)
+        before = outputs.read_final_windows(self._data, first - definitions.TRAILING, last)
         merged = outputs.upsert_windows(before, rows)
         known = [v[w.start].cells for v in versions for w in windows if w.start in v]
         known += [before[row["window_start"]] for row in rows if row["window_start"] in before]
@@ -164,7 +165,9 @@ class WindowPublisher:
         oldest = min(state.shown(), default=None)
         if oldest is not None and (trailing_changed or oldest != self._trailing_of):
             start = times.from_epoch_micros(oldest)
-            self._trailing = outputs.read_final_windows(self._data, start - metrics.TRAILING, start)
+            self._trailing = outputs.read_final_windows(
+                self._data, start - definitions.TRAILING, start
+            )
         self._trailing_of = oldest
         rows = with_z_scores(self._trailing, [window.cells for window in state.shown().values()])
         text = outputs.to_csv(outputs.WINDOW_COLUMNS, rows)
@@ -182,7 +185,9 @@ class WindowPublisher:
 def to_window(row: Row, settings: Settings, written_at: datetime) -> Window:
     """Return a row of the query as a window with its metrics."""
     sums = row.asDict()
-    fields = metrics.compute(sums, settings) | outputs.moments(sums) | {"written_at": written_at}
+    fields = (
+        definitions.compute(sums, settings) | outputs.moments(sums) | {"written_at": written_at}
+    )
     return Window(
         start=row.window_start,
         end=row.window_end,
@@ -211,16 +216,16 @@ def with_z_scores(before: Mapping[str, Cells], windows: Iterable[Cells]) -> list
     scored = {cells["window_start"]: cells for cells in windows}
     known = {**before, **scored}
     starts = sorted(known)
-    scores = metrics.z_scores(_amounts(known[start]) for start in starts)
+    scores = definitions.z_scores(_amounts(known[start]) for start in starts)
     return [
-        scored[start] | outputs.cells(metrics.Z_SCORES, score)
+        scored[start] | outputs.cells(definitions.Z_SCORES, score)
         for start, score in zip(starts, scores, strict=True)
         if start in scored
     ]
 
 
-def _amounts(cells: Cells) -> metrics.WindowAmounts:
-    return metrics.WindowAmounts(
+def _amounts(cells: Cells) -> definitions.WindowAmounts:
+    return definitions.WindowAmounts(
         times.epoch_micros(datetime.fromisoformat(cells["window_start"])),
         Decimal(cells["price_range"]),
         Decimal(cells["total_volume"]),

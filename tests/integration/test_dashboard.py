@@ -30,7 +30,8 @@ from streamlit.testing.v1 import AppTest
 from page import comparison_data
 from page.comparison_data import ComparisonData
 from page.comparison_worker import Comparer, LatestComparison
-from pipeline import metrics, outputs, times
+from pipeline import outputs, times
+from pipeline.metrics import definitions
 from pipeline.outputs import DataDir
 from tests import page_data
 from tests.conftest import ROOT, Run, Running, free_port, running, wait_until
@@ -253,7 +254,7 @@ def test_the_comparison_shows_how_the_files_differ(disputed, visit) -> None:
     differing = {
         start
         for start in batch.keys() & stream.keys()
-        if any(batch[start][name] != stream[start][name] for name in metrics.METRICS)
+        if any(batch[start][name] != stream[start][name] for name in definitions.METRICS)
         or batch[start]["close_price"] != stream[start]["close_price"]
     }
     assert (len(alone), len(differing)) == (1, 2)

@@ -19,10 +19,11 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
-from pipeline import metrics, spark, spark_metrics
+from pipeline import spark
 from pipeline.batch import job
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
+from pipeline.metrics import definitions, spark_sums
 from pipeline.settings import Settings
 from tests.conftest import require_jars
 
@@ -116,8 +117,8 @@ def frame(session: SparkSession, groups: dict[str, list[T]], extra: list[str] | 
     return session.createDataFrame(rows, schema).select(
         "name",
         "trade_id",
-        F.col("price").cast(spark_metrics.AMOUNT),
-        F.col("size").cast(spark_metrics.AMOUNT),
+        F.col("price").cast(spark_sums.AMOUNT),
+        F.col("size").cast(spark_sums.AMOUNT),
         "side",
         "time_us",
     )
@@ -125,10 +126,10 @@ def frame(session: SparkSession, groups: dict[str, list[T]], extra: list[str] | 
 
 def by_name(trades: DataFrame, settings: Settings = SETTINGS) -> dict[str, SimpleNamespace]:
     """Return the sums and metrics of each group."""
-    rows = [
-        row.asDict() for row in trades.groupBy("name").agg(*spark_metrics.trade_sums()).collect()
-    ]
-    return {row["name"]: SimpleNamespace(**row | metrics.compute(row, settings)) for row in rows}
+    rows = [row.asDict() for row in trades.groupBy("name").agg(*spark_sums.trade_sums()).collect()]
+    return {
+        row["name"]: SimpleNamespace(**row | definitions.compute(row, settings)) for row in rows
+    }
 
 
 @pytest.fixture(scope="module")
@@ -364,16 +365,16 @@ def test_the_sums_of_parts_add_up_exactly_to_the_sums_of_the_whole(
     trades = frame(session, groups).withColumn(
         "part", F.expr("cast(xxhash64(trade_id) % 5 as int)")
     )
-    at_once = trades.groupBy("name").agg(*spark_metrics.trade_sums()).collect()
+    at_once = trades.groupBy("name").agg(*spark_sums.trade_sums()).collect()
     parts = [
         row.asDict()
-        for row in trades.groupBy("name", "part").agg(*spark_metrics.trade_sums()).collect()
+        for row in trades.groupBy("name", "part").agg(*spark_sums.trade_sums()).collect()
     ]
     assert len(at_once) == 61
     for row in at_once:
         of_group = [part for part in parts if part["name"] == row["name"]]
         assert len(of_group) > 1 or row["trade_count"] < 5
-        merged = {"name": row["name"], **metrics.merge_sums(of_group)}
+        merged = {"name": row["name"], **definitions.merge_sums(of_group)}
         if row["turnover"] is None:  # too large in total, though each part may fit
             merged["turnover"] = None
         assert merged == row.asDict()

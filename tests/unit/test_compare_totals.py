@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from pipeline import metrics
 from pipeline.compare import agreement
 from pipeline.compare.inputs import typed
 from pipeline.compare.totals import flags, shared_totals
+from pipeline.metrics import definitions
 from tests.unit.test_compare_agreement import LAST, evidence, frame, window
 
 
@@ -40,11 +40,11 @@ def test_without_shared_windows_there_are_no_totals() -> None:
 
 def test_a_total_with_an_unknown_part_is_unknown_and_not_0() -> None:
     rows = frame(priced(0, 5, "10", "20"), priced(1, 10, "40", "50") | {"buy_count": ""})
-    found = metrics.total(typed(rows))
+    found = definitions.total(typed(rows))
     assert np.isnan(found["buy_count"])
     assert np.isnan(found["buy_sell_ratio"])
     assert found["trade_count"] == 15
-    empty = metrics.total(typed(frame(priced(0, 5, "10", "20") | {"total_volume": "0"})))
+    empty = definitions.total(typed(frame(priced(0, 5, "10", "20") | {"total_volume": "0"})))
     assert np.isnan(empty["vwap"])
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 
-from pipeline import metrics, outputs
+from pipeline import outputs
+from pipeline.metrics import definitions
 from tests.conftest import ROOT
 
 RATIO = Decimal("1.2")
@@ -33,8 +34,8 @@ RATIO = Decimal("1.2")
     ],
 )
 def test_sentiment_is_exact_at_its_threshold_for_integers_and_floats(buys, sells, sentiment):
-    assert metrics.market_sentiment(buys, sells, RATIO) == sentiment
-    assert metrics.market_sentiment(float(buys), float(sells), RATIO) == sentiment
+    assert definitions.market_sentiment(buys, sells, RATIO) == sentiment
+    assert definitions.market_sentiment(float(buys), float(sells), RATIO) == sentiment
 
 
 @pytest.mark.parametrize(
@@ -49,24 +50,24 @@ def test_sentiment_is_exact_at_its_threshold_for_integers_and_floats(buys, sells
     ],
 )
 def test_a_flag_is_set_above_its_threshold_and_not_at_it(amount, above):
-    assert metrics.volatility_flag(amount, Decimal(50)) == ("High" if above else "Normal")
-    assert metrics.volume_spike(amount, Decimal(50)) == ("Spike" if above else "Normal")
+    assert definitions.volatility_flag(amount, Decimal(50)) == ("High" if above else "Normal")
+    assert definitions.volume_spike(amount, Decimal(50)) == ("Spike" if above else "Normal")
 
 
 def test_the_flag_of_an_unknown_amount_is_unknown() -> None:
-    assert metrics.volatility_flag(math.nan, Decimal(50)) is None
-    assert metrics.volume_spike(math.nan, Decimal(50)) is None
+    assert definitions.volatility_flag(math.nan, Decimal(50)) is None
+    assert definitions.volume_spike(math.nan, Decimal(50)) is None
 
 
 def test_the_buy_sell_ratio_of_columns_is_that_of_the_numbers() -> None:
     buys, sells = pd.Series([3, 0, 7]), pd.Series([0, 3, 7])
-    assert list(metrics.buy_sell_ratio(buys, sells)) == [3 / 1e-5, 0.0, 7 / (7 + 1e-5)]
-    assert metrics.buy_sell_ratio(3, 0) == 3 / 1e-5
+    assert list(definitions.buy_sell_ratio(buys, sells)) == [3 / 1e-5, 0.0, 7 / (7 + 1e-5)]
+    assert definitions.buy_sell_ratio(3, 0) == 3 / 1e-5
 
 
 def test_every_column_of_a_window_has_a_label() -> None:
-    assert set(metrics.LABELS) == set(outputs.WINDOW_COLUMNS)
-    assert len(set(metrics.LABELS.values())) == len(metrics.LABELS)
+    assert set(definitions.LABELS) == set(outputs.WINDOW_COLUMNS)
+    assert len(set(definitions.LABELS.values())) == len(definitions.LABELS)
 
 
 # --- windows merged into groups -------------------------------------------------------------
@@ -123,7 +124,7 @@ def test_merged_windows_have_the_metrics_of_one_window_over_the_same_trades() ->
     trades = random_trades(1, 40)
     windows = windows_of(trades)
     tens = windows["window_start"].dt.floor("10min")
-    rolled = metrics.roll_up(windows, tens)
+    rolled = definitions.roll_up(windows, tens)
     wanted = windows_of([trade._replace(minute=trade.minute // 10) for trade in trades])
     assert list(rolled["windows"]) == [10] * 4
     assert list(rolled.index) == list(rolled["window_start"]) == sorted(set(tens))
@@ -145,13 +146,13 @@ def test_merged_windows_have_the_metrics_of_one_window_over_the_same_trades() ->
 
 def test_the_total_is_one_group_of_all_windows() -> None:
     trades = random_trades(2, 25)
-    whole = metrics.total(windows_of(trades))
+    whole = definitions.total(windows_of(trades))
     (wanted,) = windows_of([trade._replace(minute=0) for trade in trades]).to_dict("records")
     assert whole["windows"] == 25
     assert whole["trade_count"] == wanted["trade_count"]
     for name in ("avg_price", "vwap", "total_volume", "volume_imbalance"):
         assert whole[name] == pytest.approx(wanted[name], rel=1e-12), name
-    assert metrics.total(windows_of([])) == {}
+    assert definitions.total(windows_of([])) == {}
 
 
 @pytest.mark.parametrize(
@@ -168,13 +169,13 @@ def test_a_group_with_an_unknown_value_is_unknown_and_not_a_part_of_the_truth(co
     windows = windows_of(random_trades(3, 4))
     windows[column] = windows[column].astype(float)
     windows.loc[1, column] = math.nan
-    rolled = metrics.roll_up(windows, pd.Series(["a", "a", "b", "b"]))
+    rolled = definitions.roll_up(windows, pd.Series(["a", "a", "b", "b"]))
     missing = rolled.isna()
     assert {name for name in rolled.columns if missing.loc["a", name]} == unknown
     assert not missing.loc["b"].any()
 
 
 def test_the_rules_load_neither_spark_nor_pandas() -> None:
-    code = "import sys; import pipeline.metrics, pipeline.outputs; print(*sys.modules)"
+    code = "import sys; import pipeline.metrics.definitions, pipeline.outputs; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
     assert not {"pyspark", "pandas", "numpy"} & set(done.stdout.decode().split())

@@ -19,8 +19,9 @@ from page import (
 from page.charts import market as charts
 from page.files import Reader, Snapshot
 from page.sections import header, market, services, settings_table, side_by_side
-from pipeline import metrics, outputs, times
+from pipeline import outputs, times
 from pipeline.compare.totals import SharedTotals
+from pipeline.metrics import definitions
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 from tests import page_data
@@ -256,7 +257,7 @@ def test_the_results_of_both_paths_have_their_ages(snapshot_of) -> None:
     assert whole.metrics["trade_count"] == snapshot.finals.frame["trade_count"].sum()
     assert batch.metrics["trade_count"] == snapshot.batch_run["rows"]
     assert batch.written == "48 s ago"
-    assert set(metrics.METRICS) <= set(side_by_side.FORMATS)
+    assert set(definitions.METRICS) <= set(side_by_side.FORMATS)
     cells = table([open_window, final, whole, batch])
     assert formatting.price(snapshot.batch_run["avg_price"]) == cells["average price"][3]
 

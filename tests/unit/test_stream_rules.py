@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from pyspark.sql import Row
 
-from pipeline import metrics, outputs
+from pipeline import outputs
+from pipeline.metrics import definitions
 from pipeline.settings import Settings
 from pipeline.stream import checkpoint
 from pipeline.stream.pace import Pace, next_due
@@ -122,7 +123,7 @@ def test_a_row_of_the_query_becomes_a_window_with_times_in_utc() -> None:
         "last_trade_time": "2025-12-02T05:00:00.000001Z",
         "last_receipt_time": "2025-12-02T05:00:02Z",
         "written_at": "2025-12-02T05:01:00Z",
-        **dict.fromkeys(metrics.Z_SCORES, ""),  # depend on the windows before it
+        **dict.fromkeys(definitions.Z_SCORES, ""),  # depend on the windows before it
     }
 
 

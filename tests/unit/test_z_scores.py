@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import metrics, outputs
+from pipeline import outputs
 from pipeline.batch import job
-from pipeline.metrics import MIN_TRAILING_WINDOWS, WindowAmounts, z_scores
+from pipeline.metrics import definitions
+from pipeline.metrics.definitions import MIN_TRAILING_WINDOWS, WindowAmounts, z_scores
 from pipeline.stream import windows as stream_windows
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -113,12 +114,12 @@ def test_the_stream_in_pieces_gives_the_scores_of_the_batch_at_once(
         )
         for n in range(sum(pieces))
     ]
-    sums: list[metrics.Sums] = [{"window_start": window.start} for window in windows]
+    sums: list[definitions.Sums] = [{"window_start": window.start} for window in windows]
     rows = [
         {"price_range": window.price_range, "total_volume": window.total_volume}
         for window in windows
     ]
-    at_once = [outputs.cells(metrics.Z_SCORES, row) for row in job.with_z_scores(sums, rows)]
+    at_once = [outputs.cells(definitions.Z_SCORES, row) for row in job.with_z_scores(sums, rows)]
     before: dict[str, dict[str, str]] = {}
     for piece in pieces:
         start = len(before)
@@ -133,4 +134,6 @@ def test_the_stream_in_pieces_gives_the_scores_of_the_batch_at_once(
             row["window_start"]: row
             for row in stream_windows.with_z_scores(before, reversed(cells))
         }
-    assert [{name: row[name] for name in metrics.Z_SCORES} for row in before.values()] == at_once
+    assert [
+        {name: row[name] for name in definitions.Z_SCORES} for row in before.values()
+    ] == at_once

@@ -1,7 +1,7 @@
 """The definition of every metric.
 
 Both paths, the page and the comparison use these rules. This module loads neither Spark nor
-pandas: `pipeline.spark_metrics` holds the sums that Spark computes over the trades of a group.
+pandas: `pipeline.metrics.spark_sums` holds the sums that Spark computes over the trades of a group.
 
 - `compute` derives the metrics of a group (a window, or the whole table) from its sums.
 - `merge_sums` adds the sums of several groups, exactly.
