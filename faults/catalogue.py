@@ -4,7 +4,7 @@ from functools import partial
 
 from faults import injections, messages, servers
 from faults.lab import CLOCK, SMALL_DISK, Fault
-from faults.stack import fake_time
+from faults.stack import fake_time_problem
 
 #: Targets that take longer than a few seconds to come back.
 SLOW = ("spark_processor", "stream_jvm", "kafka", "batch_run")
@@ -255,7 +255,7 @@ def clock_faults() -> list[Fault]:
             seconds=45,
             stack=CLOCK,
             late_is_expected=True,
-            missing=lambda: None if fake_time() else "libfaketime is not installed",
+            missing=fake_time_problem,
         )
         for name, what, offsets in (
             ("ahead", "is 200 s ahead", (200,)),

@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 from faults import truth
-from faults.stack import TOPIC, LabError, Stack, fake_time, wait_for
+from faults.stack import FAKE_TIME, TOPIC, LabError, Stack, fake_time, wait_for
 from faults.verdict import NO_FAULT, Injection, Row, row
 from feed import recording, retime
 from tests import golden
@@ -177,7 +177,11 @@ class Run:
         with ExitStack() as resources:
             if kind == SMALL_DISK:
                 resources.enter_context(small_disk(self._folder / "data"))
-            self._stack = Stack(self._folder, path, speed, environment)
+            if kind == CLOCK:  # a replay as recorded sends trades of the future at once
+                due = [line.received or 0.0 for line in recording.read(path)]
+                self._stack = Stack(self._folder, self._source, speed, environment, due)
+            else:
+                self._stack = Stack(self._folder, path, speed, environment)
             resources.enter_context(self._stack)
             self._lab = Lab(self._stack, Random(self._seed), self._log)
             self._slices.append(truth.Slice(NO_FAULT, 0, time.time()))
@@ -206,9 +210,7 @@ class Run:
         return {
             "LD_PRELOAD": str(fake_time()),
             "FAKETIME_TIMESTAMP_FILE": str(self._folder / "clock"),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "FAKETIME_SKIP_CMDS": "java",
+            **FAKE_TIME,
         }
 
     def _begin_slice(self, fault: str) -> None:

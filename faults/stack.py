@@ -10,7 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -54,6 +55,12 @@ SETTINGS = {
     "HEARTBEAT_TIMEOUT_SECONDS": "6",
     "TICK_TIMEOUT_SECONDS": "12",
 }
+#: Options of libfaketime. Java and the monotonic clock keep the real time.
+FAKE_TIME = {
+    "FAKETIME_NO_CACHE": "1",
+    "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    "FAKETIME_SKIP_CMDS": "java",
+}
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 
@@ -93,13 +100,38 @@ def fake_time() -> Path | None:
     return next((path for path in found if path.exists()), None)
 
 
-class Feed:
-    """The stand-in for the exchange: `feed.replay` as a process. No fault touches it."""
+def fake_time_problem() -> str | None:
+    """Return why the clock cannot be faked; None if it can."""
+    library = fake_time()
+    if library is None:
+        return "libfaketime is not installed"
+    environment = {"LD_PRELOAD": str(library), "FAKETIME": "-200s", **FAKE_TIME}
+    command = [sys.executable, "-c", "import time; time.sleep(0.01)"]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    return "time.sleep fails with this version of libfaketime" if done.returncode else None
 
-    def __init__(self, recording: Path, speed: float, port: int, log: Path) -> None:
-        options = ("--no-retime", "--speed", f"{speed:g}", "--port", str(port))
+
+class Feed:
+    """The stand-in for the exchange: `feed.replay` as a process. No fault touches it.
+
+    Args:
+        recording: what it replays.
+        speed: multiple of the recorded speed.
+        port: where it listens.
+        log: its output.
+        due: if the recording is shifted to the present, when each line is due, Unix seconds.
+    """
+
+    def __init__(
+        self, recording: Path, speed: float, port: int, log: Path, due: Sequence[float] = ()
+    ) -> None:
+        options = ["--no-retime", "--speed", f"{speed:g}"]
+        if due:
+            options = ["--retime", "--backlog", "0"]
         command = [sys.executable, "-m", "feed.replay", str(recording), *options]
+        command += ["--port", str(port)]
         self.port = port
+        self._due = due
         self._process = _spawn(command, log, {})
         wait_for(self._is_ready, 30, "the start of the feed")
 
@@ -119,6 +151,8 @@ class Feed:
         Raises:
             LabError: the feed does not answer.
         """
+        if self._due:
+            return bisect(self._due, time.time())
         try:
             state = self._state()
         except (OSError, ValueError) as error:
@@ -163,11 +197,18 @@ class Stack:
         recording: what the feed plays.
         speed: multiple of the recorded speed.
         environment: further variables of all services.
+        due: see `Feed`.
     """
 
     def __init__(
-        self, folder: Path, recording: Path, speed: float, environment: Mapping[str, str]
+        self,
+        folder: Path,
+        recording: Path,
+        speed: float,
+        environment: Mapping[str, str],
+        due: Sequence[float] = (),
     ) -> None:
+        self._due = due
         self.folder = folder
         self.data = DataDir(folder / "data")
         self.recording = recording
@@ -193,7 +234,7 @@ class Stack:
     def __enter__(self) -> Self:
         self.data.root.mkdir(parents=True, exist_ok=True)
         log = self.folder / "feed.log"
-        self.feed = Feed(self.recording, self._speed, self._feed_port, log)
+        self.feed = Feed(self.recording, self._speed, self._feed_port, log, self._due)
         self.proxy.__enter__()
         return self
 
