@@ -131,6 +131,8 @@ class MissingTrades:
                 self._settled.fill_below(gap.first - 1)
         elif page[-1] == above:  # nothing older is served
             self._settled.fill_below(above)
+        else:  # the rest of the gap, below this page, is due at once
+            self._due[page[-1] - 1] = (now, 0)
         return before - self.missing()
 
     def missing(self) -> int:

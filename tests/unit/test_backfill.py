@@ -83,6 +83,13 @@ def test_trades_in_another_order_close_their_gap_themselves() -> None:
     assert missing.gaps() == []
 
 
+def test_the_next_page_of_a_gap_is_asked_for_without_a_further_grace_time() -> None:
+    missing = received(1, 1000)
+    published, end = recover(missing, Exchange(served=set(range(1, 1001)), page=100))
+    assert published == set(range(2, 1000))
+    assert end == GRACE_SECONDS
+
+
 def test_the_newest_gap_is_asked_for_first() -> None:
     missing = received(1, 5, 9)
     missing.next_gap(0.0)
