@@ -41,7 +41,7 @@ def make_archive(settings: Settings) -> Path:
         options = spark.java_options(None, c1_only=True)
         options = f"{options} -XX:ArchiveClassesAtExit={temporary}"
         config = spark.configuration(settings, settings.batch_memory, options)
-        arguments = ("--run", "archive", "--began", str(time.time()))
+        arguments = ("--run", "archive", "--began", str(time.monotonic()))
         command = spark.submit_command(config, spark.ROOT / "batch_processor.py", *arguments)
         status, errors = _run(command)
         if status != 0 or not temporary.exists():

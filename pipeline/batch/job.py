@@ -43,14 +43,14 @@ class Arguments(NamedTuple):
 
     #: The name of the run.
     run: str
-    #: Its start, seconds since 1970.
+    #: Its start, monotonic seconds of this machine: a change of the clock is no part of the time.
     began: float
 
 
 def parse_arguments() -> Arguments:
     parser = argparse.ArgumentParser(description="Compute the metrics over the whole table, once.")
     parser.add_argument("--run", required=True, help="name of the run")
-    parser.add_argument("--began", required=True, type=float, help="its start, seconds since 1970")
+    parser.add_argument("--began", required=True, type=float, help="its start, monotonic seconds")
     given = parser.parse_args()
     return Arguments(given.run, given.began)
 
@@ -96,7 +96,7 @@ def _execute(settings: Settings, data: outputs.DataDir, arguments: Arguments) ->
     source.check_window(data, settings.window)
     thresholds.record(data.thresholds_of("batch_processor"), settings)
     session = spark.submitted_session("batch")
-    start_s = time.time() - arguments.began
+    start_s = time.monotonic() - arguments.began
     result = {"run": arguments.run, **process(session, settings, arguments.run)}
     result["start_s"] = round(start_s, 2)
     session.stop()
@@ -117,11 +117,11 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
         ranges = read_store(data.database, store.stored_ranges) or []
         if not ranges:
             return {"status": "no_data"}
-        began = time.time()
+        began = time.monotonic()
         trades = amounts(read_table(session, settings, ranges))
         windows, read_s = sums_by_window(trades, settings.window)
     total, by_window = compute(windows, settings)
-    computed = time.time()
+    computed = time.monotonic()
     publish(data, {"run": run, "snapshot_at": snapshot_at}, total, by_window)
     return {
         "status": "ok",
@@ -129,7 +129,7 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
         "windows": len(windows),
         "logic_s": round(computed - began, 2),
         "read_s": None if read_s is None else round(read_s, 2),
-        "write_s": round(time.time() - computed, 2),
+        "write_s": round(time.monotonic() - computed, 2),
     }
 
 

@@ -97,8 +97,8 @@ class Scheduler:
         if self._service.details["next_run"]:
             return
         self._report("waiting for the first trades")
-        end = time.time() + self._settings.batch_interval_seconds
-        while not self._service.stop.is_set() and time.time() < end:
+        end = time.monotonic() + self._settings.batch_interval_seconds
+        while not self._service.stop.is_set() and time.monotonic() < end:
             with contextlib.suppress(sqlite3.Error):  # the first run reports it
                 if self._rows():
                     return
@@ -152,7 +152,8 @@ class Scheduler:
         if not rows:
             self._require_database()
             return {"status": "no_data"}
-        command = self._command(run, started, rows)
+        began = time.monotonic()  # a change of the clock must not end the run
+        command = self._command(run, began, rows)
         # Written first: if this scheduler is killed, the next one must find the process.
         note = json.dumps({"run": run, "started": times.iso(started)})
         self._retrying(outputs.write_atomically, self._run_file, note + "\n")
@@ -161,7 +162,7 @@ class Scheduler:
         cpu_before = processes.cpu_of_ended_children()
         process = psutil.Popen(command, cwd=spark.ROOT)
         try:
-            ended_as, peak = self._watch(process, started)
+            ended_as, peak = self._watch(process, began + self._settings.batch_timeout_seconds)
         except BaseException:  # no run continues without its scheduler
             processes.end(processes.tree_of(process), END_SECONDS)
             raise
@@ -171,7 +172,7 @@ class Scheduler:
         return result | {
             "status": status,
             "exit": exit_code,
-            "wall_s": round(time.time() - started.timestamp(), 2),
+            "wall_s": round(time.monotonic() - began, 2),
             "cpu_s": round(processes.cpu_of_ended_children() - cpu_before, 2),
             "peak_mib": round(peak / processes.MIB),
             "reason": reason_of(exit_code, result) if status == "failed" else None,
@@ -185,14 +186,13 @@ class Scheduler:
                 "again from Kafka"
             )
 
-    def _command(self, run: str, started: datetime, rows: int) -> list[str]:
+    def _command(self, run: str, began: float, rows: int) -> list[str]:
         config = spark.batch_configuration(self._settings, rows)
-        arguments = ("--run", run, "--began", str(started.timestamp()))
+        arguments = ("--run", run, "--began", str(began))
         return spark.submit_command(config, SCRIPT, *arguments)
 
-    def _watch(self, process: psutil.Popen, started: datetime) -> tuple[str | None, int]:
+    def _watch(self, process: psutil.Popen, deadline: float) -> tuple[str | None, int]:
         """Wait until a run ends, or end it; return how it was ended and its peak memory, bytes."""
-        deadline = started.timestamp() + self._settings.batch_timeout_seconds
         peak = 0
         while True:
             try:
@@ -203,7 +203,7 @@ class Scheduler:
             else:
                 return None, peak
             stopping = self._service.stop.is_set()
-            if (ended_as := must_end(time.time(), deadline, stopping=stopping)) is not None:
+            if (ended_as := must_end(time.monotonic(), deadline, stopping=stopping)) is not None:
                 processes.end(processes.tree_of(process), END_SECONDS)
                 process.wait()
                 return ended_as, peak

@@ -5,7 +5,7 @@ import json
 import sqlite3
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
@@ -182,6 +182,18 @@ def test_a_run_that_the_scheduler_ends_is_logged_with_its_own_exit_status(
     (line,) = logged(tmp_path)
     assert (line["status"], line["exit"]) == ("timeout", "-15")
     assert "reason" not in line
+
+
+@pytest.mark.parametrize("change", [timedelta(days=1), timedelta(days=-1)])
+def test_a_change_of_the_clock_neither_ends_a_run_nor_counts_as_its_time(
+    change: timedelta, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = scheduler_of(tmp_path, monkeypatch)
+    monkeypatch.setattr(scheduler, "_command", lambda *_: ["sleep", "0.5"])
+    scheduler._run_once(datetime.now(UTC) - change)  # it started before the change
+    (line,) = logged(tmp_path)
+    assert line["exit"] == "0"
+    assert 0.4 < float(line["wall_s"]) < 30
 
 
 @pytest.mark.parametrize(
