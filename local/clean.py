@@ -52,7 +52,7 @@ def main() -> None:
             f"A stack runs on {data.root} ({stack.holder(data.root)}): "
             "stop it first (Ctrl-C where it was started)"
         )
-    if data.source not in found:
+    if not stack.has_run_on(data.root):
         refuse(
             f"{data.root} has no source.json, so another program may have filled it: check its "
             "contents and delete it yourself"

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from local.terminal import refuse
+from pipeline.outputs import DataDir
 
 ROOT = Path(__file__).resolve().parent.parent
 #: The path of a Unix socket can have about 100 bytes, and supervisor first appends its pid.
@@ -38,6 +39,14 @@ def run_folder(data_dir: Path) -> Path:
 def configuration(data_dir: Path) -> Path:
     """Return the path of supervisor's configuration file."""
     return run_folder(data_dir) / "supervisord.conf"
+
+
+def has_run_on(data_dir: Path) -> bool:
+    """Return whether a stack has run on this folder: else another program may have filled it.
+
+    If `source.json` is damaged, the user moves it away and the next start writes it again.
+    """
+    return DataDir(data_dir).source.exists() or configuration(data_dir).exists()
 
 
 # --- the lock ---------------------------------------------------------------------------------

@@ -100,8 +100,10 @@ def prepare(
 ) -> None:
     """Create the folders and write supervisor's configuration; refuse a folder with other data."""
     data = DataDir(variables.data_dir)
-    others = (stack.logs(data.root), data.root / "kafka", data.report)
-    if not data.source.exists() and (found := next(filter(Path.exists, others), None)):
+    others = [stack.logs(data.root), data.root / "kafka"]
+    if not (data.report / "report.md").exists():  # `make report` can precede the first start
+        others.append(data.report)
+    if not stack.has_run_on(data.root) and (found := next(filter(Path.exists, others), None)):
         terminal.refuse(
             f"DATA_DIR={data.root} has {found.name} and no source.json, so another program may "
             "have filled it. Set DATA_DIR to another directory."

@@ -35,6 +35,7 @@ from local import (
     variables,
 )
 from pipeline import java, processes
+from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 from tests.conftest import free_port
 
@@ -291,6 +292,28 @@ def test_a_folder_that_another_program_filled_is_refused(tmp_path: Path, capsys)
         capsys, start.prepare, given(data_dir=tmp_path), Settings(), feed, socket_path
     )
     assert printed.startswith(f"DATA_DIR={tmp_path} has logs and no source.json")
+
+
+def test_a_damaged_source_json_that_the_user_moved_away_is_written_again(tmp_path: Path) -> None:
+    """The error message for such a file asks the user to do this."""
+    data = DataDir(tmp_path)
+    feed: dict[str, object] = {"kind": "live", "url": "wss://one"}
+    socket_path = stack.socket_path(tmp_path)
+    start.prepare(given(data_dir=tmp_path), Settings(), feed, socket_path)
+    before = data.source.read_text()
+    data.source.unlink()
+    start.prepare(given(data_dir=tmp_path), Settings(), feed, socket_path)
+    assert data.source.read_text() == before
+
+
+def test_a_report_from_before_the_first_start_is_no_other_program(tmp_path: Path) -> None:
+    data = DataDir(tmp_path)
+    feed: dict[str, object] = {"kind": "live", "url": "wss://one"}
+    data.report.mkdir()
+    for name in ("report.md", "report.html"):
+        (data.report / name).touch()
+    start.prepare(given(data_dir=tmp_path), Settings(), feed, stack.socket_path(tmp_path))
+    assert data.source.exists()
 
 
 def test_the_demo_runs_the_batch_every_minute_unless_the_user_sets_another_interval(
@@ -655,6 +678,17 @@ def test_clean_refuses_a_folder_without_source_json(tmp_path: Path, monkeypatch,
     fill(tmp_path)
     assert "source.json" in refusal(capsys, run_clean, monkeypatch, tmp_path)
     assert (tmp_path / "crypto_prices.db").exists()
+
+
+def test_clean_accepts_a_folder_of_a_stack_whose_source_json_was_moved_away(
+    tmp_path: Path, monkeypatch
+) -> None:
+    fill(tmp_path)
+    configuration = stack.configuration(tmp_path)
+    configuration.parent.mkdir()
+    configuration.touch()
+    run_clean(monkeypatch, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_clean_follows_no_link_to_another_folder(tmp_path: Path, monkeypatch) -> None:
