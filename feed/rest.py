@@ -15,6 +15,7 @@ import json
 import logging
 import re
 import sqlite3
+import threading
 import time
 from array import array
 from bisect import bisect_left
@@ -179,7 +180,8 @@ class Rest:
         self._failures = failures
         self._requests: deque[float] = deque()
         self._failed = 0
-        self._one_at_a_time = asyncio.Lock()
+        #: Held in the thread that reads. It goes on when its request is cancelled.
+        self._one_at_a_time = threading.Lock()
 
     async def answer(self, path: str) -> Response | None:
         """Return the answer to a request; None if the path is not that of past trades."""
@@ -204,20 +206,20 @@ class Rest:
         for name, value in (("after", after), ("limit", limit)):
             if value is not None and not (_ID.fullmatch(value) and int(value) > 0):
                 return _error(400, f"Invalid {name}")
-        async with self._one_at_a_time:
-            page = await asyncio.to_thread(
-                self._page,
-                None if after is None else int(after),
-                min(PAGE_TRADES, int(limit or PAGE_TRADES)),
-            )
+        page = await asyncio.to_thread(
+            self._page,
+            None if after is None else int(after),
+            min(PAGE_TRADES, int(limit or PAGE_TRADES)),
+        )
         cursors = {"cb-before": str(page[0][0]), "cb-after": str(page[-1][0])} if page else {}
         return json_response(200, [body for _, body in page], cursors)
 
     def _page(self, after: int | None, limit: int) -> list[Served]:
-        page = self._trades.below(after, limit)
-        if self._newest is None:
-            return page
-        newest = self._trades.below(None, 1)
+        with self._one_at_a_time:
+            page = self._trades.below(after, limit)
+            if self._newest is None:
+                return page
+            newest = self._trades.below(None, 1)
         return [(number, body) for number, body in page if number > newest[0][0] - self._newest]
 
     def _is_too_fast(self, now: float) -> bool:

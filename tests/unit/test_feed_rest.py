@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -53,6 +54,24 @@ def ids(response: Response) -> list[int]:
 def recorded(played: int = len(FRAMES), **options: Any) -> rest.Rest:
     trades = rest.RecordedTrades(lines(), "BTC-USD", lambda: played)
     return rest.Rest(trades, "BTC-USD", **({"rate": 1000, "newest": None, "failures": 0} | options))
+
+
+def test_a_request_that_is_cancelled_while_it_reads_the_recording_disturbs_no_other() -> None:
+    def slow_lines() -> Iterator[Line]:
+        for line in lines():
+            time.sleep(0.05)
+            yield line
+
+    async def ask_twice(server: rest.Rest) -> Response | None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(server.answer(PATH), 0.1)
+        return await server.answer(PATH)
+
+    trades = rest.RecordedTrades(slow_lines(), "BTC-USD", lambda: len(FRAMES))
+    server = rest.Rest(trades, "BTC-USD", rate=1000, newest=None, failures=0)
+    response = asyncio.run(ask_twice(server))
+    assert response is not None
+    assert ids(response) == [16, 15, 14, 12, 11]
 
 
 def test_trades_are_served_newest_first_with_the_makers_side() -> None:
