@@ -9,10 +9,11 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -195,32 +196,47 @@ class _Deadline:
 
     def opener(self, *, through_proxy: bool) -> urllib.request.OpenerDirector:
         """Return an opener whose connections this deadline ends."""
-        sockets = self._sockets
-
-        class Connection(http.client.HTTPConnection):
-            def connect(self) -> None:
-                super().connect()
-                sockets.append(self.sock)
+        watch = self._watch
 
         class Context(ssl.SSLContext):
             def wrap_socket(self, sock: socket.socket, *_: Any, **options: Any) -> ssl.SSLSocket:
                 options["do_handshake_on_connect"] = False
                 wrapped = super().wrap_socket(sock, **options)
-                sockets.append(wrapped)
+                watch(wrapped)
                 wrapped.do_handshake()
                 return wrapped
 
-        class Http(urllib.request.HTTPHandler):
-            def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-                return self.do_open(Connection, request)
-
         context = Context(ssl.PROTOCOL_TLS_CLIENT)  # it verifies certificate and host name
         context.load_default_certs()
+
+        def connection(kind: Callable[..., Any], host: str, **options: Any) -> Any:
+            one = kind(host, **options)
+            one._create_connection = self._connect  # noqa: SLF001 - no public way to the socket
+            return one
+
+        class Http(urllib.request.HTTPHandler):
+            def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+                return self.do_open(partial(connection, http.client.HTTPConnection), request)
+
+        class Https(urllib.request.HTTPSHandler):
+            def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+                kind = partial(connection, http.client.HTTPSConnection, context=context)
+                return self.do_open(kind, request)
+
         return urllib.request.build_opener(
-            urllib.request.ProxyHandler(None if through_proxy else {}),
-            Http,
-            urllib.request.HTTPSHandler(context=context),
+            urllib.request.ProxyHandler(None if through_proxy else {}), Http, Https
         )
+
+    def _connect(self, *arguments: Any) -> socket.socket:
+        opened = socket.create_connection(*arguments)
+        self._watch(opened)
+        return opened
+
+    def _watch(self, opened: socket.socket) -> None:
+        self._sockets.append(opened)
+        if self.expired:  # the look-up of the host, or the proxy, took too long
+            opened.close()
+            raise TimeoutError
 
     def _expire(self) -> None:
         self.expired = True

@@ -1,5 +1,6 @@
 """The requests for past trades, with a real HTTP server."""
 
+import contextlib
 import http.server
 import json
 import socket
@@ -248,6 +249,45 @@ def test_a_tls_handshake_that_does_not_end_is_given_up_after_a_while(
     finally:
         silent.set()
     assert time.monotonic() - began < 2
+
+
+def test_a_proxy_that_trickles_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest, "REQUEST_SECONDS", 0.5)
+    server = socket.create_server(("127.0.0.1", 0))
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.getsockname()[1]}")
+
+    def trickle() -> None:
+        connection, _ = server.accept()
+        with contextlib.suppress(OSError), connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            for _ in range(60):
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+    threading.Thread(target=trickle, daemon=True).start()
+    began = time.monotonic()
+    with server, pytest.raises(RestError, match=r"no complete answer within 0\.5 s"):
+        fetch_trades("https://exchange.invalid", "BTC-USD", 8)
+    assert time.monotonic() - began < 2
+
+
+def test_a_connection_that_opens_after_the_deadline_is_not_used(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look-up of the host can take longer than the whole request may."""
+    monkeypatch.setattr(rest, "REQUEST_SECONDS", 0.0)
+    requests: list[str] = []
+    url = serve(lambda handler: requests.append(handler.path))
+    look_up = socket.getaddrinfo
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.2)
+        return look_up(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with pytest.raises(RestError, match="no complete answer within 0 s"):
+        fetch_trades(url, "BTC-USD", 8)
+    assert requests == []
 
 
 def serve_silence(end: threading.Event) -> str:
