@@ -33,7 +33,7 @@ PARTS: dict[str, Part] = {
     "memory": memory.measure,
 }
 JARS = ("kafka", "spark")
-#: Folder of the results. The measurements create temporary folders here.
+#: Directory of the results. The measurements create temporary directories here.
 FOLDER = ROOT / "data" / "bench"
 
 

@@ -1,4 +1,4 @@
-"""Start the processes of a measurement in a folder of their own, and end all of them."""
+"""Start the processes of a measurement in a directory of their own, and end all of them."""
 
 import contextlib
 import os
@@ -68,10 +68,10 @@ class Running:
 
 
 class Bench:
-    """One measurement: its folder and its processes, which end with the `with` block.
+    """One measurement: its directory and its processes, which end with the `with` block.
 
     Attributes:
-        folder: the folder of all its files.
+        folder: the directory of all its files.
         log: prints a line about the progress.
     """
 
@@ -120,7 +120,7 @@ class Bench:
         return self.start(name, [sys.executable, *map(str, arguments)], **environment)
 
     def service(self, name: str, servers: str, topic: str, **environment: object) -> Running:
-        """Start a service of the pipeline, with the folder of this measurement as DATA_DIR."""
+        """Start a service of the pipeline, with the directory of this measurement as DATA_DIR."""
         settings = {"KAFKA_BOOTSTRAP_SERVERS": servers, "KAFKA_TOPIC": topic}
         script = f"{name}.py"
         return self.python(name, script, DATA_DIR=self.folder, **settings, **environment)

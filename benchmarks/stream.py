@@ -195,7 +195,7 @@ class Console:
 
 
 class FinalWindows:
-    """The windows that are new in a folder of CSV files."""
+    """The windows that are new in a directory of CSV files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

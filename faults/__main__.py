@@ -69,7 +69,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--times", type=int, help="injections of each fault (default: its own)")
     results.add_options(parser)
     parser.add_argument("--list", action="store_true", help="list the faults and exit")
-    parser.add_argument("--keep", action="store_true", help="keep the folders of the stacks")
+    parser.add_argument("--keep", action="store_true", help="keep the directories of the stacks")
     options = parser.parse_args()
     known = {fault.name: fault for fault in catalogue()}
     if options.list:

@@ -224,10 +224,10 @@ def storage_faults() -> list[Fault]:
         *damaged,
         Fault(
             name="read-only-folder",
-            claim=f"the folders of the results are read-only for 15 s: {EXACT}",
+            claim=f"the directories of the results are read-only for 15 s: {EXACT}",
             inject=injections.read_only,
             seconds=35,
-            missing=partial(injections.cannot_mount, "read-only folders"),
+            missing=partial(injections.cannot_mount, "read-only directories"),
         ),
         Fault(
             name="disk-full",

@@ -118,7 +118,7 @@ class Run:
     """One stack from its start to its verdict.
 
     Args:
-        folder: an empty folder.
+        folder: an empty directory.
         faults: the rows of the table.
         source: the recording.
         speed: multiple of the recorded speed.
@@ -353,7 +353,7 @@ class Settled:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[None]:
-    """Mount a small file system on a folder."""
+    """Mount a small file system on a directory."""
     folder.mkdir()
     size = f"size={SMALL_DISK_BYTES}"
     subprocess.run(["mount", "-t", "tmpfs", "-o", size, "none", folder], check=True)

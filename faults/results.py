@@ -20,21 +20,21 @@ from feed.recording import RecordingError
 from local import prerequisites
 
 SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
-#: Folder of the results. The stacks run in temporary folders here.
+#: Directory of the results. The stacks run in temporary directories here.
 FOLDER = ROOT / "data" / "faults"
 #: Problems of one row that the Markdown file lists. The JSON file has all of them.
 SHOWN = 10
 
 
 class Results:
-    """The results of one run. Its folders are removed unless a row failed or it was interrupted.
+    """The results of one run. Its directories are removed unless a row failed or it was interrupted.
 
     Args:
         name: of the two files in FOLDER.
         recording: what is replayed.
         speed: multiple of the recorded speed.
         seed: of all random choices.
-        keep: whether the folders are kept in any case.
+        keep: whether the directories are kept in any case.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Results:
         }
 
     def new_folder(self, name: str) -> Path:
-        """Create the folder of a stack."""
+        """Create the directory of a stack."""
         folder = self.folder / name
         folder.mkdir()
         return folder
@@ -66,7 +66,7 @@ class Results:
         if self._succeeded and not self._keep:
             shutil.rmtree(self.folder, ignore_errors=True)
         else:
-            log(f"the folders of the stacks: {self.folder}")
+            log(f"the directories of the stacks: {self.folder}")
 
     def write(
         self,

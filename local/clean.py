@@ -1,6 +1,6 @@
 """Remove the outputs of all runs: `python -m local.clean --data-dir DIR`.
 
-It removes only files and folders of known names. `sample/` and everything else stays.
+It removes only files and directories of known names. `sample/` and everything else stays.
 """
 
 import argparse
@@ -15,9 +15,9 @@ from pipeline.outputs import DataDir
 
 
 def outputs_in(data: DataDir) -> list[Path]:
-    """Return everything in the folder that a run made, `source.json` last.
+    """Return everything in the directory that a run made, `source.json` last.
 
-    `source.json` marks the folder as one of this project. If the removal is interrupted, the next
+    `source.json` marks the directory as one of this project. If the removal is interrupted, the next
     one still finds it.
     """
     database = data.database

@@ -1,4 +1,4 @@
-"""One stack on one `DATA_DIR`: its folders, its lock, its socket, and what a killed one leaves."""
+"""One stack on one `DATA_DIR`: its directories, its lock, its socket, and what a killed one leaves."""
 
 import contextlib
 import fcntl
@@ -27,12 +27,12 @@ LOCK_TRIES, LOCK_SECONDS = 5, 0.1
 
 
 def logs(data_dir: Path) -> Path:
-    """Return the folder of all logs."""
+    """Return the directory of all logs."""
     return data_dir / "logs"
 
 
 def run_folder(data_dir: Path) -> Path:
-    """Return the folder of supervisor's own files and of the lock."""
+    """Return the directory of supervisor's own files and of the lock."""
     return data_dir / "run"
 
 
@@ -53,19 +53,19 @@ def has_run_on(data_dir: Path) -> bool:
 
 
 def lock_path(data_dir: Path) -> Path:
-    """Return the file whose lock means that a stack runs on this folder."""
+    """Return the file whose lock means that a stack runs on this directory."""
     return run_folder(data_dir) / "lock"
 
 
 def lock(data_dir: Path, what: str) -> None:
-    """Lock the folder until this process ends, or exit with one sentence about the holder.
+    """Lock the directory until this process ends, or exit with one sentence about the holder.
 
     The kernel locks the file and not its path: a symbolic link and a bind mount lead to the same
     lock, and it ends with the process, however the process ends. The program that this process
     becomes (`exec`) keeps it.
 
     Args:
-        data_dir: the folder.
+        data_dir: the directory.
         what: what this process does, for the sentence that another process prints.
     """
     for _ in range(LOCK_TRIES):
@@ -110,7 +110,7 @@ def _lock_now(path: Path) -> int | None:
 
 
 def holder(data_dir: Path) -> str:
-    """Return what the process that locked the folder does, its pid and since when."""
+    """Return what the process that locked the directory does, its pid and since when."""
     try:
         text = lock_path(data_dir).read_text(encoding="utf-8")
     except OSError:
@@ -119,7 +119,7 @@ def holder(data_dir: Path) -> str:
 
 
 def is_running(data_dir: Path) -> bool:
-    """Return whether a process has locked this folder now: a stack, or `make clean`."""
+    """Return whether a process has locked this directory now: a stack, or `make clean`."""
     try:
         descriptor = os.open(lock_path(data_dir), os.O_RDONLY)
     except OSError:
@@ -137,9 +137,9 @@ def is_running(data_dir: Path) -> bool:
 
 
 def socket_path(data_dir: Path) -> Path:
-    """Return where supervisor can open its socket: in the folder, else in one for temporary files.
+    """Return where supervisor can open its socket: in the directory, else in one for temporary files.
 
-    It cannot be in the folder if the path is too long, or if the file system has no Unix sockets or
+    It cannot be in the directory if the path is too long, or if the file system has no Unix sockets or
     no hard links, which supervisor needs to replace an old socket.
     """
     name = SOCKET_ELSEWHERE + hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
@@ -152,8 +152,8 @@ def socket_path(data_dir: Path) -> Path:
     usable = next(filter(_can_hold_a_socket, candidates), None)
     if usable is None:
         refuse(
-            f"No folder for the supervisor's socket: neither {candidates[0].parent} nor "
-            f"{candidates[1].parent} can hold one. Set TMPDIR to a folder with a short path on a "
+            f"No directory for the supervisor's socket: neither {candidates[0].parent} nor "
+            f"{candidates[1].parent} can hold one. Set TMPDIR to a directory with a short path on a "
             "local disk."
         )
     return usable
@@ -181,7 +181,7 @@ def _can_hold_a_socket(path: Path) -> bool:
 
 
 def leftovers(data_dir: Path) -> list[psutil.Process]:
-    """Return the running processes that a supervisor on this folder started.
+    """Return the running processes that a supervisor on this directory started.
 
     Every program has the address of its supervisor and `DATA_DIR` in its environment, and a child
     inherits both.

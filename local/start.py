@@ -89,7 +89,7 @@ def broker_answers(servers: str) -> bool:
 
 
 def end_leftovers(data: DataDir) -> None:
-    """End the processes of an earlier stack on this folder whose supervisor was killed."""
+    """End the processes of an earlier stack on this directory whose supervisor was killed."""
     if leftovers := stack.leftovers(data.root):
         terminal.say(f"Stopping {len(leftovers)} processes of an earlier stack that was killed")
         processes.end(leftovers, wait_seconds=5)
@@ -98,7 +98,7 @@ def end_leftovers(data: DataDir) -> None:
 def prepare(
     variables: Variables, settings: Settings, feed: dict[str, object], socket_path: Path
 ) -> None:
-    """Create the folders and write supervisor's configuration; refuse a folder with other data."""
+    """Create the directories and write supervisor's configuration; refuse a directory with other data."""
     data = DataDir(variables.data_dir)
     others = [stack.logs(data.root), data.root / "kafka"]
     if not (data.report / "report.md").exists():  # `make report` can precede the first start

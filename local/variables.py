@@ -64,7 +64,7 @@ class Variables(NamedTuple):
     """The valid variables.
 
     Attributes:
-        data_dir: the folder of all outputs, absolute, without symbolic links.
+        data_dir: the directory of all outputs, absolute, without symbolic links.
         page: where the page listens.
         broker: the broker to start. None: the user has one.
         replay: the replay to start. None: the stack reads the exchange.
@@ -111,7 +111,7 @@ def read(prog: str, arguments: list[str] | None = None) -> Variables:
     return variables
 
 
-# --- folders and files ------------------------------------------------------------------------
+# --- directories and files ------------------------------------------------------------------------
 
 
 def absolute_path(variable: str, text: str) -> Path:
@@ -130,7 +130,7 @@ def absolute_path(variable: str, text: str) -> Path:
 
 
 def usable_folder(text: str) -> Path:
-    """Return the folder of the outputs; refuse what is not, or cannot become, such a folder."""
+    """Return the directory of the outputs; refuse what is not, or cannot become, such a directory."""
     path = absolute_path("DATA_DIR", text)
     another = "Set DATA_DIR to another directory."
     if path in (ROOT, Path(path.anchor)):

@@ -28,7 +28,7 @@ from pipeline.outputs import DataDir, OutputError
 
 #: Seconds that a refresh waits for files that are being read; the page names the others.
 PATIENCE_SECONDS = 0.15
-#: Seconds in which a changed folder is listed again: its modification time is coarse.
+#: Seconds in which a changed directory is listed again: its modification time is coarse.
 FRESH_FOLDER_SECONDS = 2.0
 #: Characters of the sentence about an unreadable file, at most.
 MAX_PROBLEM = 300

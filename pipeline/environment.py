@@ -16,7 +16,7 @@ from pathlib import Path
 
 #: What the programs need, and what cannot change a result.
 _KEPT = {
-    # The user, the folders and the programs.
+    # The user, the directories and the programs.
     *("HOME", "USER", "LOGNAME", "PATH", "TMPDIR", "JAVA_HOME"),
     # The terminal. Java gets JAVA instead, whose effects are the same on every machine.
     *("TERM", "LANG", "LC_ALL", "LC_CTYPE", "TZ"),
@@ -36,7 +36,7 @@ JAVA = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 def inherited(*further: str) -> dict[str, str]:
     """Return the variables that a child process inherits.
 
-    Streamlit needs a home folder. A user id without a name has none.
+    Streamlit needs a home directory. A user id without a name has none.
 
     Args:
         further: names of variables of this project, such as the settings.

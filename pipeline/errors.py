@@ -30,9 +30,9 @@ _TEMPORARY_ERRNOS = frozenset(
 #: What a person can do about an error of the operating system.
 _ACCESS = "give this user access to {}"
 _ACTIONS = {
-    errno.EISDIR: "a file must be at {}. Move the folder away.",
-    errno.ENOTDIR: "a folder must be at {}. Move the file away.",
-    errno.EEXIST: "a folder must be at {}. Move the file away.",
+    errno.EISDIR: "a file must be at {}. Move the directory away.",
+    errno.ENOTDIR: "a directory must be at {}. Move the file away.",
+    errno.EEXIST: "a directory must be at {}. Move the file away.",
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ACCESS),
 }
 

@@ -189,7 +189,7 @@ def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace a file by one with this text.
 
     Args:
-        path: the file. Missing folders are created.
+        path: the file. Missing directories are created.
         text: the new content.
         durable: whether the new content survives a power cut as soon as this returns.
     """

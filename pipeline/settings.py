@@ -134,7 +134,7 @@ def _heap(text: str) -> str:
 
 
 def _folder(path: Path) -> Path:
-    """Return the absolute path of a folder, which may not exist yet."""
+    """Return the absolute path of a directory, which may not exist yet."""
     if re.search(r"[\x00-\x1f\x7f]", str(path)):
         raise ValueError("must not contain control characters")
     try:
@@ -160,7 +160,7 @@ def _absolute(path: Path) -> Path:
     try:
         return path.expanduser().absolute()
     except RuntimeError:
-        raise ValueError("must be a file: this user's home folder is unknown") from None
+        raise ValueError("must be a file: this user's home directory is unknown") from None
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_at_most_a_day)]

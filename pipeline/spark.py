@@ -59,7 +59,7 @@ def jars() -> list[Path]:
 def class_path() -> list[Path]:
     """Return every jar in a fixed order. A class-data archive is valid for exactly one list.
 
-    Spark appends its own jars to this list: in the order of the folder, which differs from disk to
+    Spark appends its own jars to this list: in the order of the directory, which differs from disk to
     disk, and one of them twice. Java 21 therefore refuses an archive unless all jars are listed.
     """
     of_spark = sorted(
@@ -105,16 +105,16 @@ def _quoted(option: str) -> str:
 
 
 def library_folder(settings: Settings) -> Path:
-    """Return a folder for temporary files in which Java can unpack a library and load it.
+    """Return a directory for temporary files in which Java can unpack a library and load it.
 
-    The temporary folder of many machines has no right to execute (mount option `noexec`).
+    The temporary directory of many machines has no right to execute (mount option `noexec`).
 
     Raises:
-        SetupError: there is no such folder.
+        SetupError: there is no such directory.
     """
     ours = settings.data_dir / "tmp"
     candidates = [Path("/var/tmp"), ours]  # noqa: S108
-    with contextlib.suppress(FileNotFoundError):  # Python can write to no temporary folder
+    with contextlib.suppress(FileNotFoundError):  # Python can write to no temporary directory
         candidates.insert(0, Path(tempfile.gettempdir()))
     reasons = []
     for folder in candidates:
@@ -127,13 +127,13 @@ def library_folder(settings: Settings) -> Path:
         else:
             return folder
     raise SetupError(
-        f"Java cannot load a library from {', '.join(reasons)}. Set TMPDIR to a folder on a file "
+        f"Java cannot load a library from {', '.join(reasons)}. Set TMPDIR to a directory on a file "
         "system without the mount option noexec."
     )
 
 
 def _load_from(folder: Path) -> None:
-    """Map a file of the folder into memory as a program, as the loader of libraries does."""
+    """Map a file of the directory into memory as a program, as the loader of libraries does."""
     with tempfile.TemporaryFile(dir=folder) as file:
         file.truncate(mmap.PAGESIZE)
         protection = mmap.PROT_READ | mmap.PROT_EXEC

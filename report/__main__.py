@@ -53,7 +53,7 @@ def main() -> None:
     data = DataDir(settings.data_dir)
     began = time.monotonic()
     try:
-        if not arguments.zip:  # the page offers the report, also before the folder exists
+        if not arguments.zip:  # the page offers the report, also before the directory exists
             require_folder(data)
         check(data, settings)
         files = make(data, settings.batch_interval_seconds, arguments.minutes)

@@ -21,9 +21,9 @@ from pipeline.stream import finality, micro_batches
 
 #: Incremented with each change of the query that an old checkpoint cannot continue.
 QUERY_VERSION = 2
-#: The folder below `checkpoints/` of the last checkpoint that was set aside.
+#: The directory below `checkpoints/` of the last checkpoint that was set aside.
 DAMAGED = "damaged"
-#: Spark's folders below `query/` that hold one file for each micro-batch.
+#: Spark's directories below `query/` that hold one file for each micro-batch.
 OFFSETS, COMMITS = "offsets", "commits"
 
 
@@ -32,8 +32,8 @@ class DamagedCheckpointError(TemporaryError):
 
 
 def folder(settings: Settings, topic_id: str) -> Path:
-    """Return the folder of the checkpoint for this shape of the query and this topic."""
-    # The name of a topic may have 200 characters, and that of a folder 255.
+    """Return the directory of the checkpoint for this shape of the query and this topic."""
+    # The name of a topic may have 200 characters, and that of a directory 255.
     name = f"{_shape(settings)}-{settings.kafka_topic[:100]}-{topic_id}"
     return outputs.DataDir(settings.data_dir).checkpoints / name
 
@@ -133,7 +133,7 @@ def _json(text: str) -> Any:
 
 
 def set_aside(checkpoint: Path) -> None:
-    """Move a checkpoint to the folder `damaged`, which keeps the last one.
+    """Move a checkpoint to the directory `damaged`, which keeps the last one.
 
     Raises:
         OSError: this user may not move it.

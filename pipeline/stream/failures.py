@@ -57,7 +57,7 @@ RULES = (
     _rule(
         "No space left on device|Disk quota exceeded",
         TemporaryError,
-        "No space left on device. Free disk space for {data_dir} and the temporary folder.",
+        "No space left on device. Free disk space for {data_dir} and the temporary directory.",
     ),
     _rule(
         "OutOfMemoryError|OUT_OF_MEMORY",
@@ -76,7 +76,7 @@ RULES = (
         "KAFKA_DATA_LOSS|OffsetOutOfRangeException|RESOLVED_START_OFFSET_GREATER_THAN_END_OFFSET"
         "|[Ss]ome data may have been (?:lost|missed)",
         StreamError,
-        "Kafka lost records that the checkpoint expects. Delete the folder `checkpoints` in "
+        "Kafka lost records that the checkpoint expects. Delete the directory `checkpoints` in "
         "{data_dir}: the stream then reads the topic again, and final windows stay. "
         "Cause: {cause}",
     ),

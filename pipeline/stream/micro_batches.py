@@ -66,7 +66,7 @@ def read_micro_batch(query_folder: Path, topic: str, number: int) -> MicroBatch 
     """Return a micro-batch from the offset log of a checkpoint.
 
     Args:
-        query_folder: the folder of Spark's checkpoint.
+        query_folder: the directory of Spark's checkpoint.
         topic: the name of the topic.
         number: the number of the running micro-batch. The log always holds its entry and the one
             before.

@@ -98,7 +98,7 @@ def start_query(
     Args:
         session: the Spark session.
         settings: the settings of the service.
-        checkpoint: the folder of the checkpoint.
+        checkpoint: the directory of the checkpoint.
         process: called after each micro-batch. Spark starts the next one when it returns.
     """
     trades = parse(read_kafka(session, settings), settings.product_id)

@@ -20,7 +20,7 @@ CONFIRM_SECONDS = 5.0
 
 
 def prepare(service: Service, topic_id: str) -> Path:
-    """Return the folder of the checkpoint to continue, or to create if it does not exist.
+    """Return the directory of the checkpoint to continue, or to create if it does not exist.
 
     A damaged checkpoint is set aside. So is one whose final windows are damaged: a new checkpoint
     computes them again. The undamaged rows stay.
