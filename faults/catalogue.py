@@ -102,8 +102,8 @@ def server_faults() -> list[Fault]:
     behaviours: dict[str, tuple[str, servers.MakeBehaviour, float]] = {
         "half-frame": ("half a frame, then a drop", lambda: servers.HalfFrame(0), 3),
         "stuck-frame": ("half a frame, then nothing", lambda: servers.HalfFrame(20), 20),
-        "trickle": ("one byte each 0.5 s", lambda: servers.Trickle(0.5), 20),
-        "pings-only": ("a ping each 0.2 s", lambda: servers.Endless(ping, 0.2), 20),
+        "trickle": ("one byte every 0.5 s", lambda: servers.Trickle(0.5), 20),
+        "pings-only": ("a ping every 0.2 s", lambda: servers.Endless(ping, 0.2), 20),
         "endless-message": (
             "continuation frames without end",
             lambda: servers.Endless(part, 0.02, first),
@@ -115,7 +115,7 @@ def server_faults() -> list[Fault]:
         "trades-only": ("no heartbeats", lambda: servers.Only(lambda f: not f.is_heartbeat), 20),
         "error-page": ("HTTP 503", lambda: servers.Answer(ERROR_PAGE), 15),
         "slow-handshake": (
-            "a handshake at one byte each 0.5 s",
+            "a handshake at one byte every 0.5 s",
             lambda: servers.Answer(SLOW_ANSWER, 0.5),
             20,
         ),
@@ -184,13 +184,13 @@ def message_faults() -> list[Fault]:
         ),
         Fault(
             name="late-within-watermark",
-            claim=f"each seventh trade is up to 50 s late: {EXACT}",
+            claim=f"every seventh trade is up to 50 s late: {EXACT}",
             inject=partial(injections.late, low=0.0, high=50.0),
             seconds=25,
         ),
         Fault(
             name="late-beyond-watermark",
-            claim="each seventh trade is 150 to 600 s late: the batch counts it, the stream does "
+            claim="every seventh trade is 150 to 600 s late: the batch counts it, the stream does "
             "not",
             inject=partial(injections.late, low=150.0, high=600.0),
             seconds=25,

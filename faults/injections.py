@@ -1,4 +1,4 @@
-"""The functions that bring a fault about. Each returns when the fault is over."""
+"""The functions that inject the faults. Each returns when the fault is over."""
 
 import contextlib
 import json

@@ -33,7 +33,7 @@ CLOCK = "clock"
 SMALL_DISK_BYTES = 512 << 20
 #: The trades of a recording that begins now are up to an hour ahead of the clock.
 A_DAY = timedelta(days=1)
-#: After so many injections in a row without recovery, the run ends.
+#: The run ends after this number of injections in a row without recovery.
 GIVE_UP = 3
 #: Longest random wait between two injections, seconds.
 PAUSE_SECONDS = 1.5
@@ -46,7 +46,7 @@ class Fault:
     Attributes:
         name: for the table and `--only`.
         claim: what the pipeline promises.
-        inject: brings the fault about and returns when it is over.
+        inject: injects the fault and returns when it is over.
         times: how often it is injected.
         seconds: expected time of one injection with its recovery.
         stack: faults with the same text share one stack.

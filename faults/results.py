@@ -27,7 +27,7 @@ SHOWN = 10
 
 
 class Results:
-    """The results of one run. Its directories are removed unless a row failed or it was interrupted.
+    """The results of one run. Its directories stay if a row failed or the run was interrupted.
 
     Args:
         name: of the two files in FOLDER.

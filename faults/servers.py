@@ -1,8 +1,8 @@
 """A proxy between the feed and the producer that breaks connections in every way a server can.
 
-The feed speaks a correct protocol. This proxy forwards its frames, and a `Behaviour` decides what
-happens to each connection and each frame. The proxy removes the `replay` member from the answers of
-the feed, so the pipeline handles the feed like the live exchange.
+The feed implements the protocol correctly. This proxy forwards its frames, and a `Behaviour`
+decides what happens to each connection and each frame. The proxy removes the `replay` member from
+the answers of the feed, so the pipeline handles the feed like the live exchange.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The real local stack in a directory of its own: start it, find its processes, read its results."""
+"""The real local stack in its own directory: start it, find its processes, read its results."""
 
 import contextlib
 import http.client

@@ -1,6 +1,6 @@
 """The values of the replay's options.
 
-Only the standard library: `make` checks its variables before any package is installed.
+It imports only the standard library: `make` checks its variables before any package is installed.
 """
 
 from argparse import ArgumentTypeError

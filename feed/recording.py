@@ -87,8 +87,8 @@ def check_usable(path: Path, product: str) -> None:
     It reads up to the first such trade.
 
     Raises:
-        RecordingError: the file cannot be read, or has no such trade. The text says what the file
-            contains and what to do.
+        RecordingError: the file cannot be read, or has no such trade. The text names the
+            content of the file and the action.
     """
     received = datetime.now(UTC)
     contents: Counter[str] = Counter()
@@ -110,7 +110,8 @@ def check_usable(path: Path, product: str) -> None:
     if len(contents) > _KINDS_SHOWN:
         found.append("…")
     raise RecordingError(
-        f"The recording has no usable trade of {product}, only {', '.join(found)}. {advice}: {path}"
+        f"The recording has no usable trade of {product}. {advice}. It has only "
+        f"{', '.join(found)}: {path}"
     )
 
 

@@ -17,7 +17,7 @@ from pipeline.outputs import DataDir
 def outputs_in(data: DataDir) -> list[Path]:
     """Return everything in the directory that a run made, `source.json` last.
 
-    `source.json` marks the directory as one of this project. If the removal is interrupted, the next
+    `source.json` marks it as a directory of this project. If the removal is interrupted, the next
     one still finds it.
     """
     database = data.database
@@ -49,8 +49,8 @@ def main() -> None:
         return
     if stack.is_running(data.root):
         refuse(
-            f"A stack runs on {data.root} ({stack.holder(data.root)}): "
-            "stop it first (Ctrl-C where it was started)"
+            f"A stack runs on {data.root}: stop it first with Ctrl-C where it was started, or with "
+            f"`kill` and its pid ({stack.holder(data.root)})"
         )
     if not stack.has_run_on(data.root):
         refuse(

@@ -1,4 +1,4 @@
-"""One stack on one `DATA_DIR`: its directories, its lock, its socket, and what a killed one leaves."""
+"""One stack on one `DATA_DIR`: its paths, its lock, its socket, and what a killed one leaves."""
 
 import contextlib
 import fcntl
@@ -80,8 +80,8 @@ def lock(data_dir: Path, what: str) -> None:
             return
         time.sleep(LOCK_SECONDS)
     refuse(
-        f"A stack already runs on DATA_DIR={data_dir} ({holder(data_dir)}): stop it with Ctrl-C "
-        "where it was started or with `kill` and its pid, or set DATA_DIR to another directory"
+        f"A stack already runs on DATA_DIR={data_dir}: stop it with Ctrl-C where it was started or "
+        f"with `kill` and its pid ({holder(data_dir)}), or set DATA_DIR to another directory"
     )
 
 
@@ -137,9 +137,9 @@ def is_running(data_dir: Path) -> bool:
 
 
 def socket_path(data_dir: Path) -> Path:
-    """Return where supervisor can open its socket: in the directory, else in one for temporary files.
+    """Return where supervisor can open its socket: in `DATA_DIR`, else in a temporary directory.
 
-    It cannot be in the directory if the path is too long, or if the file system has no Unix sockets or
+    It cannot be in `DATA_DIR` if the path is too long, or if the file system has no Unix sockets or
     no hard links, which supervisor needs to replace an old socket.
     """
     name = SOCKET_ELSEWHERE + hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
@@ -152,9 +152,9 @@ def socket_path(data_dir: Path) -> Path:
     usable = next(filter(_can_hold_a_socket, candidates), None)
     if usable is None:
         refuse(
-            f"No directory for the supervisor's socket: neither {candidates[0].parent} nor "
-            f"{candidates[1].parent} can hold one. Set TMPDIR to a directory with a short path on a "
-            "local disk."
+            "No directory for the supervisor's socket. Set TMPDIR to a directory with a short path "
+            f"on a local disk. Neither {candidates[0].parent} nor {candidates[1].parent} can hold "
+            "the socket."
         )
     return usable
 

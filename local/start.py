@@ -98,15 +98,15 @@ def end_leftovers(data: DataDir) -> None:
 def prepare(
     variables: Variables, settings: Settings, feed: dict[str, object], socket_path: Path
 ) -> None:
-    """Create the directories and write supervisor's configuration; refuse a directory with other data."""
+    """Create the directories and write supervisor's configuration; refuse other data."""
     data = DataDir(variables.data_dir)
     others = [stack.logs(data.root), data.root / "kafka"]
     if not (data.report / "report.md").exists():  # `make report` can precede the first start
         others.append(data.report)
     if not stack.has_run_on(data.root) and (found := next(filter(Path.exists, others), None)):
         terminal.refuse(
-            f"DATA_DIR={data.root} has {found.name} and no source.json, so another program may "
-            "have filled it. Set DATA_DIR to another directory."
+            f"DATA_DIR={data.root} may belong to another program. Set DATA_DIR to another "
+            f"directory. This one has {found.name} and no source.json."
         )
     try:
         claim(data, settings, feed)

@@ -19,8 +19,8 @@ def main() -> None:
         if left := stack.leftovers(data_dir):
             pids = " ".join(str(process.pid) for process in left)
             refuse(
-                f"The supervisor of {data_dir} was killed, and {len(left)} of its processes still "
-                f"run (pids {pids}): the next `make demo` or `make run` ends them"
+                f"The supervisor of {data_dir} was killed. The next `make demo` or `make run` ends "
+                f"{len(left)} of its processes that still run (pids {pids})"
             )
         refuse(f"No stack runs on {data_dir}: start one with `make demo` or `make run`")
     print(f"DATA_DIR={data_dir} ({stack.holder(data_dir)})", flush=True)

@@ -33,10 +33,10 @@ def log(text: str) -> None:
 
 
 class Log(loggers.Logger):  # type: ignore[misc]
-    """A log of supervisor or of a program that a full disk cannot end: it loses lines.
+    """A log of supervisor or of a program that loses lines, instead of failing, on a full disk.
 
     Supervisor prints a traceback for each line that it cannot write. If its own output is on the
-    same disk, that fails too and ends supervisor, which leaves all programs without it.
+    same disk, that fails too and ends supervisor. Then nothing restarts the programs.
     """
 
     def addHandler(self, hdlr: Any) -> None:  # noqa: N802 - supervisor's name

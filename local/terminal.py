@@ -1,4 +1,4 @@
-"""What the local stack prints. Only the standard library.
+"""What the local stack prints. It imports only the standard library.
 
 A full disk, a closed pipe (`make demo | head`) or a closed terminal loses lines. It never ends the
 process that prints them.

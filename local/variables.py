@@ -1,8 +1,8 @@
 """The variables of `make demo` and `make run`, and everything that is wrong with them.
 
 `make` runs `python3 -m local.variables demo` first, so that a mistake costs a second and not the
-minutes of the first installation. Only the standard library. `local.start` checks them again,
-together with what needs packages: the settings and the content of the recording.
+minutes of the first installation. It imports only the standard library. `local.start` checks them
+again, together with what needs packages: the settings and the content of the recording.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def read(prog: str, arguments: list[str] | None = None) -> Variables:
     return variables
 
 
-# --- directories and files ------------------------------------------------------------------------
+# --- directories and files --------------------------------------------------------------------
 
 
 def absolute_path(variable: str, text: str) -> Path:
@@ -130,7 +130,7 @@ def absolute_path(variable: str, text: str) -> Path:
 
 
 def usable_folder(text: str) -> Path:
-    """Return the directory of the outputs; refuse what is not, or cannot become, such a directory."""
+    """Return the directory of the outputs; refuse a path that cannot be one."""
     path = absolute_path("DATA_DIR", text)
     another = "Set DATA_DIR to another directory."
     if path in (ROOT, Path(path.anchor)):
@@ -255,8 +255,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def main() -> None:
     """Check all variables.
 
-    Busy ports only before the installation: later `local.start` finds them as quickly, ends the
-    processes that a killed stack left, and gives the name of the process.
+    Ports are checked only before the installation. Later, `local.start` finds busy ports as
+    quickly, ends the processes that a killed stack left, and prints the name of the process.
     """
     variables = read("python3 -m local.variables")
     if not INSTALLED.exists():

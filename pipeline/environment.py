@@ -4,7 +4,8 @@ A shell holds variables for other programs: another Spark, options for every JVM
 Python, Java, Spark and bash read them all. A child process gets only the variables listed here and
 those that are set for it.
 
-Only the standard library: `pipeline.java` runs before the virtual environment exists.
+It imports only the standard library, because `pipeline.java` runs before the virtual environment
+exists.
 """
 
 import io
@@ -14,7 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-#: What the programs need, and what cannot change a result.
+#: Variables that the programs need, and variables that cannot change a result.
 _KEPT = {
     # The user, the directories and the programs.
     *("HOME", "USER", "LOGNAME", "PATH", "TMPDIR", "JAVA_HOME"),
@@ -27,9 +28,9 @@ _KEPT = {
     # The page behind a proxy that forwards another address.
     *("STREAMLIT_SERVER_ENABLE_CORS", "STREAMLIT_SERVER_ENABLE_XSRF_PROTECTION"),
 }
-#: The loader of programs: Python itself may need these. The supervisor's marks of its programs.
+#: Prefixes: the loader of programs, which Python itself may need, and supervisor's variables.
 _KEPT_PREFIXES = ("LD_", "DYLD_", "FAKETIME", "SUPERVISOR_")
-#: For every JVM. In a Turkish locale Java changes `I` to a dotless `i`, in UTC times are equal.
+#: For every JVM. In a Turkish locale Java changes `I` to a dotless `i`. Times must be in UTC.
 JAVA = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 

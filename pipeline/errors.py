@@ -85,7 +85,7 @@ def is_temporary(error: BaseException) -> bool:
 def sentence(error: BaseException) -> str:
     """Return the text of an exception on one line.
 
-    That of an OSError has no error number. It names the file and what to do, if a person can.
+    The text of an OSError has no error number. It names the file, and the action if there is one.
     """
     if isinstance(error, OSError) and error.strerror:
         path = error.filename2 or error.filename

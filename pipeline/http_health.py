@@ -1,4 +1,4 @@
-"""The health check of a server: it answers with status 200. Without any proxy.
+"""Check the health of a server: it must answer with status 200. The check uses no proxy.
 
 Docker sets `http_proxy` in every container if its user has one. `http.client` does not read it.
 """

@@ -27,7 +27,7 @@ _MONTH = 31 * 86_400
 _SHOWN_CHARACTERS = 60
 
 
-# --- what the values of text settings may be --------------------------------------------------
+# --- valid values of text settings ------------------------------------------------------------
 
 
 def parse_duration(text: object) -> object:
@@ -254,7 +254,8 @@ class Settings(BaseSettings):
     )
     kafka_ca_file: File | None = Field(
         default=None,
-        description="With SSL: file with the certificates (PEM) to trust; if unset, the system's",
+        description="With SSL: file with the certificates (PEM) to trust; if unset, those of the "
+        "system",
     )
     data_dir: Annotated[Path, AfterValidator(_folder)] = Field(
         default=Path("data"),

@@ -54,13 +54,13 @@ def claim(data: DataDir, settings: Settings, feed: Mapping[str, object] | None =
         _compare(data, name, recorded[name], value)
     if feed is not None and (found := _feed(recorded)) != dict(feed):
         raise OutputError(
-            f"{data.root} holds {_feed_name(found)}, not {_feed_name(feed)}: "
-            f"{outputs.ANOTHER_FOLDER}"
+            f"DATA_DIR holds another feed: {outputs.ANOTHER_FOLDER}. "
+            f"{data.root} holds {_feed_name(found)}, not {_feed_name(feed)}"
         )
 
 
 def check(data: DataDir, settings: Settings) -> None:
-    """Refuse a data directory that holds something else than the settings of the user name.
+    """Refuse a data directory whose content does not match the settings of the user.
 
     A program that only reads has no use for the product, the topic and the length of the windows.
     It therefore compares only the settings that the user gave, not their defaults.
@@ -69,7 +69,7 @@ def check(data: DataDir, settings: Settings) -> None:
         OutputError: the directory holds another product, topic or length of windows.
     """
     held: dict[str, Any] = {}
-    with contextlib.suppress(OutputError):  # who reads the content of the file reports the error
+    with contextlib.suppress(OutputError):  # the reader of the file reports the error
         held = _held(data, outputs.read_json(data.source))
     for name, field in _SETTINGS.items():
         if name in held and field in settings.model_fields_set:

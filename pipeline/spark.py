@@ -59,8 +59,9 @@ def jars() -> list[Path]:
 def class_path() -> list[Path]:
     """Return every jar in a fixed order. A class-data archive is valid for exactly one list.
 
-    Spark appends its own jars to this list: in the order of the directory, which differs from disk to
-    disk, and one of them twice. Java 21 therefore refuses an archive unless all jars are listed.
+    Spark appends its own jars to this list, and one of them twice. Their order is that of the
+    directory, which differs from disk to disk. Java 21 therefore refuses an archive unless all
+    jars are listed.
     """
     of_spark = sorted(
         (SPARK_HOME / "jars").glob("*.jar"),
@@ -69,8 +70,10 @@ def class_path() -> list[Path]:
     submit = [SPARK_HOME / "bin" / name for name in ("spark-submit", "spark-class")]
     broken = [str(path) for path in submit if not os.access(path, os.X_OK)]
     if broken or not of_spark:
-        what = f"{broken[0]} cannot be executed" if broken else f"No jars in {SPARK_HOME / 'jars'}"
-        raise SetupError(f"{what}. Install the packages again: `rm -rf .venv; make venv`.")
+        what = f"execute {broken[0]}" if broken else f"find jars in {SPARK_HOME / 'jars'}"
+        raise SetupError(
+            f"Spark is incomplete. Install it again: `rm -rf .venv; make venv`. Cannot {what}"
+        )
     return [*jars(), *of_spark]
 
 
@@ -127,8 +130,8 @@ def library_folder(settings: Settings) -> Path:
         else:
             return folder
     raise SetupError(
-        f"Java cannot load a library from {', '.join(reasons)}. Set TMPDIR to a directory on a file "
-        "system without the mount option noexec."
+        "Java cannot load a library. Set TMPDIR to a directory on a file system without the mount "
+        f"option noexec. Tried: {', '.join(reasons)}"
     )
 
 

@@ -75,7 +75,7 @@ def run(settings: Settings, arguments: Arguments) -> int:
 
 
 def cause(error: Exception) -> str:
-    """Return why a run failed, on one line; of an error in the JVM the innermost cause."""
+    """Return why a run failed, on one line: for an error in the JVM, the innermost cause."""
     if isinstance(error, Py4JError):
         lines = str(error).splitlines()
         caused = [line for line in lines if line.startswith(("Caused by: ", ": "))]
@@ -107,7 +107,7 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
     """Read, compute and publish; return the status and what the log shows about the run.
 
     Raises:
-        TemporaryError: the database was replaced during the run: its parts may be of two files.
+        TemporaryError: the database was replaced during the run, so the result may mix two files.
     """
     data = outputs.DataDir(settings.data_dir)
     if not data.database.exists():
@@ -147,7 +147,9 @@ def not_replaced(database: Path) -> Iterator[None]:
         if not database.exists() or not os.path.samestat(
             os.fstat(opened.fileno()), database.stat()
         ):
-            raise TemporaryError(f"{database} was replaced during the run: the next run reads it")
+            raise TemporaryError(
+                f"{database} was replaced during the run. The next run reads the new one"
+            )
 
 
 # --- read -----------------------------------------------------------------------------------

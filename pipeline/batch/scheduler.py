@@ -62,7 +62,7 @@ def status_of(exit_code: int, ended_as: str | None, result: Mapping[str, Any]) -
 
 
 def reason_of(exit_code: int, result: Mapping[str, Any]) -> str:
-    """Return why a run failed: the signal that ended it, or what it reported itself.
+    """Return why a run failed: the signal that ended it, or the reason that it reported.
 
     spark-submit ends with 128 plus the signal's number if the signal ended its Python process.
     """
@@ -73,7 +73,7 @@ def reason_of(exit_code: int, result: Mapping[str, Any]) -> str:
         return f"ended by {signal.Signals(number).name}"
     if reported := result.get("reason"):
         return str(reported)
-    return f"exit status {exit_code}: the log of the scheduler holds the error"
+    return f"exit status {exit_code}. Read the error in the log of the scheduler"
 
 
 # --- the scheduler --------------------------------------------------------------------------
@@ -93,7 +93,7 @@ class Scheduler:
         service.details = {"next_run": None, "last_run": None} | service.details | {"running": None}
 
     def wait_for_rows(self) -> None:
-        """Wait until the table has rows, for at most one interval; only before the first run."""
+        """Before the first run, wait until the table has rows, for at most one interval."""
         if self._service.details["next_run"]:
             return
         self._report("waiting for the first trades")
@@ -182,8 +182,8 @@ class Scheduler:
         """Raise an error if an earlier run read a database that is no longer there."""
         if self._data.batch_windows.exists() and not self._data.database.exists():
             raise outputs.OutputError(
-                f"{self._data.database} is gone, which an earlier run read: the consumer makes it "
-                "again from Kafka"
+                f"{self._data.database.name} is missing. Check that the consumer runs: it fills a "
+                f"new one from Kafka. The file: {self._data.database}"
             )
 
     def _command(self, run: str, began: float, rows: int) -> list[str]:

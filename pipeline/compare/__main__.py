@@ -119,7 +119,7 @@ def _plain(value: object) -> object:
 
 
 def as_text(comparison: Comparison) -> str:
-    """Return the summary and all sections for a terminal; without any result only the summary."""
+    """Return the summary and all sections for a terminal; only the summary without any result."""
     if comparison.outputs.final.empty and comparison.outputs.runs.empty:
         return _wrapped(summary(comparison))
     parts = [_wrapped(summary(comparison)), *map(section_as_text, sections(comparison))]

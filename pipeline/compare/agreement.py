@@ -283,7 +283,7 @@ def _explain_by_trades(
 
 
 def _other_thresholds(stream: _Window, batch: _Window, columns: str, evidence: Evidence) -> str:
-    """Return the cause of flags that differ because of recorded thresholds; "" if it is another.
+    """Return the cause of flags that differ because of recorded thresholds; "" for another cause.
 
     Both rows must have exactly the flags that follow from thresholds that their path used.
     """
@@ -311,7 +311,7 @@ def _adds_up(parts: tuple[Mapping[str, str], Mapping[str, str]], whole: Mapping[
 
 
 def _thresholds_of(row: Mapping[str, str], periods: Sequence[Period]) -> Thresholds | None:
-    """Return the thresholds that lead to the flags of a row: of its time, or else of any time.
+    """Return thresholds that give the flags of a row: those of its time if possible, else any.
 
     A row that was computed again, with a new checkpoint, keeps the time of its first version.
     """

@@ -4,9 +4,9 @@ The `ticker` channel never repeats the trades that passed while the producer was
 missing if its id lies between two published ids. The published ids come from Kafka at the start,
 and then from the feed.
 
-`MissingTrades` decides what to ask for. `Backfill` asks: threads read Kafka and the REST interface,
-and the producer's main loop calls `step`, which publishes what they found. So no lock is needed,
-and a slow server delays no message of the feed.
+`MissingTrades` decides which ids to request. In `Backfill`, threads read Kafka and the REST
+interface, and the producer's main loop calls `step`, which publishes what they found. So no lock is
+needed, and a slow server delays no message of the feed.
 """
 
 import math
@@ -28,13 +28,13 @@ from pipeline.service import Service, backoff
 
 T = TypeVar("T")
 
-#: Seconds before a gap is asked for. Trades that arrive in another order close their gap.
+#: Seconds before a gap is requested. Trades that arrive in another order close their gap.
 GRACE_SECONDS = 2.0
 #: Seconds between two requests. The exchange allows ten requests per second.
 PAUSE_SECONDS = 0.5
 #: Seconds before the next request after an error that a retry does not end.
 LASTING_ERROR_SECONDS = 300.0
-#: How often a gap is asked for if its upper neighbour is not in the answer: the REST interface may
+#: How often a gap is requested if its upper neighbour is not in the answer: the REST interface may
 #: be behind the feed. An empty answer is more certain: nothing as old as the gap is served.
 ATTEMPTS = 6
 EMPTY_ATTEMPTS = 3
@@ -51,10 +51,10 @@ class Gap(NamedTuple):
 
 
 class MissingTrades:
-    """Decides which ids to ask for and what an answer means. Pure; times are monotonic seconds.
+    """Decides which ids to request and what an answer means. Pure; times are monotonic seconds.
 
     An id needs no request if its trade is published, is too old, or is not served. After a restart
-    the ids that are not served are asked for once more.
+    the ids that are not served are requested once more.
     """
 
     def __init__(self, max_age: timedelta) -> None:
@@ -63,21 +63,21 @@ class MissingTrades:
         self._settled = IdRanges()
         #: Event time of the newest trade from the feed.
         self._newest: datetime | None = None
-        #: By the last id of a gap: when to ask for it (`_NEVER`: not again), and how often it was
-        #: asked for in vain.
+        #: By the last id of a gap: when to request it (`_NEVER`: not again), and how many requests
+        #: for it failed.
         self._due: dict[int, tuple[float, int]] = {}
 
     def on_received(self, trade_id: int, event_time: datetime) -> None:
-        """Take note of a trade from the feed, which is or will be published."""
+        """Record a trade from the feed, which is or will be published."""
         self._settled.add(trade_id)
         self._newest = event_time
 
     def on_recovered(self, trade_id: int) -> None:
-        """Take note of a published trade from the REST interface."""
+        """Record a published trade from the REST interface."""
         self._settled.add(trade_id)
 
     def restore(self, published: IdRanges) -> None:
-        """Take note of the ids that were published before this start."""
+        """Record the ids that were published before this start."""
         self._settled.update(published)
 
     def is_missing(self, trade_id: int) -> bool:
@@ -89,7 +89,7 @@ class MissingTrades:
         return self._newest is not None and event_time < self._newest - self._max_age
 
     def gaps(self) -> list[Gap]:
-        """Return the gaps that are still to be asked for, newest first."""
+        """Return the gaps that are still to be requested, newest first."""
         return [gap for gap in self._all_gaps() if self._due_at(gap)[0] != _NEVER]
 
     def next_gap(self, now: float) -> Gap | None:
@@ -101,18 +101,18 @@ class MissingTrades:
         return next((gap for gap in gaps if self._due[gap.last][0] <= now), None)
 
     def settle(self, gap: Gap, page: Sequence[int], now: float, *, too_old: bool) -> int:
-        """Take note of an answer, after its trades were published.
+        """Record an answer, after its trades were published.
 
         The trades of an answer follow each other. So an id between two of its ids is not served.
 
         Args:
-            gap: the gap that was asked for, together with the id above it.
+            gap: the gap that was requested, together with the id above it.
             page: the ids in the answer, newest first.
             now: monotonic seconds.
             too_old: whether even the newest trade of the answer is too old.
 
         Returns:
-            How many missing ids will not be asked for again: too old, or not served.
+            How many missing ids will not be requested again: too old, or not served.
         """
         before = self.missing()
         above = gap.last + 1
@@ -136,7 +136,7 @@ class MissingTrades:
         return before - self.missing()
 
     def missing(self) -> int:
-        """Return the number of ids that are still to be asked for."""
+        """Return the number of ids that are still to be requested."""
         return sum(gap.last - gap.first + 1 for gap in self.gaps())
 
     def _all_gaps(self) -> list[Gap]:
@@ -225,7 +225,7 @@ class Backfill:
         service.details["backfill"] = self._details
 
     def on_received(self, trade_id: int, event_time: datetime) -> None:
-        """Take note of a trade from the feed, which is or will be published."""
+        """Record a trade from the feed, which is or will be published."""
         if self._age:
             self._missing.on_received(trade_id, event_time)
 
@@ -269,8 +269,8 @@ class Backfill:
     def _restore(self) -> None:
         """Read from Kafka which trades were published before this start.
 
-        Gaps are asked for only when this has ended: trades that were recovered earlier are far
-        from their neighbours in the topic.
+        Gaps are requested only when this has ended, because trades that were recovered earlier are
+        far from their neighbours in the topic.
         """
         if self._restoring is None:
             self._restoring = _InThread(partial(read_published_ids, self._service, self._age))

@@ -1,11 +1,11 @@
 """A WebSocket client connection with a bounded size of each frame and a deadline for each wait.
 
-This module is the only one that uses private parts of websocket-client, and it has three reasons:
+This module is the only one that uses private parts of websocket-client, for three reasons:
 
 - The library has no limit on the size of a frame: it reads a frame of any length into memory.
   All reading of payloads goes through `frame_buffer.recv_strict`, which is replaced here.
-- The library waits for each byte anew, so a slow server can block it for ever. It gets a
-  `Transport` instead of a socket.
+- The timeout of the library starts again at each byte, so a slow server can block it for ever. It
+  gets a `Transport` instead of a socket.
 - It has no public function that opens a tunnel through a proxy.
 
 tests/unit/test_bounded_websocket.py fails when the installed version is not `CHECKED_VERSION`.
@@ -30,7 +30,7 @@ from pipeline.ingest.transport import Transport, Waiter
 
 #: The version of websocket-client whose private parts were read.
 CHECKED_VERSION = "1.9.2"
-#: Bytes of the server's answer to the handshake, with an error page.
+#: Maximum size of the server's answer to the handshake, including an error page, in bytes.
 _MAX_ANSWER = 65_536
 _PIECE_BYTES = 65_536
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])( [^\r\n]*)?")

@@ -30,7 +30,7 @@ MESSAGE_SECONDS = 10.0
 PAUSE_SECONDS = 3.0
 #: Seconds to the next attempt when only a person can correct the cause.
 SLOW_RETRY_SECONDS = 60.0
-#: Characters of an error message of the exchange.
+#: Maximum length of an error message of the exchange, in characters.
 ERROR_CHARACTERS = 200
 #: Statuses of HTTP after which a new attempt can succeed. 520 to 530 are those of Cloudflare.
 _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 531)})
@@ -38,7 +38,7 @@ _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 53
 #: What to do about a certificate, by the code of OpenSSL.
 _CERTIFICATE_ADVICE = {
     **dict.fromkeys((9, 10), "Check this machine's clock"),  # not yet valid, expired
-    **dict.fromkeys((18, 19, 20, 21), "To trust it, set SSL_CERT_FILE"),  # unknown issuer
+    **dict.fromkeys((18, 19, 20, 21), "Set SSL_CERT_FILE to trust it"),  # unknown issuer
 }
 
 
@@ -169,7 +169,7 @@ def connect_failure(error: Exception) -> tuple[str, bool]:
 def _tls_failure(error: ssl.SSLError) -> tuple[str, bool]:
     if isinstance(error, ssl.SSLCertVerificationError):
         advice = _CERTIFICATE_ADVICE.get(error.verify_code, "Check FEED_URL")
-        return f"invalid TLS certificate: {error.verify_message}. {advice}", True
+        return f"invalid TLS certificate. {advice} ({error.verify_message.rstrip('.')})", True
     if error.reason == "WRONG_VERSION_NUMBER":
         return "the server does not use TLS. Check wss:// in FEED_URL", True
     why = (error.reason or "unknown reason").replace("_", " ").lower()

@@ -41,7 +41,7 @@ CONNECT_MS = 3000
 #: Milliseconds between two reads of the topic's metadata, which show that it was created again.
 METADATA_MS = 2000
 #: How kafka-python logs a failed connection: with an error number and its name, or with a text.
-#: "Bootstrap failed" follows and says only that time is over.
+#: The line "Bootstrap failed" follows, but it does not contain the cause.
 _FAILED = re.compile(
     r"(?<!Bootstrap) failed: (?:\w*Error: )*(?:([0-9]+) E[A-Z]+|(.+?))(?: \(backoff .*\))?$"
 )
@@ -223,7 +223,9 @@ class TopicIdentity:
         """
         (described,) = self._admin.describe_topics([self._topic])
         if described["error_code"]:
-            raise TemporaryError(f"topic {self._topic} does not exist yet")
+            raise TemporaryError(
+                f"topic {self._topic} does not exist yet. Create it: python -m local.topics"
+            )
         return str(described["topic_id"])
 
     def close(self) -> None:
@@ -254,12 +256,14 @@ def existing_topic_id(kafka: KafkaConsumer, metadata: ClusterMetadata, settings:
     exists = kafka.partitions_for_topic(settings.kafka_topic)
     found = known_topic_id(metadata, settings)
     if not exists or found is None:
-        raise TemporaryError(f"topic {settings.kafka_topic} does not exist yet")
+        raise TemporaryError(
+            f"topic {settings.kafka_topic} does not exist yet. Create it: python -m local.topics"
+        )
     return found
 
 
 def known_topic_id(metadata: ClusterMetadata, settings: Settings) -> str | None:
-    """Return Kafka's id of the topic of trades as a client knows it; None if it does not."""
+    """Return Kafka's id of the topic of trades from a client's metadata; None if unknown."""
     found = metadata.topic_id(settings.kafka_topic)
     return str(found) if found is not None and found.int else None
 
@@ -352,15 +356,15 @@ def _no_connection(options: Mapping[str, Any], causes: Sequence[str]) -> str:
         return f"{text}. Check the user name and the password in KAFKA_CREDENTIALS_FILE"
     if "certificate" in cause:
         return f"{text}. Check KAFKA_CA_FILE"
-    return text
+    return f"{text}. Check KAFKA_BOOTSTRAP_SERVERS, and that the broker runs"
 
 
 @contextmanager
 def _last_error() -> Iterator[Sequence[str]]:
     """Give the newest error that the network code of kafka-python logs.
 
-    The exception of a failed attempt says only that time is over. Why a connection failed (refused,
-    certificate, login) is in the log alone.
+    The exception of a failed attempt contains only a timeout. The cause (refused, certificate,
+    login) is only in the log.
     """
     newest: deque[str] = deque(maxlen=1)
 

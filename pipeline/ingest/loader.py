@@ -80,8 +80,8 @@ class Loader:
     def _is_kept(self, consumer: KafkaConsumer, offset: int) -> bool:
         """Return whether the topic still has the newest stored record at its offset.
 
-        A broker whose host lost power may have lost its newest records, and has given their offsets
-        to others since. A record that retention has deleted counts as kept.
+        A power cut of the broker's host can remove its newest records. New records then get their
+        offsets. A record that retention has deleted counts as kept.
         """
         consumer.seek(self._partition, offset)
         polled = consumer.poll(timeout_ms=READ_BACK_MS, max_records=1)
@@ -232,7 +232,8 @@ class Loader:
         if self._metadata.partitions_for_topic(topic) is None:
             return f"topic {topic} was deleted. Create it: python -m local.topics"
         if isinstance(error, KafkaTimeoutError):
-            return f"no answer from Kafka at {self._settings.kafka_bootstrap_servers}"
+            servers = self._settings.kafka_bootstrap_servers
+            return f"no answer from Kafka at {servers}. Check that the broker runs"
         return sentence(error)
 
     def close(self) -> None:

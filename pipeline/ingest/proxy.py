@@ -13,7 +13,7 @@ class Proxy:
     variable: str
     host: str
     port: int
-    #: User name and password; None without.
+    #: User name and password; None if the proxy needs none.
     login: tuple[str, str] | None
 
     def __str__(self) -> str:

@@ -42,8 +42,8 @@ class Publisher:
         self._dead_letters = DeadLetters(service, sender)
         self._published = PublishedTrades()
         self._clock = ExchangeClock()
-        #: Messages with the times of their receipt, also in monotonic seconds: trades in the
-        #: future, by a clock that may be wrong. They are handled when it is known whether it is.
+        #: Trades in the future, according to a clock that may be wrong: message, time of receipt,
+        #: and receipt in monotonic seconds. They are handled when the clock is checked.
         self._held: deque[tuple[Message, datetime, float]] = deque()
         self._held_until = 0.0
         self._topic_id = sender.topic_id()
@@ -125,7 +125,7 @@ class Publisher:
                 self._reject(message, received, error)
 
     def close(self) -> None:
-        """Handle what is held."""
+        """Handle the held messages."""
         self._release()
 
     def _outcome(self, message: Message, received: datetime) -> str:

@@ -98,7 +98,9 @@ def parse_page(body: bytes, product: str, after: int, base: str) -> list[PastTra
     below = [] if wrong else sorted((n for n in trades if n < after), reverse=True)
     if trades and not below:
         shown = (wrong or list(trades))[0]
-        raise RestError(f"{base} sent trade id {shown!r}, although ids below {after} were asked")
+        raise RestError(
+            f"{base} sent trade id {shown!r}, although ids below {after} were requested"
+        )
     return [PastTrade(number, _ticker(product, trades[number])) for number in below]
 
 

@@ -156,10 +156,10 @@ class StoreResult:
 
 
 def damaged(path: Path, error: sqlite3.DatabaseError) -> StoreError:
-    """Return the error for a file that is not a database, or not a sound one."""
+    """Return the error for a file that is not a database, or is damaged."""
     return StoreError(
-        f"Cannot open {path}: {error}. Move the file away: the consumer fills a new one from "
-        "Kafka. Or choose another directory with DATA_DIR=."
+        f"Cannot open {path.name}: {error}. Move the file away: the consumer fills a new one from "
+        f"Kafka. Or choose another directory with DATA_DIR=. The file: {path}"
     )
 
 
@@ -221,7 +221,7 @@ def _identities(paths: Iterable[Path]) -> tuple[tuple[tuple[int, int], ...], int
 def _discard_log_of_truncated(path: Path) -> None:
     """Delete the write-ahead log of a database that was truncated to 0 bytes.
 
-    SQLite would combine the log with the empty file to a damaged database. SQLite writes the first
+    SQLite would combine the log and the empty file into a damaged database. SQLite writes the first
     page of a new database before it creates a log, so no sound database is in this state.
     """
     if path.exists() and path.stat().st_size == 0:
@@ -247,8 +247,8 @@ def open_writer(path: Path) -> Writer:
             connection.executescript(_FROM_VERSION_2)
         elif version not in {0, SCHEMA_VERSION}:
             raise StoreError(
-                f"{path} has schema version {version}, but this program writes version "
-                f"{SCHEMA_VERSION}. Choose another directory with DATA_DIR=."
+                f"{path.name} has schema version {version}, not {SCHEMA_VERSION}. Choose another "
+                f"directory with DATA_DIR=. The file: {path}"
             )
         connection.executescript(f"{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};")
         connection.remember_files(path)

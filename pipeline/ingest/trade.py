@@ -42,7 +42,7 @@ class InvalidTradeError(Exception):
 
 
 class FutureTradeError(InvalidTradeError):
-    """The event time is too far after the receipt."""
+    """The event time is too long after the receipt."""
 
 
 class Trade(msgspec.Struct, frozen=True):

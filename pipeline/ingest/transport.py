@@ -19,7 +19,7 @@ from typing import Any
 
 #: Seconds of waiting between two calls of `go_on`.
 SLICE_SECONDS = 0.5
-#: A flood of tiny frames keeps the feed busy with one piece for a fraction of a second.
+#: Bytes of one read. The feed handles even a read of tiny frames in a fraction of a second.
 _READ_BYTES = 16_384
 #: Bytes that may wait for a server that does not read. A client sends only short answers.
 _MAX_OUTGOING = 65_536
@@ -168,7 +168,7 @@ class Transport:
         return 0.0
 
     def start_tls(self, host: str) -> "Transport":
-        """Return the transport with TLS, after its handshake. Use this one no longer.
+        """Return the transport with TLS, after its handshake. Do not use this one afterwards.
 
         Raises:
             OSError: the handshake failed, or the certificate is not trusted.

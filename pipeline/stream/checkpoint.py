@@ -1,8 +1,8 @@
 """The checkpoint of the stream: its path, whether it is undamaged, and how a new one begins.
 
 A checkpoint belongs to one shape of the query and to one Kafka topic. It holds Spark's own files in
-`query/` and the open windows in `open_windows.json`. The two must fit: the open windows are those
-after the micro-batch before the one that Spark runs next, or after that one.
+`query/` and the open windows in `open_windows.json`. The two must match: the open windows are the
+state before or after the micro-batch that Spark runs next.
 
 A damaged checkpoint is not repaired. It is set aside, and the stream reads the topic again from its
 oldest record. This is exact as far as Kafka has the records, because final windows with more trades
@@ -88,7 +88,7 @@ def problem(checkpoint: Path) -> str | None:
         return f"{Path(str(error.filename)).name}: {error.strerror}"
     newest, ended = (-1 if number is None else number for number in (offsets, commits))
     if ended not in (newest - 1, newest):
-        return f"offsets end at micro-batch {newest}, commits at {ended}"
+        return f"offsets end at micro-batch {newest}, but commits end at {ended}"
     running = newest if ended < newest else newest + 1
     if not finality.continues(state, running):
         return (

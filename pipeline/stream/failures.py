@@ -42,8 +42,8 @@ def _rule(pattern: str, error: type[Exception], text: str) -> Rule:
 
 
 _DAMAGED = (
-    "The checkpoint is damaged or of another Spark version. A new one reads the topic from its "
-    "oldest record. Cause: {cause}"
+    "The checkpoint is damaged or of another Spark version. The stream starts a new one and reads "
+    "the topic from its oldest record. Cause: {cause}"
 )
 #: Spark's readers of checkpoint files. An error inside one of them is damage.
 _READERS = re.compile(
@@ -52,7 +52,7 @@ _READERS = re.compile(
 )
 #: The number of calls of a stack trace that are near the error.
 _NEAR = 15
-#: The first rule that matches holds.
+#: The first rule that matches applies.
 RULES = (
     _rule(
         "No space left on device|Disk quota exceeded",
@@ -69,7 +69,7 @@ RULES = (
         "Permission denied|AccessControlException|AccessDeniedException|Read-only file system"
         "|Operation not permitted|Mkdirs failed",
         StreamError,
-        "The stream may not write its checkpoint. Give this user write access to "
+        "The stream cannot write its checkpoint. Give this user write access to "
         "{data_dir}/checkpoints. Cause: {cause}",
     ),
     _rule(
@@ -89,7 +89,8 @@ RULES = (
     _rule(
         "UnknownTopicOrPartitionException|UnknownTopicIdException",
         KafkaError,
-        "Kafka has no topic {kafka_topic} at the moment. The stream waits for it.",
+        "Kafka has no topic {kafka_topic}. The stream waits for it. Create it: "
+        "python -m local.topics",
     ),
     _rule(
         "NoClassDefFoundError|ClassNotFoundException|NoSuchMethodError|NoSuchFieldError"

@@ -98,9 +98,9 @@ def apply_micro_batch(
     """
     if not continues(state, micro_batch):
         raise StateError(
-            f"The open windows are those after micro-batch {state.micro_batch}, but Spark is at "
-            f"micro-batch {micro_batch}. Stop the stream and delete the directory `checkpoints`: the "
-            "stream then reads the topic from its beginning."
+            f"open_windows.json is of micro-batch {state.micro_batch}, but Spark is at "
+            f"{micro_batch}. Stop the stream and delete the directory `checkpoints`: the stream "
+            "then reads the topic from its beginning."
         )
     repeated = micro_batch == state.micro_batch
     before = state.max_event_time_before if repeated else state.max_event_time

@@ -145,7 +145,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Silence:
-    """Seconds since the last sign of life."""
+    """Seconds since the last progress and the last answers."""
 
     #: Since a micro-batch completed, or the query was idle.
     query_s: float
@@ -163,7 +163,7 @@ def stalled(silence: Silence, trigger_s: float, records: int, *, is_first: bool)
     by its number of records.
 
     Args:
-        silence: since the last signs of life.
+        silence: seconds since the last progress and the last answers.
         trigger_s: seconds from the start of one micro-batch to the start of the next.
         records: how many records the running micro-batch has.
         is_first: whether it is the first one since the start of the query.

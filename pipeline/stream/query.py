@@ -17,7 +17,7 @@ from pipeline.settings import Settings
 
 #: Receives the windows that a micro-batch changed, and the number of the micro-batch.
 MicroBatchFunction = Callable[[DataFrame, int], None]
-#: By this text, Spark recognizes a function that a stop has interrupted. It looks for it with
+#: Spark recognizes an interrupted function by this text in its error. It looks for the text with
 #: `calling((.|\\r\\n|\\r|\\n)*)(`, which overflows the stack on the traceback of such a function.
 _INTERRUPTED = (
     "py4j.protocol.Py4JJavaError: An error occurred while calling collect: "
@@ -30,7 +30,7 @@ PARSED = "trade_id long, price string, size string, side string, time_us long, r
 
 
 class MicroBatchError(Exception):
-    """The function for micro-batches failed: what Spark gets. `has_ended` raises the cause."""
+    """The function for micro-batches failed. Spark gets this; `has_ended` raises the cause."""
 
 
 class Query:

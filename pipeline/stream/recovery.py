@@ -71,8 +71,8 @@ def damaged_days(service: Service) -> dict[Path, window_files.WindowFile]:
     for path, file in scanned.items():
         if file.newer:
             raise OutputError(
-                f"{window_files.short(path)} has other columns than this version writes, because a "
-                "newer version wrote it. Use that version, or move the file away."
+                f"A newer version wrote {window_files.short(path)}. Use that version, or move the "
+                "file away. Its columns differ from those of this version."
             )
     return {path: file for path, file in scanned.items() if file.damage}
 

@@ -8,7 +8,7 @@ from pipeline.errors import TemporaryError, is_temporary
 from pipeline.ingest.kafka import TopicIdentity, check_topic
 from pipeline.service import Service
 
-#: Seconds between two questions to Kafka.
+#: Seconds between two requests to Kafka.
 INTERVAL_SECONDS = 2.0
 #: Seconds for which a micro-batch waits for Kafka to confirm the topic.
 CONFIRM_SECONDS = 60.0

@@ -146,7 +146,7 @@ class WindowPublisher:
     def _record_replaced(self, versions: Iterable[Cells], kept: Mapping[str, Cells]) -> None:
         """Record the versions of windows that are not kept. There are some after a topic changed.
 
-        They show the comparison that the trades of a window are partly in each topic.
+        From them, the comparison finds windows whose trades are partly in each topic.
         """
         for version in versions:
             row = {name: version[name] for name in finality.VERSION_COLUMNS}

@@ -363,7 +363,7 @@ def test_a_database_that_is_damaged_while_the_consumer_runs_ends_it_with_what_to
     consumer.write(21)
     assert consumer.process.process.wait(20) == 2
     message = consumer.status()["message"]
-    assert message.startswith(f"Cannot open {consumer.database}: database disk image is malformed.")
+    assert message.startswith("Cannot open crypto_prices.db: database disk image is malformed.")
     assert "Move the file away: the consumer fills a new one from Kafka" in message
     consumer.database.unlink()
     consumer.start()

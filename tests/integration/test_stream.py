@@ -137,8 +137,8 @@ def test_an_output_that_cannot_be_continued_ends_the_stream_with_one_sentence(
     assert stream.process.wait(60) == 2
     (line,) = stream.errors()
     assert line.endswith(
-        "stream_csv/2025-06-01.csv has other columns than this version writes, because a newer "
-        "version wrote it. Use that version, or move the file away."
+        "A newer version wrote stream_csv/2025-06-01.csv. Use that version, or move the file away. "
+        "Its columns differ from those of this version."
     )
 
 

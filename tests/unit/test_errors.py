@@ -88,8 +88,8 @@ def test_what_a_person_has_to_correct_is_operational(error: Exception) -> None:
     [
         (errno.EACCES, "give this user access to /data/stream_live.csv"),
         (errno.EROFS, "give this user access to /data/stream_live.csv"),
-        (errno.EISDIR, "a file must be at /data/stream_live.csv. Move the folder away."),
-        (errno.EEXIST, "a folder must be at /data/stream_live.csv. Move the file away."),
+        (errno.EISDIR, "a file must be at /data/stream_live.csv. Move the directory away."),
+        (errno.EEXIST, "a directory must be at /data/stream_live.csv. Move the file away."),
     ],
 )
 def test_an_error_of_the_operating_system_names_the_action_and_the_file(

@@ -83,7 +83,7 @@ def test_a_refused_connection_is_named_with_its_address() -> None:
     with refusing() as port:
         settings = Settings(kafka_bootstrap_servers=f"127.0.0.1:{port}")
         expected = f"no connection to Kafka at 127.0.0.1:{port}: Connection refused"
-        with pytest.raises(TemporaryError, match=f"^{expected}$"):
+        with pytest.raises(TemporaryError, match=f"^{expected}. Check KAFKA_"):
             kafka.consumer(settings)
 
 

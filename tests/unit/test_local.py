@@ -267,7 +267,8 @@ def test_a_recording_without_a_trade_is_refused_with_what_it_has(
     replay = given(recording=path, retime=retime).replay
     assert replay
     printed = refusal(capsys, start.check_recording, replay, "BTC-USD")
-    assert "no usable trade of BTC-USD, only lines of text (2)" in printed
+    assert "no usable trade of BTC-USD. Choose a recording" in printed
+    assert "It has only lines of text (2)" in printed
     assert "no usable trade of ETH-USD" in refusal(capsys, start.check_recording, replay, "ETH-USD")
 
 
@@ -291,7 +292,8 @@ def test_a_folder_that_another_program_filled_is_refused(tmp_path: Path, capsys)
     printed = refusal(
         capsys, start.prepare, given(data_dir=tmp_path), Settings(), feed, socket_path
     )
-    assert printed.startswith(f"DATA_DIR={tmp_path} has logs and no source.json")
+    assert printed.startswith(f"DATA_DIR={tmp_path} may belong to another program. Set DATA_DIR")
+    assert "has logs and no source.json" in printed
 
 
 def test_a_damaged_source_json_that_the_user_moved_away_is_written_again(tmp_path: Path) -> None:
@@ -382,8 +384,10 @@ def test_a_folder_is_locked_for_every_path_to_it_until_its_process_is_killed(
         for path in (folder, tmp_path / "link"):
             assert stack.is_running(path)
             printed = refusal(capsys, stack.lock, path, "make run")
-            assert printed.startswith(f"A stack already runs on DATA_DIR={path} (make demo, pid")
-            assert f"pid {pid}, since 20" in printed
+            assert printed.startswith(
+                f"A stack already runs on DATA_DIR={path}: stop it with Ctrl-C"
+            )
+            assert f"(make demo, pid {pid}, since 20" in printed
     assert not stack.is_running(folder)
     with locked(folder) as other:
         assert other != pid
@@ -513,7 +517,9 @@ def test_the_socket_is_in_the_folder_or_where_a_socket_can_be(
     monkeypatch.setattr(tempfile, "tempdir", "/dev/pts")
     assert stack.socket_path(short).parent == TMP
     monkeypatch.setattr(stack, "SOCKET_PATH_BYTES", 10)
-    assert "Set TMPDIR to a folder with a short path" in refusal(capsys, stack.socket_path, short)
+    assert "Set TMPDIR to a directory with a short path" in refusal(
+        capsys, stack.socket_path, short
+    )
 
 
 @pytest.mark.parametrize("through_a_link", [False, True])
@@ -560,7 +566,7 @@ def test_the_status_of_a_killed_stack_names_the_processes_that_still_run(
             printed = refusal(capsys, status.main)
         finally:
             left.kill()
-    assert f"was killed, and 1 of its processes still run (pids {left.pid})" in printed
+    assert f"ends 1 of its processes that still run (pids {left.pid})" in printed
 
 
 def test_only_files_written_since_the_start_are_announced(tmp_path: Path) -> None:

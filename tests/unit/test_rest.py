@@ -99,7 +99,7 @@ def test_trades_above_the_requested_ids_are_left_out() -> None:
 
 @pytest.mark.parametrize("number", [0, -1, 100, 101, "7", True, 1.5, None])
 def test_an_id_that_was_not_asked_for_is_an_error(number: object) -> None:
-    with pytest.raises(RestError, match="although ids below 100 were asked"):
+    with pytest.raises(RestError, match="although ids below 100 were requested"):
         page(ROW | {"trade_id": number})
 
 

@@ -109,8 +109,8 @@ def test_the_status_of_a_run_follows_from_its_exit_status_its_result_and_who_end
         (-15, {}, "ended by SIGTERM"),
         (134, {}, "ended by SIGABRT"),
         (2, {"reason": "the disk is full"}, "the disk is full"),
-        (1, {}, "exit status 1: the log of the scheduler holds the error"),
-        (255, {}, "exit status 255: the log of the scheduler holds the error"),
+        (1, {}, "exit status 1. Read the error in the log of the scheduler"),
+        (255, {}, "exit status 255. Read the error in the log of the scheduler"),
     ],
 )
 def test_the_reason_of_a_failed_run_is_a_signal_or_what_the_run_reported(
@@ -248,7 +248,7 @@ def test_a_database_that_is_gone_is_a_failed_run_if_an_earlier_run_read_it(
     first, second = logged(tmp_path)
     assert first["status"] == "no_data"
     assert second["status"] == "failed"
-    assert "crypto_prices.db_is_gone" in second["reason"]
+    assert "crypto_prices.db_is_missing" in second["reason"]
 
 
 def test_after_an_error_the_next_run_keeps_its_place_in_the_fixed_rate(

@@ -66,7 +66,7 @@ def test_the_same_source_is_accepted_again(data: DataDir) -> None:
             REPLAY | {"retimed": False},
             "a replay of sample.gz (re-timed), not a replay of sample.gz (as recorded)",
         ),
-        (REPLAY, REPLAY | {"fingerprint": "cd"}, "holds a replay of sample.gz"),
+        (REPLAY, REPLAY | {"fingerprint": "cd"}, "DATA_DIR holds another feed: choose another"),
         (LIVE, LIVE | {"url": "wss://elsewhere"}, "not the live feed wss://elsewhere"),
     ],
 )

@@ -38,7 +38,7 @@ CASES = [
     (
         "java.lang.IllegalStateException: [KAFKA_DATA_LOSS.PARTITION_OFFSET_CHANGED] Some data",
         OPERATIONAL,
-        "Kafka lost records that the checkpoint expects. Delete the folder `checkpoints`",
+        "Kafka lost records that the checkpoint expects. Delete the directory `checkpoints`",
     ),
     (
         "org.apache.kafka.common.errors.TimeoutException: Timeout of 20000ms expired before the",
@@ -58,7 +58,7 @@ CASES = [
     (
         "org.apache.kafka.common.errors.UnknownTopicOrPartitionException: This server does not",
         TEMPORARY,
-        "Kafka has no topic raw_prices at the moment.",
+        "Kafka has no topic raw_prices. The stream waits for it.",
     ),
     (
         "java.io.IOException: No space left on device",
@@ -93,7 +93,7 @@ CASES = [
     (
         "java.io.FileNotFoundException: /x/checkpoints/1.tmp (Permission denied)",
         OPERATIONAL,
-        "The stream may not write its checkpoint. Give this user write access to ",
+        "The stream cannot write its checkpoint. Give this user write access to ",
     ),
     (
         "java.lang.IllegalStateException: [CONCURRENT_STREAM_LOG_UPDATE] Concurrent update",

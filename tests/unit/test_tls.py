@@ -65,12 +65,12 @@ def test_messages_arrive_over_tls_with_a_trusted_certificate(
         (
             "localhost",
             False,
-            "invalid TLS certificate: .*issuer certificate. To trust it, set SSL_CERT_FILE$",
+            "invalid TLS certificate. Set SSL_CERT_FILE to trust it \\(.*issuer certificate\\)$",
         ),
         (
             "example.org",
             True,
-            "invalid TLS certificate: Hostname mismatch, .*localhost.*Check FEED_URL$",
+            r"invalid TLS certificate. Check FEED_URL \(Hostname mismatch, .*localhost.*\)$",
         ),
     ],
 )
@@ -95,8 +95,8 @@ def test_a_certificate_that_is_not_valid_is_refused_and_retried_slowly(
     ("name", "trusted", "reason"),
     [
         ("localhost", True, "HTTP status 426"),  # the server speaks only WebSocket
-        ("localhost", False, "invalid TLS certificate: .*issuer certificate. .*set SSL_CERT_FILE$"),
-        ("example.org", True, "invalid TLS certificate: Hostname mismatch, .*Check FEED_REST_URL$"),
+        ("localhost", False, "invalid TLS certificate. Set SSL_CERT_FILE .*issuer certificate"),
+        ("example.org", True, "invalid TLS certificate. Check FEED_REST_URL .Hostname mismatch, "),
     ],
 )
 def test_past_trades_are_read_only_with_a_valid_certificate(

@@ -115,7 +115,9 @@ def test_columns_of_a_newer_version_are_left_out(tmp_path: Path) -> None:
 def test_a_folder_in_the_place_of_a_file_is_named_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "stream_live.csv"
     path.mkdir()
-    with pytest.raises(OutputError, match=r"^Cannot read stream_live.csv. .*Move the folder away"):
+    with pytest.raises(
+        OutputError, match=r"^Cannot read stream_live.csv. .*Move the directory away"
+    ):
         scan(path)
 
 
