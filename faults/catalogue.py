@@ -284,7 +284,7 @@ def broker_faults() -> list[Fault]:
             claim="Kafka deletes records that the stream has not read: only windows with a deleted "
             "record differ",
             inject=injections.delete_records,
-            seconds=60,
+            seconds=90,
             stack="retention",
             late_is_expected=True,
         ),

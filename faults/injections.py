@@ -251,8 +251,13 @@ def delete_records(lab: Lab) -> None:
     lab.sleep(5, 10)
     lab.deleted += stack.delete_records()
     stack.start_program("spark_processor")
-    time.sleep(25)
-    if any("checkpoints" in problem for problem in stack.problems()):
+    # The service reports the remedy for a moment, then it is started again.
+    end = time.monotonic() + 60
+    asks = False
+    while not asks and time.monotonic() < end:
+        asks = any("`checkpoints`" in problem for problem in stack.problems())
+        time.sleep(0.2)
+    if asks:
         stack.stop_program("spark_processor")
         shutil.rmtree(stack.data.checkpoints)
         stack.start_program("spark_processor")
