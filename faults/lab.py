@@ -153,6 +153,8 @@ class Run:
         self._watch = watch
         self._slices: list[truth.Slice] = []
         self._injections: list[Injection] = []
+        #: What the stack had not finished when it was judged.
+        self._unsettled: list[str] = []
         self._stack: Stack
         self._lab: Lab
         #: For each trade that the recording issues: its line, id and event time.
@@ -294,7 +296,8 @@ class Run:
         try:
             wait_for(settled.is_reached, SETTLE_SECONDS, "the last results")
         except LabError as error:
-            self._log(f"{error}: {settled.missing}")
+            self._unsettled.append(f"{error}: {settled.missing}")
+            self._log(self._unsettled[-1])
 
     def _judge(self, path: Path) -> list[Row]:
         """Return one row for each fault and one for the time without a fault."""
@@ -306,6 +309,11 @@ class Run:
         judge.judge_table(self._stack.data.database)
         judge.judge_windows(truth.window_rows(root))
         judge.judge_batch(truth.batch_rows(root))
+        data = self._stack.data
+        names = {path.stem for path in data.batch_output.glob("*.csv")}
+        log = data.batch_log.read_text(encoding="utf-8") if data.batch_log.exists() else ""
+        judge.judge_log(log, names)
+        judge.outcomes[NO_FAULT].problems += [*self._unsettled, *truth.order_problems(root)]
         rejected = [record.value for record in self._stack.records(f"{TOPIC}_rejected")]
         if self._faults[0].stack != CLOCK:  # with a wrong clock, valid trades are rejected
             of_recording = (line.frame for line in recording.read(path))

@@ -190,8 +190,12 @@ class Judge:
         with closing(sqlite3.connect(address, uri=True)) as connection:
             rows = {row[0]: row for row in connection.execute(query)}
         in_kafka = {trade.trade_id for trade in self._kafka.order}
-        known = rows.keys() & self._offered.trades.keys()
-        first, last = min(known, default=0), max(known | in_kafka, default=-1)
+        # The producer may connect after the first trades and leave before the last ones. It must
+        # have had all others, and those that the feed issued before the last fault was over.
+        known = (rows.keys() | in_kafka) & self._offered.trades.keys()
+        first = min(known, default=0)
+        before_end = {i for i, line in self._offered.lines.items() if line < self._lines[-1]}
+        last = max(known | before_end, default=-1)
         for trade_id, trade in self._offered.trades.items():
             if not first <= trade_id <= last:
                 continue
@@ -223,6 +227,8 @@ class Judge:
         for trade in self._kafka.order:
             trades[trade.time // golden.MINUTE * golden.MINUTE].append(trade)
         left = dict(rows)
+        right: dict[int, dict[str, object]] = {}
+        scored: dict[int, tuple[str, Mapping[str, str]]] = {}
         for start, of_window in trades.items():
             name = golden.iso(start)
             outcome = self._of_trades(of_window)
@@ -236,7 +242,8 @@ class Judge:
                 continue
             counted = sum(int(row.get("trade_count") or 0) for row in found)
             outcome.doubled += max(0, counted - len(of_window))
-            problems = golden.window_problems(name, start, golden.metrics(of_window), found[0])
+            right[start], scored[start] = golden.metrics(of_window), (f"window {name}", found[0])
+            problems = golden.window_problems(name, start, right[start], found[0])
             if len(found) > 1:
                 problems.append(f"window {name} is in {len(found)} rows")
             if not problems:
@@ -246,10 +253,11 @@ class Judge:
             else:
                 outcome.wrong += 1
                 outcome.problems += problems
+        at_end = self._of_line(2**62)
         for name in left:
-            outcome = self._of_line(2**62)
-            outcome.wrong += 1
-            outcome.problems.append(f"window {name} has no trade in Kafka")
+            at_end.wrong += 1
+            at_end.problems.append(f"window {name} has no trade in Kafka")
+        at_end.problems += golden.z_problems(right, scored)  # a score depends on an hour of windows
 
     def _lacks_only_late(
         self, start: int, trades: Sequence[golden.Trade], row: Mapping[str, str]
@@ -296,6 +304,20 @@ class Judge:
             outcome.batch_right += not problems
             outcome.problems += problems
 
+    def judge_log(self, log: str, names: set[str]) -> None:
+        """Check that every run that the scheduler logged as successful has its result.
+
+        Args:
+            log: the content of `batch_log.txt`.
+            names: the runs that have a file in `batch_output/`.
+        """
+        for line in log.splitlines():
+            run = dict(field.partition("=")[::2] for field in line.split())
+            if run.get("status") == "ok" and run.get("run") not in names:
+                outcome = self._of_moment(_unix(run.get("started", "")))
+                outcome.batch_wrong += 1
+                outcome.problems.append(f"batch run {run.get('run')} is logged and has no result")
+
 
 def _unix(text: str) -> float:
     try:
@@ -318,6 +340,16 @@ def batch_rows(data_dir: Path) -> list[dict[str, str]]:
     return [
         row for path in sorted((data_dir / "batch_output").glob("*.csv")) for row in csv_rows(path)
     ]
+
+
+def order_problems(data_dir: Path) -> list[str]:
+    """Return the files of final windows that are not sorted or hold a window of another day."""
+    lines = []
+    for path in sorted((data_dir / "stream_csv").glob("*.csv")):
+        starts = [row["window_start"] for row in csv_rows(path)]
+        if starts != sorted(starts) or {start[:10] for start in starts} - {path.stem}:
+            lines.append(f"stream_csv/{path.name} is not sorted, or has windows of another day")
+    return lines
 
 
 def csv_rows(path: Path) -> list[dict[str, str]]:

@@ -429,7 +429,7 @@ def check_stream(golden: Golden, data_dir: Path) -> list[str]:
             before = start
             found[start] = (name, row)
             problems += window_problems(name, start, golden.windows[start], row)
-    problems += _z_problems(golden, found)
+    problems += z_problems(golden.windows, found)
     problems += [
         f"stream window {iso(start)}: missing" for start in golden.windows if start not in seen
     ]
@@ -452,7 +452,7 @@ def check_batch_windows(golden: Golden, file: Path) -> list[str]:
         else:
             seen[start] = (name, row)
             problems += window_problems(name, start, golden.windows[start], row)
-    problems += _z_problems(golden, seen)
+    problems += z_problems(golden.windows, seen)
     problems += [
         f"{file.name} window {iso(start)}: missing" for start in golden.windows if start not in seen
     ]
@@ -515,17 +515,23 @@ def cell_problems(name: str, expected: Mapping[str, object], row: Mapping[str, s
     return problems
 
 
-def _z_problems(golden: Golden, rows: Mapping[int, tuple[str, Mapping[str, str]]]) -> Iterator[str]:
-    """Yield the wrong z-scores in the rows of one path. `rows` are named rows by window start.
+def z_problems(
+    windows: Mapping[int, Mapping[str, object]], rows: Mapping[int, tuple[str, Mapping[str, str]]]
+) -> Iterator[str]:
+    """Yield the wrong z-scores in the rows of one path.
 
     A score is checked against the values in the path's own rows, which are checked elsewhere. So a
     trade that only one path has is reported for one window, not for the sixty after it as well.
+
+    Args:
+        windows: the right metrics by window start.
+        rows: named rows by window start.
     """
     starts = sorted(rows)
     for column, of in Z_SCORES.items():
         values = []
         for start in starts:
-            expected = golden.windows[start][of]
+            expected = windows[start][of]
             assert isinstance(expected, Decimal)
             found = _number(rows[start][1].get(of, ""))
             values.append(expected if found is None else found)

@@ -66,8 +66,10 @@ def by_minute(trades: Iterable[Trade]) -> dict[int, list[Trade]]:
     return found
 
 
-def judge(issued: truth.Issued, order: Iterable[Trade], **topic: Any) -> truth.Judge:
-    slices = [truth.Slice("a", 0, 0.0), truth.Slice("b", 500, 100.0)]
+def judge(
+    issued: truth.Issued, order: Iterable[Trade], last: int = 500, **topic: Any
+) -> truth.Judge:
+    slices = [truth.Slice("a", 0, 0.0), truth.Slice("b", last, 100.0)]
     return truth.Judge(slices, issued, truth.Topic(order=list(order), **topic))
 
 
@@ -92,17 +94,35 @@ def test_a_lost_trade_counts_for_the_fault_in_whose_part_it_was_issued(issued, t
 def test_trades_after_the_last_received_one_are_not_offered(issued, tmp_path):
     trades = list(issued.trades.values())[:100]
     write_table(tmp_path / "db", trades)
-    found = judge(issued, trades)
+    found = judge(issued, trades, last=100)
     found.judge_table(tmp_path / "db")
     assert found.outcomes["a"].offered == found.outcomes["a"].stored == 100
+
+
+def test_trades_from_before_the_last_part_are_lost_even_if_no_later_one_arrived(issued, tmp_path):
+    trades = list(issued.trades.values())
+    write_table(tmp_path / "db", trades[:100])
+    found = judge(issued, trades[:100], last=300)
+    found.judge_table(tmp_path / "db")
+    assert found.outcomes["a"].lost == sum(
+        issued.lines[trade.trade_id] < 300 for trade in trades[100:]
+    )
+
+
+def test_the_first_acknowledged_trade_that_is_not_stored_is_lost(issued, tmp_path):
+    trades = list(issued.trades.values())
+    write_table(tmp_path / "db", trades[20:])
+    found = judge(issued, trades)
+    found.judge_table(tmp_path / "db")
+    assert found.outcomes["a"].lost == 20
 
 
 def test_an_acknowledged_trade_that_is_not_stored_is_lost_even_at_the_end(issued, tmp_path):
     trades = list(issued.trades.values())[:100]
     write_table(tmp_path / "db", trades[:99])
-    found = judge(issued, trades)
+    found = judge(issued, trades, last=50)
     found.judge_table(tmp_path / "db")
-    assert found.outcomes["a"].lost == 1
+    assert sum(outcome.lost for outcome in found.outcomes.values()) == 1
 
 
 def test_a_stored_row_with_other_content_is_found(issued, tmp_path):
@@ -168,6 +188,37 @@ def test_a_batch_run_is_compared_with_the_trades_that_were_stored_then(issued):
     found.judge_batch(rows)
     counts = [(o.batch_right, o.batch_wrong) for o in found.outcomes.values()]
     assert counts == [(1, 0), (1, 2)]
+
+
+def test_a_logged_run_without_its_result_is_wrong(issued):
+    log = "".join(
+        f"started=1970-01-01T00:0{n}:00Z run=r{n} status={status} exit=0\n"
+        for n, status in enumerate(("ok", "failed", "ok", "ok"))
+    )
+    found = judge(issued, [])
+    found.judge_log(log, {"r0"})
+    assert [outcome.batch_wrong for outcome in found.outcomes.values()] == [0, 2]
+
+
+def test_a_missing_z_score_is_found(tmp_path):
+    path = tmp_path / "r.jsonl"
+    lab.prepare(SAMPLE, path, 1200)  # a score needs some windows before it
+    issued = truth.issued(path, {}, NOW)
+    rows = [window_row(*item) for item in by_minute(issued.trades.values()).items()]
+    outcomes = windows_judged(issued, rows)
+    assert sum(outcome.right for outcome in outcomes.values()) == len(rows)
+    assert any("range_z is ''" in problem for problem in outcomes["b"].problems)
+
+
+@pytest.mark.parametrize(
+    ("starts", "wrong"),
+    [(("01T00", "01T01"), 0), (("01T01", "01T00"), 1), (("01T01", "02T00"), 1)],
+)
+def test_windows_out_of_order_or_in_the_file_of_another_day_are_found(tmp_path, starts, wrong):
+    file = tmp_path / "stream_csv" / "2025-01-01.csv"
+    file.parent.mkdir()
+    file.write_text("\n".join(["window_start", *(f"2025-01-{start}" for start in starts), ""]))
+    assert len(truth.order_problems(tmp_path)) == wrong
 
 
 def test_late_and_backfilled_trades_are_found_in_the_order_of_the_topic(issued):
