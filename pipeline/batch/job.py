@@ -22,8 +22,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
 from pipeline import outputs, source, spark, thresholds, times
-from pipeline.errors import TemporaryError, sentence
+from pipeline.errors import TemporaryError
 from pipeline.ingest import store
+from pipeline.java_errors import cause
 from pipeline.metrics import definitions, spark_sums
 from pipeline.settings import Settings
 
@@ -72,16 +73,6 @@ def run(settings: Settings, arguments: Arguments) -> int:
     outputs.write_atomically(data.batch_run, json.dumps(result) + "\n")
     print(f"batch aggregation logic time: {result.get('logic_s', 'unknown')} s; {result}")
     return 0 if result["status"] == "ok" else EXIT_NO_DATA
-
-
-def cause(error: Exception) -> str:
-    """Return why a run failed, on one line: for an error in the JVM, the innermost cause."""
-    if isinstance(error, Py4JError):
-        lines = str(error).splitlines()
-        caused = [line for line in lines if line.startswith(("Caused by: ", ": "))]
-        if caused:
-            return caused[-1].removeprefix("Caused by").removeprefix(": ")
-    return sentence(error)
 
 
 def _execute(settings: Settings, data: outputs.DataDir, arguments: Arguments) -> dict[str, Any]:

@@ -1,16 +1,15 @@
 """Find the cause of a failed query: the first sentence names it, the second one what to do.
 
-Spark wraps an error several times, and its text starts with the wrapper. The innermost cause is in
-the last line `Caused by:` of the Java stack trace.
+Spark wraps an error several times, and its text starts with the wrapper.
 """
 
 import re
 from dataclasses import dataclass
 
-from py4j.protocol import Py4JError, Py4JNetworkError
-from pyspark.errors.exceptions.captured import CapturedException
+from py4j.protocol import Py4JNetworkError
 
-from pipeline.errors import Family, OperationalError, TemporaryError, family_of, sentence
+from pipeline.errors import Family, OperationalError, TemporaryError, family_of
+from pipeline.java_errors import innermost, stack_trace
 from pipeline.settings import Settings
 from pipeline.stream.checkpoint import DamagedCheckpointError
 
@@ -119,10 +118,6 @@ RULES = (
         "Cause: {cause}",
     ),
 )
-#: An exception in a Java stack trace: `Caused by: a.b.C: text`.
-_CAUSE = re.compile(
-    r"^(?:Caused by: |\t*)((?:[a-z_$][\w$]*\.)+[A-Z][\w$.]*)(?:: (.*))?$", re.MULTILINE
-)
 
 
 def explain(error: Exception, settings: Settings) -> Exception:
@@ -139,7 +134,7 @@ def explain(error: Exception, settings: Settings) -> Exception:
             "The Java process of the stream has ended. The service starts again. If this repeats, "
             f"set STREAM_MEMORY above {settings.stream_memory}, or free memory on this machine."
         )
-    text = java_text(error)
+    text = stack_trace(error)
     return explain_text(text, settings) if text else error
 
 
@@ -162,28 +157,6 @@ def _is_frame(line: str) -> bool:
     return line.lstrip().startswith(("at ", "... "))
 
 
-def innermost(text: str) -> str:
-    """Return the innermost cause in a Java stack trace: its class without package, and its text."""
-    found = _CAUSE.findall(text)
-    if not found:
-        return " ".join(text.split())[:300]
-    name, said = found[-1]
-    name = name.rsplit(".", 1)[-1]
-    return f"{name}: {said}" if said else name
-
-
 def java_has_ended(error: Exception) -> bool:
     """Return whether the error shows that the connection to Java is gone."""
     return isinstance(error, Py4JNetworkError | ConnectionError | EOFError)
-
-
-def java_text(error: Exception) -> str:
-    """Return the Java stack trace behind an error of PySpark; "" if there is none."""
-    if isinstance(error, CapturedException):
-        return str(error._stackTrace)  # noqa: SLF001 - its text lacks the causes
-    if isinstance(error, Py4JError):
-        try:
-            return str(error)
-        except Exception:  # noqa: BLE001 - the text comes from Java, which may be gone
-            return sentence(error.__cause__) if error.__cause__ else ""
-    return ""

@@ -14,10 +14,8 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from py4j.protocol import Py4JError
 
 from pipeline import java, processes, spark
-from pipeline.batch import job
 from pipeline.batch.job import EXIT_NO_DATA
 from pipeline.batch.scheduler import SCRIPT, Scheduler, must_end, next_due, reason_of, status_of
 from pipeline.errors import TemporaryError
@@ -293,26 +291,3 @@ def test_an_abandoned_run_is_stopped_if_it_still_runs_and_failed_if_it_had_faile
     (line,) = logged(tmp_path)
     assert line["status"] == ("stopped" if running else "failed")
     assert ("reason" in line) != running
-
-
-def test_the_reason_of_an_error_in_the_jvm_is_its_innermost_cause() -> None:
-    text = """An error occurred while calling o85.collectToPython.
-: org.apache.spark.SparkException: Job aborted due to stage failure
-\tat org.apache.spark.scheduler.DAGScheduler.abortStage(DAGScheduler.scala:1)
-Caused by: java.lang.RuntimeException: wrapped
-\t... 12 more
-Caused by: org.sqlite.SQLiteException: [SQLITE_CORRUPT] The database disk image is malformed
-\t... 30 more"""
-    assert job.cause(Py4JError(text)) == (
-        "org.sqlite.SQLiteException: [SQLITE_CORRUPT] The database disk image is malformed"
-    )
-    heap = (
-        "An error occurred while calling o9.collect.\n: java.lang.OutOfMemoryError: Java heap space"
-    )
-    assert job.cause(Py4JError(heap)) == "java.lang.OutOfMemoryError: Java heap space"
-    assert (
-        job.cause(Py4JError("Answer from Java side is empty")) == "Answer from Java side is empty"
-    )
-    assert job.cause(OSError(errno.ENOSPC, "No space left on device", "/x")) == (
-        "/x: No space left on device"
-    )

@@ -8,7 +8,7 @@ from py4j.protocol import Py4JNetworkError
 from pipeline.errors import Family, family_of
 from pipeline.settings import Settings
 from pipeline.stream.checkpoint import DamagedCheckpointError
-from pipeline.stream.failures import RULES, Rule, explain, explain_text, innermost
+from pipeline.stream.failures import RULES, Rule, explain, explain_text
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -138,15 +138,6 @@ def test_an_error_in_the_reader_of_a_checkpoint_file_is_damage(reader: str) -> N
     frame = f"\tat org.apache.spark.sql.execution.streaming.{reader}.read(X.scala:3)"
     text = caused_by(f"java.io.EOFException\n{frame}")
     assert isinstance(explain_text(text, Settings()), DamagedCheckpointError)
-
-
-def test_the_innermost_cause_is_the_last_one_without_its_package() -> None:
-    text = caused_by(
-        "java.io.IOException: first\nCaused by: java.net.BindException: Address in use"
-    )
-    assert innermost(text) == "BindException: Address in use"
-    assert innermost("java.lang.StackOverflowError\n\tat a.b.C") == "StackOverflowError"
-    assert innermost("no Java\n here") == "no Java here"
 
 
 def test_the_end_of_the_java_process_is_named() -> None:
