@@ -133,7 +133,11 @@ class Feed:
         self.port = port
         self._due = due
         self._process = _spawn(command, log, {})
-        wait_for(self._is_ready, 30, "the start of the feed")
+        try:
+            wait_for(self._is_ready, 30, "the start of the feed")
+        except BaseException:
+            self.stop()
+            raise
 
     def _is_ready(self) -> bool:
         if self._process.poll() is not None:
@@ -234,16 +238,21 @@ class Stack:
     def __enter__(self) -> Self:
         self.data.root.mkdir(parents=True, exist_ok=True)
         log = self.folder / "feed.log"
-        self.feed = Feed(self.recording, self._speed, self._feed_port, log, self._due)
-        self.proxy.__enter__()
+        with contextlib.ExitStack() as opened:
+            self.feed = Feed(self.recording, self._speed, self._feed_port, log, self._due)
+            opened.callback(self.feed.stop)
+            opened.enter_context(self.proxy)
+            opened.callback(self._end_starters)
+            opened.callback(self.stop)
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self._opened.close()  # each part ends, even if another one fails
+
+    def _end_starters(self) -> None:
         for starter in self._starters:
             starter.wait(30)
-        self.proxy.__exit__()
-        self.feed.stop()
 
     # --- start and stop ---------------------------------------------------------------------
 

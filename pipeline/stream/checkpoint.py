@@ -138,8 +138,9 @@ def set_aside(checkpoint: Path) -> None:
     Raises:
         OSError: this user may not move it.
     """
+    if not checkpoint.exists():
+        return
     aside = checkpoint.with_name(DAMAGED)
     if aside.is_dir():
         shutil.rmtree(aside)
-    if checkpoint.exists():
-        checkpoint.rename(aside)
+    checkpoint.rename(aside)

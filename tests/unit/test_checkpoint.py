@@ -105,8 +105,8 @@ def test_a_checkpoint_that_was_set_aside_replaces_the_one_before(tmp_path: Path)
         (tmp_path / "stream").mkdir()
         (tmp_path / "stream" / str(number)).touch()
         checkpoint.set_aside(tmp_path / "stream")
-    assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["2"]
     checkpoint.set_aside(tmp_path / "stream")  # there is none
+    assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["2"]
 
 
 # --- checkpoints of a version whose path does not contain the topic's id ---------------------
