@@ -408,10 +408,11 @@ class Stack:
             admin.delete_topics(list(names))
 
     def delete_records(self) -> list[Record]:
-        """Delete every record of the topic of trades, and return them."""
+        """Delete the records of the topic of trades that the consumer has stored; return them."""
         found = self.records()
+        time.sleep(5)  # the consumer stores the newest of them
         with self._admin() as admin:
-            admin.delete_records({TopicPartition(TOPIC, 0): -1})
+            admin.delete_records({TopicPartition(TOPIC, 0): found[-1].offset + 1})
         return found
 
     @contextlib.contextmanager
@@ -442,6 +443,7 @@ class Stack:
                 for record in consumer.poll(2000).get(partition, []):
                     headers = {name for name, _ in record.headers}
                     backfilled = "backfill" in headers
-                    yield Record(record.value or b"", record.timestamp / 1000, backfilled)
+                    value, received = record.value or b"", record.timestamp / 1000
+                    yield Record(value, received, backfilled, record.offset)
         finally:
             consumer.close()

@@ -47,6 +47,7 @@ class Record(NamedTuple):
     value: bytes
     received: float  # Unix seconds
     backfilled: bool
+    offset: int = 0
 
 
 @dataclass
