@@ -42,10 +42,14 @@ class Loader:
         self._dead_letters = dead_letters
         self._next_lag = 0.0
         self._partition = kafka.partition(self._settings.kafka_topic)
-        self._kafka, self._metadata = service.retrying("Kafka")(self._connect)
-        record_topic_id(service.data, self._topic_id)
         service.details |= {"last_trade": None, "lag": None}
         self._describe_table()
+        self._kafka, self._metadata = service.retrying("Kafka")(self._connect)
+        try:
+            record_topic_id(service.data, self._topic_id)
+        except BaseException:
+            self.close()
+            raise
 
     def _connect(self) -> tuple[KafkaConsumer, ClusterMetadata]:
         consumer, metadata = kafka.consumer_and_metadata(

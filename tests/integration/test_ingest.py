@@ -24,6 +24,7 @@ from pipeline.ingest.exchange import FeedWatchdog, Message
 from pipeline.ingest.kafka import Sender, newest_records
 from pipeline.ingest.loader import Loader
 from pipeline.ingest.publisher import REPORT_SECONDS, Publisher
+from pipeline.outputs import OutputError
 from pipeline.service import Service
 from pipeline.settings import Settings
 from tests.conftest import Broker, Run, Running, wait_until
@@ -68,6 +69,26 @@ def test_nothing_is_stored_until_kafka_has_the_dead_letters_before_it(
         service.stop.clear()
         loader.load(records)
         assert (store.total_rows(connection), store.next_offset(connection)) == (3, 5)
+
+
+def test_a_consumer_that_cannot_start_leaves_no_connection_open(
+    kafka: Broker, tmp_path: Path
+) -> None:
+    """A full disk is tried again every 30 s, for days."""
+    settings = Settings(
+        data_dir=tmp_path, kafka_bootstrap_servers=kafka.address, kafka_topic=kafka.new_topic()
+    )
+    service = Service("consumer", settings)
+    with ExitStack() as resources:
+        connection = resources.enter_context(closing(store.open_writer(service.data.database)))
+        sender = Sender(service)
+        resources.callback(sender.close)
+        dead_letters = DeadLetters(service, sender)
+        service.data.source.write_text("damaged")
+        before = len(psutil.Process().net_connections())
+        with pytest.raises(OutputError, match="source.json"):
+            Loader(service, connection, dead_letters)
+        assert len(psutil.Process().net_connections()) == before
 
 
 def write(broker: Broker, topic: str, *values: bytes) -> None:
