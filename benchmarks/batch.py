@@ -15,7 +15,7 @@ from benchmarks.results import Goal, Result
 from benchmarks.sizes import Sizes
 from pipeline import outputs, spark
 from pipeline.batch import archive, scheduler
-from pipeline.settings import Settings
+from pipeline.settings import Settings, load
 
 #: Longest run, seconds.
 TIMEOUT = 900
@@ -40,7 +40,7 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
     """Yield the results for the batch run, each as soon as it is measured."""
     with open_bench("batch") as bench:
         data = outputs.DataDir(bench.folder)
-        settings = Settings(data_dir=bench.folder)
+        settings = load().model_copy(update={"data_dir": bench.folder})
         archive.make_archive(settings)  # as `make demo` does before the start
         table = inputs.Table(data.database)
         for rows, runs in sizes.batches:

@@ -15,8 +15,14 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600}
 _DURATION = re.compile(r"([1-9][0-9]{0,5}) (second|minute|hour)s?")
@@ -206,16 +212,10 @@ LogLevel = Annotated[
 ]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The validated settings; they cannot be changed."""
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        env_ignore_empty=True,
-        extra="ignore",
-        arbitrary_types_allowed=True,
-        allow_inf_nan=False,
-    )
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     feed_url: Annotated[str, AfterValidator(websocket_address)] = Field(
         default="wss://ws-feed.exchange.coinbase.com",
@@ -372,17 +372,18 @@ NAMES = tuple(name.upper() for name in Settings.model_fields)
 
 
 def load() -> Settings:
-    """Return the settings from the environment.
+    """Return the settings from the environment. An empty variable counts as unset.
 
     An invalid setting ends the process with status 2, after one line for each invalid setting.
     """
     _ignore_window_of_gnu_screen()
+    texts = {name: os.environ.get(name.upper()) for name in Settings.model_fields}
     try:
-        settings = Settings()
+        settings = Settings.model_validate({name: text for name, text in texts.items() if text})
     except ValidationError as error:
         messages = {str(problem["loc"][0]): problem["msg"] for problem in error.errors()}
         for name, message in messages.items():
-            value = os.environ.get(name.upper(), Settings.model_fields[name].default)
+            value = texts[name] or Settings.model_fields[name].default
             reason = _number_rule(name) or message.removeprefix("Value error, ")
             print(invalid(name, str(value), reason), file=sys.stderr)
         sys.exit(2)

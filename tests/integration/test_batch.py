@@ -19,7 +19,7 @@ from pipeline.health import health
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
-from pipeline.settings import Settings
+from pipeline.settings import load
 from tests.conftest import ROOT, Run, Running, require_jars, running, wait_until
 
 BEGAN = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -250,7 +250,7 @@ def test_two_schedulers_never_work_on_one_folder(
 def test_the_jvm_really_uses_the_class_data_archive() -> None:
     """With -Xshare:on the JVM refuses to start on an archive that does not fit."""
     require_jars("spark")
-    settings = Settings()
+    settings = load()
     archive = make_archive(settings)
     options = spark.java_options(archive, c1_only=True)
     assert str(archive) in options

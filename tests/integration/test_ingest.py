@@ -86,7 +86,7 @@ def test_a_consumer_that_cannot_start_leaves_no_connection_open(
         dead_letters = DeadLetters(service, sender)
         service.data.source.write_text("damaged")
         before = len(psutil.Process().net_connections())
-        with pytest.raises(OutputError, match="source.json"):
+        with pytest.raises(OutputError, match=r"source\.json"):
             Loader(service, connection, dead_letters)
         assert len(psutil.Process().net_connections()) == before
 

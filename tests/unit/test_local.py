@@ -36,7 +36,7 @@ from local import (
 )
 from pipeline import java, processes
 from pipeline.outputs import DataDir
-from pipeline.settings import Settings
+from pipeline.settings import Settings, load
 from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -275,9 +275,9 @@ def test_a_recording_without_a_trade_is_refused_with_what_it_has(
 def test_a_folder_of_another_feed_is_refused(tmp_path: Path, capsys) -> None:
     read = given(data_dir=tmp_path)
     socket_path = stack.socket_path(tmp_path)
-    start.prepare(read, Settings(), {"kind": "live", "url": "wss://one"}, socket_path)
+    start.prepare(read, load(), {"kind": "live", "url": "wss://one"}, socket_path)
     other = {"kind": "live", "url": "wss://two"}
-    printed = refusal(capsys, start.prepare, read, Settings(), other, socket_path)
+    printed = refusal(capsys, start.prepare, read, load(), other, socket_path)
     assert "DATA_DIR=" in printed
     assert "make clean" in printed
     eth, same = Settings(product_id="ETH-USD"), {"kind": "live", "url": "wss://one"}
@@ -289,9 +289,7 @@ def test_a_folder_that_another_program_filled_is_refused(tmp_path: Path, capsys)
     (tmp_path / "logs").mkdir()
     feed = {"kind": "live", "url": "wss://one"}
     socket_path = stack.socket_path(tmp_path)
-    printed = refusal(
-        capsys, start.prepare, given(data_dir=tmp_path), Settings(), feed, socket_path
-    )
+    printed = refusal(capsys, start.prepare, given(data_dir=tmp_path), load(), feed, socket_path)
     assert printed.startswith(f"DATA_DIR={tmp_path} may belong to another program. Set DATA_DIR")
     assert "has logs and no source.json" in printed
 
@@ -301,10 +299,10 @@ def test_a_damaged_source_json_that_the_user_moved_away_is_written_again(tmp_pat
     data = DataDir(tmp_path)
     feed: dict[str, object] = {"kind": "live", "url": "wss://one"}
     socket_path = stack.socket_path(tmp_path)
-    start.prepare(given(data_dir=tmp_path), Settings(), feed, socket_path)
+    start.prepare(given(data_dir=tmp_path), load(), feed, socket_path)
     before = data.source.read_text()
     data.source.unlink()
-    start.prepare(given(data_dir=tmp_path), Settings(), feed, socket_path)
+    start.prepare(given(data_dir=tmp_path), load(), feed, socket_path)
     assert data.source.read_text() == before
 
 
@@ -314,23 +312,23 @@ def test_a_report_from_before_the_first_start_is_no_other_program(tmp_path: Path
     data.report.mkdir()
     for name in ("report.md", "report.html"):
         (data.report / name).touch()
-    start.prepare(given(data_dir=tmp_path), Settings(), feed, stack.socket_path(tmp_path))
+    start.prepare(given(data_dir=tmp_path), load(), feed, stack.socket_path(tmp_path))
     assert data.source.exists()
 
 
 def test_the_demo_runs_the_batch_every_minute_unless_the_user_sets_another_interval(
     no_settings: pytest.MonkeyPatch,
 ) -> None:
-    demo = start.environment(given(kafka_port=9999), Settings())
+    demo = start.environment(given(kafka_port=9999), load())
     assert demo["BATCH_INTERVAL_SECONDS"] == "60"
     assert demo["FEED_URL"] == "ws://127.0.0.1:8765"
     assert demo["FEED_REST_URL"] == "http://127.0.0.1:8765"  # even if the user set another one
     assert demo["DATA_DIR"] == "/d"
     assert demo["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:9999"
-    live = start.environment(variables.read("test", ["run", "--data-dir=/d"]), Settings())
+    live = start.environment(variables.read("test", ["run", "--data-dir=/d"]), load())
     assert {"FEED_URL", "FEED_REST_URL", "BATCH_INTERVAL_SECONDS"}.isdisjoint(live)
     no_settings.setenv("BATCH_INTERVAL_SECONDS", "7")
-    assert "BATCH_INTERVAL_SECONDS" not in start.environment(given(), Settings())  # inherited
+    assert "BATCH_INTERVAL_SECONDS" not in start.environment(given(), load())  # inherited
 
 
 def test_the_broker_of_the_user_is_used_and_none_is_started(
@@ -342,10 +340,10 @@ def test_the_broker_of_the_user_is_used_and_none_is_started(
         read = given(data_dir=tmp_path)
         assert read.broker is None
         assert [port.variable for port in read.ports] == ["FEED_PORT", "DASHBOARD_PORT"]
-        assert start.environment(read, Settings())["KAFKA_BOOTSTRAP_SERVERS"] == servers
-        _, kafka, _ = start.introduction(read, Settings())
+        assert start.environment(read, load())["KAFKA_BOOTSTRAP_SERVERS"] == servers
+        _, kafka, _ = start.introduction(read, load())
         assert kafka.startswith(f"Kafka: {servers} (KAFKA_BOOTSTRAP_SERVERS is set")
-    *_, warning, _ = start.introduction(read, Settings())
+    *_, warning, _ = start.introduction(read, load())
     assert warning == f"No broker answers on {servers} yet. The services wait for it."
     groups = configured(read).process_group_configs
     assert [group.name for group in groups] == ["pipeline"]

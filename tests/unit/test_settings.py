@@ -401,3 +401,11 @@ def test_any_other_text_is_not_a_duration(text: str) -> None:
     if not looks_right:
         with pytest.raises(ValueError, match="such as '1 minute'"):
             parse_duration(text)
+
+
+def test_a_variable_in_small_letters_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("window", "7")
+    monkeypatch.setenv("Log_Level", "WARNING")
+    settings = load()
+    assert settings.window == timedelta(minutes=1)
+    assert settings.log_level == "INFO"
