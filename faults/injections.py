@@ -245,7 +245,7 @@ def start_without_topics(lab: Lab) -> None:
 
 
 def delete_records(lab: Lab) -> None:
-    """Delete what the stream has not read, and follow the remedy if the stream asks for it."""
+    """Delete what the stream has not read. If the stream stops, do what its message requires."""
     stack = lab.stack
     stack.stop_program("spark_processor")
     lab.sleep(5, 10)

@@ -84,7 +84,7 @@ class Behaviour:
     """Forward everything: the behaviour of a correct server."""
 
     async def on_connect(self, link: Link) -> None:
-        """Handle a new connection before the feed sees it."""
+        """Handle a new connection before it is passed to the feed."""
 
     async def on_frame(self, link: Link, frame: Frame) -> None:
         """Handle a frame of the feed."""

@@ -1,6 +1,7 @@
 """Compare the paths in a process of its own, once for all viewers and at a limited rate.
 
-Nothing is compared while no viewer asks. A refresh never waits: it gets the newest comparison.
+Nothing is compared while no viewer looks at the page. A refresh never waits: it gets the newest
+comparison.
 """
 
 import math

@@ -75,7 +75,7 @@ def titled_table(found: Table, *, key: str) -> None:
         if found.rows:
             if found.title:
                 st.markdown(f"**{plain(found.title)}**")
-            # The class says how many columns hold words: see style.css.
+            # The class contains the number of columns of words: see style.css.
             name = f"words-{found.text_columns}-{key}"
             table(found.header, found.rows, found.title or key, key=name, max_rows=15)
 

@@ -20,7 +20,7 @@ HOW_TO_INSTALL = (
 
 
 class JavaError(OperationalError):
-    """There is no usable Java. The text says why and what to do."""
+    """There is no usable Java. The text gives the reason and the action."""
 
 
 def find(home: str | Path | None) -> Path | None:

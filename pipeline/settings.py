@@ -391,7 +391,7 @@ def load() -> Settings:
 
 
 def invalid(name: str, value: str, reason: str) -> str:
-    """Return the line about an invalid setting. The reason says what is allowed."""
+    """Return the line about an invalid setting. The reason contains what is allowed."""
     shown = repr(re.sub("//[^/]*@", "//…@", value))  # a password must not get into a log
     if len(shown) > _SHOWN_CHARACTERS:
         shown = f"{shown[:_SHOWN_CHARACTERS]}… ({len(value)} characters)"

@@ -41,7 +41,7 @@ _NEEDED_JARS = (
 
 
 class SetupError(OperationalError):
-    """Something that a person has to install is missing. The text says what and how."""
+    """Something that a person has to install is missing. The text names it and the command."""
 
 
 def jars() -> list[Path]:
@@ -167,7 +167,7 @@ def configuration(settings: Settings, memory: str, options: str) -> dict[str, st
         "spark.sql.ansi.enabled": "true",
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.streaming.checkpointFileManagerClass": _CHECKPOINT_MANAGER,
-        "spark.sql.streaming.pollingDelay": "200ms",  # how often an idle query asks Kafka
+        "spark.sql.streaming.pollingDelay": "200ms",  # how often an idle query polls Kafka
     }
 
 
@@ -220,7 +220,7 @@ def submitted_session(name: str, config: Mapping[str, str] = MappingProxyType({}
     """Return the session of a process that spark-submit started; it has its configuration."""
     conf = SparkConf().setAppName(name).setAll(list(config.items()))
     if user := _name_for_nameless_user():
-        # Hadoop asks the system for the name of the user, and fails if there is none.
+        # Hadoop reads the name of the user from the system, and fails if there is none.
         SparkContext._ensure_initialized(conf=conf)  # noqa: SLF001 - no public way
         users = SparkContext._jvm.org.apache.hadoop.security.UserGroupInformation  # noqa: SLF001
         users.setLoginUser(users.createRemoteUser(user))

@@ -313,7 +313,7 @@ def micro_batches_chart(figures: Figures) -> Chart | None:
     return Chart(_micro_batches_specification(), {"minutes": pd.concat(both, ignore_index=True)})
 
 
-#: The chart of each section, by its key. The tables of the other sections say what a chart would.
+#: The chart of each section, by its key. The tables of the other sections need no chart.
 CHARTS: Mapping[str, Callable[[Figures], Chart | None]] = {
     "agreement": agreement_chart,
     "freshness": freshness_chart,

@@ -368,7 +368,7 @@ def _reported(micro_batches: pd.DataFrame) -> dict[int, tuple[int, int]]:
 
 @contextmanager
 def _explaining_missing_tables(data: DataDir) -> Iterator[None]:
-    """Turn a missing table into an error that says what to do.
+    """Turn a missing table into an error that names the action.
 
     Raises:
         OutputError: The database lacks tables that the consumer of this version creates.

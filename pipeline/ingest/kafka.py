@@ -197,7 +197,7 @@ def check_topic(settings: Settings) -> None:
 
 
 class TopicIdentity:
-    """Asks Kafka for the id of the topic of trades, over one connection.
+    """Requests the id of the topic of trades from Kafka, over one connection.
 
     A topic that is deleted and created again has another id. An id is never used twice, so if the
     id is unchanged after a record was read, the record is from this topic.

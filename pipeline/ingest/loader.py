@@ -178,7 +178,7 @@ class Loader:
             raw = record.value or b""
             try:
                 trades.append(trade.decode(raw, self._settings.product_id, received))
-                # A backfilled trade is older than its receipt says, so it has no latency.
+                # The receipt of a backfilled trade is much later than the trade: it is no latency.
                 receipts.append(None if kafka.is_backfilled(record) else received)
                 offsets.append(record.offset)
             except trade.InvalidTradeError as error:

@@ -30,7 +30,7 @@ REQUEST_SECONDS = 20.0
 STEP_SECONDS = 10.0
 #: Bytes of the longest answer. A page has about 120 bytes for each trade.
 ANSWER_BYTES = 1_000_000
-#: Seconds. A server that asks to wait longer is asked again after this time.
+#: Seconds. The longest wait before the next request, even if the server asks for more.
 LONGEST_WAIT_SECONDS = 3600.0
 #: The side of the taker, by the side of the maker, which the exchange gives.
 TAKER = {"buy": "sell", "sell": "buy"}

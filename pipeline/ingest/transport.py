@@ -54,7 +54,7 @@ class Waiter:
         """Return the seconds to wait before the next check.
 
         Raises:
-            TimeoutError: the deadline has passed, or the caller wants to stop.
+            TimeoutError: the deadline has passed, or `go_on` returned False.
         """
         now = time.monotonic()
         if now >= self._until:
@@ -230,8 +230,8 @@ def _open(one: socket.socket, address: Any, waiter: Waiter) -> None:
 def _addresses(host: str, port: int, waiter: Waiter) -> list[Any]:
     """Return the addresses of a host.
 
-    The look-up runs in a thread, because a call of the resolver can neither be interrupted nor get
-    a deadline. A thread whose result came too late ends with the resolver's own timeout.
+    The look-up runs in a thread, because a call of the resolver cannot be interrupted and has no
+    deadline. A thread whose result came too late ends with the resolver's own timeout.
     """
     answers: queue.SimpleQueue[list[Any] | Exception] = queue.SimpleQueue()
 

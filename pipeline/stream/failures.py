@@ -23,7 +23,7 @@ class KafkaError(TemporaryError):
 
 
 class QueryFailedError(Exception):
-    """The query failed for a reason that this module does not know."""
+    """The query failed for a reason without a rule in this module."""
 
 
 @dataclass(frozen=True)

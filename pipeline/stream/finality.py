@@ -22,7 +22,7 @@ MAX_GROWTH_ENTRIES = 240
 
 
 class StateError(OperationalError):
-    """The stored open windows do not fit the micro-batch; the message says what to do."""
+    """The stored open windows do not fit the micro-batch; the message names the action."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def apply_micro_batch(
         The new state, and the windows that are now final, sorted by start.
 
     Raises:
-        StateError: the micro-batch is neither the next one nor the newest one again.
+        StateError: the micro-batch is not the next one, and not the newest one again.
     """
     if not continues(state, micro_batch):
         raise StateError(

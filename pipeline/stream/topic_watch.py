@@ -19,7 +19,7 @@ class TopicChangedError(TemporaryError):
 
 
 class TopicWatch:
-    """Asks Kafka for the id of the topic every two seconds, in a thread.
+    """Requests the id of the topic from Kafka every two seconds, in a thread.
 
     Offsets of one topic mean nothing in another one. Spark compares offsets only, so it reads on in
     a topic that was created again and has grown beyond the old offset.
@@ -59,12 +59,12 @@ class TopicWatch:
             )
 
     def confirm(self, wait_s: float = CONFIRM_SECONDS) -> None:
-        """Ask Kafka now, and check that the topic is the same.
+        """Request the id from Kafka now, and check that the topic is the same.
 
         If it is, every record read before this call is of this topic.
 
         Args:
-            wait_s: how long to ask again while Kafka does not answer.
+            wait_s: how long to repeat the request while Kafka does not answer.
 
         Raises:
             TopicChangedError: it is another one.
