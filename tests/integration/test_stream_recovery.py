@@ -199,7 +199,7 @@ def test_records_that_kafka_deleted_end_the_stream_with_the_remedy_first(chain: 
     (line,) = stream.errors()
     said = line.partition("spark_processor: ")[2]
     assert said.startswith(
-        "Kafka lost records that the checkpoint expects. Delete the folder `checkpoints` in "
+        "Kafka lost records that the checkpoint expects. Delete the directory `checkpoints` in "
     )
     assert "Cause: " in said
     assert chain.status("spark_processor")["message"].startswith(said[:100])
