@@ -251,7 +251,7 @@ def delete_records(lab: Lab) -> None:
     lab.sleep(5, 10)
     lab.deleted += stack.delete_records()
     stack.start_program("spark_processor")
-    # The service reports the remedy for a moment, then it is started again.
+    # The service reports the action for a moment, then supervisor restarts it.
     end = time.monotonic() + 60
     asks = False
     while not asks and time.monotonic() < end:

@@ -11,12 +11,12 @@ from pipeline.errors import sentence
 _CAUSE = re.compile(
     r"^(?:Caused by: |: |\t*)((?:[a-z_$][\w$]*\.)+[A-Z][\w$.]*)(?:: (.*))?$", re.MULTILINE
 )
-#: The length of a text that is no stack trace.
+#: Maximum length of a text that is not a stack trace, in characters.
 _CHARACTERS = 300
 
 
 def cause(error: Exception) -> str:
-    """Return why something failed, on one line: of an error in Java the innermost cause."""
+    """Return why something failed, on one line: for an error in Java, the innermost cause."""
     trace = stack_trace(error)
     return innermost(trace) if trace else sentence(error)
 
@@ -26,9 +26,9 @@ def innermost(trace: str) -> str:
     found = _CAUSE.findall(trace)
     if not found:
         return " ".join(trace.split())[:_CHARACTERS]
-    name, said = found[-1]
+    name, message = found[-1]
     name = name.rsplit(".", 1)[-1]
-    return f"{name}: {said}" if said else name
+    return f"{name}: {message}" if message else name
 
 
 def stack_trace(error: Exception) -> str:
