@@ -22,7 +22,7 @@ _KEPT = {
     # The terminal. Java gets JAVA instead, whose effects are the same on every machine.
     *("TERM", "LANG", "LC_ALL", "LC_CTYPE", "TZ"),
     # The way to the exchange, with the proxies below.
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "WEBSOCKET_CLIENT_CA_BUNDLE"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR"),
     # Set in the Dockerfile.
     *("PYTHONUNBUFFERED", "MPLCONFIGDIR"),
     # The page behind a proxy that forwards another address.
