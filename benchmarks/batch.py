@@ -85,9 +85,8 @@ def other_tunings(bench: Bench, settings: Settings, rows: int, ours: float) -> I
 
 def run_ours(bench: Bench, config: dict[str, str], rows: int) -> Cost:
     """Run the command of the scheduler; the result must cover all rows."""
-    started = datetime.fromtimestamp(time.time(), UTC)
-    run = outputs.run_id(started)
-    arguments = ("--run", run, "--began", str(started.timestamp()))
+    run = outputs.run_id(datetime.now(UTC))
+    arguments = ("--run", run, "--began", str(time.monotonic()))
     command = spark.submit_command(config, scheduler.SCRIPT, *arguments)
     cost = cost_of(bench, command)
     result = outputs.read_json(outputs.DataDir(bench.folder).batch_run)

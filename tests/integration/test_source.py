@@ -12,7 +12,7 @@ from tests.conftest import Run
 
 SERVICES = ("producer.py", "consumer.py", "spark_processor.py", "batch_scheduler.py")
 READERS = ("pipeline.compare", "report")
-RUN = ("batch_processor.py", "--run", "20251202T051000Z", "--began", "1764652200")
+RUN = ("batch_processor.py", "--run", "20251202T051000Z", "--began", "0")
 
 
 @pytest.fixture
