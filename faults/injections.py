@@ -111,6 +111,8 @@ def lock_database(lab: Lab) -> None:
 
 
 def damage(lab: Lab, damage: Callable[[Lab], object]) -> None:
+    files = lab.stack.data.stream_csv
+    lab.wait_for(lambda: any(files.glob("*.csv")), 120, "the first final window")
     lab.stack.stop_program("spark_processor")
     try:
         damage(lab)

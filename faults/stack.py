@@ -368,6 +368,11 @@ class Stack:
         """Return the number of stored trades; 0 without a database."""
         return int(self._query("SELECT count(*) FROM btc_prices")[0][0] or 0)
 
+    def newest_stored(self) -> float:
+        """Return the greatest event time in the store, Unix seconds."""
+        newest = self._query("SELECT max(time) FROM btc_prices")[0][0]
+        return datetime.fromisoformat(newest).timestamp() if newest else 0.0
+
     def stored_ids(self) -> set[int]:
         """Return the ids of the stored trades."""
         return {row[0] for row in self._query("SELECT trade_id FROM btc_prices")}

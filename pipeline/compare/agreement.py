@@ -250,6 +250,11 @@ def _explain(
     stream, batch = windows
     if cause := _other_thresholds(stream, batch, columns, evidence):
         return Explanation(cause)
+    if not (
+        _flags_follow(stream, evidence.stream_thresholds)
+        and _flags_follow(batch, evidence.batch_thresholds)
+    ):
+        candidates = ()  # no trade explains such a flag
     found = _explain_by_trades(stream, batch, candidates, evidence.backfilled)
     if found.cause != UNEXPLAINED or stream is None or batch is None:
         return found
@@ -315,7 +320,7 @@ def _thresholds_of(row: Mapping[str, str], periods: Sequence[Period]) -> Thresho
 
     A row that was computed again, with a new checkpoint, keeps the time of its first version.
     """
-    if not all(row[name] for name in ("price_range", "sell_count")):  # of an older version
+    if not _has_inputs_of_flags(row):
         return None
     written = row["written_at"]
     earlier = [p for p in periods if written and p.since <= datetime.fromisoformat(written)]
@@ -323,6 +328,18 @@ def _thresholds_of(row: Mapping[str, str], periods: Sequence[Period]) -> Thresho
         if all(row[flag] == value for flag, value in period.thresholds.flags(row).items()):
             return period.thresholds
     return None
+
+
+def _flags_follow(row: _Window, periods: Sequence[Period]) -> bool:
+    """Return whether the flags of a row follow from recorded thresholds. Unknown: True."""
+    if row is None or not periods or not _has_inputs_of_flags(row):
+        return True
+    return _thresholds_of(row, periods) is not None
+
+
+def _has_inputs_of_flags(row: Mapping[str, str]) -> bool:
+    """Return whether a row is of a version that wrote what decides its flags."""
+    return bool(row["price_range"] and row["sell_count"])
 
 
 def _unrecorded_may_explain(stream: _Window, batch: _Window, known: _Candidates) -> bool:

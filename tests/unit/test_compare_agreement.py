@@ -258,6 +258,19 @@ def test_a_late_trade_that_accounts_for_all_of_the_difference_is_its_cause() -> 
     assert cause(stream, batch) == agreement.UNEXPLAINED
 
 
+def test_a_late_trade_is_no_cause_of_a_flag_that_follows_from_no_recorded_thresholds() -> None:
+    default = [period(0, "50", "1.2", "100")]
+    record: dict[str, Any] = {"stream_thresholds": default, "batch_thresholds": default}
+    batch = flagged(5) | {"trade_count": "6", "buy_count": "4", "total_volume": "1.75"}
+    dropped = (7, 30.5, "buy", 0.25)
+    assert cause(flagged(5), batch, **read_by([dropped]), **record) == agreement.LATE
+    for flag in ("volatility_flag", "market_sentiment", "volume_spike"):
+        wrong = {flag: "Bearish" if flag == "market_sentiment" else "Other"}
+        for one, other in ((flagged(5) | wrong, batch), (flagged(5), batch | wrong)):
+            assert cause(one, other, **read_by([dropped]), **record) == agreement.UNEXPLAINED
+            assert cause(one, other, **read_by([dropped])) == agreement.LATE  # no record
+
+
 def test_a_late_trade_that_the_stream_counted_is_no_cause_though_it_would_account_for_all() -> None:
     stream, batch = window(0), window(0, trade_count="6", buy_count="4", total_volume="1.75")
     assert cause(stream, batch, **read_by(kept=[(7, 30.5, "buy", 0.25)])) == agreement.UNEXPLAINED
