@@ -393,7 +393,7 @@ def read_window_cells(path: Path) -> dict[str, dict[str, str]]:
     if not header:
         return {}
     if "written_at" not in header or tuple(header) != WINDOW_COLUMNS[: len(header)]:
-        raise OutputError(f"{path} has other columns than this version writes. Move it away.")
+        raise OutputError(f"{path} has other columns than expected. Move it away.")
     if any(len(row) < len(header) for row in rows):
         raise OutputError(f"{path} has a row that was cut off. Move it away.")
     return {row[0]: dict(zip(header, row, strict=True)) for row in rows}

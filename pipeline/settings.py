@@ -115,7 +115,7 @@ def _address(text: str, schemes: tuple[str, str], example: str) -> str:
         parts, port = urlsplit(""), 0
     name = parts.netloc.rpartition("@")[2].removesuffix(f":{port}").removesuffix(":")
     if port == 0 or not _is_host(name):
-        raise ValueError(f"must have a host, and a port from 1 to 65535 if any, as {example}")
+        raise ValueError(f"must have a host, such as {example}; a port is a number from 1 to 65535")
     if "@" in parts.netloc or "#" in text:
         raise ValueError("must not contain a user name, a password or a '#'")
     return text

@@ -191,7 +191,9 @@ def check_topic(settings: Settings) -> None:
     try:
         for topic in (settings.kafka_topic, settings.rejected_topic):
             if not kafka.partitions_for_topic(topic):
-                raise TemporaryError(f"topic {topic} does not exist yet")
+                raise TemporaryError(
+                    f"topic {topic} does not exist yet. Create it: python -m local.topics"
+                )
     finally:
         kafka.close(timeout_ms=1000)
 
