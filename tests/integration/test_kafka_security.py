@@ -23,7 +23,7 @@ from tests.integration.chain import SAMPLE, new_chain
 
 USER, PASSWORD = "reader", "pass word'$1"
 #: Seconds for a service to report that it cannot connect.
-SECONDS = 30
+SECONDS = 90
 
 
 class SecureBroker(Broker):
