@@ -12,23 +12,14 @@ from kafka.admin import KafkaAdminClient
 
 from local import topics
 from pipeline.stream.progress import MARGIN_SECONDS
-from tests.conftest import Broker, require_jars, running, wait_until
+from tests.conftest import Broker, running, wait_until
 from tests.integration.chain import Chain, new_chain
 from tests.integration.made_trades import Topic, counts, message
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker of this module, which a test may suspend."""
-    require_jars("kafka")
-    broker = Broker(tmp_path_factory.mktemp("kafka"))
-    yield broker.start()
-    broker.kill()
-
-
 @pytest.fixture
-def chain(tmp_path: Path, broker: Broker) -> Iterator[Chain]:
-    with running(tmp_path) as run, new_chain(run, tmp_path, broker) as chain:
+def chain(tmp_path: Path, module_kafka: Broker) -> Iterator[Chain]:
+    with running(tmp_path) as run, new_chain(run, tmp_path, module_kafka) as chain:
         yield chain
 
 

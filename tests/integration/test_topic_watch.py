@@ -14,40 +14,35 @@ from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import topic_watch
 from pipeline.stream.topic_watch import TopicChangedError, TopicWatch
-from tests.conftest import Broker, require_jars, wait_until
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker of this module: each test leaves it running."""
-    require_jars("kafka")
-    broker = Broker(tmp_path_factory.mktemp("kafka"))
-    yield broker.start()
-    broker.kill()
+from tests.conftest import Broker, wait_until
 
 
 @pytest.fixture
-def watch(tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[TopicWatch]:
+def watch(
+    tmp_path: Path, module_kafka: Broker, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TopicWatch]:
     monkeypatch.setattr(topic_watch, "INTERVAL_SECONDS", 0.2)
-    name = broker.new_topic()
-    settings = Settings(data_dir=tmp_path, kafka_topic=name, kafka_bootstrap_servers=broker.address)
+    name = module_kafka.new_topic()
+    settings = Settings(
+        data_dir=tmp_path, kafka_topic=name, kafka_bootstrap_servers=module_kafka.address
+    )
     watch = TopicWatch(Service("spark_processor", settings))
     yield watch
     watch.close()
 
 
 def test_a_topic_that_is_created_again_is_noticed_and_one_that_is_missing_is_not_another(
-    watch: TopicWatch, broker: Broker
+    watch: TopicWatch, module_kafka: Broker
 ) -> None:
     watch.check()
     watch.confirm(5)
-    admin = KafkaAdminClient(bootstrap_servers=broker.address)
+    admin = KafkaAdminClient(bootstrap_servers=module_kafka.address)
     admin.delete_topics([watch.topic])
     admin.close()
     with pytest.raises(TemporaryError, match="does not exist"):
         watch.confirm(0.5)
     watch.check()
-    topics.create(broker.address, watch.topic)
+    topics.create(module_kafka.address, watch.topic)
     with pytest.raises(TopicChangedError, match="was created again"):
         watch.confirm(5)
     with pytest.raises(TopicChangedError):
@@ -55,20 +50,22 @@ def test_a_topic_that_is_created_again_is_noticed_and_one_that_is_missing_is_not
 
 
 def test_a_suspended_broker_is_a_silence_that_ends_with_it(
-    watch: TopicWatch, broker: Broker
+    watch: TopicWatch, module_kafka: Broker
 ) -> None:
     wait_until(lambda: watch.unanswered_s < 0.5, 10, "answers")
-    broker.signal(signal.SIGSTOP)
+    module_kafka.signal(signal.SIGSTOP)
     time.sleep(3)
     assert watch.unanswered_s > 2
-    broker.signal(signal.SIGCONT)
+    module_kafka.signal(signal.SIGCONT)
     wait_until(lambda: watch.unanswered_s < 0.5, 15, "answers after the suspension")
     watch.check()
 
 
-def test_a_broker_that_starts_again_has_the_same_topic(watch: TopicWatch, broker: Broker) -> None:
-    broker.kill()
+def test_a_broker_that_starts_again_has_the_same_topic(
+    watch: TopicWatch, module_kafka: Broker
+) -> None:
+    module_kafka.kill()
     wait_until(lambda: watch.unanswered_s > 1, 10, "no answers")
-    broker.start()
+    module_kafka.start()
     wait_until(lambda: watch.unanswered_s < 0.5, 30, "answers after the restart")
     watch.confirm(5)
