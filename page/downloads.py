@@ -22,7 +22,7 @@ from pipeline import outputs, times
 from pipeline.outputs import DataDir
 
 HOW_TO_READ = (
-    "Download the comparison of the selected span. A click makes the report from the current "
+    "Download the comparison of the selected time range. A click makes the report from the current "
     "files, which takes a few seconds."
 )
 #: For how long the failure of a report is shown.

@@ -78,7 +78,7 @@ RUN_COLUMNS: dict[str, Any] = {
     "exit": _number("exit status", "%d"),
     "rows": _number("rows", "%,d"),
     "windows": _number("windows", "%,d"),
-    "wall_s": _number("wall time, s", "%,.2f"),
+    "wall_s": _number("run time, s", "%,.2f"),
     "start_s": _number("start-up, s", "%,.2f"),
     "logic_s": _number("reading and aggregation, s", "%,.2f"),
     "cpu_s": _number("CPU seconds", "%,.2f"),
@@ -130,8 +130,8 @@ def windows_caption(snapshot: Snapshot, shown: int, count: int) -> str:
     if shown == count:
         which = formatting.many(count, "window")
     return (
-        f"{which} in the span. Click a column header to sort. To search, hover over the table "
-        "and click the search icon."
+        f"{which} in the selected time range. Click a column header to sort. To search, "
+        "hover over the table and click the search icon."
     )
 
 
@@ -167,7 +167,10 @@ def runs_caption(snapshot: Snapshot) -> str:
     if shown < len(runs):
         which = f"The newest {formatting.count(shown)} of {which}"
     failed, stopped = MARKS["failed"], MARKS["stopped"]
-    return f"{which}, from batch_log.txt. {failed} marks a failed run, {stopped} a stopped one."
+    return (
+        f"{which}, from batch_log.txt. {failed} marks a run that failed or timed out, {stopped} a "
+        "stopped run."
+    )
 
 
 def durations_caption(runs: pd.DataFrame) -> str:
@@ -184,7 +187,7 @@ def durations_caption(runs: pd.DataFrame) -> str:
     ]
     shown = min(len(runs), MAX_RUN_BARS)
     return (
-        f"Newest run: {formatting.text(newest['status'])}, wall time {wall}, {rows} rows. "
+        f"Newest run: {formatting.text(newest['status'])}, run time {wall}, {rows} rows. "
         f"{formatting.many(len(runs), 'run')}: {', '.join(others) or 'all succeeded'}. "
         f"The chart shows the last {formatting.many(shown, 'run')}, from the oldest to the newest."
     )

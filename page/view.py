@@ -28,7 +28,7 @@ from pipeline.settings import Settings, load
 
 #: The links at the top: a word, and the title of the section.
 SECTIONS = {
-    "Market": "Market by the stream",
+    "Market": "Market (stream)",
     "Comparison": "Comparison",
     "Windows": "Windows of the stream",
     "Runs": "Batch runs",
@@ -73,7 +73,7 @@ def write_choices() -> None:
     """Write the choice of the span and the links to the sections."""
     with st.container(horizontal=True, vertical_alignment="center", key="choices"):
         st.segmented_control(
-            "Span of event time",
+            "Time range (event time)",
             list(candles.SPANS),
             default=candles.DEFAULT_SPAN,
             key="span",
@@ -123,7 +123,7 @@ def write_findings(latest: LatestComparison, now: datetime) -> None:
 
 def write_market(snapshot: Snapshot, shown: market.Market, settings: Settings) -> None:
     """Write the price chart."""
-    elements.section("Market by the stream")
+    elements.section("Market (stream)")
     average = number(snapshot.batch_run.get("avg_price"))
     elements.alert(market.empty_state(snapshot))
     elements.caption(market.how_to_read(shown, average))
@@ -262,7 +262,7 @@ def write_durations(snapshot: Snapshot) -> None:
             None,
             lambda runs: market_charts.duration_chart(runs.tail(tables.MAX_RUN_BARS)),
         )
-    write_chart(chart, "durations", "Wall time of each batch run, by part")
+    write_chart(chart, "durations", "Run time of each batch run, by part")
 
 
 def write_windows(snapshot: Snapshot, settings: Settings) -> None:
@@ -284,7 +284,7 @@ def write_windows(snapshot: Snapshot, settings: Settings) -> None:
             alt="Windows of the stream",
         )
         elements.download(
-            "Download all windows of the span (CSV)",
+            "Download all windows of the time range (CSV)",
             f"windows-{chosen.replace(' ', '')}.csv",
             lambda: downloads.windows_in_own_process(DataDir(settings.data_dir), first),
         )

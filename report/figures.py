@@ -129,7 +129,7 @@ def freshness(ages: pd.DataFrame) -> Figure | None:
 
 
 def latency(steps: pd.DataFrame) -> Figure | None:
-    """Draw the steps of a trade as bars, laid end to end."""
+    """Draw the steps of a trade as bars, each after the step before it."""
     steps = steps.dropna(subset=["median"])
     if steps.empty:
         return None

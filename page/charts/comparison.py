@@ -150,7 +150,7 @@ def _latency_specification(count: int) -> Spec:
 
 
 def latency_chart(figures: Figures) -> Chart | None:
-    """Return the latency of each step, laid end to end."""
+    """Return the latency of each step, each after the step before it."""
     steps = figures.latency
     if not steps["trades"].any():
         return None

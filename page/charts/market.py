@@ -314,13 +314,13 @@ def _duration_specification() -> Spec:
     parts = alt.Chart(alt.NamedData("parts"))
     bars = parts.mark_bar(width=alt.ExprRef("min(36, bandwidth('x') * 0.85)")).encode(
         x=x,
-        y=alt.Y("seconds:Q", title="wall time, s", stack="zero", axis=alt.Axis(tickCount=5)),
+        y=alt.Y("seconds:Q", title="run time, s", stack="zero", axis=alt.Axis(tickCount=5)),
         order="order:Q",
         color=color,
         tooltip=[
             alt.Tooltip("run:N", title="started, UTC"),
             alt.Tooltip("status:N", title="status"),
-            alt.Tooltip("wall:N", title="wall time"),
+            alt.Tooltip("wall:N", title="run time"),
             alt.Tooltip("start:N", title="start-up"),
             alt.Tooltip("logic:N", title="reading and aggregation"),
             alt.Tooltip("rows:N", title="rows"),

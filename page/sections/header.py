@@ -110,7 +110,8 @@ def _change(shown: Header) -> str:
     difference, share = shown.change
     arrow, kind = ("▲", "up") if difference > 0 else ("▼", "down") if difference < 0 else ("=", "")
     return (
-        f'<span class="p-change p-{kind}" title="from the first to the last price of the span">'
+        f'<span class="p-change p-{kind}" '
+        'title="from the first to the last price of the selected time range">'
         f"{arrow} {formatting.price(difference, sign=True)} ({formatting.percent(share)}) "
         f"in {escape(shown.covered)}</span>"
     )

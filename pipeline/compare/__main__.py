@@ -1,7 +1,7 @@
 """Compare the results of both paths: `python -m pipeline.compare`.
 
 The exit status is 1 if a difference has the cause `cause unknown`, 2 if there is nothing to compare
-or a file cannot be read, 3 after a fault of the program, and 0 otherwise.
+or a file cannot be read, 3 after an internal error, and 0 otherwise.
 """
 
 import argparse

@@ -49,7 +49,8 @@ class Figures:
     agreement: AgreementGrid
     #: `result`, `at`, `age` (seconds).
     freshness: pd.DataFrame
-    #: `leg`, `start`, `median`, `p99` (seconds; the steps are laid end to end), `trades`.
+    #: `leg`, `start`, `median`, `p99` (seconds), `trades`. A step starts where the one before
+    #: it ends.
     latency: pd.DataFrame
     #: `stage`, `share` (of its input that the stage kept, at most 1).
     completeness: pd.DataFrame

@@ -77,7 +77,7 @@ def growth(
         if seconds <= 0:
             refusal = TOO_SLOW_ALREADY
         elif seconds > MAX_YEARS * 365 * 86400:
-            refusal = f"the limit is more than {MAX_YEARS} years away"
+            refusal = f"run time reaches the interval in more than {MAX_YEARS} years"
         else:
             at = now + timedelta(seconds=seconds)
     slopes = (line.slope, line.low, line.high)

@@ -103,7 +103,7 @@ def _agreement(comparison: Comparison) -> Section:
     rows = [(SYMBOLS[name], name, f"{int(counts.get(name, 0)):,}") for name in STATUSES]
     lacking = int(((windows["status"] == EQUAL) & (windows["cause"] != "")).sum())
     if lacking:
-        rows.append((MISSING, f"{EQUAL}, but trades are missing in both paths", f"{lacking:,}"))
+        rows.append((MISSING, f"{EQUAL}: of these, trades missing in both paths", f"{lacking:,}"))
     tables = [Table("Windows by status", ("symbol", "status", "windows"), tuple(rows), 2)]
     lines, note = [], ""
     if comparison.compared and noteworthy.empty:
@@ -115,7 +115,9 @@ def _agreement(comparison: Comparison) -> Section:
         outputs = comparison.outputs
         window = window_length(outputs.batch if len(outputs.batch) else outputs.final)
         shape = grid_layout((last - first).to_pytimedelta() + window, window)
-        note = f"A cell is {length(shape.cell)} of event time. A row is {length(shape.row)}."
+        note = (
+            f"A cell covers {length(shape.cell)} of event time. A row covers {length(shape.row)}."
+        )
         if shape.cell > window:
             note += " A cell shows the worst status among its windows."
     return Section(
@@ -123,7 +125,8 @@ def _agreement(comparison: Comparison) -> Section:
         title="Agreement",
         how_to_read=(
             "The windows of both paths are compared digit by digit. Every window has one status. "
-            "A difference counts as explained only if individual trades account for all of it."
+            "A cause is named only if individual trades, or changed thresholds, account for the "
+            "whole difference."
         ),
         lines=tuple(lines),
         tables=tuple(tables),
@@ -209,16 +212,17 @@ def _latency(comparison: Comparison) -> Section:
         key="latency",
         title="Latency",
         how_to_read=(
-            "The time that a trade spends in each step. Each component uses its own clock, so a "
-            "negative first step means that the exchange's clock and this one differ. A negative "
-            "last step means that the batch had the trades before their window was final. The time "
-            "from a stop of a service until every result has newer trades is left out. Percentiles "
-            "come from a histogram and are accurate to within 12 %."
+            "The time that a trade spends in each step. Event times come from the exchange's "
+            "clock. A negative first step means that this clock and the clock of this machine "
+            "differ. A negative last step means that the batch had the trades before their window "
+            "was final. After a service stops, times are left out until every result has newer "
+            "trades. Percentiles come from a histogram and are accurate to within 12 %."
         ),
         tables=(Table("", ("step", "median", "p99", "trades"), tuple(rows)),),
         figure_note=(
-            "Each bar starts where the bar of the previous step ends. Its length is the median. "
-            "The thin line ends at the p99."
+            "A bar starts where the bar of the step before it ends. Both steps that begin with "
+            "“received” start at the same place. The length of a bar is the median. The thin line "
+            "ends at the p99."
         ),
         figure_alt="The steps of a trade as bars, one after the other",
     )
@@ -267,8 +271,8 @@ def _completeness(comparison: Comparison) -> Section:
         how_to_read=(
             "The number of trades that each step keeps. In each row, the input equals the trades "
             "kept plus those not kept. The exchange numbers its trades without gaps, so an id "
-            "that lies between two stored ids and never arrived is missing. The counts cover "
-            "everything stored, whatever the selected time range. The first row counts only "
+            "that lies between two stored ids and never arrived is missing. The counts cover all "
+            "stored trades, not only those of the selected time range. The first row counts only "
             "since the last start of the producer."
         ),
         lines=tuple(lines),
@@ -353,8 +357,8 @@ def _cost(comparison: Comparison) -> Section:
         title="Cost",
         how_to_read=(
             "CPU time and memory of each path: the whole process tree including its JVM, over the "
-            "recorded minutes in which both paths had results. The time from a stop of a service "
-            "until every result has newer trades is left out. A result is one final window of the "
+            "recorded minutes in which both paths had results. After a service stops, minutes "
+            "are left out until every result has newer trades. A result is one final window of the "
             "stream or one run of the batch. Every batch run rereads the whole table. Memory that "
             "processes share is counted in each of them. Producer, Kafka and consumer are excluded."
         ),
@@ -384,7 +388,7 @@ def _growth(comparison: Comparison) -> Section:
         title="Batch run time",
         how_to_read=(
             "Every batch run reads the whole table, so run time grows with the table. The trend is "
-            "a robust fit (Theil-Sen)."
+            "a robust fit (Theil-Sen) over all successful runs, whatever the selected time range."
         ),
         lines=(forecast(growth, comparison.interval_s),),
         tables=(Table("", ("measure", "value"), tuple(rows)),),
@@ -542,7 +546,7 @@ def _reproduction(comparison: Comparison) -> Section:
             (
                 "`python -m pipeline.compare` prints the same sections. Its exit status is 1 if "
                 "a difference has the cause `cause unknown`, 2 if there is nothing to compare or "
-                "a file cannot be read, 3 after a fault of the program, and 0 otherwise."
+                "a file cannot be read, 3 after an internal error, and 0 otherwise."
             ),
         ),
     )

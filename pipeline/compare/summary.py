@@ -81,7 +81,7 @@ def _agreement(comparison: Comparison) -> Finding:
         return Finding(
             title,
             UNKNOWN,
-            "No window of the selected time is final and in a batch result yet.",
+            "No window of the selected time range is final and in a batch result yet.",
         )
     first, last = (window_time(decided["window_start"].iloc[place])[:16] for place in (0, -1))
     span = f"{first} to {last} UTC"

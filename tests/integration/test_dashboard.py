@@ -67,7 +67,7 @@ def test_no_state_of_the_data_folder_breaks_the_page(scenario, tmp_path, monkeyp
     page = AppTest.from_file(str(VIEW), default_timeout=60).run()
     assert not page.exception
     sections = [heading.value for heading in page.subheader]
-    assert sections[:2] == ["Market by the stream", "Stream and batch side by side"]
+    assert sections[:2] == ["Market (stream)", "Stream and batch side by side"]
     assert sections[2] == "Comparison"
     assert sections[-3:] == ["Services", "Rejected messages", "Report"]
     assert page.expander[0].label == "Settings, machine and versions"

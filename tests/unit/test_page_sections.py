@@ -393,7 +393,7 @@ def test_failed_runs_stand_out_and_the_parts_of_the_others_add_up(snapshot_of) -
     assert set(parts.loc[parts["status"] == "failed", "part"]) == {"failed run"}
     assert "30 runs: 2 failed (✕)." in tables.durations_caption(runs)
     marked = tables.runs_caption(snapshot_of("live"))
-    assert marked.endswith("✕ marks a failed run, ■ a stopped one.")
+    assert marked.endswith("✕ marks a run that failed or timed out, ■ a stopped run.")
 
 
 def test_a_failed_and_a_stopped_run_have_the_same_mark_in_the_table_and_in_the_chart() -> None:
