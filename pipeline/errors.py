@@ -4,7 +4,7 @@
 - Operational: Java is missing, a file is not a database. A person has to act. The service logs
   one sentence and exits with status 2.
 
-Every other exception is a fault of the program: the service logs one line, writes the traceback at
+Every other exception is an internal error: the service logs one line, writes the traceback at
 log level DEBUG and exits with status 1. `pipeline.service.run` applies this policy.
 """
 
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from enum import Enum, auto
 
-#: Exit status after an operational error, and after a fault of the program.
+#: Exit status after an operational error, and after an internal error.
 EXIT_OPERATIONAL = 2
 EXIT_FAULT = 1
 

@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
+from pipeline import times
 from pipeline.compare.agreement import (
     AFTER_SNAPSHOT,
     BACKFILLED,
@@ -141,6 +143,15 @@ class Market:
         self.stored()
         stream = self._chain.running["spark_processor"]
         wait_until(lambda: self._position() == self._topic.written, 60, "all read", stream)
+        # The consumer measures its lag every 2 s: the last value may be from before the end.
+        consumer = self._chain.running["consumer"]
+        stored = times.now()
+        wait_until(lambda: self._lag_since(stored) == 0, 30, "a lag of 0 is reported", consumer)
+
+    def _lag_since(self, moment: datetime) -> int | None:
+        """Return the consumer's lag, if its status was written after this moment."""
+        status = self._chain.status("consumer")
+        return status["lag"] if datetime.fromisoformat(status["updated"]) > moment else None
 
     def _position(self) -> int:
         offset_ranges = read_offset_ranges(DataDir(self._chain.data))
