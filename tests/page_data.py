@@ -575,6 +575,13 @@ def disputed(data: DataDir, now: datetime) -> None:
     write_batch(data, batch, now - timedelta(seconds=48))
     found = statuses(now, replay())
     found["producer"]["rejected"] = REJECTED
+    found["producer"]["backfill"] = {
+        "gaps": 1,
+        "missing": 2,
+        "recovered": 340,
+        "not_served": 5,
+        "last_error": {"time": now, "text": f"http://127.0.0.1:1: {NASTY_NAME}"},
+    }
     found["consumer"]["rejected"] = {"reasons": {}, "latest": []}
     write_statuses(data, found)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.compare.agreement import DIFFERENCES, EQUAL, UNEXPLAINED, agreement, rejected_ids
-from pipeline.compare.completeness import funnel
+from pipeline.compare.completeness import Backfill, backfill, funnel
 from pipeline.compare.cost import cost, run_parts
 from pipeline.compare.freshness import (
     RESULTS,
@@ -46,8 +46,9 @@ class Comparison:
     #: Seconds from the start of one batch run to the start of the next.
     interval_s: float
     agreement: pd.DataFrame
-    #: Trade ids around these windows that were never received.
+    #: Trade ids around these windows that were not received.
     missing: int
+    backfill: Backfill
     #: By result. None: unknown.
     freshness: dict[str, Freshness | None]
     #: By result, as `sawtooth` returns them, without stopped time.
@@ -71,6 +72,11 @@ class Comparison:
     def unexplained(self) -> int:
         """Return the number of windows that differ for an unknown reason."""
         return int(self.agreement["cause"].str.contains(UNEXPLAINED, regex=False).sum())
+
+    @property
+    def in_recovery(self) -> int:
+        """Return how many of the missing trade ids the producer recovers now."""
+        return min(self.missing, self.backfill.in_progress or 0)
 
     @property
     def decided(self) -> pd.DataFrame:
@@ -166,6 +172,7 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
         interval_s=interval_s,
         agreement=shown,
         missing=missing_ids(outputs.evidence.gaps, shown),
+        backfill=backfill(outputs.status),
         freshness={name: freshness(teeth[name]) if teeth else None for name in RESULTS},
         teeth=teeth,
         waterfall=waterfall(

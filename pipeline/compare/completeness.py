@@ -1,11 +1,14 @@
 """Completeness: how many trades survive each step from the exchange to each path's result."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
 
 from pipeline.compare.inputs import IngestCounts
+from pipeline.health import STALE_SECONDS
 
 #: Why a stage holds fewer trades than its input.
 LOSSES = ("missing", "repeated", "rejected", "late", "unexplained", "not_yet")
@@ -118,3 +121,66 @@ def funnel(
     table.loc[of_all, "of_issued"] = table.loc[of_all, "count"] / ingest_counts.issued
     table.loc[of_all, "of_received"] = table.loc[of_all, "count"] / (stored + rejected_ids)
     return table
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """What the producer reports about missing trades. None: unknown."""
+
+    #: Trade ids that the producer recovers now.
+    in_progress: int | None = None
+    #: Since the last start of the producer: recovered trades, and ids that it does not request
+    #: again, because the exchange does not serve them or they are too old.
+    recovered: int | None = None
+    not_served: int | None = None
+    #: The error of the newest request, and its time. Empty: it succeeded.
+    last_error: str = ""
+    last_error_time: str = ""
+
+
+def backfill(status: Mapping[str, Mapping[str, Any]]) -> Backfill:
+    """Return what the producer's status file says about missing trades.
+
+    Args:
+        status: The services' status files.
+    """
+    producer = status["producer"]
+    fields, settings = (_mapping(producer.get(name)) for name in ("backfill", "settings"))
+    error = _mapping(fields.get("last_error"))
+    in_progress = _count(fields.get("missing"))
+    if not _is_running(producer, status):
+        in_progress = None
+    elif settings.get("backfill_seconds") == 0:
+        in_progress = 0
+    return Backfill(
+        in_progress=in_progress,
+        recovered=_count(fields.get("recovered")),
+        not_served=_count(fields.get("not_served")),
+        last_error=str(error.get("text") or ""),
+        last_error_time=str(error.get("time") or ""),
+    )
+
+
+def _is_running(service: Mapping[str, Any], status: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether a service still writes its status file, compared with the other services."""
+    updates = [_moment(fields.get("updated")) for fields in status.values()]
+    newest = max(filter(None, updates), default=None)
+    own = _moment(service.get("updated"))
+    if service.get("state") == "stopped" or newest is None or own is None:
+        return False
+    return (newest - own).total_seconds() <= STALE_SECONDS
+
+
+def _moment(value: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(value)).astimezone(UTC)
+    except ValueError:
+        return None
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.compare.agreement import EQUAL, STATUSES
+from pipeline.compare.agreement import EQUAL, STATUSES, rejected_ids
 from pipeline.compare.agreement_grid import MISSING, SYMBOLS, differing_values, window_length
 from pipeline.compare.agreement_grid import layout as grid_layout
 from pipeline.compare.comparison import Comparison
@@ -264,7 +264,12 @@ def _completeness(comparison: Comparison) -> Section:
     elif gaps.empty:
         lines.append("No trade id is missing.")
     else:
+        tables.append(_missing_trades(comparison))
         tables.append(_gaps(gaps, comparison.outputs.evidence.rejected))
+    found = comparison.backfill
+    if found.last_error:
+        when = window_time(found.last_error_time)
+        lines.append(f"Last error of the recovery of trades ({when} UTC): {found.last_error}")
     return Section(
         key="completeness",
         title="Completeness",
@@ -279,6 +284,31 @@ def _completeness(comparison: Comparison) -> Section:
         tables=tuple(tables),
         figure_note="A full bar means that the step lost nothing.",
         figure_alt="The share of its input that each step kept",
+    )
+
+
+def _missing_trades(comparison: Comparison) -> Table:
+    """Return how many trade ids are missing, and what became of missing trades."""
+    found, gaps = comparison.backfill, comparison.outputs.evidence.gaps
+    ids = gaps["last_trade_id"] - gaps["first_trade_id"] + 1
+    filled = gaps["filled"].astype(bool)
+    missing, rejected = int(ids[~filled].sum()), rejected_ids(comparison.outputs.evidence)
+    in_recovery = found.in_progress and min(found.in_progress, missing - rejected)
+    not_in_recovery = None if in_recovery is None else missing - rejected - in_recovery
+    since = "since the last start of the producer"
+    rows = [
+        ("missing", missing),
+        ("missing: being recovered", in_recovery),
+        ("missing: messages rejected", rejected),
+        ("missing: not being recovered", not_in_recovery),
+        ("received later", int(ids[filled].sum())),
+        (f"recovered {since}", found.recovered),
+        (f"too old or not served by the exchange {since}", found.not_served),
+    ]
+    return Table(
+        "Missing trades",
+        ("state", "trade ids"),
+        tuple((name, number(value, ",.0f")) for name, value in rows),
     )
 
 

@@ -117,15 +117,21 @@ def _agreement(comparison: Comparison) -> Finding:
             verb = "was" if n == 1 else "were"
             settings = cause.removeprefix(f"{THRESHOLDS}: ")
             sentence += f" {count(n, 'window')} {verb} computed with {settings}."
-    if comparison.missing:
-        ids = (
-            "1 trade id was"
-            if comparison.missing == 1
-            else f"{comparison.missing:,} trade ids were"
-        )
-        sentence += f" {ids} never received, so neither path has "
-        sentence += "it." if comparison.missing == 1 else "them."
-    return Finding(title, short, sentence, kind)
+    return Finding(title, short, sentence + _missing_trades(comparison), kind)
+
+
+def _missing_trades(comparison: Comparison) -> str:
+    """Return a sentence about the trade ids that neither path has; empty if there are none."""
+    in_recovery = comparison.in_recovery
+    never = comparison.missing - in_recovery
+    text = ""
+    if in_recovery:
+        verb = "is" if in_recovery == 1 else "are"
+        text += f" {count(in_recovery, 'missing trade id')} {verb} being recovered."
+    if never:
+        verb, them = ("was", "it") if never == 1 else ("were", "them")
+        text += f" {count(never, 'trade id')} {verb} never received, so neither path has {them}."
+    return text
 
 
 def _freshness(comparison: Comparison) -> Finding:

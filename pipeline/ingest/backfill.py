@@ -215,9 +215,10 @@ class Backfill:
         self._answer: _Answer | None = None
         self._next_request = 0.0
         self._delays = backoff(first=1.0)
+        #: None: unknown until the published ids are read.
         self._details: dict[str, Any] = {
-            "gaps": 0,
-            "missing": 0,
+            "gaps": None,
+            "missing": None,
             "recovered": 0,
             "not_served": 0,
             "last_error": None,

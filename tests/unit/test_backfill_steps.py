@@ -106,7 +106,7 @@ class Producer:
 
     def step_to_the_end(self) -> None:
         self.backfill.step()
-        self.step_until(lambda: not self.details["gaps"])
+        self.step_until(lambda: self.details["gaps"] == 0)
 
 
 @pytest.fixture

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.compare.completeness import IN_STREAM, LOSSES, STORED_OF_ISSUED, funnel
+from pipeline.compare.completeness import (
+    IN_STREAM,
+    LOSSES,
+    STORED_OF_ISSUED,
+    Backfill,
+    backfill,
+    funnel,
+)
 from pipeline.compare.inputs import IngestCounts
 
 counts = st.integers(0, 10**6)
@@ -68,3 +75,39 @@ def test_without_data_the_funnel_is_empty_and_without_a_run_it_has_no_batch_stag
     assert list(found["of_issued"].dropna()) == [4 / 8, 3 / 8]
     assert list(found["of_received"].dropna()) == [1, 3 / 4]
     assert found["late"].isna().iloc[0]  # unknown there, not 0
+
+
+UPDATED = "2026-03-01T12:00:30Z"
+REPORTED = {"gaps": 2, "missing": 12, "recovered": 340, "not_served": 5, "last_error": None}
+
+
+def producer(**changes: object) -> dict[str, dict[str, Any]]:
+    fields = {"state": "running", "updated": UPDATED, "backfill": REPORTED}
+    return {"producer": fields | changes, "consumer": {"updated": UPDATED}}
+
+
+def test_the_producer_reports_the_trades_that_it_recovers() -> None:
+    assert backfill(producer()) == Backfill(12, 340, 5)
+    error = {"text": "refused", "time": "2026-03-01T12:00:00Z"}
+    found = backfill(producer(backfill=REPORTED | {"last_error": error}))
+    assert (found.last_error, found.last_error_time) == ("refused", "2026-03-01T12:00:00Z")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"state": "stopped"}, {"updated": "2026-03-01T11:59:00Z"}, {"updated": None}],
+)
+def test_a_producer_that_does_not_run_recovers_no_known_number_of_trades(
+    changes: dict[str, object],
+) -> None:
+    assert backfill(producer(**changes)) == Backfill(None, 340, 5)
+
+
+@pytest.mark.parametrize("reported", [None, [], {}, {"missing": "12", "last_error": 5}])
+def test_what_the_producer_does_not_report_about_recovered_trades_is_unknown(
+    reported: object,
+) -> None:
+    assert backfill(producer(backfill=reported)) == Backfill()
+    off = producer(backfill=reported, settings={"backfill_seconds": 0.0})
+    assert backfill(off) == Backfill(in_progress=0)
+    assert backfill({"producer": {}, "consumer": {}}) == Backfill()

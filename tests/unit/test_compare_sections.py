@@ -11,10 +11,11 @@ import pytest
 from pipeline.compare import sections as module
 from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, GAP, LATE, STATUSES, UNEXPLAINED
 from pipeline.compare.comparison import Comparison, compare
+from pipeline.compare.completeness import Backfill
 from pipeline.compare.figures import Figures
 from pipeline.compare.formatting import UNKNOWN, count, length, number, percent, seconds
 from pipeline.compare.growth import Growth, Steadiness
-from pipeline.compare.inputs import read_outputs
+from pipeline.compare.inputs import IngestCounts, read_outputs
 from pipeline.compare.sections import MAX_LISTED, Section, run_sections, sections
 from pipeline.outputs import DataDir
 from tests import page_data
@@ -160,6 +161,45 @@ def test_the_state_of_a_gap_says_what_became_of_its_ids(
     assert module._gaps(gaps, rejected).rows == (
         ("10 to 14", state, "2026-03-01 12:00:00", UNKNOWN, "5"),
     )
+
+
+def missing_trades(nothing: Comparison, found: Backfill) -> Section:
+    """Return the section for 5 open ids, of which 1 was rejected, and 3 ids that came later."""
+    gaps = pd.DataFrame(
+        [
+            (10, 14, False, "2026-03-01T12:00:00Z", "2026-03-01T12:01:00Z"),
+            (20, 22, True, "2026-03-01T12:01:00Z", "2026-03-01T12:02:00Z"),
+        ],
+        columns=["first_trade_id", "last_trade_id", "filled", "after", "before"],
+    )
+    evidence = replace(nothing.outputs.evidence, gaps=gaps, rejected=frozenset({11, 99}))
+    outputs = replace(
+        nothing.outputs, evidence=evidence, ingest_counts=IngestCounts(9, 9, 0, 0, 14, 5)
+    )
+    return section(replace(nothing, outputs=outputs, backfill=found), "completeness")
+
+
+@pytest.mark.parametrize(
+    ("found", "numbers"),
+    [
+        (Backfill(3, 340, 5), ["5", "3", "1", "1", "3", "340", "5"]),
+        (Backfill(900, 0, 0), ["5", "4", "1", "0", "3", "0", "0"]),
+        (Backfill(), ["5", UNKNOWN, "1", UNKNOWN, "3", UNKNOWN, UNKNOWN]),
+    ],
+)
+def test_the_states_of_missing_trades_add_up_and_unknown_ones_are_dashes(
+    nothing: Comparison, found: Backfill, numbers: list[str]
+) -> None:
+    table = missing_trades(nothing, found).tables[1]
+    assert table.title == "Missing trades"
+    assert [value for _, value in table.rows] == numbers
+
+
+def test_the_last_error_of_the_recovery_is_shown_with_its_time(nothing: Comparison) -> None:
+    error = Backfill(last_error="refused", last_error_time="2026-03-01T12:00:00Z")
+    line = "Last error of the recovery of trades (2026-03-01 12:00:00 UTC): refused"
+    assert missing_trades(nothing, error).lines[-1] == line
+    assert line not in missing_trades(nothing, Backfill()).lines
 
 
 def test_losses_are_named_with_their_reason_and_gains_as_such() -> None:

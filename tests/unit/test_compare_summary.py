@@ -18,7 +18,7 @@ from pipeline.compare.agreement import (
     UNEXPLAINED,
 )
 from pipeline.compare.comparison import Comparison, batch_interval_s, compare
-from pipeline.compare.completeness import funnel
+from pipeline.compare.completeness import Backfill, funnel
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN, Freshness
 from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
 from pipeline.compare.inputs import read_outputs
@@ -136,6 +136,29 @@ def test_missing_trades_are_reported_although_the_paths_agree(comparison: Compar
     first = findings(replace(comparison, missing=152))[0]
     assert (first.short, first.kind) == ("All 2 windows match", "note")
     assert first.sentence.endswith("152 trade ids were never received, so neither path has them.")
+
+
+@pytest.mark.parametrize(
+    ("missing", "in_progress", "sentence"),
+    [
+        (
+            152,
+            100,
+            "100 missing trade ids are being recovered. "
+            "52 trade ids were never received, so neither path has them.",
+        ),
+        (101, 100, "1 trade id was never received, so neither path has it."),
+        (7, 900, ". 7 missing trade ids are being recovered."),
+        (1, 1, ". 1 missing trade id is being recovered."),
+        (1, None, ". 1 trade id was never received, so neither path has it."),
+    ],
+)
+def test_trades_that_are_being_recovered_do_not_count_as_never_received(
+    comparison: Comparison, missing: int, in_progress: int | None, sentence: str
+) -> None:
+    found = replace(comparison, missing=missing, backfill=Backfill(in_progress))
+    assert findings(found)[0].sentence.endswith(sentence)
+    assert findings(found)[0].kind == "note"
 
 
 def test_almost_equal_costs_count_as_equal(comparison: Comparison) -> None:
