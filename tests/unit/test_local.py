@@ -1,5 +1,6 @@
 """Running without containers: the checks before a start, the programs, the cleaning."""
 
+import fcntl
 import os
 import pwd
 import re
@@ -565,6 +566,47 @@ def test_the_status_of_a_killed_stack_names_the_processes_that_still_run(
         finally:
             left.kill()
     assert f"ends 1 of its processes that still run (pids {left.pid})" in printed
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "RUNNING   pid 7, since 2026-03-01 13:05:09 UTC"),
+        (
+            {"state": 100, "statename": "EXITED"},
+            "EXITED    ended 2026-03-01 13:06:10 UTC, exit status 2",
+        ),
+        ({"state": 0, "statename": "STOPPED", "start": 0}, "STOPPED"),
+        ({"state": 30, "statename": "BACKOFF"}, "BACKOFF   Exited too quickly"),
+        ({"state": 10, "statename": "STARTING"}, "STARTING"),
+    ],
+)
+def test_a_row_of_the_status_has_its_times_in_utc_with_24_hours(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], text: str
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    process = {"name": "consumer", "state": 20, "statename": "RUNNING", "pid": 7}
+    process |= {"start": 1772370309, "stop": 1772370370, "exitstatus": 2}
+    process |= {"spawnerr": "Exited too quickly", "logfile": "/logs/consumer.log"}
+    try:
+        assert status.row(process | changes) == f"{'consumer':<18}{text}"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_supervisor_that_does_not_answer_is_reported_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["status", "--data-dir", str(tmp_path)])
+    stack.lock_path(tmp_path).parent.mkdir()
+    with stack.lock_path(tmp_path).open("w") as locked:
+        fcntl.flock(locked, fcntl.LOCK_EX)
+        assert "The supervisor does not answer" in refusal(capsys, status.main)
+        address = f"unix://{stack.run_folder(tmp_path)}/100%.sock".replace("%", "%%")
+        stack.configuration(tmp_path).write_text(f"[supervisorctl]\nserverurl={address}\n")
+        assert "FileNotFoundError" in refusal(capsys, status.main)
 
 
 def test_only_files_written_since_the_start_are_announced(tmp_path: Path) -> None:
