@@ -23,10 +23,10 @@ def stream(service: Service, resources: ExitStack) -> None:
     source.check_window(service.data, settings.window)
     session = spark.session("stream", spark.stream_configuration(settings))
     resources.callback(session.stop)
-    start_s = time.time() - service.began
+    start_s = time.monotonic() - service.began
     service.log.info("session ready after %.2f s", start_s)
 
-    began = time.time()
+    began = time.monotonic()
     topic = resources.enter_context(closing(TopicWatch(service)))
     folder = recovery.prepare(service, topic.id)
     recorder = Recorder(service.data, folder / "query", settings, topic.id)
@@ -45,7 +45,7 @@ def stream(service: Service, resources: ExitStack) -> None:
 
         query = start_query(session, settings, folder, process_micro_batch)
         resources.callback(query.stop)
-        query_s = time.time() - began
+        query_s = time.monotonic() - began
         service.log.info("streaming aggregation logic time: %.2f s", query_s)
         service.details |= {"start_s": round(start_s, 2), "query_s": round(query_s, 2)}
         service.details["java"] = spark.java_version(session)

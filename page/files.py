@@ -24,6 +24,7 @@ from page import status
 from page.pace import Pace
 from pipeline import outputs, times, window_files
 from pipeline.compare import inputs
+from pipeline.health import on_this_clock
 from pipeline.outputs import DataDir, OutputError
 
 #: Seconds that a refresh waits for files that are being read; the page names the others.
@@ -192,7 +193,7 @@ class Reader:
             services={
                 name: status.ServiceStatus(
                     name,
-                    self._value(path, {}),
+                    on_this_clock(self._value(path, {}), now),
                     self._problem(path),
                     self._value(minutes[name], {}),
                 )

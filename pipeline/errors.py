@@ -35,6 +35,27 @@ _ACTIONS = {
     errno.EEXIST: "a directory must be at {}. Move the file away.",
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ACCESS),
 }
+#: Classes of the Kafka client that it does not mark as retriable, but that end without a person: an
+#: unexpected error of the broker, data that was damaged on the way (Kafka itself marks this one as
+#: retriable), metadata that is not up to date, and an idempotent producer that the broker no longer
+#: knows. The next attempt creates new clients.
+_TEMPORARY_KAFKA = frozenset(
+    {
+        *("UnknownError", "CorruptRecordError", "BrokerNotAvailableError", "UnknownBrokerIdError"),
+        *("OutOfOrderSequenceNumberError", "InvalidProducerEpochError", "UnknownProducerIdError"),
+    }
+)
+#: What a person can do about an error of Kafka, by the client's class.
+_KAFKA_ACTIONS = {
+    "AuthorizationError": "Kafka refuses this client. Give its user the rights to the topics and "
+    "to the group",
+    "SaslAuthenticationFailedError": "Kafka refuses the login. Check the user name and the "
+    "password in KAFKA_CREDENTIALS_FILE",
+    "MessageSizeTooLargeError": "Kafka refuses a message that is too large. Set max.message.bytes "
+    "of the topic above MAX_MESSAGE_BYTES",
+    "InvalidTimestampError": "Kafka refuses the time of a message. Set the clock of this machine, "
+    "or message.timestamp.after.max.ms of the topic",
+}
 
 
 class TemporaryError(Exception):
@@ -61,8 +82,8 @@ def family_of(error: BaseException) -> Family:
     """Return the family of an exception.
 
     A Kafka error is recognised by its attribute `retriable`, in which the client states whether a
-    retry can succeed. Importing the client for its classes would take a tenth of a second in every
-    health check.
+    retry can succeed, and by the name of its class. Importing the client for its classes would take
+    a tenth of a second in every health check.
     """
     if isinstance(error, TemporaryError):
         return Family.TEMPORARY
@@ -75,7 +96,13 @@ def family_of(error: BaseException) -> Family:
     retriable = getattr(error, "retriable", None)
     if retriable is None:
         return Family.FAULT
-    return Family.TEMPORARY if retriable else Family.OPERATIONAL
+    is_expected_to_end = retriable or not _TEMPORARY_KAFKA.isdisjoint(_class_names(error))
+    return Family.TEMPORARY if is_expected_to_end else Family.OPERATIONAL
+
+
+def _class_names(error: BaseException) -> list[str]:
+    """Return the names of the class of an exception and of its base classes."""
+    return [each.__name__ for each in type(error).__mro__]
 
 
 def is_temporary(error: BaseException) -> bool:
@@ -86,6 +113,7 @@ def sentence(error: BaseException) -> str:
     """Return the text of an exception on one line.
 
     The text of an OSError has no error number. It names the file, and the action if there is one.
+    That of a Kafka error begins with the action if there is one.
     """
     if isinstance(error, OSError) and error.strerror:
         path = error.filename2 or error.filename
@@ -94,7 +122,11 @@ def sentence(error: BaseException) -> str:
         if action := _ACTIONS.get(error.errno or 0):
             return f"{error.strerror}: {action.format(path)}"
         return f"{path}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    actions = (_KAFKA_ACTIONS.get(name) for name in _class_names(error))
+    if hasattr(error, "retriable") and (action := next(filter(None, actions), None)):
+        return f"{action}. Cause: {text}"
+    return text
 
 
 def _family_of_sqlite_error(error: sqlite3.Error) -> Family:

@@ -1,12 +1,20 @@
 """The health check of a service: its status file is new and its state is healthy.
 
-A service is healthy while its main loop keeps turning. This module imports little, because the
-check runs every few seconds in every container and imports are most of its cost.
+A service is healthy while its main loop keeps turning. The status file has the time of the newest
+heartbeat on the wall clock, and on the monotonic clock, which no change of the wall clock moves.
+
+This module imports little, because the check runs every few seconds in every container and imports
+are most of its cost.
 """
 
+import os
 import sys
-from datetime import datetime
+import time
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pipeline import outputs, times
 
@@ -14,15 +22,58 @@ from pipeline import outputs, times
 STALE_SECONDS = 30.0
 
 
+@cache
+def _clock() -> str | None:
+    """Return the identity of the monotonic clock of this process; None if it is unknown.
+
+    All processes and containers on one boot of a machine share the clock, except in a time
+    namespace of their own. macOS has no such files.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/time')}"  # noqa: PTH115 - no path
+    except OSError:
+        return None
+
+
+def heartbeat() -> dict[str, Any]:
+    """Return the present time on the monotonic clock, as in a status file."""
+    return {"clock": _clock(), "monotonic_s": round(time.monotonic(), 3)}
+
+
+def on_this_clock(status: Mapping[str, Any], now: datetime) -> Mapping[str, Any]:
+    """Return a status with `updated` on the present wall clock.
+
+    If this process has the same monotonic clock, the age of the heartbeat is exact, even if the
+    wall clock was set since then. Otherwise the status stays as it is.
+
+    Args:
+        status: the content of a status file.
+        now: the present time on the wall clock.
+    """
+    beat = status.get("heartbeat")
+    if not isinstance(beat, Mapping) or _clock() is None or beat.get("clock") != _clock():
+        return status
+    at = beat.get("monotonic_s")
+    if not isinstance(at, int | float) or not 0 <= (age := time.monotonic() - at) < 1e9:
+        return status
+    return {**status, "updated": (now - timedelta(seconds=age)).isoformat()}
+
+
 def health(data: outputs.DataDir, name: str, now: datetime) -> str | None:
     """Return why a service is unhealthy, in one sentence; None if it is healthy."""
     try:
-        status = outputs.read_status(data, name)
+        status = on_this_clock(outputs.read_status(data, name), now)
         age = (now - datetime.fromisoformat(status["updated"])).total_seconds()
     except (outputs.OutputError, KeyError, TypeError, ValueError):
         return f"{name} has no readable status file"
     if age > STALE_SECONDS:
         return f"no heartbeat from {name} for {age:.0f} s"
+    if age < -STALE_SECONDS:
+        return (
+            f"{name} hangs, or the clock was set back: its newest heartbeat is {-age:.0f} s in the "
+            "future. Check the clock of this machine, and the log of the service"
+        )
     if not status.get("healthy"):
         return f"{name} is {status.get('state')}: {status.get('message')}"
     return None

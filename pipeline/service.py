@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-import psutil
 import tenacity
 
 from pipeline import machine, outputs, source, times
@@ -31,8 +30,9 @@ from pipeline.errors import (
     is_temporary,
     sentence,
 )
+from pipeline.health import heartbeat
 from pipeline.logs import log_to_stdout
-from pipeline.processes import MIB, tree_cost
+from pipeline.processes import MIB, age, tree_cost
 from pipeline.settings import Settings, invalid, load
 
 #: Seconds between two writes of the status file.
@@ -88,7 +88,7 @@ class Service:
         stop: set when the service is asked to stop.
         counters: totals since the start.
         details: further fields of the status file.
-        began: when the process or, after an error, the newest attempt began; seconds since 1970.
+        began: when the process or, after an error, the newest attempt began; monotonic seconds.
     """
 
     def __init__(self, name: str, settings: Settings) -> None:
@@ -99,7 +99,7 @@ class Service:
         self.stop = threading.Event()
         self.counters: Counter[str] = Counter()
         self.details: dict[str, Any] = {}
-        self.began = psutil.Process().create_time()
+        self.began = time.monotonic() - age()
         self._state = "starting"
         self._healthy = False
         self._message = "starting"
@@ -180,7 +180,7 @@ class Service:
             self.sleep(delay)
             if self.stop.is_set():
                 return self._end_on_request(None)
-            self.began = time.time()
+            self.began = time.monotonic()
 
     def _attempt(self, body: "Body") -> Exception | None:
         """Call the body, close its resources and return its error, or else the error of closing."""
@@ -305,6 +305,7 @@ class Service:
             "starts": self._starts,
             "started": self._started,
             "updated": times.now(),
+            "heartbeat": heartbeat(),
             "counters": dict(self.counters),
             "cost": self._cost,
             "last_error": self._last_error,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.cluster import ClusterMetadata
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import KafkaTimeoutError, NoError, UnknownTopicOrPartitionError, for_code
 from kafka.net.compat import KafkaNetClient
 from kafka.structs import TopicPartition
 
@@ -36,6 +36,8 @@ ACKNOWLEDGE_SECONDS = 5.0
 CLOSE_SECONDS = 4.0
 #: Milliseconds within which Kafka must return the id of a topic.
 IDENTITY_MS = 5000
+#: Milliseconds within which the client must know its position in the topic.
+POSITION_MS = 3000
 #: Milliseconds to reach a broker. The caller tries again.
 CONNECT_MS = 3000
 #: Milliseconds between two reads of the topic's metadata, which show that it was created again.
@@ -180,6 +182,18 @@ def consumer_and_metadata(
     return kafka, metadata
 
 
+def position(kafka: KafkaConsumer, trades: TopicPartition, timeout_ms: int = POSITION_MS) -> int:
+    """Return the offset of the record that the consumer reads next.
+
+    Raises:
+        KafkaTimeoutError: the client does not know it yet. It has requested it from Kafka.
+    """
+    found: int | None = kafka.position(trades, timeout_ms=timeout_ms)
+    if found is None:
+        raise KafkaTimeoutError(f"no position in topic {trades.topic} within {timeout_ms} ms")
+    return found
+
+
 def check_topic(settings: Settings) -> None:
     """Check that Kafka responds and both topics exist.
 
@@ -224,10 +238,13 @@ class TopicIdentity:
             TemporaryError: the topic does not exist.
         """
         (described,) = self._admin.describe_topics([self._topic])
-        if described["error_code"]:
+        failure = for_code(described["error_code"])
+        if failure is UnknownTopicOrPartitionError:
             raise TemporaryError(
                 f"topic {self._topic} does not exist yet. Create it: python -m local.topics"
             )
+        if failure is not NoError:
+            raise failure(self._topic)
         return str(described["topic_id"])
 
     def close(self) -> None:
@@ -313,7 +330,7 @@ def _records(
         end = kafka.end_offsets([trades])[trades]
         beginning = kafka.beginning_offsets([trades])[trades]
         kafka.seek(trades, max(beginning, first_offset(kafka, trades, end)))
-        while kafka.position(trades) < end:
+        while position(kafka, trades) < end:
             records = kafka.poll(timeout_ms=10_000).get(trades, [])
             if not records:
                 broker = settings.kafka_bootstrap_servers

@@ -220,7 +220,7 @@ class Loader:
             self._next_lag = time.monotonic() + LAG_SECONDS
             try:
                 ends = self._kafka.end_offsets([self._partition], timeout_ms=3000)
-                lag = ends[self._partition] - self._kafka.position(self._partition, timeout_ms=3000)
+                lag = ends[self._partition] - kafka.position(self._kafka, self._partition)
             except KafkaError as error:
                 self._service.details["lag"] = None
                 self._service.report("waiting for Kafka", self._cause(error), healthy=False)

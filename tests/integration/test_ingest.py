@@ -15,13 +15,15 @@ from typing import Any
 import psutil
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
+from kafka.errors import KafkaTimeoutError
 
 from local import topics
 from pipeline import times
 from pipeline.ingest import store
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.ingest.exchange import FeedWatchdog, Message
-from pipeline.ingest.kafka import Sender, newest_records
+from pipeline.ingest.kafka import Sender, newest_records, partition, position
+from pipeline.ingest.kafka import consumer as new_client
 from pipeline.ingest.loader import Loader
 from pipeline.ingest.publisher import REPORT_SECONDS, Publisher
 from pipeline.outputs import OutputError
@@ -89,6 +91,18 @@ def test_a_consumer_that_cannot_start_leaves_no_connection_open(
         with pytest.raises(OutputError, match=r"source\.json"):
             Loader(service, connection, dead_letters)
         assert len(psutil.Process().net_connections()) == before
+
+
+def test_a_position_that_the_client_does_not_know_yet_is_no_answer(kafka: Broker) -> None:
+    """After a reset, the client first has to request the offset from Kafka."""
+    topic = kafka.new_topic()
+    settings = Settings(kafka_bootstrap_servers=kafka.address, kafka_topic=topic)
+    with closing(new_client(settings)) as client:
+        client.seek_to_beginning(partition(topic))
+        with pytest.raises(KafkaTimeoutError, match=topic):
+            position(client, partition(topic), timeout_ms=0)
+        client.seek(partition(topic), 0)
+        assert position(client, partition(topic)) == 0
 
 
 def write(broker: Broker, topic: str, *values: bytes) -> None:

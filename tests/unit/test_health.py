@@ -1,5 +1,6 @@
 """The health check: from the status file to one sentence and an exit status."""
 
+import json
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import http_health, outputs, times
-from pipeline.health import health
+from pipeline.health import health, heartbeat
 from pipeline.outputs import DataDir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,60 @@ def test_a_service_with_an_old_status_is_unhealthy(tmp_path: Path) -> None:
     data = written(tmp_path)
     sentence = health(data, "consumer", NOW + timedelta(seconds=30.6))
     assert sentence == "no heartbeat from consumer for 31 s"
+
+
+def test_a_service_that_hangs_is_unhealthy_although_the_clock_was_set_back(
+    tmp_path: Path,
+) -> None:
+    data = written(tmp_path, heartbeat=beat(seconds_ago=31))
+    an_hour_back = NOW - timedelta(hours=1)
+    assert health(data, "consumer", an_hour_back) == "no heartbeat from consumer for 31 s"
+
+
+def test_a_service_is_healthy_although_the_clock_was_set_ahead(tmp_path: Path) -> None:
+    data = written(tmp_path, heartbeat=beat(seconds_ago=1))
+    assert health(data, "consumer", NOW + timedelta(hours=1)) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"clock": "another boot"},
+        {"clock": None},
+        {"monotonic_s": "soon"},
+        {"monotonic_s": None},
+        {"monotonic_s": float("nan")},
+        {"monotonic_s": 1e300},
+    ],
+)
+def test_a_heartbeat_on_another_clock_is_judged_by_the_wall_clock(
+    tmp_path: Path, other: dict[str, object]
+) -> None:
+    """Of another machine, or of this one before it was started again."""
+    data = written(tmp_path, heartbeat=beat(seconds_ago=0) | other)
+    assert health(data, "consumer", NOW + timedelta(seconds=1)) is None
+    assert health(data, "consumer", NOW + timedelta(seconds=31)) is not None
+    sentence = health(data, "consumer", NOW - timedelta(seconds=90))
+    assert str(sentence).startswith(
+        "consumer hangs, or the clock was set back: its newest heartbeat is 90 s in the future"
+    )
+
+
+def beat(seconds_ago: float) -> dict[str, object]:
+    """The heartbeat of a service on this machine."""
+    now = heartbeat()
+    return now | {"monotonic_s": now["monotonic_s"] - seconds_ago}
+
+
+def test_a_heartbeat_has_the_clock_that_all_processes_share() -> None:
+    code = "import json, pipeline.health; print(json.dumps(pipeline.health.heartbeat()))"
+    before = heartbeat()
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    other, after = json.loads(done.stdout), heartbeat()
+    assert other["clock"] == before["clock"]
+    assert before["monotonic_s"] <= other["monotonic_s"] <= after["monotonic_s"]
 
 
 def test_an_unhealthy_status_gives_its_state_and_message(tmp_path: Path) -> None:

@@ -36,6 +36,13 @@ def test_the_cost_of_a_tree_includes_running_and_ended_children() -> None:
         process.wait(5)
 
 
+def test_the_age_of_a_process_counts_from_its_start() -> None:
+    code = "import time; time.sleep(0.3); from pipeline import processes; print(processes.age())"
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0.29 <= float(done.stdout) <= time.monotonic() - began + 0.01
+
+
 def test_an_ended_process_costs_nothing() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import outputs, service, times
+from pipeline.health import health
 from pipeline.outputs import DataDir
 from pipeline.service import Service, backoff
 from pipeline.settings import Settings
@@ -87,6 +88,12 @@ def test_a_change_of_state_is_written_at_once_and_a_new_message_when_it_is_due(
     assert status_of(running)["message"] == "first"
     running.report("running", "third", healthy=False)
     assert status_of(running)["message"] == "third"
+
+
+def test_a_change_of_the_clock_changes_no_age_of_a_heartbeat(running: Service) -> None:
+    running.report("running", "publishing", healthy=True)
+    for hours in (-1, 1):
+        assert health(running.data, "producer", times.now() + timedelta(hours=hours)) is None
 
 
 def test_a_tick_writes_the_status_only_when_it_is_due(
