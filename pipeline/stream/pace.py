@@ -24,9 +24,8 @@ class Pace:
 
     def wait(self) -> float:
         """Wait until the next micro-batch is due or the service stops; return seconds waited."""
-        began = time.time()
+        began = time.monotonic()
         # The limit of one interval is for a clock that was set back.
-        self._stop.wait(min(max(0.0, self._due - began), self._interval))
-        now = time.time()
-        self._due = next_due(now, self._interval)
-        return now - began
+        self._stop.wait(min(max(0.0, self._due - time.time()), self._interval))
+        self._due = next_due(time.time(), self._interval)
+        return time.monotonic() - began
