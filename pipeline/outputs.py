@@ -8,9 +8,10 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -223,9 +224,36 @@ def moments(row: Mapping[str, Any]) -> dict[str, datetime]:
     return {name: from_epoch_micros(micros) for name, micros in known.items()}
 
 
-def run_id(started: datetime) -> str:
-    """Return the name of a batch run, which sorts by start: 20251202T051000Z."""
-    return started.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+def run_id(started: datetime, newest: str | None = None) -> str:
+    """Return the name of a batch run, which sorts by start: 20251202T051000Z.
+
+    It sorts after the name of the newest run, also if the clock was set back since then. So no run
+    replaces the file of another one, and the last file is that of the newest run.
+
+    Args:
+        started: when the run started.
+        newest: the name of the newest run; None: there is none.
+    """
+    name = started.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    if newest is None or name > newest:
+        return name
+    return run_id(datetime.fromisoformat(newest) + timedelta(seconds=1))
+
+
+def newest_run(data: DataDir) -> str | None:
+    """Return the name of the newest batch run, which has a file or a line in the log."""
+    log = data.batch_log.read_bytes() if data.batch_log.exists() else b""
+    names = {path.stem for path in batch_files(data)}
+    names |= {name.decode() for name in re.findall(rb" run=(\d{8}T\d{6}Z)\b", log)}
+    return max(filter(_is_run_id, names), default=None)
+
+
+def _is_run_id(name: str) -> bool:
+    try:
+        started = datetime.fromisoformat(name)
+    except ValueError:
+        return False
+    return run_id(started) == name and started.year < MAXYEAR
 
 
 def _cell(value: object) -> str:

@@ -89,6 +89,7 @@ class Scheduler:
         source.check_window(self._data, self._settings.window)
         #: Holds the name of the current run. If this scheduler is killed, the next one reads it.
         self._run_file = self._data.status / "batch_scheduler_run.json"
+        self._newest_run: str | None = None
         # The details stay when the service tries again after an error, and so does the fixed rate.
         service.details = {"next_run": None, "last_run": None} | service.details | {"running": None}
 
@@ -130,7 +131,8 @@ class Scheduler:
 
     def _run_once(self, started: datetime) -> None:
         """Execute one run and log it. A run that cannot start is logged as failed."""
-        run = outputs.run_id(started)
+        run = outputs.run_id(started, self._newest_run or outputs.newest_run(self._data))
+        self._newest_run = run
         try:
             ended = self._execute(run, started)
         except Exception as error:

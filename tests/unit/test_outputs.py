@@ -116,6 +116,27 @@ def test_the_name_of_a_run_is_its_start_in_utc() -> None:
     assert outputs.run_id(start) == "20251202T051000Z"
 
 
+def test_the_name_of_a_run_sorts_after_that_of_the_newest_one_although_the_clock_was_set_back() -> (
+    None
+):
+    start = datetime(2025, 12, 2, 5, 10, tzinfo=UTC)
+    assert outputs.run_id(start, "20251202T050959Z") == "20251202T051000Z"
+    assert outputs.run_id(start, "20251202T051000Z") == "20251202T051001Z"
+    assert outputs.run_id(start, "20251231T235959Z") == "20260101T000000Z"
+
+
+def test_the_newest_run_has_a_file_or_a_line_in_the_log(data: DataDir) -> None:
+    """A failed run has only a line."""
+    assert outputs.newest_run(data) is None
+    outputs.append_batch_log(data, log_fields(run="20251202T051000Z", reason="a run=b"))
+    outputs.append_batch_log(data, log_fields(run="20251202T041000Z"))
+    assert outputs.newest_run(data) == "20251202T051000Z"
+    data.batch_output.mkdir()
+    for name in ("20251202T052000Z", "20251202T042000Z", "99Z", "99991231T235959Z"):
+        (data.batch_output / f"{name}.csv").touch()
+    assert outputs.newest_run(data) == "20251202T052000Z"
+
+
 # --- atomic replacement ---------------------------------------------------------------------
 
 

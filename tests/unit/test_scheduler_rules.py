@@ -194,6 +194,20 @@ def test_a_change_of_the_clock_neither_ends_a_run_nor_counts_as_its_time(
     assert 0.4 < float(line["wall_s"]) < 30
 
 
+def test_a_run_after_the_clock_was_set_back_has_a_name_of_its_own_that_sorts_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the scheduler started again meanwhile."""
+    start = datetime(2025, 12, 2, 5, 10, tzinfo=UTC)
+    for moments in ((start, start), (start - timedelta(hours=1), start)):
+        scheduler = scheduler_of(tmp_path, monkeypatch)
+        monkeypatch.setattr(scheduler, "_command", lambda *_: ["true"])
+        for moment in moments:
+            scheduler._run_once(moment)
+    names = [line["run"] for line in logged(tmp_path)]
+    assert names == [f"20251202T05100{number}Z" for number in range(4)]
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
