@@ -2,9 +2,8 @@
 
 from functools import partial
 
-from faults import injections, messages, servers
+from faults import clock, injections, messages, servers
 from faults.lab import CLOCK, SMALL_DISK, Fault
-from faults.stack import fake_time_problem
 
 #: Targets that take longer than a few seconds to come back.
 SLOW = ("spark_processor", "stream_jvm", "kafka", "batch_run")
@@ -245,23 +244,28 @@ def storage_faults() -> list[Fault]:
 # --- the clock ----------------------------------------------------------------------------------
 
 
+#: How a clock is wrong: the name, in words, the shifts in seconds.
+SHIFTS = (
+    ("ahead", "an hour ahead", (3600,)),
+    ("behind", "an hour behind", (-3600,)),
+    ("stepped", "set forward and back five times", (30, -30, 3600, -3600, 3)),
+)
+
+
 def clock_faults() -> list[Fault]:
-    """Return the faults of the machine's clock."""
+    """Return the faults of the clock of one service."""
     return [
         Fault(
-            name=f"clock-{name}",
-            claim=f"the clock of the machine {what} for 25 s: {RECOVERED}",
-            inject=partial(injections.set_clock, offsets=offsets),
-            seconds=45,
+            name=f"clock-{name}-{service}",
+            claim=f"the clock of {what} is {how} for {injections.CLOCK_SECONDS} s: {RECOVERED}",
+            inject=partial(injections.shift_clock, service=service, shifts=shifts),
+            seconds=injections.CLOCK_SECONDS + 8,
             stack=CLOCK,
-            late_is_expected=True,
-            missing=fake_time_problem,
+            late_is_expected=service == "producer",
+            missing=clock.problem,
         )
-        for name, what, offsets in (
-            ("ahead", "is 200 s ahead", (200,)),
-            ("behind", "is 200 s behind", (-200,)),
-            ("stepped", "jumps five times", (30, -30, 400, -400, 3)),
-        )
+        for service, what in clock.SERVICES.items()
+        for name, how, shifts in SHIFTS
     ]
 
 

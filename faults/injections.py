@@ -16,7 +16,7 @@ import psutil
 
 from faults import servers
 from faults.lab import Lab
-from faults.stack import TOPICS
+from faults.stack import TOPICS, LabError
 
 #: Every process of the stack that a fault can kill or pause, and what it is.
 TARGETS = {
@@ -37,6 +37,8 @@ OVERSIZED = b"[" + b"1," * 1_000_000 + b"1]"
 AWAY_SECONDS = 50
 #: Seconds without a broker.
 BROKER_AWAY_SECONDS = 120
+#: Seconds with a wrong clock: a batch run begins and ends in it.
+CLOCK_SECONDS = 20
 
 
 def kill(lab: Lab, targets: tuple[str, ...]) -> None:
@@ -222,13 +224,16 @@ def fill_disk(lab: Lab) -> None:
         ballast.unlink()
 
 
-def set_clock(lab: Lab, offsets: tuple[int, ...]) -> None:
+def shift_clock(lab: Lab, service: str, shifts: tuple[int, ...]) -> None:
+    """Shift the clock of a service by each of these seconds in turn."""
+    if lab.clocks is None:
+        raise LabError("this stack runs without clocks that can be shifted")
     try:
-        for offset in offsets:
-            lab.stack.set_clock(offset)
-            time.sleep(25 / len(offsets))
+        for shift in shifts:
+            lab.clocks.shift(service, shift)
+            time.sleep(CLOCK_SECONDS / len(shifts))
     finally:
-        lab.stack.set_clock(0)
+        lab.clocks.shift(service, 0)
 
 
 def start_without_topics(lab: Lab) -> None:

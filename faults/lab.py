@@ -14,7 +14,8 @@ from pathlib import Path
 from random import Random
 
 from faults import truth
-from faults.stack import FAKE_TIME, TOPIC, LabError, Stack, fake_time, wait_for
+from faults.clock import Clocks
+from faults.stack import TOPIC, LabError, Stack, wait_for
 from faults.verdict import NO_FAULT, Injection, Row, row
 from feed import recording, retime
 from tests import golden
@@ -27,7 +28,7 @@ SETTLE_SECONDS = 120.0
 QUIET_SECONDS = 8.0
 #: The stack of most faults, and the stack whose data directory is a small file system of its own.
 MAIN, SMALL_DISK = "main", "small-disk"
-#: The stack whose clock can be set. Its trades are of now, at the recorded speed.
+#: The stack whose services have clocks of their own. Its trades are of now, at the recorded speed.
 CLOCK = "clock"
 #: The size of the small one, bytes.
 SMALL_DISK_BYTES = 512 << 20
@@ -73,6 +74,7 @@ class Lab:
     """A running stack under test, for the functions that inject faults.
 
     Attributes:
+        clocks: the clocks of the services, if the stack runs with them.
         rewritten: the messages that the lab changed on their way to the producer, by trade id.
         sent: the messages that the lab itself sent to the producer.
         deleted: the records that the lab deleted in Kafka.
@@ -83,6 +85,7 @@ class Lab:
     stack: Stack
     random: Random
     log: Callable[[str], None]
+    clocks: Clocks | None = None
     rewritten: dict[int, bytes] = field(default_factory=dict)
     sent: list[bytes] = field(default_factory=list)
     deleted: list[truth.Record] = field(default_factory=list)
@@ -166,10 +169,11 @@ class Run:
         seconds = 240 + 1.5 * sum(max(fault.seconds, self._every_s) for fault in order)
         path = self._folder / "recording.jsonl"
         kind = self._faults[0].stack
-        speed, start, environment = self._speed, retime.ORIGIN, dict[str, str]()
+        speed, start, clocks = self._speed, retime.ORIGIN, None
         if kind == CLOCK:
             speed, start = 1.0, int(time.time() * 1e6)
-            environment = self._clock_environment()
+            (self._folder / "clocks").mkdir()
+            clocks = Clocks(self._folder / "clocks")
         prepare(self._source, path, seconds * speed, start)
         found = truth.issued(path, {}, datetime.now(UTC) + A_DAY)
         self._issued = sorted(
@@ -179,13 +183,13 @@ class Run:
         with ExitStack() as resources:
             if kind == SMALL_DISK:
                 resources.enter_context(small_disk(self._folder / "data"))
-            if kind == CLOCK:  # a replay as recorded sends trades of the future at once
+            if clocks:  # a replay as recorded sends trades of the future at once
                 due = [line.received or 0.0 for line in recording.read(path)]
-                self._stack = Stack(self._folder, self._source, speed, environment, due)
+                self._stack = Stack(self._folder, self._source, speed, clocks.environment, due)
             else:
-                self._stack = Stack(self._folder, path, speed, environment)
+                self._stack = Stack(self._folder, path, speed, {})
             resources.enter_context(self._stack)
-            self._lab = Lab(self._stack, Random(self._seed), self._log)
+            self._lab = Lab(self._stack, Random(self._seed), self._log, clocks)
             self._slices.append(truth.Slice(NO_FAULT, 0, time.time()))
             if not order[0].starts_stack:
                 self._stack.start()
@@ -206,14 +210,6 @@ class Run:
             self._begin_slice(NO_FAULT)
             self._settle()
             return self._judge(path)
-
-    def _clock_environment(self) -> dict[str, str]:
-        (self._folder / "clock").write_text("+0", encoding="utf-8")
-        return {
-            "LD_PRELOAD": str(fake_time()),
-            "FAKETIME_TIMESTAMP_FILE": str(self._folder / "clock"),
-            **FAKE_TIME,
-        }
 
     def _begin_slice(self, fault: str) -> None:
         position = self._stack.feed.position()

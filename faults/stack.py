@@ -55,12 +55,6 @@ SETTINGS = {
     "HEARTBEAT_TIMEOUT_SECONDS": "6",
     "TICK_TIMEOUT_SECONDS": "12",
 }
-#: Options of libfaketime. Java and the monotonic clock keep the real time.
-FAKE_TIME = {
-    "FAKETIME_NO_CACHE": "1",
-    "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    "FAKETIME_SKIP_CMDS": "java",
-}
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 
@@ -91,24 +85,6 @@ def wait_for(condition: Callable[[], T | None], seconds: float, what: str) -> T:
         if time.monotonic() > end:
             raise LabError(f"{what}: not within {seconds:.0f} s")
         time.sleep(0.1)
-
-
-def fake_time() -> Path | None:
-    """Return the library that fakes the time for a process; None if it is not installed."""
-    folders = (Path("/usr/lib").glob("*/faketime"), Path("/usr/lib").glob("faketime"))
-    found = (folder / "libfaketime.so.1" for of in folders for folder in of)
-    return next((path for path in found if path.exists()), None)
-
-
-def fake_time_problem() -> str | None:
-    """Return why the clock cannot be faked; None if it can."""
-    library = fake_time()
-    if library is None:
-        return "libfaketime is not installed"
-    environment = {"LD_PRELOAD": str(library), "FAKETIME": "-200s", **FAKE_TIME}
-    command = [sys.executable, "-c", "import time; time.sleep(0.01)"]
-    done = subprocess.run(command, env=environment, capture_output=True, check=False)
-    return "time.sleep fails with this version of libfaketime" if done.returncode else None
 
 
 class Feed:
@@ -219,8 +195,6 @@ class Stack:
         self._speed = speed
         self._feed_port, proxy_port, self._kafka, self._controller, self._page = free_ports(5)
         self.proxy = Proxy(proxy_port, self._feed_port)
-        #: The offset of the clock of all processes, if the stack runs with libfaketime.
-        self.clock = folder / "clock"
         self._environment = {
             **SETTINGS,
             "FEED_URL": f"ws://{HOST}:{proxy_port}",
@@ -286,10 +260,6 @@ class Stack:
         if supervisor is not None:
             supervisor.wait(10)
         psutil.wait_procs(found, timeout=10)
-
-    def set_clock(self, offset_s: int) -> None:
-        """Set the clock of all processes but Java, in seconds from the real time."""
-        self.clock.write_text(f"{offset_s:+d}", encoding="utf-8")
 
     def stop_program(self, program: str) -> None:
         """Stop one program through supervisor and wait for its end."""

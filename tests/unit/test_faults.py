@@ -324,8 +324,8 @@ def test_a_row_is_ok_only_without_any_difference(outcome, recovery, late, result
 
 
 def test_a_skipped_row_shows_its_reason_and_is_no_failure():
-    rows = [verdict.skipped("clock", "", "libfaketime is not installed")]
-    assert "skipped: libfaketime is not installed" in verdict.table(rows)
+    rows = [verdict.skipped("clock", "", "it needs a C compiler")]
+    assert "skipped: it needs a C compiler" in verdict.table(rows)
     assert verdict.exit_status(rows) == 0
     assert "1 skipped" in verdict.summary(rows)
 
