@@ -7,10 +7,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
-from faults import results, verdict
+from faults import parallel, results, verdict
 from faults.catalogue import QUICK, catalogue
-from faults.lab import Fault, Run
+from faults.lab import MAIN, Fault, Run
 from faults.results import Results, log
 from faults.stack import LabError
 from faults.verdict import Row
@@ -18,6 +19,10 @@ from feed.replay import Arguments
 
 #: Multiple of the recorded speed. A window is then final about 20 seconds after its begin.
 SPEED = 6.0
+#: Stacks that run at the same time: one of them uses about two thirds of a core.
+JOBS = 2
+#: Seconds in which a stack starts, and in which its results are compared at the end.
+STACK_SECONDS = 100.0
 
 
 def main() -> None:
@@ -32,29 +37,57 @@ def main() -> None:
 def run_all(faults: Sequence[Fault], written: Results, options: argparse.Namespace) -> list[Row]:
     """Run each stack with its faults; return the rows of all."""
     reasons = {fault.name: fault.missing() for fault in faults}
+    left = [fault for fault in faults if not reasons[fault.name]]
+    stacks = by_stack(left)
+    for name, of_stack in stacks.items():
+        log(f"[{name}] {sum(fault.times for fault in of_stack)} injections")
+    log(f"planned: {planned_seconds(left, options.jobs) / 60:.0f} minutes")
+    works = {name: partial(_run, name, of, written, options) for name, of in stacks.items()}
     rows = [
         verdict.skipped(fault.name, fault.claim, reason)
         for fault in faults
         if (reason := reasons[fault.name])
     ]
-    left = [fault for fault in faults if not reasons[fault.name]]
-    for name in dict.fromkeys(fault.stack for fault in left):
-        of_stack = [fault for fault in left if fault.stack == name]
-        log(f"stack {name}: {sum(fault.times for fault in of_stack)} injections")
-        run = Run(
-            written.new_folder(name),
-            of_stack,
-            source=options.recording,
-            speed=SPEED,
-            seed=options.seed,
-            log=log,
-        )
-        try:
-            rows += run.run()
-        except LabError as error:
-            log(f"stack {name} FAILED: {error}")
-            rows += [verdict.broken(fault.name, fault.claim, str(error)) for fault in of_stack]
+    for name, found in parallel.run(works, options.jobs):
+        rows += found or _broken(stacks[name], "its process ended without a result")
     return rows
+
+
+def by_stack(faults: Sequence[Fault]) -> dict[str, list[Fault]]:
+    """Return the faults of each stack, in the order in which the stacks start."""
+    names = dict.fromkeys(fault.stack for fault in faults)
+    return {name: [fault for fault in faults if fault.stack == name] for name in names}
+
+
+def planned_seconds(faults: Sequence[Fault], jobs: int) -> float:
+    """Return how long a run takes if every injection takes the time of the catalogue."""
+    ends = [0.0] * jobs
+    for of_stack in by_stack(faults).values():
+        earliest = ends.index(min(ends))
+        ends[earliest] += STACK_SECONDS + sum(fault.times * fault.seconds for fault in of_stack)
+    return max(ends)
+
+
+def _run(
+    name: str, faults: Sequence[Fault], written: Results, options: argparse.Namespace
+) -> list[Row]:
+    run = Run(
+        written.new_folder(name),
+        faults,
+        source=options.recording,
+        speed=SPEED,
+        seed=options.seed,
+        log=lambda text: log(f"[{name}] {text}"),
+    )
+    try:
+        return run.run()
+    except LabError as error:
+        log(f"[{name}] FAILED: {error}")
+        return _broken(faults, str(error))
+
+
+def _broken(faults: Sequence[Fault], reason: str) -> list[Row]:
+    return [verdict.broken(fault.name, fault.claim, reason) for fault in faults]
 
 
 def _arguments() -> argparse.Namespace:
@@ -67,6 +100,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="a few faults, once each: a minute")
     parser.add_argument("--times", type=int, help="injections of each fault (default: its own)")
+    parser.add_argument(
+        "--jobs", type=int, default=JOBS, help=f"stacks that run at the same time ({JOBS})"
+    )
     results.add_options(parser)
     parser.add_argument("--list", action="store_true", help="list the faults and exit")
     parser.add_argument("--keep", action="store_true", help="keep the directories of the stacks")
@@ -81,7 +117,11 @@ def _arguments() -> argparse.Namespace:
     chosen = options.only or (QUICK if options.quick else known)
     times = options.times or (1 if options.quick else None)
     faults = [fault for fault in known.values() if fault.name in chosen]
-    options.faults = [replace(fault, times=times) for fault in faults] if times else faults
+    if times:
+        faults = [replace(fault, times=times) for fault in faults]
+    if options.quick:  # one stack needs the least time for a few faults
+        faults = [replace(fault, stack=MAIN) for fault in faults]
+    options.faults = faults
     return options
 
 

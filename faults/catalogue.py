@@ -3,14 +3,14 @@
 from functools import partial
 
 from faults import clock, injections, messages, servers
-from faults.lab import CLOCK, SMALL_DISK, Fault
+from faults.lab import CLOCK, KILLS, SMALL_DISK, Fault
 
 #: Targets that take longer than a few seconds to come back.
 SLOW = ("spark_processor", "stream_jvm", "kafka", "batch_run")
 #: Targets that nothing else waits for: they are paused once, all others twice.
 HARMLESS = ("batch_scheduler", "batch_run", "dashboard")
 #: Injections of each fault that kills one process.
-KILLS = 20
+KILL_TIMES = 20
 #: The faults of `--quick`.
 QUICK = ("kill-producer", "kill-consumer", "kill-kafka", "server-drop", "malformed-kinds")
 EXACT = "no trade lost or doubled, every result right"
@@ -41,8 +41,9 @@ def kills() -> list[Fault]:
             name=f"kill-{target}",
             claim=f"SIGKILL of {what}: {EXACT}",
             inject=partial(injections.kill, targets=(target,)),
-            times=KILLS,
+            times=KILL_TIMES,
             seconds=13 if target in SLOW else 4,
+            stack=KILLS,
             mixed=True,
             late_is_expected=target == "producer",
         )
@@ -55,6 +56,7 @@ def kills() -> list[Fault]:
             inject=partial(injections.kill_some, count=count),
             times=3,
             seconds=20,
+            stack=KILLS,
             late_is_expected=True,
         )
         for name, count in (("two", 2), ("three", 3))
@@ -64,7 +66,8 @@ def kills() -> list[Fault]:
         claim=f"SIGKILL of every process and a new start: {EXACT}",
         inject=injections.kill_stack,
         times=3,
-        seconds=30,
+        seconds=60,
+        stack=KILLS,
         late_is_expected=True,
     )
     return [*single, *several, everything]
@@ -235,6 +238,7 @@ def storage_faults() -> list[Fault]:
             times=2,
             seconds=50,
             stack=SMALL_DISK,
+            small_disk=True,
             late_is_expected=True,
             missing=partial(injections.cannot_mount, "a small file system"),
         ),
@@ -280,7 +284,7 @@ def broker_faults() -> list[Fault]:
             claim=f"the topics do not exist when the services start: {EXACT}",
             inject=injections.start_without_topics,
             seconds=60,
-            stack="no-topics",
+            stack=SMALL_DISK,
             starts_stack=True,
         ),
         Fault(
@@ -289,7 +293,7 @@ def broker_faults() -> list[Fault]:
             "record differ",
             inject=injections.delete_records,
             seconds=90,
-            stack="retention",
+            stack=SMALL_DISK,
             late_is_expected=True,
         ),
         Fault(

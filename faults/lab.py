@@ -21,23 +21,25 @@ from feed import recording, retime
 from tests import golden
 
 #: Seconds within which the stack must work again after a fault.
-RECOVERY_SECONDS = 120.0
+RECOVERY_SECONDS = 180.0
 #: Seconds in which the last records must reach every result.
 SETTLE_SECONDS = 120.0
 #: Seconds without a change after which the stream has read everything.
 QUIET_SECONDS = 8.0
-#: The stack of most faults, and the stack whose data directory is a small file system of its own.
-MAIN, SMALL_DISK = "main", "small-disk"
+#: The stack of most faults, that of the kills, and that whose data directory is a small disk.
+MAIN, KILLS, SMALL_DISK = "main", "kills", "small-disk"
 #: The stack whose services have clocks of their own. Its trades are of now, at the recorded speed.
 CLOCK = "clock"
-#: The size of the small one, bytes.
+#: The size of the small disk, bytes.
 SMALL_DISK_BYTES = 512 << 20
 #: The trades of a recording that begins now are up to an hour ahead of the clock.
 A_DAY = timedelta(days=1)
+#: Messages that are sent at first without a break, and the seconds that a part must take.
+FIRST_PART, PART_SECONDS = 500, 2.0
 #: The run ends after this number of injections in a row without recovery.
 GIVE_UP = 3
 #: Longest random wait between two injections, seconds.
-PAUSE_SECONDS = 1.5
+PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Fault:
         times: how often it is injected.
         seconds: expected time of one injection with its recovery.
         stack: faults with the same text share one stack.
+        small_disk: whether the data directory must be a small file system.
         starts_stack: whether it starts the stack itself.
         mixed: whether its injections are mixed with those of other faults.
         late_is_expected: whether windows may lack trades that arrived after the watermark.
@@ -63,6 +66,7 @@ class Fault:
     times: int = 1
     seconds: float = 15.0
     stack: str = MAIN
+    small_disk: bool = False
     starts_stack: bool = False
     mixed: bool = False
     late_is_expected: bool = False
@@ -98,15 +102,29 @@ class Lab:
             self.killed[target] = self.stack.signal(target, signal.SIGKILL)
 
     def send(self, messages: Sequence[bytes]) -> None:
-        """Send messages to the producer between those of the feed.
+        """Send malformed messages to the producer between those of the feed.
+
+        It sends them in parts and waits until the producer has rejected each part. Otherwise the
+        heartbeats of the feed would wait in the buffers behind them, and the producer reconnects.
 
         Raises:
             LabError: the connection did not take all of them.
         """
-        sent = self.stack.proxy.send(messages)
-        self.sent += messages[:sent]
-        if sent < len(messages):
-            raise LabError(f"only {sent} of {len(messages)} messages were sent")
+        done, size = 0, FIRST_PART
+        while done < len(messages):
+            began, before = time.monotonic(), self._rejected()
+            part = messages[done : done + size]
+            sent = self.stack.proxy.send(part)
+            self.sent += part[:sent]
+            done += sent
+            if sent < len(part):
+                raise LabError(f"only {done} of {len(messages)} messages were sent")
+            wait_for(lambda: self._rejected() - before >= sent, 60, "rejected messages")  # noqa: B023
+            change = PART_SECONDS / max(0.1, time.monotonic() - began)
+            size = max(1, int(size * min(2.0, change)))
+
+    def _rejected(self) -> int:
+        return int(self.stack.status("producer").get("counters", {}).get("rejected", 0))
 
     wait_for = staticmethod(wait_for)
 
@@ -181,7 +199,7 @@ class Run:
             for trade_id, line in found.lines.items()
         )
         with ExitStack() as resources:
-            if kind == SMALL_DISK:
+            if any(fault.small_disk for fault in self._faults):
                 resources.enter_context(small_disk(self._folder / "data"))
             if clocks:  # a replay as recorded sends trades of the future at once
                 due = [line.received or 0.0 for line in recording.read(path)]
@@ -372,16 +390,18 @@ def small_disk(folder: Path) -> Iterator[None]:
 def plan(faults: Sequence[Fault], random: Random) -> list[Fault]:
     """Return all injections in their order.
 
-    The mixed faults come first, in rounds: each round has every fault once, in a random order, as
-    long as it has injections left. So a service runs for a while before it is killed again.
+    A fault that starts the stack comes first. The mixed faults follow, in rounds: each round has
+    every fault once, in a random order, as long as it has injections left. So a service runs for a
+    while before it is killed again.
     """
-    order: list[Fault] = []
+    order = [fault for fault in faults if fault.starts_stack]
     mixed = [fault for fault in faults if fault.mixed]
     for number in range(max((fault.times for fault in mixed), default=0)):
         of_round = [fault for fault in mixed if fault.times > number]
         random.shuffle(of_round)
         order += of_round
-    return order + [fault for fault in faults if not fault.mixed for _ in range(fault.times)]
+    single = (fault for fault in faults if not (fault.starts_stack or fault.mixed))
+    return order + [fault for fault in single for _ in range(fault.times)]
 
 
 def prepare(source: Path, target: Path, seconds: float, start: int = retime.ORIGIN) -> None:

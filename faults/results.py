@@ -16,6 +16,7 @@ from benchmarks import machine
 from faults import verdict
 from faults.stack import ROOT
 from faults.verdict import Row
+from feed import recording as recordings
 from feed.recording import RecordingError
 from local import prerequisites
 
@@ -30,7 +31,8 @@ class Results:
     """The results of one run. Its directories stay if a row failed or the run was interrupted.
 
     Args:
-        name: of the two files in FOLDER.
+        name: of the two files in FOLDER with the newest results. The same content is in two files
+            that have the name of this run's directory.
         recording: what is replayed.
         speed: multiple of the recorded speed.
         seed: of all random choices.
@@ -41,6 +43,7 @@ class Results:
         self, name: str, recording: Path, speed: float, seed: int, *, keep: bool = False
     ) -> None:
         self._name = name
+        self._title = f"{'Soak' if name == 'soak' else 'Faults'}, seed {seed}"
         self._keep = keep
         self._succeeded = False
         self._began = datetime.now(UTC)
@@ -48,7 +51,7 @@ class Results:
         prefix = f"{self._began:%Y%m%dT%H%M%S}-"
         self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=FOLDER))
         self._described = machine.describe() | {
-            "recording": recording.name,
+            "recording": _described(recording),
             "speed": f"{speed:g} times the recorded speed",
             "seed": str(seed),
         }
@@ -78,17 +81,18 @@ class Results:
         status = verdict.exit_status(rows)
         self._succeeded = status == 0
         text = self._text(rows, more)
-        markdown, values = FOLDER / f"{self._name}.md", FOLDER / f"{self._name}.json"
-        markdown.write_text(text + "\n", encoding="utf-8")
         content = {
             "began": self._began.isoformat(timespec="seconds"),
             "machine": self._described,
             "rows": verdict.as_json(rows),
             **(further or {}),
         }
-        values.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        values = json.dumps(content, indent=1)
+        for name in (self._name, self.folder.name):
+            (FOLDER / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+            (FOLDER / f"{name}.json").write_text(values + "\n", encoding="utf-8")
         print(text)
-        log(f"the same as files: {markdown} and {values}")
+        log(f"the same as files: {FOLDER / self.folder.name}.md and .json")
         return status
 
     def _text(self, rows: Sequence[Row], more: Sequence[str]) -> str:
@@ -100,8 +104,9 @@ class Results:
             for problem in row.problems[:SHOWN]
         ]
         lines = [
-            f"Run on {self._began:%Y-%m-%d %H:%M} UTC, {took:.0f} minutes.",
+            f"## {self._title}, {self._began:%Y-%m-%d %H:%M} UTC",
             "",
+            f"- duration: {took:.0f} minutes",
             *(f"- {name}: {value}" for name, value in self._described.items()),
             "",
             verdict.table(rows),
@@ -111,6 +116,13 @@ class Results:
             *more,
         ]
         return "\n".join(lines)
+
+
+def _described(path: Path) -> str:
+    """Return a recording's size and fingerprint. Its name can be private."""
+    messages = sum(1 for _ in recordings.read(path))
+    fingerprint = recordings.identity(path, retimed=False)["fingerprint"]
+    return f"{messages:,} messages, SHA-256 begins with {fingerprint}"
 
 
 def log(text: str) -> None:

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from faults import results
 from faults.catalogue import catalogue
-from faults.lab import MAIN, Fault, Run
+from faults.lab import KILLS, MAIN, Fault, Run
 from faults.stack import PROGRAMS, LabError, Stack
 from feed.replay import Arguments
 from pipeline import processes
@@ -109,11 +109,11 @@ class Sampler(threading.Thread):
 
 
 def choose(faults: Sequence[Fault], random: Random, count: int) -> list[Fault]:
-    """Return random faults that fit into a minute and into one stack."""
+    """Return random faults that fit into a minute and into one stack with others."""
     usable = [
         fault
         for fault in faults
-        if fault.stack == MAIN and fault.seconds <= LONGEST_FAULT and not fault.missing()
+        if fault.stack in (MAIN, KILLS) and fault.seconds <= LONGEST_FAULT and not fault.missing()
     ]
     return [random.choice(usable) for _ in range(count)]
 

@@ -1,7 +1,11 @@
 """The fault lab finds what it must find: its judge, its plan, its messages and its table."""
 
+import contextlib
 import json
+import multiprocessing
+import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
@@ -12,9 +16,11 @@ from typing import Any
 
 import pytest
 
-from faults import lab, messages, servers, soak, truth, verdict
+from faults import __main__ as faults_main
+from faults import lab, messages, parallel, servers, soak, truth, verdict
 from faults.catalogue import QUICK, catalogue
 from faults.injections import TARGETS
+from faults.lab import Fault
 from feed import recording
 from pipeline.ingest import trade
 from tests import golden
@@ -266,7 +272,53 @@ def test_the_catalogue_fits_into_an_hour_and_names_are_unique():
     faults = catalogue()
     assert len({f.name for f in faults}) == len(faults)
     assert set(QUICK) <= {f.name for f in faults}
-    assert sum(f.times * f.seconds for f in faults) <= 58 * 60
+    assert faults_main.planned_seconds(faults, faults_main.JOBS) <= 58 * 60
+
+
+def test_stacks_start_in_order_as_soon_as_one_of_the_jobs_is_free():
+    faults = [
+        Fault(name, "", lambda _: None, seconds=seconds, stack=name)
+        for name, seconds in (("a", 300), ("b", 100), ("c", 150))
+    ]
+    own = faults_main.STACK_SECONDS
+    assert faults_main.planned_seconds(faults, 1) == 550 + 3 * own
+    assert faults_main.planned_seconds(faults, 2) == max(300 + own, 250 + 2 * own)
+
+
+def test_stacks_run_at_the_same_time_and_one_that_ends_without_rows_is_reported():
+    """Each process waits for the other one."""
+    both = multiprocessing.Barrier(2)
+
+    def rows_of(name: str) -> list[verdict.Row]:
+        both.wait(30)
+        return [verdict.skipped(name, "", "x")]
+
+    def dies() -> list[verdict.Row]:
+        os._exit(1)
+
+    found = dict(parallel.run({"a": lambda: rows_of("a"), "b": lambda: rows_of("b"), "c": dies}, 2))
+    assert {name: rows and rows[0].fault for name, rows in found.items()} == {
+        "a": "a",
+        "b": "b",
+        "c": None,
+    }
+
+
+def test_an_interruption_reaches_every_process_and_is_awaited(tmp_path):
+    def ends_late() -> list[verdict.Row]:
+        (tmp_path / "started").touch()
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            (tmp_path / "ended").touch()
+            raise
+        return []
+
+    with contextlib.closing(parallel.run({"a": ends_late, "b": list}, 2)) as results:
+        assert next(results)[0] == "b"
+        while not (tmp_path / "started").exists():
+            time.sleep(0.01)
+    assert (tmp_path / "ended").exists()
 
 
 def test_a_prepared_recording_has_the_length_asked_for_and_ids_without_repetition(tmp_path):
@@ -345,5 +397,5 @@ def test_the_soak_chooses_short_faults_of_the_main_stack_and_repeats_them_for_a_
     chosen = soak.choose(catalogue(), Random(1), 60)
     again = soak.choose(catalogue(), Random(1), 60)
     assert [f.name for f in chosen] == [f.name for f in again]
-    assert {f.stack for f in chosen} == {lab.MAIN}
+    assert {f.stack for f in chosen} == {lab.MAIN, lab.KILLS}
     assert max(f.seconds for f in chosen) <= soak.LONGEST_FAULT
