@@ -121,53 +121,26 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
         outputs: What the services wrote.
         default_interval_s: The batch interval, used if the scheduler's status file lacks it.
     """
-    runs, span = outputs.runs, outputs.span
-    interval_s = batch_interval_s(outputs.status, default_interval_s)
+    runs, log = outputs.runs, _started_since(outputs.log, outputs.since)
     final, still_open, batch = map(typed, (outputs.final, outputs.still_open, outputs.batch))
     newest = None if runs.empty else iso(runs["last_trade_time"].iloc[-1])
     all_windows = agreement(
         outputs.final, outputs.still_open, outputs.batch, newest, outputs.evidence
     )
-    both = shared_totals(final, batch, all_windows)
-    only_open = ~still_open["window_start"].isin(final["window_start"])
-    in_stream = final["trade_count"].sum() + still_open[only_open]["trade_count"].sum()
-    micro_batches, window_latencies = outputs.micro_batches, outputs.window_latencies
-    minutes, log, finals = outputs.minutes, outputs.log, final["written_at"]
-    if outputs.since:
-        minutes = {name: table[table["at"] >= outputs.since] for name, table in minutes.items()}
-        log = log[log["started"] >= outputs.since]
-    recent, costed_log = final, log
-    teeth = {}
-    if span and not outputs.replayed_as_recorded:
-        teeth = {
-            name: without_stops(
-                sawtooth(table, *span), stops(SERVICES_OF[name], outputs.minutes, outputs.status)
-            )
-            for name, table in publications(outputs).items()
-        }
-        # Before the span the paths were catching up, and also after a stop. That is neither latency
-        # nor regular cost.
-        pauses = gaps(teeth, span[1])
-        at = micro_batches["published_at"]
-        micro_batches = micro_batches[(at >= span[0]) & ~overlap(at, at, pauses)]
-        in_pause = overlap(final["window_start"], final["written_at"], pauses)
-        recent = final[(final["window_start"] >= span[0]) & ~in_pause]
-        starts = outputs.final.loc[recent.index, "window_start"]
-        window_latencies = window_latencies[window_latencies["window_start"].isin(starts)]
-        minutes = {name: _within(table, span, pauses) for name, table in minutes.items()}
-        costed_log = log[log["started"] >= span[0]]
-        finals = finals[finals.between(*span)]
-    shown = all_windows
-    if outputs.since and outputs.last:
-        # By event time, which is not the clock's time if a recording is replayed as recorded.
-        ends = [table["window_end"].max() for table in (final, still_open, batch) if len(table)]
-        since = max(ends) - outputs.last
+    interval_s = batch_interval_s(outputs.status, default_interval_s)
+    teeth = _teeth(outputs)
+    regular = _regular_work(outputs, final, log, teeth)
+    since = _first_window(outputs, final, still_open, batch)
+    shown, shown_final, shown_batch = all_windows, final, batch
+    if since is not None:
         shown = shown[shown["window_start"] >= iso(since)].reset_index(drop=True)
-        final, batch = (table[table["window_start"] >= since] for table in (final, batch))
+        shown_final, shown_batch = (
+            table[table["window_start"] >= since] for table in (final, batch)
+        )
     succeeded = outputs.log[outputs.log["status"] == "ok"]
     return Comparison(
         outputs=outputs,
-        span=span,
+        span=outputs.span,
         replayed_as_recorded=outputs.replayed_as_recorded,
         interval_s=interval_s,
         agreement=shown,
@@ -177,30 +150,112 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
         teeth=teeth,
         waterfall=waterfall(
             outputs.latencies,
-            micro_batches,
-            window_latencies,
-            recent,
+            regular.micro_batches,
+            regular.window_latencies,
+            regular.final,
             runs,
             replayed_as_recorded=outputs.replayed_as_recorded,
         ),
         funnel=funnel(
             outputs.ingest_counts,
             outputs.status,
-            int(in_stream),
+            _trades_in_stream(final, still_open),
             all_windows,
             None if runs.empty else int(runs["rows"].iloc[-1]),
             rejected_ids=rejected_ids(outputs.evidence),
         ),
-        cost=cost(minutes, costed_log, finals),
+        cost=cost(regular.minutes, regular.log, regular.publications),
         run_parts=run_parts(log),
         runs=succeeded,
         growth=growth(succeeded, interval_s, rows_per_second(runs), runs["written_at"].max()),
-        micro_batches=by_minute(micro_batches),
-        steadiness=steadiness(micro_batches),
-        flags=flags({"stream": final, "batch": batch}),
-        shared=both,
-        windows=final,
+        micro_batches=by_minute(regular.micro_batches),
+        steadiness=steadiness(regular.micro_batches),
+        flags=flags({"stream": shown_final, "batch": shown_batch}),
+        shared=shared_totals(final, batch, all_windows),
+        windows=shown_final,
     )
+
+
+def _started_since(log: pd.DataFrame, since: datetime | None) -> pd.DataFrame:
+    return log if since is None else log[log["started"] >= since]
+
+
+def _teeth(outputs: PipelineOutputs) -> dict[str, pd.DataFrame]:
+    """Return the ages of each result, without stopped time; nothing if ages are not measured."""
+    if outputs.span is None or outputs.replayed_as_recorded:
+        return {}
+    return {
+        name: without_stops(
+            sawtooth(table, *outputs.span),
+            stops(SERVICES_OF[name], outputs.minutes, outputs.status),
+        )
+        for name, table in publications(outputs).items()
+    }
+
+
+@dataclass(frozen=True)
+class _RegularWork:
+    """What the services did while they ran regularly: the basis of latencies and costs."""
+
+    #: Final windows, typed.
+    final: pd.DataFrame
+    #: When they were published.
+    publications: pd.Series
+    micro_batches: pd.DataFrame
+    window_latencies: pd.DataFrame
+    minutes: Mapping[str, pd.DataFrame]
+    #: The batch log.
+    log: pd.DataFrame
+
+
+def _regular_work(
+    outputs: PipelineOutputs,
+    final: pd.DataFrame,
+    log: pd.DataFrame,
+    teeth: Mapping[str, pd.DataFrame],
+) -> _RegularWork:
+    """Return the work within the span, without the time from a stop until newer results.
+
+    Before the span the paths were catching up, and also after a stop. That is neither latency nor
+    regular cost. If ages are not measured, all work counts.
+    """
+    minutes, micro_batches, since = outputs.minutes, outputs.micro_batches, outputs.since
+    if since:
+        minutes = {name: table[table["at"] >= since] for name, table in minutes.items()}
+    span, published = outputs.span, final["written_at"]
+    if span is None or not teeth:
+        return _RegularWork(final, published, micro_batches, outputs.window_latencies, minutes, log)
+    pauses = gaps(teeth, span[1])
+    at = micro_batches["published_at"]
+    in_pause = overlap(final["window_start"], published, pauses)
+    recent = final[(final["window_start"] >= span[0]) & ~in_pause]
+    starts = outputs.final.loc[recent.index, "window_start"]
+    latencies = outputs.window_latencies
+    return _RegularWork(
+        final=recent,
+        publications=published[published.between(*span)],
+        micro_batches=micro_batches[(at >= span[0]) & ~overlap(at, at, pauses)],
+        window_latencies=latencies[latencies["window_start"].isin(starts)],
+        minutes={name: _within(table, span, pauses) for name, table in minutes.items()},
+        log=log[log["started"] >= span[0]],
+    )
+
+
+def _first_window(outputs: PipelineOutputs, *tables: pd.DataFrame) -> datetime | None:
+    """Return the start of the selected time range; None: everything.
+
+    It is an event time, which is not the clock's time if a recording is replayed as recorded.
+    """
+    if not (outputs.since and outputs.last):
+        return None
+    newest: datetime = max(table["window_end"].max() for table in tables if len(table))
+    return newest - outputs.last
+
+
+def _trades_in_stream(final: pd.DataFrame, still_open: pd.DataFrame) -> int:
+    """Return the number of trades in final and open windows."""
+    only_open = ~still_open["window_start"].isin(final["window_start"])
+    return int(final["trade_count"].sum() + still_open[only_open]["trade_count"].sum())
 
 
 def missing_ids(gaps: pd.DataFrame, shown: pd.DataFrame) -> int:
