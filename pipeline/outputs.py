@@ -150,6 +150,11 @@ class DataDir:
         """One row: the offsets that the stream has read since its last row in `stream_drops`."""
         return self.status / "stream_position.csv"
 
+    @property
+    def stream_starts(self) -> Path:
+        """A row for each checkpoint of the stream: the first offset that it read."""
+        return self.status / "stream_starts.csv"
+
     def thresholds_of(self, service: str) -> Path:
         """The thresholds that a path used, a row for each period: `pipeline.thresholds`."""
         return self.status / f"{service}_thresholds.csv"

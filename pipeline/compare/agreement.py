@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline.compare.inputs import Evidence
-from pipeline.compare.lateness import Record, outcomes
+from pipeline.compare.lateness import Outcomes, Record, outcomes
+from pipeline.compare.unread import PlacedTrade
 from pipeline.ingest.store import STORED
 from pipeline.metrics.definitions import FURTHER, METRICS, buy_sell_ratio
 from pipeline.thresholds import SETTING_OF, Period, Thresholds
@@ -36,6 +37,8 @@ LATE = "late events dropped"
 BACKFILLED = "backfilled trades dropped as late"
 AFTER_SNAPSHOT = "trades stored after the batch's snapshot"
 CONFLICT = "duplicate id with different content, received after the deduplication state expired"
+#: Kafka's retention deleted the records before the stream read them.
+DELETED = "records deleted in Kafka before the stream read them"
 #: Kafka's topic was deleted and created again, and each of the two had a part of the trades.
 TWO_TOPICS = "trades in two Kafka topics"
 #: Flags differ, because the two paths used other thresholds. The settings follow.
@@ -56,6 +59,7 @@ COLUMNS = (
     "cause",
     "late",
     "doubled",
+    "deleted",
     "unexplained",
     "missing",
 )
@@ -85,6 +89,7 @@ def agreement(
         - `cause`: the cause of a difference, or of trades that neither path has.
         - `late`: the number of trades that the stream dropped as late.
         - `doubled`: the number of trades that the stream counted twice.
+        - `deleted`: the number of trades that Kafka deleted before the stream read them.
         - `unexplained`: trades in the batch minus trades in the stream, if the cause is unknown.
         - `missing`: the number of ids that were never stored in or next to this window. An id
           between two windows counts for both.
@@ -139,7 +144,13 @@ def agreement(
             )
         lost = missing.get(start, _MissingIds())
         causes = [cause for cause in (explanation.cause, lost.cause) if cause]
-        numbers = (explanation.late, explanation.counted_twice, explanation.unexplained, lost.ids)
+        numbers = (
+            explanation.late,
+            explanation.counted_twice,
+            explanation.deleted,
+            explanation.unexplained,
+            lost.ids,
+        )
         rows.append((start, status, columns, "; ".join(causes), *numbers))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -153,6 +164,8 @@ class Explanation:
     late: int = 0
     #: Trades that the stream counted twice: duplicates with different content.
     counted_twice: int = 0
+    #: Trades that Kafka deleted before the stream read them.
+    deleted: int = 0
     #: Trades in the batch minus trades in the stream, if the cause is unknown.
     unexplained: int = 0
 
@@ -175,8 +188,13 @@ class _Candidates:
     Each sequence is sorted by event time.
     """
 
-    #: Trades that the stream does not have.
+    #: The topic that the checkpoint read. None: the stream recorded nothing.
+    topic: str | None
+    #: Trades that the checkpoint read or will read, but did not count.
     dropped: Sequence[_Trade]
+    #: Trades outside of the offsets that the checkpoint reads, and those that may be outside.
+    unread: Sequence[_Trade]
+    perhaps_unread: Sequence[_Trade]
     #: Duplicates that the stream counted.
     counted_twice: Sequence[_Trade]
     #: Trades that the batch does not have.
@@ -189,16 +207,18 @@ class _Candidates:
 
     def surplus(self) -> tuple[list[_Trade], list[_Trade]]:
         """Return the trades that only the stream counted, and those that only the batch counted."""
-        dropped, later = (
-            {trade.number for trade in trades} for trades in (self.dropped, self.after_snapshot)
+        missing = [*self.dropped, *self.unread]
+        lost, later = (
+            {trade.number for trade in trades} for trades in (missing, self.after_snapshot)
         )
-        in_stream = [trade for trade in self.after_snapshot if trade.number not in dropped]
-        in_batch = [trade for trade in self.dropped if trade.number not in later]
+        in_stream = [trade for trade in self.after_snapshot if trade.number not in lost]
+        in_batch = [trade for trade in missing if trade.number not in later]
         return [*in_stream, *self.counted_twice], in_batch
 
     def between(self, start: str, end: str) -> "_Candidates":
+        trades = {name: value for name, value in vars(self).items() if name != "topic"}
         return _Candidates(
-            **{name: _between(value, start, end) for name, value in vars(self).items()}
+            self.topic, **{name: _between(value, start, end) for name, value in trades.items()}
         )
 
 
@@ -208,10 +228,19 @@ def _candidates_by_checkpoint(evidence: Evidence) -> list[_Candidates]:
         _Trade(number, time, _decimal(price), _decimal(size), side == "buy")
         for number, time, side, price, size in evidence.after_snapshot.itertuples(index=False)
     )
-    found = outcomes(evidence.records, evidence.offset_ranges, evidence.reported, evidence.consumed)
+    found = outcomes(
+        evidence.records,
+        evidence.offset_ranges,
+        evidence.reported,
+        evidence.consumed,
+        evidence.starts,
+    )
     return [
         _Candidates(
+            topic=each.reading.topic if each.reading else None,
             dropped=_trades(each.dropped),
+            unread=_trades([*each.never_read, *_unread(each, evidence.placed, never=True)]),
+            perhaps_unread=_trades(_unread(each, evidence.placed, never=None)),
             counted_twice=_trades(each.counted_twice),
             after_snapshot=after,
             unrecorded_late=_trades(r for r in each.not_recorded if r.kind == STORED),
@@ -222,7 +251,22 @@ def _candidates_by_checkpoint(evidence: Evidence) -> list[_Candidates]:
     ]
 
 
-def _trades(records: Iterable[Record]) -> list[_Trade]:
+def _unread(
+    outcome: Outcomes, placed: Iterable[PlacedTrade], *, never: bool | None
+) -> list[PlacedTrade]:
+    """Return the trades that a checkpoint never reads, or those of which this is unknown (None)."""
+    reading = outcome.reading
+    if reading is None or reading.start is None:
+        return []
+    return [
+        trade
+        for trade in placed
+        if trade.topic == reading.topic
+        and reading.never_reads(trade.first_offset, trade.last_offset) is never
+    ]
+
+
+def _trades(records: Iterable[Record | PlacedTrade]) -> list[_Trade]:
     return _sorted_by_time(
         _Trade(r.trade_id, r.time, _decimal(r.price), _decimal(r.size), r.side == "buy")
         for r in records
@@ -269,22 +313,44 @@ def _explain_by_trades(
     backfilled: frozenset[int],
 ) -> Explanation:
     """Return the cause of a difference, or `UNEXPLAINED` if single trades do not account for it."""
-    for known in candidates:
+    for place, known in enumerate(candidates):
         in_stream, in_batch = known.surplus()
-        causes = {BACKFILLED if trade.number in backfilled else LATE for trade in in_batch}
+        unread = {trade.number for trade in known.unread}
+        causes = {BACKFILLED if n in backfilled else LATE for n in _numbers(in_batch) - unread}
+        causes |= {DELETED} if _numbers(in_batch) & unread else set()
         causes |= {AFTER_SNAPSHOT} if len(in_stream) > len(known.counted_twice) else set()
         causes |= {CONFLICT} if known.counted_twice else set()
         if (
             causes
             and not known.contradicted
+            and _was_deleted(known, candidates[:place])
             and _accounts_for_all(stream, batch, in_stream, in_batch)
         ):
             return Explanation(
-                "; ".join(sorted(causes)), len(known.dropped), len(known.counted_twice)
+                "; ".join(sorted(causes)),
+                len(known.dropped),
+                len(known.counted_twice),
+                len(known.unread),
             )
     if any(_unrecorded_may_explain(stream, batch, known) for known in candidates):
         return Explanation(NOT_RECORDED)
     return Explanation(UNEXPLAINED, unexplained=int(_amount_of(batch)[0] - _amount_of(stream)[0]))
+
+
+def _numbers(trades: Iterable[_Trade]) -> set[int]:
+    return {trade.number for trade in trades}
+
+
+def _was_deleted(known: _Candidates, later: Iterable[_Candidates]) -> bool:
+    """Return whether Kafka had deleted the trades that a checkpoint did not read, if there are any.
+
+    A later checkpoint of the topic could not read the whole window either. Otherwise the stream
+    would have published that version.
+    """
+    if not known.unread:
+        return True
+    others = (each for each in later if each.topic == known.topic)
+    return not known.perhaps_unread and all(each.unread for each in others)
 
 
 def _other_thresholds(stream: _Window, batch: _Window, columns: str, evidence: Evidence) -> str:

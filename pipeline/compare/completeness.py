@@ -11,7 +11,7 @@ from pipeline.compare.inputs import IngestCounts
 from pipeline.health import STALE_SECONDS
 
 #: Why a stage holds fewer trades than its input.
-LOSSES = ("missing", "repeated", "rejected", "late", "unexplained", "not_yet")
+LOSSES = ("missing", "repeated", "rejected", "late", "deleted", "unexplained", "not_yet")
 FUNNEL_COLUMNS = ("stage", "drawn_from", "count", *LOSSES, "of_issued", "of_received")
 
 #: The stages in order, each named after its input and its output.
@@ -39,8 +39,8 @@ def funnel(
         status: The services' status files: the producer's counters since it started, and the
             consumer's lag.
         in_stream: Trades in final and open windows.
-        agreement: As `agreement` returns it: trades dropped as late, counted twice, and missing
-            from the stream for an unknown reason.
+        agreement: As `agreement` returns it: trades dropped as late, counted twice, deleted in
+            Kafka before the stream read them, and missing from the stream for an unknown reason.
         in_batch: Rows of the newest run. None without one.
         rejected_ids: Trade ids that were never stored because their messages were rejected.
 
@@ -79,8 +79,8 @@ def funnel(
             }
         )
     stored = ingest_counts.stored
-    late, doubled, unexplained = (
-        int(agreement[name].sum()) for name in ("late", "doubled", "unexplained")
+    late, doubled, deleted, unexplained = (
+        int(agreement[name].sum()) for name in ("late", "doubled", "deleted", "unexplained")
     )
     rows += [
         {
@@ -102,9 +102,10 @@ def funnel(
             "drawn_from": stored,
             "count": in_stream,
             "late": late,
+            "deleted": deleted,
             "repeated": -doubled,
             "unexplained": unexplained,
-            "not_yet": stored - in_stream - late + doubled - unexplained,
+            "not_yet": stored - in_stream - late + doubled - deleted - unexplained,
         },
     ]
     if in_batch is not None:

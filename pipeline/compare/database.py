@@ -1,11 +1,16 @@
 """What the comparison reads from the consumer's database, on a read-only connection."""
 
+import itertools
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from pipeline.ingest.store import minute_text
+from pipeline.compare.unread import PlacedTrade
+from pipeline.ingest.store import minute_text, time_text
+from pipeline.stream_starts import Start
 
 #: The columns of a trade that the comparison reads.
 _TRADE = "trade_id, time, side, price, last_size"
@@ -93,6 +98,115 @@ def stored_after(
             (*snapshot, *covered),
         ).fetchall()
     return trades
+
+
+def placed_trades(
+    connection: sqlite3.Connection,
+    start: Start,
+    window: timedelta,
+    delay: timedelta,
+) -> list[PlacedTrade]:
+    """Return the trades of all windows with a record that a checkpoint skipped, with their offsets.
+
+    Late trades are left out, because `evidence` has their exact offsets.
+
+    Args:
+        connection: a read-only connection.
+        start: the start of the checkpoint.
+        window: the length of the windows.
+        delay: the watermark of the stream. Later trades are in `evidence`.
+    """
+    if start.skipped is None:
+        return []
+    topic, (first, end) = start.topic, start.skipped
+    inside = connection.execute(
+        f"SELECT {_TRANSACTION} FROM ingest "  # noqa: S608 - a constant
+        "WHERE topic = ? AND stored > 0 AND last_offset >= ? AND first_offset < ? ORDER BY number",
+        (topic, first, end),
+    ).fetchall()
+    edges = [
+        edge
+        for _, _, _, _, *ids in inside
+        for edge in connection.execute(
+            f"SELECT min(time), max(time) FROM btc_prices WHERE trade_id BETWEEN ? AND ? "  # noqa: S608
+            f"AND trade_id NOT IN ({_LATE_IDS})",
+            ids,
+        ).fetchone()
+        if edge is not None
+    ]
+    if not edges:
+        return []
+    since = time_text(_window_start(min(edges), window))
+    until = time_text(_window_start(max(edges), window) + window)
+    all_arrived = time_text(_window_start(max(edges), window) + window + delay)
+    before = _transactions(connection, topic, f"number < {inside[0][0]} ORDER BY number DESC")
+    after = _transactions(connection, topic, f"number > {inside[-1][0]} ORDER BY number")
+    # A record before a transaction is not newer than its newest trade.
+    around = list(itertools.takewhile(lambda row: row[-1] is None or row[-1] >= since, before))
+    for row in after:
+        around.append(row)
+        if row[-1] is not None and row[-1] >= all_arrived:
+            break
+    transactions = inside + [row[:-1] for row in around if row[3]]
+    found: dict[int, PlacedTrade] = {}
+    for trade in itertools.chain.from_iterable(
+        _trades_of(connection, topic, transaction, since, until) for transaction in transactions
+    ):
+        other = found.get(trade.trade_id, trade)
+        found[trade.trade_id] = replace(
+            trade,
+            first_offset=min(trade.first_offset, other.first_offset),
+            last_offset=max(trade.last_offset, other.last_offset),
+        )
+    return list(found.values())
+
+
+#: The columns of a transaction that place its trades, and the trades that `evidence` places.
+_TRANSACTION = "number, first_offset, last_offset, stored, first_trade_id, last_trade_id"
+_LATE_IDS = "SELECT trade_id FROM evidence WHERE kind = 'stored'"
+
+
+def _window_start(time: str, window: timedelta) -> datetime:
+    moment = datetime.fromisoformat(time)
+    return moment - (moment - datetime.fromtimestamp(0, UTC)) % window
+
+
+def _transactions(
+    connection: sqlite3.Connection, topic: str, where: str
+) -> Iterator[tuple[Any, ...]]:
+    """Yield transactions and the newest trade after each, up to the first one of another topic."""
+    rows = connection.execute(
+        f"SELECT {_TRANSACTION}, newest_trade, topic FROM ingest WHERE {where}"  # noqa: S608
+    )
+    for *row, of_topic in rows:
+        if of_topic != topic:
+            return
+        yield tuple(row)
+
+
+def _trades_of(
+    connection: sqlite3.Connection,
+    topic: str,
+    transaction: tuple[int, int, int, int, int, int],
+    since: str,
+    until: str,
+) -> Iterator[PlacedTrade]:
+    """Yield the trades that a transaction may have stored.
+
+    If it stored every record and no other trade has an id between its ids, the offsets ascend with
+    the ids. In every other case, a trade can have any offset of the transaction.
+    """
+    _, first_offset, last_offset, stored, *ids = transaction
+    rows = connection.execute(
+        f"SELECT {_TRADE} FROM btc_prices WHERE trade_id BETWEEN ? AND ? "  # noqa: S608
+        f"AND trade_id NOT IN ({_LATE_IDS}) ORDER BY trade_id",
+        ids,
+    ).fetchall()
+    exact = len(rows) == stored == last_offset - first_offset + 1
+    for place, row in enumerate(rows):
+        offsets = (first_offset + place,) * 2 if exact else (first_offset, last_offset)
+        if since <= row[1] < until:
+            yield PlacedTrade(topic, *offsets, *row)
 
 
 def gaps_with_neighbours(

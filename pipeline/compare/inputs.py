@@ -16,10 +16,11 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import thresholds, window_files
+from pipeline import stream_starts, thresholds, window_files
 from pipeline.compare import database
 from pipeline.compare.lateness import NOTHING_CONSUMED, ConsumedOffsets, Record
 from pipeline.compare.stops import stops, union
+from pipeline.compare.unread import PlacedTrade
 from pipeline.ingest import store
 from pipeline.outputs import (
     BATCH_COLUMNS,
@@ -38,6 +39,7 @@ from pipeline.outputs import (
 )
 from pipeline.stream.finality import VERSION_COLUMNS
 from pipeline.stream.micro_batches import OffsetRange, read_offset_ranges
+from pipeline.stream_starts import Start
 from pipeline.thresholds import Period
 
 
@@ -107,6 +109,10 @@ class Evidence:
     reported: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     #: The offsets that the consumer has read since schema version 3.
     consumed: ConsumedOffsets = NOTHING_CONSUMED
+    #: The checkpoints of the stream with their first offset, oldest first.
+    starts: Sequence[Start] = ()
+    #: Stored trades of the windows around offsets that the stream skipped.
+    placed: Sequence[PlacedTrade] = ()
     #: Versions of final windows that other versions with more trades replaced, by `window_start`.
     replaced: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
     #: The thresholds that the stream and the batch used, oldest first.
@@ -221,7 +227,7 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
     stopped = stops(("producer", "consumer"), minutes, status)
     try:
         evidence, ingest_counts, latencies = _read_evidence(
-            data, runs, micro_batches, live_span, stopped
+            data, runs, micro_batches, live_span, stopped, window=_window_length(batch)
         )
     except sqlite3.Error as error:
         raise OutputError(store.unreadable(data.database, error)) from error
@@ -284,6 +290,8 @@ def _read_evidence(
     micro_batches: pd.DataFrame,
     span: tuple[datetime, datetime] | None,
     stopped: pd.DataFrame,
+    *,
+    window: timedelta | None,
 ) -> tuple[Evidence, IngestCounts | None, pd.DataFrame]:
     records: list[Record] = []
     consumed = NOTHING_CONSUMED
@@ -291,7 +299,10 @@ def _read_evidence(
     gaps: list[Any] = []
     backfilled: set[int] = set()
     latencies: list[Any] = []
+    placed: list[PlacedTrade] = []
     ingest_counts = None
+    starts: list[Start] = []
+    offset_ranges: list[OffsetRange] = []
     if data.database.exists():
         with (
             closing(store.open_reader(data.database)) as connection,
@@ -299,6 +310,7 @@ def _read_evidence(
         ):
             connection.execute("BEGIN")  # one snapshot for all queries
             records = [Record(*row) for row in database.evidence(connection)]
+            starts, offset_ranges = stream_starts.read(data), read_offset_ranges(data)
             consumed = ConsumedOffsets(*database.consumed_offsets(connection))
             gaps = database.gaps_with_neighbours(connection)
             backfilled = database.backfilled(connection)
@@ -313,6 +325,10 @@ def _read_evidence(
                 covered = (int(run["first_trade_id"]), int(run["last_trade_id"]))
                 newest = store.time_text(run["last_trade_time"].to_pydatetime())
                 after = database.stored_after(connection, covered, int(run["rows"]), newest)
+            if window is not None:  # without a batch result, no window differs
+                delay = timedelta(seconds=max((r.delay_s for r in offset_ranges), default=0))
+                for start in starts:
+                    placed += database.placed_trades(connection, start, window, delay)
     trades = ["trade_id", "time", "side", "price", "last_size"]
     around = ["first_trade_id", "last_trade_id", "filled", "after", "before"]
     evidence = Evidence(
@@ -321,7 +337,9 @@ def _read_evidence(
         gaps=pd.DataFrame(gaps, columns=around),
         backfilled=frozenset(backfilled),
         rejected=_rejected_ids(data),
-        offset_ranges=read_offset_ranges(data),
+        offset_ranges=offset_ranges,
+        starts=starts,
+        placed=placed,
         reported=_reported(micro_batches),
         consumed=consumed,
         replaced=_replaced_versions(data),
@@ -329,6 +347,13 @@ def _read_evidence(
         batch_thresholds=thresholds.read(data.thresholds_of("batch_processor")),
     )
     return evidence, ingest_counts, pd.DataFrame(latencies, columns=["leg", "bucket", "count"])
+
+
+def _window_length(windows: pd.DataFrame) -> timedelta | None:
+    if windows.empty:
+        return None
+    start, end = (datetime.fromisoformat(windows[f"window_{n}"].iloc[0]) for n in ("start", "end"))
+    return end - start
 
 
 def catching_up(stopped: pd.DataFrame, until: datetime) -> list[tuple[datetime, datetime]]:

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from operator import attrgetter
 
+from pipeline.compare.unread import Reading, readings
 from pipeline.ingest.store import CONFLICT, REPEAT, STORED, time_text
 from pipeline.stream.micro_batches import OffsetRange
+from pipeline.stream_starts import Start
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,16 @@ NOTHING_CONSUMED = ConsumedOffsets()
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What the stream did with late and conflicting records."""
+    """What a checkpoint of the stream did with late and conflicting records."""
 
+    #: What the checkpoint read. None: the stream recorded nothing.
+    reading: Reading | None = None
     #: Stored trades that the stream has not counted: dropped as late, or not read yet.
     dropped: Sequence[Record] = ()
     #: Duplicates with different content that the stream counted.
     counted_twice: Sequence[Record] = ()
+    #: Stored trades outside of the offsets that this checkpoint reads.
+    never_read: Sequence[Record] = ()
     #: Records without enough evidence to tell whether the stream counted them.
     not_recorded: Sequence[Record] = ()
     #: Records in micro-batches whose reported numbers contradict these rules.
@@ -71,6 +77,7 @@ def outcomes(
     offset_ranges: Iterable[OffsetRange],
     reported: Mapping[int, tuple[int, int]],
     consumed: ConsumedOffsets,
+    starts: Iterable[Start] = (),
 ) -> list[Outcomes]:
     """Return what the stream did with these records: one item per checkpoint, newest first.
 
@@ -80,26 +87,34 @@ def outcomes(
         reported: for each known micro-batch of the newest checkpoint, the number of records that
             it read, and the number that it dropped as late (`numRowsDroppedByWatermark`).
         consumed: the offsets that the consumer has read.
+        starts: the checkpoints with their first offset.
     """
+    offset_ranges = list(offset_ranges)
     by_checkpoint: dict[tuple[str, str], list[OffsetRange]] = {}
     for offset_range in offset_ranges:
         key = (offset_range.checkpoint, offset_range.topic)
         by_checkpoint.setdefault(key, []).append(offset_range)
     if not by_checkpoint:
         return [Outcomes(not_recorded=[record for record in records if record.kind != REPEAT])]
-    newest = next(reversed(by_checkpoint))
     return [
-        _outcomes_of(records, found, reported if key == newest else {}, consumed)
-        for key, found in reversed(by_checkpoint.items())
+        _outcomes_of(
+            records,
+            by_checkpoint[reading.checkpoint, reading.topic],
+            reading,
+            reported if reading.is_newest else {},
+            consumed,
+        )
+        for reading in reversed(readings(offset_ranges, starts))
     ]
 
 
 #: The outcomes of a record.
-_COUNTED, _LATE, _DUPLICATE, _NOT_READ, _NOT_RECORDED = (
+_COUNTED, _LATE, _DUPLICATE, _NOT_READ, _NEVER_READ, _NOT_RECORDED = (
     "counted",
     "dropped as late",
     "dropped as duplicate",
     "not read yet",
+    "never read",
     "not recorded",
 )
 
@@ -107,8 +122,9 @@ _COUNTED, _LATE, _DUPLICATE, _NOT_READ, _NOT_RECORDED = (
 class _Checkpoint:
     """A model of one checkpoint. It needs the records in the order of their offsets."""
 
-    def __init__(self, offset_ranges: Sequence[OffsetRange]) -> None:
-        self.topic = offset_ranges[0].topic
+    def __init__(self, offset_ranges: Sequence[OffsetRange], reading: Reading) -> None:
+        self.topic = reading.topic
+        self._reading = reading
         self._delay_s = offset_ranges[0].delay_s
         self._ordered = sorted(offset_ranges, key=attrgetter("end_offset"))
         self._ends = [offset_range.end_offset for offset_range in self._ordered]
@@ -123,7 +139,9 @@ class _Checkpoint:
         """Return the outcome of the next record."""
         place = bisect_right(self._ends, offset)
         offset_range = self._ordered[place] if place < len(self._ordered) else None
-        if offset_range is None:
+        if self._reading.never_reads(offset, offset):
+            outcome = _NEVER_READ
+        elif offset_range is None:
             outcome = _NOT_READ
         elif offset < offset_range.counted_from:
             outcome = _NOT_RECORDED
@@ -162,10 +180,11 @@ class _Checkpoint:
 def _outcomes_of(
     records: Sequence[Record],
     offset_ranges: Sequence[OffsetRange],
+    reading: Reading,
     reported: Mapping[int, tuple[int, int]],
     consumed: ConsumedOffsets,
 ) -> Outcomes:
-    checkpoint = _Checkpoint(offset_ranges)
+    checkpoint = _Checkpoint(offset_ranges, reading)
     relevant = [record for record in records if record.kind != REPEAT]
     known = [(r.offset, r) for r in records if r.topic == checkpoint.topic and r.offset is not None]
     outcome_of = {
@@ -179,6 +198,8 @@ def _outcomes_of(
         if not _is_possible(offset_range, read, reported, consumed)
     )
     return Outcomes(
+        reading=reading,
+        never_read=[r for r, outcome in pairs if r.kind == STORED and outcome == _NEVER_READ],
         dropped=[r for r, outcome in pairs if r.kind == STORED and outcome in (_LATE, _NOT_READ)],
         counted_twice=[r for r, outcome in pairs if r.kind == CONFLICT and outcome == _COUNTED],
         not_recorded=[r for r, outcome in pairs if outcome == _NOT_RECORDED],

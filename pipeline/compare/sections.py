@@ -139,6 +139,7 @@ def _agreement(comparison: Comparison) -> Section:
 _TRADES = (
     ("late", "dropped as late"),
     ("doubled", "counted twice"),
+    ("deleted", "deleted in Kafka"),
     ("missing", "missing in both"),
 )
 

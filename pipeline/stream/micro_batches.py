@@ -6,7 +6,6 @@ record was counted.
 """
 
 import contextlib
-import csv
 import json
 import uuid
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline import outputs, times
+from pipeline import outputs, stream_starts, times
 from pipeline.settings import Settings
 
 #: The record loses its older half above this size, bytes: about 100,000 micro-batches.
@@ -75,8 +74,10 @@ def read_micro_batch(query_folder: Path, topic: str, number: int) -> MicroBatch 
         None if an entry does not have the format of Spark 4.2.0.
     """
     if number == 0:
-        entry = _entry(query_folder, topic, 0)
-        return entry and MicroBatch(0, 0, entry[1], times.from_epoch_millis(0))
+        entry, first = _entry(query_folder, topic, 0), start_offset(query_folder, topic)
+        if entry is None or first is None:
+            return None
+        return MicroBatch(0, first, entry[1], times.from_epoch_millis(0))
     before, entry = (_entry(query_folder, topic, n) for n in (number - 1, number))
     if before is None or entry is None:
         return None
@@ -90,12 +91,36 @@ def _entry(query_folder: Path, topic: str, number: int) -> tuple[int, int] | Non
         version, metadata, offsets = lines
         if version != "v1":
             return None
-        ends = json.loads(offsets)[topic]
-        if list(ends) != ["0"]:  # the topic has one partition
-            return None
-        return int(json.loads(metadata)["batchWatermarkMs"]), int(ends["0"])
+        return int(json.loads(metadata)["batchWatermarkMs"]), _offset(offsets, topic)
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def start_offset(query_folder: Path, topic: str) -> int | None:
+    """Return the first offset that a checkpoint read: the oldest record that Kafka then had.
+
+    Args:
+        query_folder: the directory of Spark's checkpoint. Spark writes the file that holds the
+            offset before the first micro-batch, and never deletes it.
+        topic: the name of the topic.
+
+    Returns:
+        None if the file does not have the format of Spark 4.2.0.
+    """
+    try:
+        text = (query_folder / "sources" / "0" / "0").read_text(encoding="utf-8")
+        version, offsets = text.lstrip("\0").splitlines()
+        return _offset(offsets, topic) if version == "v1" else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _offset(text: str, topic: str) -> int:
+    """Return the offset in Spark's JSON object of a topic with one partition."""
+    (only,) = json.loads(text)[topic].items()
+    if only[0] != "0":
+        raise ValueError(text)
+    return int(only[1])
 
 
 def checkpoint_id(query_folder: Path) -> str:
@@ -134,8 +159,7 @@ def extend(
         rows.append(last)
         last = None
     records = micro_batch.end_offset - micro_batch.first_offset
-    # The first micro-batch starts at the oldest record in Kafka, which may have an offset above 0.
-    dropped = None if counted is None or micro_batch.number == 0 else records - counted
+    dropped = None if counted is None else records - counted
     current = OffsetRange(
         **identity,
         micro_batch=micro_batch.number,
@@ -164,8 +188,10 @@ class Recorder:
         self._data = data
         self._query_folder = query_folder
         self._topic = settings.kafka_topic
-        self._identity = {"topic": topic_id, "delay_s": settings.watermark.total_seconds()}
+        self._topic_id = topic_id
+        self._delay_s = settings.watermark.total_seconds()
         self._open = next(iter(_read_offset_ranges(data.stream_position)), None)
+        self._started = {(start.checkpoint, start.topic) for start in stream_starts.read(data)}
 
     def records_in(self, number: int) -> int:
         """Return the number of records in a micro-batch; 0 if Spark has not planned it yet."""
@@ -183,7 +209,8 @@ class Recorder:
         checkpoint = checkpoint_id(self._query_folder)
         if micro_batch is None or not checkpoint:
             return
-        identity = {"checkpoint": checkpoint, **self._identity}
+        identity = {"checkpoint": checkpoint, "topic": self._topic_id, "delay_s": self._delay_s}
+        self._record_start(checkpoint)
         rows, still_open = extend(self._open, micro_batch, counted, identity)
         for row in rows:
             outputs.append_csv(self._data.stream_drops, COLUMNS, asdict(row), RECORD_BYTES)
@@ -191,6 +218,23 @@ class Recorder:
             text = outputs.to_csv(COLUMNS, [asdict(still_open)])
             outputs.write_atomically(self._data.stream_position, text, durable=False)
             self._open = still_open
+
+    def _record_start(self, checkpoint: str) -> None:
+        """Record the first offset of a checkpoint once, also of one that an older version began."""
+        if (checkpoint, self._topic_id) in self._started:
+            return
+        first = start_offset(self._query_folder, self._topic)
+        if first is None:
+            return
+        ends = (
+            offset_range.end_offset
+            for offset_range in read_offset_ranges(self._data)
+            if offset_range.topic == self._topic_id and offset_range.checkpoint != checkpoint
+        )
+        read_before = max(ends, default=0)
+        start = stream_starts.Start(self._topic_id, read_before, first, checkpoint)
+        stream_starts.append(self._data, start)
+        self._started.add((checkpoint, self._topic_id))
 
 
 def read_offset_ranges(data: outputs.DataDir) -> list[OffsetRange]:
@@ -202,13 +246,8 @@ def read_offset_ranges(data: outputs.DataDir) -> list[OffsetRange]:
 
 def _read_offset_ranges(path: Path) -> list[OffsetRange]:
     """Return the rows of a file without incomplete lines."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (FileNotFoundError, csv.Error, UnicodeDecodeError):
-        return []
     found = []
-    for row in rows:
+    for row in stream_starts.rows(path):
         with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
             found.append(
                 OffsetRange(

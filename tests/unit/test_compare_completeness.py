@@ -20,15 +20,17 @@ from pipeline.compare.inputs import IngestCounts
 counts = st.integers(0, 10**6)
 
 
-def judged(late: int = 0, doubled: int = 0, unexplained: int = 0) -> pd.DataFrame:
-    return pd.DataFrame({"late": [late], "doubled": [doubled], "unexplained": [unexplained]})
+def judged(late: int = 0, doubled: int = 0, deleted: int = 0, unexplained: int = 0) -> pd.DataFrame:
+    counted = {"late": late, "doubled": doubled, "deleted": deleted, "unexplained": unexplained}
+    return pd.DataFrame([counted])
 
 
-@given(st.tuples(*[counts] * 10))
+@given(st.tuples(*[counts] * 11))
 def test_each_stage_plus_its_losses_equals_its_input(
     numbers: tuple[int, ...],
 ) -> None:
-    stored, missing, repeated, rejected, late, behind, others, published, doubled, lag = numbers
+    stored, missing, repeated, rejected, late, behind, others, published, doubled, *more = numbers
+    lag, deleted = more
     ingest_counts = IngestCounts(
         stored + repeated + rejected, stored, repeated, rejected, max(1, stored + missing), missing
     )
@@ -45,8 +47,9 @@ def test_each_stage_plus_its_losses_equals_its_input(
         "producer": {"counters": producer},
         "consumer": {"lag": lag},
     }
-    in_stream = stored - late - behind + doubled
-    found = funnel(ingest_counts, status, in_stream, judged(late, doubled), stored - behind)
+    in_stream = stored - late - deleted - behind + doubled
+    losses_of = judged(late, doubled, deleted)
+    found = funnel(ingest_counts, status, in_stream, losses_of, stored - behind)
     assert len(found) == 6
     if stored + missing:
         losses = found[list(LOSSES)].fillna(0).astype(int).sum(axis="columns")

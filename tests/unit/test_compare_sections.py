@@ -69,7 +69,7 @@ def test_the_windows_of_every_status_are_counted(disputed: Comparison) -> None:
 def agreement(*windows: tuple[str, str]) -> pd.DataFrame:
     """Return windows, one per minute, given as (status, cause)."""
     rows = [
-        dict.fromkeys(("late", "doubled", "unexplained", "missing"), 0)
+        dict.fromkeys(("late", "doubled", "deleted", "unexplained", "missing"), 0)
         | {"window_start": f"2026-03-01T{n // 60:02}:{n % 60:02}:00Z", "columns": ""}
         | {"status": status, "cause": cause}
         for n, (status, cause) in enumerate(windows)
@@ -203,7 +203,7 @@ def test_the_last_error_of_the_recovery_is_shown_with_its_time(nothing: Comparis
 
 
 def test_losses_are_named_with_their_reason_and_gains_as_such() -> None:
-    losses = dict.fromkeys(("missing", "rejected", "unexplained"), 0)
+    losses = dict.fromkeys(("missing", "rejected", "deleted", "unexplained"), 0)
     lost = losses | {"repeated": 3, "late": 1, "not_yet": 12}
     assert module.losses_text(lost) == "3 repeated, 1 late, 12 not yet processed"
     gained = losses | {"repeated": -2, "late": None, "not_yet": -5}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import outputs
+from pipeline import outputs, stream_starts
 from pipeline.settings import Settings
 from pipeline.stream import micro_batches
 from pipeline.stream.micro_batches import (
@@ -22,11 +22,19 @@ from pipeline.stream.micro_batches import (
     read_micro_batch,
     read_offset_ranges,
 )
+from pipeline.stream_starts import Start
 
 TOPIC_ID = "9a4a0b56-1111-2222-3333-444455556666"
 CHECKPOINT = "0b8b7a7e-aaaa-bbbb-cccc-ddddeeeeffff"
 IDENTITY: dict[str, Any] = {"checkpoint": CHECKPOINT, "topic": TOPIC_ID, "delay_s": 60.0}
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
+
+
+def start_of(folder: Path, offset: int) -> None:
+    """The file that holds the first offset of a checkpoint, as Spark 4.2.0 writes it."""
+    (folder / "sources" / "0").mkdir(parents=True)
+    text = "\0v1\n" + json.dumps({"raw_prices": {"0": offset}})
+    (folder / "sources" / "0" / "0").write_text(text)
 
 
 def log_entry(folder: Path, number: int, end: int, watermark_ms: int, version: str = "v1") -> None:
@@ -47,18 +55,60 @@ def test_a_micro_batch_judges_by_the_watermark_of_the_one_before(tmp_path: Path)
 
 def test_the_first_micro_batch_drops_nothing_as_late(tmp_path: Path) -> None:
     log_entry(tmp_path, 0, 40, 0)
+    start_of(tmp_path, 0)
     assert read_micro_batch(tmp_path, "raw_prices", 0) == MicroBatch(
         0, 0, 40, datetime(1970, 1, 1, tzinfo=UTC)
     )
 
 
-@pytest.mark.parametrize("text", ["", "v2\n{}\n{}", "v1\n{}\n{}", "v1\n[]\n7", "v1\n{"])
-def test_an_entry_of_another_form_is_no_micro_batch(tmp_path: Path, text: str) -> None:
-    log_entry(tmp_path, 7, 55, 0)
-    (tmp_path / "offsets" / "6").write_text(text)
-    assert read_micro_batch(tmp_path, "raw_prices", 7) is None
-    assert read_micro_batch(tmp_path, "raw_prices", 6) is None
-    assert read_micro_batch(tmp_path, "other", 7) is None
+def test_the_first_micro_batch_starts_at_the_oldest_record_that_kafka_has(tmp_path: Path) -> None:
+    log_entry(tmp_path, 0, 40, 0)
+    assert read_micro_batch(tmp_path, "raw_prices", 0) is None  # unknown
+    start_of(tmp_path, 25)
+    found = read_micro_batch(tmp_path, "raw_prices", 0)
+    assert found is not None
+    assert (found.first_offset, found.end_offset) == (25, 40)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\0v2\n{}", "\0v1\n[]", '\0v1\n{"raw_prices":{"1":7}}', "\0v1\n{"]
+)
+def test_a_start_of_another_form_is_unknown(tmp_path: Path, text: str) -> None:
+    start_of(tmp_path, 25)
+    (tmp_path / "sources" / "0" / "0").write_text(text)
+    assert micro_batches.start_offset(tmp_path, "raw_prices") is None
+
+
+def test_the_start_of_each_checkpoint_is_recorded_once(tmp_path: Path) -> None:
+    """Also the start of a checkpoint that a version without this record began."""
+    data, folder = outputs.DataDir(tmp_path / "data"), tmp_path / "query"
+    start_of(folder, 25)
+    for number, end in enumerate([40, 50, 60, 70], 6):
+        log_entry(folder, number, end, 0)
+    for number in (7, 8):
+        Recorder(data, folder, Settings(), TOPIC_ID).record(number, 10)
+    expected = Start(TOPIC_ID, 0, 25, CHECKPOINT)
+    assert stream_starts.read(data) == [expected]
+    data.stream_starts.write_text(data.stream_starts.read_text()[:-3])  # cut off
+    assert stream_starts.read(data) == []
+    Recorder(data, folder, Settings(), TOPIC_ID).record(9, 10)
+    assert stream_starts.read(data) == [expected]
+
+
+def test_a_checkpoint_after_another_one_has_the_offsets_between_the_two(tmp_path: Path) -> None:
+    data = outputs.DataDir(tmp_path / "data")
+    another = CHECKPOINT.replace("0", "1")
+    for checkpoint, start, ends in ((another, 0, [10, 20]), (CHECKPOINT, 25, [40, 50])):
+        folder = tmp_path / checkpoint
+        start_of(folder, start)
+        for number, end in enumerate(ends):
+            log_entry(folder, number, end, 0)
+            (folder / "metadata").write_text(json.dumps({"id": checkpoint}))
+            Recorder(data, folder, Settings(), TOPIC_ID).record(number, None)
+    found = stream_starts.read(data)
+    assert found == [Start(TOPIC_ID, 0, 0, another), Start(TOPIC_ID, 20, 25, CHECKPOINT)]
+    assert [start.skipped for start in found] == [None, (20, 25)]
+    assert Start(TOPIC_ID, 30, 25, CHECKPOINT).skipped == (24, 25)
 
 
 def at(number: int, first: int, end: int) -> MicroBatch:
@@ -90,8 +140,9 @@ def test_a_micro_batch_that_dropped_records_has_a_row_with_its_watermark() -> No
     assert found[0].watermark == at(6, 20, 24).watermark
 
 
-def test_the_first_micro_batch_has_a_row_as_its_first_offset_is_not_known() -> None:
-    assert bounds(extend_all([(at(0, 0, 20), 20)])) == [(0, 0, 20, None), (20, 20, 20, 0)]
+def test_the_first_micro_batch_has_a_row_only_if_it_dropped_records() -> None:
+    assert bounds(extend_all([(at(0, 5, 20), 15)])) == [(5, 20, 20, 0)]
+    assert bounds(extend_all([(at(0, 5, 20), 14)])) == [(5, 5, 20, 1), (20, 20, 20, 0)]
 
 
 def test_micro_batches_that_were_not_recorded_leave_a_hole() -> None:

@@ -48,6 +48,6 @@ def test_the_table_of_causes_lists_every_cause_and_no_other() -> None:
     causes = (
         *(agreement.LATE, agreement.BACKFILLED, agreement.AFTER_SNAPSHOT, agreement.CONFLICT),
         *(agreement.NOT_RECORDED, agreement.UNEXPLAINED, agreement.GAP, agreement.REJECTED),
-        *(agreement.THRESHOLDS, agreement.TWO_TOPICS),
+        *(agreement.THRESHOLDS, agreement.TWO_TOPICS, agreement.DELETED),
     )
     assert sorted(listed) == sorted(causes)

@@ -1,0 +1,72 @@
+"""Find stored trades that the stream could not read, because Kafka had deleted their records. Pure.
+
+A checkpoint reads the offsets from its start up to its end. It starts at the oldest record that
+Kafka has. If that is after the end of the checkpoint before, no checkpoint read the records between
+the two.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline.stream.micro_batches import OffsetRange
+from pipeline.stream_starts import Start
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The offsets of a topic that one checkpoint read, without the end. None: unknown."""
+
+    checkpoint: str
+    topic: str
+    start: int | None
+    end: int
+    #: Whether no other checkpoint follows. The newest one continues to read after `end`.
+    is_newest: bool = False
+
+    def never_reads(self, first: int, last: int) -> bool | None:
+        """Return whether it never reads an offset. None: unknown.
+
+        Args:
+            first: the least possible offset.
+            last: the greatest possible offset.
+        """
+        if self.start is None:
+            return None
+        is_after = not self.is_newest and first >= self.end
+        if last < self.start or is_after:
+            return True
+        is_read = first >= self.start and (self.is_newest or last < self.end)
+        return False if is_read else None
+
+
+@dataclass(frozen=True)
+class PlacedTrade:
+    """A stored trade, and the least and the greatest offset that its record can have.
+
+    The time is text in the format of the database.
+    """
+
+    topic: str
+    first_offset: int
+    last_offset: int
+    trade_id: int
+    time: str
+    side: str
+    price: float
+    size: float
+
+
+def readings(offset_ranges: Iterable[OffsetRange], starts: Iterable[Start]) -> list[Reading]:
+    """Return what each checkpoint read, in the order of reading.
+
+    Args:
+        offset_ranges: the record of the stream, in the order of reading.
+        starts: the checkpoints with their first offset.
+    """
+    ends: dict[tuple[str, str], int] = {}
+    for each in offset_ranges:
+        key = (each.checkpoint, each.topic)
+        ends[key] = max(each.end_offset, ends.get(key, 0))
+    newest = next(reversed(ends), None)
+    first = {(start.checkpoint, start.topic): start.first_offset for start in starts}
+    return [Reading(*key, first.get(key), end, key == newest) for key, end in ends.items()]

@@ -1,0 +1,252 @@
+"""Trades that Kafka deleted before the stream read them, in constructed topics."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Literal
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.compare import agreement, database
+from pipeline.compare.inputs import Evidence
+from pipeline.compare.lateness import Record
+from pipeline.compare.unread import Reading
+from pipeline.ingest import store
+from pipeline.ingest.trade import Trade
+from pipeline.outputs import WINDOW_COLUMNS
+from pipeline.stream.micro_batches import OffsetRange
+from pipeline.stream_starts import Start
+
+NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+TOPIC = "topic"
+LAST = "2025-06-01T13:00:00Z"
+
+
+def trade(
+    number: int, second: float, side: Literal["buy", "sell"] = "buy", size: str = "0.25"
+) -> Trade:
+    price = str(100 + Decimal(number) / 100)
+    return Trade(number, price, None, None, side, NOON + timedelta(seconds=second), size)
+
+
+def text(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def windows(trades: Iterable[Trade]) -> dict[str, dict[str, str]]:
+    """The windows of these trades, by their definitions."""
+    by_minute: dict[datetime, list[Trade]] = {}
+    for each in trades:
+        by_minute.setdefault(each.time.replace(second=0, microsecond=0), []).append(each)
+    found = {}
+    for start, own in by_minute.items():
+        prices, sizes = [Decimal(t.price) for t in own], [Decimal(t.last_size) for t in own]
+        volume = sum(sizes)
+        bought = sum(Decimal(t.last_size) for t in own if t.side == "buy")
+        turnover = sum(price * size for price, size in zip(prices, sizes, strict=True))
+        cells: dict[str, object] = {
+            "window_start": text(start),
+            "window_end": text(start + MINUTE),
+            "avg_price": round(sum(prices) / len(own), 10),
+            "max_price": max(prices),
+            "min_price": min(prices),
+            "price_range": max(prices) - min(prices),
+            "total_volume": volume,
+            "trade_count": len(own),
+            "buy_count": sum(t.side == "buy" for t in own),
+            "vwap": round(turnover / volume, 10),
+            "volume_imbalance": round((2 * bought - volume) / volume, 10),
+            "last_trade_time": store.time_text(max(t.time for t in own)),
+        }
+        found[text(start)] = dict.fromkeys(WINDOW_COLUMNS, "") | {
+            name: str(value) for name, value in cells.items()
+        }
+    return found
+
+
+@dataclass
+class Folder:
+    """A topic that the consumer has read as a whole, and checkpoints that each read a part."""
+
+    trades: Sequence[Trade]
+    polls: Sequence[int] = (7,)
+    #: First offset, and the offset after the last one.
+    parts: Sequence[tuple[int, int]] = ()
+
+    def store(self, connection: sqlite3.Connection) -> None:
+        first = place = 0
+        while first < len(self.trades):
+            own = self.trades[first : first + self.polls[place % len(self.polls)]]
+            last = first + len(own) - 1
+            offsets = range(first, last + 1)
+            batch = store.Batch(
+                first, last, len(own), 0, NOON, NOON, own, (), TOPIC, tuple(offsets)
+            )
+            store.store(connection, batch, NOON, MINUTE)
+            first, place = last + 1, place + 1
+
+    @property
+    def offset_ranges(self) -> list[OffsetRange]:
+        return [
+            OffsetRange(TOPIC, 60.0, 0, first, end, end, NOON - timedelta(hours=9), 0, f"c{number}")
+            for number, (first, end) in enumerate(self.parts)
+        ]
+
+    @property
+    def starts(self) -> list[Start]:
+        ends = [0, *(end for _, end in self.parts)]
+        return [
+            Start(TOPIC, ends[number], first, f"c{number}")
+            for number, (first, _) in enumerate(self.parts)
+        ]
+
+    def evidence(self) -> Evidence:
+        starts = self.starts
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+            connection.executescript(store._SCHEMA)
+            self.store(connection)
+            records = [Record(*row) for row in database.evidence(connection)]
+            placed = [
+                found
+                for start in starts
+                for found in database.placed_trades(connection, start, MINUTE, MINUTE)
+            ]
+        return Evidence(
+            records,
+            pd.DataFrame(columns=["trade_id", "time", "side", "price", "last_size"]),
+            pd.DataFrame(columns=["first_trade_id", "last_trade_id", "filled", "after", "before"]),
+            offset_ranges=self.offset_ranges,
+            starts=starts,
+            placed=placed,
+        )
+
+    def published(self) -> dict[str, dict[str, str]]:
+        """What the stream shows: of each window the version with more trades, or the later one."""
+        shown: dict[str, dict[str, str]] = {}
+        for first, end in self.parts:
+            for start, row in windows(self.trades[first:end]).items():
+                before = shown.get(start, row)
+                shown[start] = max(row, before, key=lambda r: int(r["trade_count"]))
+        return shown
+
+    def causes(self, shown: dict[str, dict[str, str]]) -> dict[str, str]:
+        """The causes of the windows that differ, by minute."""
+        stream, batch = (
+            pd.DataFrame([*rows.values()], columns=list(WINDOW_COLUMNS), dtype=str)
+            for rows in (shown, windows(self.trades))
+        )
+        none = stream.head(0)
+        found = agreement.agreement(stream, none, batch, LAST, self.evidence())
+        differ = found[found["status"].isin(agreement.DIFFERENCES)]
+        return dict(zip(differ["window_start"].str[11:16], differ["cause"], strict=True))
+
+
+def steady(count: int, every_s: float = 5) -> list[Trade]:
+    """Trades in order, as a feed sends them: some ids are missing."""
+    return [
+        trade(n + n // 7, n * every_s, "sell" if n % 3 else "buy", f"0.{n % 8 + 1}")
+        for n in range(1, count + 1)
+    ]
+
+
+def test_every_window_with_a_deleted_record_has_that_cause() -> None:
+    # 12 trades a minute; the first checkpoint ends in 12:02, the second one starts in 12:05.
+    folder = Folder(steady(120), parts=[(0, 30), (65, 120)])
+    found = folder.causes(folder.published())
+    assert found == dict.fromkeys(["12:02", "12:03", "12:04", "12:05"], agreement.DELETED)
+
+
+def test_the_number_of_deleted_trades_is_counted() -> None:
+    folder = Folder(steady(120), parts=[(0, 30), (65, 120)])
+    stream, batch = (
+        pd.DataFrame([*rows.values()], columns=list(WINDOW_COLUMNS), dtype=str)
+        for rows in (folder.published(), windows(folder.trades))
+    )
+    evidence = folder.evidence()
+    found = agreement.agreement(stream, stream.head(0), batch, LAST, evidence)
+    assert found["deleted"].sum() == 65 - 30
+    assert found["late"].sum() == found["unexplained"].sum() == 0
+
+
+def test_records_deleted_before_the_first_start_of_the_stream_have_that_cause() -> None:
+    folder = Folder(steady(60), parts=[(40, 60)])
+    found = folder.causes(folder.published())
+    assert found == dict.fromkeys(["12:00", "12:01", "12:02", "12:03"], agreement.DELETED)
+
+
+@pytest.mark.parametrize("change", ["a price", "a trade", "a volume"])
+def test_another_difference_in_such_a_window_is_not_explained(change: str) -> None:
+    folder = Folder(steady(120), parts=[(0, 30), (65, 120)])
+    shown = folder.published()
+    if change == "a trade":  # the stream has lost one that it could read
+        less = [t for n, t in enumerate(folder.trades[:30]) if n != 25]
+        shown["2025-06-01T12:02:00Z"] = windows(less)["2025-06-01T12:02:00Z"]
+    else:
+        name = {"a price": "avg_price", "a volume": "total_volume"}[change]
+        row = shown["2025-06-01T12:02:00Z"]
+        row[name] = str(Decimal(row[name]) + 1)
+    found = folder.causes(shown)
+    assert found.pop("12:02") == agreement.UNEXPLAINED
+    assert set(found.values()) == {agreement.DELETED}
+
+
+def test_a_window_that_a_later_checkpoint_read_completely_is_not_explained() -> None:
+    folder = Folder(steady(120), parts=[(0, 30), (10, 120)])
+    shown = folder.published()
+    assert folder.causes(shown) == {}
+    shown["2025-06-01T12:02:00Z"] = windows(folder.trades[:30])["2025-06-01T12:02:00Z"]
+    assert folder.causes(shown) == {"12:02": agreement.UNEXPLAINED}
+
+
+def test_without_the_start_of_the_checkpoint_nothing_is_proved() -> None:
+    folder = Folder(steady(120), parts=[(0, 30), (65, 120)])
+    evidence = replace(folder.evidence(), starts=folder.starts[:1])
+    stream, batch = (
+        pd.DataFrame([*rows.values()], columns=list(WINDOW_COLUMNS), dtype=str)
+        for rows in (folder.published(), windows(folder.trades))
+    )
+    found = agreement.agreement(stream, stream.head(0), batch, LAST, evidence)
+    assert not found["cause"].str.contains(agreement.DELETED).any()
+
+
+def test_a_range_of_offsets_at_a_bound_is_unknown() -> None:
+    reading = Reading("c", TOPIC, start=10, end=20)
+    assert [reading.never_reads(*each) for each in ((0, 9), (20, 25), (10, 19))] == [1, 1, 0]
+    assert [reading.never_reads(*each) for each in ((9, 10), (19, 20), (5, 25))] == [None] * 3
+    newest = replace(reading, is_newest=True)
+    assert newest.never_reads(19, 25) is False
+    assert replace(reading, start=None).never_reads(0, 0) is None
+
+
+#: Steps between trades, polls of the consumer, and three bounds of two checkpoints.
+gaps = st.lists(st.sampled_from([0.0, 0.5, 7.0, 20.0, 61.0]), min_size=20, max_size=60)
+polls = st.lists(st.integers(1, 9), min_size=1, max_size=5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(gaps, polls, st.lists(st.integers(0, 60), min_size=3, max_size=3))
+def test_whatever_was_deleted_every_difference_is_explained_by_it(
+    steps: list[float],
+    polled: list[int],
+    bounds: list[int],
+) -> None:
+    moment, trades = 0.0, []
+    for number, step in enumerate(steps, 1):
+        moment += step
+        trades.append(trade(number * 2, moment, "sell" if number % 3 else "buy"))
+    end, start, first = sorted(min(bound, len(trades) - 1) for bound in bounds)
+    folder = Folder(trades, polled, parts=[(0, end), (max(start, first), len(trades))])
+    shown = folder.published()
+    incomplete = {
+        start[11:16]
+        for start, row in windows(trades).items()
+        if shown.get(start) != row and start <= max(shown)
+    }
+    assert folder.causes(shown) == dict.fromkeys(incomplete, agreement.DELETED)
