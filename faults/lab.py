@@ -21,7 +21,7 @@ from feed import recording, retime
 from tests import golden
 
 #: Seconds within which the stack must work again after a fault.
-RECOVERY_SECONDS = 180.0
+RECOVERY_SECONDS = 240.0
 #: Seconds in which the last records must reach every result.
 SETTLE_SECONDS = 120.0
 #: Seconds without a change after which the stream has read everything.
