@@ -56,6 +56,7 @@ def _start(work: Work) -> tuple[Connection, ForkProcess]:
 
 
 def _work(work: Work, sender: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
     os.setsid()  # Ctrl-C reaches only the parent, which passes it on once
     with contextlib.suppress(KeyboardInterrupt):
         sender.send(work())

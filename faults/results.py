@@ -142,7 +142,7 @@ def run(main: Callable[[], None]) -> None:
     """Run a program of the lab; a mistake of the user gives one sentence."""
     if problem := prerequisites.java_problem():
         sys.exit(problem)
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except RecordingError as error:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import sqlite3
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from faults import __main__ as faults_main
-from faults import lab, messages, parallel, servers, soak, truth, verdict
+from faults import lab, messages, parallel, results, servers, soak, truth, verdict
 from faults.catalogue import QUICK, catalogue
 from faults.injections import TARGETS
 from faults.lab import Fault
@@ -285,6 +286,28 @@ def test_stacks_start_in_order_as_soon_as_one_of_the_jobs_is_free():
     assert faults_main.planned_seconds(faults, 2) == max(300 + own, 250 + 2 * own)
 
 
+@pytest.fixture
+def sigint_ignored():
+    """A shell ignores SIGINT for what it starts in the background: `make faults &`."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_kill_stops_a_lab_that_runs_in_the_background(sigint_ignored):
+    del sigint_ignored
+
+    def main() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    with pytest.raises(SystemExit) as ended:
+        results.run(main)
+    assert ended.value.code == 130
+
+
 def test_stacks_run_at_the_same_time_and_one_that_ends_without_rows_is_reported():
     """Each process waits for the other one."""
     both = multiprocessing.Barrier(2)
@@ -304,7 +327,9 @@ def test_stacks_run_at_the_same_time_and_one_that_ends_without_rows_is_reported(
     }
 
 
-def test_an_interruption_reaches_every_process_and_is_awaited(tmp_path):
+def test_an_interruption_reaches_every_process_and_is_awaited(tmp_path, sigint_ignored):
+    del sigint_ignored
+
     def ends_late() -> list[verdict.Row]:
         (tmp_path / "started").touch()
         try:
@@ -314,8 +339,8 @@ def test_an_interruption_reaches_every_process_and_is_awaited(tmp_path):
             raise
         return []
 
-    with contextlib.closing(parallel.run({"a": ends_late, "b": list}, 2)) as results:
-        assert next(results)[0] == "b"
+    with contextlib.closing(parallel.run({"a": ends_late, "b": list}, 2)) as found:
+        assert next(found)[0] == "b"
         while not (tmp_path / "started").exists():
             time.sleep(0.01)
     assert (tmp_path / "ended").exists()
