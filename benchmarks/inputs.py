@@ -34,6 +34,10 @@ INSERT INTO ingest (
     first_receipt, last_receipt, committed_at, total_rows
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_ADD_TO_TOTALS = """
+INSERT INTO ingest_totals VALUES ('', 1, 0, ?, ?, 0, 0) ON CONFLICT (topic) DO UPDATE SET
+    records = records + excluded.records, stored = stored + excluded.stored
+"""
 
 
 class Trade(NamedTuple):
@@ -139,6 +143,7 @@ class Table:
         with store.transaction(connection):
             connection.executemany(_INSERT_ROW, map(_row, trades))
             connection.execute(_INSERT_INGEST, transaction)
+            connection.execute(_ADD_TO_TOTALS, (count, count))
 
 
 def _row(trade: Trade) -> tuple[object, ...]:

@@ -252,10 +252,8 @@ def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades
         store.store(connection, seen, max(receipts) + timedelta(milliseconds=250))
     connection.execute("DELETE FROM gaps WHERE first_trade_id > 43")
     more = trades - 103
-    connection.execute("UPDATE ingest SET records = records + ?, stored = stored + ?", (more, more))
     connection.execute(
-        "UPDATE ingest SET records = records - ?, stored = stored - ? WHERE number < 3",
-        (more, more),
+        "UPDATE ingest_totals SET records = records + ?, stored = stored + ?", (more, more)
     )
     connection.close()
     dropped = OffsetRange(

@@ -5,11 +5,11 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
 from pipeline.compare.unread import PlacedTrade
-from pipeline.ingest.store import minute_text, time_text
+from pipeline.ingest import transactions
+from pipeline.ingest.store import minute_text
 from pipeline.stream_starts import Start
 
 #: The columns of a trade that the comparison reads.
@@ -20,7 +20,9 @@ def ingest_counts(connection: sqlite3.Connection) -> tuple[int, int, int, int]:
     """Return the number of records read from Kafka, stored, repeated and rejected."""
     names = ("records", "stored", "repeated", "rejected")
     sums = ", ".join(f"coalesce(sum({name}), 0)" for name in names)
-    row: tuple[int, int, int, int] = connection.execute(f"SELECT {sums} FROM ingest").fetchone()  # noqa: S608
+    row: tuple[int, int, int, int] = connection.execute(
+        f"SELECT {sums} FROM ingest_totals"  # noqa: S608 - constants
+    ).fetchone()
     return row
 
 
@@ -50,7 +52,7 @@ def consumed_offsets(connection: sqlite3.Connection) -> tuple[str | None, int, i
     if row is None or row[0] is None:
         return None, 0, 0
     (first,) = connection.execute(
-        "SELECT first_offset FROM ingest WHERE topic = ? ORDER BY number LIMIT 1", row[:1]
+        "SELECT first_offset FROM ingest_totals WHERE topic = ?", row[:1]
     ).fetchone()
     return row[0], first, row[1]
 
@@ -87,17 +89,27 @@ def stored_after(
         "WHERE (trade_id > ? OR trade_id < ?) AND time < ?",
         (covered[1], covered[0], before),
     ).fetchall()
-    snapshot = connection.execute(
-        "SELECT committed_at FROM ingest WHERE total_rows = ? ORDER BY number DESC LIMIT 1", (rows,)
-    ).fetchone()
+    snapshot = _committed_at(connection, rows)
     if snapshot is not None:
         trades += connection.execute(
             f"SELECT {_TRADE} FROM gaps CROSS JOIN btc_prices "  # noqa: S608 - a constant
             "ON trade_id BETWEEN gaps.first_trade_id AND gaps.last_trade_id "
             "WHERE filled_at > ? AND trade_id BETWEEN ? AND ?",
-            (*snapshot, *covered),
+            (snapshot, *covered),
         ).fetchall()
     return trades
+
+
+def _committed_at(connection: sqlite3.Connection, rows: int) -> str | None:
+    """Return when the last transaction ended after which the table had this number of rows.
+
+    It reads the transactions since then only: the number of rows never decreases.
+    """
+    found = connection.execute("SELECT total_rows, committed_at FROM ingest ORDER BY number DESC")
+    for total_rows, committed_at in found:
+        if total_rows <= rows:
+            return str(committed_at) if total_rows == rows else None
+    return None
 
 
 def placed_trades(
@@ -118,39 +130,15 @@ def placed_trades(
     """
     if start.skipped is None:
         return []
-    topic, (first, end) = start.topic, start.skipped
-    inside = connection.execute(
-        f"SELECT {_TRANSACTION} FROM ingest "  # noqa: S608 - a constant
-        "WHERE topic = ? AND stored > 0 AND last_offset >= ? AND first_offset < ? ORDER BY number",
-        (topic, first, end),
+    numbers = transactions.around(connection, start.topic, start.skipped, window, delay)
+    rows = connection.execute(
+        "SELECT first_offset, last_offset, stored, first_trade_id, last_trade_id FROM ingest "
+        "WHERE number >= ? AND number < ? AND stored > 0 ORDER BY number",
+        (numbers.start, numbers.stop),
     ).fetchall()
-    edges = [
-        edge
-        for _, _, _, _, *ids in inside
-        for edge in connection.execute(
-            f"SELECT min(time), max(time) FROM btc_prices WHERE trade_id BETWEEN ? AND ? "  # noqa: S608
-            f"AND trade_id NOT IN ({_LATE_IDS})",
-            ids,
-        ).fetchone()
-        if edge is not None
-    ]
-    if not edges:
-        return []
-    since = time_text(_window_start(min(edges), window))
-    until = time_text(_window_start(max(edges), window) + window)
-    all_arrived = time_text(_window_start(max(edges), window) + window + delay)
-    before = _transactions(connection, topic, f"number < {inside[0][0]} ORDER BY number DESC")
-    after = _transactions(connection, topic, f"number > {inside[-1][0]} ORDER BY number")
-    # A record before a transaction is not newer than its newest trade.
-    around = list(itertools.takewhile(lambda row: row[-1] is None or row[-1] >= since, before))
-    for row in after:
-        around.append(row)
-        if row[-1] is not None and row[-1] >= all_arrived:
-            break
-    transactions = inside + [row[:-1] for row in around if row[3]]
     found: dict[int, PlacedTrade] = {}
     for trade in itertools.chain.from_iterable(
-        _trades_of(connection, topic, transaction, since, until) for transaction in transactions
+        _trades_of(connection, start.topic, row) for row in rows
     ):
         other = found.get(trade.trade_id, trade)
         found[trade.trade_id] = replace(
@@ -161,42 +149,21 @@ def placed_trades(
     return list(found.values())
 
 
-#: The columns of a transaction that place its trades, and the trades that `evidence` places.
-_TRANSACTION = "number, first_offset, last_offset, stored, first_trade_id, last_trade_id"
+#: The trades that `evidence` places.
 _LATE_IDS = "SELECT trade_id FROM evidence WHERE kind = 'stored'"
-
-
-def _window_start(time: str, window: timedelta) -> datetime:
-    moment = datetime.fromisoformat(time)
-    return moment - (moment - datetime.fromtimestamp(0, UTC)) % window
-
-
-def _transactions(
-    connection: sqlite3.Connection, topic: str, where: str
-) -> Iterator[tuple[Any, ...]]:
-    """Yield transactions and the newest trade after each, up to the first one of another topic."""
-    rows = connection.execute(
-        f"SELECT {_TRANSACTION}, newest_trade, topic FROM ingest WHERE {where}"  # noqa: S608
-    )
-    for *row, of_topic in rows:
-        if of_topic != topic:
-            return
-        yield tuple(row)
 
 
 def _trades_of(
     connection: sqlite3.Connection,
     topic: str,
-    transaction: tuple[int, int, int, int, int, int],
-    since: str,
-    until: str,
+    transaction: tuple[int, int, int, int, int],
 ) -> Iterator[PlacedTrade]:
     """Yield the trades that a transaction may have stored.
 
     If it stored every record and no other trade has an id between its ids, the offsets ascend with
     the ids. In every other case, a trade can have any offset of the transaction.
     """
-    _, first_offset, last_offset, stored, *ids = transaction
+    first_offset, last_offset, stored, *ids = transaction
     rows = connection.execute(
         f"SELECT {_TRADE} FROM btc_prices WHERE trade_id BETWEEN ? AND ? "  # noqa: S608
         f"AND trade_id NOT IN ({_LATE_IDS}) ORDER BY trade_id",
@@ -205,8 +172,7 @@ def _trades_of(
     exact = len(rows) == stored == last_offset - first_offset + 1
     for place, row in enumerate(rows):
         offsets = (first_offset + place,) * 2 if exact else (first_offset, last_offset)
-        if since <= row[1] < until:
-            yield PlacedTrade(topic, *offsets, *row)
+        yield PlacedTrade(topic, *offsets, *row)
 
 
 def gaps_with_neighbours(

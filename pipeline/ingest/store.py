@@ -20,7 +20,7 @@ from pipeline.ingest.trade import Trade
 
 #: Seconds that a statement waits for the lock of another process before it fails.
 BUSY_SECONDS = 5.0
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS btc_prices (
@@ -52,6 +52,17 @@ CREATE TABLE IF NOT EXISTS ingest (
     newest_trade   TEXT,
     topic          TEXT     -- Kafka's id of the topic; NULL: recorded by schema version 2
 );
+-- Running totals over all transactions of a topic. Readers do not have to sum up `ingest`, and the
+-- totals stay when retention deletes rows of it.
+CREATE TABLE IF NOT EXISTS ingest_totals (
+    topic        TEXT PRIMARY KEY,  -- Kafka's id of the topic; '': recorded by schema version 2
+    first_number INTEGER NOT NULL,  -- the number of the first transaction, and its first offset
+    first_offset INTEGER NOT NULL,
+    records      INTEGER NOT NULL,
+    stored       INTEGER NOT NULL,
+    repeated     INTEGER NOT NULL,
+    rejected     INTEGER NOT NULL
+) WITHOUT ROWID;
 -- Ranges of trade ids that were never received, between the least and the greatest stored id.
 CREATE TABLE IF NOT EXISTS gaps (
     first_trade_id INTEGER PRIMARY KEY,
@@ -94,21 +105,41 @@ SELECT NULL AS number, NULL AS topic, NULL AS kafka_offset, trade_id, time, side
 UNION ALL
 SELECT NULL, NULL, NULL, trade_id, time, side, price, last_size, 'conflict', NULL FROM conflicts
 """
-_FROM_VERSION_2 = f"""
+#: Schema version 3 had no totals. The first offset is that of the row with the least number.
+_VERSION_3_TOTALS = """
+SELECT coalesce(topic, '') AS topic, min(number) AS first_number, first_offset,
+    sum(records) AS records, sum(stored) AS stored, sum(repeated) AS repeated,
+    sum(rejected) AS rejected FROM ingest GROUP BY coalesce(topic, '')
+"""
+_CONVERT = {
+    2: f"""
 BEGIN IMMEDIATE;
 ALTER TABLE ingest ADD COLUMN topic TEXT;
 {_SCHEMA}
 INSERT INTO evidence {_VERSION_2_EVIDENCE};
+INSERT INTO ingest_totals {_VERSION_3_TOTALS};
 DROP TABLE late;
 DROP TABLE conflicts;
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
-"""
-#: Read-only connections show version 2 as version 3, until the consumer has converted it.
-_SHOW_VERSION_2 = f"""
+""",
+    3: f"""
+BEGIN IMMEDIATE;
+{_SCHEMA}
+INSERT INTO ingest_totals {_VERSION_3_TOTALS};
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+""",
+}
+#: Read-only connections show an older version as this one, until the consumer has converted it.
+_SHOW = {
+    2: f"""
 CREATE TEMP VIEW evidence AS {_VERSION_2_EVIDENCE};
 CREATE TEMP VIEW ingest AS SELECT *, NULL AS topic FROM main.ingest;
-"""  # noqa: S608 - constants
+CREATE TEMP VIEW ingest_totals AS {_VERSION_3_TOTALS};
+""",  # noqa: S608 - constants
+    3: f"CREATE TEMP VIEW ingest_totals AS {_VERSION_3_TOTALS};",
+}
 
 #: SQL for `time` in microseconds since 1970. Parsing it in Spark takes three times as long.
 #: `unixepoch` gets whole seconds only: SQLite before 3.51 rounds the last half millisecond up.
@@ -117,6 +148,11 @@ TIME_US = "unixepoch(substr(time, 1, 19)) * 1000000 + substr(time, 21, 6)"
 _INSERT_TRADE = """
 INSERT INTO btc_prices (trade_id, price, best_bid, best_ask, side, time, last_size)
 VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (trade_id) DO NOTHING
+"""
+_ADD_TO_TOTALS = """
+INSERT INTO ingest_totals VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic) DO UPDATE SET
+    records = records + excluded.records, stored = stored + excluded.stored,
+    repeated = repeated + excluded.repeated, rejected = rejected + excluded.rejected
 """
 #: The newest transaction. It does not always have the greatest offset: a new topic starts at 0.
 _NEWEST = "FROM ingest ORDER BY number DESC LIMIT 1"
@@ -243,8 +279,8 @@ def open_writer(path: Path) -> Writer:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")  # survives a power cut; costs little
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 2:
-            connection.executescript(_FROM_VERSION_2)
+        if version in _CONVERT:
+            connection.executescript(_CONVERT[version])
         elif version not in {0, SCHEMA_VERSION}:
             raise StoreError(
                 f"{path.name} has schema version {version}, not {SCHEMA_VERSION}. Choose another "
@@ -274,8 +310,9 @@ def open_reader(path: Path) -> sqlite3.Connection:
         f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None
     )
     try:
-        if connection.execute("PRAGMA user_version").fetchone() == (2,):
-            connection.executescript(_SHOW_VERSION_2)
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version in _SHOW:
+            connection.executescript(_SHOW[version])
     except BaseException:
         connection.close()
         raise
@@ -341,7 +378,7 @@ def store(
             _count_latencies(connection, stored, receipts, now)
         result = StoreResult(len(new), len(duplicates), total + len(new))
         times = [trade.time for trade in batch.trades] + ([newest] if newest else [])
-        connection.execute(
+        number = connection.execute(
             "INSERT INTO ingest VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 batch.first_offset,
@@ -359,7 +396,9 @@ def store(
                 time_text(max(times)) if times else None,
                 batch.topic,
             ),
-        )
+        ).lastrowid
+        counts = (batch.records, result.stored, result.repeated, batch.rejected)
+        connection.execute(_ADD_TO_TOTALS, (batch.topic or "", number, batch.first_offset, *counts))
     return result
 
 

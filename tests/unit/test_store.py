@@ -1,11 +1,12 @@
 """The SQLite database: schema, transactions, readers, gaps and evidence."""
 
+import itertools
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline import histogram
 from pipeline.compare import database
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
+from pipeline.stream_starts import Start
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2025, 12, 2, 5, tzinfo=UTC)
@@ -149,7 +151,7 @@ def test_a_database_of_another_version_is_an_error_that_says_what_to_do(path: Pa
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 7")
     other.close()
-    with pytest.raises(store.StoreError, match=r"version 7, not 3\. .*DATA_DIR="):
+    with pytest.raises(store.StoreError, match=r"version 7, not 4\. .*DATA_DIR="):
         store.open_writer(path)
 
 
@@ -628,11 +630,115 @@ def test_the_offsets_read_are_those_of_the_newest_topic(
     assert database.consumed_offsets(connection) == ("other", 2, 3)
 
 
-def write_version_2(path: Path) -> None:
-    """As version 2 wrote it: late trades by id, conflicting contents once each."""
+def write_version(version: int, path: Path) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as old:
-        old.executescript((Path(__file__).parent / "schema_v2.sql").read_text())
+        old.executescript((Path(__file__).parent / f"schema_v{version}.sql").read_text())
+
+
+def write_version_2(path: Path) -> None:
+    """As version 2 wrote it: late trades by id, conflicting contents once each."""
+    write_version(2, path)
+
+
+#: Of `schema_v3.sql`, counted in the text of that file: topic, first number, first offset, records,
+#: stored, repeated and rejected.
+VERSION_3_TOTALS = [("one", 1, 5, 6, 4, 1, 1), ("two", 3, 0, 4, 3, 1, 0)]
+
+
+def test_a_database_of_version_3_has_the_same_totals_before_and_after_its_conversion(
+    path: Path,
+) -> None:
+    write_version(3, path)
+    for connect in (store.open_reader, store.open_writer, store.open_writer, store.open_reader):
+        with closing(connect(path)) as connection:
+            totals = connection.execute("SELECT * FROM ingest_totals ORDER BY topic").fetchall()
+            assert totals == VERSION_3_TOTALS
+            assert database.ingest_counts(connection) == (10, 7, 2, 1)
+            assert database.consumed_offsets(connection) == ("two", 0, 4)
+    with closing(store.open_writer(path)) as writer:
+        put(writer, make(8), make(9), offset=4, topic="two")
+        assert database.ingest_counts(writer) == (12, 9, 2, 1)
+        assert database.consumed_offsets(writer) == ("two", 0, 6)
+
+
+def test_a_conversion_that_is_interrupted_changes_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_version(3, path)
+    statements = store._CONVERT[3].replace("PRAGMA user_version", "SELECT nothing; PRAGMA")
+    with monkeypatch.context() as broken:
+        broken.setitem(store._CONVERT, 3, statements)
+        with pytest.raises(sqlite3.OperationalError, match="nothing"):
+            store.open_writer(path)
+    with closing(sqlite3.connect(path)) as plain:
+        assert plain.execute("PRAGMA user_version").fetchone() == (3,)
+        assert not plain.execute(
+            "SELECT 1 FROM sqlite_master WHERE name = 'ingest_totals'"
+        ).fetchall()
+
+
+def test_totals_are_the_sums_over_all_transactions(connection: sqlite3.Connection) -> None:
+    for offset, (ids, rejected) in enumerate([([1, 2], 0), ([2, 3], 1), ([], 2)]):
+        store.store(connection, batch(ids, 10 * offset, rejected=rejected), NOW)
+    assert (
+        database.ingest_counts(connection)
+        == connection.execute(
+            "SELECT sum(records), sum(stored), sum(repeated), sum(rejected) FROM ingest"
+        ).fetchone()
+    )
+
+
+def add_transactions(connection: sqlite3.Connection, first: int, last: int) -> None:
+    """Transactions as the consumer leaves them, one trade each and one a second."""
+    with store.transaction(connection):
+        connection.execute(
+            "WITH RECURSIVE n(n) AS (SELECT ? UNION ALL SELECT n + 1 FROM n WHERE n < ?) "
+            "INSERT INTO ingest SELECT n, n, n, 1, 1, 0, 0, n, n, '-', '-', "
+            "strftime('%Y-%m-%dT%H:%M:%S.000000Z', 1764651600 + n, 'unixepoch'), n, "
+            "strftime('%Y-%m-%dT%H:%M:%S.000000Z', 1764651600 + n, 'unixepoch'), 'topic' FROM n",
+            (first, last),
+        )
+
+
+def steps_of(connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], object]) -> int:
+    """Return how many steps SQLite's virtual machine takes for a query, in tens."""
+    steps = itertools.count()
+    connection.set_progress_handler(lambda: next(steps) < 0, 10)
+    query(connection)
+    connection.set_progress_handler(None, 0)
+    return next(steps)
+
+
+#: What start-up and comparison read from `ingest`.
+QUERIES: dict[str, Callable[[sqlite3.Connection], object]] = {
+    "counts": database.ingest_counts,
+    "consumed offsets": database.consumed_offsets,
+    "next offset": store.next_offset,
+    "rows": store.total_rows,
+    "topic": store.newest_topic,
+    "receipt": store.newest_receipt,
+    "after a snapshot": lambda connection: database.stored_after(
+        connection, (1, 1), store.total_rows(connection) - 5, "3"
+    ),
+    "around a start": lambda connection: database.placed_trades(
+        connection, Start("topic", 50, 60, "checkpoint"), *[timedelta(minutes=1)] * 2
+    ),
+}
+
+
+def test_no_query_at_a_start_or_in_the_comparison_reads_more_of_an_older_table_of_transactions(
+    connection: sqlite3.Connection,
+) -> None:
+    put(connection, make(1), topic="topic")
+    add_transactions(connection, 2, 500)
+    before = {name: steps_of(connection, query) for name, query in QUERIES.items()}
+    add_transactions(connection, 501, 20_000)
+    after = {name: steps_of(connection, query) for name, query in QUERIES.items()}
+    # A scan takes 3,000 to 20,000 steps more. The binary search takes six more lookups.
+    more = {name: after[name] - before[name] for name in QUERIES}
+    assert more.pop("around a start") <= 60
+    assert max(more.values()) <= 2
 
 
 def test_a_reader_shows_a_database_of_version_2_before_the_consumer_has_converted_it(
@@ -656,7 +762,7 @@ def test_a_reader_shows_a_database_of_version_2_before_the_consumer_has_converte
 def test_a_database_of_version_2_keeps_its_evidence_without_offsets(path: Path) -> None:
     write_version_2(path)
     with closing(store.open_writer(path)) as writer:
-        assert writer.execute("PRAGMA user_version").fetchone() == (3,)
+        assert writer.execute("PRAGMA user_version").fetchone() == (4,)
         assert recorded(writer, "topic, kafka_offset, trade_id, last_size, kind, lateness_s") == [
             (None, None, 2, 0.25, "stored", 75.5),
             (None, None, 1, 0.5, "conflict", None),

@@ -1,0 +1,97 @@
+"""Find the transactions of the consumer that hold the trades around a range of Kafka offsets.
+
+The table `ingest` has one row for each transaction. The offsets, the commit times and the newest
+event times of a topic ascend with the number of the transaction. A binary search therefore reads
+few rows of a table with millions.
+"""
+
+import sqlite3
+from bisect import bisect_left
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pipeline.ingest.store import time_text
+
+#: Greater than every number and every time in the table.
+_AFTER_ALL_NUMBERS, _AFTER_ALL_TIMES = 2**63, "~"
+
+
+def numbers_of(connection: sqlite3.Connection, topic: str) -> range:
+    """Return the numbers of the transactions that read a topic. Some rows may be deleted."""
+    rows = connection.execute(
+        "SELECT topic, first_number FROM ingest_totals ORDER BY first_number"
+    ).fetchall()
+    firsts = [first for of_topic, first in rows if of_topic == topic]
+    if not firsts:
+        return range(0)
+    (newest,) = connection.execute("SELECT max(number) FROM ingest").fetchone()
+    end = min((first for _, first in rows if first > firsts[0]), default=(newest or 0) + 1)
+    return range(firsts[0], end)
+
+
+def around(
+    connection: sqlite3.Connection,
+    topic: str,
+    offsets: tuple[int, int | None],
+    window: timedelta,
+    delay: timedelta,
+) -> range:
+    """Return the numbers of all transactions that can hold trades of certain windows.
+
+    The windows are those that have a record in a range of offsets. Trades that are later than the
+    watermark are not considered: `evidence` has their offsets.
+
+    Args:
+        connection: a connection in a transaction.
+        topic: Kafka's id of the topic.
+        offsets: the first offset, and the offset after the last one. None: there is no last one.
+        window: the length of the windows.
+        delay: the watermark.
+    """
+    numbers = numbers_of(connection, topic)
+    first, end = offsets
+    start = _first(connection, numbers, "last_offset", first)
+    # A record that is not late is newer than the newest one before it minus the watermark.
+    newest_before = _newest_trade(connection, numbers, start)
+    if newest_before is None:
+        start = numbers.start
+    else:
+        since = time_text(_window_start(newest_before - delay, window))
+        start = min(start, _first(connection, numbers, "newest_trade", since))
+    stop = numbers.stop if end is None else _first(connection, numbers, "first_offset", end)
+    newest = _newest_trade(connection, numbers, stop)
+    if newest is not None:
+        until = time_text(_window_start(newest, window) + window + delay)
+        stop = max(stop, _first(connection, numbers, "newest_trade", until) + 1)
+    return range(start, min(stop, numbers.stop))
+
+
+def _first(connection: sqlite3.Connection, numbers: range, column: str, least: int | str) -> int:
+    """Return the first number whose column has at least this value; the end if there is none."""
+    after_all, smallest = (
+        (_AFTER_ALL_NUMBERS, 0) if isinstance(least, int) else (_AFTER_ALL_TIMES, "")
+    )
+
+    def value(number: int) -> Any:
+        row = connection.execute(
+            f"SELECT number, coalesce({column}, ?) FROM ingest "  # noqa: S608 - the callers' names
+            "WHERE number >= ? ORDER BY number LIMIT 1",
+            (smallest, number),
+        ).fetchone()
+        return after_all if row is None or row[0] >= numbers.stop else row[1]
+
+    return numbers.start + bisect_left(numbers, least, key=value)
+
+
+def _newest_trade(connection: sqlite3.Connection, numbers: range, number: int) -> datetime | None:
+    """Return the greatest event time before a transaction. None: it is the first one."""
+    row = connection.execute(
+        "SELECT newest_trade FROM ingest WHERE number < ? AND number >= ? "
+        "ORDER BY number DESC LIMIT 1",
+        (number, numbers.start),
+    ).fetchone()
+    return datetime.fromisoformat(row[0]) if row and row[0] else None
+
+
+def _window_start(moment: datetime, window: timedelta) -> datetime:
+    return moment - (moment - datetime.fromtimestamp(0, UTC)) % window
