@@ -299,7 +299,12 @@ class Run:
         """Stop the feed as soon as nothing is missing; wait until every result has everything."""
         self._log("waiting until every trade has reached every result")
         stack = self._stack
-        wanted = {trade_id for line, trade_id, _ in self._issued if line < self._slices[-1].first}
+        first = min(stack.stored_ids(), default=0)  # earlier trades passed before the first start
+        wanted = {
+            trade_id
+            for line, trade_id, _ in self._issued
+            if line < self._slices[-1].first and trade_id >= first
+        }
         try:
             wait_for(lambda: wanted <= stack.stored_ids(), SETTLE_SECONDS, "a complete store")
         except LabError as error:
