@@ -331,15 +331,22 @@ def upsert_windows(
     return rows
 
 
-def write_final_windows(data: DataDir, windows: Iterable[Mapping[str, str]]) -> None:
-    """Write final windows (as cells) to the file of the UTC day of their start, sorted."""
+def write_final_windows(data: DataDir, windows: Iterable[Mapping[str, str]]) -> dict[str, int]:
+    """Write final windows (as cells) to the file of the UTC day of their start, sorted.
+
+    Returns:
+        The number of rows in each file that was written, by day.
+    """
     by_day: dict[str, list[Mapping[str, str]]] = {}
     for window in windows:
         by_day.setdefault(window["window_start"][:10], []).append(window)
+    written = {}
     for day, added in by_day.items():
         path = data.stream_csv / f"{day}.csv"
         rows = upsert_windows(read_window_cells(path), added)
         write_atomically(path, to_csv(WINDOW_COLUMNS, (rows[start] for start in sorted(rows))))
+        written[day] = len(rows)
+    return written
 
 
 def append_batch_log(data: DataDir, fields: Mapping[str, object]) -> None:

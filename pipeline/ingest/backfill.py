@@ -80,6 +80,13 @@ class MissingTrades:
         """Record the ids that were published before this start."""
         self._settled.update(published)
 
+    def forget(self) -> None:
+        """Forget which ids need no request. The lowest one stays the limit of what is missing."""
+        lowest = self._settled.lowest()
+        self._settled, self._due = IdRanges(), {}
+        if lowest is not None:
+            self._settled.add(lowest - 1)
+
     def is_missing(self, trade_id: int) -> bool:
         """Return whether a trade lies in a gap between two published ones."""
         lowest = self._settled.lowest()
@@ -209,7 +216,8 @@ class Backfill:
         self._url = settings.feed_rest_url or rest_url(settings.feed_url)
         self._age = timedelta(seconds=settings.backfill_seconds)
         self._missing = MissingTrades(self._age)
-        self._restored = not self._age
+        #: Set when the threads that were started until now have to end.
+        self._stop = threading.Event()
         self._restoring: _InThread[IdRanges] | None = None
         self._request: tuple[Gap, _InThread[list[PastTrade]]] | None = None
         self._answer: _Answer | None = None
@@ -225,6 +233,38 @@ class Backfill:
         }
         service.details["backfill"] = self._details
 
+    def restore(self, published: IdRanges, before: int | None) -> None:
+        """Record which trades were published before this start, and read older ones from Kafka.
+
+        Gaps are requested only when a thread has read them, because trades that were recovered
+        earlier are far from their neighbours in the topic.
+
+        Args:
+            published: the ids in the newest records of the topic.
+            before: the offset of the first of these records; None: there are none.
+        """
+        if not self._age:
+            return
+        self._missing.restore(published)
+        if before:
+            arguments = (self._service, self._age, before, self._stop)
+            self._restoring = _InThread(partial(read_published_ids, *arguments))
+
+    def forget(self) -> None:
+        """Forget which trades were published: the topic was created again and does not hold them.
+
+        They are requested again, because the old topic may have held trades that the consumer has
+        not stored.
+        """
+        self.close()
+        self._stop = threading.Event()
+        self._restoring = self._request = self._answer = None
+        self._missing.forget()
+
+    def close(self) -> None:
+        """Let the threads end. They end after the request to a server that they wait for."""
+        self._stop.set()
+
     def on_received(self, trade_id: int, event_time: datetime) -> None:
         """Record a trade from the feed, which is or will be published."""
         if self._age:
@@ -238,9 +278,11 @@ class Backfill:
         """
         if not self._age:
             return
-        if not self._restored:
-            self._restore()
-            return
+        if self._restoring is not None:
+            if not self._restoring.is_done():
+                return
+            self._missing.restore(self._restoring.result())
+            self._restoring = None
         if self._request is not None:
             self._read_answer(*self._request)
         if self._answer is not None:
@@ -260,24 +302,14 @@ class Backfill:
             return
         gap = self._missing.next_gap(now)
         if gap is not None:
-            self._request = (gap, _InThread(partial(self._fetch, gap, self._next_request - now)))
+            wait_s = self._next_request - now
+            self._request = (gap, _InThread(partial(self._fetch, gap, wait_s, self._stop)))
 
-    def _fetch(self, gap: Gap, wait_s: float) -> list[PastTrade]:
-        self._service.stop.wait(max(0.0, wait_s))
+    def _fetch(self, gap: Gap, wait_s: float, stop: threading.Event) -> list[PastTrade]:
+        if stop.wait(max(0.0, wait_s)):
+            return []
         # The id above the gap is in the answer, if the answer is complete up to it.
         return fetch_trades(self._url, self._service.settings.product_id, gap.last + 2)
-
-    def _restore(self) -> None:
-        """Read from Kafka which trades were published before this start.
-
-        Gaps are requested only when this has ended, because trades that were recovered earlier are
-        far from their neighbours in the topic.
-        """
-        if self._restoring is None:
-            self._restoring = _InThread(partial(read_published_ids, self._service, self._age))
-        elif self._restoring.is_done():
-            self._missing.restore(self._restoring.result())
-            self._restored = True
 
     def _read_answer(self, gap: Gap, request: _InThread[list[PastTrade]]) -> None:
         if not request.is_done():
@@ -339,15 +371,24 @@ class Backfill:
             answer.recovered += 1
 
 
-def read_published_ids(service: Service, age: timedelta) -> IdRanges:
+def read_published_ids(
+    service: Service, age: timedelta, before: int, stop: threading.Event
+) -> IdRanges:
     """Return the trade ids in the records of the topic that are at most this old.
 
-    Temporary errors are retried until the service is asked to stop.
+    Temporary errors are retried until `stop` is set.
+
+    Args:
+        service: the producer.
+        age: how old the records are at most.
+        before: the offset to end at.
+        stop: ends the reading.
     """
     for delay in backoff():
         published = IdRanges()
         try:
-            for record in kafka.records_since(service.settings, times.now() - age, service.stop):
+            since = times.now() - age
+            for record in kafka.records_since(service.settings, since, before, stop):
                 received = times.from_epoch_millis(record.timestamp)
                 with suppress(trade.InvalidTradeError):
                     product = service.settings.product_id
@@ -356,7 +397,7 @@ def read_published_ids(service: Service, age: timedelta) -> IdRanges:
             if not is_temporary(error):
                 raise
             service.log.warning("cannot read published trades: %s", sentence(error))
-            if service.stop.wait(delay):
+            if stop.wait(delay):
                 break
         else:
             break

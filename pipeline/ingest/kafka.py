@@ -293,24 +293,30 @@ def newest_records(settings: Settings, count: int) -> Iterator[Any]:
     Raises:
         KafkaError, TemporaryError: Kafka does not respond.
     """
-    yield from _records(settings, lambda _kafka, _trades, end: end - count)
+    yield from _records(settings, lambda _kafka, _trades, end: (end - count, end))
 
 
-def records_since(settings: Settings, moment: datetime, stop: Event) -> Iterator[Any]:
+def records_since(settings: Settings, moment: datetime, before: int, stop: Event) -> Iterator[Any]:
     """Yield the records of the topic of trades since a moment, and a few before it, oldest first.
 
     It ends early when `stop` is set.
+
+    Args:
+        settings: the settings of the service.
+        moment: a time of receipt.
+        before: the offset to end at.
+        stop: ends the reading.
 
     Raises:
         KafkaError, TemporaryError: Kafka does not respond.
     """
 
-    def first_offset(kafka: KafkaConsumer, trades: TopicPartition, end: int) -> int:
+    def offsets(kafka: KafkaConsumer, trades: TopicPartition, end: int) -> tuple[int, int]:
         millis = times.epoch_micros(moment) // 1000
         found = kafka.offsets_for_times({trades: millis})[trades]
-        return (found.offset if found else end) - RECORDS_BEFORE
+        return (found.offset if found else end) - RECORDS_BEFORE, min(before, end)
 
-    for record in _records(settings, first_offset):
+    for record in _records(settings, offsets):
         if stop.is_set():
             return
         yield record
@@ -322,20 +328,23 @@ def is_backfilled(record: Any) -> bool:
 
 
 def _records(
-    settings: Settings, first_offset: Callable[[KafkaConsumer, TopicPartition, int], int]
+    settings: Settings,
+    offsets: Callable[[KafkaConsumer, TopicPartition, int], tuple[int, int]],
 ) -> Iterator[Any]:
+    """Yield the records between two offsets, which `offsets` gets from the end of the topic."""
     kafka = consumer(settings, max_partition_fetch_bytes=8 * 1024 * 1024)
     try:
         trades = partition(settings.kafka_topic)
         end = kafka.end_offsets([trades])[trades]
         beginning = kafka.beginning_offsets([trades])[trades]
-        kafka.seek(trades, max(beginning, first_offset(kafka, trades, end)))
+        first, end = offsets(kafka, trades, end)
+        kafka.seek(trades, max(beginning, first))
         while position(kafka, trades) < end:
             records = kafka.poll(timeout_ms=10_000).get(trades, [])
             if not records:
                 broker = settings.kafka_bootstrap_servers
                 raise TemporaryError(f"no answer from Kafka at {broker} for 10 s")
-            yield from records
+            yield from (record for record in records if record.offset < end)
     finally:
         kafka.close(timeout_ms=1000)
 

@@ -16,6 +16,7 @@ from pipeline.ingest.backfill import Backfill
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.ingest.exchange import FeedWatchdog, Message
 from pipeline.ingest.exchange_clock import ExchangeClock
+from pipeline.ingest.id_ranges import IdRanges
 from pipeline.ingest.published import PublishedTrades
 from pipeline.service import Service
 from pipeline.source import claim
@@ -62,14 +63,19 @@ class Publisher:
         Raises:
             KafkaError, TemporaryError: Kafka does not respond.
         """
+        ids = IdRanges()
+        first: int | None = None
         for record in kafka.newest_records(self._settings, RESTORED_RECORDS):
+            first = record.offset if first is None else first
             received = times.from_epoch_millis(record.timestamp)
             try:
                 valid = trade.decode(record.value or b"", self._settings.product_id, received)
             except trade.InvalidTradeError:
                 continue
             self._published.add(valid)
+            ids.add(valid.trade_id)
         self._service.log.info("%d published trades restored", len(self._published))
+        self._backfill.restore(ids, before=first)
 
     def on_connect(self, watchdog: FeedWatchdog) -> None:
         self._watchdog = watchdog
@@ -125,8 +131,9 @@ class Publisher:
                 self._reject(message, received, error)
 
     def close(self) -> None:
-        """Handle the held messages."""
+        """Handle the held messages, and let the threads of the backfill end."""
         self._release()
+        self._backfill.close()
 
     def _outcome(self, message: Message, received: datetime) -> str:
         if message.size > self._settings.max_message_bytes:
@@ -220,18 +227,20 @@ class Publisher:
     def _forget_another_topic(self) -> None:
         """Forget the published trades if the topic was created again: it does not hold them.
 
-        The feed may send them again. A trade that the new topic already holds is then published
-        twice, which changes no result.
+        The feed may send them again, and the backfill requests them again. A trade that the new
+        topic already holds is then published twice, which changes no result.
         """
         found = self._sender.topic_id()
         if found in {None, self._topic_id}:
             return
         self._service.error(
-            f"topic {self._settings.kafka_topic} was created again and is empty: earlier trades "
-            f"are only in the database. Its id was {self._topic_id} and is {found}"
+            f"topic {self._settings.kafka_topic} was created again and is empty: the producer "
+            f"requests the trades of the last {self._settings.backfill_seconds:.0f} s again. Its "
+            f"id was {self._topic_id} and is {found}"
         )
         self._topic_id = found
         self._published = PublishedTrades()
+        self._backfill.forget()
 
     def _wait_for_room(self) -> None:
         while not self._sender.has_room() and not self._service.stop.is_set():

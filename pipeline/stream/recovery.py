@@ -12,6 +12,7 @@ from pipeline.service import Service
 from pipeline.stream import checkpoint, finality
 from pipeline.stream.checkpoint import DamagedCheckpointError
 from pipeline.stream.failures import StreamError, explain
+from pipeline.stream.final_rows import FinalRows
 from pipeline.stream.finality import StateError
 from pipeline.stream.topic_watch import TopicWatch
 
@@ -28,7 +29,8 @@ def prepare(service: Service, topic_id: str) -> Path:
     service.data.checkpoints.mkdir(parents=True, exist_ok=True)
     checkpoint.adopt_unbound(service.settings, topic_id)
     folder = checkpoint.folder(service.settings, topic_id)
-    damaged = damaged_days(service)
+    files = final_windows(service)
+    damaged = {path: file for path, file in files.items() if file.damage}
     found = [
         text
         for path, file in damaged.items()
@@ -36,8 +38,14 @@ def prepare(service: Service, topic_id: str) -> Path:
     ]
     if reason := checkpoint.problem(folder):
         found.insert(0, f"checkpoint ({reason})")
-    elif not damaged and (missing := missing_window(service, folder)):
-        found.append(f"stream_csv (the final window {missing} is missing)")
+    elif not damaged:
+        rows = {path.stem: len(file.rows) for path, file in files.items()}
+        found += [
+            f"stream_csv/{day}.csv ({count} rows are missing)"
+            for day, count in FinalRows(folder).missing(rows).items()
+        ]
+        if not found and (missing := missing_window(service, folder)):
+            found.append(f"stream_csv (the final window {missing} is missing)")
     if found:
         service.error(
             f"Damaged: {'; '.join(found)}. The stream reads the topic again from its oldest record."
@@ -60,8 +68,8 @@ def missing_window(service: Service, folder: Path) -> str | None:
     return None if times.iso(start) in {row[0] for row in rows} else times.iso(start)
 
 
-def damaged_days(service: Service) -> dict[Path, window_files.WindowFile]:
-    """Return the files of final windows that are damaged.
+def final_windows(service: Service) -> dict[Path, window_files.WindowFile]:
+    """Return the files of final windows.
 
     Raises:
         OutputError: a newer version wrote one of the files.
@@ -74,7 +82,7 @@ def damaged_days(service: Service) -> dict[Path, window_files.WindowFile]:
                 f"A newer version wrote {window_files.short(path)}. Use that version, or move the "
                 "file away. Its columns differ from those of this version."
             )
-    return {path: file for path, file in scanned.items() if file.damage}
+    return scanned
 
 
 def repair(path: Path, file: window_files.WindowFile) -> None:

@@ -19,6 +19,7 @@ from pipeline.metrics import definitions
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import finality, micro_batches
+from pipeline.stream.final_rows import FinalRows
 from pipeline.stream.finality import Cells, State, Window
 
 #: Maximum number of windows printed to the console for one micro-batch.
@@ -48,6 +49,7 @@ class WindowPublisher:
         self._recorder = recorder
         self._data = service.data
         self._state_file = state_file
+        self._final_rows = FinalRows(state_file.parent)
         thresholds.record(
             self._data.thresholds_of(service.name), service.settings, service.before.get("settings")
         )
@@ -140,7 +142,7 @@ class WindowPublisher:
         known += [before[row["window_start"]] for row in rows if row["window_start"] in before]
         self._record_replaced([*rows, *known], merged)
         scored = with_z_scores(before, [merged[row["window_start"]] for row in rows])
-        outputs.write_final_windows(self._data, scored)
+        self._final_rows.record(outputs.write_final_windows(self._data, scored))
         return scored
 
     def _record_replaced(self, versions: Iterable[Cells], kept: Mapping[str, Cells]) -> None:

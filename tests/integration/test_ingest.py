@@ -19,17 +19,18 @@ from kafka.errors import KafkaTimeoutError
 
 from local import topics
 from pipeline import times
+from pipeline.ingest import publisher as publisher_module
 from pipeline.ingest import store
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.ingest.exchange import FeedWatchdog, Message
-from pipeline.ingest.kafka import Sender, newest_records, partition, position
+from pipeline.ingest.kafka import Sender, newest_records, partition, position, records_since
 from pipeline.ingest.kafka import consumer as new_client
 from pipeline.ingest.loader import Loader
 from pipeline.ingest.publisher import REPORT_SECONDS, Publisher
 from pipeline.outputs import OutputError
 from pipeline.service import Service
 from pipeline.settings import Settings
-from tests.conftest import Broker, Run, Running, wait_until
+from tests.conftest import Broker, Run, Running, free_port, wait_until
 
 GOOD = (
     b'{"type":"ticker","product_id":"BTC-USD","trade_id":%d,"price":"86321.55","side":"buy",'
@@ -277,9 +278,40 @@ def test_another_name_of_the_topic_is_refused_and_the_first_one_continues(
     assert consumer.ids() == {*range(1, 31)}
 
 
+def test_the_producer_reads_which_trades_are_published_the_newest_first(
+    kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread reads the older ones, each once, while the feed is read."""
+    topic = kafka.new_topic()
+    missing = {7, 8, 24}
+    write(kafka, topic, *(GOOD % number for number in range(1, 31) if number not in missing))
+    settings = Settings(data_dir=tmp_path, kafka_bootstrap_servers=kafka.address, kafka_topic=topic)
+    monkeypatch.setattr(publisher_module, "RESTORED_RECORDS", 10)
+    service = Service("producer", settings)
+    with ExitStack() as resources:
+        sender = Sender(service)
+        resources.callback(sender.close)
+        publisher = Publisher(service, sender)
+        resources.callback(publisher.close)
+        publisher.restore_published()
+        assert len(publisher._published) == 10
+        backfill = publisher._backfill
+        assert backfill._missing.gaps() == [(24, 24)]
+
+        def all_are_read() -> bool:
+            backfill.step()
+            return backfill._restoring is None
+
+        wait_until(all_are_read, 20, "the older trades")
+        assert backfill._missing.gaps() == [(24, 24), (7, 8)]
+    older = records_since(settings, times.from_epoch_millis(0), 17, threading.Event())
+    assert [record.offset for record in older] == [*range(17)]
+
+
 def test_the_producer_forgets_what_it_published_to_a_topic_that_was_created_again(
     kafka: Broker, tmp_path: Path
 ) -> None:
+    """The feed may send it again, and the backfill requests it again."""
     topic = kafka.new_topic()
     service = Service(
         "producer",
@@ -287,18 +319,19 @@ def test_the_producer_forgets_what_it_published_to_a_topic_that_was_created_agai
             data_dir=tmp_path,
             kafka_bootstrap_servers=kafka.address,
             kafka_topic=topic,
-            backfill_seconds=0,
+            feed_rest_url=f"http://127.0.0.1:{free_port()}",
         ),
     )
     with ExitStack() as resources:
         sender = Sender(service)
         resources.callback(sender.close)
         publisher = Publisher(service, sender)
+        resources.callback(publisher.close)
         publisher.on_connect(FeedWatchdog(heartbeat_timeout=60, trade_timeout=60))
-        message = Message(GOOD % 1, len(GOOD % 1))
 
-        def receive() -> dict[str, int]:
-            publisher.on_message(message, times.now())
+        def receive(number: int = 1) -> dict[str, int]:
+            message = GOOD % number
+            publisher.on_message(Message(message, len(message)), times.now())
             publisher.after_read()
             return {name: service.counters[name] for name in ("published", "repeated")}
 
@@ -310,10 +343,12 @@ def test_the_producer_forgets_what_it_published_to_a_topic_that_was_created_agai
         wait_until(lambda: sender.topic_id() not in {None, before}, 10, "the id of the new topic")
         time.sleep(REPORT_SECONDS)
         publisher.after_read()
-        assert receive() == {"published": 2, "repeated": 1}
+        assert receive(2) == {"published": 2, "repeated": 1}
+        assert publisher._backfill._missing.gaps() == [(1, 1)]
+        assert receive() == {"published": 3, "repeated": 1}
         assert sender.flush()
-        (record,) = newest_records(service.settings, 10)
-        assert record.value == GOOD % 1
+        found = [record.value for record in newest_records(service.settings, 10)]
+        assert found == [GOOD % 2, GOOD % 1]
 
 
 # --- another database -----------------------------------------------------------------------

@@ -13,11 +13,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from pipeline import times
-from pipeline.ingest import backfill
+from pipeline.ingest import backfill, kafka
 from pipeline.ingest.backfill import Backfill
+from pipeline.ingest.id_ranges import IdRanges
 from pipeline.ingest.trade import Trade
 from pipeline.service import Service
 from pipeline.settings import Settings
+from tests.conftest import free_port
 
 NOON = datetime(2025, 12, 2, 12, tzinfo=UTC)
 #: A status, headers and a body.
@@ -71,14 +73,15 @@ class Producer:
 
     def __init__(self, folder: Path, exchange: Exchange) -> None:
         url = f"http://127.0.0.1:{exchange.server.server_port}"
-        self.service = Service("producer", Settings(data_dir=folder, feed_rest_url=url))
+        broker = f"127.0.0.1:{free_port()}"  # none is there
+        settings = Settings(data_dir=folder, feed_rest_url=url, kafka_bootstrap_servers=broker)
+        self.service = Service("producer", settings)
         self.published: list[int] = []
         self.rejected: list[str] = []
         self.room = 10**6
         self.backfill = Backfill(
             self.service, self._publish, self._reject, lambda: self.room > 0, times.now
         )
-        self.backfill._restored = True  # that needs Kafka: tests/integration/test_backfill.py
 
     def _publish(self, trade: Trade, message: bytes) -> None:
         assert json.loads(message)["trade_id"] == trade.trade_id
@@ -126,7 +129,7 @@ def producer(
         monkeypatch.setattr(backfill, f"{name}_SECONDS", seconds)
     producer = Producer(tmp_path, exchange)
     yield producer
-    producer.service.stop.set()
+    producer.backfill.close()
 
 
 def test_a_gap_is_recovered_page_by_page(producer: Producer, exchange: Exchange) -> None:
@@ -215,6 +218,43 @@ def test_the_next_request_waits_as_long_as_the_server_asks_or_the_error_lasts(
     for _ in range(5):
         producer.backfill.step()
     assert len(exchange.asked) == 1
+
+
+def test_after_the_topic_was_created_again_its_trades_are_requested_again(
+    producer: Producer,
+) -> None:
+    """The consumer may not have stored all of them."""
+    producer.receive(*range(11, 31))
+    producer.backfill.forget()
+    producer.receive(31)
+    producer.step_to_the_end()
+    assert sorted(producer.published) == list(range(11, 31))
+
+
+def test_a_page_that_was_requested_before_the_topic_was_created_again_is_not_published(
+    producer: Producer,
+) -> None:
+    producer.receive(11, 31)
+    producer.room = 3
+    producer.step_until(lambda: len(producer.published) == 3)
+    producer.room = 100
+    producer.backfill.forget()
+    producer.receive(31)
+    producer.step_to_the_end()
+    assert sorted(producer.published[3:]) == list(range(11, 31))
+
+
+def test_the_thread_that_reads_the_published_ids_ends_with_the_producer(
+    producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if Kafka is away: a producer that fails is started again in the same process."""
+    monkeypatch.setattr(kafka, "CONNECT_MS", 20)
+    producer.backfill.restore(IdRanges(), before=5)
+    assert producer.backfill._restoring is not None
+    thread = producer.backfill._restoring._thread
+    producer.backfill.close()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_with_an_age_of_zero_nothing_is_asked_for(exchange: Exchange, tmp_path: Path) -> None:

@@ -389,7 +389,7 @@ def quiet(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("crash_before", [0, 1, 2, 3])
+@pytest.mark.parametrize("crash_before", [0, 1, 2, 3, 4])
 @pytest.mark.parametrize("twice", [False, True])
 def test_a_crash_before_any_file_of_any_micro_batch_leads_to_the_same_files(
     tmp_path: Path,
@@ -416,6 +416,12 @@ def test_a_crash_before_any_file_of_any_micro_batch_leads_to_the_same_files(
         crashing.micro_batch(number, rows, None)
     assert crashes > 1
     assert crashing.files() == smooth.files()
+    for runner in (smooth, crashing):
+        rows = {
+            path.stem: len(outputs.read_window_cells(path))
+            for path in outputs.stream_files(runner.data)
+        }
+        assert json.loads(runner.state_file.with_name("final_rows.json").read_text()) == rows
     recorded = read_offset_ranges(smooth.data)
     assert read_offset_ranges(crashing.data) == recorded
     # The first micro-batch always has a row; 10 came late.

@@ -11,6 +11,7 @@ from pipeline.outputs import WINDOW_COLUMNS, OutputError
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import checkpoint, finality, recovery
+from pipeline.stream.final_rows import FinalRows
 from tests.unit.test_checkpoint import TOPIC, made
 from tests.unit.test_window_files import START, text, window
 
@@ -79,6 +80,46 @@ def test_final_windows_that_are_gone_are_computed_again(service: Service, left: 
     if left:
         day.write_text(left)
     assert not is_continued(service)
+
+
+BEFORE = "2025-12-01.csv"
+
+
+@pytest.mark.parametrize(
+    ("left", "missing"), [(None, 2), (text(window(-60)), 1), (text(window(-60), window(-61)), 0)]
+)
+def test_an_older_file_that_lost_rows_is_computed_again(
+    service: Service, caplog: pytest.LogCaptureFixture, left: str | None, missing: int
+) -> None:
+    """A row that was cut off as a whole, or a file that is gone, is no damage of a file."""
+    folder = checkpoint.folder(service.settings, TOPIC)
+    FinalRows(folder).record({BEFORE[:10]: 2, DAY[:10]: 3})
+    if left:
+        (service.data.stream_csv / BEFORE).write_text(left)
+    assert is_continued(service) == (missing == 0)
+    if missing:
+        (message,) = (record.getMessage() for record in caplog.records)
+        assert f"stream_csv/{BEFORE} ({missing} rows are missing)" in message
+    caplog.clear()
+    recovery.prepare(service, TOPIC)  # the new checkpoint has recorded no rows yet
+    assert not caplog.records
+
+
+def test_the_rows_of_a_week_are_recorded_and_a_file_that_was_deleted_meanwhile_is_noticed(
+    tmp_path: Path,
+) -> None:
+    FinalRows(tmp_path).record({"2025-11-24": 1440, "2025-11-25": 1440, "2025-12-01": 700})
+    FinalRows(tmp_path).record({"2025-12-02": 5, "2025-12-01": 1})  # written again after its loss
+    found = {"2025-12-01": 1, "2025-12-02": 5}
+    assert FinalRows(tmp_path).missing(found) == {"2025-11-25": 1440, "2025-12-01": 699}
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"2025-12-01": "many"}'])
+def test_a_damaged_record_of_the_rows_is_ignored_and_replaced(tmp_path: Path, content: str) -> None:
+    (tmp_path / "final_rows.json").write_text(content)
+    assert FinalRows(tmp_path).missing({}) == {}
+    FinalRows(tmp_path).record({"2025-12-02": 5})
+    assert FinalRows(tmp_path).missing({}) == {"2025-12-02": 5}
 
 
 def test_a_file_of_a_newer_version_is_refused_and_nothing_is_set_aside(service: Service) -> None:
