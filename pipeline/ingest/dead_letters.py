@@ -64,7 +64,9 @@ class DeadLetters:
         self._summary = RejectedSummary()
         service.details["rejected"] = self._summary.as_status()
 
-    def reject(self, raw: bytes, size: int, reason: str, received: datetime) -> None:
+    def reject(
+        self, raw: bytes, size: int, reason: str, received: datetime, *, send: bool = True
+    ) -> None:
         """Send a rejected message to the dead-letter topic and show it in the status.
 
         Args:
@@ -72,6 +74,7 @@ class DeadLetters:
             size: the size of the whole message in bytes.
             reason: why it is rejected.
             received: when it was received.
+            send: False if the dead-letter topic already has it.
         """
         message = raw[:KEPT_BYTES].decode(errors="backslashreplace")
         self._summary.add(message, size, reason, received)
@@ -79,6 +82,8 @@ class DeadLetters:
         trade_id = trade.id_in(raw, self._service.settings.product_id)
         if trade_id is not None:
             self._keep_id(trade_id, reason, received)
+        if not send:
+            return
         record = {"reason": reason, "received": iso(received), "bytes": size, "message": message}
         topic = self._service.settings.rejected_topic
         self._sender.send(topic, json.dumps(record).encode(), received)

@@ -41,6 +41,8 @@ class Loader:
         self._connection = connection
         self._dead_letters = dead_letters
         self._next_lag = 0.0
+        #: The dead-letter topic has every rejected record before this offset.
+        self._handled = 0
         self._partition = kafka.partition(self._settings.kafka_topic)
         service.details |= {"last_trade": None, "lag": None}
         self._describe_table()
@@ -61,14 +63,18 @@ class Loader:
         try:
             self._topic_id = kafka.existing_topic_id(consumer, metadata, self._settings)
             filled_by = store.newest_topic(self._connection)
+            committed = consumer.committed(self._partition, metadata=True)
+            end = consumer.end_offsets([self._partition])[self._partition]
+            self._handled = handled_before(committed, end, self._topic_id)
             start = start_offset(
                 stored=store.next_offset(self._connection),
-                committed=consumer.committed(self._partition),
-                end=consumer.end_offsets([self._partition])[self._partition],
+                committed=None if committed is None else committed.offset,
+                end=end,
                 same_topic=None if filled_by is None else filled_by == self._topic_id,
             )
-            if start is None or not self._is_kept(consumer, start - 1):
-                start = None
+            if start is not None and not self._is_kept(consumer, start - 1):
+                start, self._handled = None, 0
+            if start is None:
                 consumer.seek_to_beginning(self._partition)
             else:
                 consumer.seek(self._partition, start)
@@ -184,7 +190,8 @@ class Loader:
             except trade.InvalidTradeError as error:
                 rejected += 1
                 self._service.log.warning("rejected offset %d: %s", record.offset, error)
-                self._dead_letters.reject(raw, len(raw), str(error), received)
+                is_new = record.offset >= self._handled
+                self._dead_letters.reject(raw, len(raw), str(error), received, send=is_new)
         return store.Batch(
             first_offset=records[0].offset,
             last_offset=records[-1].offset,
@@ -199,11 +206,18 @@ class Loader:
         )
 
     def _commit(self, offset: int) -> None:
-        """Commit the offset. A failure loses nothing, because the database holds the offset too."""
+        """Commit the offset with the id of the topic: see `handled_before`.
+
+        A failure loses nothing, because the database holds the offset too. The committed offset
+        never decreases, also if the database was replaced and is filled again.
+        """
+        if offset <= self._handled:
+            return
         try:
             self._kafka.commit(
-                {self._partition: OffsetAndMetadata(offset, "", -1)}, timeout_ms=5000
+                {self._partition: OffsetAndMetadata(offset, self._topic_id, -1)}, timeout_ms=5000
             )
+            self._handled = offset
         except KafkaError as error:
             self._service.error(f"offset {offset} is stored but not committed: {error}")
 
@@ -242,6 +256,22 @@ class Loader:
 
     def close(self) -> None:
         self._kafka.close(timeout_ms=2000)
+
+
+def handled_before(committed: OffsetAndMetadata | None, end: int, topic_id: str) -> int:
+    """Return the offset below which the dead-letter topic has every rejected record; 0: unknown.
+
+    The consumer commits an offset after Kafka has acknowledged the dead letters before it. The
+    offset stays in Kafka if the database is replaced.
+
+    Args:
+        committed: what this consumer group committed; None if it committed nothing.
+        end: the offset after the newest record of the topic.
+        topic_id: Kafka's id of the topic.
+    """
+    if committed is None or committed.metadata != topic_id or committed.offset > end:
+        return 0
+    return int(committed.offset)
 
 
 def start_offset(

@@ -147,6 +147,12 @@ class Consumer:
         missing = f"of {len(ids)} ids up to {max(ids)} some are missing"
         wait_until(lambda: self.ids() >= set(ids), seconds, missing, self.process)
 
+    def dead_letters(self) -> list[bytes]:
+        settings = Settings(
+            kafka_bootstrap_servers=self.broker.address, kafka_topic=f"{self.topic}_rejected"
+        )
+        return [record.value for record in newest_records(settings, 100)]
+
     def status(self) -> dict[str, Any]:
         return dict(json.loads((self.data / "status" / "consumer.json").read_text()))
 
@@ -427,6 +433,14 @@ def test_a_database_that_is_gone_while_the_consumer_runs_is_filled_again_from_ka
 def test_a_database_that_is_damaged_while_the_consumer_runs_ends_it_with_what_to_do(
     consumer: Consumer,
 ) -> None:
+    """Rejected records that are read again are counted again, and not sent again."""
+    write(consumer.broker, consumer.topic, b"not JSON", GOOD % 31)
+    consumer.wait_for(31)
+
+    def is_counted() -> bool:
+        return bool(consumer.status()["counters"].get("rejected") == 1)
+
+    wait_until(is_counted, 5, "the rejected record", consumer.process)
     with closing(sqlite3.connect(consumer.database)) as other:  # the log could repair the file
         assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
         os.truncate(consumer.database, 8192)
@@ -437,4 +451,11 @@ def test_a_database_that_is_damaged_while_the_consumer_runs_ends_it_with_what_to
     assert "Move the file away: the consumer fills a new one from Kafka" in message
     consumer.database.unlink()
     consumer.start()
-    consumer.wait_for(*range(1, 22))
+    consumer.wait_for(*range(1, 22), 31)
+    wait_until(is_counted, 5, "the rejected record again", consumer.process)
+    write(consumer.broker, consumer.topic, b"not JSON either", GOOD % 32)
+    consumer.wait_for(32)
+    assert [json.loads(value)["message"] for value in consumer.dead_letters()] == [
+        "not JSON",
+        "not JSON either",
+    ]

@@ -417,11 +417,11 @@ def test_a_crash_before_any_file_of_any_micro_batch_leads_to_the_same_files(
     assert crashes > 1
     assert crashing.files() == smooth.files()
     for runner in (smooth, crashing):
-        rows = {
+        by_day = {
             path.stem: len(outputs.read_window_cells(path))
             for path in outputs.stream_files(runner.data)
         }
-        assert json.loads(runner.state_file.with_name("final_rows.json").read_text()) == rows
+        assert json.loads(runner.state_file.with_name("final_rows.json").read_text()) == by_day
     recorded = read_offset_ranges(smooth.data)
     assert read_offset_ranges(crashing.data) == recorded
     # The first micro-batch always has a row; 10 came late.

@@ -2,8 +2,9 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from kafka.structs import OffsetAndMetadata
 
-from pipeline.ingest.loader import start_offset
+from pipeline.ingest.loader import handled_before, start_offset
 
 
 def test_an_empty_database_starts_at_the_beginning() -> None:
@@ -27,6 +28,17 @@ def test_a_database_that_is_older_than_the_committed_offset_continues_at_its_own
 def test_a_new_topic_starts_at_the_beginning() -> None:
     assert start_offset(stored=500, committed=None, end=900) is None
     assert start_offset(stored=500, committed=20, end=20) is None
+
+
+def test_rejected_records_before_the_committed_offset_of_this_topic_are_not_sent_again() -> None:
+    committed = OffsetAndMetadata(400, "topic-a", -1)
+    assert handled_before(committed, end=400, topic_id="topic-a") == 400
+    assert handled_before(committed, end=900, topic_id="topic-a") == 400
+    assert handled_before(committed, end=900, topic_id="topic-b") == 0
+    assert handled_before(committed, end=399, topic_id="topic-a") == 0  # it lost its newest ones
+    assert handled_before(None, end=900, topic_id="topic-a") == 0
+    of_an_older_version = OffsetAndMetadata(400, "", -1)
+    assert handled_before(of_an_older_version, end=900, topic_id="topic-a") == 0
 
 
 @given(
