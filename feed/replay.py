@@ -428,8 +428,9 @@ def latest_event_time() -> int:
 
 def make_player(options: argparse.Namespace) -> tuple[Player, rest.PlayedTrades]:
     """Read the recording and return a player of it, and the trades that it has played."""
-    latest = latest_event_time()
     path: Path = options.recording
+    # Also without `--retime`, so that a broken file fails at the start.
+    count, latest = retime.survey(recording.read(path), latest_event_time())
     if options.retime:
         tiles = retime.tile(recording.read(path), latest)
         minutes = tiles.period // retime.MINUTE
@@ -441,8 +442,7 @@ def make_player(options: argparse.Namespace) -> tuple[Player, rest.PlayedTrades]
             catch_up=True,
         )
         return player, rest.RetimedTrades(tiles, options.product, time.time)
-    # Read it once before, so that a broken file fails at the start.
-    log.info("%d messages", sum(1 for _ in recording.read(path)))
+    log.info("%d messages", count)
     player = Player(
         lambda: recorded_messages(recording.read(path), options.speed, latest),
         time.monotonic,

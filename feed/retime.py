@@ -30,10 +30,17 @@ MINUTE = 60 * SECOND
 ORIGIN = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp()) * SECOND
 #: Earlier event times are not times of trades.
 _EARLIEST = int(datetime(2012, 1, 1, tzinfo=UTC).timestamp()) * SECOND
+#: Later event times are not times of trades either.
+_LATEST = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp()) * SECOND
 #: Longest silence that is kept.
 LONGEST_SILENCE = MINUTE
 #: An event time that is further from its due time does not make the tile longer.
 _NEAR = MINUTE
+#: If more than one in so many messages has an event time after now, it is not a single wrong time:
+#: the recording is dated in the future, or the clock of this machine is behind.
+_AHEAD_SHARE = 100
+#: How much later than their median these event times may be.
+_AHEAD_REACH = 7 * 24 * 60 * MINUTE
 #: Ids further from the median are not of this market. They would make large gaps between tiles.
 _ID_REACH = 10**12
 _UNKNOWN = -1
@@ -127,6 +134,23 @@ def check(lines: Iterable[Line], latest: int) -> None:
     """
     if all(clock == _UNKNOWN for _, _, clock in _timed(lines, latest)):
         raise RecordingError(_NO_TIME)
+
+
+def survey(lines: Iterable[Line], latest: int) -> tuple[int, int]:
+    """Return the number of messages in a recording, and its latest valid event time.
+
+    Args:
+        lines: the lines of the recording.
+        latest: the latest valid event time if the recording is not dated in the future.
+    """
+    count, ahead = 0, array("q")
+    for line in lines:
+        count += 1
+        if (event := event_time(line.frame, _LATEST)) > latest:
+            ahead.append(event)
+    if len(ahead) * _AHEAD_SHARE > count:
+        latest = min(_LATEST, median_low(ahead) + _AHEAD_REACH)
+    return count, latest
 
 
 def tile(lines: Iterable[Line], latest: int) -> Tiles:

@@ -242,6 +242,20 @@ def test_recorded_due_times_count_from_the_first_message_with_a_time():
     assert [frame for frame, _ in retime.pace(lines, LATEST)] == [line.frame for line in lines]
 
 
+def test_a_recording_that_is_dated_in_the_future_is_played_at_its_own_pace():
+    """Or the clock of this machine is behind. A single wrong time does not stop the replay."""
+    minutes = [f"2099-01-01T00:{minute:02d}:00Z" for minute in range(10)]
+    lines = [Line(ticker(time), None) for time in ("2025-12-02T00:00:00Z", *minutes)]
+    count, latest = retime.survey(lines, LATEST)
+    assert (count, latest > micros(minutes[-1])) == (11, True)
+    due = [due for _, due in retime.pace(lines, latest)]
+    assert [after - before for before, after in pairwise(due)][1:] == [retime.MINUTE] * 9
+    recorded = [Line(ticker("2025-12-02T00:00:00Z"), None)] * 300
+    assert retime.survey([*recorded, lines[1]], LATEST) == (301, LATEST)
+    wrong = Line(ticker("9998-01-01T00:00:00Z"), None)
+    assert retime.survey([*lines[1:], wrong], LATEST)[1] < micros("2099-01-09T00:00:00Z")
+
+
 def test_only_digits_of_time_trade_id_and_sequence_differ(tiles, recorded):
     first = tiles.first_after(NOW) // tiles.count * tiles.count
     wild = re.compile(rb'("time":"|"trade_id":|"sequence":)[0-9T:-]+')
