@@ -253,6 +253,11 @@ def newest_run(data: DataDir) -> str | None:
     return max(filter(_is_run_id, names), default=None)
 
 
+def started(path: Path) -> datetime | None:
+    """Return when the run of a file in `batch_output/` started, by its name."""
+    return datetime.fromisoformat(path.stem) if _is_run_id(path.stem) else None
+
+
 def _is_run_id(name: str) -> bool:
     try:
         started = datetime.fromisoformat(name)

@@ -12,7 +12,7 @@ from datetime import timedelta
 from decimal import Decimal
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -354,6 +354,13 @@ class Settings(BaseModel):
     batch_timeout_seconds: float = Field(
         default=1800, ge=1, le=_MONTH, description="Seconds after which a batch run is ended"
     )
+    retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36_500,
+        description="Days after which batch run files and old bookkeeping are deleted; if unset, "
+        "all of them are kept",
+    )
     java_home: Path | None = Field(
         default=None, description="Java runtime for Spark; if unset, the `java` on the PATH"
     )
@@ -413,9 +420,10 @@ def _ignore_window_of_gnu_screen() -> None:
 def _number_rule(name: str) -> str | None:
     """Return what a number setting may be; None for any other setting."""
     field = Settings.model_fields[name]
-    if field.annotation not in (int, float, Decimal):
+    types = {*get_args(field.annotation), field.annotation} - {type(None)}
+    if not types & {int, float, Decimal}:
         return None
-    kind = "a whole number" if field.annotation is int else "a number"
+    kind = "a whole number" if int in types else "a number"
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     limits = [
         f"{word} {limit}"

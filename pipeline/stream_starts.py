@@ -59,6 +59,19 @@ def read(data: outputs.DataDir) -> list[Start]:
     return found
 
 
+def position(data: outputs.DataDir) -> tuple[str, int] | None:
+    """Return the topic that the stream reads, and the offset after the last one that it has read.
+
+    Returns:
+        None if the stream has not read a record yet.
+    """
+    for row in rows(data.stream_position):
+        with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
+            uuid.UUID(row["checkpoint"])
+            return row["topic"], int(row["end_offset"])
+    return None
+
+
 def rows(path: Path) -> list[dict[str, str]]:
     """Return the rows of a file of the stream; none if it does not exist or is damaged."""
     try:

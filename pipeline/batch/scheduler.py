@@ -10,8 +10,9 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -27,6 +28,8 @@ SCRIPT = spark.ROOT / "batch_processor.py"
 CHECK_SECONDS = 0.25
 #: Seconds that a run has to end after SIGTERM. Then it gets SIGKILL.
 END_SECONDS = 3.0
+#: Runs whose files always stay. The newest run may not have published its windows.
+KEPT_RUNS = 2
 #: The statuses of runs that ended as expected.
 EXPECTED_STATUSES = {"ok", "no_data", "stopped"}
 
@@ -76,6 +79,21 @@ def reason_of(exit_code: int, result: Mapping[str, Any]) -> str:
     return f"exit status {exit_code}. Read the error in the log of the scheduler"
 
 
+def expired(runs: Sequence[Path], now: datetime, days: int | None) -> list[Path]:
+    """Return the files of the runs that are too old. The newest files always stay.
+
+    Args:
+        runs: the files of all runs, oldest first.
+        now: the current time.
+        days: the age up to which a file stays. None: all files stay.
+    """
+    if days is None:
+        return []
+    oldest = now - timedelta(days=days)
+    starts = ((path, outputs.started(path)) for path in runs[:-KEPT_RUNS])
+    return [path for path, start in starts if start is not None and start < oldest]
+
+
 # --- the scheduler --------------------------------------------------------------------------
 
 
@@ -120,6 +138,7 @@ class Scheduler:
             due = min(due, time.time())
             self._plan(next_due(due, interval, time.time()))  # also if the run raises an error
             self._run_once(times.now())
+            self._delete_expired_runs()
             due = next_due(due, interval, time.time())
             self._plan(due)
 
@@ -128,6 +147,14 @@ class Scheduler:
 
     def _rows(self) -> int:
         return job.read_store(self._data.database, store.total_rows) or 0
+
+    def _delete_expired_runs(self) -> None:
+        runs = outputs.batch_files(self._data)
+        old = expired(runs, times.now(), self._settings.retention_days)
+        for path in old:
+            path.unlink(missing_ok=True)
+        if old:
+            self._service.log.info("deleted the files of %d runs (RETENTION_DAYS)", len(old))
 
     def _run_once(self, started: datetime) -> None:
         """Execute one run and log it. A run that cannot start is logged as failed."""

@@ -17,7 +17,7 @@ import pandas as pd
 
 from pipeline.compare.inputs import Evidence
 from pipeline.compare.lateness import Outcomes, Record, outcomes
-from pipeline.compare.unread import PlacedTrade
+from pipeline.compare.unread import PlacedTrade, PlacedTrades
 from pipeline.ingest.store import STORED
 from pipeline.metrics.definitions import FURTHER, METRICS, buy_sell_ratio
 from pipeline.thresholds import SETTING_OF, Period, Thresholds
@@ -239,7 +239,7 @@ def _candidates_by_checkpoint(evidence: Evidence) -> list[_Candidates]:
         _Candidates(
             topic=each.reading.topic if each.reading else None,
             dropped=_trades(each.dropped),
-            unread=_trades([*each.never_read, *_unread(each, evidence.placed, never=True)]),
+            unread=_trades(_unread(each, evidence.placed, never=True)),
             perhaps_unread=_trades(_unread(each, evidence.placed, never=None)),
             counted_twice=_trades(each.counted_twice),
             after_snapshot=after,
@@ -252,17 +252,30 @@ def _candidates_by_checkpoint(evidence: Evidence) -> list[_Candidates]:
 
 
 def _unread(
-    outcome: Outcomes, placed: Iterable[PlacedTrade], *, never: bool | None
-) -> list[PlacedTrade]:
-    """Return the trades that a checkpoint never reads, or those of which this is unknown (None)."""
+    outcome: Outcomes, placed: Iterable[PlacedTrades], *, never: bool | None
+) -> list[Record | PlacedTrade]:
+    """Return the trades that a checkpoint never reads, or those of which this is unknown (None).
+
+    A late record is unknown if the other trades of its window are. A checkpoint that began long
+    after a window does not prove anything about it.
+    """
     reading = outcome.reading
-    if reading is None or reading.start is None:
+    if reading is None:
         return []
+    around = [each for each in placed if each.topic == reading.topic]
+    late = [
+        record
+        for record in outcome.never_read
+        if any(each.has_window_of(record.offset, record.time) for each in around) is bool(never)
+    ]
+    trades = {trade.trade_id: trade for each in around for trade in each.trades}
     return [
-        trade
-        for trade in placed
-        if trade.topic == reading.topic
-        and reading.never_reads(trade.first_offset, trade.last_offset) is never
+        *late,
+        *(
+            trade
+            for trade in trades.values()
+            if reading.never_reads(trade.first_offset, trade.last_offset) is never
+        ),
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from pipeline.compare.unread import PlacedTrade
+from pipeline.compare.unread import PlacedTrade, PlacedTrades
 from pipeline.ingest import transactions
 from pipeline.ingest.store import minute_text
 from pipeline.stream_starts import Start
@@ -113,40 +113,36 @@ def _committed_at(connection: sqlite3.Connection, rows: int) -> str | None:
 
 
 def placed_trades(
-    connection: sqlite3.Connection,
-    start: Start,
-    window: timedelta,
-    delay: timedelta,
-) -> list[PlacedTrade]:
+    connection: sqlite3.Connection, start: Start, window: timedelta, delay: timedelta
+) -> list[PlacedTrades]:
     """Return the trades of all windows with a record that a checkpoint skipped, with their offsets.
-
-    Late trades are left out, because `evidence` has their exact offsets.
 
     Args:
         connection: a read-only connection.
         start: the start of the checkpoint.
         window: the length of the windows.
         delay: the watermark of the stream. Later trades are in `evidence`.
+
+    Returns:
+        One item; none if the checkpoint began at the first record of the topic.
     """
     if start.skipped is None:
         return []
-    numbers = transactions.around(connection, start.topic, start.skipped, window, delay)
+    found = transactions.around(connection, start.topic, start.skipped, window, delay)
     rows = connection.execute(
         "SELECT first_offset, last_offset, stored, first_trade_id, last_trade_id FROM ingest "
         "WHERE number >= ? AND number < ? AND stored > 0 ORDER BY number",
-        (numbers.start, numbers.stop),
+        (found.numbers.start, found.numbers.stop),
     ).fetchall()
-    found: dict[int, PlacedTrade] = {}
-    for trade in itertools.chain.from_iterable(
-        _trades_of(connection, start.topic, row) for row in rows
-    ):
-        other = found.get(trade.trade_id, trade)
-        found[trade.trade_id] = replace(
+    trades: dict[int, PlacedTrade] = {}
+    for trade in itertools.chain.from_iterable(_trades_of(connection, row) for row in rows):
+        other = trades.get(trade.trade_id, trade)
+        trades[trade.trade_id] = replace(
             trade,
             first_offset=min(trade.first_offset, other.first_offset),
             last_offset=max(trade.last_offset, other.last_offset),
         )
-    return list(found.values())
+    return [PlacedTrades(start.topic, start.skipped, found.since, found.until, [*trades.values()])]
 
 
 #: The trades that `evidence` places.
@@ -154,9 +150,7 @@ _LATE_IDS = "SELECT trade_id FROM evidence WHERE kind = 'stored'"
 
 
 def _trades_of(
-    connection: sqlite3.Connection,
-    topic: str,
-    transaction: tuple[int, int, int, int, int],
+    connection: sqlite3.Connection, transaction: tuple[int, int, int, int, int]
 ) -> Iterator[PlacedTrade]:
     """Yield the trades that a transaction may have stored.
 
@@ -172,7 +166,7 @@ def _trades_of(
     exact = len(rows) == stored == last_offset - first_offset + 1
     for place, row in enumerate(rows):
         offsets = (first_offset + place,) * 2 if exact else (first_offset, last_offset)
-        yield PlacedTrade(topic, *offsets, *row)
+        yield PlacedTrade(*offsets, *row)
 
 
 def gaps_with_neighbours(

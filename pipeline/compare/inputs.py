@@ -20,7 +20,7 @@ from pipeline import stream_starts, thresholds, window_files
 from pipeline.compare import database
 from pipeline.compare.lateness import NOTHING_CONSUMED, ConsumedOffsets, Record
 from pipeline.compare.stops import stops, union
-from pipeline.compare.unread import PlacedTrade
+from pipeline.compare.unread import PlacedTrades
 from pipeline.ingest import store
 from pipeline.outputs import (
     BATCH_COLUMNS,
@@ -112,7 +112,7 @@ class Evidence:
     #: The checkpoints of the stream with their first offset, oldest first.
     starts: Sequence[Start] = ()
     #: Stored trades of the windows around offsets that the stream skipped.
-    placed: Sequence[PlacedTrade] = ()
+    placed: Sequence[PlacedTrades] = ()
     #: Versions of final windows that other versions with more trades replaced, by `window_start`.
     replaced: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
     #: The thresholds that the stream and the batch used, oldest first.
@@ -299,7 +299,7 @@ def _read_evidence(
     gaps: list[Any] = []
     backfilled: set[int] = set()
     latencies: list[Any] = []
-    placed: list[PlacedTrade] = []
+    placed: list[PlacedTrades] = []
     ingest_counts = None
     starts: list[Start] = []
     offset_ranges: list[OffsetRange] = []

@@ -5,7 +5,7 @@ Kafka has. If that is after the end of the checkpoint before, no checkpoint read
 the two.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.stream.micro_batches import OffsetRange
@@ -46,7 +46,6 @@ class PlacedTrade:
     The time is text in the format of the database.
     """
 
-    topic: str
     first_offset: int
     last_offset: int
     trade_id: int
@@ -54,6 +53,27 @@ class PlacedTrade:
     side: str
     price: float
     size: float
+
+
+@dataclass(frozen=True)
+class PlacedTrades:
+    """The trades around the offsets that a checkpoint skipped, except late ones.
+
+    These are all trades with an event time from `since` up to `until`. The times are text in the
+    format of the database.
+    """
+
+    topic: str
+    #: The first offset, and the offset after the last one.
+    skipped: tuple[int, int]
+    since: str
+    until: str
+    trades: Sequence[PlacedTrade]
+
+    def has_window_of(self, offset: int | None, time: str) -> bool:
+        """Return whether a late record was skipped, or all others of its window are known."""
+        first, end = self.skipped
+        return self.since <= time < self.until or (offset is not None and first <= offset < end)
 
 
 def readings(offset_ranges: Iterable[OffsetRange], starts: Iterable[Start]) -> list[Reading]:

@@ -16,7 +16,7 @@ from kafka.structs import OffsetAndMetadata
 
 from pipeline import times
 from pipeline.errors import RestartError, sentence
-from pipeline.ingest import kafka, store, trade
+from pipeline.ingest import kafka, retention, store, trade
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.service import Service
 from pipeline.source import record_topic_id
@@ -28,6 +28,8 @@ COLLECT_SECONDS = 0.5
 READ_BACK_MS = 5000
 #: Seconds between two measurements of the lag.
 LAG_SECONDS = 3.0
+#: Seconds until old bookkeeping is looked for again, after all of it was deleted.
+RETENTION_SECONDS = 3600.0
 
 
 class Loader:
@@ -40,7 +42,7 @@ class Loader:
         self._settings = service.settings
         self._connection = connection
         self._dead_letters = dead_letters
-        self._next_lag = 0.0
+        self._next_lag = self._next_deletion = 0.0
         #: The dead-letter topic has every rejected record before this offset.
         self._handled = 0
         self._partition = kafka.partition(self._settings.kafka_topic)
@@ -122,6 +124,7 @@ class Loader:
             if records:
                 self.load(records)
             self.check_identity()
+            self._delete_expired()
             self._report()
             if 0 < len(records) < self._settings.poll_max_records:
                 self._service.stop.wait(max(0.0, polled + COLLECT_SECONDS - time.monotonic()))
@@ -176,6 +179,20 @@ class Loader:
         """Store a batch at the present time: the rows become visible at the commit."""
         self._connection.check_files()
         return store.store(self._connection, batch, times.now(), self._settings.watermark)
+
+    def _delete_expired(self) -> None:
+        """Delete a part of the old bookkeeping, so that records do not have to wait for long."""
+        if self._settings.retention_days is None or time.monotonic() < self._next_deletion:
+            return
+        deleted = self._service.retrying("the database")(
+            retention.delete_expired,
+            self._connection,
+            self._service.data,
+            self._settings,
+            times.now(),
+        )
+        if not deleted:
+            self._next_deletion = time.monotonic() + RETENTION_SECONDS
 
     def _decode(self, records: Sequence[Any]) -> store.Batch:
         trades, receipts, offsets, rejected = [], [], [], 0

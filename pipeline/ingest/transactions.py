@@ -8,7 +8,7 @@ few rows of a table with millions.
 import sqlite3
 from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.ingest.store import time_text
 
@@ -29,17 +29,29 @@ def numbers_of(connection: sqlite3.Connection, topic: str) -> range:
     return range(firsts[0], end)
 
 
+class Surroundings(NamedTuple):
+    """The transactions that can hold trades of certain windows.
+
+    They hold all trades with an event time from `since` up to `until`, except late ones.
+    """
+
+    numbers: range
+    #: Times in the format of the tables.
+    since: str
+    until: str
+
+
 def around(
     connection: sqlite3.Connection,
     topic: str,
     offsets: tuple[int, int | None],
     window: timedelta,
     delay: timedelta,
-) -> range:
-    """Return the numbers of all transactions that can hold trades of certain windows.
+) -> Surroundings:
+    """Return all transactions that can hold trades of certain windows.
 
-    The windows are those that have a record in a range of offsets. Trades that are later than the
-    watermark are not considered: `evidence` has their offsets.
+    The windows are those that can have a record in a range of offsets. Trades that are later than
+    the watermark are not considered: `evidence` has their offsets.
 
     Args:
         connection: a connection in a transaction.
@@ -49,25 +61,34 @@ def around(
         delay: the watermark.
     """
     numbers = numbers_of(connection, topic)
-    first, end = offsets
-    start = _first(connection, numbers, "last_offset", first)
+    least, end = offsets
+    start = first(connection, numbers, "last_offset", least)
     # A record that is not late is newer than the newest one before it minus the watermark.
     newest_before = _newest_trade(connection, numbers, start)
+    since, until = "", _AFTER_ALL_TIMES
     if newest_before is None:
         start = numbers.start
     else:
         since = time_text(_window_start(newest_before - delay, window))
-        start = min(start, _first(connection, numbers, "newest_trade", since))
-    stop = numbers.stop if end is None else _first(connection, numbers, "first_offset", end)
+        start = min(start, first(connection, numbers, "newest_trade", since))
+    stop = numbers.stop if end is None else first(connection, numbers, "first_offset", end)
     newest = _newest_trade(connection, numbers, stop)
     if newest is not None:
-        until = time_text(_window_start(newest, window) + window + delay)
-        stop = max(stop, _first(connection, numbers, "newest_trade", until) + 1)
-    return range(start, min(stop, numbers.stop))
+        window_end = _window_start(newest, window) + window
+        until, complete = time_text(window_end), time_text(window_end + delay)
+        stop = max(stop, first(connection, numbers, "newest_trade", complete) + 1)
+    return Surroundings(range(start, min(stop, numbers.stop)), since, until)
 
 
-def _first(connection: sqlite3.Connection, numbers: range, column: str, least: int | str) -> int:
-    """Return the first number whose column has at least this value; the end if there is none."""
+def first(connection: sqlite3.Connection, numbers: range, column: str, least: int | str) -> int:
+    """Return the first number whose column has at least this value; the end if there is none.
+
+    Args:
+        connection: a connection in a transaction.
+        numbers: the numbers to search.
+        column: the name of a column that ascends with the number.
+        least: the value.
+    """
     after_all, smallest = (
         (_AFTER_ALL_NUMBERS, 0) if isinstance(least, int) else (_AFTER_ALL_TIMES, "")
     )

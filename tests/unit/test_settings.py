@@ -78,6 +78,7 @@ GOOD = {
     "BATCH_MEMORY": ("2g", "2g"),
     "BATCH_PARTITIONS": ("8", 8),
     "BATCH_TIMEOUT_SECONDS": ("90", 90.0),
+    "RETENTION_DAYS": ("30", 30),
     "JAVA_HOME": ("/opt/java", Path("/opt/java")),
     "LOG_LEVEL": ("DEBUG", "DEBUG"),
 }
@@ -142,6 +143,7 @@ BAD = [
         for value in ("-1 minute", "1 day", "one minute", "\u0661 minute", "1 minutess")
     ),
     ("WATERMARK", "0 minutes"),
+    *(("RETENTION_DAYS", value) for value in ("0", "-1", "1.5", "30 days", "36501")),
     ("WATERMARK", "86401 seconds"),
     *(("BATCH_INTERVAL_SECONDS", value) for value in ("0", "-1", "soon", "nan", "inf")),
     *(("BATCH_INTERVAL_SECONDS", value) for value in ("1e300", "1e-300", "1e9")),

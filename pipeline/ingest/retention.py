@@ -1,0 +1,113 @@
+"""Delete old bookkeeping of the consumer: rows of `ingest` and `latency`.
+
+Trades, gaps and evidence stay, and so do the totals in `ingest_totals`. A transaction stays while
+the comparison needs it:
+
+- until the stream has read its records and all records of their windows,
+- if it holds trades around records that Kafka deleted before the stream read them,
+- if a batch run that the comparison may use as the newest one has read the table since.
+
+Each call deletes a bounded number of rows in one transaction. A call that is interrupted deletes
+nothing, and the next one continues.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from pipeline import outputs, stream_starts
+from pipeline.ingest import store, transactions
+from pipeline.settings import Settings
+
+#: Rows of each table that one call deletes. It takes some milliseconds and blocks the loader.
+CHUNK = 10_000
+#: Batch runs whose transactions stay. The newest run may not have published its windows.
+RUNS = 2
+
+
+def delete_expired(
+    connection: sqlite3.Connection, data: outputs.DataDir, settings: Settings, now: datetime
+) -> int:
+    """Delete old rows and return their number, at most CHUNK of each table.
+
+    Args:
+        connection: the writing connection.
+        data: the data directory.
+        settings: `retention_days` is the age up to which rows stay. None: no row is deleted.
+        now: the current time.
+    """
+    if settings.retention_days is None:
+        return 0
+    oldest = now - timedelta(days=settings.retention_days)
+    with store.transaction(connection):
+        deleted = _delete_transactions(connection, data, settings, oldest)
+        return deleted + _delete_latencies(connection, oldest)
+
+
+def _delete_transactions(
+    connection: sqlite3.Connection, data: outputs.DataDir, settings: Settings, oldest: datetime
+) -> int:
+    needed = [
+        transactions.around(connection, topic, offsets, settings.window, settings.watermark).numbers
+        for topic, offsets in needed_offsets(data)
+    ]
+    topic = store.newest_topic(connection)
+    read = {of_topic for of_topic, (_, end) in needed_offsets(data) if end is None}
+    if topic is not None and topic not in read:  # the stream has not read the newest topic yet
+        needed.append(transactions.numbers_of(connection, topic))
+    first, newest = connection.execute(
+        "SELECT (SELECT min(number) FROM ingest), (SELECT max(number) FROM ingest)"
+    ).fetchone()
+    if newest is None:
+        return 0
+    snapshot = min([store.time_text(oldest), *_batch_snapshots(data)])
+    needed.append(range(_last_before(connection, snapshot, first, newest), newest + 1))
+    deleted = 0
+    for numbers in between(needed, range(first, newest + 1)):
+        deleted += connection.execute(
+            "DELETE FROM ingest WHERE number IN (SELECT number FROM ingest WHERE number >= ? AND "
+            "number < ? AND committed_at < ? ORDER BY number LIMIT ?)",
+            (numbers.start, numbers.stop, store.time_text(oldest), CHUNK - deleted),
+        ).rowcount
+    return deleted
+
+
+def needed_offsets(data: outputs.DataDir) -> list[tuple[str, tuple[int, int | None]]]:
+    """Return the offsets that the stream skipped, and those that it has not read, by topic."""
+    found: list[tuple[str, tuple[int, int | None]]] = [
+        (start.topic, start.skipped) for start in stream_starts.read(data) if start.skipped
+    ]
+    position = stream_starts.position(data)
+    return found if position is None else [*found, (position[0], (position[1], None))]
+
+
+def _batch_snapshots(data: outputs.DataDir) -> list[str]:
+    """Return when the newest batch runs started."""
+    starts = (outputs.started(path) for path in outputs.batch_files(data)[-RUNS:])
+    return [store.time_text(start) for start in starts if start]
+
+
+def _last_before(connection: sqlite3.Connection, moment: str, first: int, newest: int) -> int:
+    """Return the number of the last transaction before a time; the first one if none was."""
+    numbers = range(first, newest + 1)
+    return max(first, transactions.first(connection, numbers, "committed_at", moment) - 1)
+
+
+def between(needed: Iterable[range], numbers: range) -> list[range]:
+    """Return the parts of a range that are in none of the others, in order."""
+    found, start = [], numbers.start
+    for each in sorted(needed, key=lambda each: each.start):
+        if each.start > start:
+            found.append(range(start, min(each.start, numbers.stop)))
+        start = max(start, each.stop)
+    if start < numbers.stop:
+        found.append(range(start, numbers.stop))
+    return found
+
+
+def _delete_latencies(connection: sqlite3.Connection, oldest: datetime) -> int:
+    return connection.execute(
+        "DELETE FROM latency WHERE (minute, leg, bucket) IN "
+        "(SELECT minute, leg, bucket FROM latency WHERE minute < ? ORDER BY minute LIMIT ?)",
+        (store.minute_text(oldest.astimezone(UTC)), CHUNK),
+    ).rowcount
