@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, Self, TypeVar
 
 import psutil
@@ -55,6 +56,8 @@ SETTINGS = {
     "HEARTBEAT_TIMEOUT_SECONDS": "6",
     "TICK_TIMEOUT_SECONDS": "12",
 }
+#: Linux takes the ports of outgoing connections from 32768 on, other systems from 49152 on.
+PORTS = range(10_000, 32_768)
 START_SECONDS = 300.0
 STOP_SECONDS = 30.0
 
@@ -64,12 +67,19 @@ class LabError(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports on 127.0.0.1 that no process listens on."""
-    with contextlib.ExitStack() as probes:
-        opened = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in opened:
-            probe.bind((HOST, 0))
-        return [int(probe.getsockname()[1]) for probe in opened]
+    """Return different ports on 127.0.0.1 that no process listens on.
+
+    The system takes no port of an outgoing connection from this range. So a service that is killed
+    can listen on its port again. The choice does not depend on the seed: another run of the lab may
+    start at the same time.
+    """
+    random, ports = SystemRandom(), set[int]()
+    while len(ports) < count:
+        port = random.choice(PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((HOST, port))
+            ports.add(port)
+    return list(ports)
 
 
 def wait_for(condition: Callable[[], T | None], seconds: float, what: str) -> T:
