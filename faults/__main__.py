@@ -21,6 +21,8 @@ from feed.replay import Arguments
 SPEED = 6.0
 #: Stacks that run at the same time: one of them uses about two thirds of a core.
 JOBS = 2
+#: Batch runs use most of the CPU time of a stack. In this one, few faults concern them.
+ENVIRONMENT = {MAIN: {"BATCH_INTERVAL_SECONDS": "30"}}
 #: Seconds in which a stack starts, and in which its results are compared at the end.
 STACK_SECONDS = 100.0
 
@@ -78,6 +80,7 @@ def _run(
         speed=SPEED,
         seed=options.seed,
         log=lambda text: log(f"[{name}] {text}"),
+        environment=ENVIRONMENT.get(name, {}),
     )
     try:
         return run.run()
@@ -120,7 +123,7 @@ def _arguments() -> argparse.Namespace:
     if times:
         faults = [replace(fault, times=times) for fault in faults]
     if options.quick:  # one stack needs the least time for a few faults
-        faults = [replace(fault, stack=MAIN) for fault in faults]
+        faults = [replace(fault, stack="quick") for fault in faults]
     options.faults = faults
     return options
 

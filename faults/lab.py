@@ -6,12 +6,13 @@ import signal
 import subprocess
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 
 from faults import truth
 from faults.clock import Clocks
@@ -147,6 +148,7 @@ class Run:
         log: prints a line of progress.
         order: the injections in their order; if empty, they follow from `faults`.
         every_s: least seconds from the beginning of an injection to the next.
+        environment: further variables of all services.
         watch: called when the stack runs.
     """
 
@@ -161,6 +163,7 @@ class Run:
         log: Callable[[str], None],
         order: Sequence[Fault] = (),
         every_s: float = 0.0,
+        environment: Mapping[str, str] = MappingProxyType({}),
         watch: Callable[[Stack], None] = lambda _: None,
     ) -> None:
         self._folder = folder
@@ -171,6 +174,7 @@ class Run:
         self._log = log
         self._order = order
         self._every_s = every_s
+        self._environment = environment
         self._watch = watch
         self._slices: list[truth.Slice] = []
         self._injections: list[Injection] = []
@@ -203,9 +207,10 @@ class Run:
                 resources.enter_context(small_disk(self._folder / "data"))
             if clocks:  # a replay as recorded sends trades of the future at once
                 due = [line.received or 0.0 for line in recording.read(path)]
-                self._stack = Stack(self._folder, self._source, speed, clocks.environment, due)
+                environment = {**self._environment, **clocks.environment}
+                self._stack = Stack(self._folder, self._source, speed, environment, due)
             else:
-                self._stack = Stack(self._folder, path, speed, {})
+                self._stack = Stack(self._folder, path, speed, self._environment)
             resources.enter_context(self._stack)
             self._lab = Lab(self._stack, Random(self._seed), self._log, clocks)
             self._slices.append(truth.Slice(NO_FAULT, 0, time.time()))
