@@ -24,6 +24,7 @@ from faults import results
 from faults.catalogue import catalogue
 from faults.lab import KILLS, MAIN, Fault, Run
 from faults.stack import PROGRAMS, LabError, Stack
+from faults.verdict import UNKNOWN
 from feed.replay import Arguments
 from pipeline import processes
 
@@ -37,6 +38,9 @@ LONGEST_FAULT = 40.0
 SAMPLE_SECONDS = 5.0
 #: Part of the samples that is left out at the beginning: the services warm up.
 WARM_UP = 1 / 6
+#: Values of services whose ages differ by less than this are compared, seconds. From the second age
+#: on, all ages count as the same: Spark's thread pools have reached their size.
+AGE_SECONDS, WARM_SECONDS = 30.0, 300.0
 #: An increase above this counts as growth.
 GROWTH = 0.10
 MEASURES = ("memory, MiB", "descriptors", "threads")
@@ -45,12 +49,21 @@ DISK = "disk, MiB"
 
 
 class Sample(NamedTuple):
-    """One value of one series at one moment, in seconds since the start."""
+    """One value of one series.
+
+    Attributes:
+        at: seconds since the start of the soak.
+        measure: what was measured, with its unit.
+        of: the service or directory.
+        value: the value.
+        age_s: seconds since the start of the service; 0 if the value is not one of a service.
+    """
 
     at: float
     measure: str
     of: str
     value: float
+    age_s: float = 0.0
 
 
 class Sampler(threading.Thread):
@@ -70,11 +83,12 @@ class Sampler(threading.Thread):
         began = time.monotonic()
         while not self._stopped.wait(SAMPLE_SECONDS):
             at = time.monotonic() - began
-            for measure, of, value in (*self._of_programs(), *self._of_disk(), *self._of_lag()):
+            self.samples += self._of_programs(round(at, 1))
+            for measure, of, value in (*self._of_disk(), *self._of_lag()):
                 self.samples.append(Sample(round(at, 1), measure, of, value))
 
-    def _of_programs(self) -> list[tuple[str, str, float]]:
-        found = []
+    def _of_programs(self, at: float) -> list[Sample]:
+        found: list[Sample] = []
         for name in PROGRAMS:
             with contextlib.suppress(psutil.Error):
                 program = self._stack.process(name)
@@ -84,8 +98,12 @@ class Sampler(threading.Thread):
                     sum(process.num_fds() for process in tree),
                     sum(process.num_threads() for process in tree),
                 )
-                if tree:
-                    found += [(m, name, v) for m, v in zip(MEASURES, values, strict=True)]
+                if program and tree:
+                    age_s = round(time.time() - program.create_time(), 1)
+                    found += [
+                        Sample(at, measure, name, value, age_s)
+                        for measure, value in zip(MEASURES, values, strict=True)
+                    ]
         return found
 
     def _of_disk(self) -> list[tuple[str, str, float]]:
@@ -118,26 +136,55 @@ def choose(faults: Sequence[Fault], random: Random, count: int) -> list[Fault]:
     return [random.choice(usable) for _ in range(count)]
 
 
-def series(samples: Sequence[Sample]) -> dict[tuple[str, str], list[tuple[float, float]]]:
-    """Return the moments and values of each series."""
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+def series(samples: Sequence[Sample]) -> dict[tuple[str, str], list[Sample]]:
+    """Return the samples of each series."""
+    found: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples:
-        found.setdefault((sample.measure, sample.of), []).append((sample.at, sample.value))
+        found.setdefault((sample.measure, sample.of), []).append(sample)
     return found
 
 
-def growth(values: Sequence[float]) -> tuple[float, float]:
-    """Return the median of the first and of the last third after the warm-up."""
-    steady = values[int(len(values) * WARM_UP) :]
+def growth(samples: Sequence[Sample]) -> tuple[float, float] | None:
+    """Return the typical value in the first and in the last third after the warm-up.
+
+    A service needs more memory and threads in its first minutes, and the faults restart it at
+    random moments. So each value is compared with values at the same age of the service: the
+    result is the mean, over the ages that both thirds have, of the median at this age.
+
+    Returns:
+        None if the thirds have no age in common.
+    """
+    steady = samples[int(len(samples) * WARM_UP) :]
     third = max(1, len(steady) // 3)
-    return median(steady[:third]), median(steady[-third:])
+    first, last = _by_age(steady[:third]), _by_age(steady[-third:])
+    weights = {age: min(len(first[age]), len(last[age])) for age in first.keys() & last.keys()}
+    if not weights:
+        return None
+    total = sum(weights.values())
+
+    def mean(of: Mapping[int, Sequence[float]]) -> float:
+        return sum(median(of[age]) * weight for age, weight in weights.items()) / total
+
+    return mean(first), mean(last)
+
+
+def _by_age(samples: Sequence[Sample]) -> dict[int, list[float]]:
+    found: dict[int, list[float]] = {}
+    for sample in samples:
+        age = int(min(sample.age_s, WARM_SECONDS) / AGE_SECONDS)
+        found.setdefault(age, []).append(sample.value)
+    return found
 
 
 def statements(samples: Sequence[Sample]) -> list[str]:
     """Return the rows of a Markdown table: each series at the beginning and at the end."""
     lines = ["| measure | of | first third | last third | change |", "|---|---|--:|--:|--:|"]
-    for (measure, of), points in sorted(series(samples).items()):
-        before, after = growth([value for _, value in points])
+    for (measure, of), of_series in sorted(series(samples).items()):
+        compared = growth(of_series)
+        if compared is None:
+            lines.append(f"| {measure} | {of} | {UNKNOWN} | {UNKNOWN} | {UNKNOWN} |")
+            continue
+        before, after = compared
         change = f"{(after - before) / before:+.0%}" if before else "0"
         grows = measure != DISK and before and after > before * (1 + GROWTH)
         mark = " grows" if grows else ""
@@ -154,7 +201,8 @@ def draw(samples: Sequence[Sample], path: Path) -> None:
     for panel, measure in zip(panels, measures, strict=True):
         for (of_measure, of), points in by_series.items():
             if of_measure == measure:
-                panel.plot([at / 60 for at, _ in points], [v for _, v in points], label=of)
+                minutes = [sample.at / 60 for sample in points]
+                panel.plot(minutes, [sample.value for sample in points], label=of)
         panel.set_title(measure, loc="left", fontsize=10)
         panel.set_ylim(bottom=0)
         panel.legend(fontsize=7, ncols=3, loc="upper left")

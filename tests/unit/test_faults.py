@@ -418,6 +418,31 @@ def test_growth_is_found_and_the_warm_up_is_left_out():
     assert lines.count("grows") == 1
 
 
+def test_samples_of_processes_of_different_age_are_not_compared():
+    """A process needs more memory in its first minutes. It was killed more often at the start."""
+
+    def memory(age: float) -> float:
+        return 400.0 + min(age, 300.0)
+
+    young = [
+        soak.Sample(t, "memory, MiB", "a", memory(t % 120), t % 120) for t in range(0, 1800, 5)
+    ]
+    old = [
+        soak.Sample(t, "memory, MiB", "a", memory((t - 1800) % 900), (t - 1800) % 900)
+        for t in range(1800, 3600, 5)
+    ]
+    lines = soak.statements([*young, *old])
+    assert "grows" not in "".join(lines)
+    leak = [sample._replace(value=sample.value + sample.at / 20) for sample in (*young, *old)]
+    assert soak.statements(leak)[-1].endswith("grows |")
+
+
+def test_without_two_samples_of_the_same_age_there_is_no_statement_about_growth():
+    early = [soak.Sample(t, "threads", "a", 1.0, t) for t in range(60)]
+    late = [soak.Sample(60 + t, "threads", "a", 9.0, 240.0) for t in range(60)]
+    assert soak.statements([*early, *late])[-1] == "| threads | a | \u2013 | \u2013 | \u2013 |"
+
+
 def test_the_soak_chooses_short_faults_of_the_main_stack_and_repeats_them_for_a_seed():
     chosen = soak.choose(catalogue(), Random(1), 60)
     again = soak.choose(catalogue(), Random(1), 60)
