@@ -233,7 +233,7 @@ class Backfill:
         }
         service.details["backfill"] = self._details
 
-    def restore(self, published: IdRanges, before: int | None) -> None:
+    def restore(self, published: IdRanges, first_offset: int, newest: datetime) -> None:
         """Record which trades were published before this start, and read older ones from Kafka.
 
         Gaps are requested only when a thread has read them, because trades that were recovered
@@ -241,13 +241,14 @@ class Backfill:
 
         Args:
             published: the ids in the newest records of the topic.
-            before: the offset of the first of these records; None: there are none.
+            first_offset: the offset of the first of these records.
+            newest: the time of receipt of the last one. The clock of this machine does not matter.
         """
         if not self._age:
             return
         self._missing.restore(published)
-        if before:
-            arguments = (self._service, self._age, before, self._stop)
+        if first_offset:
+            arguments = (self._service, newest - self._age, first_offset, self._stop)
             self._restoring = _InThread(partial(read_published_ids, *arguments))
 
     def forget(self) -> None:
@@ -372,22 +373,21 @@ class Backfill:
 
 
 def read_published_ids(
-    service: Service, age: timedelta, before: int, stop: threading.Event
+    service: Service, since: datetime, before: int, stop: threading.Event
 ) -> IdRanges:
-    """Return the trade ids in the records of the topic that are at most this old.
+    """Return the trade ids in the records of the topic since a moment.
 
     Temporary errors are retried until `stop` is set.
 
     Args:
         service: the producer.
-        age: how old the records are at most.
+        since: a time of receipt.
         before: the offset to end at.
         stop: ends the reading.
     """
     for delay in backoff():
         published = IdRanges()
         try:
-            since = times.now() - age
             for record in kafka.records_since(service.settings, since, before, stop):
                 received = times.from_epoch_millis(record.timestamp)
                 with suppress(trade.InvalidTradeError):

@@ -312,7 +312,7 @@ def records_since(settings: Settings, moment: datetime, before: int, stop: Event
     """
 
     def offsets(kafka: KafkaConsumer, trades: TopicPartition, end: int) -> tuple[int, int]:
-        millis = times.epoch_micros(moment) // 1000
+        millis = max(0, times.epoch_micros(moment) // 1000)
         found = kafka.offsets_for_times({trades: millis})[trades]
         return (found.offset if found else end) - RECORDS_BEFORE, min(before, end)
 

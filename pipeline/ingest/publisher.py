@@ -63,11 +63,10 @@ class Publisher:
         Raises:
             KafkaError, TemporaryError: Kafka does not respond.
         """
-        ids = IdRanges()
-        first: int | None = None
+        ids, records = IdRanges(), []
         for record in kafka.newest_records(self._settings, RESTORED_RECORDS):
-            first = record.offset if first is None else first
             received = times.from_epoch_millis(record.timestamp)
+            records.append((record.offset, received))
             try:
                 valid = trade.decode(record.value or b"", self._settings.product_id, received)
             except trade.InvalidTradeError:
@@ -75,7 +74,8 @@ class Publisher:
             self._published.add(valid)
             ids.add(valid.trade_id)
         self._service.log.info("%d published trades restored", len(self._published))
-        self._backfill.restore(ids, before=first)
+        if records:
+            self._backfill.restore(ids, first_offset=records[0][0], newest=records[-1][1])
 
     def on_connect(self, watchdog: FeedWatchdog) -> None:
         self._watchdog = watchdog

@@ -310,7 +310,8 @@ def test_the_producer_reads_which_trades_are_published_the_newest_first(
 
         wait_until(all_are_read, 20, "the older trades")
         assert backfill._missing.gaps() == [(24, 24), (7, 8)]
-    older = records_since(settings, times.from_epoch_millis(0), 17, threading.Event())
+    before_1970 = times.from_epoch_millis(-1)
+    older = records_since(settings, before_1970, 17, threading.Event())
     assert [record.offset for record in older] == [*range(17)]
 
 

@@ -249,7 +249,7 @@ def test_the_thread_that_reads_the_published_ids_ends_with_the_producer(
 ) -> None:
     """Also if Kafka is away: a producer that fails is started again in the same process."""
     monkeypatch.setattr(kafka, "CONNECT_MS", 20)
-    producer.backfill.restore(IdRanges(), before=5)
+    producer.backfill.restore(IdRanges(), first_offset=5, newest=NOON)
     assert producer.backfill._restoring is not None
     thread = producer.backfill._restoring._thread
     producer.backfill.close()
