@@ -3,7 +3,7 @@
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,61 +59,46 @@ def test_messages_arrive_over_tls_with_a_trusted_certificate(
         connection.close()
 
 
+def connect(url: str) -> None:
+    Connection(url, "BTC-USD", LIMIT)
+
+
+def request(url: str) -> None:
+    fetch_trades(url.replace("wss://", "https://"), "BTC-USD", 8)
+
+
+UNTRUSTED = r"invalid TLS certificate. Set SSL_CERT_FILE to trust it \(.*issuer certificate\)"
+OTHER_HOST = r"invalid TLS certificate. Check {} \(Hostname mismatch, .*localhost.*\)"
+
+
 @pytest.mark.parametrize(
-    ("name", "trusted", "reason"),
+    ("ask", "name", "trusted", "error", "reason"),
     [
-        (
-            "localhost",
-            False,
-            "invalid TLS certificate. Set SSL_CERT_FILE to trust it \\(.*issuer certificate\\)$",
-        ),
-        (
-            "example.org",
-            True,
-            r"invalid TLS certificate. Check FEED_URL \(Hostname mismatch, .*localhost.*\)$",
-        ),
+        (connect, "localhost", False, FeedError, UNTRUSTED),
+        (connect, "example.org", True, FeedError, OTHER_HOST.format("FEED_URL")),
+        (request, "localhost", False, RestError, UNTRUSTED),
+        (request, "example.org", True, RestError, OTHER_HOST.format("FEED_REST_URL")),
+        # It serves only WebSocket, so this status comes after a valid certificate.
+        (request, "localhost", True, RestError, "HTTP status 426"),
     ],
 )
 def test_a_certificate_that_is_not_valid_is_refused_and_retried_slowly(
     authority: trustme.CA,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    name: str,
-    reason: str,
     *,
+    ask: Callable[[str], None],
+    name: str,
     trusted: bool,
+    error: type[FeedError | RestError],
+    reason: str,
 ) -> None:
     if trusted:
         trust(authority, tmp_path / "ca.pem", monkeypatch)
-    with exchange(authority, name) as url:
-        with pytest.raises(FeedError, match=reason) as error:
-            Connection(url, "BTC-USD", LIMIT)
-        assert error.value.lasting
-
-
-@pytest.mark.parametrize(
-    ("name", "trusted", "reason"),
-    [
-        ("localhost", True, "HTTP status 426"),  # the server speaks only WebSocket
-        ("localhost", False, "invalid TLS certificate. Set SSL_CERT_FILE .*issuer certificate"),
-        ("example.org", True, "invalid TLS certificate. Check FEED_REST_URL .Hostname mismatch, "),
-    ],
-)
-def test_past_trades_are_read_only_with_a_valid_certificate(
-    authority: trustme.CA,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    name: str,
-    reason: str,
-    *,
-    trusted: bool,
-) -> None:
-    if trusted:
-        trust(authority, tmp_path / "ca.pem", monkeypatch)
-    with exchange(authority, name) as url:
-        with pytest.raises(RestError, match=reason) as error:
-            fetch_trades(url.replace("wss://", "https://"), "BTC-USD", 8)
-        assert error.value.lasting
+    with exchange(authority, name) as url, pytest.raises(error, match=reason) as refused:
+        ask(url)
+    assert isinstance(refused.value, FeedError | RestError)
+    assert refused.value.lasting
 
 
 @pytest.mark.parametrize(
