@@ -87,7 +87,8 @@ class Writer:
             yield
         except OSError as error:
             raise recording.RecordingError(
-                f"Cannot write {self._path}: {error.strerror or error}"
+                f"Cannot write {self._path.name}: {error.strerror or error}. Free disk space, or "
+                f"choose another place. The file: {self._path}"
             ) from error
 
 
@@ -106,13 +107,15 @@ def open_writer(path: Path, *, append: bool) -> Writer:
         return Writer(path, "wb", packed=path.suffix == ".gz")
     if not append:
         raise recording.RecordingError(
-            f"{path} already exists: choose another name, or append to it with --append"
+            f"{path.name} already exists: choose another name, or append to it with --append. "
+            f"The file: {path}"
         )
     packed = recording.is_gzip(path)
     first = next(recording.raw_lines(path), None)
     if first is not None and not recording.is_wire_line(first):
         raise recording.RecordingError(
-            f"Cannot append to {path}: it is not a recording with receive times"
+            f"Cannot append to {path.name}: it is no recording with receive times. Choose another "
+            f"name. The file: {path}"
         )
     if not recording.is_whole(path):
         _repair(path, packed=packed)

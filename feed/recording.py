@@ -158,7 +158,7 @@ def read(path: Path) -> Iterator[Line]:
             wire = _is_wire_object(line)
         yield _unwrap(line) if wire else Line(line, None)
     if line is None:
-        raise RecordingError(f"{path} has no message. Choose another recording.")
+        raise RecordingError(f"{path.name} has no message. Choose another recording: not {path}")
 
 
 def is_whole(path: Path) -> bool:
@@ -220,11 +220,17 @@ def _unwrap_escaped(line: bytes) -> Line:
 
 def _open(path: Path) -> BufferedReader:
     if path.exists() and not path.is_file():
-        raise RecordingError(f"Cannot read {path}: it is not a file")
+        raise _cannot_read(path, "it is not a file")
     try:
         return path.open("rb")
     except OSError as error:
-        raise RecordingError(f"Cannot read {path}: {error.strerror or error}") from error
+        raise _cannot_read(path, error.strerror or str(error)) from error
+
+
+def _cannot_read(path: Path, why: str) -> RecordingError:
+    return RecordingError(
+        f"Cannot read {path.name}: {why}. Choose another recording. The file: {path}"
+    )
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -256,7 +262,7 @@ def _blocks(path: Path) -> Iterator[bytes | None]:
                 while block := file.read(BLOCK_BYTES):
                     yield block
         except OSError as error:
-            raise RecordingError(f"Cannot read {path}: {error.strerror or error}") from error
+            raise _cannot_read(path, error.strerror or str(error)) from error
 
 
 def _gunzip(file: BufferedReader, path: Path) -> Iterator[bytes | None]:
@@ -273,7 +279,7 @@ def _gunzip(file: BufferedReader, path: Path) -> Iterator[bytes | None]:
             try:
                 unpacked = decoder.decompress(block)
             except zlib.error as error:
-                raise RecordingError(f"Cannot read {path}: broken gzip file: {error}") from error
+                raise _cannot_read(path, f"broken gzip file ({error})") from error
             inside = not decoder.eof
             block = decoder.unused_data
             if unpacked:

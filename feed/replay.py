@@ -334,7 +334,7 @@ def recorded_messages(
 def parse_port(text: str) -> int:
     """Return a port number."""
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number from 1 to 65535")
     return int(text)
 
 

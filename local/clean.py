@@ -49,13 +49,13 @@ def main() -> None:
         return
     if stack.is_running(data.root):
         refuse(
-            f"A stack runs on {data.root}: stop it first with Ctrl-C where it was started, or with "
-            f"`kill` and its pid ({stack.holder(data.root)})"
+            "A stack runs on DATA_DIR: stop it first with Ctrl-C or `kill` and its pid. "
+            f"DATA_DIR={data.root} ({stack.holder(data.root)})"
         )
     if not stack.has_run_on(data.root):
         refuse(
-            f"{data.root} has no source.json, so another program may have filled it: check its "
-            "contents and delete it yourself"
+            "DATA_DIR has no source.json, so another program may have filled it. Check it and "
+            f"delete it yourself. DATA_DIR={data.root}"
         )
     stack.lock(data.root, "make clean")
     processes.end(stack.leftovers(data.root), wait_seconds=5)

@@ -80,8 +80,8 @@ def lock(data_dir: Path, what: str) -> None:
             return
         time.sleep(LOCK_SECONDS)
     refuse(
-        f"A stack already runs on DATA_DIR={data_dir}: stop it with Ctrl-C where it was started or "
-        f"with `kill` and its pid ({holder(data_dir)}), or set DATA_DIR to another directory"
+        "A stack already runs on DATA_DIR: stop it with Ctrl-C or `kill` and its pid, or set "
+        f"another DATA_DIR. DATA_DIR={data_dir} ({holder(data_dir)})"
     )
 
 

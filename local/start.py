@@ -120,7 +120,10 @@ def prepare(
     except OutputError as error:
         terminal.refuse(str(error))
     except OSError as error:
-        terminal.refuse(f"Cannot write to DATA_DIR={data.root}: {error.strerror or error}")
+        terminal.refuse(
+            f"Cannot write to DATA_DIR={data.root}: {error.strerror or error}. Correct this, or "
+            "set DATA_DIR to another directory."
+        )
 
 
 def main() -> None:

@@ -30,10 +30,13 @@ def main() -> None:
         if left := stack.leftovers(data_dir):
             pids = " ".join(str(process.pid) for process in left)
             refuse(
-                f"The supervisor of {data_dir} was killed. The next `make demo` or `make run` ends "
-                f"{len(left)} of its processes that still run (pids {pids})"
+                "The supervisor was killed. Run `make demo` or `make run` again: it ends "
+                f"{len(left)} of its processes that still run (pids {pids}). DATA_DIR={data_dir}"
             )
-        refuse(f"No stack runs on {data_dir}: start one with `make demo` or `make run`")
+        refuse(
+            "No stack runs on DATA_DIR: start one with `make demo` or `make run`. "
+            f"DATA_DIR={data_dir}"
+        )
     say(f"DATA_DIR={data_dir} ({stack.holder(data_dir)})")
     for process in processes(data_dir):
         say(row(process))

@@ -90,8 +90,8 @@ def main() -> None:
         create(settings.kafka_bootstrap_servers, *names, security=security)
     except (KafkaError, TemporaryError) as error:
         sys.exit(
-            f"Cannot create the topics {', '.join(names)} on {settings.kafka_bootstrap_servers}: "
-            f"{error}. Check that Kafka runs."
+            f"Cannot create the Kafka topics. Check that Kafka runs. Cause: {error}. The topics: "
+            f"{', '.join(names)} on {settings.kafka_bootstrap_servers}"
         )
     print(f"topics ready: {', '.join(names)}")
 

@@ -141,10 +141,14 @@ def usable_folder(text: str) -> Path:
         refuse(f"Cannot use DATA_DIR={text}: {error.strerror}. {another}")
     if not existing.is_dir():
         refuse(
-            f"DATA_DIR={text} is not usable: {existing} is a file and not a directory. {another}"
+            f"DATA_DIR={text}: {existing.name} is a file and not a directory. {another} The file: "
+            f"{existing}"
         )
     if not os.access(existing, os.W_OK | os.X_OK):
-        refuse(f"Cannot write to DATA_DIR={text}: no permission to write in {existing}. {another}")
+        refuse(
+            f"Cannot write to DATA_DIR={text}: no permission. {another} It would need the "
+            f"permission to write in {existing}."
+        )
     return path
 
 

@@ -389,9 +389,9 @@ def _read_run(path: Path) -> Mapping[str, Any]:
         frame = _read_fast(path, outputs.BATCH_COLUMNS)
     except (pa.ArrowException, KeyError) as error:
         why = str(error).splitlines()[0]
-        raise OutputError(f"cannot read {path} as a batch result: {why}") from error
+        raise outputs.damaged(path, "is not a valid batch result", why) from error
     if frame.empty:
-        raise OutputError(f"{path} has no row")
+        raise outputs.damaged(path, "has no row")
     return cast("Mapping[str, Any]", frame.iloc[-1].to_dict())
 
 

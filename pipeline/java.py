@@ -56,7 +56,7 @@ def check(home: str | Path | None) -> str:
             timeout=60,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise JavaError(f"Cannot run {command}: {error}. {HOW_TO_INSTALL}") from error
+        raise JavaError(f"Cannot run {command}. {HOW_TO_INSTALL} Cause: {error}") from error
     found = version(done.stderr + done.stdout)
     if found not in VERSIONS:
         raise JavaError(f"{command} is Java {found or 'of an unknown version'}. {HOW_TO_INSTALL}")

@@ -85,7 +85,7 @@ def _credentials(settings: Settings) -> Credentials | None:
     path = settings.kafka_credentials_file
     if path is None:
         raise OperationalError(
-            f"KAFKA_CREDENTIALS_FILE is not set, but KAFKA_SECURITY_PROTOCOL="
+            "KAFKA_CREDENTIALS_FILE is not set. Set it: KAFKA_SECURITY_PROTOCOL="
             f"{settings.kafka_security_protocol} needs a user name and a password"
         )
     try:

@@ -16,7 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.errors import OperationalError
+from pipeline.errors import OperationalError, sentence
 from pipeline.metrics.definitions import FURTHER, METRICS, Z_SCORES
 from pipeline.times import from_epoch_micros, iso
 
@@ -398,11 +398,29 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise OutputError(f"Cannot read {path}: {error}") from error
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except ValueError as error:
+        raise damaged(path, "is not valid JSON", error) from error
     if not isinstance(value, dict):
-        raise OutputError(f"{path} does not hold a JSON object. Move it away.")
+        raise damaged(path, "does not hold a JSON object")
     return value
+
+
+def short(path: Path) -> str:
+    """Return the path of an output below the data directory."""
+    return f"{path.parent.name}/{path.name}" if path.parent.name == "stream_csv" else path.name
+
+
+def cannot_read(path: Path, error: OSError) -> OutputError:
+    """Return the error for a file that this user cannot read."""
+    return OutputError(f"Cannot read {short(path)}. {sentence(error)}")
+
+
+def damaged(path: Path, problem: str, cause: object = None) -> OutputError:
+    """Return the error for a file with unusable content."""
+    why = f" ({cause})" if cause else ""
+    return OutputError(f"{short(path)} {problem}. Move it away. The file: {path}{why}")
 
 
 def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -418,13 +436,15 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
             rows = [row for row in csv.reader(file, strict=True) if row]
     except FileNotFoundError:
         return [], []
-    except (OSError, ValueError, csv.Error) as error:
-        raise OutputError(f"Cannot read {path}: {error}") from error
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except (ValueError, csv.Error) as error:
+        raise damaged(path, "is not a valid CSV file", error) from error
     if not rows:
-        raise OutputError(f"{path} is empty because it was cut off. Move it away.")
+        raise damaged(path, "is empty because it was cut off")
     header, *rows = rows
     if any(len(row) > len(header) for row in rows):
-        raise OutputError(f"{path} has rows with more cells than its header. Move it away.")
+        raise damaged(path, "has rows with more cells than its header")
     return header, rows
 
 
@@ -438,9 +458,9 @@ def read_window_cells(path: Path) -> dict[str, dict[str, str]]:
     if not header:
         return {}
     if "written_at" not in header or tuple(header) != WINDOW_COLUMNS[: len(header)]:
-        raise OutputError(f"{path} has other columns than expected. Move it away.")
+        raise damaged(path, "has other columns than expected")
     if any(len(row) < len(header) for row in rows):
-        raise OutputError(f"{path} has a row that was cut off. Move it away.")
+        raise damaged(path, "has a row that was cut off")
     return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
 
 

@@ -279,7 +279,7 @@ class Service:
         try:
             outputs.append_csv(path, MINUTE_COLUMNS, row, MINUTES_BYTES)
         except OSError as error:  # a full disk must not stop the service
-            self.log.warning("cannot write %s: %s", path, error)
+            self.log.warning("cannot write %s. %s", path.name, sentence(error))
             return
         self._last_minute = (now, self._cost["cpu_s"], dict(self.counters))
         self._minute_peak_mib = 0.0
@@ -316,7 +316,8 @@ class Service:
         try:
             outputs.write_status(self.data, self.name, status)
         except OSError as error:  # a full disk must not stop the service
-            self.log.warning("cannot write %s: %s", self.data.status_of(self.name), error)
+            path = self.data.status_of(self.name)
+            self.log.warning("cannot write %s. %s", path.name, sentence(error))
 
     # --- waiting --------------------------------------------------------------------------
 

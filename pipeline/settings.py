@@ -29,8 +29,9 @@ _DURATION = re.compile(r"([1-9][0-9]{0,5}) (second|minute|hour)s?")
 _DAY = timedelta(days=1)
 #: Seconds. No interval or time limit needs to be longer than a month.
 _MONTH = 31 * 86_400
-#: Characters of an invalid value in its error message. The reason comes after the value.
-_SHOWN_CHARACTERS = 60
+#: Characters of an error message before the reason, at most. A long value is cut, so that a reader
+#: of the first 100 characters sees what is allowed.
+_BEFORE_REASON = 82
 
 
 # --- valid values of text settings ------------------------------------------------------------
@@ -400,9 +401,11 @@ def load() -> Settings:
 def invalid(name: str, value: str, reason: str) -> str:
     """Return the line about an invalid setting. The reason contains what is allowed."""
     shown = repr(re.sub("//[^/]*@", "//…@", value))  # a password must not get into a log
-    if len(shown) > _SHOWN_CHARACTERS:
-        shown = f"{shown[:_SHOWN_CHARACTERS]}… ({len(value)} characters)"
-    return f"setting {name.upper()}={shown} is invalid: {reason}"
+    before, after = f"setting {name.upper()}=", " is invalid: "
+    room = _BEFORE_REASON - len(before + after)
+    if len(shown) > room:
+        shown = f"{shown[: room - 1]}…"
+    return f"{before}{shown}{after}{reason}"
 
 
 def _ignore_window_of_gnu_screen() -> None:

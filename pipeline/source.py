@@ -120,10 +120,8 @@ def _read(data: DataDir) -> dict[str, Any]:
     try:
         return outputs.read_json(data.source)
     except OutputError as error:
-        raise OutputError(
-            f"{str(error).removesuffix(' Move it away.').removesuffix('.')}. Move the file away: "
-            "the next start writes it again."
-        ) from error
+        again = "Move it away: the next start writes it again."
+        raise OutputError(str(error).replace("Move it away.", again)) from error
 
 
 def _held(data: DataDir, recorded: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def jars() -> list[Path]:
     missing = [name for name in _NEEDED_JARS if not any(j.name.startswith(name) for j in found)]
     if missing:
         raise SetupError(
-            f"No {missing[0]} jar in {folder}. Run `rm -rf jars/spark/lib; make jars`."
+            f"No {missing[0]} jar. Run `rm -rf jars/spark/lib; make jars`. Searched in {folder}"
         )
     return found
 

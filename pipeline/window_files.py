@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pipeline.errors import sentence
-from pipeline.outputs import TEXT_COLUMNS, TIME_COLUMNS, WINDOW_COLUMNS, OutputError
+from pipeline.outputs import TEXT_COLUMNS, TIME_COLUMNS, WINDOW_COLUMNS, cannot_read, short
 
 #: These columns have a value in every window.
 REQUIRED = ("window_start", "window_end", "trade_count", "buy_count", "written_at")
@@ -52,7 +51,7 @@ def scan(path: Path, length: timedelta | None = None) -> WindowFile:
     except FileNotFoundError:
         return WindowFile(WINDOW_COLUMNS, (), ())
     except OSError as error:
-        raise OutputError(f"Cannot read {short(path)}. {sentence(error)}") from error
+        raise cannot_read(path, error) from error
     first, *lines = text.split("\n")
     header = tuple(first.removesuffix("\r").split(","))
     newer = len(header) > len(WINDOW_COLUMNS) and header[: len(WINDOW_COLUMNS)] == WINDOW_COLUMNS
@@ -101,11 +100,6 @@ def _fits(cells: tuple[str, ...], length: timedelta | None) -> bool:
     except ValueError:
         return False
     return end - start == length if length else end > start
-
-
-def short(path: Path) -> str:
-    """Return the path of an output below the data directory."""
-    return f"{path.parent.name}/{path.name}" if path.parent.name == "stream_csv" else path.name
 
 
 def descriptions(path: Path, damage: tuple[str, ...]) -> Iterator[str]:

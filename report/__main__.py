@@ -25,6 +25,7 @@ from pipeline.compare.figures import figures
 from pipeline.compare.inputs import read_outputs, require_folder
 from pipeline.compare.sections import run_sections, sections, source_text
 from pipeline.compare.summary import summary
+from pipeline.errors import sentence
 from pipeline.outputs import DataDir, OutputError, write_atomically
 from pipeline.settings import load
 from pipeline.source import check
@@ -65,7 +66,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"Cannot write the report to {data.report}: {error}", file=sys.stderr)
+        print(f"Cannot write the report. {sentence(error)}", file=sys.stderr)
         sys.exit(2)
     print(f"{data.report / 'report.html'} (took {time.monotonic() - began:.1f} s)")
 

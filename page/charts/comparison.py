@@ -16,7 +16,8 @@ from page.charts.chart import (
     specification,
     x_time,
 )
-from pipeline.compare.agreement_grid import Layout, layout
+from pipeline.compare.agreement import EQUAL
+from pipeline.compare.agreement_grid import SYMBOLS, Layout, layout
 from pipeline.compare.figures import MIN_AGE_SECONDS, Figures, GrowthFigure
 from pipeline.compare.palette import (
     BATCH_COLOUR,
@@ -30,6 +31,9 @@ from pipeline.compare.palette import (
 
 #: Height of a row of the agreement grid, pixels.
 ROW_HEIGHT = 17
+#: Width of a cell of the agreement grid, pixels, below which the symbols of equal windows are left
+#: out.
+NARROW_CELL = 8
 #: Height of a bar with its space, pixels.
 BAR_HEIGHT = 24
 #: The width that labels of bars may take, pixels.
@@ -72,11 +76,11 @@ def _agreement_specification(shape: Layout, rows: int, renderer: str) -> Spec:
     ]
     base = alt.Chart(alt.NamedData("cells")).encode(x=x, y=y, tooltip=tooltip)
     cells = base.mark_rect().encode(color=alt.Color("status:N", scale=color, legend=legend))
-    symbols = base.mark_text(
-        baseline="middle",
-        fontSize=alt.ExprRef(f"min(11, 1.4 * width / {len(columns)})"),
-        color=INK,
-    ).encode(text="symbol:N")
+    # In narrow cells only the symbols of other statuses are readable, because they are few.
+    is_shown = f"datum.symbol != '{SYMBOLS[EQUAL]}' || width >= {NARROW_CELL * len(columns)}"
+    symbols = base.mark_text(baseline="middle", fontSize=11, color=INK).encode(
+        text=alt.condition(is_shown, "symbol:N", alt.value(""))
+    )
     return specification(alt.layer(cells, symbols), ROW_HEIGHT * rows, renderer)
 
 

@@ -26,6 +26,10 @@ PRICE_HEIGHT = 310
 VOLUME_TOP, VOLUME_BOTTOM = 336, 400
 SENTIMENT_TOP, HIGH_TOP, SPIKE_TOP, CELL = 411, 431, 444, 7
 CHART_HEIGHT = 454
+#: The part of its time that the body of a candle covers.
+BODY = 0.7
+#: Width of the chart on a desktop, and the width that candles have if there is room, pixels.
+USUAL_WIDTH, SPARSE_CANDLE = 640, 4
 
 #: The zoom and pan of the price chart; wheel only with Ctrl, so that the page can be scrolled.
 ZOOM = "zoom"
@@ -71,7 +75,8 @@ def _price_specification(product: str, decimals: int, renderer: str) -> Spec:
         color=rising,
         opacity=alt.condition("datum.is_open", alt.value(0.6), alt.value(1)),
     )
-    body = candles.mark_bar(strokeWidth=1.2).encode(
+    body = candles.mark_bar().encode(
+        strokeWidth=alt.StrokeWidth("stroke:Q", scale=None),
         x=x_time("body_start"),
         x2="body_end:T",
         y=alt.Y("open:Q", **prices),
@@ -96,6 +101,8 @@ def _price_specification(product: str, decimals: int, renderer: str) -> Spec:
         ),
         y2=alt.Y2Datum(0),
         fill=rising,
+        stroke=rising,
+        strokeWidth=alt.StrokeWidth("widening:Q", scale=None),
         fillOpacity=alt.condition("datum.is_open", alt.value(0.25), alt.value(0.7)),
     )
     hover = candles.mark_rect(opacity=0).encode(
@@ -137,7 +144,9 @@ def _flag_cells(candles: Any) -> list[Any]:
             y=alt.value(top),
             y2=alt.value(top + height),
             fill=color,
-            fillOpacity=alt.condition(shown, alt.value(1), alt.value(0)),
+            stroke=color,
+            strokeWidth=alt.StrokeWidth("widening:Q", scale=None),
+            opacity=alt.condition(shown, alt.value(1), alt.value(0)),
         )
 
     bullish = alt.datum.sentiment == BULLISH
@@ -173,11 +182,21 @@ def price_chart(
     )
 
 
+def _widening(start: pd.Series, step: float) -> float:
+    """Return the pixels that a candle lacks to be visible: more than 0 if most are far apart."""
+    apart = start.diff().median()
+    if pd.isna(apart):
+        return 0.0
+    pixels = USUAL_WIDTH / (start.max() - start.min() + step)
+    return max(0.0, float(min(SPARSE_CANDLE, BODY * apart * pixels) - BODY * step * pixels))
+
+
 def _candle_data(
     candles: pd.DataFrame, width: timedelta, open_starts: frozenset[pd.Timestamp]
 ) -> pd.DataFrame:
     start = milliseconds(candles["window_start"].astype("datetime64[ns, UTC]"))
     step = width.total_seconds() * 1000
+    widening = _widening(start, step)
     is_open = candles["window_start"].isin(open_starts)
     counted = zip(candles["high_windows"], candles["spike_windows"], strict=True)
     return pd.DataFrame(
@@ -185,8 +204,10 @@ def _candle_data(
             "start": start,
             "end": start + step,
             "middle": start + step / 2,
-            "body_start": start + step * 0.15,
-            "body_end": start + step * 0.85,
+            "body_start": start + step * (1 - BODY) / 2,
+            "body_end": start + step * (1 + BODY) / 2,
+            "widening": widening,
+            "stroke": max(1.2, widening),
             "open": candles["open_price"],
             "close": candles["close_price"],
             "max": candles["max_price"],

@@ -47,7 +47,10 @@ def make_archive(settings: Settings) -> Path:
         if status != 0 or not temporary.exists():
             temporary.unlink(missing_ok=True)
             output = errors.decode(errors="replace")[-2000:]
-            raise spark.SetupError(f"Cannot make the class-data archive: {output}")
+            raise spark.SetupError(
+                "Cannot make the class-data archive in jars/. Correct the cause and run `make "
+                f"archive` again. Cause: {output}"
+            )
     temporary.replace(path)
     return path
 

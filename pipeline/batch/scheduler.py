@@ -309,7 +309,8 @@ def only_scheduler(data: outputs.DataDir) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise outputs.OutputError(
-                f"another batch scheduler uses {data.root}: stop it, or choose another DATA_DIR"
+                f"another batch scheduler uses this DATA_DIR: stop it, or set another DATA_DIR. "
+                f"DATA_DIR={data.root}"
             ) from None
         yield
     finally:

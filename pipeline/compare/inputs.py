@@ -32,6 +32,8 @@ from pipeline.outputs import (
     DataDir,
     OutputError,
     batch_files,
+    cannot_read,
+    damaged,
     read_csv,
     read_json,
     read_status,
@@ -65,7 +67,7 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
     except FileNotFoundError:
         lines = []
     except OSError as error:
-        raise OutputError(f"Cannot read {data.batch_log}: {error}") from error
+        raise cannot_read(data.batch_log, error) from error
     rows = [dict(part.split("=", 1) for part in line.split() if "=" in part) for line in lines]
     table = pd.DataFrame(
         [row for row in rows if {"started", "status"} <= row.keys()], columns=list(LOG_FIELDS)
@@ -271,8 +273,8 @@ def _check_numbers(path: Path, cells: pd.DataFrame) -> None:
         if wrong.any():
             row = cells[wrong].iloc[0]
             raise OutputError(
-                f"{path}: {name} of the window {row['window_start']} is {row[name]!r}, which is "
-                "not a valid value. Restore the file, or move it away to compare without it."
+                f"Restore {path.name}, or move it away to compare without it: "
+                f"{name} of the window {row['window_start']} is {row[name]!r}. The file: {path}"
             )
 
 
@@ -404,8 +406,9 @@ def _explaining_missing_tables(data: DataDir) -> Iterator[None]:
         if not store.no_table_yet(error):
             raise
         raise OutputError(
-            f"{data.database} lacks tables of this version. Start the consumer, which creates "
-            "them, or use another data directory if the database belongs to another program."
+            f"{data.database.name} lacks tables of this version. Start the consumer, which creates "
+            "them, or use another data directory if the database belongs to another program. "
+            f"The file: {data.database}"
         ) from error
 
 
@@ -431,10 +434,12 @@ def _read_record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]
         table = pd.read_csv(path, on_bad_lines="skip")
     except (FileNotFoundError, pd.errors.EmptyDataError):
         table = pd.DataFrame(columns=list(dict.fromkeys([*columns, *times])))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"Cannot read {path}: {error}") from error
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except ValueError as error:
+        raise damaged(path, "is not a valid CSV file", error) from error
     if missing := {*columns, *times} - set(table.columns):
-        raise OutputError(f"{path} has no column {', '.join(sorted(missing))}. Move it away.")
+        raise damaged(path, f"has no column {', '.join(sorted(missing))}")
     whole = table.iloc[:, -1].notna()
     for name in {"counts", "counters"} & set(table.columns):
         whole &= table[name].map(_is_json)
@@ -471,9 +476,7 @@ def _read_rows(path: Path, columns: tuple[str, ...], required: str) -> list[list
     if not header:
         return []
     if required not in header:
-        raise OutputError(
-            f"{path} has no column {required}, so this pipeline did not write it. Move it away."
-        )
+        raise damaged(path, f"has no column {required}, so this pipeline did not write it")
     missing = len(header)
     places = [header.index(name) if name in header else missing for name in columns]
     padded = ([*row, *[""] * (missing + 1 - len(row))] for row in rows)

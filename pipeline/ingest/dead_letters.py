@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline import outputs
+from pipeline.errors import sentence
 from pipeline.ingest import trade
 from pipeline.ingest.kafka import Sender
 from pipeline.service import Service
@@ -98,4 +99,4 @@ class DeadLetters:
         try:
             outputs.append_csv(path, tuple(row), row, IDS_BYTES)
         except OSError as error:  # a full disk must not stop valid messages
-            self._service.log.warning("cannot write %s: %s", path, error)
+            self._service.log.warning("cannot write %s. %s", path.name, sentence(error))

@@ -159,7 +159,7 @@ def connect_failure(error: Exception) -> tuple[str, bool]:
         return _tls_failure(error)
     if isinstance(error, socket.gaierror):
         unknown = error.errno == socket.EAI_NONAME
-        problem = "the host is unknown" if unknown else "the address of the host is not available"
+        problem = "the host is unknown" if unknown else "the host has no address now"
         return f"{problem}. Check FEED_URL and the network", False
     if isinstance(error, ConnectionRefusedError):
         return "Connection refused. Check FEED_URL, and that its server runs", False
@@ -173,7 +173,7 @@ def _tls_failure(error: ssl.SSLError) -> tuple[str, bool]:
     if error.reason == "WRONG_VERSION_NUMBER":
         return "the server does not use TLS. Check wss:// in FEED_URL", True
     why = (error.reason or "unknown reason").replace("_", " ").lower()
-    return f"the TLS handshake failed: {why}. Check wss:// in FEED_URL", False
+    return f"the TLS handshake failed. Check wss:// in FEED_URL ({why})", False
 
 
 def _reason(error: Exception) -> str:

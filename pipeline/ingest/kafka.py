@@ -343,7 +343,7 @@ def _records(
             records = kafka.poll(timeout_ms=10_000).get(trades, [])
             if not records:
                 broker = settings.kafka_bootstrap_servers
-                raise TemporaryError(f"no answer from Kafka at {broker} for 10 s")
+                raise TemporaryError(f"no answer from Kafka at {broker}. Check that it runs")
             yield from (record for record in records if record.offset < end)
     finally:
         kafka.close(timeout_ms=1000)
@@ -379,12 +379,13 @@ def connected(make: Callable[..., T], **options: Any) -> tuple[T, ClusterMetadat
 def _no_connection(options: Mapping[str, Any], causes: Sequence[str]) -> str:
     """Return the sentence about a failed attempt to connect."""
     cause = causes[-1] if causes else "no answer"
-    text = f"no connection to Kafka at {','.join(options['bootstrap_servers'])}: {cause}"
+    advice = "Check KAFKA_BOOTSTRAP_SERVERS, and that the broker runs"
     if "sasl_mechanism" in options and "disconnected" in cause:
-        return f"{text}. Check the user name and the password in KAFKA_CREDENTIALS_FILE"
-    if "certificate" in cause:
-        return f"{text}. Check KAFKA_CA_FILE"
-    return f"{text}. Check KAFKA_BOOTSTRAP_SERVERS, and that the broker runs"
+        advice = "Check the user name and the password in KAFKA_CREDENTIALS_FILE"
+    elif "certificate" in cause:
+        advice = "Check KAFKA_CA_FILE"
+    servers = ",".join(options["bootstrap_servers"])
+    return f"no connection to Kafka. {advice}. Cause: {cause} ({servers})"
 
 
 @contextmanager

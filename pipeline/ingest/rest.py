@@ -93,13 +93,16 @@ def parse_page(body: bytes, product: str, after: int, base: str) -> list[PastTra
         rows = msgspec.json.decode(body, type=list[dict[str, Any]])
         trades = {row["trade_id"]: row for row in rows}
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
-        raise RestError(f"{base} sent no list of trades, but {body[:60]!r}") from None
+        raise RestError(
+            f"no list of trades from {base}. Check FEED_REST_URL. It sent {body[:60]!r}"
+        ) from None
     wrong = [number for number in trades if type(number) is not int or number < 1]
     below = [] if wrong else sorted((n for n in trades if n < after), reverse=True)
     if trades and not below:
         shown = (wrong or list(trades))[0]
         raise RestError(
-            f"{base} sent trade id {shown!r}, although ids below {after} were requested"
+            f"wrong trade ids from {base}. Check FEED_REST_URL. It sent {shown!r}, although ids "
+            f"below {after} were requested"
         )
     return [PastTrade(number, _ticker(product, trades[number])) for number in below]
 
@@ -123,7 +126,7 @@ def _get(base: str, path: str) -> bytes:
     Raises:
         RestError: no answer within `REQUEST_SECONDS`, or an answer with another status than 200.
     """
-    cannot = f"cannot read past trades from {base}"
+    cannot = f"no past trades from {base}"
     headers = {"User-Agent": "stream-vs-batch", "Accept": "application/json"}
     too_late = RestError(f"{cannot}: no complete answer within {REQUEST_SECONDS:g} s")
     with _Deadline() as deadline:
@@ -148,7 +151,10 @@ def _get(base: str, path: str) -> bytes:
     if deadline.expired:
         raise too_late
     if len(body) > ANSWER_BYTES:
-        raise RestError(f"{cannot}: the answer is longer than {ANSWER_BYTES:,} bytes")
+        raise RestError(
+            f"{cannot}: too long an answer. Check FEED_REST_URL. It is longer than "
+            f"{ANSWER_BYTES:,} bytes"
+        )
     return body
 
 

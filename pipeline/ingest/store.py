@@ -322,8 +322,12 @@ def open_reader(path: Path) -> sqlite3.Connection:
 def unreadable(path: Path, error: sqlite3.Error) -> str:
     """Return the error message for a database that cannot be read."""
     if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return f"Cannot read {path}: another program has locked it. Stop that program."
-    return f"Cannot read {path}: {error}"
+        action = "another program has locked it. Stop that program"
+    elif getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CANTOPEN:
+        action = f"{error}. Give this user access to it"
+    else:
+        action = f"{error}. Move it away: the consumer fills a new one from Kafka"
+    return f"Cannot read {path.name}: {action}. The file: {path}"
 
 
 def no_table_yet(error: sqlite3.OperationalError) -> bool:

@@ -149,7 +149,9 @@ def explain_text(text: str, settings: Settings) -> Exception:
     last = max((n for n, line in enumerate(lines) if line.startswith("Caused by: ")), default=0)
     if _READERS.search("\n".join(lines[last : last + _NEAR])):
         return DamagedCheckpointError(_DAMAGED.format(cause=cause))
-    return QueryFailedError(cause)
+    return QueryFailedError(
+        f"The query failed: {cause}. The service starts again. If this repeats, report it."
+    )
 
 
 def _is_frame(line: str) -> bool:

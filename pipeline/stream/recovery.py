@@ -79,7 +79,7 @@ def final_windows(service: Service) -> dict[Path, window_files.WindowFile]:
     for path, file in scanned.items():
         if file.newer:
             raise OutputError(
-                f"A newer version wrote {window_files.short(path)}. Use that version, or move the "
+                f"A newer version wrote {outputs.short(path)}. Use that version, or move the "
                 "file away. Its columns differ from those of this version."
             )
     return scanned

@@ -153,7 +153,7 @@ def test_the_page_shows_the_results_comparison_and_services_of_the_real_stack(
 def test_a_running_stack_keeps_its_folder_and_its_ports(running_stack: Stack) -> None:
     demo = running_stack.demo
     status, text = demo.outcome("demo")
-    assert (status, "already runs on DATA_DIR=" in text) == (2, True), text
+    assert (status, "already runs on DATA_DIR: stop it" in text) == (2, True), text
     status, text = demo.outcome("demo", DATA_DIR=f"{demo.data.root}-2")
     assert (status, "KAFKA_PORT=" in text) == (2, True), text
     status, text = demo.outcome("clean")

@@ -184,7 +184,7 @@ def test_an_invalid_trade_is_rejected_with_its_reason_and_not_asked_for_again(
     ("answer", "text"),
     [
         ((500, {}, b""), "HTTP status 500"),
-        ((200, {}, b"<html>"), "sent no list of trades"),
+        ((200, {}, b"<html>"), "no list of trades from"),
         ((429, {"Retry-After": "0"}, b""), "HTTP status 429"),
     ],
 )

@@ -161,8 +161,8 @@ def test_a_complete_installation_has_a_class_path(installed: Path) -> None:
 @pytest.mark.parametrize(
     ("missing", "text"),
     [
-        ("jars/spark/lib/sqlite-jdbc-1.0.jar", "No sqlite-jdbc jar in "),
-        ("jars/spark/lib/kafka-clients-1.0.jar", "No kafka-clients jar in "),
+        ("jars/spark/lib/sqlite-jdbc-1.0.jar", r"^No sqlite-jdbc jar\. Run "),
+        ("jars/spark/lib/kafka-clients-1.0.jar", r"^No kafka-clients jar\. Run "),
         ("pyspark/jars/spark-core.jar", "Cannot find jars in "),
         (
             "pyspark/bin/spark-class",

@@ -78,11 +78,15 @@ def test_a_locked_or_foreign_database_gives_a_sentence(data, monkeypatch) -> Non
         keeper.execute("PRAGMA locking_mode = EXCLUSIVE")
         keeper.execute("BEGIN IMMEDIATE")
         said = comparison_data.load(data, None, 60)
-    locked = f"Cannot read {data.database}: another program has locked it. Stop that program."
-    assert said == locked
+    assert said == (
+        "Cannot read crypto_prices.db: another program has locked it. Stop that program. The file: "
+        f"{data.database}"
+    )
     data.database.write_bytes(b"not a database, but long enough to look like one" * 30)
-    cannot = f"Cannot read {data.database}: file is not a database"
-    assert comparison_data.load(data, None, 60) == cannot
+    assert comparison_data.load(data, None, 60) == (
+        "Cannot read crypto_prices.db: file is not a database. Move it away: the consumer fills a "
+        f"new one from Kafka. The file: {data.database}"
+    )
 
 
 def test_the_time_of_a_comparison_is_when_the_files_were_read(data, monkeypatch) -> None:

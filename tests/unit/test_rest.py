@@ -88,7 +88,7 @@ def test_what_is_wrong_in_a_trade_is_left_to_the_rules_for_messages() -> None:
     ],
 )
 def test_an_answer_that_is_no_list_of_trades_is_an_error(body: bytes) -> None:
-    with pytest.raises(RestError, match="http://x sent no list of trades, but"):
+    with pytest.raises(RestError, match=r"^no list of trades from http://x\. Check FEED_REST_URL"):
         parse_page(body, "BTC-USD", 100, "http://x")
 
 

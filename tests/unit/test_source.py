@@ -88,7 +88,7 @@ def test_another_source_is_refused_with_what_to_do(
 def test_a_source_file_that_cannot_be_read_is_refused_and_kept(data: DataDir, content: str) -> None:
     data.root.mkdir()
     data.source.write_text(content)
-    with pytest.raises(OutputError, match=r"source\.json.* Move the file away: the next start"):
+    with pytest.raises(OutputError, match=r"source\.json.* Move it away: the next start"):
         source.claim(data, BTC, LIVE)
     assert data.source.read_text() == content
 
