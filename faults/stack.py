@@ -269,7 +269,7 @@ class Stack:
                 process.kill()
         if supervisor is not None:
             supervisor.wait(10)
-        psutil.wait_procs(found, timeout=10)
+        processes.wait(found, 10)
 
     def stop_program(self, program: str) -> None:
         """Stop one program through supervisor and wait for its end."""

@@ -99,7 +99,25 @@ def end(processes: Iterable[psutil.Process], wait_seconds: float) -> None:
                 send(process)
             except psutil.NoSuchProcess:
                 continue
-        _, alive = psutil.wait_procs(alive, timeout=wait_seconds)
+        alive = wait(alive, wait_seconds)
+
+
+def wait(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait until processes have ended; return those that still run.
+
+    While Linux removes an ended process, `pidfd_open` fails with EINVAL, since Linux 6.15 with
+    ENOENT. psutil 7.2.2 does not expect this: https://github.com/giampaolo/psutil/issues/2715.
+    """
+    alive, end_at = list(processes), time.monotonic() + seconds
+    while True:
+        try:
+            _, alive = psutil.wait_procs(alive, timeout=max(0.0, end_at - time.monotonic()))
+        except OSError:
+            time.sleep(0.01)
+            alive = [process for process in alive if process.is_running()]
+            if time.monotonic() < end_at:
+                continue
+        return alive
 
 
 def exit_on_sigterm() -> None:

@@ -1,10 +1,13 @@
 """Process trees: what they cost, and their end."""
 
+import errno
+import os
 import subprocess
 import sys
 import time
 
 import psutil
+import pytest
 
 from pipeline import processes
 from pipeline.processes import FORK_SECONDS, cpu_of_ended_children, tree, tree_cost
@@ -111,6 +114,27 @@ def test_ending_an_ended_process_does_nothing() -> None:
         one.kill()
         one.wait(5)
         processes.end(found, wait_seconds=1)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOENT])
+def test_a_process_that_is_being_removed_is_waited_for(monkeypatch, number) -> None:
+    """Linux refuses to open it for a moment."""
+    opened, refusals = os.pidfd_open, iter([number, number])
+
+    def refuse_at_first(pid: int, flags: int = 0) -> int:
+        for refusal in refusals:
+            raise OSError(refusal, os.strerror(refusal))
+        return opened(pid, flags)
+
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as one:
+        found = tree(one.pid)
+        monkeypatch.setattr(os, "pidfd_open", refuse_at_first)
+        try:
+            assert processes.wait(found, 0.1) == found
+            processes.end(found, wait_seconds=5)
+            assert not any(map(is_alive, found))
+        finally:
+            one.kill()
 
 
 def test_the_cpu_of_ended_children_grows_when_a_child_ends() -> None:
