@@ -121,7 +121,7 @@ def _arguments() -> argparse.Namespace:
     times = options.times or (1 if options.quick else None)
     faults = [fault for fault in known.values() if fault.name in chosen]
     if times:
-        faults = [replace(fault, times=times) for fault in faults]
+        faults = [replace(f, times=1 if f.starts_stack else times) for f in faults]
     if options.quick:  # one stack needs the least time for a few faults
         faults = [replace(fault, stack="quick") for fault in faults]
     options.faults = faults
