@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -18,7 +20,7 @@ from typing import Any
 import pytest
 
 from faults import __main__ as faults_main
-from faults import lab, messages, parallel, results, servers, soak, truth, verdict
+from faults import clock, lab, messages, parallel, results, servers, soak, truth, verdict
 from faults.catalogue import QUICK, catalogue
 from faults.injections import TARGETS
 from faults.lab import Fault
@@ -405,6 +407,45 @@ def test_a_skipped_row_shows_its_reason_and_is_no_failure():
     assert "skipped: it needs a C compiler" in verdict.table(rows)
     assert verdict.exit_status(rows) == 0
     assert "1 skipped" in verdict.summary(rows)
+
+
+# --- the clocks ---------------------------------------------------------------------------------
+
+
+def test_only_the_wall_clock_of_one_service_is_shifted_while_it_runs(tmp_path):
+    if problem := clock.problem():
+        pytest.skip(problem)
+    clocks = clock.Clocks(tmp_path)
+    code = (
+        "import time\n"
+        "for _ in range(2):\n"
+        "    input()\n"
+        "    began = time.monotonic(); time.sleep(0.05)\n"
+        "    print(time.time(), time.monotonic() - began, flush=True)\n"
+    )
+    with contextlib.ExitStack() as started:
+        services = [
+            started.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", code],
+                    env={**clocks.environment, "SUPERVISOR_PROCESS_NAME": name},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    bufsize=1,
+                )
+            )
+            for name in ("producer", "consumer")
+        ]
+        for shift in (3600, -3600):
+            clocks.shift("producer", shift)
+            for service, expected in zip(services, (shift, 0), strict=True):
+                assert service.stdin is not None
+                assert service.stdout is not None
+                service.stdin.write("\n")
+                shown, slept = map(float, service.stdout.readline().split())
+                assert shown - time.time() == pytest.approx(expected, abs=30)
+                assert 0.05 <= slept < 10
 
 
 # --- the soak -----------------------------------------------------------------------------------
