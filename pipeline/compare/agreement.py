@@ -96,47 +96,29 @@ def agreement(
 
         A window is `not yet in a batch` until the run has a trade at or after the end of it.
     """
-    streamed = final.set_index("window_start")
-    batched = batch.set_index("window_start")
+    streamed, batched = (table.set_index("window_start") for table in (final, batch))
     only_open = set(still_open["window_start"]) - set(streamed.index)
-    starts = sorted(set(streamed.index) | only_open | set(batched.index))
-    common = streamed.index.intersection(batched.index)
-    left = streamed.loc[common, list(COMPARED)]
-    unequal = left.ne(batched.loc[common, list(COMPARED)])
-    differing = {
-        start: ", ".join(unequal.columns[row])
-        for start, row in zip(common, unequal.to_numpy(), strict=True)
-        if row.any()
-    }
+    starts = sorted({*streamed.index, *only_open, *batched.index})
+    differing = _differing_columns(streamed, batched)
     ends: dict[str, str] = {}
     for known in (batched, streamed):
         ends.update(zip(known.index, known["window_end"], strict=True))
-    in_stream, in_batch = set(streamed.index), set(batched.index)
+    progress = _Progress(
+        in_stream=frozenset(streamed.index),
+        in_batch=frozenset(batched.index),
+        only_open=frozenset(only_open),
+        newest_in_stream=max([*streamed.index, *only_open], default=""),
+        newest_in_batch=None if newest_in_batch is None else _comparable(newest_in_batch),
+    )
     missing = _missing_by_window(evidence, starts, ends)
     candidates = _candidates_by_checkpoint(evidence)
-    newest_in_stream = max([*in_stream, *only_open], default="")
-    newest = None if newest_in_batch is None else _comparable(newest_in_batch)
     rows = []
     for start in starts:
-        end = ends.get(start)
-        covered = newest is not None and end is not None and newest >= _comparable(end)
         columns, explanation = differing.get(start, ""), Explanation("")
-        if start in only_open or start > newest_in_stream:  # the stream has not finished it
-            status = NOT_YET_FINAL
-        elif start not in in_stream:
-            status = ONLY_BATCH
-        elif columns == "" and start in in_batch:
-            status = EQUAL
-        elif not covered:
-            status = NOT_YET_IN_A_BATCH
-        else:
-            status = DIFFERS if start in in_batch else ONLY_STREAM
+        status = progress.status(start, ends.get(start), columns)
         if status in DIFFERENCES:
             explanation = _explain(
-                (
-                    streamed.loc[start].to_dict() if start in in_stream else None,
-                    batched.loc[start].to_dict() if start in in_batch else None,
-                ),
+                (_row(streamed, start), _row(batched, start)),
                 columns,
                 [each.between(start, ends[start]) for each in candidates],
                 evidence,
@@ -153,6 +135,56 @@ def agreement(
         )
         rows.append((start, status, columns, "; ".join(causes), *numbers))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _differing_columns(streamed: pd.DataFrame, batched: pd.DataFrame) -> dict[str, str]:
+    """Return the names of the columns that differ, by the start of each window that differs."""
+    common = streamed.index.intersection(batched.index)
+    unequal = streamed.loc[common, list(COMPARED)].ne(batched.loc[common, list(COMPARED)])
+    return {
+        start: ", ".join(unequal.columns[row])
+        for start, row in zip(common, unequal.to_numpy(), strict=True)
+        if row.any()
+    }
+
+
+def _row(windows: pd.DataFrame, start: str) -> Mapping[str, str] | None:
+    if start not in windows.index:
+        return None
+    return dict(zip(windows.columns, windows.loc[start], strict=True))
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """Which windows each path has, by their start."""
+
+    #: Final windows of the stream, and windows of the newest batch run.
+    in_stream: frozenset[str]
+    in_batch: frozenset[str]
+    #: Windows of the stream that are not final.
+    only_open: frozenset[str]
+    newest_in_stream: str
+    #: The time of the newest trade in the batch run, comparable as text. None: no run.
+    newest_in_batch: str | None
+
+    def status(self, start: str, end: str | None, differing: str) -> str:
+        """Return the status of a window.
+
+        Args:
+            start: the start of the window.
+            end: the end of the window. None: unknown, because it is only open.
+            differing: the columns that differ. Empty: none, or only one path has the window.
+        """
+        if start in self.only_open or start > self.newest_in_stream:
+            return NOT_YET_FINAL
+        if start not in self.in_stream:
+            return ONLY_BATCH
+        if differing == "" and start in self.in_batch:
+            return EQUAL
+        newest = self.newest_in_batch
+        if newest is None or end is None or newest < _comparable(end):
+            return NOT_YET_IN_A_BATCH
+        return DIFFERS if start in self.in_batch else ONLY_STREAM
 
 
 @dataclass(frozen=True)

@@ -51,77 +51,103 @@ def funnel(
         were received. `not_yet` is negative when the stream is ahead of the consumer. `repeated`
         is negative when the stream counted trades twice.
     """
-    rows: list[dict[str, object]] = []
-    producer = status["producer"].get("counters")
-    if isinstance(producer, Mapping) and {"received", "published"} <= producer.keys():
-        others = sum(producer.get(name, 0) for name in ("control", "ignored", "repeated"))
-        new, rejected = producer["received"] - others, producer.get("rejected", 0)
-        published = producer["published"] + producer.get("conflicting", 0)
-        rows.append(
-            {
-                "stage": PUBLISHED,
-                "drawn_from": new,
-                "count": published,
-                "rejected": rejected,
-                "not_yet": new - published - rejected,
-            }
-        )
-    if ingest_counts is None:
-        return pd.DataFrame(rows, columns=list(FUNNEL_COLUMNS))
-    lag = status["consumer"].get("lag")
-    if isinstance(lag, int):
-        rows.append(
-            {
-                "stage": READ,
-                "drawn_from": ingest_counts.records + lag,
-                "count": ingest_counts.records,
-                "not_yet": lag,
-            }
-        )
-    stored = ingest_counts.stored
+    producer, consumer = (status[name] for name in ("producer", "consumer"))
+    stages = [_published(producer.get("counters"))]
+    if ingest_counts is not None:
+        stages += [
+            _read(ingest_counts, consumer.get("lag")),
+            _stored(ingest_counts),
+            _stored_of_issued(ingest_counts, rejected_ids),
+            _in_stream(ingest_counts.stored, in_stream, agreement),
+            _in_batch(ingest_counts.stored, in_batch),
+        ]
+    rows = [stage for stage in stages if stage is not None]
+    table = pd.DataFrame(rows, columns=list(FUNNEL_COLUMNS))
+    if ingest_counts is not None:
+        of_all = table["stage"].isin([STORED_OF_ISSUED, IN_STREAM, IN_BATCH])
+        kept, received = table.loc[of_all, "count"], ingest_counts.stored + rejected_ids
+        table.loc[of_all, "of_issued"] = kept / ingest_counts.issued
+        table.loc[of_all, "of_received"] = kept / received
+    return table
+
+
+_Stage = dict[str, object]
+
+
+def _published(counters: object) -> _Stage | None:
+    """Return what the producer published; None if it does not report its counters."""
+    if not isinstance(counters, Mapping) or not {"received", "published"} <= counters.keys():
+        return None
+    others = sum(counters.get(name, 0) for name in ("control", "ignored", "repeated"))
+    new, rejected = counters["received"] - others, counters.get("rejected", 0)
+    published = counters["published"] + counters.get("conflicting", 0)
+    return {
+        "stage": PUBLISHED,
+        "drawn_from": new,
+        "count": published,
+        "rejected": rejected,
+        "not_yet": new - published - rejected,
+    }
+
+
+def _read(counts: IngestCounts, lag: object) -> _Stage | None:
+    """Return what the consumer read; None if its lag is unknown."""
+    if not isinstance(lag, int):
+        return None
+    return {
+        "stage": READ,
+        "drawn_from": counts.records + lag,
+        "count": counts.records,
+        "not_yet": lag,
+    }
+
+
+def _stored(counts: IngestCounts) -> _Stage:
+    return {
+        "stage": STORED,
+        "drawn_from": counts.records,
+        "count": counts.stored,
+        "repeated": counts.repeated,
+        "rejected": counts.rejected,
+    }
+
+
+def _stored_of_issued(counts: IngestCounts, rejected_ids: int) -> _Stage:
+    return {
+        "stage": STORED_OF_ISSUED,
+        "drawn_from": counts.issued,
+        "count": counts.stored,
+        "missing": counts.missing - rejected_ids,
+        "rejected": rejected_ids,
+    }
+
+
+def _in_stream(stored: int, in_stream: int, agreement: pd.DataFrame) -> _Stage:
     late, doubled, deleted, unexplained = (
         int(agreement[name].sum()) for name in ("late", "doubled", "deleted", "unexplained")
     )
-    rows += [
-        {
-            "stage": STORED,
-            "drawn_from": ingest_counts.records,
-            "count": stored,
-            "repeated": ingest_counts.repeated,
-            "rejected": ingest_counts.rejected,
-        },
-        {
-            "stage": STORED_OF_ISSUED,
-            "drawn_from": ingest_counts.issued,
-            "count": stored,
-            "missing": ingest_counts.missing - rejected_ids,
-            "rejected": rejected_ids,
-        },
-        {
-            "stage": IN_STREAM,
-            "drawn_from": stored,
-            "count": in_stream,
-            "late": late,
-            "deleted": deleted,
-            "repeated": -doubled,
-            "unexplained": unexplained,
-            "not_yet": stored - in_stream - late + doubled - deleted - unexplained,
-        },
-    ]
-    if in_batch is not None:
-        rows.append(
-            {
-                "stage": IN_BATCH,
-                "drawn_from": stored,
-                "count": in_batch,
-                "not_yet": stored - in_batch,
-            }
-        )
-    table = pd.DataFrame(rows, columns=list(FUNNEL_COLUMNS))
-    of_all = table["stage"].isin([STORED_OF_ISSUED, IN_STREAM, IN_BATCH])
-    table.loc[of_all, "of_issued"] = table.loc[of_all, "count"] / ingest_counts.issued
-    table.loc[of_all, "of_received"] = table.loc[of_all, "count"] / (stored + rejected_ids)
-    return table
+    return {
+        "stage": IN_STREAM,
+        "drawn_from": stored,
+        "count": in_stream,
+        "late": late,
+        "deleted": deleted,
+        "repeated": -doubled,
+        "unexplained": unexplained,
+        "not_yet": stored - in_stream - late + doubled - deleted - unexplained,
+    }
+
+
+def _in_batch(stored: int, in_batch: int | None) -> _Stage | None:
+    """Return what the newest batch run counted; None without one."""
+    if in_batch is None:
+        return None
+    return {
+        "stage": IN_BATCH,
+        "drawn_from": stored,
+        "count": in_batch,
+        "not_yet": stored - in_batch,
+    }
 
 
 @dataclass(frozen=True)

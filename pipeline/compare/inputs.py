@@ -196,14 +196,10 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
     """
     # Open windows are read first. A window that becomes final meanwhile is then in both files
     # instead of in neither.
-    still_open = _read_cells([data.stream_live], WINDOW_COLUMNS, required="window_start")
+    still_open = _read_compared(data.stream_live)
     final, damaged = _read_final_windows(data)
-    batch = _read_cells([data.batch_windows], WINDOW_COLUMNS, required="window_start")
-    for path, cells in ((data.stream_live, still_open), (data.batch_windows, batch)):
-        _check_numbers(path, cells)
-    runs = read_batch_runs(data)
-    if len(batch):  # leave out a run that has not published its windows yet
-        runs = runs[runs["written_at"] <= pd.to_datetime(batch["written_at"].iloc[0], utc=True)]
+    batch = _read_compared(data.batch_windows)
+    runs = _published_runs(read_batch_runs(data), batch)
     span = _span(typed(final[["written_at"]])["written_at"], runs["written_at"])
     since = None
     if span and last is not None:
@@ -211,41 +207,27 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
         span = max(span[0], since), span[1]
     source = read_json(data.source)
     as_recorded = source.get("retimed") is False
-    micro_batches = _read_record(
-        data.stream_progress,
-        ("micro_batch", "published_at", "newest_trade", "rows", "duration_ms"),
-        times=("published_at", "newest_trade", "first_receipt", "last_receipt"),
-    )
-    minutes = {
-        name: _read_record(
-            data.minutes_of(name),
-            ("at", "seconds", "cpu_s", "rss_mib", "counters"),
-            times=("at",),
-        )
-        for name in SERVICES
-    }
+    micro_batches = _read_micro_batches(data)
+    minutes = {name: _read_minutes(data, name) for name in SERVICES}
     status = {name: read_status(data, name) for name in SERVICES}
-    live_span = None if as_recorded else span
-    stopped = stops(("producer", "consumer"), minutes, status)
-    try:
-        evidence, ingest_counts, latencies = _read_evidence(
-            data, runs, micro_batches, live_span, stopped, window=_window_length(batch)
-        )
-    except sqlite3.Error as error:
-        raise OutputError(store.unreadable(data.database, error)) from error
+    stored = _read_database(
+        data,
+        runs.iloc[-1] if len(runs) else None,
+        None if as_recorded else span,
+        stops(("producer", "consumer"), minutes, status),
+        _window_length(batch),
+    )
     return PipelineOutputs(
         final=final,
         still_open=still_open,
         batch=batch,
         runs=runs,
         log=read_batch_log(data),
-        evidence=evidence,
-        ingest_counts=ingest_counts,
-        latencies=latencies,
+        evidence=_evidence(data, stored, micro_batches),
+        ingest_counts=stored.counts,
+        latencies=stored.latencies,
         micro_batches=micro_batches,
-        window_latencies=_read_record(
-            data.stream_latency, ("window_start", "leg", "counts"), times=()
-        ).drop_duplicates("window_start", keep="first", ignore_index=True),
+        window_latencies=_read_window_latencies(data),
         minutes=minutes,
         status=status,
         source=source,
@@ -255,6 +237,44 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
         since=since,
         damaged=damaged,
     )
+
+
+def _read_compared(path: Path) -> pd.DataFrame:
+    """Return windows that are to be compared, as the text of their cells."""
+    cells = _read_cells([path], WINDOW_COLUMNS, required="window_start")
+    _check_numbers(path, cells)
+    return cells
+
+
+def _published_runs(runs: pd.DataFrame, batch: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs without one that has not published its windows yet."""
+    if batch.empty:
+        return runs
+    published = pd.to_datetime(batch["written_at"].iloc[0], utc=True)
+    visible: pd.DataFrame = runs[runs["written_at"] <= published]
+    return visible
+
+
+def _read_micro_batches(data: DataDir) -> pd.DataFrame:
+    return _read_record(
+        data.stream_progress,
+        ("micro_batch", "published_at", "newest_trade", "rows", "duration_ms"),
+        times=("published_at", "newest_trade", "first_receipt", "last_receipt"),
+    )
+
+
+def _read_minutes(data: DataDir, service: str) -> pd.DataFrame:
+    return _read_record(
+        data.minutes_of(service),
+        ("at", "seconds", "cpu_s", "rss_mib", "counters"),
+        times=("at",),
+    )
+
+
+def _read_window_latencies(data: DataDir) -> pd.DataFrame:
+    """Return the latencies of each window, by its first row."""
+    table = _read_record(data.stream_latency, ("window_start", "leg", "counts"), times=())
+    return table.drop_duplicates("window_start", ignore_index=True)
 
 
 def _check_numbers(path: Path, cells: pd.DataFrame) -> None:
@@ -286,26 +306,53 @@ def _span(*published: pd.Series) -> tuple[datetime, datetime] | None:
     return start.to_pydatetime(), end.to_pydatetime()
 
 
-def _read_evidence(
+#: The columns of `Evidence.after_snapshot` and `Evidence.gaps`.
+_TRADE_COLUMNS = ("trade_id", "time", "side", "price", "last_size")
+_GAP_COLUMNS = ("first_trade_id", "last_trade_id", "filled", "after", "before")
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What the consumer stored in the database. Without a database: nothing."""
+
+    records: Sequence[Record] = ()
+    consumed: ConsumedOffsets = NOTHING_CONSUMED
+    after_snapshot: Sequence[Any] = ()
+    gaps: Sequence[Any] = ()
+    backfilled: Iterable[int] = ()
+    starts: Sequence[Start] = ()
+    offset_ranges: Sequence[OffsetRange] = ()
+    placed: Sequence[PlacedTrades] = ()
+    latencies: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=["leg", "bucket", "count"])
+    )
+    counts: IngestCounts | None = None
+
+
+def _read_database(
     data: DataDir,
-    runs: pd.DataFrame,
-    micro_batches: pd.DataFrame,
+    newest_run: Any,
     span: tuple[datetime, datetime] | None,
     stopped: pd.DataFrame,
-    *,
     window: timedelta | None,
-) -> tuple[Evidence, IngestCounts | None, pd.DataFrame]:
-    records: list[Record] = []
-    consumed = NOTHING_CONSUMED
-    after: list[Any] = []
-    gaps: list[Any] = []
-    backfilled: set[int] = set()
-    latencies: list[Any] = []
-    placed: list[PlacedTrades] = []
-    ingest_counts = None
-    starts: list[Start] = []
-    offset_ranges: list[OffsetRange] = []
-    if data.database.exists():
+) -> _Stored:
+    """Return what the consumer stored, and what the stream read at that time.
+
+    Args:
+        data: The data directory.
+        newest_run: The result of the newest batch run. None: there is none.
+        span: The latencies are those of this time. None: of all times.
+        stopped: The times in which the producer or the consumer was stopped. Their latencies are
+            left out.
+        window: The length of a window. None: there is no batch result, so no window differs.
+
+    Raises:
+        OutputError: The database cannot be read.
+    """
+    if not data.database.exists():
+        return _Stored()
+    since, left_out = (span[0], catching_up(stopped, span[1])) if span else (None, ())
+    try:
         with (
             closing(store.open_reader(data.database)) as connection,
             _explaining_missing_tables(data),
@@ -313,42 +360,75 @@ def _read_evidence(
             connection.execute("BEGIN")  # one snapshot for all queries
             records = [Record(*row) for row in database.evidence(connection)]
             starts, offset_ranges = stream_starts.read(data), read_offset_ranges(data)
-            consumed = ConsumedOffsets(*database.consumed_offsets(connection))
-            gaps = database.gaps_with_neighbours(connection)
-            backfilled = database.backfilled(connection)
-            since, left_out = (span[0], catching_up(stopped, span[1])) if span else (None, ())
             latencies = database.latencies(connection, since, left_out)
-            if ids := store.id_span(connection):
-                missing = store.open_gaps(connection)[1]
-                issued = ids[1] - ids[0] + 1
-                ingest_counts = IngestCounts(*database.ingest_counts(connection), issued, missing)
-            if len(runs) and runs[["first_trade_id", "last_trade_id"]].iloc[-1].notna().all():
-                run = runs.iloc[-1]
-                covered = (int(run["first_trade_id"]), int(run["last_trade_id"]))
-                newest = store.time_text(run["last_trade_time"].to_pydatetime())
-                after = database.stored_after(connection, covered, int(run["rows"]), newest)
-            if window is not None:  # without a batch result, no window differs
-                delay = timedelta(seconds=max((r.delay_s for r in offset_ranges), default=0))
-                for start in starts:
-                    placed += database.placed_trades(connection, start, window, delay)
-    trades = ["trade_id", "time", "side", "price", "last_size"]
-    around = ["first_trade_id", "last_trade_id", "filled", "after", "before"]
-    evidence = Evidence(
-        records=records,
-        after_snapshot=pd.DataFrame(after, columns=trades),
-        gaps=pd.DataFrame(gaps, columns=around),
-        backfilled=frozenset(backfilled),
+            return _Stored(
+                records=records,
+                consumed=ConsumedOffsets(*database.consumed_offsets(connection)),
+                after_snapshot=_stored_after(connection, newest_run),
+                gaps=database.gaps_with_neighbours(connection),
+                backfilled=database.backfilled(connection),
+                starts=starts,
+                offset_ranges=offset_ranges,
+                placed=_placed(connection, window, starts, offset_ranges),
+                latencies=pd.DataFrame(latencies, columns=["leg", "bucket", "count"]),
+                counts=_ingest_counts(connection),
+            )
+    except sqlite3.Error as error:
+        raise OutputError(store.unreadable(data.database, error)) from error
+
+
+def _stored_after(connection: sqlite3.Connection, run: Any) -> list[Any]:
+    """Return the trades stored after the snapshot of a batch run; none without a known snapshot."""
+    if run is None or run[["first_trade_id", "last_trade_id"]].isna().any():
+        return []
+    covered = (int(run["first_trade_id"]), int(run["last_trade_id"]))
+    newest = store.time_text(run["last_trade_time"].to_pydatetime())
+    return database.stored_after(connection, covered, int(run["rows"]), newest)
+
+
+def _placed(
+    connection: sqlite3.Connection,
+    window: timedelta | None,
+    starts: Iterable[Start],
+    offset_ranges: Iterable[OffsetRange],
+) -> list[PlacedTrades]:
+    """Return the stored trades of the windows around offsets that the stream skipped."""
+    if window is None:
+        return []
+    delay = timedelta(seconds=max((each.delay_s for each in offset_ranges), default=0))
+    return [
+        placed
+        for start in starts
+        for placed in database.placed_trades(connection, start, window, delay)
+    ]
+
+
+def _ingest_counts(connection: sqlite3.Connection) -> IngestCounts | None:
+    """Return the consumer's counts. None: it has stored nothing yet."""
+    ids = store.id_span(connection)
+    if not ids:
+        return None
+    missing = store.open_gaps(connection)[1]
+    return IngestCounts(*database.ingest_counts(connection), ids[1] - ids[0] + 1, missing)
+
+
+def _evidence(data: DataDir, stored: _Stored, micro_batches: pd.DataFrame) -> Evidence:
+    """Return what all services recorded that can make the paths differ."""
+    return Evidence(
+        records=stored.records,
+        after_snapshot=pd.DataFrame(stored.after_snapshot, columns=list(_TRADE_COLUMNS)),
+        gaps=pd.DataFrame(stored.gaps, columns=list(_GAP_COLUMNS)),
+        backfilled=frozenset(stored.backfilled),
         rejected=_rejected_ids(data),
-        offset_ranges=offset_ranges,
-        starts=starts,
-        placed=placed,
+        offset_ranges=stored.offset_ranges,
+        starts=stored.starts,
+        placed=stored.placed,
         reported=_reported(micro_batches),
-        consumed=consumed,
+        consumed=stored.consumed,
         replaced=_replaced_versions(data),
         stream_thresholds=thresholds.read(data.thresholds_of("spark_processor")),
         batch_thresholds=thresholds.read(data.thresholds_of("batch_processor")),
     )
-    return evidence, ingest_counts, pd.DataFrame(latencies, columns=["leg", "bucket", "count"])
 
 
 def _window_length(windows: pd.DataFrame) -> timedelta | None:
