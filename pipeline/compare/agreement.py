@@ -47,7 +47,7 @@ THRESHOLDS = "computed with other thresholds"
 NOT_RECORDED = "evidence not recorded"
 UNEXPLAINED = "cause unknown"
 #: Causes of trades that neither path has.
-GAP = "trade ids never received"
+GAP = "trade ids not received"
 REJECTED = "rejected messages"
 
 #: The columns that must be equal on both paths, to the last digit.

@@ -363,6 +363,45 @@ def test_the_drawing_stays_the_same_while_the_data_changes(snapshot_of) -> None:
     assert all(drawing is drawings[0] for drawing in drawings)
 
 
+@pytest.mark.parametrize(
+    ("changes", "lag"),
+    [
+        ({}, "5 records"),
+        ({"state": "stalled", "healthy": False}, formatting.DASH),  # Kafka does not answer
+        ({"state": "stopped"}, formatting.DASH),
+        ({"updated": NOW - timedelta(minutes=2)}, formatting.DASH),
+    ],
+)
+def test_the_lag_of_a_stream_that_reads_nothing_is_unknown(
+    changes: dict[str, Any], lag: str
+) -> None:
+    fields = page_data.statuses(NOW, page_data.LIVE)["spark_processor"] | changes
+    texts = {
+        name: times.iso(value) if isinstance(value, datetime) else value
+        for name, value in fields.items()
+    }
+    found = status.ServiceStatus("spark_processor", texts)
+    assert dict(services.card_rows(found, NOW))["lag"] == lag
+
+
+@pytest.mark.parametrize(
+    ("count", "every", "widening"),
+    [
+        (720, 1, 0.0),  # no space between them
+        (12, 97, 4 - 0.7 * 640 / (97 * 11 + 1)),  # 4 pixels wide in all
+        (720, 2, 0.7 * 640 / (2 * 719 + 1)),  # up to 0.7 of the distance
+    ],
+)
+def test_candles_that_are_far_apart_are_wide_enough_to_be_seen(
+    count: int, every: int, widening: float
+) -> None:
+    starts = [NOW - timedelta(minutes=every * n) for n in range(count)][::-1]
+    found = pd.DataFrame(dict.fromkeys(candles.CANDLE_COLUMNS, 1.0), index=range(count))
+    found["window_start"] = pd.to_datetime(starts)
+    drawn = charts.price_chart(found, timedelta(minutes=1), frozenset(), None, "BTC-USD")
+    assert drawn.data["candles"]["widening"].unique().tolist() == pytest.approx([widening])
+
+
 def test_the_average_of_the_batch_is_drawn_only_in_view(snapshot_of) -> None:
     shown = market.market(snapshot_of("live"), "15 min", SETTINGS)
     middle = float(shown.candles["close_price"].mean())
