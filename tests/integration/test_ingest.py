@@ -131,6 +131,7 @@ class Consumer:
             KAFKA_BOOTSTRAP_SERVERS=self.broker.address,
             KAFKA_TOPIC=self.topic,
             DATA_DIR=self.data,
+            RETENTION_DAYS=1,
         )
 
     def write(self, *ids: int) -> None:
@@ -224,8 +225,16 @@ def test_a_topic_created_again_while_the_consumer_is_down_is_read_from_its_begin
     consumer.process.kill()
     recreate(consumer.broker, consumer.topic)
     consumer.write(*range(101, 151))
+    with closing(sqlite3.connect(consumer.database)) as writer, writer:
+        writer.execute("INSERT INTO latency VALUES ('2020-01-01T00:00Z', 'leg', 1, 1)")
     consumer.start()
     consumer.wait_for(*range(1, 21), *range(101, 151))
+    wait_until(lambda: not old_latencies(consumer), 20, "retention deletes", consumer.process)
+
+
+def old_latencies(consumer: Consumer) -> list[Any]:
+    with closing(store.open_reader(consumer.database)) as reader:
+        return reader.execute("SELECT 1 FROM latency WHERE minute < '2025'").fetchall()
 
 
 def test_a_wiped_broker_that_grew_past_the_old_position_of_a_suspended_consumer_loses_nothing(

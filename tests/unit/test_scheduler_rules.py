@@ -19,7 +19,7 @@ from pipeline import java, processes, spark
 from pipeline.batch.job import EXIT_NO_DATA
 from pipeline.batch.scheduler import SCRIPT, Scheduler, must_end, next_due, reason_of, status_of
 from pipeline.errors import TemporaryError
-from pipeline.outputs import DataDir, read_status, write_atomically
+from pipeline.outputs import DataDir, read_status, run_id, write_atomically
 from pipeline.service import Service
 from pipeline.settings import Settings
 
@@ -284,6 +284,21 @@ def test_after_an_error_the_next_run_keeps_its_place_in_the_fixed_rate(
     assert runs == []
     due = scheduler._service.details["next_run"].timestamp()
     assert 599 < due - began < 602
+
+
+def test_the_files_of_old_runs_are_deleted_after_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = scheduler_of(tmp_path, monkeypatch, retention_days=30)
+    runs = DataDir(tmp_path).batch_output
+    runs.mkdir()
+    days_ago = [datetime.now(UTC) - timedelta(days=days) for days in (400, 31, 29, 1, 0)]
+    for started in days_ago:
+        (runs / f"{run_id(started)}.csv").touch()
+    monkeypatch.setattr(scheduler, "_run_once", lambda _: None)
+    monkeypatch.setattr(scheduler._service, "stop", Stop(waits=1))
+    scheduler.run()
+    assert sorted(path.stem for path in runs.iterdir()) == [*map(run_id, days_ago[2:])]
 
 
 @pytest.mark.parametrize("running", [True, False])

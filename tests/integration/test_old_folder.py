@@ -1,0 +1,105 @@
+"""Data directories of thirty days and of a year: every start, the comparison and the report."""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pipeline import outputs
+from pipeline.ingest import retention, store
+from pipeline.outputs import DataDir
+from pipeline.service import Service
+from pipeline.settings import Settings
+from pipeline.stream import recovery
+from tests import old_folder
+from tests.conftest import ROOT
+
+#: Days, and trades a day. A year has as many transactions, windows and runs as in reality, but
+#: fewer trades: only a batch run reads all of them.
+AGES = ((30, old_folder.TRADES_PER_DAY), (365, 20_000))
+
+
+@pytest.fixture(scope="module", params=AGES, ids=lambda age: f"{age[0]}-days")
+def old(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DataDir:
+    made = os.environ.get(f"OLD_FOLDER_{request.param[0]}")  # one that was made before
+    if made:
+        return DataDir(Path(made))
+    data = DataDir(tmp_path_factory.mktemp("old") / "data")
+    old_folder.write(data, request.param[0], datetime.now(UTC), request.param[1])
+    return data
+
+
+def cpu_s(part: str, work: Callable[[], object]) -> float:
+    """Run something in this process and return its CPU time, which other programs change little."""
+    began, used = time.monotonic(), time.process_time()
+    work()
+    used = time.process_time() - used
+    print(f"{part}: {used:.2f} s of CPU, {time.monotonic() - began:.2f} s")
+    return used
+
+
+def command(part: str, *arguments: str, data: DataDir) -> tuple[float, float]:
+    """Run a command; return its CPU time and the peak memory of all commands until now, MiB."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {"PATH": os.environ["PATH"], "DATA_DIR": str(data.root)}
+    subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    peak = after.ru_maxrss / 1024
+    print(f"{part}: {used:.1f} s of CPU, up to {peak:.0f} MiB")
+    return used, peak
+
+
+def start_of_consumer(data: DataDir) -> None:
+    with closing(store.open_writer(data.database)) as connection:
+        store.next_offset(connection)
+        store.newest_topic(connection)
+        store.total_rows(connection)
+        store.open_gaps(connection)
+
+
+def start_of_stream(data: DataDir) -> None:
+    settings = Settings(data_dir=data.root)
+    files = recovery.final_windows(Service("spark_processor", settings))
+    assert not any(file.damage for file in files.values())
+
+
+@pytest.mark.slow
+def test_the_services_start_fast_in_an_old_folder(old: DataDir) -> None:
+    assert cpu_s("start of the consumer", lambda: start_of_consumer(old)) < 0.5
+    assert cpu_s("start of the scheduler", lambda: outputs.newest_run(old)) < 3
+    assert cpu_s("start of the stream", lambda: start_of_stream(old)) < 20
+
+
+@pytest.mark.slow
+def test_comparison_and_report_end_in_an_old_folder(old: DataDir) -> None:
+    windows = sum(1 for _ in outputs.stream_files(old)) * 1440
+    limit = 10 + windows / 5_000
+    assert command("comparison", "pipeline.compare", data=old)[0] < limit
+    assert command("report", "report", "--zip", data=old)[0] < 2 * limit
+
+
+@pytest.mark.slow
+def test_a_step_of_retention_does_not_hold_up_the_consumer(old: DataDir) -> None:
+    settings = Settings(data_dir=old.root, retention_days=10)
+    with closing(store.open_writer(old.database)) as connection:
+
+        def step() -> None:
+            found = retention.delete_expired(connection, old, settings, datetime.now(UTC))
+            assert found == 2 * retention.CHUNK
+
+        assert cpu_s("first step of retention", step) < 0.5
+        assert cpu_s("second step of retention", step) < 0.5

@@ -1,0 +1,135 @@
+"""Made-up data directories of any age, as the services leave them.
+
+`python -m tests.old_folder FOLDER --days 365` makes one. Its windows, runs, transactions and
+records in `status/` have the numbers that the README gives for a day. Fewer trades save time and
+disk space, and only batch runs read all of them.
+"""
+
+import argparse
+import sqlite3
+import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pipeline import histogram, outputs
+from pipeline.ingest import store
+from pipeline.outputs import DataDir
+from pipeline.stream import micro_batches
+from pipeline.stream.micro_batches import OffsetRange
+from tests import page_data
+
+TRADES_PER_DAY = 421_000
+TRANSACTIONS_PER_DAY = 110_000
+RUNS_PER_DAY = 144
+#: Latencies of a minute: two legs in three buckets each.
+BUCKETS = 3
+
+_TRADES = """
+WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :count)
+INSERT INTO btc_prices SELECT n, 93000 + (n * 37 % 1000) / 100.0, 92999.99, 93000.01,
+iif(n % 2, 'buy', 'sell'),
+strftime('%Y-%m-%dT%H:%M:%S', :since + n * :step, 'unixepoch') || printf('.%06dZ', n % 1000000),
+(n % 5000 + 1) / 100000.0 FROM n
+"""
+_TRANSACTIONS = """
+WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :count)
+INSERT INTO ingest SELECT n, n, n, 1, last - before, 1 - last + before, 0,
+iif(last > before, before + 1, last), last, at, at, at, last, at, :topic FROM (
+SELECT n, (n - 1) * :trades / :count AS before, n * :trades / :count AS last,
+strftime('%Y-%m-%dT%H:%M:%S.000000Z', :since + n * :step, 'unixepoch') AS at FROM n)
+"""
+_LATENCIES = """
+WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :count)
+INSERT INTO latency SELECT strftime('%Y-%m-%dT%H:%MZ', :since + n * 60, 'unixepoch'),
+leg.value, bucket.value, 100 FROM n, json_each(:legs) AS leg, json_each(:buckets) AS bucket
+"""
+
+
+def write(data: DataDir, days: int, now: datetime, trades_per_day: int = TRADES_PER_DAY) -> None:
+    """Write a data directory in which all services have run for some days."""
+    feed = page_data.replay()
+    page_data.full(data, now, feed, minutes=days * 1440)
+    write_runs(data, days, now, trades_per_day)
+    newest = outputs.batch_files(data)[-1]
+    header, cells = newest.read_text().splitlines()
+    row = dict(zip(header.split(","), cells.split(","), strict=True))
+    covered: dict[str, object] = {
+        "rows": days * trades_per_day,
+        "last_trade_id": days * trades_per_day,
+    }
+    newest.write_text(outputs.to_csv(outputs.BATCH_COLUMNS, [{**row, **covered}]))
+    write_position(data, days * TRANSACTIONS_PER_DAY, now)
+    with closing(store.open_writer(data.database)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        with store.transaction(connection):
+            write_rows(connection, days, now, trades_per_day)
+
+
+def write_runs(data: DataDir, days: int, now: datetime, trades_per_day: int) -> None:
+    """Write the files and log lines of a run every ten minutes; the last ones exist already."""
+    fields = {"status": "ok", "exit": 0, "windows": 1, "start_s": 3.2, "logic_s": 2.6}
+    fields |= {"cpu_s": 9.8, "peak_mib": 412, "read_s": 0.31, "write_s": 0.02}
+    lines = []
+    trades = trades_per_day // RUNS_PER_DAY
+    for number in range(days * RUNS_PER_DAY):
+        started = now - timedelta(days=days) + number * timedelta(minutes=10)
+        run, rows = outputs.run_id(started), trades * (number + 1)
+        row = {
+            "run": run,
+            "rows": rows,
+            "snapshot_at": started + timedelta(seconds=3),
+            "last_trade_time": started,
+            "written_at": started + timedelta(seconds=6),
+            "first_trade_id": 1,
+            "last_trade_id": rows,
+        }
+        text = outputs.to_csv(outputs.BATCH_COLUMNS, [row])
+        (data.batch_output / f"{run}.csv").write_text(text)
+        line = {"started": started, "run": run} | fields | {"rows": rows, "wall_s": 6 + rows / 1e6}
+        lines.append(" ".join(f"{name}={outputs._cell(value)}" for name, value in line.items()))
+    data.batch_log.write_text("\n".join([*lines, data.batch_log.read_text()]))
+
+
+def write_position(data: DataDir, end: int, now: datetime) -> None:
+    """Write that the stream has read all records."""
+    checkpoint = "0b8b7a7e-aaaa-bbbb-cccc-ddddeeeeffff"
+    read = OffsetRange(page_data.TOPIC_ID, 60.0, 0, 0, end + 1, end + 1, now, 0, checkpoint)
+    text = outputs.to_csv(micro_batches.COLUMNS, [vars(read)])
+    outputs.write_atomically(data.stream_position, text)
+
+
+def write_rows(
+    connection: sqlite3.Connection, days: int, now: datetime, trades_per_day: int
+) -> None:
+    """Write trades, transactions, latencies and totals."""
+    since = (now - timedelta(days=days)).timestamp()
+    trades, transactions = days * trades_per_day, days * TRANSACTIONS_PER_DAY
+    length, topic = days * 86_400, page_data.TOPIC_ID
+    connection.execute(_TRADES, {"count": trades, "since": since, "step": length / trades})
+    per_row = {"count": transactions, "since": since, "step": length / transactions}
+    connection.execute(_TRANSACTIONS, per_row | {"trades": trades, "topic": topic})
+    legs = f'["{histogram.EVENT_TO_RECEIPT}", "{histogram.RECEIPT_TO_STORED}"]'
+    buckets = f"{list(range(20, 20 + BUCKETS))}"
+    minutes = {"count": days * 1440, "since": since, "legs": legs, "buckets": buckets}
+    connection.execute(_LATENCIES, minutes)
+    connection.execute(
+        "INSERT INTO ingest_totals SELECT ?, 1, 1, sum(records), sum(stored), sum(repeated), 0 "
+        "FROM ingest",
+        (topic,),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write a made-up data directory of any age.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--days", type=int, default=30)
+    parser.add_argument("--trades-per-day", type=int, default=TRADES_PER_DAY)
+    options = parser.parse_args()
+    began = time.monotonic()
+    write(DataDir(options.folder), options.days, datetime.now(UTC), options.trades_per_day)
+    print(f"{options.days} days in {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
