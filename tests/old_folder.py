@@ -9,6 +9,7 @@ import argparse
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,8 +20,6 @@ from pipeline.stream import micro_batches
 from pipeline.stream.micro_batches import OffsetRange
 from tests import page_data
 
-TRADES_PER_DAY = 421_000
-TRANSACTIONS_PER_DAY = 110_000
 RUNS_PER_DAY = 144
 #: Latencies of a minute: two legs in three buckets each.
 BUCKETS = 3
@@ -46,24 +45,32 @@ leg.value, bucket.value, 100 FROM n, json_each(:legs) AS leg, json_each(:buckets
 """
 
 
-def write(data: DataDir, days: int, now: datetime, trades_per_day: int = TRADES_PER_DAY) -> None:
+@dataclass(frozen=True)
+class Rates:
+    """The number of trades and of transactions in a day."""
+
+    trades: int = 421_000
+    transactions: int = 110_000
+
+
+def write(data: DataDir, days: int, now: datetime, rates: Rates) -> None:
     """Write a data directory in which all services have run for some days."""
     feed = page_data.replay()
     page_data.full(data, now, feed, minutes=days * 1440)
-    write_runs(data, days, now, trades_per_day)
+    write_runs(data, days, now, rates.trades)
     newest = outputs.batch_files(data)[-1]
     header, cells = newest.read_text().splitlines()
     row = dict(zip(header.split(","), cells.split(","), strict=True))
     covered: dict[str, object] = {
-        "rows": days * trades_per_day,
-        "last_trade_id": days * trades_per_day,
+        "rows": days * rates.trades,
+        "last_trade_id": days * rates.trades,
     }
     newest.write_text(outputs.to_csv(outputs.BATCH_COLUMNS, [{**row, **covered}]))
-    write_position(data, days * TRANSACTIONS_PER_DAY, now)
+    write_position(data, days * rates.transactions, now)
     with closing(store.open_writer(data.database)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
         with store.transaction(connection):
-            write_rows(connection, days, now, trades_per_day)
+            write_rows(connection, days, now, rates)
 
 
 def write_runs(data: DataDir, days: int, now: datetime, trades_per_day: int) -> None:
@@ -99,12 +106,10 @@ def write_position(data: DataDir, end: int, now: datetime) -> None:
     outputs.write_atomically(data.stream_position, text)
 
 
-def write_rows(
-    connection: sqlite3.Connection, days: int, now: datetime, trades_per_day: int
-) -> None:
+def write_rows(connection: sqlite3.Connection, days: int, now: datetime, rates: Rates) -> None:
     """Write trades, transactions, latencies and totals."""
     since = (now - timedelta(days=days)).timestamp()
-    trades, transactions = days * trades_per_day, days * TRANSACTIONS_PER_DAY
+    trades, transactions = days * rates.trades, days * rates.transactions
     length, topic = days * 86_400, page_data.TOPIC_ID
     connection.execute(_TRADES, {"count": trades, "since": since, "step": length / trades})
     per_row = {"count": transactions, "since": since, "step": length / transactions}
@@ -124,10 +129,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write a made-up data directory of any age.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--days", type=int, default=30)
-    parser.add_argument("--trades-per-day", type=int, default=TRADES_PER_DAY)
+    parser.add_argument("--trades-per-day", type=int, default=Rates.trades)
+    parser.add_argument("--transactions-per-day", type=int, default=Rates.transactions)
     options = parser.parse_args()
     began = time.monotonic()
-    write(DataDir(options.folder), options.days, datetime.now(UTC), options.trades_per_day)
+    rates = Rates(options.trades_per_day, options.transactions_per_day)
+    write(DataDir(options.folder), options.days, datetime.now(UTC), rates)
     print(f"{options.days} days in {time.monotonic() - began:.0f} s")
 
 

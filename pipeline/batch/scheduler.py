@@ -79,16 +79,14 @@ def reason_of(exit_code: int, result: Mapping[str, Any]) -> str:
     return f"exit status {exit_code}. Read the error in the log of the scheduler"
 
 
-def expired(runs: Sequence[Path], now: datetime, days: int | None) -> list[Path]:
+def expired(runs: Sequence[Path], now: datetime, days: int) -> list[Path]:
     """Return the files of the runs that are too old. The newest files always stay.
 
     Args:
         runs: the files of all runs, oldest first.
         now: the current time.
-        days: the age up to which a file stays. None: all files stay.
+        days: the age up to which a file stays.
     """
-    if days is None:
-        return []
     oldest = now - timedelta(days=days)
     starts = ((path, outputs.started(path)) for path in runs[:-KEPT_RUNS])
     return [path for path, start in starts if start is not None and start < oldest]
@@ -149,8 +147,8 @@ class Scheduler:
         return job.read_store(self._data.database, store.total_rows) or 0
 
     def _delete_expired_runs(self) -> None:
-        runs = outputs.batch_files(self._data)
-        old = expired(runs, times.now(), self._settings.retention_days)
+        days = self._settings.retention_days
+        old = [] if days is None else expired(outputs.batch_files(self._data), times.now(), days)
         for path in old:
             path.unlink(missing_ok=True)
         if old:

@@ -29,8 +29,7 @@ def prepare(service: Service, topic_id: str) -> Path:
     service.data.checkpoints.mkdir(parents=True, exist_ok=True)
     checkpoint.adopt_unbound(service.settings, topic_id)
     folder = checkpoint.folder(service.settings, topic_id)
-    files = final_windows(service)
-    damaged = {path: file for path, file in files.items() if file.damage}
+    rows, damaged = final_windows(service)
     found = [
         text
         for path, file in damaged.items()
@@ -39,7 +38,6 @@ def prepare(service: Service, topic_id: str) -> Path:
     if reason := checkpoint.problem(folder):
         found.insert(0, f"checkpoint ({reason})")
     elif not damaged:
-        rows = {path.stem: len(file.rows) for path, file in files.items()}
         found += [
             f"stream_csv/{day}.csv ({count} rows are missing)"
             for day, count in FinalRows(folder).missing(rows).items()
@@ -68,21 +66,29 @@ def missing_window(service: Service, folder: Path) -> str | None:
     return None if times.iso(start) in {row[0] for row in rows} else times.iso(start)
 
 
-def final_windows(service: Service) -> dict[Path, window_files.WindowFile]:
-    """Return the files of final windows.
+def final_windows(
+    service: Service,
+) -> tuple[dict[str, int], dict[Path, window_files.WindowFile]]:
+    """Return the number of rows of each day, and the damaged files.
+
+    The rows of the other files are not kept: those of a year take a gigabyte.
 
     Raises:
         OutputError: a newer version wrote one of the files.
     """
-    files = outputs.stream_files(service.data)
-    scanned = {path: window_files.scan(path, service.settings.window) for path in files}
-    for path, file in scanned.items():
+    rows: dict[str, int] = {}
+    damaged = {}
+    for path in outputs.stream_files(service.data):
+        file = window_files.scan(path, service.settings.window)
         if file.newer:
             raise OutputError(
                 f"A newer version wrote {outputs.short(path)}. Use that version, or move the "
                 "file away. Its columns differ from those of this version."
             )
-    return scanned
+        rows[path.stem] = len(file.rows)
+        if file.damage:
+            damaged[path] = file
+    return rows, damaged
 
 
 def repair(path: Path, file: window_files.WindowFile) -> None:

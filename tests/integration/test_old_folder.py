@@ -20,10 +20,11 @@ from pipeline.settings import Settings
 from pipeline.stream import recovery
 from tests import old_folder
 from tests.conftest import ROOT
+from tests.old_folder import Rates
 
-#: Days, and trades a day. A year has as many transactions, windows and runs as in reality, but
-#: fewer trades: only a batch run reads all of them.
-AGES = ((30, old_folder.TRADES_PER_DAY), (365, 20_000))
+#: Days, and trades and transactions a day. A year has as many windows and runs as in reality, but
+#: seven million trades and transactions: 154 and 40 million would take 20 GB.
+AGES = ((30, Rates()), (365, Rates(20_000, 20_000)))
 
 
 @pytest.fixture(scope="module", params=AGES, ids=lambda age: f"{age[0]}-days")
@@ -73,8 +74,9 @@ def start_of_consumer(data: DataDir) -> None:
 
 def start_of_stream(data: DataDir) -> None:
     settings = Settings(data_dir=data.root)
-    files = recovery.final_windows(Service("spark_processor", settings))
-    assert not any(file.damage for file in files.values())
+    rows, damaged = recovery.final_windows(Service("spark_processor", settings))
+    assert sum(rows.values()) == 1440 * round(sum(rows.values()) / 1440)
+    assert damaged == {}
 
 
 @pytest.mark.slow

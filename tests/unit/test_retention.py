@@ -177,7 +177,6 @@ def test_rows_younger_than_the_retention_stay(folder: DataDir) -> None:
 
 def test_without_the_setting_nothing_is_deleted(folder: DataDir) -> None:
     assert list(delete(folder, None, NOW + 1000 * DAY)) == []
-    assert expired(outputs.batch_files(folder), NOW + 1000 * DAY, None) == []
 
 
 def test_transactions_that_the_stream_has_not_read_stay(folder: DataDir) -> None:
