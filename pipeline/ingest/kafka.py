@@ -47,6 +47,8 @@ METADATA_MS = 2000
 _FAILED = re.compile(
     r"(?<!Bootstrap) failed: (?:\w*Error: )*(?:([0-9]+) E[A-Z]+|(.+?))(?: \(backoff .*\))?$"
 )
+#: What kafka-python logs for a request that had no answer in time.
+_CUT_OFF = "RequestTimedOutError"
 #: Milliseconds after which kafka-python drops a record. The producer must never drop one.
 _FOREVER_MS = 2**31 - 1
 
@@ -390,7 +392,7 @@ def _no_connection(options: Mapping[str, Any], causes: Sequence[str]) -> str:
 
 @contextmanager
 def _last_error() -> Iterator[Sequence[str]]:
-    """Give the newest error that the network code of kafka-python logs.
+    """Give the newest error that kafka-python logs; a request that was cut off only without others.
 
     The exception of a failed attempt contains only a timeout. The cause (refused, certificate,
     login) is only in the log.
@@ -400,7 +402,11 @@ def _last_error() -> Iterator[Sequence[str]]:
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if failed := _FAILED.search(record.getMessage()):
-                newest.append(os.strerror(int(failed[1])) if failed[1] else failed[2])
+                cause = os.strerror(int(failed[1])) if failed[1] else failed[2]
+                # The end of the attempt cuts its last request off: a broker that closes the
+                # connection after a wrong password would look like a broker that is silent.
+                if not newest or _CUT_OFF not in cause:
+                    newest.append(cause)
 
     logger, handler = logging.getLogger("kafka.net.manager"), Keep(logging.WARNING)
     before = logger.level, logger.propagate

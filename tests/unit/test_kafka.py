@@ -1,5 +1,6 @@
 """The Kafka clients when no broker answers, or the topic does not exist."""
 
+import gc
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -65,6 +66,8 @@ def test_failed_attempts_to_connect_leave_no_thread_and_no_file_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level("CRITICAL", "kafka")  # a kept log record would keep its connection
+    gc.collect()
+    gc.freeze()  # each failed attempt collects garbage: not what other tests keep
     for module in (kafka, topics):
         monkeypatch.setattr(module, "CONNECT_MS", CONNECT_MS)
     process = psutil.Process()
@@ -79,7 +82,8 @@ def test_failed_attempts_to_connect_leave_no_thread_and_no_file_open(
         assert process.num_fds() <= files + 4  # of the newest attempt, whose error is still known
 
 
-def test_a_refused_connection_is_named_with_its_address() -> None:
+def test_a_refused_connection_is_named_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "CONNECT_MS", 200)
     with refusing() as port:
         settings = Settings(kafka_bootstrap_servers=f"127.0.0.1:{port}")
         with pytest.raises(TemporaryError) as error:
@@ -88,6 +92,23 @@ def test_a_refused_connection_is_named_with_its_address() -> None:
         "no connection to Kafka. Check KAFKA_BOOTSTRAP_SERVERS, and that the broker runs. Cause: "
         f"Connection refused (127.0.0.1:{port})"
     )
+
+
+def test_a_closed_connection_is_the_cause_also_if_the_last_attempt_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So a broker answers a wrong password: the advice is about the password."""
+    monkeypatch.setattr(kafka, "CONNECT_MS", 400)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def close_the_first_connection() -> None:
+            with server.accept()[0] as client:
+                client.recv(4096)
+
+        threading.Thread(target=close_the_first_connection, daemon=True).start()
+        settings = Settings(kafka_bootstrap_servers=f"127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(TemporaryError, match="socket disconnected"):
+            kafka.consumer(settings)
 
 
 def test_a_wrong_option_of_a_client_keeps_its_own_error() -> None:
