@@ -30,7 +30,7 @@ REPLAY = --recording $(call quoted,$(RECORDING)) --speed $(call quoted,$(SPEED))
 	--retime $(call quoted,$(RETIME)) --backlog $(call quoted,$(BACKLOG)) \
 	--feed-port $(call quoted,$(FEED_PORT))
 
-.PHONY: help demo run status report test test-slow test-compose lint bench faults soak screenshots audit sbom clean venv venv-dev jars archive need-python need-java need-demo need-run
+.PHONY: help demo run status report test test-slow test-compose lint bench faults soak screenshots audit sbom clean venv venv-dev venv-audit jars archive need-python need-java need-demo need-run
 # In order, also with -j: a check comes before the installation.
 .NOTPARALLEL:
 
@@ -76,13 +76,13 @@ soak: venv-dev jars archive
 screenshots: venv-dev jars archive
 	@exec $(VENV) -m tests.screenshots $(ARGS)
 
-audit: venv-dev
-	@exec $(VENV) -m pip_audit --strict --disable-pip --require-hashes -r requirements.txt
+audit: venv-audit
+	@exec .venv-audit/bin/python -m pip_audit --strict --disable-pip --require-hashes -r requirements.txt
 
-sbom: venv-dev need-java
+sbom: venv-audit need-java
 	@$(PYTHON) -m local.prerequisites mvn
 	@mkdir -p sbom
-	@.venv/bin/cyclonedx-py requirements requirements.txt --output-reproducible -o sbom/python.cdx.json
+	@.venv-audit/bin/cyclonedx-py requirements requirements.txt --output-reproducible -o sbom/python.cdx.json
 	@for part in spark kafka; do mvn --quiet --batch-mode -Dstyle.color=never -f jars/$$part/pom.xml \
 		org.cyclonedx:cyclonedx-maven-plugin:2.9.1:makeBom -DoutputFormat=json \
 		-DoutputDirectory=$(CURDIR)/sbom -DoutputName=$$part.cdx || exit; done
@@ -93,6 +93,7 @@ clean: venv
 
 venv: .venv/.made
 venv-dev: .venv/.made-dev
+venv-audit: .venv-audit/.made
 jars: jars/spark/lib/.made jars/kafka/lib/.made
 
 archive: venv jars
@@ -107,6 +108,13 @@ archive: venv jars
 .venv/.made-dev: requirements-dev.txt .venv/.made
 	@echo "Installing requirements-dev.txt in .venv, for tests and checks"
 	@$(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+.venv-audit/.made: requirements-audit.txt | need-python
+	@echo "Installing requirements-audit.txt in .venv-audit, for audits and bills of materials"
+	@$(PYTHON) -m venv --clear .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements-audit.txt
 	@touch $@
 
 jars/%/lib/.made: jars/%/pom.xml | need-java

@@ -318,7 +318,7 @@ def test_the_files_of_the_contract_exist() -> None:
 
 
 def test_the_lock_files_have_every_required_version_and_a_hash_for_each_package() -> None:
-    for name in ("requirements", "requirements-dev"):
+    for name in ("requirements", "requirements-dev", "requirements-audit"):
         lock = (ROOT / f"{name}.txt").read_text(encoding="utf-8")
         packages = re.findall(r"^([\w.-]+==[\w.]+)(.*?)(?=^\S|\Z)", lock, re.MULTILINE | re.DOTALL)
         assert packages
