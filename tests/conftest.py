@@ -1,5 +1,6 @@
 """Shared by all tests: a real Kafka broker, the services as processes, and waiting."""
 
+import gc
 import os
 import shutil
 import signal
@@ -36,6 +37,14 @@ def pytest_configure() -> None:
     """
     with suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Start garbage collection, without what is imported: each pass over it takes 0.3 s of CPU."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from websockets.sync.server import serve
@@ -97,11 +98,11 @@ class Proxy:
 
 
 def copy(source: socket.socket, target: socket.socket) -> None:
-    try:
+    with suppress(OSError):
         while data := source.recv(4096):
             target.sendall(data)
-    except OSError:
-        pass
+    with suppress(OSError):  # otherwise the server waits 10 s for the end of the connection
+        target.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture
