@@ -1,6 +1,7 @@
 """The page in Streamlit's own test harness, and in a real headless Chromium.
 
-Tests share a server for each scenario. The servers in `FAST` refresh several times a second.
+Tests share a server for each scenario, and tests that follow each other share an open page. The
+server `fast` refreshes several times a second.
 """
 
 import csv
@@ -161,10 +162,32 @@ def fast_server(module_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Se
 
 
 @pytest.fixture
-def fast(fast_server: Server) -> Server:
+def fast(fast_server: Server) -> Iterator[Server]:
     """The fast page on an empty folder."""
     shutil.rmtree(fast_server.data.root, ignore_errors=True)
+    yield fast_server
+    shutil.rmtree(fast_server.data.root, ignore_errors=True)
+
+
+@pytest.fixture
+def live(fast_server: Server) -> Server:
+    """The fast page on a folder of services that run. Tests that follow each other share it."""
+    if fast_server.data.stream_live.exists():
+        page_data.refresh(fast_server.data, times.now(), page_data.LIVE)
+    else:
+        page_data.live(fast_server.data, times.now())
     return fast_server
+
+
+@pytest.fixture(scope="module")
+def forwarded_server(module_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """The page with the usual intervals and with the README's two settings for an address."""
+    data = DataDir(tmp_path_factory.mktemp("forwarded"))
+    page_data.live(data, times.now())
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    settings = dict(re.findall(r"\b(STREAMLIT_[A-Z_]+)=(\w+)", readme))
+    assert len(settings) == 2
+    return serve(module_run, data, **settings)
 
 
 def status_of_a_connection(server: Server, host: str, origin: str) -> int:
@@ -180,15 +203,11 @@ def status_of_a_connection(server: Server, host: str, origin: str) -> int:
 
 
 def test_the_page_works_behind_a_forwarded_address_with_the_two_settings_of_the_readme(
-    fast_server: Server, run: Run
+    fast_server: Server, forwarded_server: Server
 ) -> None:
     forwarded = "localhost:8501", "https://name-8501.app.example.dev"
     assert status_of_a_connection(fast_server, *forwarded) == HTTPStatus.FORBIDDEN
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    settings = dict(re.findall(r"\b(STREAMLIT_[A-Z_]+)=(\w+)", readme))
-    assert len(settings) == 2
-    allowed = serve(run, fast_server.data, **settings)
-    assert status_of_a_connection(allowed, *forwarded) == HTTPStatus.SWITCHING_PROTOCOLS
+    assert status_of_a_connection(forwarded_server, *forwarded) == HTTPStatus.SWITCHING_PROTOCOLS
 
 
 def compared(seen: Visit) -> Visit:
@@ -219,10 +238,10 @@ def _live(data: DataDir) -> dict[str, Any]:
 
 
 def test_the_page_shows_the_values_of_the_files_and_requests_nothing_elsewhere(
-    disputed, visit
+    disputed, shared_visit
 ) -> None:
     data = disputed.server.data
-    seen = visit(disputed.server.address).charted()
+    seen = shared_visit("desk", disputed.server.address).charted()
     header = seen.text(".p-top")
     assert "BTC-USD" in header
     assert "SYNTHETIC" in header
@@ -246,52 +265,35 @@ def test_the_page_shows_the_values_of_the_files_and_requests_nothing_elsewhere(
     assert seen.foreign == []
 
 
-def test_the_comparison_shows_how_the_files_differ(disputed, visit) -> None:
-    data = disputed.server.data
-    stream = {row["window_start"]: row for row in _rows(outputs.stream_files(data))}
-    batch = {row["window_start"]: row for row in _rows([data.batch_windows])}
-    alone = batch.keys() - stream.keys()
-    differing = {
+Windows = dict[str, dict[str, str]]
+
+
+def windows_of(data: DataDir) -> tuple[Windows, Windows]:
+    """Return the final windows of the stream and those of the batch, by their start."""
+    paths = outputs.stream_files(data), [data.batch_windows]
+    stream, batch = ({row["window_start"]: row for row in _rows(files)} for files in paths)
+    return stream, batch
+
+
+def differing_windows(stream: Windows, batch: Windows) -> set[str]:
+    """Return the starts of the windows that both paths have with other values."""
+    return {
         start
         for start in batch.keys() & stream.keys()
         if any(batch[start][name] != stream[start][name] for name in definitions.METRICS)
         or batch[start]["close_price"] != stream[start]["close_price"]
     }
-    assert (len(alone), len(differing)) == (1, 2)
-    seen = compared(visit(f"{disputed.server.address}/?span=everything"))
-    assert f"{len(differing)}" in statuses_of(seen).partition("differs")[2]
-    findings = seen.page.locator(".st-key-findings")
-    unequal = len(differing) + len(alone)
-    expect(findings).to_contain_text(f"{unequal} of {len(batch)} windows compared differ")
-    both = stream.keys() & batch.keys()
-    counted = [sum(int(path[one]["trade_count"]) for one in both) for path in (stream, batch)]
-    expect(main_of(seen)).to_contain_text(
-        f"2 of the {len(both)} windows that both paths have differ"
-    )
-    expect(main_of(seen)).to_contain_text(f"trades {counted[0] - counted[1]:+d}")
-    seen.page.wait_for_selector(
-        ".st-key-agreement-chart canvas, .st-key-agreement-chart svg.marks", timeout=20_000
-    )
-    listed = seen.page.locator("[class*=agreement-table-1]")
-    for start in (*alone, *differing):
-        expect(listed).to_contain_text(f"{start[:10]} {start[11:19]}")
-    expect(listed).to_contain_text("/ 1")
-    expect(listed).to_contain_text("dropped as late")
-    expect(seen.page.locator("[class*=completeness-table-1]")).to_contain_text("43 to 48")
-    rejected = seen.page.locator(".st-key-rejected-table [data-testid=data-grid-canvas]")
-    for one in page_data.REJECTED_LATEST:
-        expect(rejected).to_contain_text(str(one["reason"]), timeout=20_000)
-        expect(rejected).to_contain_text(str(one["message"]))
-    assert rejected.locator("script, b").count() == 0
-    assert seen.complaints == []
-    assert seen.foreign == []
-    # the tooltip of a cell has both counts and the cause
-    seen = compared(visit(disputed.server.address))
+
+
+def test_the_tooltip_of_a_cell_has_both_counts_and_the_cause(disputed, shared_visit) -> None:
+    stream, batch = windows_of(disputed.server.data)
+    seen = compared(shared_visit("desk", disputed.server.address))
     symbols = seen.page.locator(".st-key-agreement-chart svg.marks text", has_text="≠")
     symbols.first.scroll_into_view_if_needed()
     place = symbols.first.bounding_box()
     assert place is not None
     seen.page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    differing = differing_windows(stream, batch)
     [late] = [n for n in differing if stream[n]["trade_count"] != batch[n]["trade_count"]]
     tooltip = seen.page.locator("#vg-tooltip-element")
     counts = (stream[late]["trade_count"], batch[late]["trade_count"])
@@ -299,41 +301,26 @@ def test_the_comparison_shows_how_the_files_differ(disputed, visit) -> None:
         expect(tooltip).to_contain_text(text, timeout=10_000)
 
 
-def test_the_downloads_are_the_report_and_the_windows_of_the_span(disputed, visit) -> None:
-    """Made from the files at the click."""
-    data = disputed.server.data
-    seen = visit(f"{disputed.server.address}/?span=everything")
-
-    def download(name: str) -> tuple[str, Path]:
-        """Streamlit keeps a file for two refreshes, too short on an overloaded machine."""
-        for _ in range(3):
-            with seen.page.expect_download(timeout=60_000) as waiting:
-                seen.page.get_by_role("button", name=name).click()
-            if waiting.value.failure() is None:
-                break
-        return waiting.value.suggested_filename, Path(waiting.value.path())
-
-    name, path = download("Download report (HTML)")
-    assert name == "report.html"
-    assert re.search(r"2 (of [\d,]+ )?windows differ", path.read_text())
-    name, path = download("Download report and figures (ZIP)")
-    assert name == "report.zip"
-    figures = [name for name in zipfile.ZipFile(path).namelist() if name.endswith(".svg")]
-    assert len(figures) >= 6
-    assert not data.report.exists()
-    assert seen.complaints == []
-    seen = visit(f"{disputed.server.address}/?span=15+min").charted()
-    name, path = download("Download all windows")
-    assert name == "windows-15min.csv"
-    table = pd.read_csv(io.StringIO(path.read_text()), dtype=str)
-    assert table["state"].tolist() == ["final"] * 13 + ["open"] * 2
-    expected = [float(row["close_price"]) for row in _rows(outputs.stream_files(data))][-13:]
-    assert table["close_price"].astype(float).tolist()[:13] == expected
+def assert_nothing_is_wider_than_the_window(seen: Visit, background: str) -> None:
+    for part in (".stApp", ".p-top"):
+        expect(seen.page.locator(part)).to_have_css("background-color", background)
+    compared(seen).page.wait_for_selector(".st-key-micro_batches-chart svg.marks", timeout=20_000)
+    seen.page.wait_for_selector(".st-key-services table", timeout=20_000)
+    assert seen.overflow() == 0
+    for table in seen.page.locator("[data-testid=stTable]").all():
+        assert table.evaluate("box => box.scrollWidth - box.clientWidth") <= 1
 
 
-def test_the_page_is_used_by_keyboard(disputed, visit) -> None:
+def test_nothing_is_wider_than_the_window_and_the_theme_is_the_systems(
+    disputed, shared_visit
+) -> None:
+    seen = shared_visit("desk", disputed.server.address).charted()
+    assert_nothing_is_wider_than_the_window(seen, "rgb(255, 255, 255)")
+
+
+def test_the_page_is_used_by_keyboard(disputed, shared_visit) -> None:
     """Arrows choose the span. A link leads to its section, which the header does not cover."""
-    seen = compared(visit(disputed.server.address).charted())
+    seen = compared(shared_visit("desk", disputed.server.address).charted())
     keys = seen.page.keyboard
 
     def tab_to(role: str, name: str) -> None:
@@ -361,35 +348,101 @@ def test_the_page_is_used_by_keyboard(disputed, visit) -> None:
     )
 
 
-def test_a_chosen_span_is_part_of_the_address(disputed, visit) -> None:
-    seen = visit(disputed.server.address).charted()
-    seen.page.get_by_text("15 min", exact=True).click()
-    expect(seen.page.locator(".p-change")).to_contain_text("in 15 min", timeout=20_000)
+def test_the_comparison_shows_how_the_files_differ(disputed, shared_visit) -> None:
+    stream, batch = windows_of(disputed.server.data)
+    alone, differing = batch.keys() - stream.keys(), differing_windows(stream, batch)
+    assert (len(alone), len(differing)) == (1, 2)
+    seen = compared(shared_visit("all", f"{disputed.server.address}/?span=everything"))
+    assert f"{len(differing)}" in statuses_of(seen).partition("differs")[2]
+    findings = seen.page.locator(".st-key-findings")
+    unequal = len(differing) + len(alone)
+    expect(findings).to_contain_text(f"{unequal} of {len(batch)} windows compared differ")
+    both = stream.keys() & batch.keys()
+    counted = [sum(int(path[one]["trade_count"]) for one in both) for path in (stream, batch)]
+    expect(main_of(seen)).to_contain_text(
+        f"2 of the {len(both)} windows that both paths have differ"
+    )
+    expect(main_of(seen)).to_contain_text(f"trades {counted[0] - counted[1]:+d}")
+    seen.page.wait_for_selector(
+        ".st-key-agreement-chart canvas, .st-key-agreement-chart svg.marks", timeout=20_000
+    )
+    listed = seen.page.locator("[class*=agreement-table-1]")
+    for start in (*alone, *differing):
+        expect(listed).to_contain_text(f"{start[:10]} {start[11:19]}")
+    expect(listed).to_contain_text("/ 1")
+    expect(listed).to_contain_text("dropped as late")
+    expect(seen.page.locator("[class*=completeness-table-2]")).to_contain_text("43 to 48")
+    rejected = seen.page.locator(".st-key-rejected-table [data-testid=data-grid-canvas]")
+    for one in page_data.REJECTED_LATEST:
+        expect(rejected).to_contain_text(str(one["reason"]), timeout=20_000)
+        expect(rejected).to_contain_text(str(one["message"]))
+    assert rejected.locator("script, b").count() == 0
+    assert seen.complaints == []
+    assert seen.foreign == []
+
+
+def choose(seen: Visit, span: str) -> None:
+    seen.page.get_by_text(span, exact=True).click()
+    expect(seen.page.locator(".p-change")).to_contain_text(f"in {span}", timeout=20_000)
+
+
+def test_the_downloads_are_the_report_and_the_windows_of_the_span(disputed, shared_visit) -> None:
+    """Made from the files at the click."""
+    data = disputed.server.data
+    seen = shared_visit("all", f"{disputed.server.address}/?span=everything")
+
+    def download(name: str) -> tuple[str, Path]:
+        """Streamlit keeps a file for two refreshes, too short on an overloaded machine."""
+        for _ in range(3):
+            with seen.page.expect_download(timeout=60_000) as waiting:
+                seen.page.get_by_role("button", name=name).click()
+            if waiting.value.failure() is None:
+                break
+        return waiting.value.suggested_filename, Path(waiting.value.path())
+
+    name, path = download("Download report (HTML)")
+    assert name == "report.html"
+    assert re.search(r"2 (of [\d,]+ )?windows differ", path.read_text())
+    name, path = download("Download report and figures (ZIP)")
+    assert name == "report.zip"
+    figures = [name for name in zipfile.ZipFile(path).namelist() if name.endswith(".svg")]
+    assert len(figures) >= 6
+    assert not data.report.exists()
+    assert seen.complaints == []
+    choose(seen, "15 min")
+    name, path = download("Download all windows")
+    assert name == "windows-15min.csv"
+    table = pd.read_csv(io.StringIO(path.read_text()), dtype=str)
+    assert table["state"].tolist() == ["final"] * 13 + ["open"] * 2
+    expected = [float(row["close_price"]) for row in _rows(outputs.stream_files(data))][-13:]
+    assert table["close_price"].astype(float).tolist()[:13] == expected
+
+
+def test_a_chosen_span_is_part_of_the_address(disputed, shared_visit, visit) -> None:
+    seen = shared_visit("all", f"{disputed.server.address}/?span=everything").charted()
+    for span in ("1 h", "15 min"):  # the first one is the default
+        choose(seen, span)
     again = visit(seen.page.url).charted()
     expect(again.page.locator(".p-change")).to_contain_text("in 15 min", timeout=20_000)
 
 
-def test_nothing_is_wider_than_the_window_and_the_theme_is_the_systems(disputed, visit) -> None:
-    for size, scheme, background in (
-        ({"width": 1280, "height": 800}, "light", "rgb(255, 255, 255)"),
-        ({"width": 390, "height": 844}, "dark", "rgb(18, 22, 28)"),
-    ):
-        seen = visit(disputed.server.address, viewport=size, color_scheme=scheme).charted()
-        for part in (".stApp", ".p-top"):
-            expect(seen.page.locator(part)).to_have_css("background-color", background)
-        compared(seen).page.wait_for_selector(
-            ".st-key-micro_batches-chart svg.marks", timeout=20_000
-        )
-        seen.page.wait_for_selector(".st-key-services table", timeout=20_000)
-        assert seen.overflow() == 0
-        for table in seen.page.locator("[data-testid=stTable]").all():
-            assert table.evaluate("box => box.scrollWidth - box.clientWidth") <= 1
+#: The phone of the tests. Its system has a dark theme.
+PHONE = {
+    "viewport": {"width": 390, "height": 844},
+    "has_touch": True,
+    "is_mobile": True,
+    "color_scheme": "dark",
+}
 
 
-def test_a_finger_on_the_chart_scrolls_the_page(disputed, visit) -> None:
+def test_nothing_is_wider_than_a_phone_and_the_theme_is_the_systems(disputed, shared_visit) -> None:
+    seen = shared_visit("phone", disputed.server.address, **PHONE).charted()
+    assert_nothing_is_wider_than_the_window(seen, "rgb(18, 22, 28)")
+
+
+def test_a_finger_on_the_chart_scrolls_the_page(disputed, shared_visit) -> None:
     """On a phone the chart fills the screen."""
-    phone = {"width": 390, "height": 844}
-    seen = visit(disputed.server.address, viewport=phone, has_touch=True, is_mobile=True).charted()
+    seen = shared_visit("phone", disputed.server.address, **PHONE).charted()
     seen.page.wait_for_selector(".st-key-services table", timeout=20_000)
     seen.page.locator(".st-key-price").scroll_into_view_if_needed()
     top = seen.page.evaluate("() => document.querySelector('[data-testid=stMain]').scrollTop")
@@ -406,9 +459,9 @@ def test_a_finger_on_the_chart_scrolls_the_page(disputed, visit) -> None:
     seen.page.wait_for_function(moved, timeout=10_000)
 
 
-def test_the_page_only_reads_and_only_this_machine_reaches_it(disputed, visit) -> None:
+def test_the_page_only_reads_and_only_this_machine_reaches_it(disputed, shared_visit) -> None:
     """After all it showed above, no file has changed but SQLite's index of the WAL."""
-    compared(visit(disputed.server.address).charted())
+    compared(shared_visit("phone", disputed.server.address, **PHONE).charted())
     server = psutil.Process(disputed.server.process.pid)
     connections = [one for process in (server, *server.children()) for one in _sockets(process)]
     assert {one.laddr.ip for one in connections} == {"127.0.0.1"}
@@ -428,9 +481,8 @@ def _sockets(process: psutil.Process) -> list[Any]:
 # --- changing data --------------------------------------------------------------------------
 
 
-def test_a_refresh_shows_new_values_and_keeps_zoom_scroll_and_drawing(fast, visit) -> None:
-    page_data.live(fast.data, times.now())
-    seen = compared(visit(fast.address).charted())
+def test_a_refresh_shows_new_values_and_keeps_zoom_scroll_and_drawing(live, shared_visit) -> None:
+    seen = compared(shared_visit("live", live.address).charted())
     page = seen.page
     page.wait_for_timeout(1000)
     whole = page.evaluate(LABELS)
@@ -455,8 +507,8 @@ def test_a_refresh_shows_new_values_and_keeps_zoom_scroll_and_drawing(fast, visi
     before = seen.text(".st-key-side-by-side")
     for _ in range(3):
         page.wait_for_timeout(1000 * FAST_SECONDS)
-        page_data.refresh(fast.data, times.now(), page_data.LIVE)
-    written = f"{float(_live(fast.data)['trade_count']):,.0f}"
+        page_data.refresh(live.data, times.now(), page_data.LIVE)
+    written = f"{float(_live(live.data)['trade_count']):,.0f}"
     expect(page.locator(".st-key-side-by-side")).to_contain_text(written, timeout=20_000)
     assert seen.text(".st-key-side-by-side") != before
     assert page.evaluate(LABELS) == zoomed
@@ -471,26 +523,56 @@ def test_a_refresh_shows_new_values_and_keeps_zoom_scroll_and_drawing(fast, visi
     assert seen.complaints == []
 
 
-def test_a_refresh_dims_nothing(fast, visit) -> None:
+def test_a_refresh_dims_nothing(live, shared_visit) -> None:
     """Streamlit fades elements of a refresh that takes longer; the page does not."""
-    page_data.live(fast.data, times.now())
-    seen = compared(visit(fast.address).charted())
+    seen = compared(shared_visit("live", live.address).charted())
     seen.page.evaluate(
-        "() => { window.lowest = 1; const look = () => {"
+        "() => { window.lowest = 1; window.looking = true; const look = () => {"
         " for (const one of document.querySelectorAll('[data-stale=true]'))"
         " window.lowest = Math.min(window.lowest, getComputedStyle(one).opacity);"
-        " requestAnimationFrame(look) }; look() }"
+        " if (window.looking) requestAnimationFrame(look) }; look() }"
     )
     for _ in range(4):
-        page_data.refresh(fast.data, times.now(), page_data.LIVE)
+        page_data.refresh(live.data, times.now(), page_data.LIVE)
         seen.page.wait_for_timeout(1000 * FAST_SECONDS)
-    assert seen.page.evaluate("() => window.lowest") == 1
+    assert seen.page.evaluate("() => { window.looking = false; return window.lowest }") == 1
 
 
-def test_a_new_comparison_replaces_the_data_and_keeps_the_drawing(fast, visit) -> None:
+def test_viewers_share_one_comparison_and_see_the_same(live, shared_visit, visit) -> None:
+    both = [one.charted() for one in (shared_visit("live", live.address), visit(live.address))]
+    server, most = psutil.Process(live.process.pid), 0
+    for _ in range(12):
+        time.sleep(0.3)
+        page_data.refresh(live.data, times.now(), page_data.LIVE)
+        most = max(most, len(server.children()))
+    assert most <= 1
+    counted = f"{float(_live(live.data)['trade_count']):,.0f}"
+    for seen in both:
+        results = seen.page.locator(".st-key-side-by-side")
+        expect(results).to_contain_text(counted, timeout=20_000)
+        expect(seen.page.locator(STATUSES).first).to_contain_text("equal", timeout=60_000)
+        assert seen.complaints == []
+
+
+def test_the_search_in_a_table_survives_refreshes(live, shared_visit) -> None:
+    seen = shared_visit("live", live.address).charted()
+    table = seen.page.locator("[data-testid=stDataFrame]").first
+    seen.page.get_by_role("link", name="Windows", exact=True).click()
+    # Away from the header, which stays at the top of the window.
+    table.evaluate("element => element.scrollIntoView({block: 'center'})")
+    table.hover()
+    table.get_by_role("button", name="Search").first.press("Enter")
+    seen.page.keyboard.type("open")
+    found = seen.page.locator(".gdg-search-status, [data-testid=search-result-area]").first
+    expect(found).to_contain_text("2 results", timeout=20_000)  # the two open windows
+    seen.page.wait_for_timeout(3000 * FAST_SECONDS)
+    expect(found).to_contain_text("2 results")
+
+
+def test_a_new_comparison_replaces_the_data_and_keeps_the_drawing(fast, shared_visit) -> None:
     now = times.now()
     page_data.sample(fast.data, now)
-    seen = compared(visit(fast.address))
+    seen = compared(shared_visit("changing", fast.address))
     expect(seen.page.locator(STATUSES).first).to_contain_text(
         re.compile(r"differs\s*0"), timeout=60_000
     )
@@ -507,43 +589,33 @@ def test_a_new_comparison_replaces_the_data_and_keeps_the_drawing(fast, visit) -
     assert seen.complaints == []
 
 
-def test_the_search_in_a_table_survives_refreshes(fast, visit) -> None:
-    page_data.live(fast.data, times.now())
-    seen = visit(f"{fast.address}/?span=15+min").charted()
-    table = seen.page.locator("[data-testid=stDataFrame]").first
-    seen.page.get_by_role("link", name="Windows", exact=True).click()
-    # Away from the header, which stays at the top of the window.
-    table.evaluate("element => element.scrollIntoView({block: 'center'})")
-    table.hover()
-    table.get_by_role("button", name="Search").first.press("Enter")
-    seen.page.keyboard.type("open")
-    found = seen.page.locator(".gdg-search-status, [data-testid=search-result-area]").first
-    expect(found).to_contain_text("2 results", timeout=20_000)  # the two open windows
-    seen.page.wait_for_timeout(3000 * FAST_SECONDS)
-    expect(found).to_contain_text("2 results")
+def test_a_locked_database_is_named_and_the_last_comparison_stays(fast, shared_visit) -> None:
+    """When the lock is gone, so is the sentence."""
+    data = fast.data
+    page_data.disputed(data, times.now())
+    seen = compared(shared_visit("changing", fast.address))
+    expect(seen.page.locator(STATUSES).first).to_contain_text(
+        re.compile(r"differs\s*2"), timeout=60_000
+    )
+    before = statuses_of(seen)
+    problem = seen.page.locator("[data-testid=stAlert]", has_text="has locked it")
+    with closing(sqlite3.connect(data.database, isolation_level=None)) as keeper:
+        keeper.execute("PRAGMA locking_mode = EXCLUSIVE")
+        keeper.execute("BEGIN IMMEDIATE")
+        expect(problem.first).to_contain_text(
+            "crypto_prices.db: another program has locked it", timeout=60_000
+        )
+        expect(problem.first).to_contain_text("No newer comparison")
+        assert statuses_of(seen) == before
+        keeper.execute("ROLLBACK")
+    expect(problem).to_have_count(0, timeout=60_000)
+    assert seen.complaints == []
 
 
-def test_viewers_share_one_comparison_and_see_the_same(fast, visit) -> None:
-    page_data.live(fast.data, times.now())
-    both = [visit(fast.address).charted() for _ in range(2)]
-    server, most = psutil.Process(fast.process.pid), 0
-    for _ in range(12):
-        time.sleep(0.3)
-        page_data.refresh(fast.data, times.now(), page_data.LIVE)
-        most = max(most, len(server.children()))
-    assert most <= 1
-    counted = f"{float(_live(fast.data)['trade_count']):,.0f}"
-    for seen in both:
-        results = seen.page.locator(".st-key-side-by-side")
-        expect(results).to_contain_text(counted, timeout=20_000)
-        expect(seen.page.locator(STATUSES).first).to_contain_text("equal", timeout=60_000)
-        assert seen.complaints == []
-
-
-def test_every_state_is_named_on_a_page_that_stays_open(fast, visit) -> None:
+def test_every_state_is_named_on_a_page_that_stays_open(fast, shared_visit) -> None:
     """The files change below one open page, which follows without an error in the browser."""
     data = fast.data
-    seen = visit(fast.address)
+    seen = shared_visit("changing", fast.address)
     for scenario, word, text in (
         ("empty", "WAITING", "No window yet"),
         ("starting", "REPLAY", "spark_processor has been starting"),
@@ -570,29 +642,6 @@ def test_every_state_is_named_on_a_page_that_stays_open(fast, visit) -> None:
         assert seen.complaints == [], scenario
 
 
-def test_a_locked_database_is_named_and_the_last_comparison_stays(fast, visit) -> None:
-    """When the lock is gone, so is the sentence."""
-    data = fast.data
-    page_data.disputed(data, times.now())
-    seen = compared(visit(fast.address))
-    expect(seen.page.locator(STATUSES).first).to_contain_text(
-        re.compile(r"differs\s*2"), timeout=60_000
-    )
-    before = statuses_of(seen)
-    problem = seen.page.locator("[data-testid=stAlert]", has_text="has locked it")
-    with closing(sqlite3.connect(data.database, isolation_level=None)) as keeper:
-        keeper.execute("PRAGMA locking_mode = EXCLUSIVE")
-        keeper.execute("BEGIN IMMEDIATE")
-        expect(problem.first).to_contain_text(
-            "crypto_prices.db: another program has locked it", timeout=60_000
-        )
-        expect(problem.first).to_contain_text("No newer comparison")
-        assert statuses_of(seen) == before
-        keeper.execute("ROLLBACK")
-    expect(problem).to_have_count(0, timeout=60_000)
-    assert seen.complaints == []
-
-
 # --- the server -----------------------------------------------------------------------------
 
 
@@ -601,10 +650,12 @@ def data(tmp_path) -> DataDir:
     return DataDir(tmp_path / "data")
 
 
-def test_a_page_without_its_server_warns_and_recovers(data, run, visit) -> None:
+def test_a_page_without_its_server_warns_and_recovers(
+    forwarded_server: Server, run: Run, visit
+) -> None:
     """The browser counts down by itself. The server stops at once, with a viewer connected."""
-    page_data.live(data, times.now())
-    server = serve(run, data)
+    server = forwarded_server
+    page_data.refresh(server.data, times.now(), page_data.LIVE)
     seen = visit(server.address).charted()
     warning = seen.page.locator(".p-watch")
     assert seen.box(".p-watch")["height"] == 0
@@ -616,7 +667,7 @@ def test_a_page_without_its_server_warns_and_recovers(data, run, visit) -> None:
     expect(warning).to_have_css("visibility", "visible")
     assert "No update from the page's server" in warning.inner_text()
     old = seen.text(".p-clock")
-    serve(run, data, port=int(server.address.rpartition(":")[2]))
+    serve(run, server.data, port=int(server.address.rpartition(":")[2]))
     expect(seen.page.locator(".p-clock")).not_to_have_text(old, timeout=60_000)
     expect(warning).to_have_css("max-height", "0px", timeout=30_000)
 
