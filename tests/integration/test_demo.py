@@ -1,6 +1,6 @@
 """`make demo` on the sample: its results, the page in a real browser, restarts and shutdown.
 
-The tests share one stack and run in this order. The last one ends the stack.
+The tests share one stack and its data directory, and run in this order.
 """
 
 import csv
@@ -19,7 +19,7 @@ import psutil
 import pytest
 from playwright.sync_api import expect
 
-from local import programs
+from local import programs, stack
 from pipeline import outputs
 from pipeline.compare.inputs import read_batch_log, read_windows
 from tests.conftest import Running, wait_until
@@ -59,6 +59,22 @@ def test_one_command_gives_windows_a_batch_result_and_the_page(running_stack: St
     wait_until(lambda: "the page: http://" in made.text(), 30, "the page's address", made)
     with urllib.request.urlopen(f"http://127.0.0.1:{demo.ports['DASHBOARD_PORT']}/") as answer:
         assert answer.status == 200
+
+
+def test_a_running_stack_keeps_its_folder_and_its_ports(running_stack: Stack) -> None:
+    demo = running_stack.demo
+    status, text = demo.outcome("demo")
+    assert (status, "already runs on DATA_DIR: stop it" in text) == (2, True), text
+    status, text = demo.outcome("demo", DATA_DIR=f"{demo.data.root}-2")
+    assert (status, "KAFKA_PORT=" in text) == (2, True), text
+    status, text = demo.outcome("clean")
+    assert (status, "stop it first" in text) == (2, True), text
+    status, text = demo.outcome("status")
+    assert status == 0, text
+    rows = dict(re.findall(r"(?m)^(\w+) +RUNNING +pid \d+, since ([-0-9]+ [:0-9]+ UTC)$", text))
+    assert {"kafka", "producer", "consumer"} <= rows.keys(), text
+    started = datetime.strptime(rows["consumer"], "%Y-%m-%d %H:%M:%S %Z").replace(tzinfo=UTC)
+    assert timedelta(0) <= datetime.now(UTC) - started < timedelta(minutes=10)
 
 
 # --- the page -------------------------------------------------------------------------------
@@ -150,22 +166,6 @@ def test_the_page_shows_the_results_comparison_and_services_of_the_real_stack(
 # --- restarts and shutdown ------------------------------------------------------------------
 
 
-def test_a_running_stack_keeps_its_folder_and_its_ports(running_stack: Stack) -> None:
-    demo = running_stack.demo
-    status, text = demo.outcome("demo")
-    assert (status, "already runs on DATA_DIR: stop it" in text) == (2, True), text
-    status, text = demo.outcome("demo", DATA_DIR=f"{demo.data.root}-2")
-    assert (status, "KAFKA_PORT=" in text) == (2, True), text
-    status, text = demo.outcome("clean")
-    assert (status, "stop it first" in text) == (2, True), text
-    status, text = demo.outcome("status")
-    assert status == 0, text
-    rows = dict(re.findall(r"(?m)^(\w+) +RUNNING +pid \d+, since ([-0-9]+ [:0-9]+ UTC)$", text))
-    assert {"kafka", "producer", "consumer"} <= rows.keys(), text
-    started = datetime.strptime(rows["consumer"], "%Y-%m-%d %H:%M:%S %Z").replace(tzinfo=UTC)
-    assert timedelta(0) <= datetime.now(UTC) - started < timedelta(minutes=10)
-
-
 def test_killed_processes_are_restarted(running_stack: Stack) -> None:
     demo, made, _ = running_stack
     before = demo.pids()
@@ -186,9 +186,7 @@ def test_killed_processes_are_restarted(running_stack: Stack) -> None:
     assert "consumer was killed" in made.text()
 
 
-def test_the_stack_ends_and_continues_where_it_was_until_it_is_cleaned(
-    running_stack: Stack,
-) -> None:
+def test_the_stack_ends_and_continues_where_it_was(running_stack: Stack) -> None:
     demo, made, _ = running_stack
     data = demo.data
     # Ctrl-C: a terminal sends SIGINT to its whole foreground process group.
@@ -213,9 +211,25 @@ def test_the_stack_ends_and_continues_where_it_was_until_it_is_cleaned(
     assert after["window_start"].is_unique
     kept = after[after["window_start"].isin(windows["window_start"])].reset_index(drop=True)
     assert kept.equals(windows)  # final windows have not changed
-    took = end_by(again, again.process.terminate)
-    assert took < END_SECONDS, again.tail()
 
+
+def test_the_next_start_ends_the_processes_that_a_killed_supervisor_left(
+    running_stack: Stack,
+) -> None:
+    demo = running_stack.demo
+    before, left = demo.started[-1], stack.leftovers(demo.data.root)
+    supervisor = next(p for p in before.tree() if "local.supervise" in p.cmdline())
+    supervisor.kill()
+    before.process.wait(10)
+    again = demo.make("demo")
+    wait_until(lambda: "REPLAY of" in again.text(), 60, "the next start", again)
+    assert "of an earlier stack that was killed" in again.text()
+    assert not [p for p in left if p.is_running()]
+    assert end_by(again, again.process.terminate) < END_SECONDS
+
+
+def test_a_stack_that_has_ended_is_cleaned(running_stack: Stack) -> None:
+    demo = running_stack.demo
     status, text = demo.outcome("clean")
     assert status == 0, text
-    assert list(data.root.iterdir()) == []
+    assert list(demo.data.root.iterdir()) == []

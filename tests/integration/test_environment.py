@@ -1,5 +1,9 @@
-"""The pipeline in the environments of other programs: the results are the same everywhere."""
+"""The pipeline in the environments of other programs, and over TLS with a login.
 
+One chain has both. The results are the same everywhere.
+"""
+
+import re
 import shutil
 import subprocess
 import sys
@@ -9,10 +13,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests import golden
-from tests.conftest import Broker, Run, Running, require_jars
-from tests.integration.chain import SAMPLE, Chain, new_chain
+from tests.conftest import Broker, Run, Running, require_jars, wait_until
+from tests.integration.chain import SAMPLE, SCRIPTS, Chain, new_chain
+from tests.integration.secure_broker import (
+    PASSWORD,
+    USER,
+    SecureBroker,
+    started_secure_broker,
+)
+
+#: Seconds for a service to report that it cannot connect.
+SECONDS = 90
 
 #: Packages of other versions, as on another program's PYTHONPATH.
 OTHER_PACKAGES = (
@@ -136,10 +150,19 @@ def running_hostile(folder: Path) -> Iterator[Run]:
 
 
 @pytest.fixture(scope="module")
-def hostile(folder: Path, kafka: Broker) -> Iterator[Chain]:
-    """A chain that has processed the sample in a hostile environment."""
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
+    with started_secure_broker(tmp_path_factory.mktemp("kafka")) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def hostile(folder: Path, secure: SecureBroker) -> Iterator[Chain]:
+    """A chain that has processed the sample in a hostile environment, over TLS with a login."""
     require_jars("spark")
-    with running_hostile(folder) as run, new_chain(run, folder, kafka) as chain:
+    with (
+        running_hostile(folder) as run,
+        new_chain(run, folder, secure, **secure.settings) as chain,
+    ):
         chain.environment |= {"BATCH_INTERVAL_SECONDS": 20}
         chain.feed(SAMPLE, "max", "--hold")
         chain.start()
@@ -147,8 +170,17 @@ def hostile(folder: Path, kafka: Broker) -> Iterator[Chain]:
         yield chain
 
 
-def test_no_variable_of_another_program_changes_a_result(hostile: Chain) -> None:
+def test_no_variable_of_another_program_and_no_secured_connection_changes_a_result(
+    hostile: Chain,
+) -> None:
     assert golden.verify(SAMPLE, hostile.data) == []
+
+
+def test_the_password_is_in_no_log_and_no_file(folder: Path, hostile: Chain) -> None:
+    files = {path for path in folder.rglob("*") if path.is_file()}
+    assert {hostile.running[name].log for name in SCRIPTS} < files
+    for path in files:
+        assert PASSWORD.encode() not in path.read_bytes(), path
 
 
 def test_the_first_batch_run_succeeds_in_a_hostile_environment(hostile: Chain) -> None:
@@ -172,3 +204,29 @@ def test_the_broker_starts_in_a_hostile_environment(folder: Path) -> None:
         ports = ("--port", str(broker.port), "--controller-port", str(broker.controller_port))
         run("local.kafka", "--data-dir", str(own / "kafka"), *ports)
         assert broker.new_topic()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("KAFKA_CREDENTIALS_FILE", "uthentication failed|KAFKA_CREDENTIALS_FILE"),
+        ("KAFKA_CA_FILE", "certificate"),
+    ],
+)
+def test_a_wrong_password_or_certificate_is_named_by_every_service(
+    run: Run, tmp_path: Path, secure: SecureBroker, wrong: str, words: str
+) -> None:
+    credentials, other = tmp_path / "credentials", tmp_path / "other.pem"
+    credentials.write_text(f"{USER}\nwrong\n", encoding="utf-8")
+    trustme.CA().cert_pem.write_to_path(str(other))
+    files = {"KAFKA_CREDENTIALS_FILE": credentials, "KAFKA_CA_FILE": other}
+    services = ("producer", "consumer", "spark_processor")
+    with new_chain(run, tmp_path, secure, **secure.settings | {wrong: files[wrong]}) as chain:
+        chain.start(*services)
+        logs = [chain.running[service] for service in services]
+        wait_until(
+            lambda: all(re.search(words, log.text()) for log in logs),
+            SECONDS,
+            f"every service names {wrong}",
+        )
+        assert not [log.name for log in logs if "Traceback" in log.text()]

@@ -39,13 +39,13 @@ GOOD = (
 
 
 def test_nothing_is_stored_until_kafka_has_the_dead_letters_before_it(
-    own_kafka: Broker, tmp_path: Path
+    module_kafka: Broker, tmp_path: Path
 ) -> None:
     """The stored offset decides where the next start continues: after a lost dead letter."""
-    topic = own_kafka.new_topic()
-    write(own_kafka, topic, GOOD % 1, b"not JSON", GOOD % 2)
+    topic = module_kafka.new_topic()
+    write(module_kafka, topic, GOOD % 1, b"not JSON", GOOD % 2)
     settings = Settings(
-        data_dir=tmp_path / "data", kafka_bootstrap_servers=own_kafka.address, kafka_topic=topic
+        data_dir=tmp_path / "data", kafka_bootstrap_servers=module_kafka.address, kafka_topic=topic
     )
     service = Service("consumer", settings)
     with ExitStack() as resources:
@@ -58,9 +58,9 @@ def test_nothing_is_stored_until_kafka_has_the_dead_letters_before_it(
         loader.load(wait_until(loader.poll, 20, "the first records"))
         assert (store.total_rows(connection), store.next_offset(connection)) == (2, 3)
 
-        write(own_kafka, topic, b"not JSON either", GOOD % 3)
+        write(module_kafka, topic, b"not JSON either", GOOD % 3)
         records = wait_until(loader.poll, 20, "the next records")
-        own_kafka.kill()
+        module_kafka.kill()
         stop = threading.Timer(2, service.stop.set)
         stop.start()
         began = time.monotonic()
@@ -68,7 +68,7 @@ def test_nothing_is_stored_until_kafka_has_the_dead_letters_before_it(
         assert time.monotonic() - began > 1.5  # it waited for Kafka
         assert (store.total_rows(connection), store.next_offset(connection)) == (2, 3)
 
-        own_kafka.start()
+        module_kafka.start()
         service.stop.clear()
         loader.load(records)
         assert (store.total_rows(connection), store.next_offset(connection)) == (3, 5)
@@ -238,37 +238,37 @@ def old_latencies(consumer: Consumer) -> list[Any]:
 
 
 def test_a_wiped_broker_that_grew_past_the_old_position_of_a_suspended_consumer_loses_nothing(
-    run: Run, own_kafka: Broker, tmp_path: Path
+    run: Run, module_kafka: Broker, tmp_path: Path
 ) -> None:
-    consumer = Consumer(run, own_kafka, tmp_path / "data")
+    consumer = Consumer(run, module_kafka, tmp_path / "data")
     consumer.write(*range(1, 21))
     consumer.start()
     consumer.wait_for(*range(1, 21))
     consumer.process.process.send_signal(signal.SIGSTOP)
-    own_kafka.kill()
-    shutil.rmtree(own_kafka.folder / "kafka")
-    own_kafka.start()
-    topics.create(own_kafka.address, consumer.topic, f"{consumer.topic}_rejected")
+    module_kafka.kill()
+    shutil.rmtree(module_kafka.folder / "kafka")
+    module_kafka.start()
+    topics.create(module_kafka.address, consumer.topic, f"{consumer.topic}_rejected")
     consumer.write(*range(101, 151))
     consumer.process.process.send_signal(signal.SIGCONT)
     consumer.wait_for(*range(1, 21), *range(101, 151))
 
 
 def test_a_broker_that_lost_its_newest_records_and_gave_their_offsets_to_others_loses_nothing_more(
-    run: Run, own_kafka: Broker, tmp_path: Path
+    run: Run, module_kafka: Broker, tmp_path: Path
 ) -> None:
     """As after a power cut of its host: the topic keeps its id."""
-    consumer = Consumer(run, own_kafka, tmp_path / "data")
+    consumer = Consumer(run, module_kafka, tmp_path / "data")
     consumer.write(*range(1, 11))
     consumer.write(*range(11, 21))
     consumer.start()
     consumer.wait_for(*range(1, 21))
     assert consumer.process.terminate() == 0
-    own_kafka.kill()
-    (log,) = own_kafka.folder.glob(f"kafka/**/{consumer.topic}-0/*.log")
+    module_kafka.kill()
+    (log,) = module_kafka.folder.glob(f"kafka/**/{consumer.topic}-0/*.log")
     written = log.read_bytes().rstrip(b"\0")
     os.truncate(log, len(written) - 10)
-    own_kafka.start()
+    module_kafka.start()
     consumer.write(*range(101, 151))
     consumer.start()
     consumer.wait_for(*range(1, 21), *range(101, 151))

@@ -84,20 +84,6 @@ def test_sigterm_to_make_ends_a_stack_that_is_still_starting(demo: Demo, seconds
     assert stack.leftovers(demo.data.root) == []
 
 
-def test_the_next_start_ends_the_processes_that_a_killed_supervisor_left(demo: Demo) -> None:
-    made = demo.make("demo")
-    wait_until(lambda: "kafka.Kafka" in demo.pids(), 60, "the broker's process", made)
-    left = stack.leftovers(demo.data.root)
-    supervisor = next(p for p in made.tree() if "local.supervise" in p.cmdline())
-    supervisor.kill()
-    made.process.wait(10)
-    again = demo.make("demo")
-    wait_until(lambda: "REPLAY of" in again.text(), 60, "the next start", again)
-    assert "of an earlier stack that was killed" in again.text()
-    assert not [p for p in left if p.is_running()]
-    assert end_by(again, again.process.terminate) < END_SECONDS
-
-
 # --- a broker of the user -----------------------------------------------------------------------
 
 

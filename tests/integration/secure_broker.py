@@ -1,12 +1,11 @@
-"""All clients of Kafka over TLS with a login, against a real broker that accepts nothing else."""
+"""A real broker that accepts only TLS with a login."""
 
-import re
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 import trustme
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -17,13 +16,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from local import kafka as local_kafka
 from local import prerequisites, topics
-from tests import golden
-from tests.conftest import Broker, Run, Running, listens, require_jars, wait_until
-from tests.integration.chain import SAMPLE, new_chain
+from tests.conftest import Broker, Running, listens, require_jars, wait_until
 
 USER, PASSWORD = "reader", "pass word'$1"
-#: Seconds for a service to report that it cannot connect.
-SECONDS = 90
 
 
 class SecureBroker(Broker):
@@ -104,50 +99,12 @@ class SecureBroker(Broker):
         return name
 
 
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
+@contextmanager
+def started_secure_broker(folder: Path) -> Iterator[SecureBroker]:
+    """Give a started broker and kill it at the end."""
     require_jars("kafka")
-    broker = SecureBroker(tmp_path_factory.mktemp("kafka"))
+    broker = SecureBroker(folder)
     try:
         yield broker.start()
     finally:
         broker.kill()
-
-
-def test_the_whole_pipeline_works_over_tls_with_a_login_and_shows_the_password_nowhere(
-    run: Run, tmp_path: Path, secure: SecureBroker
-) -> None:
-    with new_chain(run, tmp_path, secure, **secure.settings) as chain:
-        chain.feed(SAMPLE, "max")
-        chain.start()
-        chain.settle(SAMPLE, 120)
-        assert golden.verify(SAMPLE, chain.data) == []
-        for path in tmp_path.rglob("*"):
-            if path.is_file() and path.name != "credentials":
-                assert PASSWORD.encode() not in path.read_bytes(), path
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ("KAFKA_CREDENTIALS_FILE", "uthentication failed|KAFKA_CREDENTIALS_FILE"),
-        ("KAFKA_CA_FILE", "certificate"),
-    ],
-)
-def test_a_wrong_password_or_certificate_is_named_by_every_service(
-    run: Run, tmp_path: Path, secure: SecureBroker, wrong: str, words: str
-) -> None:
-    credentials, other = tmp_path / "credentials", tmp_path / "other.pem"
-    credentials.write_text(f"{USER}\nwrong\n", encoding="utf-8")
-    trustme.CA().cert_pem.write_to_path(str(other))
-    files = {"KAFKA_CREDENTIALS_FILE": credentials, "KAFKA_CA_FILE": other}
-    services = ("producer", "consumer", "spark_processor")
-    with new_chain(run, tmp_path, secure, **secure.settings | {wrong: files[wrong]}) as chain:
-        chain.start(*services)
-        logs = [chain.running[service] for service in services]
-        wait_until(
-            lambda: all(re.search(words, log.text()) for log in logs),
-            SECONDS,
-            f"every service names {wrong}",
-        )
-        assert not [log.name for log in logs if "Traceback" in log.text()]
