@@ -158,7 +158,9 @@ def read(path: Path) -> Iterator[Line]:
             wire = _is_wire_object(line)
         yield _unwrap(line) if wire else Line(line, None)
     if line is None:
-        raise RecordingError(f"{path.name} has no message. Choose another recording: not {path}")
+        raise RecordingError(
+            f"{path.name} has no message. Choose another recording. The file: {path}"
+        )
 
 
 def is_whole(path: Path) -> bool:
@@ -227,9 +229,10 @@ def _open(path: Path) -> BufferedReader:
         raise _cannot_read(path, error.strerror or str(error)) from error
 
 
-def _cannot_read(path: Path, why: str) -> RecordingError:
+def _cannot_read(path: Path, why: str, cause: Exception | None = None) -> RecordingError:
+    detail = f" ({cause})" if cause else ""
     return RecordingError(
-        f"Cannot read {path.name}: {why}. Choose another recording. The file: {path}"
+        f"Cannot read {path.name}: {why}. Choose another recording. The file: {path}{detail}"
     )
 
 
@@ -279,7 +282,7 @@ def _gunzip(file: BufferedReader, path: Path) -> Iterator[bytes | None]:
             try:
                 unpacked = decoder.decompress(block)
             except zlib.error as error:
-                raise _cannot_read(path, f"broken gzip file ({error})") from error
+                raise _cannot_read(path, "broken gzip file", error) from error
             inside = not decoder.eof
             block = decoder.unused_data
             if unpacked:

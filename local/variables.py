@@ -121,7 +121,8 @@ def absolute_path(variable: str, text: str) -> Path:
     try:
         path = Path(text).expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        refuse(f"{variable}={text} is not usable: {error}. Give the full path.")
+        reason = str(error).rstrip(".")
+        refuse(f"{variable}={text} is not usable: {reason}. Give the full path.")
     if any(bad in str(path) for bad in ("%", " ;", " #", "\n")):  # supervisor's configuration
         refuse(
             f"{variable}={text} is not usable: choose a path without %, ' ;', ' #' and line breaks"

@@ -30,6 +30,7 @@ _TEMPORARY_ERRNOS = frozenset(
 #: What a person can do about an error of the operating system.
 _ACCESS = "give this user access to {}"
 _ACTIONS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space on the disk of {}"),
     errno.EISDIR: "a file must be at {}. Move the directory away.",
     errno.ENOTDIR: "a directory must be at {}. Move the file away.",
     errno.EEXIST: "a directory must be at {}. Move the file away.",

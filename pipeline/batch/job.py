@@ -139,7 +139,7 @@ def not_replaced(database: Path) -> Iterator[None]:
             os.fstat(opened.fileno()), database.stat()
         ):
             raise TemporaryError(
-                f"{database} was replaced during the run. The next run reads the new one"
+                f"{database.name} was replaced during the run. The next run reads the new one"
             )
 
 

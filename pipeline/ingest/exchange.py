@@ -161,6 +161,8 @@ def connect_failure(error: Exception) -> tuple[str, bool]:
         unknown = error.errno == socket.EAI_NONAME
         problem = "the host is unknown" if unknown else "the host has no address now"
         return f"{problem}. Check FEED_URL and the network", False
+    if isinstance(error, TimeoutError):
+        return f"{_reason(error)}. Check FEED_URL and the network", False
     if isinstance(error, ConnectionRefusedError):
         return "Connection refused. Check FEED_URL, and that its server runs", False
     return _reason(error), isinstance(error, ValueError)

@@ -230,7 +230,7 @@ def test_a_run_whose_database_is_replaced_fails_and_publishes_nothing(
 
     (line,) = wait_until(replace_until_logged, 60, "the end of the run", scheduler)
     assert (line["status"], line["exit"]) == ("failed", "1")
-    assert f"{data.database} was replaced during the run" in scheduler.text()
+    assert f"{data.database.name} was replaced during the run" in scheduler.text()
     assert not outputs.batch_files(data)
 
 
