@@ -50,9 +50,16 @@ def run_all(faults: Sequence[Fault], written: Results, options: argparse.Namespa
         for fault in faults
         if (reason := reasons[fault.name])
     ]
-    for name, found in parallel.run(works, options.jobs):
-        rows += found or _broken(stacks[name], "its process ended without a result")
+    found = dict(parallel.run(works, options.jobs))
+    for name, of_stack in stacks.items():
+        of_name = found[name] or _broken(of_stack, "its process ended without a result")
+        rows += [_named(row, name) for row in of_name] if len(stacks) > 1 else of_name
     return rows
+
+
+def _named(row: Row, stack: str) -> Row:
+    """Return the row; that of the time without a fault with the name of its stack."""
+    return replace(row, fault=f"{row.fault}, {stack}") if row.fault == verdict.NO_FAULT else row
 
 
 def by_stack(faults: Sequence[Fault]) -> dict[str, list[Fault]]:

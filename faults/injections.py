@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from faults import servers
-from faults.lab import Lab
+from faults.lab import RECOVERY_SECONDS, Lab
 from faults.stack import TOPICS, LabError
 
 #: Every process of the stack that a fault can kill or pause, and what it is.
@@ -255,16 +255,18 @@ def delete_records(lab: Lab) -> None:
     """Delete what the stream has not read. If the stream stops, do what its message requires."""
     stack = lab.stack
     stack.stop_program("spark_processor")
+    read = stack.streamed_up_to()
     lab.sleep(5, 10)
     lab.deleted += stack.delete_records()
     stack.start_program("spark_processor")
-    # The service reports the action for a moment, then supervisor restarts it.
-    end = time.monotonic() + 60
-    asks = False
-    while not asks and time.monotonic() < end:
-        asks = any("`checkpoints`" in problem for problem in stack.problems())
-        time.sleep(0.2)
-    if asks:
+
+    def asks() -> bool:  # the service reports the action for a moment, then supervisor restarts it
+        return any("`checkpoints`" in problem for problem in stack.problems())
+
+    def answered() -> str | None:
+        return "asks" if asks() else "reads" if stack.streamed_up_to() > read else None
+
+    if lab.wait_for(answered, RECOVERY_SECONDS, "the stream after the deletion") == "asks":
         stack.stop_program("spark_processor")
         shutil.rmtree(stack.data.checkpoints)
         stack.start_program("spark_processor")
