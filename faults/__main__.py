@@ -21,8 +21,13 @@ from feed.replay import Arguments
 SPEED = 6.0
 #: Stacks that run at the same time: one of them uses about two thirds of a core.
 JOBS = 2
-#: Batch runs use most of the CPU time of a stack. In this one, few faults concern them.
-ENVIRONMENT = {MAIN: {"BATCH_INTERVAL_SECONDS": "30"}}
+#: The stack of `--quick`.
+QUICK_STACK = "quick"
+#: Batch runs use most of the CPU time of a stack. In these two, few faults concern them.
+ENVIRONMENT = {
+    MAIN: {"BATCH_INTERVAL_SECONDS": "30"},
+    QUICK_STACK: {"BATCH_INTERVAL_SECONDS": "45"},
+}
 #: Seconds in which a stack starts, and in which its results are compared at the end.
 STACK_SECONDS = 100.0
 
@@ -130,7 +135,7 @@ def _arguments() -> argparse.Namespace:
     if times:
         faults = [replace(f, times=1 if f.starts_stack else times) for f in faults]
     if options.quick:  # one stack needs the least time for a few faults
-        faults = [replace(fault, stack="quick") for fault in faults]
+        faults = [replace(fault, stack=QUICK_STACK) for fault in faults]
     options.faults = faults
     return options
 

@@ -12,7 +12,10 @@ HARMLESS = ("batch_scheduler", "batch_run", "dashboard")
 #: Injections of each fault that kills one process.
 KILL_TIMES = 20
 #: The faults of `--quick`.
-QUICK = ("kill-producer", "kill-consumer", "kill-kafka", "server-drop", "malformed-kinds")
+QUICK = (
+    *("kill-producer", "kill-consumer", "kill-spark_processor", "kill-stream_jvm"),
+    *("kill-batch_scheduler", "kill-kafka", "server-drop", "malformed-kinds"),
+)
 EXACT = "no trade lost or doubled, every result right"
 #: Trades recovered after a fault of the connection can reach the stream after the watermark.
 RECOVERED = f"missing trades are recovered; {EXACT}"

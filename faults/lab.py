@@ -19,6 +19,7 @@ from faults.clock import Clocks
 from faults.stack import TOPIC, LabError, Stack, wait_for
 from faults.verdict import NO_FAULT, Injection, Row, row
 from feed import recording, retime
+from pipeline.ingest.loader import LAG_SECONDS
 from tests import golden
 
 #: Seconds within which the stack must work again after a fault.
@@ -338,6 +339,11 @@ class Run:
         stack.feed.stop()
         settled = Settled(stack)
         try:
+            time.sleep(LAG_SECONDS)  # the lag is not older than the last record
+            wait_for(settled.is_stored, SETTLE_SECONDS, "the last rows")
+            # A new scheduler starts a run at once.
+            stack.stop_program("batch_scheduler")
+            stack.start_program("batch_scheduler")
             wait_for(settled.is_reached, SETTLE_SECONDS, "the last results")
         except LabError as error:
             self._unsettled.append(f"{error}: {settled.missing}")
@@ -387,6 +393,11 @@ class Settled:
         self._since = 0.0
         self.missing = ""
 
+    def is_stored(self) -> bool:
+        """Return whether the consumer has stored everything."""
+        self.missing = "the consumer has a lag"
+        return self._stack.status("consumer").get("lag") == 0
+
     def is_reached(self) -> bool:
         """Return whether the consumer, the batch and the stream have everything."""
         stack, now = self._stack, time.monotonic()
@@ -394,7 +405,7 @@ class Settled:
         if windows != self._windows:
             self._windows, self._since = windows, now
         unfinished = {
-            "the consumer has a lag": stack.status("consumer").get("lag") != 0,
+            "the consumer has a lag": not self.is_stored(),
             # After a late start, the stream changes nothing until its first micro-batch ends.
             "the stream has a lag": stack.streamed_up_to() < stack.newest_stored(),
             "no batch run over every row": stack.last_run().get("rows") != stack.rows(),

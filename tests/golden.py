@@ -341,8 +341,12 @@ def final_windows(golden: Golden, watermark: int = MINUTE) -> list[int]:
 
 
 def verify(path: Path, data_dir: Path, now: datetime | None = None) -> list[str]:
+    """Return the differences between the output files and the results of a recording."""
+    return differences(compute(path, now), data_dir)
+
+
+def differences(golden: Golden, data_dir: Path) -> list[str]:
     """Return the differences between the output files and the expected results."""
-    golden = compute(path, now)
     return [
         *_bounded(check_table(golden, data_dir / "crypto_prices.db")),
         *_bounded(check_stream(golden, data_dir)),

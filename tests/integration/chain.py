@@ -16,7 +16,9 @@ from tests import golden
 from tests.conftest import ROOT, Broker, Run, Running, free_port, require_jars, wait_until
 
 SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
-SCRIPTS = ("producer", "consumer", "spark_processor", "batch_scheduler")
+#: The services that process a trade as it comes; a batch run starts with `batch_scheduler`.
+CONTINUOUS = ("producer", "consumer", "spark_processor")
+SCRIPTS = (*CONTINUOUS, "batch_scheduler")
 
 
 class Chain:
@@ -34,7 +36,7 @@ class Chain:
             "KAFKA_TOPIC": self.topic,
             "FEED_URL": f"ws://127.0.0.1:{self.feed_port}",
             "DATA_DIR": self.data,
-            "BATCH_INTERVAL_SECONDS": 4,
+            "BATCH_INTERVAL_SECONDS": 3600,
             **environment,
         }
         self.running: dict[str, Running] = {}
@@ -45,7 +47,8 @@ class Chain:
         wait_until(lambda: "REPLAY" in self.running["feed"].text(), 20, "the feed's start")
 
     def start(self, *names: str) -> None:
-        for name in names or SCRIPTS:
+        """Start these services; by default those that run continuously."""
+        for name in names or CONTINUOUS:
             self.running[name] = self._run(f"{name}.py", **self.environment)
 
     def kill(self, name: str) -> None:
@@ -107,16 +110,22 @@ class Chain:
             ).fetchall()
         return stored, {number for first, last in gaps for number in range(first, last + 1)}
 
-    def settle(self, recording: Path, timeout: float) -> None:
-        """Wait until both paths have processed every trade of the recording."""
+    def settle(self, recording: Path, timeout: float) -> golden.Golden:
+        """Wait until both paths have processed every trade, and return the expected results.
+
+        The scheduler starts when all rows are stored, so one batch run has them all.
+        """
         expected = golden.compute(recording)
         rows, final = len(expected.trades), len(golden.final_windows(expected))
         alive = list(self.running.values())
         wait_until(lambda: self.rows() >= rows, timeout, f"{rows} rows stored", *alive)
+        self.start("batch_scheduler")
+        alive.append(self.running["batch_scheduler"])
         wait_until(
             lambda: len(self.final_windows()) >= final, timeout, f"{final} final windows", *alive
         )
         wait_until(lambda: self.batch_rows() >= rows, timeout, "a batch run over every row", *alive)
+        return expected
 
     def records(self, topic: str) -> list[Any]:
         """Return every record that the topic holds now."""

@@ -4,13 +4,14 @@ import csv
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline import java, outputs, spark, times
@@ -21,6 +22,7 @@ from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
 from pipeline.settings import load
 from tests.conftest import ROOT, Run, Running, require_jars, running, wait_until
+from tests.integration.conftest import has_ended
 
 BEGAN = datetime(2025, 6, 1, 12, tzinfo=UTC)
 
@@ -79,6 +81,9 @@ class Runs:
     unhealthy: str | None
     no_output_folder: dict[str, str]
     repaired: dict[str, str]
+    #: The exit status and the output of a second scheduler, started beside the first.
+    second_status: int
+    second_log: str
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +114,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             return text if text and reason in text else None
 
         no_table = line_with("a run without a table", status="no_data")
+        second = run("batch_scheduler.py", DATA_DIR=data.root)
+        second_status = second.process.wait(20)
         data.database.write_bytes(b"no database at all, but long enough to be looked at" * 100)
         not_a_database = line_with("a run on a broken database", status="failed")
         data.batch_output.write_text("a file where the folder should be")
@@ -123,7 +130,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         repaired = line_with("a run that succeeds", status="ok")
         scheduler.terminate()
         log = scheduler.text()
-    return Runs(data, log, no_table, not_a_database, no_java, unhealthy, no_output_folder, repaired)
+    lines_logged = (no_table, not_a_database, no_java, unhealthy, no_output_folder, repaired)
+    return Runs(data, log, *lines_logged, second_status, second.text())
 
 
 def test_a_run_without_a_table_has_no_data_and_no_exit_status(runs: Runs) -> None:
@@ -200,19 +208,43 @@ def test_a_run_over_its_time_limit_is_ended_with_all_its_processes(
     assert [process.name() for process in scheduler.tree()][1:] == []
 
 
-def test_the_first_run_starts_with_the_first_row_and_sigterm_ends_it_as_stopped(
+#: The class of the Java process of a run, and of the one that prints its command before.
+SUBMIT, LAUNCHER = "org.apache.spark.deploy.SparkSubmit", "org.apache.spark.launcher.Main"
+
+
+def processes_of_a_run(scheduler: Running) -> list[psutil.Process]:
+    """Wait until a run has started its Java process, and return all its processes."""
+
+    def java() -> bool:
+        with suppress(psutil.NoSuchProcess):
+            commands = [p.cmdline() for p in scheduler.tree() if p.name() == "java"]
+            return any(SUBMIT in c and LAUNCHER not in c for c in commands)
+        return False
+
+    wait_until(java, 30, "the run's start", scheduler)
+    return scheduler.tree()[1:]
+
+
+def test_a_run_is_ended_as_stopped_by_sigterm_and_after_a_kill_by_the_next_scheduler(
     schedule: Callable[..., Running], data: DataDir
 ) -> None:
+    """The first run starts with the first row."""
     scheduler = schedule()
     note = data.status / "batch_scheduler.json"
     wait_until(note.exists, 20, "the scheduler's start", scheduler)
     fill(data, IDS[:10])
-    wait_until(lambda: len(scheduler.tree()) > 1, 30, "the run's start", scheduler)
-    time.sleep(1)  # into the start of the JVM
-    below = scheduler.tree()[1:]
+    abandoned = processes_of_a_run(scheduler)
+    scheduler.process.kill()
+    scheduler.process.wait(10)
+    assert not all(has_ended(process, 0) for process in abandoned)
+    scheduler = schedule()
+    (line,) = wait_until(lambda: lines(data), 20, "the end of the abandoned run", scheduler)
+    assert line["status"] == "stopped"
+    assert all(has_ended(process, 1) for process in abandoned)
+    ended = processes_of_a_run(scheduler)
     assert scheduler.terminate(8) == 0
-    assert lines(data)[0]["status"] == "stopped"
-    assert not any(process.is_running() for process in below)
+    assert [line["status"] for line in lines(data)] == ["stopped", "stopped"]
+    assert not any(process.is_running() for process in ended)
 
 
 def test_a_run_whose_database_is_replaced_fails_and_publishes_nothing(
@@ -234,14 +266,9 @@ def test_a_run_whose_database_is_replaced_fails_and_publishes_nothing(
     assert not outputs.batch_files(data)
 
 
-def test_two_schedulers_never_work_on_one_folder(
-    schedule: Callable[..., Running], data: DataDir
-) -> None:
-    first = schedule()
-    wait_until((data.status / "batch_scheduler.json").exists, 20, "the first's start", first)
-    second = schedule()
-    assert second.process.wait(20) == 2
-    assert "another batch scheduler" in second.text()
+def test_two_schedulers_never_work_on_one_folder(runs: Runs) -> None:
+    assert runs.second_status == 2
+    assert "another batch scheduler" in runs.second_log
 
 
 # --- the JVM ---------------------------------------------------------------------------------

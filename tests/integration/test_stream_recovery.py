@@ -1,4 +1,7 @@
-"""The stream after damage to its files, and on a topic that was deleted and created again."""
+"""The stream after damage to its files, and on a topic that was deleted and created again.
+
+The tests share one chain. Each sends the trades of minutes later than those of the tests before.
+"""
 
 import signal
 import time
@@ -12,15 +15,9 @@ from kafka.admin import KafkaAdminClient
 
 from local import topics
 from pipeline.stream.progress import MARGIN_SECONDS
-from tests.conftest import Broker, running, wait_until
+from tests.conftest import Broker, Running, running, wait_until
 from tests.integration.chain import Chain, new_chain
 from tests.integration.made_trades import Topic, counts, message
-
-
-@pytest.fixture
-def chain(tmp_path: Path, module_kafka: Broker) -> Iterator[Chain]:
-    with running(tmp_path) as run, new_chain(run, tmp_path, module_kafka) as chain:
-        yield chain
 
 
 def trades_of(*minutes: int) -> list[bytes]:
@@ -32,8 +29,81 @@ def trades_of(*minutes: int) -> list[bytes]:
     ]
 
 
-def expected(first: int, last: int) -> dict[str, str]:
-    return {f"12:{minute:02}": str(minute + 2) for minute in range(first, last + 1)}
+class Market:
+    """A chain with a running stream, and the minutes whose trades the topic has."""
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+        self.topic = Topic(chain)
+        #: The next minute without trades.
+        self.minute = 0
+
+    @property
+    def stream(self) -> Running:
+        return self.chain.running["spark_processor"]
+
+    def send(self, minutes: int = 1) -> None:
+        """Send all trades of the next minutes."""
+        self.topic.send(*trades_of(*range(self.minute, self.minute + minutes)))
+        self.minute += minutes
+
+    def final(self, timeout: float, what: str) -> None:
+        """Wait until exactly the windows behind the watermark are final, each with all trades."""
+        expected = {f"12:{minute:02}": str(minute + 2) for minute in range(self.minute - 2)}
+        wait_until(lambda: counts(self.chain) == expected, timeout, what, self.stream)
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory, module_kafka: Broker) -> Iterator[Market]:
+    folder = tmp_path_factory.mktemp("recovery")
+    with running(folder) as run, new_chain(run, folder, module_kafka) as chain:
+        market = Market(chain)
+        chain.start("spark_processor")
+        market.send(3)
+        market.topic.wait()
+        market.send()
+        market.final(30, "the first final windows")
+        yield market
+        market.topic.close()
+
+
+def java_of(stream: Running) -> psutil.Process:
+    (java,) = (process for process in stream.tree() if process.name() == "java")
+    return java
+
+
+def becomes_unhealthy(market: Market, cause: str) -> float:
+    """Wait until the status names the cause, and return after how many seconds."""
+    began = time.monotonic()
+
+    def is_named() -> bool:
+        status = market.chain.status("spark_processor")
+        return not status["healthy"] and cause in status["message"]
+
+    wait_until(is_named, 40, f"the status names: {cause}", market.stream)
+    return time.monotonic() - began
+
+
+def test_a_suspended_process_is_named_in_the_status_and_nothing_is_lost(market: Market) -> None:
+    """Java, then Kafka; both go on afterwards."""
+    chain = market.chain
+    suspensions = [
+        (java_of(market.stream).send_signal, "the Java process does not answer"),
+        (chain.broker.signal, "Kafka does not answer"),
+    ]
+    for send_signal, cause in suspensions:
+        send_signal(signal.SIGSTOP)
+        took = becomes_unhealthy(market, cause)
+        assert chain.status("spark_processor")["message"].startswith("no micro-batch for 1")
+        send_signal(signal.SIGCONT)
+        assert took < 3 * 1 + MARGIN_SECONDS + 7
+        market.send()
+        market.final(40, "the windows after the suspension")
+        is_healthy = lambda: chain.status("spark_processor")["healthy"]  # noqa: E731
+        wait_until(is_healthy, 20, "healthy", market.stream)
+
+
+# --- damage -------------------------------------------------------------------------------------
 
 
 def query(chain: Chain) -> Path:
@@ -67,81 +137,28 @@ def partial_state_store(chain: Chain) -> None:
         path.unlink()
 
 
-def test_after_damage_to_its_files_every_window_is_exact_again(chain: Chain) -> None:
-    topic = Topic(chain)
-    chain.start("spark_processor")
-    topic.step(*trades_of(0, 1, 2))
-    topic.step(*trades_of(3, 4))
-    wait_until(lambda: counts(chain) == expected(0, 2), 30, "the first final windows")
+def test_after_damage_to_its_files_every_window_is_exact_again(market: Market) -> None:
+    chain = market.chain
     cases: list[tuple[Callable[[Chain], None], str]] = [
         (power_cut, "Damaged: checkpoint (offsets/"),
         (other_state, "Damaged: checkpoint (open_windows.json is of micro-batch -1"),
         (partial_state_store, "The checkpoint is damaged or of another Spark version."),
     ]
-    for number, (damage, reported) in enumerate(cases):
-        stream = chain.running["spark_processor"]
-        topic.send(*trades_of(5 + number))
+    for damage, reported in cases:
+        market.send()
         time.sleep(0.5)  # a micro-batch is running
-        stream.terminate()
-        assert "StackOverflowError" not in stream.text()
+        market.stream.terminate()
+        assert "StackOverflowError" not in market.stream.text()
         damage(chain)
         chain.start("spark_processor")
-        wait_until(
-            lambda last=3 + number: counts(chain) == expected(0, last),  # type: ignore[misc]
-            90,
-            f"all windows after {damage.__name__}",
-            chain.running["spark_processor"],
-        )
-        (line,) = chain.running["spark_processor"].errors()
+        market.final(90, f"all windows after {damage.__name__}")
+        (line,) = market.stream.errors()
         assert reported in line[:130]
-    topic.close()
     assert (chain.data / "checkpoints" / "damaged" / "query").exists()
     assert len(list((chain.data / "stream_csv").glob("*.csv"))) == 1
 
 
-def java_of(chain: Chain) -> psutil.Process:
-    (java,) = (p for p in chain.running["spark_processor"].tree() if p.name() == "java")
-    return java
-
-
-def becomes_unhealthy(chain: Chain, cause: str) -> float:
-    """Wait until the status names the cause, and return after how many seconds."""
-    began = time.monotonic()
-    stream = chain.running["spark_processor"]
-
-    def is_named() -> bool:
-        status = chain.status("spark_processor")
-        return not status["healthy"] and cause in status["message"]
-
-    wait_until(is_named, 40, f"the status names: {cause}", stream)
-    return time.monotonic() - began
-
-
-def test_a_suspended_process_is_named_in_the_status_and_nothing_is_lost(chain: Chain) -> None:
-    """Java, then Kafka; both go on afterwards."""
-    topic = Topic(chain)
-    chain.start("spark_processor")
-    topic.step(*trades_of(0, 1, 2))
-    stream = chain.running["spark_processor"]
-    suspensions = [
-        (java_of(chain).send_signal, "the Java process does not answer"),
-        (chain.broker.signal, "Kafka does not answer"),
-    ]
-    for number, (send_signal, cause) in enumerate(suspensions):
-        send_signal(signal.SIGSTOP)
-        took = becomes_unhealthy(chain, cause)
-        assert chain.status("spark_processor")["message"].startswith("no micro-batch for 1")
-        send_signal(signal.SIGCONT)
-        assert took < 3 * 1 + MARGIN_SECONDS + 7
-        topic.send(*trades_of(3 + number))
-        wait_until(
-            lambda last=1 + number: counts(chain) == expected(0, last),  # type: ignore[misc]
-            40,
-            "the windows after the suspension",
-            stream,
-        )
-        wait_until(lambda: chain.status("spark_processor")["healthy"], 20, "healthy", stream)
-    topic.close()
+# --- another topic, and deleted records ---------------------------------------------------------
 
 
 def recreate(chain: Chain) -> None:
@@ -152,42 +169,36 @@ def recreate(chain: Chain) -> None:
 
 
 def test_a_topic_that_is_created_again_under_the_running_stream_is_read_from_its_beginning(
-    chain: Chain,
+    market: Market,
 ) -> None:
-    topic = Topic(chain)
-    chain.start("spark_processor")
-    topic.step(*trades_of(0, 1, 2, 3))
-    topic.step(*trades_of(4))
-    wait_until(lambda: counts(chain) == expected(0, 2), 30, "the first final windows")
-    pid = chain.running["spark_processor"].pid
+    chain, old = market.chain, market.topic
+    market.send()
+    market.final(30, "the windows of the old topic")
+    pid, starts = market.stream.pid, chain.status("spark_processor")["starts"]
     recreate(chain)
-    # More records than before, so the old offset exists in the new topic. Of minutes 1 and 4 the
-    # new topic has one trade less than the old one.
-    topic.close()
-    topic = Topic(chain)
-    topic.send(*trades_of(1)[1:], *trades_of(4)[1:], *trades_of(5, 6, 7, 8), *trades_of(9))
-    stream = chain.running["spark_processor"]
-    wait_until(lambda: counts(chain) == expected(0, 7), 90, "the windows of both topics", stream)
-    topic.close()
+    old.close()
+    market.topic = Topic(chain)
+    # Of a final and of an open window, the new topic has one trade less than the old one.
+    final, still_open = market.minute - 3, market.minute - 1
+    market.topic.send(*trades_of(final)[1:], *trades_of(still_open)[1:])
+    market.send(8)
+    assert market.topic.written > old.written  # so the old offset exists in the new topic
+    market.final(90, "the windows of both topics")
     assert psutil.pid_exists(pid)
-    assert f"Topic {chain.topic} was created again" in stream.text()
-    assert chain.status("spark_processor")["starts"] == 1
+    assert f"Topic {chain.topic} was created again" in market.stream.text()
+    assert chain.status("spark_processor")["starts"] == starts
 
 
-def test_records_that_kafka_deleted_end_the_stream_with_the_remedy_first(chain: Chain) -> None:
-    topic = Topic(chain)
-    chain.start("spark_processor")
-    topic.step(*trades_of(0, 1, 2))
-    chain.running["spark_processor"].terminate()
-    topic.send(*trades_of(3, 4))
+def test_records_that_kafka_deleted_end_the_stream_with_the_remedy_first(market: Market) -> None:
+    chain = market.chain
+    market.stream.terminate()
+    market.send(2)
     admin = KafkaAdminClient(bootstrap_servers=chain.broker.address)
-    admin.delete_records({TopicPartition(chain.topic, 0): topic.written - 1})
+    admin.delete_records({TopicPartition(chain.topic, 0): market.topic.written - 1})
     admin.close()
-    topic.close()
     chain.start("spark_processor")
-    stream = chain.running["spark_processor"]
-    assert stream.process.wait(60) == 2
-    (line,) = stream.errors()
+    assert market.stream.process.wait(60) == 2
+    (line,) = market.stream.errors()
     said = line.partition("spark_processor: ")[2]
     assert said.startswith(
         "Kafka lost records that the checkpoint expects. Delete the directory `checkpoints` in "

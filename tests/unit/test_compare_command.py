@@ -85,6 +85,9 @@ def test_with_nothing_to_compare_the_exit_status_is_2_and_the_output_says_why(
     assert (done.returncode, done.stderr) == (2, "")
     assert done.stdout.startswith("Nothing to compare yet: waiting for")
     assert done.stdout.count("\n") <= 2  # one wrapped sentence and no empty sections
+    done = command(tmp_path, "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["agreement"], found["span"]) == (2, [], None)
     (tmp_path / "batch_windows.csv").write_text("foreign,file\n1,2\n")
     done = command(tmp_path)
     assert done.returncode == 2
