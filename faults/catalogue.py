@@ -185,7 +185,7 @@ def message_faults() -> list[Fault]:
             name="malformed-generated",
             claim=f"{GENERATED:,} malformed messages have one dead letter each; {EXACT}",
             inject=lambda lab: lab.send(list(messages.generated(lab.random, GENERATED))),
-            seconds=60,
+            seconds=120,
         ),
         Fault(
             name="late-within-watermark",
