@@ -5,6 +5,7 @@ sees the old file or the new file, never a part of one.
 """
 
 import csv
+import heapq
 import io
 import json
 import os
@@ -486,3 +487,13 @@ def stream_files(data: DataDir) -> list[Path]:
 
 def batch_files(data: DataDir) -> list[Path]:
     return sorted(data.batch_output.glob("[0-9]*Z.csv"))
+
+
+def newest_batch_files(data: DataDir, count: int) -> list[Path]:
+    """Return the files of the newest runs, without a path object for each of the others."""
+    try:
+        with os.scandir(data.batch_output) as entries:
+            names = (entry.name for entry in entries if entry.name.endswith("Z.csv"))
+            return [data.batch_output / name for name in heapq.nlargest(count, names)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []

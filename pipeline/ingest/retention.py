@@ -83,7 +83,7 @@ def needed_offsets(data: outputs.DataDir) -> list[tuple[str, tuple[int, int | No
 
 def _batch_snapshots(data: outputs.DataDir) -> list[str]:
     """Return when the newest batch runs started."""
-    starts = (outputs.started(path) for path in outputs.batch_files(data)[-RUNS:])
+    starts = (outputs.started(path) for path in outputs.newest_batch_files(data, RUNS))
     return [store.time_text(start) for start in starts if start]
 
 

@@ -87,6 +87,7 @@ def test_the_services_start_fast_in_an_old_folder(old: DataDir) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_comparison_and_report_end_in_an_old_folder(old: DataDir) -> None:
     windows = sum(1 for _ in outputs.stream_files(old)) * 1440
     limit = 10 + windows / 5_000
