@@ -127,10 +127,16 @@ def write_rows(connection: sqlite3.Connection, days: int, now: datetime, rates: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write a made-up data directory of any age.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--days", type=int, default=30)
-    parser.add_argument("--trades-per-day", type=int, default=Rates.trades)
-    parser.add_argument("--transactions-per-day", type=int, default=Rates.transactions)
+    parser.add_argument("folder", type=Path, help="data directory to fill")
+    parser.add_argument("--days", type=int, default=30, help="number of days")
+    for name in ("trades", "transactions"):
+        parser.add_argument(
+            f"--{name}-per-day",
+            type=int,
+            metavar="N",
+            default=getattr(Rates, name),
+            help=f"number of {name} in a day",
+        )
     options = parser.parse_args()
     began = time.monotonic()
     rates = Rates(options.trades_per_day, options.transactions_per_day)
