@@ -99,14 +99,18 @@ def recovered(tmp_path_factory: pytest.TempPathFactory, kafka: Broker) -> Iterat
     folder = tmp_path_factory.mktemp("backfill")
     recording = beginning_of_the_sample(folder)
     with running(folder) as run, new_chain(run, folder, kafka) as chain:
+        # First: a stream that begins later reads the recovered trades in its first micro-batch,
+        # and none of them is late.
+        chain.start("spark_processor")
+        stream = chain.running["spark_processor"]
+        wait_until(partial(is_running, chain, "spark_processor"), 90, "the stream", stream)
         chain.feed(recording, "100", "--rest-rate", "1", "--rest-failures", "3")
         line = Line(chain.feed_port)
         chain.environment |= {
             "FEED_URL": f"ws://127.0.0.1:{line.port}",
             "FEED_REST_URL": f"http://127.0.0.1:{chain.feed_port}",
         }
-        chain.start("producer", "consumer", "spark_processor")
-        producer = chain.running["producer"]
+        chain.start("producer", "consumer")
         wait_until(partial(has_more, chain, 1000), 60, "the first rows", *chain.running.values())
         chain.kill("producer")
         time.sleep(1)
@@ -139,6 +143,10 @@ def settle(chain: Chain) -> None:
     time.sleep(ASKED_AFTER)
     wait_until(partial(nothing_is_left_to_ask, chain), 60, "the backfill", *alive)
     wait_until(partial(all_is_stored, chain), 60, "every record stored", *alive)
+
+
+def is_running(chain: Chain, service: str) -> bool:
+    return chain.status(service).get("state") == "running"
 
 
 def has_ended(chain: Chain) -> bool:
