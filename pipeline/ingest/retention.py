@@ -7,6 +7,9 @@ the comparison needs it:
 - if it holds trades around records that Kafka deleted before the stream read them,
 - if a batch run that the comparison may use as the newest one has read the table since.
 
+The age of a row is measured from the newest trade or from the clock of this machine, whichever is
+earlier. So a clock that is years ahead deletes nothing.
+
 Each call deletes a bounded number of rows in one transaction. A call that is interrupted deletes
 nothing, and the next one continues.
 """
@@ -38,8 +41,11 @@ def delete_expired(
     """
     if settings.retention_days is None:
         return 0
-    oldest = now - timedelta(days=settings.retention_days)
     with store.transaction(connection):
+        newest = store.newest_event_time(connection)
+        if newest is None:
+            return 0
+        oldest = min(now, newest) - timedelta(days=settings.retention_days)
         deleted = _delete_transactions(connection, data, settings, oldest)
         return deleted + _delete_latencies(connection, oldest)
 

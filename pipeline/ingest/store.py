@@ -424,6 +424,12 @@ def newest_receipt(connection: sqlite3.Connection) -> str | None:
     return newest[0] if newest else None
 
 
+def newest_event_time(connection: sqlite3.Connection) -> datetime | None:
+    """Return the event time up to which the topic was read; None if no trade was read."""
+    newest = connection.execute(f"SELECT newest_trade {_NEWEST}").fetchone()
+    return datetime.fromisoformat(newest[0]) if newest and newest[0] else None
+
+
 def total_rows(connection: sqlite3.Connection) -> int:
     """Return the number of stored trades.
 

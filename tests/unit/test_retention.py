@@ -171,12 +171,26 @@ def test_rows_younger_than_the_retention_stay(folder: DataDir) -> None:
         kept = connection.execute("SELECT count(*) FROM ingest WHERE committed_at >= ?", (oldest,))
         assert kept.fetchone()[0] == -(-5 * PER_DAY // 7)
         minutes = connection.execute("SELECT min(minute) FROM latency").fetchone()[0]
-        assert minutes >= store.minute_text(NOW - 5 * DAY)
+        # The newest trade is a day older than the clock of this machine.
+        assert minutes >= store.minute_text(made_trades()[-1].time - 5 * DAY)
     assert numbers(folder)[-1] == before[-1]
 
 
 def test_without_the_setting_nothing_is_deleted(folder: DataDir) -> None:
     assert list(delete(folder, None, NOW + 1000 * DAY)) == []
+
+
+def test_a_clock_that_is_years_ahead_deletes_nothing(folder: DataDir) -> None:
+    before = numbers(folder)
+    assert list(delete(folder, 30, NOW + 3650 * DAY)) == []
+    assert numbers(folder) == before
+    # The age is then measured from the newest trade.
+    assert sum(delete(folder, 5, NOW + 3650 * DAY)) > 0
+    with closing(store.open_reader(folder.database)) as connection:
+        newest = store.newest_event_time(connection)
+        assert newest == made_trades()[-1].time
+        oldest = connection.execute("SELECT min(minute) FROM latency").fetchone()[0]
+        assert oldest >= store.minute_text(newest - 5 * DAY)
 
 
 def test_transactions_that_the_stream_has_not_read_stay(folder: DataDir) -> None:

@@ -5,6 +5,7 @@ import json
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -15,10 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import java, processes, spark
+from pipeline import java, processes, spark, times
 from pipeline.batch.job import EXIT_NO_DATA
 from pipeline.batch.scheduler import SCRIPT, Scheduler, must_end, next_due, reason_of, status_of
 from pipeline.errors import TemporaryError
+from pipeline.ingest import store
+from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir, read_status, run_id, write_atomically
 from pipeline.service import Service
 from pipeline.settings import Settings
@@ -167,6 +170,12 @@ def logged(tmp_path: Path) -> list[dict[str, str]]:
     return [dict(part.split("=", 1) for part in line.split()) for line in text.splitlines()]
 
 
+def store_trade(data: DataDir, at: datetime) -> None:
+    trades = [Trade(1, "100", None, None, "buy", at, "1")]
+    with closing(store.open_writer(data.database)) as connection:
+        store.store(connection, store.Batch(0, 0, 1, 0, at, at, trades), at)
+
+
 def run_once(scheduler: Scheduler) -> None:
     scheduler._run_once(datetime.now(UTC))
 
@@ -286,10 +295,14 @@ def test_after_an_error_the_next_run_keeps_its_place_in_the_fixed_rate(
     assert 599 < due - began < 602
 
 
+@pytest.mark.parametrize("clock_ahead", [timedelta(), timedelta(days=3650)])
 def test_the_files_of_old_runs_are_deleted_after_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clock_ahead: timedelta, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scheduler = scheduler_of(tmp_path, monkeypatch, retention_days=30)
+    store_trade(DataDir(tmp_path), datetime.now(UTC))
+    ahead = datetime.now(UTC) + clock_ahead
+    monkeypatch.setattr(times, "now", lambda: ahead)
     runs = DataDir(tmp_path).batch_output
     runs.mkdir()
     days_ago = [datetime.now(UTC) - timedelta(days=days) for days in (400, 31, 29, 1, 0)]
@@ -299,6 +312,19 @@ def test_the_files_of_old_runs_are_deleted_after_a_run(
     monkeypatch.setattr(scheduler._service, "stop", Stop(waits=1))
     scheduler.run()
     assert sorted(path.stem for path in runs.iterdir()) == [*map(run_id, days_ago[2:])]
+
+
+def test_without_a_stored_trade_no_file_of_a_run_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = scheduler_of(tmp_path, monkeypatch, retention_days=1)
+    runs = DataDir(tmp_path).batch_output
+    runs.mkdir()
+    for year in (2020, 2021, 2022):
+        (runs / f"{year}0101T000000Z.csv").touch()
+    DataDir(tmp_path).database.write_text("no database")
+    scheduler._delete_expired_runs()
+    assert len([*runs.iterdir()]) == 3
 
 
 @pytest.mark.parametrize("running", [True, False])
