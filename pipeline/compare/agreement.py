@@ -368,7 +368,7 @@ def _explain_by_trades(
         if (
             causes
             and not known.contradicted
-            and _was_deleted(known, candidates[:place])
+            and _was_deleted(known, [*candidates[:place], *candidates[place + 1 :]])
             and _accounts_for_all(stream, batch, in_stream, in_batch)
         ):
             return Explanation(
@@ -386,16 +386,16 @@ def _numbers(trades: Iterable[_Trade]) -> set[int]:
     return {trade.number for trade in trades}
 
 
-def _was_deleted(known: _Candidates, later: Iterable[_Candidates]) -> bool:
+def _was_deleted(known: _Candidates, others: Iterable[_Candidates]) -> bool:
     """Return whether Kafka had deleted the trades that a checkpoint did not read, if there are any.
 
-    A later checkpoint of the topic could not read the whole window either. Otherwise the stream
-    would have published that version.
+    No other checkpoint of the topic could read the whole window either. Otherwise the stream would
+    have published that version.
     """
     if not known.unread:
         return True
-    others = (each for each in later if each.topic == known.topic)
-    return not known.perhaps_unread and all(each.unread for each in others)
+    same_topic = (each for each in others if each.topic == known.topic)
+    return not known.perhaps_unread and all(each.unread for each in same_topic)
 
 
 def _other_thresholds(stream: _Window, batch: _Window, columns: str, evidence: Evidence) -> str:

@@ -124,18 +124,24 @@ def placed_trades(
         delay: the watermark of the stream. Later trades are in `evidence`.
 
     Returns:
-        One item; none if the checkpoint began at the first record of the topic.
+        One item; none if the checkpoint began at the first record of the topic, or if the offsets
+        of the trades are unknown.
     """
     if start.skipped is None:
         return []
     found = transactions.around(connection, start.topic, start.skipped, window, delay)
+    if found is None:
+        return []
+    late = _late_ids(connection)
     rows = connection.execute(
         "SELECT first_offset, last_offset, stored, first_trade_id, last_trade_id FROM ingest "
         "WHERE number >= ? AND number < ? AND stored > 0 ORDER BY number",
         (found.numbers.start, found.numbers.stop),
     ).fetchall()
     trades: dict[int, PlacedTrade] = {}
-    for trade in itertools.chain.from_iterable(_trades_of(connection, row) for row in rows):
+    for trade in itertools.chain.from_iterable(
+        _trades_of(connection, row, (found.since, found.until), late) for row in rows
+    ):
         other = trades.get(trade.trade_id, trade)
         trades[trade.trade_id] = replace(
             trade,
@@ -145,28 +151,44 @@ def placed_trades(
     return [PlacedTrades(start.topic, start.skipped, found.since, found.until, [*trades.values()])]
 
 
-#: The trades that `evidence` places.
-_LATE_IDS = "SELECT trade_id FROM evidence WHERE kind = 'stored'"
+def _late_ids(connection: sqlite3.Connection) -> set[int]:
+    """Return the ids of the trades that `evidence` places."""
+    rows = connection.execute("SELECT trade_id FROM evidence WHERE kind = 'stored'")
+    return {trade_id for (trade_id,) in rows}
 
 
 def _trades_of(
-    connection: sqlite3.Connection, transaction: tuple[int, int, int, int, int]
+    connection: sqlite3.Connection,
+    transaction: tuple[int, int, int, int, int],
+    period: tuple[str, str],
+    late: set[int],
 ) -> Iterator[PlacedTrade]:
-    """Yield the trades that a transaction may have stored.
+    """Yield the trades of a period that a transaction may have stored, except late ones.
 
-    If it stored every record and no other trade has an id between its ids, the offsets ascend with
-    the ids. In every other case, a trade can have any offset of the transaction.
+    If it stored every record, none of them late, and no other trade has an id between its ids, the
+    offsets ascend with the ids. In every other case, a trade can have any offset of the
+    transaction.
+
+    Args:
+        connection: a read-only connection.
+        transaction: first and last offset, number of stored trades, least and greatest id.
+        period: the least time, and the time after the greatest one, as stored.
+        late: the ids of late trades.
     """
     first_offset, last_offset, stored, *ids = transaction
-    rows = connection.execute(
-        f"SELECT {_TRADE} FROM btc_prices WHERE trade_id BETWEEN ? AND ? "  # noqa: S608
-        f"AND trade_id NOT IN ({_LATE_IDS}) ORDER BY trade_id",
-        ids,
-    ).fetchall()
-    exact = len(rows) == stored == last_offset - first_offset + 1
-    for place, row in enumerate(rows):
-        offsets = (first_offset + place,) * 2 if exact else (first_offset, last_offset)
-        yield PlacedTrade(*offsets, *row)
+    # A transaction with a recovered trade has many other trades between its ids.
+    select = f"SELECT {_TRADE} FROM btc_prices WHERE trade_id BETWEEN ? AND ?"  # noqa: S608
+    own = connection.execute(f"{select} ORDER BY trade_id LIMIT ?", (*ids, stored + 1)).fetchall()
+    if len(own) == stored == last_offset - first_offset + 1 and late.isdisjoint(
+        row[0] for row in own
+    ):
+        for place, row in enumerate(own):
+            if period[0] <= row[1] < period[1]:
+                yield PlacedTrade(*(first_offset + place,) * 2, *row)
+        return
+    for row in connection.execute(f"{select} AND time >= ? AND time < ?", (*ids, *period)):
+        if row[0] not in late:
+            yield PlacedTrade(first_offset, last_offset, *row)
 
 
 def gaps_with_neighbours(

@@ -30,10 +30,11 @@ class Reading:
             first: the least possible offset.
             last: the greatest possible offset.
         """
+        if not self.is_newest and first >= self.end:
+            return True
         if self.start is None:
             return None
-        is_after = not self.is_newest and first >= self.end
-        if last < self.start or is_after:
+        if last < self.start:
             return True
         is_read = first >= self.start and (self.is_newest or last < self.end)
         return False if is_read else None
@@ -77,7 +78,7 @@ class PlacedTrades:
 
 
 def readings(offset_ranges: Iterable[OffsetRange], starts: Iterable[Start]) -> list[Reading]:
-    """Return what each checkpoint read, in the order of reading.
+    """Return what each checkpoint read, in the order in which they read last.
 
     Args:
         offset_ranges: the record of the stream, in the order of reading.
@@ -86,7 +87,9 @@ def readings(offset_ranges: Iterable[OffsetRange], starts: Iterable[Start]) -> l
     ends: dict[tuple[str, str], int] = {}
     for each in offset_ranges:
         key = (each.checkpoint, each.topic)
-        ends[key] = max(each.end_offset, ends.get(key, 0))
+        # Added again, so that the last key is that of the newest one: a change of WATERMARK and
+        # back continues an earlier checkpoint.
+        ends[key] = max(each.end_offset, ends.pop(key, 0))
     newest = next(reversed(ends), None)
     first = {(start.checkpoint, start.topic): start.first_offset for start in starts}
     return [Reading(*key, first.get(key), end, key == newest) for key, end in ends.items()]

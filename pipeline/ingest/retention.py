@@ -53,14 +53,14 @@ def delete_expired(
 def _delete_transactions(
     connection: sqlite3.Connection, data: outputs.DataDir, settings: Settings, oldest: datetime
 ) -> int:
-    needed = [
-        transactions.around(connection, topic, offsets, settings.window, settings.watermark).numbers
-        for topic, offsets in needed_offsets(data)
-    ]
-    topic = store.newest_topic(connection)
-    read = {of_topic for of_topic, (_, end) in needed_offsets(data) if end is None}
-    if topic is not None and topic not in read:  # the stream has not read the newest topic yet
-        needed.append(transactions.numbers_of(connection, topic))
+    needed, offsets_by_topic = [], needed_offsets(data)
+    for topic, offsets in offsets_by_topic:
+        found = transactions.around(connection, topic, offsets, settings.window, settings.watermark)
+        needed.append(found.numbers if found else transactions.numbers_of(connection, topic))
+    newest_topic = store.newest_topic(connection)
+    read = {topic for topic, (_, end) in offsets_by_topic if end is None}
+    if newest_topic is not None and newest_topic not in read:  # the stream has not read it yet
+        needed.append(transactions.numbers_of(connection, newest_topic))
     first, newest = connection.execute(
         "SELECT (SELECT min(number) FROM ingest), (SELECT max(number) FROM ingest)"
     ).fetchone()

@@ -29,6 +29,27 @@ def numbers_of(connection: sqlite3.Connection, topic: str) -> range:
     return range(firsts[0], end)
 
 
+def is_read_once(connection: sqlite3.Connection, topic: str) -> bool:
+    """Return whether the consumer read each record of a topic at most once, in order.
+
+    Otherwise the offsets do not ascend with the number of the transaction. The consumer reads a
+    topic again from its beginning after Kafka lost its newest records, in a power cut of the
+    broker's host. A broker of before can come back too.
+    """
+    numbers = numbers_of(connection, topic)
+    last = connection.execute(
+        "SELECT topic, last_offset FROM ingest WHERE number < ? ORDER BY number DESC LIMIT 1",
+        (numbers.stop,),
+    ).fetchone()
+    total = connection.execute(
+        "SELECT first_offset, records FROM ingest_totals WHERE topic = ?", (topic,)
+    ).fetchone()
+    if last is None or total is None or last[0] != topic:
+        return False
+    first_offset, records = total
+    return bool(records <= last[1] + 1 - first_offset)
+
+
 class Surroundings(NamedTuple):
     """The transactions that can hold trades of certain windows.
 
@@ -47,7 +68,7 @@ def around(
     offsets: tuple[int, int | None],
     window: timedelta,
     delay: timedelta,
-) -> Surroundings:
+) -> Surroundings | None:
     """Return all transactions that can hold trades of certain windows.
 
     The windows are those that can have a record in a range of offsets. Trades that are later than
@@ -59,7 +80,12 @@ def around(
         offsets: the first offset, and the offset after the last one. None: there is no last one.
         window: the length of the windows.
         delay: the watermark.
+
+    Returns:
+        None: unknown, because the consumer read the topic more than once.
     """
+    if not is_read_once(connection, topic):
+        return None
     numbers = numbers_of(connection, topic)
     least, end = offsets
     start = first(connection, numbers, "last_offset", least)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipeline.compare import agreement, database
 from pipeline.compare.inputs import Evidence
 from pipeline.compare.lateness import Record
-from pipeline.compare.unread import Reading
+from pipeline.compare.unread import Reading, readings
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import WINDOW_COLUMNS
@@ -205,6 +205,63 @@ def test_a_window_that_a_later_checkpoint_read_completely_is_not_explained() -> 
     assert folder.causes(shown) == {"12:02": agreement.UNEXPLAINED}
 
 
+def test_a_window_that_an_earlier_checkpoint_read_completely_is_not_explained() -> None:
+    # The second checkpoint starts with the first record of 12:03. The row of 12:02 is lost.
+    folder = Folder(steady(120), parts=[(0, 120), (35, 120)])
+    shown = folder.published()
+    assert folder.causes(shown) == {}
+    del shown["2025-06-01T12:02:00Z"]
+    assert folder.causes(shown) == {"12:02": agreement.UNEXPLAINED}
+
+
+def test_a_checkpoint_that_was_continued_after_another_one_is_the_newest() -> None:
+    one, other = (
+        OffsetRange(TOPIC, 60.0, 0, 0, end, end, NOON, 0, checkpoint)
+        for end, checkpoint in ((30, "c0"), (50, "c1"))
+    )
+    again = replace(one, end_offset=60)
+    found = readings([one, other, again], [])
+    assert [(each.checkpoint, each.end, each.is_newest) for each in found] == [
+        ("c1", 50, False),
+        ("c0", 60, True),
+    ]
+
+
+def test_only_trades_of_complete_windows_are_placed() -> None:
+    """A recovered trade has a low id, so many other trades have an id between those of its poll."""
+    live = steady(240)
+    recovered = trade(7, 36.5)  # one of the missing ids
+    folder = Folder([*live[:125], recovered, *live[125:]], polls=[5], parts=[(0, 60), (127, 241)])
+    evidence = folder.evidence()
+    (placed,) = evidence.placed
+    outside = [t.time for t in placed.trades if not placed.since <= t.time < placed.until]
+    assert outside == []
+
+
+def test_the_offsets_of_a_poll_with_a_late_trade_are_a_range() -> None:
+    """The late trade has the least id of its poll and the last offset."""
+    late = trade(7, 36.5)
+    trades = [*steady(118), *(trade(300 + n, 600 + n) for n in (1, 2)), late]
+    folder = Folder(trades, polls=[118, 3], parts=[(0, 60), (120, 121)])
+    (placed,) = folder.evidence().placed
+    found = {t.trade_id: (t.first_offset, t.last_offset) for t in placed.trades}
+    assert late.trade_id not in found
+    assert found[301] == found[302] == (118, 120)
+
+
+def test_nothing_is_placed_if_the_consumer_read_the_topic_twice() -> None:
+    """After a power cut of the broker's host, new records can have the offsets of lost ones."""
+    folder = Folder(steady(120), parts=[(0, 30), (65, 120)])
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.executescript(store._SCHEMA)
+        folder.store(connection)
+        first, second = folder.starts
+        assert database.placed_trades(connection, second, MINUTE, MINUTE)
+        folder.store(connection)
+        assert database.placed_trades(connection, second, MINUTE, MINUTE) == []
+        assert database.placed_trades(connection, first, MINUTE, MINUTE) == []
+
+
 def test_without_the_start_of_the_checkpoint_nothing_is_proved() -> None:
     folder = Folder(steady(120), parts=[(0, 30), (65, 120)])
     evidence = replace(folder.evidence(), starts=folder.starts[:1])
@@ -222,7 +279,9 @@ def test_a_range_of_offsets_at_a_bound_is_unknown() -> None:
     assert [reading.never_reads(*each) for each in ((9, 10), (19, 20), (5, 25))] == [None] * 3
     newest = replace(reading, is_newest=True)
     assert newest.never_reads(19, 25) is False
-    assert replace(reading, start=None).never_reads(0, 0) is None
+    without_start = replace(reading, start=None)
+    assert [without_start.never_reads(*each) for each in ((0, 0), (10, 19))] == [None, None]
+    assert without_start.never_reads(20, 20) is True
 
 
 #: Steps between trades, polls of the consumer, and three bounds of two checkpoints.
