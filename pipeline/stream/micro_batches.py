@@ -226,12 +226,13 @@ class Recorder:
         first = start_offset(self._query_folder, self._topic)
         if first is None:
             return
-        ends = (
-            offset_range.end_offset
-            for offset_range in read_offset_ranges(self._data)
-            if offset_range.topic == self._topic_id and offset_range.checkpoint != checkpoint
-        )
+        earlier = [each for each in read_offset_ranges(self._data) if each.checkpoint != checkpoint]
+        ends = (each.end_offset for each in earlier if each.topic == self._topic_id)
         read_before = max(ends, default=0)
+        # Final windows without a record are of an older version, or the record was deleted. Which
+        # offsets their checkpoint read is unknown: they must not count as skipped.
+        if not earlier and outputs.stream_files(self._data):
+            read_before = first
         start = stream_starts.Start(self._topic_id, read_before, first, checkpoint)
         stream_starts.append(self._data, start)
         self._started.add((checkpoint, self._topic_id))

@@ -111,6 +111,20 @@ def test_a_checkpoint_after_another_one_has_the_offsets_between_the_two(tmp_path
     assert Start(TOPIC_ID, 30, 25, CHECKPOINT).skipped == (24, 25)
 
 
+def test_final_windows_of_an_unrecorded_checkpoint_are_no_proof_of_deleted_records(
+    tmp_path: Path,
+) -> None:
+    """A person deleted the records of the stream, but not its windows."""
+    data, folder = outputs.DataDir(tmp_path / "data"), tmp_path / "query"
+    data.stream_csv.mkdir(parents=True)
+    (data.stream_csv / "2025-06-01.csv").touch()
+    start_of(folder, 25)
+    log_entry(folder, 0, 40, 0)
+    Recorder(data, folder, Settings(), TOPIC_ID).record(0, None)
+    (start,) = stream_starts.read(data)
+    assert start.skipped == (24, 25)  # not from the first record of the topic
+
+
 def at(number: int, first: int, end: int) -> MicroBatch:
     return MicroBatch(number, first, end, NOON + timedelta(seconds=number))
 
