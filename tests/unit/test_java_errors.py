@@ -29,4 +29,4 @@ def test_the_cause_of_an_error_of_py4j_or_the_system_is_one_line() -> None:
     assert cause(Py4JError(calling + heap)) == "OutOfMemoryError: Java heap space"
     assert cause(Py4JError("Answer from Java side is empty")) == "Answer from Java side is empty"
     full = OSError(errno.ENOSPC, "No space left on device", "/x")
-    assert cause(full) == "/x: No space left on device"
+    assert cause(full) == "No space left on device: free space on the disk of /x"
