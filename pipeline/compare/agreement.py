@@ -17,7 +17,7 @@ import pandas as pd
 
 from pipeline.compare.inputs import Evidence
 from pipeline.compare.lateness import Outcomes, Record, outcomes
-from pipeline.compare.unread import PlacedTrade, PlacedTrades
+from pipeline.compare.unread import PlacedTrade, PlacedTrades, Reading
 from pipeline.ingest.store import STORED
 from pipeline.metrics.definitions import FURTHER, METRICS, buy_sell_ratio
 from pipeline.thresholds import SETTING_OF, Period, Thresholds
@@ -220,8 +220,8 @@ class _Candidates:
     Each sequence is sorted by event time.
     """
 
-    #: The topic that the checkpoint read. None: the stream recorded nothing.
-    topic: str | None
+    #: What the checkpoint read. None: the stream recorded nothing.
+    reading: Reading | None
     #: Trades that the checkpoint read or will read, but did not count.
     dropped: Sequence[_Trade]
     #: Trades outside of the offsets that the checkpoint reads, and those that may be outside.
@@ -248,9 +248,9 @@ class _Candidates:
         return [*in_stream, *self.counted_twice], in_batch
 
     def between(self, start: str, end: str) -> "_Candidates":
-        trades = {name: value for name, value in vars(self).items() if name != "topic"}
+        trades = {name: value for name, value in vars(self).items() if name != "reading"}
         return _Candidates(
-            self.topic, **{name: _between(value, start, end) for name, value in trades.items()}
+            self.reading, **{name: _between(value, start, end) for name, value in trades.items()}
         )
 
 
@@ -269,7 +269,7 @@ def _candidates_by_checkpoint(evidence: Evidence) -> list[_Candidates]:
     )
     return [
         _Candidates(
-            topic=each.reading.topic if each.reading else None,
+            reading=each.reading,
             dropped=_trades(each.dropped),
             unread=_trades(_unread(each, evidence.placed, never=True)),
             perhaps_unread=_trades(_unread(each, evidence.placed, never=None)),
@@ -358,7 +358,8 @@ def _explain_by_trades(
     backfilled: frozenset[int],
 ) -> Explanation:
     """Return the cause of a difference, or `UNEXPLAINED` if single trades do not account for it."""
-    for place, known in enumerate(candidates):
+    end = _comparable((stream or batch or {})["window_end"])
+    for known in candidates:
         in_stream, in_batch = known.surplus()
         unread = {trade.number for trade in known.unread}
         causes = {BACKFILLED if n in backfilled else LATE for n in _numbers(in_batch) - unread}
@@ -368,7 +369,7 @@ def _explain_by_trades(
         if (
             causes
             and not known.contradicted
-            and _was_deleted(known, [*candidates[:place], *candidates[place + 1 :]])
+            and _was_deleted(known, candidates, end)
             and _accounts_for_all(stream, batch, in_stream, in_batch)
         ):
             return Explanation(
@@ -386,16 +387,21 @@ def _numbers(trades: Iterable[_Trade]) -> set[int]:
     return {trade.number for trade in trades}
 
 
-def _was_deleted(known: _Candidates, others: Iterable[_Candidates]) -> bool:
+def _was_deleted(known: _Candidates, candidates: Iterable[_Candidates], end: str) -> bool:
     """Return whether Kafka had deleted the trades that a checkpoint did not read, if there are any.
 
-    No other checkpoint of the topic could read the whole window either. Otherwise the stream would
-    have published that version.
+    No checkpoint of the topic that reached the end of the window read all of it. Otherwise the
+    stream would have published that version.
     """
-    if not known.unread:
+    if known.reading is None or not known.unread:
         return True
-    same_topic = (each for each in others if each.topic == known.topic)
-    return not known.perhaps_unread and all(each.unread for each in same_topic)
+    topic = known.reading.topic
+    readings = ((each.reading, each.unread) for each in candidates)
+    return not known.perhaps_unread and all(
+        unread
+        for reading, unread in readings
+        if reading and reading.topic == topic and end <= reading.final_until
+    )
 
 
 def _other_thresholds(stream: _Window, batch: _Window, columns: str, evidence: Evidence) -> str:

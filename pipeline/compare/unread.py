@@ -8,8 +8,12 @@ the two.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pipeline.ingest.store import time_text
 from pipeline.stream.micro_batches import OffsetRange
 from pipeline.stream_starts import Start
+
+#: After every time in the format of the database.
+_AFTER_ALL = "~"
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,9 @@ class Reading:
     topic: str
     start: int | None
     end: int
+    #: Windows that end at or before this time are final in this checkpoint. Text in the format of
+    #: the database.
+    final_until: str = ""
     #: Whether no other checkpoint follows. The newest one continues to read after `end`.
     is_newest: bool = False
 
@@ -84,12 +91,26 @@ def readings(offset_ranges: Iterable[OffsetRange], starts: Iterable[Start]) -> l
         offset_ranges: the record of the stream, in the order of reading.
         starts: the checkpoints with their first offset.
     """
-    ends: dict[tuple[str, str], int] = {}
+    ranges: dict[tuple[str, str], list[OffsetRange]] = {}
     for each in offset_ranges:
         key = (each.checkpoint, each.topic)
         # Added again, so that the last key is that of the newest one: a change of WATERMARK and
         # back continues an earlier checkpoint.
-        ends[key] = max(each.end_offset, ends.pop(key, 0))
-    newest = next(reversed(ends), None)
+        own = ranges.pop(key, [])
+        own.append(each)
+        ranges[key] = own
+    newest = next(reversed(ranges), None)
     first = {(start.checkpoint, start.topic): start.first_offset for start in starts}
-    return [Reading(*key, first.get(key), end, key == newest) for key, end in ends.items()]
+    return [
+        Reading(
+            *key,
+            start=first.get(key),
+            end=max(each.end_offset for each in own),
+            # All windows of the newest checkpoint become final.
+            final_until=_AFTER_ALL
+            if key == newest
+            else time_text(max(each.watermark for each in own)),
+            is_newest=key == newest,
+        )
+        for key, own in ranges.items()
+    ]

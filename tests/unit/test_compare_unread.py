@@ -95,9 +95,16 @@ class Folder:
     @property
     def offset_ranges(self) -> list[OffsetRange]:
         return [
-            OffsetRange(TOPIC, 60.0, 0, first, end, end, NOON - timedelta(hours=9), 0, f"c{number}")
+            OffsetRange(
+                TOPIC, 60.0, 0, first, end, end, self.watermark(first, end), 0, f"c{number}"
+            )
             for number, (first, end) in enumerate(self.parts)
         ]
+
+    def watermark(self, first: int, end: int) -> datetime:
+        """The newest watermark of a checkpoint whose last micro-batch had one record."""
+        before = [each.time for each in self.trades[first : end - 1]]
+        return max(before, default=NOON) - MINUTE
 
     @property
     def starts(self) -> list[Start]:
@@ -212,6 +219,15 @@ def test_a_window_that_an_earlier_checkpoint_read_completely_is_not_explained() 
     assert folder.causes(shown) == {}
     del shown["2025-06-01T12:02:00Z"]
     assert folder.causes(shown) == {"12:02": agreement.UNEXPLAINED}
+
+
+def test_a_window_that_was_still_open_when_its_checkpoint_was_deleted_has_that_cause() -> None:
+    # The first checkpoint ends with the last record of 12:02. Its open windows are lost.
+    folder = Folder(steady(120), parts=[(0, 35), (65, 120)])
+    shown = folder.published()
+    del shown["2025-06-01T12:02:00Z"]
+    found = folder.causes(shown)
+    assert found == dict.fromkeys(["12:02", "12:03", "12:04", "12:05"], agreement.DELETED)
 
 
 def test_a_checkpoint_that_was_continued_after_another_one_is_the_newest() -> None:
