@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import MAXYEAR, UTC, datetime, timedelta
 from decimal import Decimal
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,6 +36,11 @@ WINDOW_COLUMNS = (
     "written_at",
     *Z_SCORES,
 )
+#: The names of the files in `batch_output/`.
+BATCH_FILES = "[0-9]*Z.csv"
+#: Batch runs that retention keeps at any age, with the transactions that they read. The newest run
+#: may not have published its windows.
+KEPT_RUNS = 2
 #: Columns of a file in `batch_output/`.
 BATCH_COLUMNS = (
     *METRICS,
@@ -486,14 +492,14 @@ def stream_files(data: DataDir) -> list[Path]:
 
 
 def batch_files(data: DataDir) -> list[Path]:
-    return sorted(data.batch_output.glob("[0-9]*Z.csv"))
+    return sorted(data.batch_output.glob(BATCH_FILES))
 
 
 def newest_batch_files(data: DataDir, count: int) -> list[Path]:
     """Return the files of the newest runs, without a path object for each of the others."""
     try:
         with os.scandir(data.batch_output) as entries:
-            names = (entry.name for entry in entries if entry.name.endswith("Z.csv"))
+            names = (entry.name for entry in entries if fnmatch(entry.name, BATCH_FILES))
             return [data.batch_output / name for name in heapq.nlargest(count, names)]
     except (FileNotFoundError, NotADirectoryError):
         return []

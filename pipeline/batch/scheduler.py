@@ -28,8 +28,6 @@ SCRIPT = spark.ROOT / "batch_processor.py"
 CHECK_SECONDS = 0.25
 #: Seconds that a run has to end after SIGTERM. Then it gets SIGKILL.
 END_SECONDS = 3.0
-#: Runs whose files always stay. The newest run may not have published its windows.
-KEPT_RUNS = 2
 #: The statuses of runs that ended as expected.
 EXPECTED_STATUSES = {"ok", "no_data", "stopped"}
 
@@ -88,7 +86,7 @@ def expired(runs: Sequence[Path], now: datetime, days: int) -> list[Path]:
         days: the age up to which a file stays.
     """
     oldest = now - timedelta(days=days)
-    starts = ((path, outputs.started(path)) for path in runs[:-KEPT_RUNS])
+    starts = ((path, outputs.started(path)) for path in runs[: -outputs.KEPT_RUNS])
     return [path for path, start in starts if start is not None and start < oldest]
 
 

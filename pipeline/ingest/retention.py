@@ -24,8 +24,6 @@ from pipeline.settings import Settings
 
 #: Rows of each table that one call deletes. It takes some milliseconds and blocks the loader.
 CHUNK = 10_000
-#: Batch runs whose transactions stay. The newest run may not have published its windows.
-RUNS = 2
 
 
 def delete_expired(
@@ -89,7 +87,8 @@ def needed_offsets(data: outputs.DataDir) -> list[tuple[str, tuple[int, int | No
 
 def _batch_snapshots(data: outputs.DataDir) -> list[str]:
     """Return when the newest batch runs started."""
-    starts = (outputs.started(path) for path in outputs.newest_batch_files(data, RUNS))
+    newest = outputs.newest_batch_files(data, outputs.KEPT_RUNS)
+    starts = map(outputs.started, newest)
     return [store.time_text(start) for start in starts if start]
 
 

@@ -248,6 +248,8 @@ def test_the_files_of_the_two_newest_runs_stay_at_any_age(folder: DataDir) -> No
     assert expired(runs, NOW + 1000 * DAY, 1) == runs[:-2]
     assert expired(runs[-2:], NOW + 1000 * DAY, 1) == expired([], NOW, 1) == []
     assert outputs.newest_batch_files(folder, 2) == runs[:-3:-1]
+    (folder.batch_output / "copyZ.csv").touch()  # no run wrote it
+    assert outputs.newest_batch_files(folder, 2) == runs[:-3:-1]
     assert outputs.newest_batch_files(DataDir(folder.root / "other"), 2) == []
     other = folder.batch_output / "20250599T000000Z.csv"  # no run has this name
     assert expired([other, *runs], NOW + 1000 * DAY, 1) == runs[:-2]
