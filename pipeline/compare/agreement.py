@@ -361,22 +361,23 @@ def _explain_by_trades(
     end = _comparable((stream or batch or {})["window_end"])
     for known in candidates:
         in_stream, in_batch = known.surplus()
-        unread = {trade.number for trade in known.unread}
-        causes = {BACKFILLED if n in backfilled else LATE for n in _numbers(in_batch) - unread}
-        causes |= {DELETED} if _numbers(in_batch) & unread else set()
+        deleted = _numbers(known.unread) - _dropped_by_others(known, candidates)
+        late = _numbers([*known.dropped, *known.unread]) - deleted
+        causes = {BACKFILLED if n in backfilled else LATE for n in _numbers(in_batch) - deleted}
+        causes |= {DELETED} if _numbers(in_batch) & deleted else set()
         causes |= {AFTER_SNAPSHOT} if len(in_stream) > len(known.counted_twice) else set()
         causes |= {CONFLICT} if known.counted_twice else set()
         if (
             causes
             and not known.contradicted
-            and _was_deleted(known, candidates, end)
+            and (not deleted or _was_deleted(known, candidates, end))
             and _accounts_for_all(stream, batch, in_stream, in_batch)
         ):
             return Explanation(
                 "; ".join(sorted(causes)),
-                len(known.dropped),
+                len(late),
                 len(known.counted_twice),
-                len(known.unread),
+                len(deleted),
             )
     if any(_unrecorded_may_explain(stream, batch, known) for known in candidates):
         return Explanation(NOT_RECORDED)
@@ -387,20 +388,30 @@ def _numbers(trades: Iterable[_Trade]) -> set[int]:
     return {trade.number for trade in trades}
 
 
+def _dropped_by_others(known: _Candidates, candidates: Iterable[_Candidates]) -> set[int]:
+    """Return the trades that another checkpoint of the topic dropped as late: Kafka had them."""
+    return {
+        number
+        for each in candidates
+        if each is not known and _same_topic(known, each)
+        for number in _numbers(each.dropped)
+    }
+
+
+def _same_topic(one: _Candidates, other: _Candidates) -> bool:
+    return bool(one.reading and other.reading and one.reading.topic == other.reading.topic)
+
+
 def _was_deleted(known: _Candidates, candidates: Iterable[_Candidates], end: str) -> bool:
-    """Return whether Kafka had deleted the trades that a checkpoint did not read, if there are any.
+    """Return whether Kafka had deleted the trades that a checkpoint did not read.
 
     No checkpoint of the topic that reached the end of the window read all of it. Otherwise the
     stream would have published that version.
     """
-    if known.reading is None or not known.unread:
-        return True
-    topic = known.reading.topic
-    readings = ((each.reading, each.unread) for each in candidates)
     return not known.perhaps_unread and all(
-        unread
-        for reading, unread in readings
-        if reading and reading.topic == topic and end <= reading.final_until
+        each.unread
+        for each in candidates
+        if _same_topic(known, each) and each.reading and end <= each.reading.final_until
     )
 
 

@@ -230,6 +230,29 @@ def test_a_window_that_was_still_open_when_its_checkpoint_was_deleted_has_that_c
     assert found == dict.fromkeys(["12:02", "12:03", "12:04", "12:05"], agreement.DELETED)
 
 
+def test_a_late_trade_that_a_later_checkpoint_dropped_was_not_deleted() -> None:
+    # The first checkpoint made 12:03 final. Its trade came after that checkpoint, and Kafka had
+    # deleted the other records of the window before the second one.
+    trades = steady(140)
+    late = trade(47, 3 * 60 + 22)  # a missing id
+    folder = Folder([*trades[:110], late, *trades[110:]], parts=[(0, 100), (60, 141)])
+    ranges = folder.offset_ranges
+    dropping = replace(ranges[1], counted_from=60, first_offset=60, dropped=1, end_offset=111)
+    after = replace(ranges[1], micro_batch=1, counted_from=111, first_offset=141)
+    watermark = NOON + timedelta(minutes=8)
+    evidence = replace(
+        folder.evidence(),
+        offset_ranges=[ranges[0], replace(dropping, first_offset=110, watermark=watermark), after],
+    )
+    stream, batch = (
+        pd.DataFrame([*rows.values()], columns=list(WINDOW_COLUMNS), dtype=str)
+        for rows in (windows(trades), windows(folder.trades))
+    )
+    found = agreement.agreement(stream, stream.head(0), batch, LAST, evidence)
+    row = found.set_index("window_start").loc["2025-06-01T12:03:00Z"]
+    assert (row["cause"], row["late"], row["deleted"]) == (agreement.LATE, 1, 0)
+
+
 def test_a_checkpoint_that_was_continued_after_another_one_is_the_newest() -> None:
     one, other = (
         OffsetRange(TOPIC, 60.0, 0, 0, end, end, NOON, 0, checkpoint)
