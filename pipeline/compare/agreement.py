@@ -202,7 +202,7 @@ class Explanation:
     unexplained: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Trade:
     """A trade that one path counted and the other one did not."""
 

@@ -4,7 +4,6 @@ import itertools
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pipeline.compare.unread import PlacedTrade, PlacedTrades
@@ -139,15 +138,11 @@ def placed_trades(
         (found.numbers.start, found.numbers.stop),
     ).fetchall()
     trades: dict[int, PlacedTrade] = {}
-    for trade in itertools.chain.from_iterable(
+    for placed in itertools.chain.from_iterable(
         _trades_of(connection, row, (found.since, found.until), late) for row in rows
     ):
-        other = trades.get(trade.trade_id, trade)
-        trades[trade.trade_id] = replace(
-            trade,
-            first_offset=min(trade.first_offset, other.first_offset),
-            last_offset=max(trade.last_offset, other.last_offset),
-        )
+        other = trades.get(placed.trade_id)
+        trades[placed.trade_id] = placed if other is None else other.merged(placed)
     return [PlacedTrades(start.topic, start.skipped, found.since, found.until, [*trades.values()])]
 
 

@@ -6,7 +6,7 @@ the two.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.ingest.store import time_text
 from pipeline.stream.micro_batches import OffsetRange
@@ -47,7 +47,7 @@ class Reading:
         return False if is_read else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there can be millions
 class PlacedTrade:
     """A stored trade, and the least and the greatest offset that its record can have.
 
@@ -61,6 +61,14 @@ class PlacedTrade:
     side: str
     price: float
     size: float
+
+    def merged(self, other: "PlacedTrade") -> "PlacedTrade":
+        """Return the same trade with the offsets that either of two transactions allows."""
+        return replace(
+            self,
+            first_offset=min(self.first_offset, other.first_offset),
+            last_offset=max(self.last_offset, other.last_offset),
+        )
 
 
 @dataclass(frozen=True)
