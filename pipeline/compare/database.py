@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from pipeline.compare.unread import PlacedTrade, PlacedTrades
 from pipeline.ingest import transactions
-from pipeline.ingest.store import minute_text
+from pipeline.ingest.store import AFTER_ALL_TIMES, minute_text
 from pipeline.stream_starts import Start
 
 #: The columns of a trade that the comparison reads.
@@ -216,9 +216,8 @@ def latencies(
     first = (
         "" if since is None else minute_text(since + timedelta(seconds=59, microseconds=999_999))
     )
-    after_all = "~"  # sorts after every digit
     counts: Counter[tuple[str, int]] = Counter()
-    ranges = [(1, first, after_all)]
+    ranges = [(1, first, AFTER_ALL_TIMES)]
     ranges += [(-1, max(first, minute_text(start)), minute_text(end)) for start, end in left_out]
     for sign, *limits in ranges:
         for leg, bucket, count in connection.execute(

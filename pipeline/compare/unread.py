@@ -8,12 +8,9 @@ the two.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.ingest.store import time_text
+from pipeline.ingest.store import AFTER_ALL_TIMES, time_text
 from pipeline.stream.micro_batches import OffsetRange
 from pipeline.stream_starts import Start
-
-#: After every time in the format of the database.
-_AFTER_ALL = "~"
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ def readings(offset_ranges: Iterable[OffsetRange], starts: Iterable[Start]) -> l
             start=first.get(key),
             end=max(each.end_offset for each in own),
             # All windows of the newest checkpoint become final.
-            final_until=_AFTER_ALL
+            final_until=AFTER_ALL_TIMES
             if key == newest
             else time_text(max(each.watermark for each in own)),
             is_newest=key == newest,

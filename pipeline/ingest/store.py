@@ -671,6 +671,10 @@ def _row(trade: Trade) -> tuple[object, ...]:
     )
 
 
+#: Greater than every time in the tables.
+AFTER_ALL_TIMES = "~"
+
+
 def time_text(moment: datetime) -> str:
     """Return a time in the format of the tables: six decimals. The texts sort like the times."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"

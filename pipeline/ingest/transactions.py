@@ -10,10 +10,10 @@ from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from pipeline.ingest.store import time_text
+from pipeline.ingest.store import AFTER_ALL_TIMES, time_text
 
-#: Greater than every number and every time in the table.
-_AFTER_ALL_NUMBERS, _AFTER_ALL_TIMES = 2**63, "~"
+#: Greater than every number in the table.
+_AFTER_ALL_NUMBERS = 2**63
 
 
 def numbers_of(connection: sqlite3.Connection, topic: str) -> range:
@@ -91,7 +91,7 @@ def around(
     start = first(connection, numbers, "last_offset", least)
     # A record that is not late is newer than the newest one before it minus the watermark.
     newest_before = _newest_trade(connection, numbers, start)
-    since, until = "", _AFTER_ALL_TIMES
+    since, until = "", AFTER_ALL_TIMES
     if newest_before is None:
         start = numbers.start
     else:
@@ -116,7 +116,7 @@ def first(connection: sqlite3.Connection, numbers: range, column: str, least: in
         least: the value.
     """
     after_all, smallest = (
-        (_AFTER_ALL_NUMBERS, 0) if isinstance(least, int) else (_AFTER_ALL_TIMES, "")
+        (_AFTER_ALL_NUMBERS, 0) if isinstance(least, int) else (AFTER_ALL_TIMES, "")
     )
 
     def value(number: int) -> Any:
