@@ -129,7 +129,7 @@ def placed_trades(
     if start.skipped is None:
         return []
     found = transactions.around(connection, start.topic, start.skipped, window, delay)
-    if found is None:
+    if found is None or not found.is_complete:
         return []
     late = _late_ids(connection)
     rows = connection.execute(

@@ -54,7 +54,12 @@ def _delete_transactions(
     needed, offsets_by_topic = [], needed_offsets(data)
     for topic, offsets in offsets_by_topic:
         found = transactions.around(connection, topic, offsets, settings.window, settings.watermark)
-        needed.append(found.numbers if found else transactions.numbers_of(connection, topic))
+        # The transaction before them proves that none of them was deleted.
+        needed.append(
+            range(found.numbers.start - 1, found.numbers.stop)
+            if found
+            else transactions.numbers_of(connection, topic)
+        )
     newest_topic = store.newest_topic(connection)
     read = {topic for topic, (_, end) in offsets_by_topic if end is None}
     if newest_topic is not None and newest_topic not in read:  # the stream has not read it yet

@@ -60,6 +60,8 @@ class Surroundings(NamedTuple):
     #: Times in the format of the tables.
     since: str
     until: str
+    #: Whether none of these transactions was deleted.
+    is_complete: bool
 
 
 def around(
@@ -103,7 +105,11 @@ def around(
         window_end = _window_start(newest, window) + window
         until, complete = time_text(window_end), time_text(window_end + delay)
         stop = max(stop, first(connection, numbers, "newest_trade", complete) + 1)
-    return Surroundings(range(start, min(stop, numbers.stop)), since, until)
+    found = range(start, min(stop, numbers.stop))
+    (kept,) = connection.execute(
+        "SELECT count(*) FROM ingest WHERE number >= ? AND number < ?", (found.start, found.stop)
+    ).fetchone()
+    return Surroundings(found, since, until, 0 < kept == len(found))
 
 
 def first(connection: sqlite3.Connection, numbers: range, column: str, least: int | str) -> int:

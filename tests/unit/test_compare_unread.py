@@ -301,6 +301,23 @@ def test_nothing_is_placed_if_the_consumer_read_the_topic_twice() -> None:
         assert database.placed_trades(connection, first, MINUTE, MINUTE) == []
 
 
+@pytest.mark.parametrize("number", [1, 6, 8])
+def test_nothing_is_placed_if_a_transaction_around_the_start_was_deleted(number: int) -> None:
+    """Retention can have deleted it before the checkpoint began."""
+    folder = Folder(steady(120), polls=[10], parts=[(0, 30), (65, 120)])
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.executescript(store._SCHEMA)
+        folder.store(connection)
+        start = folder.starts[1]
+        (placed,) = database.placed_trades(connection, start, MINUTE, MINUTE)
+        assert len(placed.trades) >= 65 - 30
+        if number > 1:
+            connection.execute("DELETE FROM ingest WHERE number = ?", (number,))
+        else:  # all up to the end of the range
+            connection.execute("DELETE FROM ingest WHERE number < 10")
+        assert database.placed_trades(connection, start, MINUTE, MINUTE) == []
+
+
 def test_without_the_start_of_the_checkpoint_nothing_is_proved() -> None:
     folder = Folder(steady(120), parts=[(0, 30), (65, 120)])
     evidence = replace(folder.evidence(), starts=folder.starts[:1])

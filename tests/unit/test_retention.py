@@ -17,7 +17,7 @@ from pipeline.compare import agreement
 from pipeline.compare.__main__ import as_json
 from pipeline.compare.comparison import compare
 from pipeline.compare.inputs import read_outputs
-from pipeline.ingest import retention, store
+from pipeline.ingest import retention, store, transactions
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir
 from pipeline.settings import Settings
@@ -160,6 +160,19 @@ def test_the_comparison_counts_the_same_after_every_step_of_retention(
         if number in {0, len(old) - 1}:
             assert totals(folder) == before
     assert [path.stem[:8] for path in outputs.batch_files(folder)] == ["20250611", "20250612"]
+
+
+def test_what_is_needed_around_a_start_stays_the_same(folder: DataDir) -> None:
+    def found() -> transactions.Surroundings | None:
+        with closing(store.open_reader(folder.database)) as connection:
+            minute = timedelta(minutes=1)
+            return transactions.around(connection, TOPIC, SKIPPED, minute, minute)
+
+    before = found()
+    assert before
+    assert before.is_complete
+    assert sum(delete(folder, 1)) > 0
+    assert found() == before
 
 
 def test_rows_younger_than_the_retention_stay(folder: DataDir) -> None:
