@@ -10,15 +10,14 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import psutil
 
 from pipeline import outputs, processes, source, spark, times
-from pipeline.batch import job
+from pipeline.batch import job, retention
 from pipeline.errors import Family, family_of, sentence
 from pipeline.ingest import store
 from pipeline.service import Service
@@ -75,19 +74,6 @@ def reason_of(exit_code: int, result: Mapping[str, Any]) -> str:
     if reported := result.get("reason"):
         return str(reported)
     return f"exit status {exit_code}. Read the error in the log of the scheduler"
-
-
-def expired(runs: Sequence[Path], now: datetime, days: int) -> list[Path]:
-    """Return the files of the runs that are too old. The newest files always stay.
-
-    Args:
-        runs: the files of all runs, oldest first.
-        now: the current time.
-        days: the age up to which a file stays.
-    """
-    oldest = now - timedelta(days=days)
-    starts = ((path, outputs.started(path)) for path in runs[: -outputs.KEPT_RUNS])
-    return [path for path, start in starts if start is not None and start < oldest]
 
 
 # --- the scheduler --------------------------------------------------------------------------
@@ -154,12 +140,8 @@ class Scheduler:
         newest = None if days is None else self._newest_event_time()
         if days is None or newest is None:
             return
-        # A clock that is years ahead must not delete anything.
-        old = expired(outputs.batch_files(self._data), min(times.now(), newest), days)
-        for path in old:
-            path.unlink(missing_ok=True)
-        if old:
-            self._service.log.info("deleted the files of %d runs (RETENTION_DAYS)", len(old))
+        if deleted := retention.delete_expired(self._data, newest, times.now(), days):
+            self._service.log.info("deleted the files of %d runs (RETENTION_DAYS)", deleted)
 
     def _run_once(self, started: datetime) -> None:
         """Execute one run and log it. A run that cannot start is logged as failed."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline import outputs, stream_starts, times
-from pipeline.batch.scheduler import expired
+from pipeline.batch.retention import expired
 from pipeline.compare import agreement
 from pipeline.compare.__main__ import as_json
 from pipeline.compare.comparison import compare

@@ -1,0 +1,32 @@
+"""Delete the result files of old batch runs.
+
+The age of a run is measured from the newest trade or from the clock of this machine, whichever is
+earlier. So a clock that is years ahead deletes nothing.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pipeline import outputs
+
+
+def delete_expired(data: outputs.DataDir, newest_trade: datetime, now: datetime, days: int) -> int:
+    """Delete the files of the runs that are older than this number of days; return their number."""
+    old = expired(outputs.batch_files(data), min(now, newest_trade), days)
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)
+
+
+def expired(runs: Sequence[Path], now: datetime, days: int) -> list[Path]:
+    """Return the files of the runs that are too old. The newest files always stay.
+
+    Args:
+        runs: the files of all runs, oldest first.
+        now: the current time.
+        days: the age up to which a file stays.
+    """
+    oldest = now - timedelta(days=days)
+    starts = ((path, outputs.started(path)) for path in runs[: -outputs.KEPT_RUNS])
+    return [path for path, start in starts if start is not None and start < oldest]
