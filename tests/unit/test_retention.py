@@ -162,7 +162,28 @@ def test_the_comparison_counts_the_same_after_every_step_of_retention(
     assert [path.stem[:8] for path in outputs.batch_files(folder)] == ["20250611", "20250612"]
 
 
-def test_what_is_needed_around_a_start_stays_the_same(folder: DataDir) -> None:
+def store_and_read_in_another_topic(data: DataDir) -> None:
+    """The topic is created again, and every service continues for four days."""
+    topic = TOPIC.replace("9", "8")
+    with closing(store.open_writer(data.database)) as connection:
+        for offset in range(4):
+            at = NOW + (1 + offset) * DAY
+            own = [trade(DAYS * PER_DAY + 1 + offset, (at - NOON).total_seconds())]
+            batch = store.Batch(offset, offset, 1, 0, at, at, own, [at], topic, [offset])
+            store.store(connection, batch, at)
+            (data.batch_output / f"{outputs.run_id(at)}.csv").touch()
+    position = OffsetRange(topic, 60.0, 4, 0, 4, 4, NOW, 0, CHECKPOINTS[0])
+    text = outputs.to_csv(micro_batches.COLUMNS, [vars(position)])
+    outputs.write_atomically(data.stream_position, text)
+
+
+@pytest.mark.parametrize("is_created_again", [False, True])
+def test_what_is_needed_around_a_start_stays_the_same(
+    is_created_again: bool, folder: DataDir
+) -> None:
+    if is_created_again:
+        store_and_read_in_another_topic(folder)
+
     def found() -> transactions.Surroundings | None:
         with closing(store.open_reader(folder.database)) as connection:
             minute = timedelta(minutes=1)
@@ -171,7 +192,7 @@ def test_what_is_needed_around_a_start_stays_the_same(folder: DataDir) -> None:
     before = found()
     assert before
     assert before.is_complete
-    assert sum(delete(folder, 1)) > 0
+    assert sum(delete(folder, 1, NOW + 5 * DAY)) > 0
     assert found() == before
 
 
