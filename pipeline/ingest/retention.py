@@ -54,14 +54,13 @@ def _delete_transactions(
     needed, offsets_by_topic = [], needed_offsets(data)
     for topic, offsets in offsets_by_topic:
         found = transactions.around(connection, topic, offsets, settings.window, settings.watermark)
-        numbers = transactions.numbers_of(connection, topic)
-        if found is None:
-            needed.append(numbers)
-        else:
-            # The transaction before them proves that none of them was deleted, and the last one of
-            # the topic that its offsets ascend.
-            needed.append(range(found.numbers.start - 1, found.numbers.stop))
-            needed.append(range(numbers.stop - 1, numbers.stop))
+        if found is None:  # the offsets of its transactions prove nothing
+            continue
+        # The transaction before them proves that none of them was deleted, and the last one of the
+        # topic that its offsets ascend.
+        needed.append(range(found.numbers.start - 1, found.numbers.stop))
+        end = transactions.numbers_of(connection, topic).stop
+        needed.append(range(end - 1, end))
     newest_topic = store.newest_topic(connection)
     read = {topic for topic, (_, end) in offsets_by_topic if end is None}
     if newest_topic is not None and newest_topic not in read:  # the stream has not read it yet
