@@ -358,7 +358,6 @@ def _explain_by_trades(
     backfilled: frozenset[int],
 ) -> Explanation:
     """Return the cause of a difference, or `UNEXPLAINED` if single trades do not account for it."""
-    end = _comparable((stream or batch or {})["window_end"])
     for known in candidates:
         in_stream, in_batch = known.surplus()
         deleted = _numbers(known.unread) - _dropped_by_others(known, candidates)
@@ -370,7 +369,7 @@ def _explain_by_trades(
         if (
             causes
             and not known.contradicted
-            and (not deleted or _was_deleted(known, candidates, end))
+            and (not deleted or _was_deleted(known, candidates))
             and _accounts_for_all(stream, batch, in_stream, in_batch)
         ):
             return Explanation(
@@ -402,16 +401,15 @@ def _same_topic(one: _Candidates, other: _Candidates) -> bool:
     return bool(one.reading and other.reading and one.reading.topic == other.reading.topic)
 
 
-def _was_deleted(known: _Candidates, candidates: Iterable[_Candidates], end: str) -> bool:
+def _was_deleted(known: _Candidates, candidates: Iterable[_Candidates]) -> bool:
     """Return whether Kafka had deleted the trades that a checkpoint did not read.
 
-    No checkpoint of the topic that reached the end of the window read all of it. Otherwise the
-    stream would have published that version.
+    No checkpoint of the topic read the whole window. Otherwise the stream would have published that
+    version, although the checkpoint may have ended before the window was final: the next one
+    publishes the windows that it left open.
     """
     return not known.perhaps_unread and all(
-        each.unread
-        for each in candidates
-        if _same_topic(known, each) and each.reading and end <= each.reading.final_until
+        each.unread for each in candidates if _same_topic(known, each)
     )
 
 

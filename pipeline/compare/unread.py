@@ -8,7 +8,6 @@ the two.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.ingest.store import AFTER_ALL_TIMES, time_text
 from pipeline.stream.micro_batches import OffsetRange
 from pipeline.stream_starts import Start
 
@@ -21,9 +20,6 @@ class Reading:
     topic: str
     start: int | None
     end: int
-    #: Windows that end at or before this time are final in this checkpoint. Text in the format of
-    #: the database.
-    final_until: str = ""
     #: Whether no other checkpoint follows. The newest one continues to read after `end`.
     is_newest: bool = False
 
@@ -96,26 +92,12 @@ def readings(offset_ranges: Iterable[OffsetRange], starts: Iterable[Start]) -> l
         offset_ranges: the record of the stream, in the order of reading.
         starts: the checkpoints with their first offset.
     """
-    ranges: dict[tuple[str, str], list[OffsetRange]] = {}
+    ends: dict[tuple[str, str], int] = {}
     for each in offset_ranges:
         key = (each.checkpoint, each.topic)
         # Added again, so that the last key is that of the newest one: a change of WATERMARK and
         # back continues an earlier checkpoint.
-        own = ranges.pop(key, [])
-        own.append(each)
-        ranges[key] = own
-    newest = next(reversed(ranges), None)
+        ends[key] = max(each.end_offset, ends.pop(key, 0))
+    newest = next(reversed(ends), None)
     first = {(start.checkpoint, start.topic): start.first_offset for start in starts}
-    return [
-        Reading(
-            *key,
-            start=first.get(key),
-            end=max(each.end_offset for each in own),
-            # All windows of the newest checkpoint become final.
-            final_until=AFTER_ALL_TIMES
-            if key == newest
-            else time_text(max(each.watermark for each in own)),
-            is_newest=key == newest,
-        )
-        for key, own in ranges.items()
-    ]
+    return [Reading(*key, first.get(key), end, key == newest) for key, end in ends.items()]
