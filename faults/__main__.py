@@ -17,18 +17,19 @@ from faults.stack import LabError
 from faults.verdict import Row
 from feed.replay import Arguments
 
-#: Multiple of the recorded speed. A window is then final about 20 seconds after its begin.
+#: Multiple of the recorded speed. At this speed, a window is final about 20 s after its start.
 SPEED = 6.0
 #: Stacks that run at the same time: one of them uses about two thirds of a core.
 JOBS = 2
 #: The stack of `--quick`.
 QUICK_STACK = "quick"
-#: Batch runs use most of the CPU time of a stack. In these two, few faults concern them.
+#: Settings of a stack. Batch runs use most of the CPU time of a stack. In these two stacks, few
+#: faults concern batch runs, so the stacks start fewer of them.
 ENVIRONMENT = {
     MAIN: {"BATCH_INTERVAL_SECONDS": "30"},
     QUICK_STACK: {"BATCH_INTERVAL_SECONDS": "45"},
 }
-#: Seconds in which a stack starts, and in which its results are compared at the end.
+#: Seconds for the start of a stack and for the comparison of its results at the end.
 STACK_SECONDS = 100.0
 
 
@@ -48,7 +49,7 @@ def run_all(faults: Sequence[Fault], written: Results, options: argparse.Namespa
     stacks = by_stack(left)
     for name, of_stack in stacks.items():
         log(f"[{name}] {sum(fault.times for fault in of_stack)} injections")
-    log(f"planned: {planned_seconds(left, options.jobs) / 60:.0f} minutes")
+    log(f"planned duration: {planned_seconds(left, options.jobs) / 60:.0f} minutes")
     works = {name: partial(_run, name, of, written, options) for name, of in stacks.items()}
     rows = [
         verdict.skipped(fault.name, fault.claim, reason)
@@ -57,13 +58,15 @@ def run_all(faults: Sequence[Fault], written: Results, options: argparse.Namespa
     ]
     found = dict(parallel.run(works, options.jobs))
     for name, of_stack in stacks.items():
-        of_name = found[name] or _broken(of_stack, "its process ended without a result")
+        of_name = found[name] or _broken(
+            of_stack, "the process that ran the stack ended without a result"
+        )
         rows += [_named(row, name) for row in of_name] if len(stacks) > 1 else of_name
     return rows
 
 
 def _named(row: Row, stack: str) -> Row:
-    """Return the row; that of the time without a fault with the name of its stack."""
+    """Return the row. The row of the time without a fault gets the name of its stack."""
     return replace(row, fault=f"{row.fault}, {stack}") if row.fault == verdict.NO_FAULT else row
 
 
@@ -74,7 +77,7 @@ def by_stack(faults: Sequence[Fault]) -> dict[str, list[Fault]]:
 
 
 def planned_seconds(faults: Sequence[Fault], jobs: int) -> float:
-    """Return how long a run takes if every injection takes the time of the catalogue."""
+    """Return the duration of a run, seconds, if each injection takes its time in the catalogue."""
     ends = [0.0] * jobs
     for of_stack in by_stack(faults).values():
         earliest = ends.index(min(ends))
@@ -113,10 +116,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", default=[], help="only these faults (default: all)"
     )
-    parser.add_argument("--quick", action="store_true", help="a few faults, once each: a minute")
-    parser.add_argument("--times", type=int, help="injections of each fault (default: its own)")
+    parser.add_argument("--quick", action="store_true", help="a few faults, once each: 3 minutes")
     parser.add_argument(
-        "--jobs", type=int, default=JOBS, help=f"stacks that run at the same time ({JOBS})"
+        "--times", type=int, help="injections of each fault (default: as in the catalogue)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=JOBS, help=f"stacks that run at the same time (default {JOBS})"
     )
     results.add_options(parser)
     parser.add_argument("--list", action="store_true", help="list the faults and exit")

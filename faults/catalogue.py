@@ -251,7 +251,7 @@ def storage_faults() -> list[Fault]:
 # --- the clock ----------------------------------------------------------------------------------
 
 
-#: How a clock is wrong: the name, in words, the shifts in seconds.
+#: How a clock is wrong: the name, the description, and the shifts in seconds.
 SHIFTS = (
     ("ahead", "an hour ahead", (3600,)),
     ("behind", "an hour behind", (-3600,)),
@@ -280,7 +280,7 @@ def clock_faults() -> list[Fault]:
 
 
 def broker_faults() -> list[Fault]:
-    """Return the faults of Kafka beside its kill."""
+    """Return the faults of Kafka, except kills and pauses."""
     return [
         Fault(
             name="topics-missing",

@@ -1,6 +1,6 @@
 /* Shifts the wall clock of the process that loads it (LD_PRELOAD). The monotonic clock, which
- * sleeps and timeouts use, stays real. The shift is in a file that all processes of one service
- * map: FAKETIME_FOLDER/SUPERVISOR_PROCESS_NAME, seconds as an 8-byte integer. */
+ * sleeps and timeouts use, does not change. All processes of one service map the file with the
+ * shift: FAKETIME_FOLDER/SUPERVISOR_PROCESS_NAME. It has the seconds as an 8-byte integer. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
@@ -51,8 +51,9 @@ time_t time(time_t *now) {
     return exact.tv_sec;
 }
 
-/* The kernel waits by the real clock. A moment that is too large for the monotonic clock, which
- * starts with the machine, is one of the shifted clock. Java waits until such moments. */
+/* The kernel compares the end of a wait with the real clock. The monotonic clock counts from the
+ * boot of the machine. An end that is too large for it is on the shifted wall clock, as Java passes
+ * it, and has to be shifted back. */
 int pthread_cond_timedwait(pthread_cond_t *changed, pthread_mutex_t *mutex,
                            const struct timespec *until) {
     struct timespec real = *until;

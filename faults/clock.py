@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("clock.c")
-#: The services whose clock can be shifted, by their names for supervisor, and what they are.
+#: The services whose clock can be shifted: supervisor's name, and the name in texts.
 SERVICES = {
     "producer": "the producer",
     "consumer": "the consumer",
@@ -25,10 +25,10 @@ class Clocks:
     """The clocks of the services of one stack.
 
     Args:
-        folder: where the library and the shifts are. It must exist.
+        folder: the directory for the library and the files with the shifts. It must exist.
 
     Raises:
-        OSError, subprocess.CalledProcessError: there is no C compiler that makes the library.
+        OSError, subprocess.CalledProcessError: the library cannot be compiled.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,11 +44,11 @@ class Clocks:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The variables with which a service starts."""
+        """Return the environment variables that each service starts with."""
         return {"LD_PRELOAD": str(self._library), "FAKETIME_FOLDER": str(self._folder)}
 
     def shift(self, service: str, seconds: int) -> None:
-        """Set the clock of a service, in seconds from the real time."""
+        """Set the clock of a service to this number of seconds after the real time."""
         with self._path(service).open("r+b", buffering=0) as file:
             file.write(SHIFT.pack(seconds))
 

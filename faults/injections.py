@@ -30,14 +30,14 @@ TARGETS = {
     "dashboard": "the page",
 }
 
-#: A message of two million bytes that is no trade.
+#: A message of two million bytes that is not a trade.
 OVERSIZED = b"[" + b"1," * 1_000_000 + b"1]"
 
 #: Seconds without a server: five minutes of event time.
 AWAY_SECONDS = 50
 #: Seconds without a broker.
 BROKER_AWAY_SECONDS = 120
-#: Seconds with a wrong clock: a batch run begins and ends in it.
+#: Seconds with a wrong clock: long enough for a batch run to begin and end.
 CLOCK_SECONDS = 20
 
 
@@ -225,9 +225,9 @@ def fill_disk(lab: Lab) -> None:
 
 
 def shift_clock(lab: Lab, service: str, shifts: tuple[int, ...]) -> None:
-    """Shift the clock of a service by each of these seconds in turn."""
+    """Shift the clock of a service by these numbers of seconds, one after the other."""
     if lab.clocks is None:
-        raise LabError("this stack runs without clocks that can be shifted")
+        raise LabError("the clocks of this stack cannot be shifted")
     try:
         for shift in shifts:
             lab.clocks.shift(service, shift)

@@ -28,15 +28,16 @@ RECOVERY_SECONDS = 240.0
 SETTLE_SECONDS = 120.0
 #: Seconds without a change after which the stream has read everything.
 QUIET_SECONDS = 8.0
-#: The stack of most faults, that of the kills, and that whose data directory is a small disk.
+#: The stack of most faults, the stack of the kills, and the stack with a small disk.
 MAIN, KILLS, SMALL_DISK = "main", "kills", "small-disk"
-#: The stack whose services have clocks of their own. Its trades are of now, at the recorded speed.
+#: The stack whose services have clocks that the lab shifts. Its feed sends trades with the present
+#: time, at the recorded speed.
 CLOCK = "clock"
 #: The size of the small disk, bytes.
 SMALL_DISK_BYTES = 512 << 20
 #: The trades of a recording that begins now are up to an hour ahead of the clock.
 A_DAY = timedelta(days=1)
-#: Messages that are sent at first without a break, and the seconds that a part must take.
+#: Messages in the first part, and the seconds that sending a part should take.
 FIRST_PART, PART_SECONDS = 500, 2.0
 #: The run ends after this number of injections in a row without recovery.
 GIVE_UP = 3
@@ -84,7 +85,7 @@ class Lab:
     """A running stack under test, for the functions that inject faults.
 
     Attributes:
-        clocks: the clocks of the services, if the stack runs with them.
+        clocks: the clocks of the services. None: the lab cannot shift them.
         rewritten: the messages that the lab changed on their way to the producer, by trade id.
         sent: the messages that the lab itself sent to the producer.
         deleted: the records that the lab deleted in Kafka.
@@ -111,7 +112,8 @@ class Lab:
         """Send malformed messages to the producer between those of the feed.
 
         It sends them in parts and waits until the producer has rejected each part. Otherwise the
-        heartbeats of the feed would wait in the buffers behind them, and the producer reconnects.
+        heartbeats of the feed would wait in the buffers behind them, and the producer would
+        reconnect.
 
         Raises:
             LabError: the connection did not take all of them.
@@ -153,7 +155,7 @@ class Run:
         log: prints a line of progress.
         order: the injections in their order; if empty, they follow from `faults`.
         every_s: least seconds from the beginning of an injection to the next.
-        environment: further variables of all services.
+        environment: additional environment variables of all services.
         watch: called when the stack runs.
     """
 
@@ -198,12 +200,12 @@ class Run:
         except Exception as error:
             if not self._rows:
                 raise
-            self._log(f"the stack did not end as it should: {error!r}")
+            self._log(f"the stack failed while it was stopped: {error!r}")
         return self._rows
 
     def _run(self) -> None:
         order = self._order or plan(self._faults, Random(self._seed))
-        # A busy machine needs longer than the catalogue says.
+        # On a busy machine, injections take longer than the times in the catalogue.
         seconds = 600 + 2.0 * sum(max(fault.seconds, self._every_s) for fault in order)
         path = self._folder / "recording.jsonl"
         kind = self._faults[0].stack
@@ -221,7 +223,7 @@ class Run:
         with ExitStack() as resources:
             if any(fault.small_disk for fault in self._faults):
                 resources.enter_context(small_disk(self._folder / "data"))
-            if clocks:  # a replay as recorded sends trades of the future at once
+            if clocks:  # as recorded, the replay would send trades with future times at once
                 due = [line.received or 0.0 for line in recording.read(path)]
                 environment = {**self._environment, **clocks.environment}
                 self._stack = Stack(self._folder, self._source, speed, environment, due)
@@ -242,7 +244,9 @@ class Run:
                 try:
                     self._inject(fault, f"{number}/{len(order)}")
                 except RecordingEndedError as error:
-                    self._unsettled.append(f"{error}: {len(order) - number + 1} injections left")
+                    self._unsettled.append(
+                        f"{error}: {len(order) - number + 1} injections were not done"
+                    )
                     break
                 if all(i.recovery_s is None for i in self._injections[-GIVE_UP:]) and (
                     number >= GIVE_UP
@@ -325,7 +329,9 @@ class Run:
         """Stop the feed as soon as nothing is missing; wait until every result has everything."""
         self._log("waiting until every trade has reached every result")
         stack = self._stack
-        first = min(stack.stored_ids(), default=0)  # earlier trades passed before the first start
+        first = min(
+            stack.stored_ids(), default=0
+        )  # the feed sent earlier trades before the first start
         wanted = {
             trade_id
             for line, trade_id, _ in self._issued
@@ -339,9 +345,9 @@ class Run:
         stack.feed.stop()
         settled = Settled(stack)
         try:
-            time.sleep(LAG_SECONDS)  # the lag is not older than the last record
+            time.sleep(LAG_SECONDS)  # after this, the consumer has measured its lag again
             wait_for(settled.is_stored, SETTLE_SECONDS, "the last rows")
-            # A new scheduler starts a run at once.
+            # A scheduler that starts begins a run at once, so the last run has every row.
             stack.stop_program("batch_scheduler")
             stack.start_program("batch_scheduler")
             wait_for(settled.is_reached, SETTLE_SECONDS, "the last results")

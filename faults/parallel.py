@@ -20,7 +20,7 @@ def run(stacks: Mapping[str, Work], jobs: int) -> Generator[tuple[str, list[Row]
     """Yield the rows of each stack as soon as it ends; None if its process ended without any.
 
     Args:
-        stacks: by its name, what runs the stack and returns its rows.
+        stacks: by the name of the stack, the function that runs it and returns its rows.
         jobs: stacks that run at the same time.
     """
     waiting = list(stacks.items())
@@ -38,7 +38,7 @@ def run(stacks: Mapping[str, Work], jobs: int) -> Generator[tuple[str, list[Row]
                 name, process = running.pop(receiver)
                 process.join()
                 yield name, rows
-    finally:  # processes run only after an interruption
+    finally:  # processes still run only after an interruption
         for _, process in running.values():
             if process.pid is not None:
                 os.kill(process.pid, signal.SIGINT)
@@ -48,7 +48,7 @@ def run(stacks: Mapping[str, Work], jobs: int) -> Generator[tuple[str, list[Row]
 
 def _start(work: Work) -> tuple[Connection, ForkProcess]:
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    # A new program would need a copy of the faults, whose functions have no names.
+    # The method `spawn` would have to pickle the faults, but lambdas cannot be pickled.
     process = multiprocessing.get_context("fork").Process(target=_work, args=(work, sender))
     process.start()
     sender.close()  # so that the end of the process is the end of the pipe
@@ -56,7 +56,9 @@ def _start(work: Work) -> tuple[Connection, ForkProcess]:
 
 
 def _work(work: Work, sender: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell starts background jobs with SIGINT ignored
     os.setsid()  # Ctrl-C reaches only the parent, which passes it on once
     with contextlib.suppress(KeyboardInterrupt):
         sender.send(work())

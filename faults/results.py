@@ -31,8 +31,8 @@ class Results:
     """The results of one run. Its directories stay if a row failed or the run was interrupted.
 
     Args:
-        name: of the two files in FOLDER with the newest results. The same content is in two files
-            that have the name of this run's directory.
+        name: the name of the two files in FOLDER with the newest results. Two files with the name
+            of this run's directory have the same content.
         recording: what is replayed.
         speed: multiple of the recorded speed.
         seed: of all random choices.
@@ -92,7 +92,7 @@ class Results:
             (FOLDER / f"{name}.md").write_text(text + "\n", encoding="utf-8")
             (FOLDER / f"{name}.json").write_text(values + "\n", encoding="utf-8")
         print(text)
-        log(f"the same as files: {FOLDER / self.folder.name}.md and .json")
+        log(f"the results as files: {FOLDER / self.folder.name}.md and .json")
         return status
 
     def _text(self, rows: Sequence[Row], more: Sequence[str]) -> str:
@@ -119,7 +119,7 @@ class Results:
 
 
 def _described(path: Path) -> str:
-    """Return a recording's size and fingerprint. Its name can be private."""
+    """Return the size and fingerprint of a recording, but not its name, which can be private."""
     messages = sum(1 for _ in recordings.read(path))
     fingerprint = recordings.identity(path, retimed=False)["fingerprint"]
     return f"{messages:,} messages, SHA-256 begins with {fingerprint}"
@@ -139,7 +139,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a program of the lab; a mistake of the user gives one sentence."""
+    """Run a program of the lab. An error of the user is printed as one sentence."""
     if problem := prerequisites.java_problem():
         sys.exit(problem)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

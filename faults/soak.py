@@ -38,8 +38,8 @@ LONGEST_FAULT = 40.0
 SAMPLE_SECONDS = 5.0
 #: Part of the samples that is left out at the beginning: the services warm up.
 WARM_UP = 1 / 6
-#: Values of services whose ages differ by less than this are compared, seconds. From the second age
-#: on, all ages count as the same: Spark's thread pools have reached their size.
+#: Values are compared at the same age of a service, in steps of AGE_SECONDS. All ages above
+#: WARM_SECONDS count as the same age, because Spark's thread pools have then reached their size.
 AGE_SECONDS, WARM_SECONDS = 30.0, 300.0
 #: An increase above this counts as growth.
 GROWTH = 0.10
@@ -56,7 +56,7 @@ class Sample(NamedTuple):
         measure: what was measured, with its unit.
         of: the service or directory.
         value: the value.
-        age_s: seconds since the start of the service; 0 if the value is not one of a service.
+        age_s: seconds since the start of the service; 0 for a value that belongs to no service.
     """
 
     at: float
@@ -127,7 +127,7 @@ class Sampler(threading.Thread):
 
 
 def choose(faults: Sequence[Fault], random: Random, count: int) -> list[Fault]:
-    """Return random faults that fit into a minute and into one stack with others."""
+    """Return random faults that take less than a minute and can share one stack."""
     usable = [
         fault
         for fault in faults
@@ -147,9 +147,9 @@ def series(samples: Sequence[Sample]) -> dict[tuple[str, str], list[Sample]]:
 def growth(samples: Sequence[Sample]) -> tuple[float, float] | None:
     """Return the typical value in the first and in the last third after the warm-up.
 
-    A service needs more memory and threads in its first minutes, and the faults restart it at
-    random moments. So each value is compared with values at the same age of the service: the
-    result is the mean, over the ages that both thirds have, of the median at this age.
+    Memory and threads of a service grow in its first minutes, and the faults restart it at random
+    times. Therefore values are compared only at the same age of the service: the result is the
+    mean, over the ages that both thirds have, of the median at each age.
 
     Returns:
         None if the thirds have no age in common.
@@ -262,7 +262,7 @@ def _arguments() -> argparse.Namespace:
         prog="python -m faults.soak",
         description="Runs the stack for a long time with a random fault each minute.",
     )
-    parser.add_argument("--minutes", type=float, default=60, help="how long (60)")
+    parser.add_argument("--minutes", type=float, default=60, help="duration in minutes (60)")
     results.add_options(parser)
     return parser.parse_args()
 

@@ -69,9 +69,9 @@ class LabError(Exception):
 def free_ports(count: int) -> list[int]:
     """Return different ports on 127.0.0.1 that no process listens on.
 
-    The system takes no port of an outgoing connection from this range. So a service that is killed
-    can listen on its port again. The choice does not depend on the seed: another run of the lab may
-    start at the same time.
+    The system takes no port of an outgoing connection from this range. So a service that was killed
+    can listen on its port again. The choice does not depend on the seed, because another run of the
+    lab with the same seed may start at the same time.
     """
     random, ports = SystemRandom(), set[int]()
     while len(ports) < count:

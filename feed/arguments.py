@@ -15,7 +15,9 @@ def parse_speed(text: str) -> float | None:
     except ValueError:
         speed = 0.0
     if not 0 < speed <= 1e6:
-        raise ArgumentTypeError(f"{text!r} is neither max nor a number above 0, up to 1e6")
+        raise ArgumentTypeError(
+            f"{text!r} is not valid: choose max, or a number above 0, up to 1e6"
+        )
     return speed
 
 

@@ -88,7 +88,7 @@ class Writer:
         except OSError as error:
             raise recording.RecordingError(
                 f"Cannot write {self._path.name}: {error.strerror or error}. Free disk space, or "
-                f"choose another place. The file: {self._path}"
+                f"choose another directory. The file: {self._path}"
             ) from error
 
 
@@ -114,8 +114,8 @@ def open_writer(path: Path, *, append: bool) -> Writer:
     first = next(recording.raw_lines(path), None)
     if first is not None and not recording.is_wire_line(first):
         raise recording.RecordingError(
-            f"Cannot append to {path.name}: it is no recording with receive times. Choose another "
-            f"name. The file: {path}"
+            f"Cannot append to {path.name}: it has no receive times. Choose another name. The "
+            f"file: {path}"
         )
     if not recording.is_whole(path):
         _repair(path, packed=packed)

@@ -334,7 +334,7 @@ def recorded_messages(
 def parse_port(text: str) -> int:
     """Return a port number."""
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid: choose a port from 1 to 65535")
     return int(text)
 
 
@@ -349,7 +349,8 @@ class Arguments(argparse.ArgumentParser):
     """An argument parser that reports an error as one sentence."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(2, f"{self.prog}: {message}\n")
+        action = ". See --help" if message.startswith("unrecognized arguments") else ""
+        self.exit(2, f"{self.prog}: {message}{action}\n")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -429,7 +430,7 @@ def latest_event_time() -> int:
 def make_player(options: argparse.Namespace) -> tuple[Player, rest.PlayedTrades]:
     """Read the recording and return a player of it, and the trades that it has played."""
     path: Path = options.recording
-    # Also without `--retime`, so that a broken file fails at the start.
+    # Read the file here also without `--retime`, so that a broken file fails at the start.
     count, latest = retime.survey(recording.read(path), latest_event_time())
     if options.retime:
         tiles = retime.tile(recording.read(path), latest)

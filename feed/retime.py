@@ -36,10 +36,10 @@ _LATEST = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp()) * SECOND
 LONGEST_SILENCE = MINUTE
 #: An event time that is further from its due time does not make the tile longer.
 _NEAR = MINUTE
-#: If more than one in so many messages has an event time after now, it is not a single wrong time:
-#: the recording is dated in the future, or the clock of this machine is behind.
+#: If more than one of this number of messages has an event time after now, the recording is dated
+#: in the future or the clock of this machine is behind. Fewer are single wrong times.
 _AHEAD_SHARE = 100
-#: How much later than their median these event times may be.
+#: Maximum difference between these event times and their median.
 _AHEAD_REACH = 7 * 24 * 60 * MINUTE
 #: Ids further from the median are not of this market. They would make large gaps between tiles.
 _ID_REACH = 10**12

@@ -147,8 +147,8 @@ def usable_folder(text: str) -> Path:
         )
     if not os.access(existing, os.W_OK | os.X_OK):
         refuse(
-            f"Cannot write to DATA_DIR={text}: no permission. {another} It would need the "
-            f"permission to write in {existing}."
+            f"Cannot write to DATA_DIR={text}: no permission. {another} The directory without the "
+            f"permission: {existing}"
         )
     return path
 
@@ -200,7 +200,7 @@ def check_replay(retime: str, speed: str, backlog: str) -> None:
 def parse_port(variable: str, service: str, text: str) -> Port:
     """Return the port with this number; refuse what is not a number from 1024 to 65535."""
     if not (text.isascii() and text.isdecimal() and 1024 <= int(text) <= 65535):
-        refuse(f"{variable}={text} is not a port: choose a number from 1024 to 65535")
+        refuse(f"{variable}={text} is not valid: choose a port from 1024 to 65535")
     return Port(variable, service, int(text))
 
 

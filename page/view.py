@@ -70,7 +70,7 @@ def write_header(settings: Settings, reader: Reader) -> None:
 
 
 def write_choices() -> None:
-    """Write the choice of the span and the links to the sections."""
+    """Write the buttons for the time range and the links to the sections."""
     with st.container(horizontal=True, vertical_alignment="center", key="choices"):
         st.segmented_control(
             "Time range (event time)",

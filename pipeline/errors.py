@@ -36,10 +36,10 @@ _ACTIONS = {
     errno.EEXIST: "a directory must be at {}. Move the file away.",
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ACCESS),
 }
-#: Classes of the Kafka client that it does not mark as retriable, but that end without a person: an
-#: unexpected error of the broker, data that was damaged on the way (Kafka itself marks this one as
-#: retriable), metadata that is not up to date, and an idempotent producer that the broker no longer
-#: knows. The next attempt creates new clients.
+#: Error classes of the Kafka client that are temporary although the client does not mark them as
+#: retriable: an unexpected error of the broker, data that was damaged on the way (Kafka marks it as
+#: retriable), old metadata, and an idempotent producer whose id the broker no longer has. The next
+#: attempt creates new clients.
 _TEMPORARY_KAFKA = frozenset(
     {
         *("UnknownError", "CorruptRecordError", "BrokerNotAvailableError", "UnknownBrokerIdError"),
@@ -114,7 +114,7 @@ def sentence(error: BaseException) -> str:
     """Return the text of an exception on one line.
 
     The text of an OSError has no error number. It names the file, and the action if there is one.
-    That of a Kafka error begins with the action if there is one.
+    The text of a Kafka error begins with the action if there is one.
     """
     if isinstance(error, OSError) and error.strerror:
         path = error.filename2 or error.filename

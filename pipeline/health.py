@@ -1,7 +1,8 @@
 """The health check of a service: its status file is new and its state is healthy.
 
 A service is healthy while its main loop keeps turning. The status file has the time of the newest
-heartbeat on the wall clock, and on the monotonic clock, which no change of the wall clock moves.
+heartbeat on the wall clock and on the monotonic clock, which does not change when the wall clock is
+set.
 
 This module imports little, because the check runs every few seconds in every container and imports
 are most of its cost.
@@ -37,19 +38,19 @@ def _clock() -> str | None:
 
 
 def heartbeat() -> dict[str, Any]:
-    """Return the present time on the monotonic clock, as in a status file."""
+    """Return the current time on the monotonic clock, in the format of a status file."""
     return {"clock": _clock(), "monotonic_s": round(time.monotonic(), 3)}
 
 
 def on_this_clock(status: Mapping[str, Any], now: datetime) -> Mapping[str, Any]:
-    """Return a status with `updated` on the present wall clock.
+    """Return a status with `updated` converted to the current setting of the wall clock.
 
     If this process has the same monotonic clock, the age of the heartbeat is exact, even if the
     wall clock was set since then. Otherwise the status stays as it is.
 
     Args:
         status: the content of a status file.
-        now: the present time on the wall clock.
+        now: the current time on the wall clock.
     """
     beat = status.get("heartbeat")
     if not isinstance(beat, Mapping) or _clock() is None or beat.get("clock") != _clock():
@@ -66,7 +67,7 @@ def health(data: outputs.DataDir, name: str, now: datetime) -> str | None:
         status = on_this_clock(outputs.read_status(data, name), now)
         age = (now - datetime.fromisoformat(status["updated"])).total_seconds()
     except (outputs.OutputError, KeyError, TypeError, ValueError):
-        return f"{name} has no readable status file"
+        return f"{name} has no readable status file. Check that the service runs"
     if age > STALE_SECONDS:
         return f"no heartbeat from {name} for {age:.0f} s"
     if age < -STALE_SECONDS:

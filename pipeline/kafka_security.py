@@ -4,6 +4,7 @@ The user name and the password are in a file, so that no environment variable, l
 file shows them.
 """
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import OperationalError
@@ -70,7 +71,7 @@ def _certificate_authority(settings: Settings) -> str | None:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise OperationalError(f"cannot read KAFKA_CA_FILE={path}: {_reason(error)}") from error
+        raise _unreadable("KAFKA_CA_FILE", path, error) from error
     if "-----BEGIN CERTIFICATE-----" not in text:
         raise OperationalError(
             f"KAFKA_CA_FILE={path} has no certificate: it must be in PEM format, with the line "
@@ -91,9 +92,7 @@ def _credentials(settings: Settings) -> Credentials | None:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise OperationalError(
-            f"cannot read KAFKA_CREDENTIALS_FILE={path}: {_reason(error)}"
-        ) from error
+        raise _unreadable("KAFKA_CREDENTIALS_FILE", path, error) from error
     if len(lines) != len(Credentials._fields) or not all(lines):
         raise OperationalError(
             f"KAFKA_CREDENTIALS_FILE={path} must have two lines: the user name, then the password"
@@ -101,8 +100,13 @@ def _credentials(settings: Settings) -> Credentials | None:
     return Credentials(*lines)
 
 
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else "not a text in UTF-8"
+def _unreadable(name: str, path: Path, error: OSError | UnicodeDecodeError) -> OperationalError:
+    reason = "not a text in UTF-8"
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+    return OperationalError(
+        f"cannot read {name}: {reason}. Set it to a file that this user can read. The file: {path}"
+    )
 
 
 def _quoted(text: str) -> str:

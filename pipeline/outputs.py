@@ -239,8 +239,8 @@ def moments(row: Mapping[str, Any]) -> dict[str, datetime]:
 def run_id(started: datetime, newest: str | None = None) -> str:
     """Return the name of a batch run, which sorts by start: 20251202T051000Z.
 
-    It sorts after the name of the newest run, also if the clock was set back since then. So no run
-    replaces the file of another one, and the last file is that of the newest run.
+    It sorts after the name of the newest run, even if the clock was set back since then. So no run
+    replaces the file of another run, and the last file belongs to the newest run.
 
     Args:
         started: when the run started.
@@ -253,7 +253,7 @@ def run_id(started: datetime, newest: str | None = None) -> str:
 
 
 def newest_run(data: DataDir) -> str | None:
-    """Return the name of the newest batch run, which has a file or a line in the log."""
+    """Return the name of the newest batch run that has a file or a line in the log."""
     log = data.batch_log.read_bytes() if data.batch_log.exists() else b""
     names = {path.stem for path in batch_files(data)}
     names |= {name.decode() for name in re.findall(rb" run=(\d{8}T\d{6}Z)\b", log)}

@@ -18,8 +18,8 @@ FORK_SECONDS = 2.0
 def age() -> float:
     """Return how long this process has been running, seconds.
 
-    On Linux the clock since boot measures it, to 0.01 s, so a change of the wall clock has no
-    effect. `psutil` gives the start on the wall clock, to one second.
+    On Linux it is measured on the clock since boot, to 0.01 s, so a change of the wall clock has no
+    effect. `psutil` returns the start on the wall clock, to one second.
     """
     try:
         fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
@@ -105,8 +105,8 @@ def end(processes: Iterable[psutil.Process], wait_seconds: float) -> None:
 def wait(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
     """Wait until processes have ended; return those that still run.
 
-    While Linux removes an ended process, `pidfd_open` fails with EINVAL, since Linux 6.15 with
-    ENOENT. psutil 7.2.2 does not expect this: https://github.com/giampaolo/psutil/issues/2715.
+    While Linux removes an ended process, `pidfd_open` fails with EINVAL, or with ENOENT since Linux
+    6.15. psutil 7.2.2 does not handle this: https://github.com/giampaolo/psutil/issues/2715.
     """
     alive, end_at = list(processes), time.monotonic() + seconds
     while True:

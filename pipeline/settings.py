@@ -29,8 +29,8 @@ _DURATION = re.compile(r"([1-9][0-9]{0,5}) (second|minute|hour)s?")
 _DAY = timedelta(days=1)
 #: Seconds. No interval or time limit needs to be longer than a month.
 _MONTH = 31 * 86_400
-#: Characters of an error message before the reason, at most. A long value is cut, so that a reader
-#: of the first 100 characters sees what is allowed.
+#: Maximum number of characters before the reason in an error message. A longer value is cut, so
+#: that the first 100 characters show what is allowed.
 _BEFORE_REASON = 82
 
 
@@ -41,13 +41,13 @@ def parse_duration(text: object) -> object:
     """Return the timedelta of a text such as '1 minute', '30 seconds' or '2 hours'.
 
     Raises:
-        ValueError: the text is not a whole number and a unit.
+        ValueError: the text is not a whole number of seconds, minutes or hours.
     """
     if isinstance(text, timedelta):
         return text
     match = _DURATION.fullmatch(str(text).strip())
     if match is None:
-        raise ValueError("must be a whole number and a unit, such as '1 minute' or '30 seconds'")
+        raise ValueError("must be a whole number of seconds, minutes or hours, such as '1 minute'")
     return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
 
 
@@ -83,8 +83,8 @@ def _broker_addresses(text: str) -> str:
         host, _, port = address.rpartition(":")
         if not (_is_host(host) and re.fullmatch("[0-9]{1,5}", port) and 1 <= int(port) <= 65_535):
             raise ValueError(
-                "must be host:port, or several separated by commas, such as localhost:9092; "
-                "a port is a number from 1 to 65535"
+                "must be host:port with a port from 1 to 65535, such as localhost:9092; commas "
+                "separate several addresses"
             )
     return ",".join(addresses)
 
@@ -111,12 +111,17 @@ def _address(text: str, schemes: tuple[str, str], example: str) -> str:
         raise ValueError("must not contain spaces, control characters or letters beyond ASCII")
     try:
         parts = urlsplit(text)
+    except ValueError:  # [ without ]
+        parts = urlsplit("")
+    try:
         port = parts.port
-    except ValueError:  # not a number from 0 to 65535, or [ without ]
-        parts, port = urlsplit(""), 0
+    except ValueError:  # not a number from 0 to 65535
+        port = 0
+    if port == 0:
+        raise ValueError(f"must have no port or a port from 1 to 65535, such as {example}")
     name = parts.netloc.rpartition("@")[2].removesuffix(f":{port}").removesuffix(":")
-    if port == 0 or not _is_host(name):
-        raise ValueError(f"must have a host, such as {example}; a port is a number from 1 to 65535")
+    if not _is_host(name):
+        raise ValueError(f"must have a host, such as {example}")
     if "@" in parts.netloc or "#" in text:
         raise ValueError("must not contain a user name, a password or a '#'")
     return text
@@ -428,12 +433,16 @@ def _number_rule(name: str) -> str | None:
         return None
     kind = "a whole number" if int in types else "a number"
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    limits = [
-        f"{word} {limit}"
+    limits = {
+        word: limit
         for rule in field.metadata
         for attribute, word in words.items()
         if (limit := getattr(rule, attribute, None)) is not None
-    ]
+    }
+    if limits.keys() == {"at least", "at most"}:
+        allowed = f" from {limits['at least']} to {limits['at most']}"
+    else:
+        allowed = ", " + " and ".join(f"{word} {limit}" for word, limit in limits.items())
     places = [rule.decimal_places for rule in field.metadata if hasattr(rule, "decimal_places")]
     decimals = "".join(f", with at most {count} decimal places" for count in places)
-    return f"must be {kind}, {' and '.join(limits)}{decimals}"
+    return f"must be {kind}{allowed}{decimals}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline import outputs
 
-#: The record loses its older half above this size, bytes: about 10,000 checkpoints.
+#: Above this size, the record loses its older half. Bytes: about 10,000 checkpoints.
 RECORD_BYTES = 1_000_000
 
 

@@ -1,4 +1,4 @@
-"""Made-up data directories of any age, as the services leave them.
+"""Write synthetic data directories of any age, in the format of the services.
 
 `python -m tests.old_folder FOLDER --days 365` makes one. Its windows, runs, transactions and
 records in `status/` have the numbers that the README gives for a day. Fewer trades save time and
@@ -126,7 +126,7 @@ def write_rows(connection: sqlite3.Connection, days: int, now: datetime, rates: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write a made-up data directory of any age.")
+    parser = argparse.ArgumentParser(description="Write a synthetic data directory of any age.")
     parser.add_argument("folder", type=Path, help="data directory to fill")
     parser.add_argument("--days", type=int, default=30, help="number of days")
     for name in ("trades", "transactions"):

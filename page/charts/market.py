@@ -26,9 +26,9 @@ PRICE_HEIGHT = 310
 VOLUME_TOP, VOLUME_BOTTOM = 336, 400
 SENTIMENT_TOP, HIGH_TOP, SPIKE_TOP, CELL = 411, 431, 444, 7
 CHART_HEIGHT = 454
-#: The part of its time that the body of a candle covers.
+#: Width of the body of a candle, as a part of the time that the candle covers.
 BODY = 0.7
-#: Width of the chart on a desktop, and the width that candles have if there is room, pixels.
+#: Width of the chart on a desktop, and the minimum width of candles that are far apart, pixels.
 USUAL_WIDTH, SPARSE_CANDLE = 640, 4
 
 #: The zoom and pan of the price chart; wheel only with Ctrl, so that the page can be scrolled.
@@ -183,7 +183,7 @@ def price_chart(
 
 
 def _widening(start: pd.Series, step: float) -> float:
-    """Return the pixels that a candle lacks to be visible: more than 0 if most are far apart."""
+    """Return the pixels to add to the width of each candle; above 0 if most are far apart."""
     apart = start.diff().median()
     if pd.isna(apart):
         return 0.0
@@ -315,7 +315,7 @@ def counts_chart(stream: pd.DataFrame, batch: pd.DataFrame, width: timedelta) ->
 
 # --- batch duration -------------------------------------------------------------------------
 
-#: The parts of a run's wall time, from the bottom up.
+#: The parts of a batch run's run time, from the bottom up.
 PARTS = ("start-up", "reading and aggregation", "other")
 #: A run that did not succeed is one bar.
 UNSUCCESSFUL = {"failed": "failed run", "stopped": "stopped run"}
@@ -357,7 +357,7 @@ def _duration_specification() -> Spec:
 
 
 def duration_chart(runs: pd.DataFrame) -> Chart:
-    """Return the wall time of each run by its parts, oldest left."""
+    """Return the run time of each batch run by its parts, oldest left."""
     parts: list[dict[str, Any]] = []
     for run in runs.to_dict("records"):
         wall, start, logic = (

@@ -153,8 +153,8 @@ def rejected_caption(services: Mapping[str, ServiceStatus]) -> str:
     counted = ", ".join(f"{formatting.count(n)} for {reason}" for reason, n in reasons.items())
     return (
         f"Messages rejected since the services started: {counted}. The table shows the latest "
-        "ones. All of them are in the Kafka topic whose name ends in _rejected, until its "
-        "retention ends."
+        "ones. All of them stay in the Kafka topic whose name ends in _rejected for its retention "
+        "time."
     )
 
 

@@ -1,7 +1,7 @@
 """Delete the result files of old batch runs.
 
 The age of a run is measured from the newest trade or from the clock of this machine, whichever is
-earlier. So a clock that is years ahead deletes nothing.
+earlier. Therefore a clock that is years ahead deletes nothing.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def expired(runs: Sequence[Path], now: datetime, days: int) -> list[Path]:
     Args:
         runs: the files of all runs, oldest first.
         now: the current time.
-        days: the age up to which a file stays.
+        days: the maximum age of a file.
     """
     oldest = now - timedelta(days=days)
     starts = ((path, outputs.started(path)) for path in runs[: -outputs.KEPT_RUNS])

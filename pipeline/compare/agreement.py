@@ -224,7 +224,7 @@ class _Candidates:
     reading: Reading | None
     #: Trades that the checkpoint read or will read, but did not count.
     dropped: Sequence[_Trade]
-    #: Trades outside of the offsets that the checkpoint reads, and those that may be outside.
+    #: Trades outside of the offsets that the checkpoint reads, and trades that may be outside.
     unread: Sequence[_Trade]
     perhaps_unread: Sequence[_Trade]
     #: Duplicates that the stream counted.
@@ -286,10 +286,10 @@ def _candidates_by_checkpoint(evidence: Evidence) -> list[_Candidates]:
 def _unread(
     outcome: Outcomes, placed: Iterable[PlacedTrades], *, never: bool | None
 ) -> list[Record | PlacedTrade]:
-    """Return the trades that a checkpoint never reads, or those of which this is unknown (None).
+    """Return the trades that a checkpoint never reads. If `never` is None, return the unknown ones.
 
-    A late record is unknown if the other trades of its window are. A checkpoint that began long
-    after a window does not prove anything about it.
+    For a late record, this is unknown if the other trades of its window are unknown, because a
+    checkpoint that began long after a window proves nothing about the window.
     """
     reading = outcome.reading
     if reading is None:
@@ -404,9 +404,9 @@ def _same_topic(one: _Candidates, other: _Candidates) -> bool:
 def _was_deleted(known: _Candidates, candidates: Iterable[_Candidates]) -> bool:
     """Return whether Kafka had deleted the trades that a checkpoint did not read.
 
-    No checkpoint of the topic read the whole window. Otherwise the stream would have published that
-    version, although the checkpoint may have ended before the window was final: the next one
-    publishes the windows that it left open.
+    This requires that no checkpoint of the topic read the whole window. Otherwise the stream would
+    have published the complete version, even if that checkpoint ended before the window was final:
+    the next checkpoint publishes the windows that it left open.
     """
     return not known.perhaps_unread and all(
         each.unread for each in candidates if _same_topic(known, each)

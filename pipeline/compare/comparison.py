@@ -181,7 +181,7 @@ def _started_since(log: pd.DataFrame, since: datetime | None) -> pd.DataFrame:
 
 
 def _teeth(outputs: PipelineOutputs) -> dict[str, pd.DataFrame]:
-    """Return the ages of each result, without stopped time; nothing if ages are not measured."""
+    """Return the ages of each result, without stopped time; empty if ages are not measured."""
     if outputs.span is None or outputs.replayed_as_recorded:
         return {}
     return {
@@ -216,8 +216,8 @@ def _regular_work(
 ) -> _RegularWork:
     """Return the work within the span, without the time from a stop until newer results.
 
-    Before the span the paths were catching up, and also after a stop. That is neither latency nor
-    regular cost. If ages are not measured, all work counts.
+    Before the span and after a stop, the paths catch up. That work is not part of latencies or
+    regular costs. If ages are not measured, all work counts.
     """
     minutes, micro_batches, since = outputs.minutes, outputs.micro_batches, outputs.since
     if since:
@@ -244,7 +244,7 @@ def _regular_work(
 def _first_window(outputs: PipelineOutputs, *tables: pd.DataFrame) -> datetime | None:
     """Return the start of the selected time range; None: everything.
 
-    It is an event time, which is not the clock's time if a recording is replayed as recorded.
+    It is an event time. If a recording is replayed as recorded, event times differ from the clock.
     """
     if not (outputs.since and outputs.last):
         return None

@@ -154,19 +154,19 @@ def _in_batch(stored: int, in_batch: int | None) -> _Stage | None:
 class Backfill:
     """What the producer reports about missing trades. None: unknown."""
 
-    #: Trade ids that the producer recovers now.
+    #: Number of trade ids that the producer is recovering.
     in_progress: int | None = None
-    #: Since the last start of the producer: recovered trades, and ids that it does not request
-    #: again, because the exchange does not serve them or they are too old.
+    #: Since the last start of the producer: the number of recovered trades, and the number of ids
+    #: that it does not request again, because the exchange does not serve them or they are too old.
     recovered: int | None = None
     not_served: int | None = None
-    #: The error of the newest request, and its time. Empty: it succeeded.
+    #: The error of the newest request, and its time. Empty: the request succeeded.
     last_error: str = ""
     last_error_time: str = ""
 
 
 def backfill(status: Mapping[str, Mapping[str, Any]]) -> Backfill:
-    """Return what the producer's status file says about missing trades.
+    """Return what the producer reports about missing trades in its status file.
 
     Args:
         status: The services' status files.

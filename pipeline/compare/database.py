@@ -102,7 +102,7 @@ def stored_after(
 def _committed_at(connection: sqlite3.Connection, rows: int) -> str | None:
     """Return when the last transaction ended after which the table had this number of rows.
 
-    It reads the transactions since then only: the number of rows never decreases.
+    It reads only the transactions since then, because the number of rows never decreases.
     """
     found = connection.execute("SELECT total_rows, committed_at FROM ingest ORDER BY number DESC")
     for total_rows, committed_at in found:
@@ -147,7 +147,7 @@ def placed_trades(
 
 
 def _late_ids(connection: sqlite3.Connection) -> set[int]:
-    """Return the ids of the trades that `evidence` places."""
+    """Return the ids of the trades whose exact offset is in `evidence`."""
     rows = connection.execute("SELECT trade_id FROM evidence WHERE kind = 'stored'")
     return {trade_id for (trade_id,) in rows}
 
@@ -167,7 +167,7 @@ def _trades_of(
     Args:
         connection: a read-only connection.
         transaction: first and last offset, number of stored trades, least and greatest id.
-        period: the least time, and the time after the greatest one, as stored.
+        period: its first time and the time after its last one, in the format of the database.
         late: the ids of late trades.
     """
     first_offset, last_offset, stored, *ids = transaction

@@ -247,7 +247,7 @@ def _read_compared(path: Path) -> pd.DataFrame:
 
 
 def _published_runs(runs: pd.DataFrame, batch: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs without one that has not published its windows yet."""
+    """Return the runs that have published their windows."""
     if batch.empty:
         return runs
     published = pd.to_datetime(batch["written_at"].iloc[0], utc=True)
@@ -293,8 +293,8 @@ def _check_numbers(path: Path, cells: pd.DataFrame) -> None:
         if wrong.any():
             row = cells[wrong].iloc[0]
             raise OutputError(
-                f"Restore {path.name}, or move it away to compare without it: "
-                f"{name} of the window {row['window_start']} is {row[name]!r}. The file: {path}"
+                f"{path.name} has an invalid value. Restore it, or move it away to compare without "
+                f"it. {name} of the window {row['window_start']} is {row[name]!r}. The file: {path}"
             )
 
 
@@ -340,10 +340,10 @@ def _read_database(
 
     Args:
         data: The data directory.
-        newest_run: The result of the newest batch run. None: there is none.
-        span: The latencies are those of this time. None: of all times.
-        stopped: The times in which the producer or the consumer was stopped. Their latencies are
-            left out.
+        newest_run: The result of the newest batch run. None: there is no run.
+        span: The time for which latencies are read. None: all times.
+        stopped: The times in which the producer or the consumer was stopped. Latencies of these
+            times are left out.
         window: The length of a window. None: there is no batch result, so no window differs.
 
     Raises:
@@ -413,7 +413,7 @@ def _ingest_counts(connection: sqlite3.Connection) -> IngestCounts | None:
 
 
 def _evidence(data: DataDir, stored: _Stored, micro_batches: pd.DataFrame) -> Evidence:
-    """Return what all services recorded that can make the paths differ."""
+    """Return the records of all services that can explain a difference."""
     return Evidence(
         records=stored.records,
         after_snapshot=pd.DataFrame(stored.after_snapshot, columns=list(_TRADE_COLUMNS)),

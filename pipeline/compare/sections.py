@@ -214,10 +214,10 @@ def _latency(comparison: Comparison) -> Section:
         title="Latency",
         how_to_read=(
             "The time that a trade spends in each step. Event times come from the exchange's "
-            "clock. A negative first step means that this clock and the clock of this machine "
-            "differ. A negative last step means that the batch had the trades before their window "
-            "was final. After a service stops, times are left out until every result has newer "
-            "trades. Percentiles come from a histogram and are accurate to within 12 %."
+            "clock. A negative first step means that the exchange's clock is ahead of the clock of "
+            "this machine. A negative last step means that the batch had the trades before their "
+            "window was final. After a service stops, latencies are left out until every result "
+            "has newer trades. Percentiles come from a histogram and are accurate to within 12 %."
         ),
         tables=(Table("", ("step", "median", "p99", "trades"), tuple(rows)),),
         figure_note=(
@@ -270,7 +270,7 @@ def _completeness(comparison: Comparison) -> Section:
     found = comparison.backfill
     if found.last_error:
         when = window_time(found.last_error_time)
-        lines.append(f"Last error of the recovery of trades ({when} UTC): {found.last_error}")
+        lines.append(f"Last error while recovering trades ({when} UTC): {found.last_error}")
     return Section(
         key="completeness",
         title="Completeness",
@@ -289,7 +289,7 @@ def _completeness(comparison: Comparison) -> Section:
 
 
 def _missing_trades(comparison: Comparison) -> Table:
-    """Return how many trade ids are missing, and what became of missing trades."""
+    """Return how many trade ids are missing, and how many are in each state of the recovery."""
     found, gaps = comparison.backfill, comparison.outputs.evidence.gaps
     ids = gaps["last_trade_id"] - gaps["first_trade_id"] + 1
     filled = gaps["filled"].astype(bool)
@@ -419,7 +419,8 @@ def _growth(comparison: Comparison) -> Section:
         title="Batch run time",
         how_to_read=(
             "Every batch run reads the whole table, so run time grows with the table. The trend is "
-            "a robust fit (Theil-Sen) over all successful runs, whatever the selected time range."
+            "a robust fit (Theil-Sen) over all successful runs, not only those of the selected "
+            "time range."
         ),
         lines=(forecast(growth, comparison.interval_s),),
         tables=(Table("", ("measure", "value"), tuple(rows)),),

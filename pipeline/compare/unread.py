@@ -24,7 +24,7 @@ class Reading:
     is_newest: bool = False
 
     def never_reads(self, first: int, last: int) -> bool | None:
-        """Return whether it never reads an offset. None: unknown.
+        """Return whether the checkpoint never reads an offset. None: unknown.
 
         Args:
             first: the least possible offset.
@@ -56,7 +56,7 @@ class PlacedTrade:
     size: float
 
     def merged(self, other: "PlacedTrade") -> "PlacedTrade":
-        """Return the same trade with the offsets that either of two transactions allows."""
+        """Return the trade with all offsets that are possible in either of two transactions."""
         return replace(
             self,
             first_offset=min(self.first_offset, other.first_offset),
@@ -80,13 +80,13 @@ class PlacedTrades:
     trades: Sequence[PlacedTrade]
 
     def has_window_of(self, offset: int | None, time: str) -> bool:
-        """Return whether a late record was skipped, or all others of its window are known."""
+        """Return whether a late record was skipped, or `trades` has the others of its window."""
         first, end = self.skipped
         return self.since <= time < self.until or (offset is not None and first <= offset < end)
 
 
 def readings(offset_ranges: Iterable[OffsetRange], starts: Iterable[Start]) -> list[Reading]:
-    """Return what each checkpoint read, in the order in which they read last.
+    """Return what each checkpoint read, ordered by their newest reads.
 
     Args:
         offset_ranges: the record of the stream, in the order of reading.
@@ -95,8 +95,8 @@ def readings(offset_ranges: Iterable[OffsetRange], starts: Iterable[Start]) -> l
     ends: dict[tuple[str, str], int] = {}
     for each in offset_ranges:
         key = (each.checkpoint, each.topic)
-        # Added again, so that the last key is that of the newest one: a change of WATERMARK and
-        # back continues an earlier checkpoint.
+        # Moved to the end, so that the last key belongs to the newest checkpoint. An older
+        # checkpoint continues when WATERMARK is changed and changed back.
         ends[key] = max(each.end_offset, ends.pop(key, 0))
     newest = next(reversed(ends), None)
     first = {(start.checkpoint, start.topic): start.first_offset for start in starts}

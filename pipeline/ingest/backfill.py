@@ -81,7 +81,7 @@ class MissingTrades:
         self._settled.update(published)
 
     def forget(self) -> None:
-        """Forget which ids need no request. The lowest one stays the limit of what is missing."""
+        """Forget which ids need no request. Ids below the lowest one still do not count."""
         lowest = self._settled.lowest()
         self._settled, self._due = IdRanges(), {}
         if lowest is not None:
@@ -216,7 +216,7 @@ class Backfill:
         self._url = settings.feed_rest_url or rest_url(settings.feed_url)
         self._age = timedelta(seconds=settings.backfill_seconds)
         self._missing = MissingTrades(self._age)
-        #: Set when the threads that were started until now have to end.
+        #: Ends the threads that were started so far.
         self._stop = threading.Event()
         self._restoring: _InThread[IdRanges] | None = None
         self._request: tuple[Gap, _InThread[list[PastTrade]]] | None = None
@@ -236,13 +236,13 @@ class Backfill:
     def restore(self, published: IdRanges, first_offset: int, newest: datetime) -> None:
         """Record which trades were published before this start, and read older ones from Kafka.
 
-        Gaps are requested only when a thread has read them, because trades that were recovered
-        earlier are far from their neighbours in the topic.
+        Gaps are requested only after a thread has read the older trades, because trades that were
+        recovered earlier are far from their neighbours in the topic.
 
         Args:
             published: the ids in the newest records of the topic.
             first_offset: the offset of the first of these records.
-            newest: the time of receipt of the last one. The clock of this machine does not matter.
+            newest: the time of receipt of the last record, used instead of the current time.
         """
         if not self._age:
             return
@@ -263,7 +263,7 @@ class Backfill:
         self._missing.forget()
 
     def close(self) -> None:
-        """Let the threads end. They end after the request to a server that they wait for."""
+        """Ask the threads to end. Each one ends after its current request to a server."""
         self._stop.set()
 
     def on_received(self, trade_id: int, event_time: datetime) -> None:

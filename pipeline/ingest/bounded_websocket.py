@@ -154,7 +154,7 @@ def _through(proxy: Proxy, host: str, port: int, waiter: Waiter) -> Transport:
             own.close()
             raise
     except (WebSocketException, OSError, ValueError) as error:
-        raise OSError(f"{proxy}: {sentence(error)}") from error
+        raise OSError(proxy.failure(sentence(error))) from error
     own.bytes_read, own.head = 0, b""
     return own
 

@@ -159,7 +159,7 @@ def connect_failure(error: Exception) -> tuple[str, bool]:
         return _tls_failure(error)
     if isinstance(error, socket.gaierror):
         unknown = error.errno == socket.EAI_NONAME
-        problem = "the host is unknown" if unknown else "the host has no address now"
+        problem = "the host is unknown" if unknown else "host name not resolved"
         return f"{problem}. Check FEED_URL and the network", False
     if isinstance(error, TimeoutError):
         return f"{_reason(error)}. Check FEED_URL and the network", False

@@ -36,7 +36,7 @@ ACKNOWLEDGE_SECONDS = 5.0
 CLOSE_SECONDS = 4.0
 #: Milliseconds within which Kafka must return the id of a topic.
 IDENTITY_MS = 5000
-#: Milliseconds within which the client must know its position in the topic.
+#: Milliseconds within which the client must return its position in the topic.
 POSITION_MS = 3000
 #: Milliseconds to reach a broker. The caller tries again.
 CONNECT_MS = 3000
@@ -47,7 +47,7 @@ METADATA_MS = 2000
 _FAILED = re.compile(
     r"(?<!Bootstrap) failed: (?:\w*Error: )*(?:([0-9]+) E[A-Z]+|(.+?))(?: \(backoff .*\))?$"
 )
-#: What kafka-python logs for a request that had no answer in time.
+#: The error that kafka-python logs for a request without an answer in time.
 _CUT_OFF = "RequestTimedOutError"
 #: Milliseconds after which kafka-python drops a record. The producer must never drop one.
 _FOREVER_MS = 2**31 - 1
@@ -188,7 +188,7 @@ def position(kafka: KafkaConsumer, trades: TopicPartition, timeout_ms: int = POS
     """Return the offset of the record that the consumer reads next.
 
     Raises:
-        KafkaTimeoutError: the client does not know it yet. It has requested it from Kafka.
+        KafkaTimeoutError: the client does not have it yet. It has requested it from Kafka.
     """
     found: int | None = kafka.position(trades, timeout_ms=timeout_ms)
     if found is None:
@@ -333,7 +333,7 @@ def _records(
     settings: Settings,
     offsets: Callable[[KafkaConsumer, TopicPartition, int], tuple[int, int]],
 ) -> Iterator[Any]:
-    """Yield the records between two offsets, which `offsets` gets from the end of the topic."""
+    """Yield the records between the two offsets that `offsets` returns for the end of the topic."""
     kafka = consumer(settings, max_partition_fetch_bytes=8 * 1024 * 1024)
     try:
         trades = partition(settings.kafka_topic)
@@ -392,7 +392,7 @@ def _no_connection(options: Mapping[str, Any], causes: Sequence[str]) -> str:
 
 @contextmanager
 def _last_error() -> Iterator[Sequence[str]]:
-    """Give the newest error that kafka-python logs; a request that was cut off only without others.
+    """Give the newest error that kafka-python logs. A request that was cut off counts last.
 
     The exception of a failed attempt contains only a timeout. The cause (refused, certificate,
     login) is only in the log.
@@ -403,8 +403,8 @@ def _last_error() -> Iterator[Sequence[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             if failed := _FAILED.search(record.getMessage()):
                 cause = os.strerror(int(failed[1])) if failed[1] else failed[2]
-                # The end of the attempt cuts its last request off: a broker that closes the
-                # connection after a wrong password would look like a broker that is silent.
+                # The end of the attempt cuts off its last request. With this error, a broker that
+                # closes the connection after a wrong password would look like a silent one.
                 if not newest or _CUT_OFF not in cause:
                     newest.append(cause)
 

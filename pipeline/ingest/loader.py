@@ -28,7 +28,7 @@ COLLECT_SECONDS = 0.5
 READ_BACK_MS = 5000
 #: Seconds between two measurements of the lag.
 LAG_SECONDS = 3.0
-#: Seconds until old bookkeeping is looked for again, after all of it was deleted.
+#: Seconds from the end of a deletion of old bookkeeping to the next check.
 RETENTION_SECONDS = 3600.0
 
 
@@ -181,7 +181,7 @@ class Loader:
         return store.store(self._connection, batch, times.now(), self._settings.watermark)
 
     def _delete_expired(self) -> None:
-        """Delete a part of the old bookkeeping, so that records do not have to wait for long."""
+        """Delete a part of the old bookkeeping. With all of it, new records would wait too long."""
         if self._settings.retention_days is None or time.monotonic() < self._next_deletion:
             return
         deleted = self._service.retrying("the database")(
@@ -226,7 +226,7 @@ class Loader:
         """Commit the offset with the id of the topic: see `handled_before`.
 
         A failure loses nothing, because the database holds the offset too. The committed offset
-        never decreases, also if the database was replaced and is filled again.
+        never decreases, even if the database was replaced and is filled again.
         """
         if offset <= self._handled:
             return

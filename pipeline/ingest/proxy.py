@@ -20,6 +20,10 @@ class Proxy:
         """Return the address without the password."""
         return f"proxy {self.host}:{self.port} ({self.variable})"
 
+    def failure(self, cause: str) -> str:
+        """Return the error message for a proxy that cannot be reached or that refuses."""
+        return f"the proxy failed. Check {self.variable}. Cause: {cause} ({self.host}:{self.port})"
+
 
 def proxy_for(host: str, *, secure: bool) -> Proxy | None:
     """Return the proxy through which a host is reached; None for a direct connection.

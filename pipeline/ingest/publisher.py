@@ -131,7 +131,7 @@ class Publisher:
                 self._reject(message, received, error)
 
     def close(self) -> None:
-        """Handle the held messages, and let the threads of the backfill end."""
+        """Handle the held messages, and ask the threads of the backfill to end."""
         self._release()
         self._backfill.close()
 
@@ -235,8 +235,8 @@ class Publisher:
             return
         self._service.error(
             f"topic {self._settings.kafka_topic} was created again and is empty: the producer "
-            f"requests the trades of the last {self._settings.backfill_seconds:.0f} s again. Its "
-            f"id was {self._topic_id} and is {found}"
+            f"requests the trades of the last {self._settings.backfill_seconds:.0f} s again. The "
+            f"id of the topic was {self._topic_id} and is {found}"
         )
         self._topic_id = found
         self._published = PublishedTrades()

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from pipeline.errors import TemporaryError
+from pipeline.errors import TemporaryError, sentence
 from pipeline.ingest.exchange import connect_failure
 from pipeline.ingest.proxy import proxy_for
 
@@ -94,15 +94,16 @@ def parse_page(body: bytes, product: str, after: int, base: str) -> list[PastTra
         trades = {row["trade_id"]: row for row in rows}
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
         raise RestError(
-            f"no list of trades from {base}. Check FEED_REST_URL. It sent {body[:60]!r}"
+            f"invalid answer from {base}: no list of trades. Check FEED_REST_URL. The answer "
+            f"begins with {body[:60]!r}"
         ) from None
     wrong = [number for number in trades if type(number) is not int or number < 1]
     below = [] if wrong else sorted((n for n in trades if n < after), reverse=True)
     if trades and not below:
         shown = (wrong or list(trades))[0]
         raise RestError(
-            f"wrong trade ids from {base}. Check FEED_REST_URL. It sent {shown!r}, although ids "
-            f"below {after} were requested"
+            f"invalid answer from {base}: wrong trade ids. Check FEED_REST_URL. It has {shown!r}, "
+            f"although ids below {after} were requested"
         )
     return [PastTrade(number, _ticker(product, trades[number])) for number in below]
 
@@ -126,7 +127,8 @@ def _get(base: str, path: str) -> bytes:
     Raises:
         RestError: no answer within `REQUEST_SECONDS`, or an answer with another status than 200.
     """
-    cannot = f"no past trades from {base}"
+    cannot = direct = f"no past trades from {base}"
+    proxy = None
     headers = {"User-Agent": "stream-vs-batch", "Accept": "application/json"}
     too_late = RestError(f"{cannot}: no complete answer within {REQUEST_SECONDS:g} s")
     with _Deadline() as deadline:
@@ -145,6 +147,8 @@ def _get(base: str, path: str) -> bytes:
                 raise too_late from None
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             cause = reason if isinstance(reason, Exception) else ValueError(reason)
+            if proxy is not None and isinstance(cause, ConnectionRefusedError | socket.gaierror):
+                raise RestError(f"{direct}: {proxy.failure(sentence(cause))}") from None
             why, lasting = connect_failure(cause)
             why = why.replace("FEED_URL", "FEED_REST_URL").replace("wss://", "https://")
             raise RestError(f"{cannot}: {why}", lasting=lasting) from None
@@ -152,7 +156,7 @@ def _get(base: str, path: str) -> bytes:
         raise too_late
     if len(body) > ANSWER_BYTES:
         raise RestError(
-            f"{cannot}: too long an answer. Check FEED_REST_URL. It is longer than "
+            f"{cannot}: the answer is too long. Check FEED_REST_URL. The maximum is "
             f"{ANSWER_BYTES:,} bytes"
         )
     return body

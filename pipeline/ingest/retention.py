@@ -1,11 +1,11 @@
 """Delete old bookkeeping of the consumer: rows of `ingest` and `latency`.
 
-Trades, gaps and evidence stay, and so do the totals in `ingest_totals`. A transaction stays while
-the comparison needs it:
+Trades, gaps, evidence and the totals in `ingest_totals` stay. A transaction stays while one of
+these conditions is true:
 
-- until the stream has read its records and all records of their windows,
-- if it holds trades around records that Kafka deleted before the stream read them,
-- if a batch run that the comparison may use as the newest one has read the table since.
+- The stream has not read all records of the windows of its trades.
+- It has trades around records that Kafka deleted before the stream read them.
+- A batch run that the comparison may use as the newest one has read the table after it.
 
 The age of a row is measured from the newest trade or from the clock of this machine, whichever is
 earlier. So a clock that is years ahead deletes nothing.
@@ -22,7 +22,8 @@ from pipeline import outputs, stream_starts
 from pipeline.ingest import store, transactions
 from pipeline.settings import Settings
 
-#: Rows of each table that one call deletes. It takes some milliseconds and blocks the loader.
+#: Maximum number of rows of each table that one call deletes. A call takes some milliseconds, in
+#: which the loader waits.
 CHUNK = 10_000
 
 
@@ -34,7 +35,7 @@ def delete_expired(
     Args:
         connection: the writing connection.
         data: the data directory.
-        settings: `retention_days` is the age up to which rows stay. None: no row is deleted.
+        settings: `retention_days` is the maximum age of a row. None: no row is deleted.
         now: the current time.
     """
     if settings.retention_days is None:
@@ -56,8 +57,8 @@ def _delete_transactions(
         found = transactions.around(connection, topic, offsets, settings.window, settings.watermark)
         if found is None:  # the offsets of its transactions prove nothing
             continue
-        # The transaction before them proves that none of them was deleted, and the last one of the
-        # topic that its offsets ascend.
+        # The transaction before them proves that none of them was deleted. The last transaction of
+        # the topic proves that the offsets of the topic ascend.
         needed.append(range(found.numbers.start - 1, found.numbers.stop))
         end = transactions.numbers_of(connection, topic).stop
         needed.append(range(end - 1, end))

@@ -52,8 +52,8 @@ CREATE TABLE IF NOT EXISTS ingest (
     newest_trade   TEXT,
     topic          TEXT     -- Kafka's id of the topic; NULL: recorded by schema version 2
 );
--- Running totals over all transactions of a topic. Readers do not have to sum up `ingest`, and the
--- totals stay when retention deletes rows of it.
+-- Running totals over all transactions of a topic. Readers do not have to sum `ingest`, and the
+-- totals stay when retention deletes rows of `ingest`.
 CREATE TABLE IF NOT EXISTS ingest_totals (
     topic        TEXT PRIMARY KEY,  -- Kafka's id of the topic; '': recorded by schema version 2
     first_number INTEGER NOT NULL,  -- the number of the first transaction, and its first offset
@@ -105,7 +105,7 @@ SELECT NULL AS number, NULL AS topic, NULL AS kafka_offset, trade_id, time, side
 UNION ALL
 SELECT NULL, NULL, NULL, trade_id, time, side, price, last_size, 'conflict', NULL FROM conflicts
 """
-#: Schema version 3 had no totals. The first offset is that of the row with the least number.
+#: Schema version 3 had no totals. The row with the least number has the first offset.
 _VERSION_3_TOTALS = """
 SELECT coalesce(topic, '') AS topic, min(number) AS first_number, first_offset,
     sum(records) AS records, sum(stored) AS stored, sum(repeated) AS repeated,
@@ -131,7 +131,8 @@ PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """,
 }
-#: Read-only connections show an older version as this one, until the consumer has converted it.
+#: Read-only connections show an older schema version as the current one, until the consumer has
+#: converted the database.
 _SHOW = {
     2: f"""
 CREATE TEMP VIEW evidence AS {_VERSION_2_EVIDENCE};
@@ -228,18 +229,18 @@ class Writer(sqlite3.Connection):
         except OSError as error:
             name = Path(error.filename or path).name
             raise RestartError(
-                f"{name} was deleted while it was open: opening {path} again and reading "
-                "from Kafka what it lacks"
+                f"{name} was deleted while it was open. The consumer opens it again and reads "
+                f"missing records from Kafka. The database: {path}"
             ) from error
         if files != self._files:
             raise RestartError(
-                f"{path.name} was replaced while it was open: opening {path} again and reading "
-                "from Kafka what it lacks"
+                f"{path.name} was replaced while it was open. The consumer opens it again and "
+                f"reads missing records from Kafka. The database: {path}"
             )
         if size < self._bytes:  # SQLite never makes it shorter: nothing here runs VACUUM
             raise RestartError(
-                f"{path.name} was truncated from {self._bytes} to {size} bytes while it was open: "
-                f"opening {path} again"
+                f"{path.name} was truncated while it was open. The consumer opens it again. Its "
+                f"size was {self._bytes} bytes and is {size} bytes. The database: {path}"
             )
         self._bytes = size
 

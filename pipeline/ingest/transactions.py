@@ -33,8 +33,8 @@ def is_read_once(connection: sqlite3.Connection, topic: str) -> bool:
     """Return whether the consumer read each record of a topic at most once, in order.
 
     Otherwise the offsets do not ascend with the number of the transaction. The consumer reads a
-    topic again from its beginning after Kafka lost its newest records, in a power cut of the
-    broker's host. A broker of before can come back too.
+    topic again from its beginning after Kafka lost its newest records, for example in a power cut
+    of the broker's host. An earlier broker can also replace the current one.
     """
     numbers = numbers_of(connection, topic)
     last = connection.execute(
@@ -73,8 +73,8 @@ def around(
 ) -> Surroundings | None:
     """Return all transactions that can hold trades of certain windows.
 
-    The windows are those that can have a record in a range of offsets. Trades that are later than
-    the watermark are not considered: `evidence` has their offsets.
+    The windows are those that can have a record in a range of offsets. Trades that arrived after
+    the watermark are left out, because `evidence` has their offsets.
 
     Args:
         connection: a connection in a transaction.
@@ -91,7 +91,7 @@ def around(
     numbers = numbers_of(connection, topic)
     least, end = offsets
     start = first(connection, numbers, "last_offset", least)
-    # A record that is not late is newer than the newest one before it minus the watermark.
+    # The event time of a record that is not late is after the newest one before it minus the delay.
     newest_before = _newest_trade(connection, numbers, start)
     since, until = "", AFTER_ALL_TIMES
     if newest_before is None:
@@ -127,7 +127,7 @@ def first(connection: sqlite3.Connection, numbers: range, column: str, least: in
 
     def value(number: int) -> Any:
         row = connection.execute(
-            f"SELECT number, coalesce({column}, ?) FROM ingest "  # noqa: S608 - the callers' names
+            f"SELECT number, coalesce({column}, ?) FROM ingest "  # noqa: S608 - names in this code
             "WHERE number >= ? ORDER BY number LIMIT 1",
             (smallest, number),
         ).fetchone()

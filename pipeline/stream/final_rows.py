@@ -1,6 +1,6 @@
-"""How many final windows each file of `stream_csv/` has, so that a lost file or row is noticed.
+"""Record how many final windows each file of `stream_csv/` has, so that a loss is noticed.
 
-The numbers are in `final_rows.json` beside the checkpoint: a new checkpoint begins without them.
+The numbers are in `final_rows.json` beside the checkpoint. A new checkpoint starts without numbers.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline import outputs
 
-#: Days. Kafka keeps the trades of a week. The windows of older ones cannot be computed again.
+#: Days. Kafka keeps the trades of a week. Older windows cannot be computed again.
 DAYS = 7
 
 
@@ -30,10 +30,10 @@ class FinalRows:
             self._rows = {day: n for day, n in read.items() if isinstance(n, int)}
 
     def record(self, written: Mapping[str, int]) -> None:
-        """Record how many rows the files have that were just written.
+        """Record the number of rows in the files that were just written.
 
-        A number never decreases: if a file was deleted while the stream runs, the next start
-        notices it.
+        A number never decreases. So the next start notices if a file was deleted while the stream
+        ran.
         """
         rows = {day: max(n, self._rows.get(day, 0)) for day, n in written.items()}
         rows = {**self._rows, **rows}
@@ -44,7 +44,7 @@ class FinalRows:
             outputs.write_atomically(self._path, json.dumps(rows) + "\n")
 
     def missing(self, found: Mapping[str, int]) -> dict[str, int]:
-        """Return how many rows are missing in each file that lacks some.
+        """Return the number of missing rows of each file that lacks rows.
 
         Args:
             found: the number of rows in each file, by day.

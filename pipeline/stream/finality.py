@@ -98,9 +98,10 @@ def apply_micro_batch(
     """
     if not continues(state, micro_batch):
         raise StateError(
-            "The checkpoint does not fit. Stop the stream and delete the directory `checkpoints`: "
-            "the stream then reads the topic from its beginning. open_windows.json is of "
-            f"micro-batch {state.micro_batch}, but Spark is at {micro_batch}."
+            "open_windows.json does not match the checkpoint. Stop the stream and delete the "
+            "directory `checkpoints`: the stream then reads the topic from its beginning. "
+            f"open_windows.json is of micro-batch {state.micro_batch}, but Spark is at "
+            f"{micro_batch}."
         )
     repeated = micro_batch == state.micro_batch
     before = state.max_event_time_before if repeated else state.max_event_time

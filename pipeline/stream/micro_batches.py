@@ -220,7 +220,7 @@ class Recorder:
             self._open = still_open
 
     def _record_start(self, checkpoint: str) -> None:
-        """Record the first offset of a checkpoint once, also of one that an older version began."""
+        """Record the first offset of a checkpoint once, even if an older version began it."""
         if (checkpoint, self._topic_id) in self._started:
             return
         first = start_offset(self._query_folder, self._topic)
@@ -229,8 +229,8 @@ class Recorder:
         earlier = [each for each in read_offset_ranges(self._data) if each.checkpoint != checkpoint]
         ends = (each.end_offset for each in earlier if each.topic == self._topic_id)
         read_before = max(ends, default=0)
-        # Final windows without a record are of an older version, or the record was deleted. Which
-        # offsets their checkpoint read is unknown: they must not count as skipped.
+        # Final windows without a record come from an older version, or the record was deleted. The
+        # offsets that their checkpoint read are unknown, so they must not count as skipped.
         if not earlier and outputs.stream_files(self._data):
             read_before = first
         start = stream_starts.Start(self._topic_id, read_before, first, checkpoint)

@@ -71,7 +71,7 @@ def final_windows(
 ) -> tuple[dict[str, int], dict[Path, window_files.WindowFile]]:
     """Return the number of rows of each day, and the damaged files.
 
-    The rows of the other files are not kept: those of a year take a gigabyte.
+    The rows of undamaged files are not kept in memory: the rows of a year take a gigabyte.
 
     Raises:
         OutputError: a newer version wrote one of the files.

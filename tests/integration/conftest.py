@@ -119,7 +119,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
 
 @pytest.fixture(scope="module")
 def shared_visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
-    """Share a page between tests that follow each other: opening one takes 6 s of CPU.
+    """Share a page between tests that follow each other: opening a page takes 6 s of CPU.
 
     The function returns the open page if name and options are those of the call before. Otherwise
     it closes that page and opens another one.

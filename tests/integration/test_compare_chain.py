@@ -401,7 +401,7 @@ def test_a_wrong_digit_in_any_column_is_unexplained_also_in_a_minute_with_a_prov
 
 
 def with_wrong_digits(story: Story, columns: dict[str, str]) -> Path:
-    """A copy of the folder in which one cell of final rows, by minute, has another last digit."""
+    """Return a copy of the data directory with another last digit in one cell of these minutes."""
     folder = story.copy(f"wrong-{'-'.join(columns.values())}")
     (file,) = (folder / "stream_csv").glob("*.csv")
     with file.open() as text:

@@ -171,7 +171,7 @@ def fast(fast_server: Server) -> Iterator[Server]:
 
 @pytest.fixture
 def live(fast_server: Server) -> Server:
-    """The fast page on a folder of services that run. Tests that follow each other share it."""
+    """Return the fast page on a data directory whose services run, shared by successive tests."""
     if fast_server.data.stream_live.exists():
         page_data.refresh(fast_server.data, times.now(), page_data.LIVE)
     else:
@@ -181,7 +181,7 @@ def live(fast_server: Server) -> Server:
 
 @pytest.fixture(scope="module")
 def forwarded_server(module_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """The page with the usual intervals and with the README's two settings for an address."""
+    """Return the page with the usual intervals and the README's settings for other addresses."""
     data = DataDir(tmp_path_factory.mktemp("forwarded"))
     page_data.live(data, times.now())
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -319,7 +319,7 @@ def test_nothing_is_wider_than_the_window_and_the_theme_is_the_systems(
 
 
 def test_the_page_is_used_by_keyboard(disputed, shared_visit) -> None:
-    """Arrows choose the span. A link leads to its section, which the header does not cover."""
+    """Arrows select the time range. A link leads to its section, below the header."""
     seen = compared(shared_visit("desk", disputed.server.address).charted())
     keys = seen.page.keyboard
 
@@ -590,7 +590,7 @@ def test_a_new_comparison_replaces_the_data_and_keeps_the_drawing(fast, shared_v
 
 
 def test_a_locked_database_is_named_and_the_last_comparison_stays(fast, shared_visit) -> None:
-    """When the lock is gone, so is the sentence."""
+    """The message disappears when the lock ends."""
     data = fast.data
     page_data.disputed(data, times.now())
     seen = compared(shared_visit("changing", fast.address))

@@ -1,6 +1,6 @@
 """The pipeline in the environments of other programs, and over TLS with a login.
 
-One chain has both. The results are the same everywhere.
+One chain tests both. The results stay the same.
 """
 
 import re
@@ -157,7 +157,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
 
 @pytest.fixture(scope="module")
 def hostile(folder: Path, secure: SecureBroker) -> Iterator[Chain]:
-    """A chain that has processed the sample in a hostile environment, over TLS with a login."""
+    """Give a chain that has processed the sample in a hostile environment, over TLS and a login."""
     require_jars("spark")
     with (
         running_hostile(folder) as run,

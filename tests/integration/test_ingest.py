@@ -94,7 +94,7 @@ def test_a_consumer_that_cannot_start_leaves_no_connection_open(
         assert len(psutil.Process().net_connections()) == before
 
 
-def test_a_position_that_the_client_does_not_know_yet_is_no_answer(kafka: Broker) -> None:
+def test_a_position_that_the_client_does_not_have_yet_is_a_timeout(kafka: Broker) -> None:
     """After a reset, the client first has to request the offset from Kafka."""
     topic = kafka.new_topic()
     settings = Settings(kafka_bootstrap_servers=kafka.address, kafka_topic=topic)

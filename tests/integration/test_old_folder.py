@@ -96,7 +96,7 @@ def test_comparison_and_report_end_in_an_old_folder(old: DataDir) -> None:
 
 
 @pytest.mark.slow
-def test_a_step_of_retention_does_not_hold_up_the_consumer(old: DataDir) -> None:
+def test_a_step_of_retention_does_not_delay_the_consumer(old: DataDir) -> None:
     settings = Settings(data_dir=old.root, retention_days=10)
     with closing(store.open_writer(old.database)) as connection:
 

@@ -85,7 +85,7 @@ def becomes_unhealthy(market: Market, cause: str) -> float:
 
 
 def test_a_suspended_process_is_named_in_the_status_and_nothing_is_lost(market: Market) -> None:
-    """Java, then Kafka; both go on afterwards."""
+    """Java is suspended first, then Kafka. Both continue afterwards."""
     chain = market.chain
     suspensions = [
         (java_of(market.stream).send_signal, "the Java process does not answer"),
@@ -178,7 +178,7 @@ def test_a_topic_that_is_created_again_under_the_running_stream_is_read_from_its
     recreate(chain)
     old.close()
     market.topic = Topic(chain)
-    # Of a final and of an open window, the new topic has one trade less than the old one.
+    # In a final window and in an open one, the new topic has one trade less than the old one.
     final, still_open = market.minute - 3, market.minute - 1
     market.topic.send(*trades_of(final)[1:], *trades_of(still_open)[1:])
     market.send(8)
@@ -189,7 +189,7 @@ def test_a_topic_that_is_created_again_under_the_running_stream_is_read_from_its
     assert chain.status("spark_processor")["starts"] == starts
 
 
-def test_records_that_kafka_deleted_end_the_stream_with_the_remedy_first(market: Market) -> None:
+def test_records_that_kafka_deleted_end_the_stream_with_the_action_first(market: Market) -> None:
     chain = market.chain
     market.stream.terminate()
     market.send(2)

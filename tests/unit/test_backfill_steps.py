@@ -73,7 +73,7 @@ class Producer:
 
     def __init__(self, folder: Path, exchange: Exchange) -> None:
         url = f"http://127.0.0.1:{exchange.server.server_port}"
-        broker = f"127.0.0.1:{free_port()}"  # none is there
+        broker = f"127.0.0.1:{free_port()}"  # no broker listens there
         settings = Settings(data_dir=folder, feed_rest_url=url, kafka_bootstrap_servers=broker)
         self.service = Service("producer", settings)
         self.published: list[int] = []
@@ -184,7 +184,7 @@ def test_an_invalid_trade_is_rejected_with_its_reason_and_not_asked_for_again(
     ("answer", "text"),
     [
         ((500, {}, b""), "HTTP status 500"),
-        ((200, {}, b"<html>"), "no list of trades from"),
+        ((200, {}, b"<html>"), "no list of trades"),
         ((429, {"Retry-After": "0"}, b""), "HTTP status 429"),
     ],
 )
@@ -247,7 +247,7 @@ def test_a_page_that_was_requested_before_the_topic_was_created_again_is_not_pub
 def test_the_thread_that_reads_the_published_ids_ends_with_the_producer(
     producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if Kafka is away: a producer that fails is started again in the same process."""
+    """Also if Kafka does not answer: a producer that failed starts again in the same process."""
     monkeypatch.setattr(kafka, "CONNECT_MS", 20)
     producer.backfill.restore(IdRanges(), first_offset=5, newest=NOON)
     assert producer.backfill._restoring is not None

@@ -197,7 +197,7 @@ def test_the_states_of_missing_trades_add_up_and_unknown_ones_are_dashes(
 
 def test_the_last_error_of_the_recovery_is_shown_with_its_time(nothing: Comparison) -> None:
     error = Backfill(last_error="refused", last_error_time="2026-03-01T12:00:00Z")
-    line = "Last error of the recovery of trades (2026-03-01 12:00:00 UTC): refused"
+    line = "Last error while recovering trades (2026-03-01 12:00:00 UTC): refused"
     assert missing_trades(nothing, error).lines[-1] == line
     assert line not in missing_trades(nothing, Backfill()).lines
 

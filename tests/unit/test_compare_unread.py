@@ -41,7 +41,7 @@ def text(moment: datetime) -> str:
 
 
 def windows(trades: Iterable[Trade]) -> dict[str, dict[str, str]]:
-    """The windows of these trades, by their definitions."""
+    """Return the windows of these trades, by their definitions."""
     by_minute: dict[datetime, list[Trade]] = {}
     for each in trades:
         by_minute.setdefault(each.time.replace(second=0, microsecond=0), []).append(each)
@@ -128,7 +128,7 @@ class Folder:
         )
 
     def published(self) -> dict[str, dict[str, str]]:
-        """What the stream shows: of each window the version with more trades, or the later one."""
+        """Return the version of each window with the most trades, or the later one."""
         shown: dict[str, dict[str, str]] = {}
         for first, end in self.parts:
             for start, row in windows(self.trades[first:end]).items():
@@ -137,7 +137,7 @@ class Folder:
         return shown
 
     def causes(self, shown: dict[str, dict[str, str]]) -> dict[str, str]:
-        """The causes of the windows that differ, by minute."""
+        """Return the causes of the windows that differ, by minute."""
         stream, batch = (
             pd.DataFrame([*rows.values()], columns=list(WINDOW_COLUMNS), dtype=str)
             for rows in (shown, windows(self.trades))
@@ -149,7 +149,7 @@ class Folder:
 
 
 def steady(count: int, every_s: float = 5) -> list[Trade]:
-    """Trades in order, as a feed sends them: some ids are missing."""
+    """Return trades in order, as a feed sends them. Some ids are missing."""
     return [
         trade(n + n // 7, n * every_s, "sell" if n % 3 else "buy", f"0.{n % 8 + 1}")
         for n in range(1, count + 1)

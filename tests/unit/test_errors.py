@@ -95,7 +95,7 @@ def test_what_a_person_has_to_correct_is_operational(error: Exception) -> None:
     assert not is_temporary(error)
 
 
-#: Error codes that end without a person. First those that Kafka itself marks as retriable: the
+#: Error codes of temporary errors. First the codes that Kafka itself marks as retriable: the
 #: classes of kafka-clients 4.3.1 that extend RetriableException, without shares and transactions.
 RETRIABLE_CODES = (
     *(2, 3, 5, 6, 7, 9, 13, 14, 15, 16, 19, 20, 41, 56, 70, 71, 72, 74, 75, 78, 80, 88, 89),
@@ -107,8 +107,8 @@ OTHER_CODES = (-1, 8, 45, 47, 59, 129)
 
 
 @pytest.mark.parametrize("code", [*RETRIABLE_CODES, *OTHER_CODES])
-def test_an_error_of_the_broker_that_ends_without_a_person_is_temporary(code: int) -> None:
-    """Elections, moved coordinators and storage errors among them."""
+def test_an_error_of_the_broker_that_needs_no_person_is_temporary(code: int) -> None:
+    """These include elections, moved coordinators and storage errors."""
     assert family_of(for_code(code)()) is Family.TEMPORARY
 
 

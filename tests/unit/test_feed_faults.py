@@ -150,7 +150,7 @@ class Recorder:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use short times. A busy machine must be able to connect: `hasty` makes this time short."""
+    """Use short times, but leave a busy machine time to connect. `hasty` shortens this time too."""
     monkeypatch.setattr(exchange, "RECEIVE_SECONDS", 0.1)
     monkeypatch.setattr(exchange, "MESSAGE_SECONDS", 0.25)
     monkeypatch.setattr(exchange, "CONNECT_SECONDS", 10)

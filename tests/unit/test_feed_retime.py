@@ -243,7 +243,7 @@ def test_recorded_due_times_count_from_the_first_message_with_a_time():
 
 
 def test_a_recording_that_is_dated_in_the_future_is_played_at_its_own_pace():
-    """Or the clock of this machine is behind. A single wrong time does not stop the replay."""
+    """So is one if the clock of this machine is behind. A single wrong time changes nothing."""
     minutes = [f"2099-01-01T00:{minute:02d}:00Z" for minute in range(10)]
     lines = [Line(ticker(time), None) for time in ("2025-12-02T00:00:00Z", *minutes)]
     count, latest = retime.survey(lines, LATEST)

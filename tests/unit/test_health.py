@@ -37,7 +37,7 @@ def test_a_service_with_a_new_and_healthy_status_is_healthy(tmp_path: Path) -> N
 
 def test_a_service_without_a_status_is_unhealthy(tmp_path: Path) -> None:
     sentence = health(DataDir(tmp_path), "consumer", NOW)
-    assert sentence == "consumer has no readable status file"
+    assert sentence == "consumer has no readable status file. Check that the service runs"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"updated": 5}', '{"updated": "soon"}'])
@@ -45,7 +45,7 @@ def test_a_service_with_an_unreadable_status_is_unhealthy(tmp_path: Path, conten
     data = written(tmp_path)
     data.status_of("consumer").write_text(content)
     sentence = health(data, "consumer", NOW)
-    assert sentence == "consumer has no readable status file"
+    assert sentence == "consumer has no readable status file. Check that the service runs"
 
 
 def test_a_status_time_without_a_time_zone_is_unhealthy(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_service_is_healthy_although_the_clock_was_set_ahead(tmp_path: Path) -
 def test_a_heartbeat_on_another_clock_is_judged_by_the_wall_clock(
     tmp_path: Path, other: dict[str, object]
 ) -> None:
-    """Of another machine, or of this one before it was started again."""
+    """It comes from another machine, or from this machine before a restart."""
     data = written(tmp_path, heartbeat=beat(seconds_ago=0) | other)
     assert health(data, "consumer", NOW + timedelta(seconds=1)) is None
     assert health(data, "consumer", NOW + timedelta(seconds=31)) is not None
@@ -97,7 +97,7 @@ def test_a_heartbeat_on_another_clock_is_judged_by_the_wall_clock(
 
 
 def beat(seconds_ago: float) -> dict[str, object]:
-    """The heartbeat of a service on this machine."""
+    """Return the heartbeat of a service on this machine."""
     now = heartbeat()
     return now | {"monotonic_s": now["monotonic_s"] - seconds_ago}
 
@@ -135,7 +135,7 @@ def test_the_command_ends_with_an_exit_status_and_a_sentence(tmp_path: Path) -> 
     missing = health_check("producer", tmp_path)
     assert (healthy.returncode, healthy.stdout, healthy.stderr) == (0, "", "")
     assert missing.returncode == 1
-    assert missing.stderr == "producer has no readable status file\n"
+    assert missing.stderr == "producer has no readable status file. Check that the service runs\n"
 
 
 def test_the_command_prints_its_usage() -> None:

@@ -67,7 +67,7 @@ def test_failed_attempts_to_connect_leave_no_thread_and_no_file_open(
 ) -> None:
     caplog.set_level("CRITICAL", "kafka")  # a kept log record would keep its connection
     gc.collect()
-    gc.freeze()  # each failed attempt collects garbage: not what other tests keep
+    gc.freeze()  # each failed attempt collects garbage: leave out objects of other tests
     for module in (kafka, topics):
         monkeypatch.setattr(module, "CONNECT_MS", CONNECT_MS)
     process = psutil.Process()
@@ -97,7 +97,7 @@ def test_a_refused_connection_is_named_with_its_address(monkeypatch: pytest.Monk
 def test_a_closed_connection_is_the_cause_also_if_the_last_attempt_is_cut_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """So a broker answers a wrong password: the advice is about the password."""
+    """A broker closes the connection after a wrong password, so the advice names the password."""
     monkeypatch.setattr(kafka, "CONNECT_MS", 400)
     with socket.create_server(("127.0.0.1", 0)) as server:
 

@@ -71,7 +71,7 @@ def test_a_missing_file_is_named_with_its_setting(tmp_path: Path) -> None:
         ("kafka_credentials_file", "SASL_PLAINTEXT"),
     ):
         given = settings(kafka_security_protocol=protocol, **{name: missing})
-        expected = f"cannot read {name.upper()}={missing}: No such file or directory"
+        expected = f"cannot read {name.upper()}: No such file or directory.* The file: {missing}"
         with pytest.raises(OperationalError, match=expected):
             kafka_security.spark_options(given)
 

@@ -127,7 +127,7 @@ def given(**options: object) -> variables.Variables:
 @pytest.mark.parametrize("text", ["", "abc", "80", "65536", "-9092", "9092.0", "²²²²"])
 def test_a_port_is_a_number_from_1024_to_65535(text: str, capsys) -> None:
     assert refusal(capsys, variables.parse_port, "KAFKA_PORT", "Kafka", text).startswith(
-        f"KAFKA_PORT={text} is not a port"
+        f"KAFKA_PORT={text} is not valid: choose a port from 1024 to 65535"
     )
 
 
@@ -212,7 +212,7 @@ def test_make_checks_its_variables_before_it_installs_anything(tmp_path: Path) -
     ports = [f"{name}={free_port()}" for name in names]
     for java_home, options, named in (
         ("", ["RECORDING=missing.gz"], "RECORDING=missing.gz does not exist"),
-        ("", [f"RECORDING={SAMPLE}", "FEED_PORT=x"], "FEED_PORT=x is not a port"),
+        ("", [f"RECORDING={SAMPLE}", "FEED_PORT=x"], "FEED_PORT=x is not valid"),
         ("/nowhere", [f"RECORDING={SAMPLE}", *ports], "No java in JAVA_HOME=/nowhere."),
     ):
         command = ["make", "demo", "-j4", f"PYTHON={sys.executable} -S", *options]

@@ -31,7 +31,7 @@ NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 
 
 def start_of(folder: Path, offset: int) -> None:
-    """The file that holds the first offset of a checkpoint, as Spark 4.2.0 writes it."""
+    """Write the file with the first offset of a checkpoint, as Spark 4.2.0 does."""
     (folder / "sources" / "0").mkdir(parents=True)
     text = "\0v1\n" + json.dumps({"raw_prices": {"0": offset}})
     (folder / "sources" / "0" / "0").write_text(text)
@@ -80,7 +80,7 @@ def test_a_start_of_another_form_is_unknown(tmp_path: Path, text: str) -> None:
 
 
 def test_the_start_of_each_checkpoint_is_recorded_once(tmp_path: Path) -> None:
-    """Also the start of a checkpoint that a version without this record began."""
+    """This includes a checkpoint that an older version began."""
     data, folder = outputs.DataDir(tmp_path / "data"), tmp_path / "query"
     start_of(folder, 25)
     for number, end in enumerate([40, 50, 60, 70], 6):
@@ -114,7 +114,7 @@ def test_a_checkpoint_after_another_one_has_the_offsets_between_the_two(tmp_path
 def test_final_windows_of_an_unrecorded_checkpoint_are_no_proof_of_deleted_records(
     tmp_path: Path,
 ) -> None:
-    """A person deleted the records of the stream, but not its windows."""
+    """The record of the stream was deleted, but not its windows."""
     data, folder = outputs.DataDir(tmp_path / "data"), tmp_path / "query"
     data.stream_csv.mkdir(parents=True)
     (data.stream_csv / "2025-06-01.csv").touch()

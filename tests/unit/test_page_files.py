@@ -218,7 +218,9 @@ def test_a_refresh_does_not_wait_for_a_slow_file(data, monkeypatch) -> None:
         return true_read(path, signature, how)
 
     monkeypatch.setattr(files, "_read", slow)
-    monkeypatch.setattr(files, "PATIENCE_SECONDS", 0.5)  # enough for the others on a busy machine
+    monkeypatch.setattr(
+        files, "PATIENCE_SECONDS", 0.5
+    )  # enough to read the other files on a busy machine
     reader = Reader(data, ALWAYS)
     began = time.monotonic()
     seen = reader.snapshot()

@@ -91,7 +91,7 @@ BEFORE = "2025-12-01.csv"
 def test_an_older_file_that_lost_rows_is_computed_again(
     service: Service, caplog: pytest.LogCaptureFixture, left: str | None, missing: int
 ) -> None:
-    """A row that was cut off as a whole, or a file that is gone, is no damage of a file."""
+    """A file without its last row, and a deleted file, do not look damaged by themselves."""
     folder = checkpoint.folder(service.settings, TOPIC)
     FinalRows(folder).record({BEFORE[:10]: 2, DAY[:10]: 3})
     if left:

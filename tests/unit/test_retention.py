@@ -57,7 +57,7 @@ def rows_of(trades: list[Trade], written_at: datetime) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module", name="original")
 def made_folder(tmp_path_factory: pytest.TempPathFactory) -> DataDir:
-    """A data directory of twelve days, with one difference of each cause that offsets prove."""
+    """Make a data directory of twelve days, with a difference of each cause that offsets prove."""
     data, trades = DataDir(tmp_path_factory.mktemp("original") / "data"), made_trades()
     data.status.mkdir(parents=True)
     with closing(store.open_writer(data.database)) as connection:
@@ -86,7 +86,7 @@ def folder(original: DataDir, tmp_path: Path) -> DataDir:
 
 
 def write_runs(data: DataDir, trades: list[Trade]) -> None:
-    """A run for each day, twenty minutes after noon."""
+    """Write a run for each day, twenty minutes after noon."""
     for day in range(DAYS):
         at = NOON + day * DAY + timedelta(minutes=20)
         own = trades[: (day + 1) * PER_DAY]
@@ -106,7 +106,7 @@ def write_runs(data: DataDir, trades: list[Trade]) -> None:
 
 
 def write_positions(data: DataDir, end: int) -> None:
-    """The record of the stream: two checkpoints, and the micro-batch that dropped a late trade."""
+    """Write what the stream records: two checkpoints, and the micro-batch that dropped a trade."""
     watermark = NOON + DAY + timedelta(seconds=(LATE % PER_DAY) * 5 - 62)
     dropped = OffsetRange(TOPIC, 60.0, 3, 0, LATE, LATE + 1, watermark, 1, CHECKPOINTS[0])
     ended = OffsetRange(TOPIC, 60.0, 4, LATE + 1, SKIPPED[0], SKIPPED[0], NOW, 0, CHECKPOINTS[0])
@@ -119,7 +119,7 @@ def write_positions(data: DataDir, end: int) -> None:
 
 
 def totals(data: DataDir) -> dict[str, Any]:
-    """Every count of the comparison. Ages, latencies and costs cover the kept days only."""
+    """Return every count of the comparison. Ages, latencies and costs cover only the kept days."""
     found = json.loads(as_json(compare(read_outputs(data), 600)))
     names = ("agreement", "unexplained", "compared", "missing", "funnel", "flags", "shared")
     return {name: found[name] for name in (*names, "growth", "runs", "windows") if name in found}
@@ -144,7 +144,7 @@ def numbers(data: DataDir) -> list[int]:
 def test_the_comparison_counts_the_same_after_every_step_of_retention(
     folder: DataDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kill can leave the folder in the state after any step."""
+    """A killed consumer can leave the data directory in the state after any step."""
     before = totals(folder)
     causes = {row["cause"] for row in before["agreement"]} - {""}
     assert causes == {agreement.DELETED, agreement.LATE}
@@ -261,7 +261,7 @@ def test_transactions_that_the_stream_has_not_read_stay(folder: DataDir) -> None
 def test_the_transaction_that_the_newest_run_has_read_last_stays(folder: DataDir) -> None:
     """It is the evidence for trades that were stored after the run."""
     for path in outputs.batch_files(folder)[4:]:
-        path.unlink()  # the batch has been down for a week
+        path.unlink()  # the batch has not run for a week
     list(delete(folder, 1))
     with closing(store.open_reader(folder.database)) as connection:
         kept = connection.execute(

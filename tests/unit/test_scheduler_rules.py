@@ -206,7 +206,7 @@ def test_a_change_of_the_clock_neither_ends_a_run_nor_counts_as_its_time(
 def test_a_run_after_the_clock_was_set_back_has_a_name_of_its_own_that_sorts_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if the scheduler started again meanwhile."""
+    """Also if the scheduler was restarted in between."""
     start = datetime(2025, 12, 2, 5, 10, tzinfo=UTC)
     for moments in ((start, start), (start - timedelta(hours=1), start)):
         scheduler = scheduler_of(tmp_path, monkeypatch)

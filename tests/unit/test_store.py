@@ -637,11 +637,11 @@ def write_version(version: int, path: Path) -> None:
 
 
 def write_version_2(path: Path) -> None:
-    """As version 2 wrote it: late trades by id, conflicting contents once each."""
+    """Write a database as version 2 did: late trades by id, conflicting contents once each."""
     write_version(2, path)
 
 
-#: Of `schema_v3.sql`, counted in the text of that file: topic, first number, first offset, records,
+#: The totals of `schema_v3.sql`, counted in that file: topic, first number, first offset, records,
 #: stored, repeated and rejected.
 VERSION_3_TOTALS = [("one", 1, 5, 6, 4, 1, 1), ("two", 3, 0, 4, 3, 1, 0)]
 
@@ -690,7 +690,7 @@ def test_totals_are_the_sums_over_all_transactions(connection: sqlite3.Connectio
 
 
 def add_transactions(connection: sqlite3.Connection, first: int, last: int) -> None:
-    """Transactions as the consumer leaves them, one trade each and one a second."""
+    """Add transactions as the consumer does: one trade each, one transaction per second."""
     with store.transaction(connection):
         connection.execute(
             "WITH RECURSIVE n(n) AS (SELECT ? UNION ALL SELECT n + 1 FROM n WHERE n < ?) "
