@@ -30,6 +30,7 @@ def catalogue() -> list[Fault]:
         *message_faults(),
         *storage_faults(),
         *broker_faults(),
+        *late_faults(),
         *clock_faults(),
     ]
 
@@ -187,6 +188,16 @@ def message_faults() -> list[Fault]:
             inject=lambda lab: lab.send(list(messages.generated(lab.random, GENERATED))),
             seconds=120,
         ),
+    ]
+
+
+def late_faults() -> list[Fault]:
+    """Return the faults of late trades.
+
+    They come after the damaged files: a stream that reads the topic again reads many records in one
+    micro-batch, and counts trades that it had dropped as late.
+    """
+    return [
         Fault(
             name="late-within-watermark",
             claim=f"every seventh trade is up to 50 s late: {EXACT}",

@@ -13,7 +13,8 @@ UNKNOWN = "\u2013"
 NO_FAULT = "no fault"
 HEADINGS = (
     *("fault", "injected", "offered", "acknowledged", "stored", "lost", "doubled"),
-    *("windows right", "late", "wrong", "missing", "batch runs right", "wrong"),
+    *("windows right", "windows late", "windows wrong", "windows missing"),
+    *("batch runs right", "batch runs wrong"),
     *("recovery, median s", "longest s", "verdict"),
 )
 
