@@ -329,9 +329,8 @@ class Run:
         """Stop the feed as soon as nothing is missing; wait until every result has everything."""
         self._log("waiting until every trade has reached every result")
         stack = self._stack
-        first = min(
-            stack.stored_ids(), default=0
-        )  # the feed sent earlier trades before the first start
+        # The feed sent trades with lower ids before the first start.
+        first = min(stack.stored_ids(), default=0)
         wanted = {
             trade_id
             for line, trade_id, _ in self._issued

@@ -56,9 +56,8 @@ def _start(work: Work) -> tuple[Connection, ForkProcess]:
 
 
 def _work(work: Work, sender: Connection) -> None:
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell starts background jobs with SIGINT ignored
+    # A shell starts background jobs with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()  # Ctrl-C reaches only the parent, which passes it on once
     with contextlib.suppress(KeyboardInterrupt):
         sender.send(work())

@@ -251,13 +251,16 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+AnyBroker = TypeVar("AnyBroker", bound=Broker)
+
+
 @contextmanager
-def started_broker(folder: Path) -> Iterator[Broker]:
-    """Give a started broker and kill it at the end."""
+def started_broker(broker: AnyBroker) -> Iterator[AnyBroker]:
+    """Start a broker, give it and kill it at the end."""
     require_jars("kafka")
-    broker = Broker(folder)
     try:
-        yield broker.start()
+        broker.start()
+        yield broker
     finally:
         broker.kill()
 
@@ -265,21 +268,21 @@ def started_broker(folder: Path) -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """The broker shared by all tests. To stop or kill a broker, use `own_kafka`."""
-    with started_broker(tmp_path_factory.mktemp("kafka")) as broker:
+    with started_broker(Broker(tmp_path_factory.mktemp("kafka"))) as broker:
         yield broker
 
 
 @pytest.fixture(scope="module")
 def module_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker of one module. A test may suspend or restart it, and leaves it running."""
-    with started_broker(tmp_path_factory.mktemp("kafka")) as broker:
+    with started_broker(Broker(tmp_path_factory.mktemp("kafka"))) as broker:
         yield broker
 
 
 @pytest.fixture
 def own_kafka(tmp_path: Path) -> Iterator[Broker]:
     """A started broker for one test, which may stop, kill and restart it."""
-    with started_broker(tmp_path) as broker:
+    with started_broker(Broker(tmp_path)) as broker:
         yield broker
 
 

@@ -16,7 +16,7 @@ nothing, and the next one continues.
 
 import sqlite3
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from pipeline import outputs, stream_starts
 from pipeline.ingest import store, transactions
@@ -121,5 +121,5 @@ def _delete_latencies(connection: sqlite3.Connection, oldest: datetime) -> int:
     return connection.execute(
         "DELETE FROM latency WHERE (minute, leg, bucket) IN "
         "(SELECT minute, leg, bucket FROM latency WHERE minute < ? ORDER BY minute LIMIT ?)",
-        (store.minute_text(oldest.astimezone(UTC)), CHUNK),
+        (store.minute_text(oldest), CHUNK),
     ).rowcount

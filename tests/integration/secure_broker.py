@@ -2,8 +2,6 @@
 
 import subprocess
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import trustme
@@ -16,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from local import kafka as local_kafka
 from local import prerequisites, topics
-from tests.conftest import Broker, Running, listens, require_jars, wait_until
+from tests.conftest import Broker, Running, listens, wait_until
 
 USER, PASSWORD = "reader", "pass word'$1"
 
@@ -97,14 +95,3 @@ class SecureBroker(Broker):
         }
         topics.create(self.address, name, f"{name}_rejected", security=security)
         return name
-
-
-@contextmanager
-def started_secure_broker(folder: Path) -> Iterator[SecureBroker]:
-    """Give a started broker and kill it at the end."""
-    require_jars("kafka")
-    broker = SecureBroker(folder)
-    try:
-        yield broker.start()
-    finally:
-        broker.kill()

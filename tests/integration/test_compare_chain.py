@@ -143,7 +143,7 @@ class Market:
         self.stored()
         stream = self._chain.running["spark_processor"]
         wait_until(lambda: self._position() == self._topic.written, 60, "all read", stream)
-        # The consumer measures its lag every 2 s: the last value may be from before the end.
+        # The consumer measures its lag every 3 s: the last value may be from before the end.
         consumer = self._chain.running["consumer"]
         stored = times.now()
         wait_until(lambda: self._lag_since(stored) == 0, 30, "a lag of 0 is reported", consumer)

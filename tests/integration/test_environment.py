@@ -16,14 +16,9 @@ import pytest
 import trustme
 
 from tests import golden
-from tests.conftest import Broker, Run, Running, require_jars, wait_until
+from tests.conftest import Broker, Run, Running, require_jars, started_broker, wait_until
 from tests.integration.chain import SAMPLE, SCRIPTS, Chain, new_chain
-from tests.integration.secure_broker import (
-    PASSWORD,
-    USER,
-    SecureBroker,
-    started_secure_broker,
-)
+from tests.integration.secure_broker import PASSWORD, USER, SecureBroker
 
 #: Seconds for a service to report that it cannot connect.
 SECONDS = 90
@@ -151,7 +146,7 @@ def running_hostile(folder: Path) -> Iterator[Run]:
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
-    with started_secure_broker(tmp_path_factory.mktemp("kafka")) as broker:
+    with started_broker(SecureBroker(tmp_path_factory.mktemp("kafka"))) as broker:
         yield broker
 
 
