@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import outputs, service, times
-from pipeline.health import health
+from pipeline.health import health, heartbeat
 from pipeline.outputs import DataDir
 from pipeline.service import Service, backoff
 from pipeline.settings import Settings
@@ -94,6 +94,11 @@ def test_a_change_of_the_clock_changes_no_age_of_a_heartbeat(running: Service) -
     running.report("running", "publishing", healthy=True)
     for hours in (-1, 1):
         assert health(running.data, "producer", times.now() + timedelta(hours=hours)) is None
+
+
+def test_a_heartbeat_is_never_in_the_future() -> None:
+    for _ in range(1000):
+        assert heartbeat()["monotonic_s"] <= time.monotonic()
 
 
 def test_a_tick_writes_the_status_only_when_it_is_due(
