@@ -121,7 +121,7 @@ class Results:
 def _described(path: Path) -> str:
     """Return the size and fingerprint of a recording, but not its name, which can be private."""
     messages = sum(1 for _ in recordings.read(path))
-    fingerprint = recordings.identity(path, retimed=False)["fingerprint"]
+    fingerprint = recordings.identity(path, None)["fingerprint"]
     return f"{messages:,} messages, SHA-256 begins with {fingerprint}"
 
 

@@ -20,7 +20,7 @@ import re
 import sys
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
@@ -65,8 +65,12 @@ class _Wire(msgspec.Struct):
 _decode_wire = msgspec.json.Decoder(_Wire).decode
 
 
-def identity(path: Path, *, retimed: bool) -> dict[str, object]:
+def identity(path: Path, repetition: Mapping[str, object] | None) -> dict[str, object]:
     """Return the identity of a replay of this recording, as in `source.json`.
+
+    Args:
+        path: the recording.
+        repetition: when a re-timed recording starts again (`feed.retime`). None: as recorded.
 
     Raises:
         RecordingError: the file cannot be read.
@@ -77,7 +81,8 @@ def identity(path: Path, *, retimed: bool) -> dict[str, object]:
         "kind": "replay",
         "recording": path.name,
         "fingerprint": fingerprint,
-        "retimed": retimed,
+        "retimed": repetition is not None,
+        **(repetition or {}),
     }
 
 

@@ -427,22 +427,34 @@ def latest_event_time() -> int:
     return int((time.time() + AHEAD_SECONDS) * retime.SECOND)
 
 
-def make_player(options: argparse.Namespace) -> tuple[Player, rest.PlayedTrades]:
-    """Read the recording and return a player of it, and the trades that it has played."""
+def read_tiles(path: Path) -> retime.Tiles:
+    """Return the endless sequence of a recording.
+
+    Raises:
+        RecordingError: the recording cannot be read, or it has no time.
+    """
+    _, latest = retime.survey(recording.read(path), latest_event_time())
+    return retime.tile(recording.read(path), latest)
+
+
+def make_player(
+    options: argparse.Namespace,
+) -> tuple[Player, rest.PlayedTrades, dict[str, object]]:
+    """Return a player of the recording, the trades that it has played, and its identity."""
     path: Path = options.recording
-    # Read the file here also without `--retime`, so that a broken file fails at the start.
-    count, latest = retime.survey(recording.read(path), latest_event_time())
     if options.retime:
-        tiles = retime.tile(recording.read(path), latest)
-        minutes = tiles.period // retime.MINUTE
-        log.info("%d messages, repeated every %d minutes", tiles.count, minutes)
+        tiles = read_tiles(path)
+        log.info("%d messages, repeated every %d s", tiles.count, tiles.period // retime.SECOND)
         player = Player(
             functools.partial(retimed_messages, tiles, options.backlog),
             time.time,
             hold=options.hold,
             catch_up=True,
         )
-        return player, rest.RetimedTrades(tiles, options.product, time.time)
+        past = rest.RetimedTrades(tiles, options.product, time.time)
+        return player, past, recording.identity(path, tiles.repetition)
+    # Read the whole file, so that a broken one fails at the start.
+    count, latest = retime.survey(recording.read(path), latest_event_time())
     log.info("%d messages", count)
     player = Player(
         lambda: recorded_messages(recording.read(path), options.speed, latest),
@@ -451,17 +463,14 @@ def make_player(options: argparse.Namespace) -> tuple[Player, rest.PlayedTrades]
         catch_up=False,
     )
     played = rest.RecordedTrades(recording.read(path), options.product, lambda: player.played)
-    return player, played
+    return player, played, recording.identity(path, None)
 
 
 async def run(options: argparse.Namespace, listening: socket.socket) -> None:
     """Serve until a signal stops it."""
     path: Path = options.recording
-    identity = {
-        **recording.identity(path, retimed=options.retime),
-        "synthetic": recording.is_synthetic(path),
-    }
-    player, played = make_player(options)
+    player, played, identity = make_player(options)
+    identity["synthetic"] = recording.is_synthetic(path)
     past = rest.Rest(
         played,
         options.product,

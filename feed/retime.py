@@ -1,9 +1,13 @@
 """Repeat a recording with its times shifted to the present: a pure function of the clock.
 
 The copies of the recording follow each other from a fixed time on. Each copy is called a tile.
-Every minute of the recording becomes a whole UTC minute. Trade ids and sequence numbers increase
-from tile to tile, so that no message is repeated. A restarted replay continues with the same
-messages.
+Trade ids and sequence numbers increase from tile to tile, so that no message is repeated. A
+restarted replay continues with the same messages.
+
+- A tile is as long as the recording, in whole seconds, so that a tile begins at most a second after
+  the last message of the tile before. If whole minutes leave a silence of at most five seconds
+  there, and none longer than the longest in the recording, a tile is whole minutes long. Each
+  window of a minute then has the same trades in every tile.
 
 - A message is due at its receive time. If the recording does not have it, the message is due at the
   greatest event time so far: a trade that was late in the recording is late again.
@@ -19,9 +23,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from statistics import median_low
 
 from feed.recording import Line, RecordingError
+from pipeline import times
 
 #: Microseconds: the unit of every moment and duration in this module (moments since 1970).
 SECOND = 1_000_000
@@ -34,6 +40,8 @@ _EARLIEST = int(datetime(2012, 1, 1, tzinfo=UTC).timestamp()) * SECOND
 _LATEST = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp()) * SECOND
 #: Longest silence that is kept.
 LONGEST_SILENCE = MINUTE
+#: Longest silence between two tiles of whole minutes.
+_LONGEST_HOLE = 5 * SECOND
 #: An event time that is further from its due time does not make the tile longer.
 _NEAR = MINUTE
 #: If more than one of this number of messages has an event time after now, the recording is dated
@@ -50,7 +58,7 @@ _TIME = (
     b'"time"',
     re.compile(
         rb'"time"\s*:\s*"'
-        rb'(\d{4}-\d\d-\d\dT\d\d:\d\d):([0-5]\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)"'
+        rb'(\d{4}-\d\d-\d\dT\d\d:\d\d:[0-5]\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)"'
     ),
 )
 _TRADE_ID = b'trade_id"', re.compile(rb'trade_id"\s*:\s*(\d{1,19})(?=\s*[,}])')
@@ -78,9 +86,9 @@ class Ids:
 class Tiles:
     """The endless sequence of messages. A position in it is an integer."""
 
-    period: int  # of a tile, whole minutes
-    _base: int  # the recorded time of the start of a tile, a whole minute
-    _due: "array[int]"  # of each message, after the start of the tile; increasing
+    period: int  # from a message to the same one in the next tile, whole seconds
+    _base: int  # the recorded time that the first tile moves to `ORIGIN`, a whole minute
+    _due: "array[int]"  # of each message in the first tile, after `ORIGIN`; increasing
     _cut: "array[int]"  # minutes of silence removed before each message
     _frames: bytearray
     _ends: "array[int]"  # end of each message in `_frames`
@@ -93,9 +101,21 @@ class Tiles:
         """Number of messages in one tile."""
         return len(self._due)
 
+    @property
+    def start(self) -> int:
+        """The time at which the first tile begins, a whole second."""
+        return ORIGIN + self._due[0] // SECOND * SECOND
+
+    @property
+    def repetition(self) -> dict[str, object]:
+        """When the recording starts again, as in `source.json`: see `pipeline.source.seams`."""
+        start = datetime.fromtimestamp(self.start // SECOND, UTC)
+        return {"repeat_from": times.iso(start), "repeat_s": self.period // SECOND}
+
     def first_after(self, moment: int) -> int:
         """Return the position of the first message that is due after a time."""
-        tile, rest = divmod(moment - ORIGIN, self.period)
+        tile = (moment - self.start) // self.period
+        rest = moment - ORIGIN - tile * self.period
         return tile * self.count + bisect_right(self._due, rest)
 
     def due(self, position: int) -> int:
@@ -112,8 +132,9 @@ class Tiles:
         if event_time(recorded, self._latest) == _UNKNOWN or trade_id not in self.trade_ids:
             return recorded
         assert time is not None  # noqa: S101 - event_time found it
-        minutes = (ORIGIN + tile * self.period - self._base) // MINUTE - self._cut[index]
-        moved = recorded[: time.start(1)] + _move(time[1], minutes) + recorded[time.end(1) :]
+        shift = ORIGIN + tile * self.period - self._base - self._cut[index] * MINUTE
+        seconds = _move(time[1], shift // SECOND)
+        moved = recorded[: time.start(1)] + seconds + recorded[time.end(1) :]
         moved = _count_up(_TRADE_ID, moved, tile * self.trade_ids.count)
         if _number(_SEQUENCE, moved) in self._sequences:
             moved = _count_up(_SEQUENCE, moved, tile * self._sequences.count)
@@ -180,14 +201,36 @@ def tile(lines: Iterable[Line], latest: int) -> Tiles:
         raise RecordingError(_NO_TIME)
     start = next(delivery for delivery in deliveries if delivery != _UNKNOWN)
     deliveries = array("q", (max(delivery, start) for delivery in deliveries))
-    cut, base, period = _layout(deliveries, events)
+    cut, base, whole_minutes = _layout(deliveries, events)
     due = array(
         "q",
         (delivery - c * MINUTE - base for delivery, c in zip(deliveries, cut, strict=True)),
     )
     return Tiles(
-        period, base, due, cut, frames, ends, latest, _range_of(trade_ids), _range_of(sequences)
+        _period(due, whole_minutes),
+        base,
+        due,
+        cut,
+        frames,
+        ends,
+        latest,
+        _range_of(trade_ids),
+        _range_of(sequences),
     )
+
+
+def _period(due: "array[int]", whole_minutes: int) -> int:
+    """Return the length of a tile.
+
+    Args:
+        due: when each message of the first tile is due; increasing.
+        whole_minutes: the whole minutes that have messages.
+    """
+    lasts = due[-1] - due[0]
+    longest_silence = max((after - before for before, after in pairwise(due)), default=0)
+    if whole_minutes - lasts <= min(longest_silence, _LONGEST_HOLE):
+        return whole_minutes
+    return (lasts // SECOND + 1) * SECOND
 
 
 def pace(lines: Iterable[Line], latest: int) -> Iterator[tuple[bytes, int]]:
@@ -239,11 +282,10 @@ def event_time(frame: bytes, latest: int) -> int:
     match = _find(_TIME, frame)
     if match is None:
         return _UNKNOWN
-    minute_text, second, fraction, zone = match.groups()
-    minute = _minute(minute_text)
-    if minute == _UNKNOWN:
+    second_text, fraction, zone = match.groups()
+    moment = _second(second_text)
+    if moment == _UNKNOWN:
         return _UNKNOWN
-    moment = minute + int(second) * SECOND
     if fraction is not None:
         moment += int(fraction[:6].ljust(6, b"0"))
     if zone != b"Z":
@@ -252,7 +294,7 @@ def event_time(frame: bytes, latest: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _minute(text: bytes) -> int:
+def _second(text: bytes) -> int:
     try:
         moment = datetime.fromisoformat(text.decode() + "+00:00")
     except ValueError:
@@ -266,9 +308,9 @@ def _offset(zone: bytes) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _move(minute_text: bytes, minutes: int) -> bytes:
-    moment = _EPOCH + timedelta(microseconds=_minute(minute_text), minutes=minutes)
-    return moment.strftime("%Y-%m-%dT%H:%M").encode()
+def _move(second_text: bytes, seconds: int) -> bytes:
+    moment = _EPOCH + timedelta(microseconds=_second(second_text), seconds=seconds)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S").encode()
 
 
 def _find(member: _Member, frame: bytes) -> re.Match[bytes] | None:

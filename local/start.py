@@ -12,8 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from feed import recording, replay
-from feed.retime import check as check_retimable
+from feed import recording, replay, retime
 from local import programs, stack, terminal
 from local.variables import OWN_BROKER, Port, Replay, Variables, is_free, read, refuse_busy
 from pipeline import processes
@@ -33,7 +32,7 @@ def check_recording(feed: Replay, product: str) -> None:
     try:
         recording.check_usable(feed.recording, product)
         if feed.retimed:
-            check_retimable(recording.read(feed.recording), replay.latest_event_time())
+            retime.check(recording.read(feed.recording), replay.latest_event_time())
     except recording.RecordingError as error:
         terminal.refuse(f"RECORDING is not usable. {error}")
 
@@ -150,7 +149,8 @@ def main() -> None:
 def source_of(variables: Variables, settings: Settings) -> dict[str, object]:
     """Return the identity of the feed, as in `source.json`."""
     if feed := variables.replay:
-        return recording.identity(feed.recording, retimed=feed.retimed)
+        repetition = replay.read_tiles(feed.recording).repetition if feed.retimed else None
+        return recording.identity(feed.recording, repetition)
     return {"kind": "live", "url": settings.feed_url}
 
 

@@ -131,7 +131,12 @@ def write_market(snapshot: Snapshot, shown: market.Market, settings: Settings) -
         if shown.candles.empty:
             return
         chart = market_charts.price_chart(
-            shown.candles, shown.width, shown.open_starts, average, settings.product_id
+            shown.candles,
+            shown.width,
+            shown.open_starts,
+            average,
+            settings.product_id,
+            seams=shown.seams,
         )
         # `on_select` makes Streamlit keep the zoom when the data changes.
         st.vega_lite_chart(
@@ -139,6 +144,7 @@ def write_market(snapshot: Snapshot, shown: market.Market, settings: Settings) -
             key="price",
             on_select="rerun",
             selection_mode=market_charts.ZOOM,
+            height=market_charts.CHART_HEIGHT,
             alt="Price candles with volume, sentiment and flags",
         )
 

@@ -24,6 +24,9 @@ _SETTINGS = {"product": "product_id", "topic": "kafka_topic"}
 #: Kafka's id of the topic. A topic that is created again has another id and is read from its
 #: beginning, so this member is replaced, not compared.
 _TOPIC_ID = "topic_id"
+#: The members about a re-timed recording: the time of its first start, and the seconds from one
+#: start to the next.
+REPETITION = ("repeat_from", "repeat_s")
 #: How many rows of a file decide the length of its windows.
 _WINDOWS_READ = 20
 
@@ -48,6 +51,8 @@ def claim(data: DataDir, settings: Settings, feed: Mapping[str, object] | None =
         recorded = {**wanted, **_held(data, before)}
         if feed is not None and "kind" not in before:
             recorded = {**feed, **recorded}
+        elif feed is not None and _repeats_whole_minutes(_feed(before), feed):
+            recorded |= {name: feed[name] for name in REPETITION}
         if recorded != before:
             outputs.write_atomically(data.source, json.dumps(recorded, indent=1) + "\n")
     for name, value in wanted.items():
@@ -174,8 +179,43 @@ def _feed(recorded: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in recorded.items() if name not in others}
 
 
+def _repeats_whole_minutes(held: Mapping[str, object], feed: Mapping[str, object]) -> bool:
+    """Return whether an older version filled the directory with the same messages of this replay.
+
+    It repeated each recording after whole minutes, and did not record that.
+    """
+    every_s = feed.get("repeat_s")
+    if not isinstance(every_s, int) or every_s % 60:
+        return False
+    return held == {name: value for name, value in feed.items() if name not in REPETITION}
+
+
+def seams(source: Mapping[str, Any], first: datetime, last: datetime, most: int) -> list[datetime]:
+    """Return when a re-timed recording started again: price and volume jump there.
+
+    Args:
+        source: the content of `source.json`; of another feed, there are no seams.
+        first: the earliest time to return.
+        last: the latest time to return.
+        most: how many times to return at most, the latest ones.
+    """
+    every_s, start = source.get("repeat_s"), source.get("repeat_from")
+    if not isinstance(every_s, int) or every_s <= 0 or not isinstance(start, str):
+        return []
+    try:
+        began = datetime.fromisoformat(start)
+        every = timedelta(seconds=every_s)
+        until = (last - began) // every
+        since = max(-((began - first) // every), 0, until - most + 1)
+    except (ValueError, TypeError, OverflowError):
+        return []
+    return [began + n * every for n in range(since, until + 1)]
+
+
 def _feed_name(feed: Mapping[str, object]) -> str:
     if feed.get("kind") == "live":
         return f"the live feed {feed.get('url')}"
     retimed = "re-timed" if feed.get("retimed") else "as recorded"
+    if "repeat_s" in feed:
+        retimed += f", repeated every {feed['repeat_s']} s"
     return f"a replay of {feed.get('recording')} ({retimed})"

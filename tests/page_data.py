@@ -328,6 +328,8 @@ def replay(**more: Any) -> dict[str, Any]:
         "recording": "data/sample/synthetic_btcusd.jsonl.gz",
         "synthetic": True,
         "retimed": True,
+        "repeat_from": "2025-01-01T00:00:01Z",
+        "repeat_s": 3600,
         "speed": 1,
         "state": "playing",
     } | more

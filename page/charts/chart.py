@@ -6,7 +6,7 @@ keeps the chart on the page, with its zoom, scroll position and selection.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import pandas as pd
@@ -60,14 +60,29 @@ def renderer_of(rows: pd.DataFrame) -> str:
     return "svg" if len(rows) <= MAX_SVG_ROWS else "canvas"
 
 
-def specification(chart: Any, height: Any, renderer: str) -> Spec:
-    """Return the Vega-Lite specification of a chart without its data."""
+def specification(
+    chart: Any,
+    height: Any,
+    renderer: str,
+    *,
+    right: int = 24,
+    fit: Literal["fit", "fit-x"] = "fit-x",
+) -> Spec:
+    """Return the Vega-Lite specification of a chart without its data.
+
+    Args:
+        chart: the chart.
+        height: its height.
+        renderer: `svg` or `canvas`.
+        right: the space at its right edge, pixels.
+        fit: whether the height includes the axes and can grow (`fit`).
+    """
     built: Spec = (
         chart.properties(
             height=height,
             usermeta={"embedOptions": {"renderer": renderer}},
-            autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
-            padding={"left": 4, "top": 14, "right": 24, "bottom": 4},
+            autosize=alt.AutoSizeParams(type=fit, contains="padding"),
+            padding={"left": 4, "top": 14, "right": right, "bottom": 4},
         )
         .configure_axis(labelFontSize=11, titleFontSize=11)
         .configure_legend(labelFontSize=11)

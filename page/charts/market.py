@@ -1,6 +1,7 @@
 """The charts of the market: price, trades counted by each path, duration of batch runs."""
 
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -21,11 +22,13 @@ from page.tables import MARKS, outcome_of
 from pipeline.compare import palette
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, SPIKE
 
-#: Heights within the price chart, pixels from its top.
-PRICE_HEIGHT = 310
-VOLUME_TOP, VOLUME_BOTTOM = 336, 400
-SENTIMENT_TOP, HIGH_TOP, SPIKE_TOP, CELL = 411, 431, 444, 7
-CHART_HEIGHT = 454
+#: Places within the price chart, pixels from its bottom: in full screen only the prices grow.
+PRICE_BOTTOM, VOLUME_TOP, VOLUME_BOTTOM = 144, 118, 54
+SENTIMENT_TOP, HIGH_TOP, SPIKE_TOP, CELL = 43, 23, 10, 7
+#: Height of the price chart with its time axis.
+CHART_HEIGHT = 490
+#: Space for the labels at the right edge.
+LABELS_RIGHT = 62
 #: Width of the body of a candle, as a part of the time that the candle covers.
 BODY = 0.7
 #: Width of the chart on a desktop, and the minimum width of candles that are far apart, pixels.
@@ -33,6 +36,8 @@ USUAL_WIDTH, SPARSE_CANDLE = 640, 4
 
 #: The zoom and pan of the price chart; wheel only with Ctrl, so that the page can be scrolled.
 ZOOM = "zoom"
+#: The candle below the pointer.
+HOVER = "hover"
 
 # --- price ----------------------------------------------------------------------------------
 
@@ -52,7 +57,7 @@ def _price_specification(product: str, decimals: int, renderer: str) -> Spec:
     candles = alt.Chart()
     up, down = alt.value(palette.UP), alt.value(palette.DOWN)
     rising = alt.condition("datum.close >= datum.open", up, down)
-    price_scale = alt.Scale(zero=False, range=[PRICE_HEIGHT, 0], padding=4)
+    price_scale = alt.Scale(zero=False, range=[_from_bottom(PRICE_BOTTOM), 0], padding=4)
     prices = {"scale": price_scale, "title": None}
     money = f",.{decimals}f"
     tooltip = [
@@ -86,17 +91,33 @@ def _price_specification(product: str, decimals: int, renderer: str) -> Spec:
         fillOpacity=alt.condition("datum.is_open", alt.value(0.2), alt.value(1)),
         strokeDash=alt.condition("datum.is_open", alt.value([3, 2]), alt.value([1, 0])),
     )
+    shown = alt.condition("datum.shown", alt.value(1), alt.value(0))
     average = alt.Chart(alt.NamedData("average"))
     line = average.mark_rule(color=palette.AVERAGE, strokeDash=[6, 4], strokeWidth=1.5).encode(
-        y=alt.Y("value:Q", **prices),
-        opacity=alt.condition("datum.shown", alt.value(1), alt.value(0)),
+        y=alt.Y("value:Q", **prices), opacity=shown
+    )
+    last = alt.Chart(alt.NamedData("last")).encode(
+        y=alt.Y("price:Q", **prices), color=alt.condition("datum.rose", up, down)
+    )
+    last_line = last.mark_rule(strokeDash=[1, 3], strokeWidth=1.5)
+    last_label = last.mark_text(
+        align="left", dx=5, fontSize=12, fontWeight="bold", clip=False
+    ).encode(x=_right(), text=alt.Text("price:Q", format=money))
+    seam = (
+        alt.Chart(alt.NamedData("seams"))
+        .mark_rule(color=palette.QUIET, strokeDash=[2, 4], strokeWidth=1.5)
+        .encode(x=x_time("at"), y=alt.value(0), y2=_bottom(), opacity=shown)
     )
     volume = candles.mark_rect().encode(
         x=x_time("body_start"),
         x2="body_end:T",
         y=alt.Y(
             "volume:Q",
-            scale=alt.Scale(range=[VOLUME_BOTTOM, VOLUME_TOP], domainMin=0, nice=True),
+            scale=alt.Scale(
+                range=[_from_bottom(VOLUME_BOTTOM), _from_bottom(VOLUME_TOP)],
+                domainMin=0,
+                nice=True,
+            ),
             axis=alt.Axis(title=None, orient="left", tickCount=2, grid=False),
         ),
         y2=alt.Y2Datum(0),
@@ -105,44 +126,90 @@ def _price_specification(product: str, decimals: int, renderer: str) -> Spec:
         strokeWidth=alt.StrokeWidth("widening:Q", scale=None),
         fillOpacity=alt.condition("datum.is_open", alt.value(0.25), alt.value(0.7)),
     )
-    hover = candles.mark_rect(opacity=0).encode(
-        x=x_time("start"), x2="end:T", y=alt.value(0), y2=alt.value(CHART_HEIGHT), tooltip=tooltip
+    over = alt.selection_point(
+        name=HOVER,
+        on="pointermove",
+        clear="pointerout",
+        fields=["middle", "close", "clock"],
+        empty=False,
     )
-    priced = alt.layer(wick, body, line)
+    hover = candles.mark_rect(opacity=0).encode(
+        x=x_time("start"), x2="end:T", y=alt.value(0), y2=_bottom(), tooltip=tooltip
+    )
+    # One row with the values of the candle below the pointer: see `price_chart`.
+    cross = alt.Chart(alt.NamedData("cross")).transform_calculate(
+        **{
+            name: f"isValid({HOVER}.{name}) ? {HOVER}.{name}[0] : datum.{name}"
+            for name in ("middle", "close", "clock")
+        },
+        shown=f"isValid({HOVER}.close)",
+    )
+    upright = cross.mark_rule(color=palette.QUIET).encode(
+        x=x_time("middle"), y=alt.value(0), y2=_bottom(), opacity=shown
+    )
+    level = cross.mark_rule(color=palette.QUIET).encode(y=alt.Y("close:Q", **prices), opacity=shown)
+    values = cross.mark_text(
+        align="left", dx=5, fontSize=12, color=palette.QUIET, clip=False
+    ).encode(
+        x=_right(),
+        y=alt.Y("close:Q", **prices),
+        text=alt.Text("close:Q", format=money),
+        opacity=shown,
+    )
+    moment = cross.mark_text(
+        baseline="bottom", dy=-2, fontSize=12, color=palette.QUIET, clip=False
+    ).encode(x=x_time("middle"), y=alt.value(0), text="clock:N", opacity=shown)
+    priced = alt.layer(wick, body, line, last_line, last_label, level, values)
     named = [
-        _name(f"price, {quote}", 0, -8, "left"),
-        _name(f"volume, {base}", 0, VOLUME_TOP - 8, "left"),
-        _name("sentiment", -6, SENTIMENT_TOP + CELL, "right"),
-        _name(HIGH, -6, HIGH_TOP + CELL / 2, "right"),
-        _name(SPIKE, -6, SPIKE_TOP + CELL / 2, "right"),
+        _name(f"price, {quote}", 0, alt.value(-8), "left"),
+        _name(f"volume, {base}", 0, _place(VOLUME_TOP + 8), "left"),
+        _name("sentiment", -6, _place(SENTIMENT_TOP - CELL), "right"),
+        _name(HIGH, -6, _place(HIGH_TOP - CELL / 2), "right"),
+        _name(SPIKE, -6, _place(SPIKE_TOP - CELL / 2), "right"),
     ]
-    whole = alt.layer(
-        hover.add_params(zoom), priced, volume, *_flag_cells(candles), *named
-    ).resolve_scale(y="independent")
+    layers = (seam, priced, volume, *_flag_cells(candles), upright, moment, *named)
+    whole = alt.layer(hover.add_params(zoom, over), *layers).resolve_scale(y="independent")
     whole = whole.properties(data=alt.NamedData("candles")).transform_filter(zoom)
-    return specification(whole, CHART_HEIGHT, renderer)
+    return specification(whole, CHART_HEIGHT, renderer, right=LABELS_RIGHT, fit="fit")
 
 
-def _name(text: str, x: float, y: float, align: str) -> Any:
-    """Return a label at a place, pixels from the upper left corner of the prices."""
+def _from_bottom(pixels: float) -> Any:
+    """Return a place above the bottom of the chart, whose height the browser decides."""
+    return alt.ExprRef(f"height - {pixels:g}")
+
+
+def _place(pixels: float) -> Any:
+    return alt.value(_from_bottom(pixels))
+
+
+def _bottom() -> Any:
+    return alt.value(alt.ExprRef("height"))
+
+
+def _right() -> Any:
+    return alt.value(alt.ExprRef("width"))
+
+
+def _name(text: str, x: float, y: Any, align: str) -> Any:
+    """Return a label at a place, pixels from the left edge of the prices."""
     return (
         alt.Chart(alt.NamedData("once"))
         .mark_text(
             align=align, baseline="middle", fontSize=11, color=palette.QUIET, text=text, clip=False
         )
-        .encode(x=alt.value(x), y=alt.value(y))
+        .encode(x=alt.value(x), y=y)
     )
 
 
 def _flag_cells(candles: Any) -> list[Any]:
     """Return three rows of cells below the volume: sentiment (up, down) and two flags."""
 
-    def cells(top: Any, height: float, shown: Any, color: Any) -> Any:
+    def cells(top: Any, bottom: Any, shown: Any, color: Any) -> Any:
         return candles.mark_rect().encode(
             x=x_time("body_start"),
             x2="body_end:T",
-            y=alt.value(top),
-            y2=alt.value(top + height),
+            y=top,
+            y2=bottom,
             fill=color,
             stroke=color,
             strokeWidth=alt.StrokeWidth("widening:Q", scale=None),
@@ -150,12 +217,20 @@ def _flag_cells(candles: Any) -> list[Any]:
         )
 
     bullish = alt.datum.sentiment == BULLISH
-    top = alt.expr.if_(bullish, SENTIMENT_TOP, SENTIMENT_TOP + CELL)
+    row = alt.expr.if_(bullish, SENTIMENT_TOP, SENTIMENT_TOP - CELL)
+    top, bottom = (alt.value(alt.ExprRef(f"height - ({row} - {n})")) for n in (0, CELL))
     color = alt.condition(bullish, alt.value(palette.UP), alt.value(palette.DOWN))
     return [
-        cells(top, CELL, bullish | (alt.datum.sentiment == BEARISH), color),
-        cells(HIGH_TOP, CELL, "datum.high", alt.value(palette.HIGH_RANGE)),
-        cells(SPIKE_TOP, CELL, "datum.spike", alt.value(palette.VOLUME_SPIKE)),
+        cells(top, bottom, bullish | (alt.datum.sentiment == BEARISH), color),
+        cells(
+            _place(HIGH_TOP), _place(HIGH_TOP - CELL), "datum.high", alt.value(palette.HIGH_RANGE)
+        ),
+        cells(
+            _place(SPIKE_TOP),
+            _place(SPIKE_TOP - CELL),
+            "datum.spike",
+            alt.value(palette.VOLUME_SPIKE),
+        ),
     ]
 
 
@@ -165,18 +240,31 @@ def price_chart(
     open_starts: frozenset[pd.Timestamp],
     average: float | None,
     product: str,
+    *,
+    seams: Sequence[datetime] = (),
 ) -> Chart:
-    """Return candles with volume and flags, and the batch's average price where it is in view."""
+    """Return candles with volume and flags.
+
+    Lines show the last price, the batch's average price where it is in view, and the times at
+    which a recording starts again.
+    """
     decimals = formatting.price_decimals(candles["min_price"].min())
     data = _candle_data(candles, width, open_starts)
     shown = average is not None and place_of(average, candles) == "within"
-    # Out of view the line is hidden: Vega has no scale for an empty data set.
-    line = average if shown else candles["close_price"].iloc[-1] if len(candles) else 0.0
+    # Out of view a line is hidden: Vega has no scale for an empty data set.
+    close = float(candles["close_price"].iloc[-1]) if len(candles) else 0.0
+    line = average if shown else close
+    rose = bool(len(candles)) and close >= candles["open_price"].iloc[-1]
+    known = [moment.timestamp() * 1000 for moment in seams]
+    marked = known or data["start"].tail(1).tolist()
     return Chart(
         _price_specification(product, decimals, renderer_of(candles)),
         {
             "candles": data,
             "average": pd.DataFrame({"value": [line], "shown": [shown]}),
+            "last": pd.DataFrame({"price": [close], "rose": [rose]}),
+            "cross": data[["middle", "close", "clock"]].tail(1),
+            "seams": pd.DataFrame({"at": marked, "shown": bool(known)}),
             "once": pd.DataFrame({"one": [1]}),
         },
     )
@@ -218,6 +306,7 @@ def _candle_data(
             "high": candles["high_windows"] > 0,
             "spike": candles["spike_windows"] > 0,
             "when": candles["window_start"].dt.strftime("%Y-%m-%d %H:%M:%S"),
+            "clock": candles["window_start"].dt.strftime("%H:%M:%S" if step < 60_000 else "%H:%M"),
             "state": [
                 _state(n, one_open) for n, one_open in zip(candles["windows"], is_open, strict=True)
             ],

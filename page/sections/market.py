@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +13,10 @@ from page.files import Snapshot
 from page.formatting import DASH
 from pipeline.compare.formatting import length
 from pipeline.settings import Settings
+from pipeline.source import REPETITION, seams
+
+#: Starts of the recording in a chart at most. A very short recording starts again every second.
+MAX_SEAMS = 50
 
 
 @dataclass(frozen=True)
@@ -27,16 +31,25 @@ class Market:
     covered: timedelta
     first_price: float | None
     last_price: float | None
+    #: The times in the span at which a re-timed recording started again. The first price is the
+    #: first one after them.
+    seams: tuple[datetime, ...] = ()
 
 
 def market(snapshot: Snapshot, span_name: str, settings: Settings) -> Market:
     """Return the candles of a span. All viewers and all sections share them."""
+    feed = snapshot.services[status.PRODUCER].part("feed") or snapshot.source
+    repetition = {name: feed.get(name) for name in REPETITION}
     return snapshot.open_windows.derived(
-        ("market", span_name), settings, lambda _live: _market(snapshot, span_name, settings)
+        ("market", span_name),
+        (settings, repetition),
+        lambda _live: _market(snapshot, span_name, settings, repetition),
     )
 
 
-def _market(snapshot: Snapshot, span_name: str, settings: Settings) -> Market:
+def _market(
+    snapshot: Snapshot, span_name: str, settings: Settings, repetition: Mapping[str, Any]
+) -> Market:
     span = candles.SPANS[span_name]
     finals, live = snapshot.finals, snapshot.live
     end = candles.newest_end(finals.frame, live)
@@ -54,14 +67,19 @@ def _market(snapshot: Snapshot, span_name: str, settings: Settings) -> Market:
     )
     opened = candles.since(live, span, end)
     found = joined(closed, candles.since(finals.frame, span, end), opened, width, ratio)
+    starts = seams(repetition, end - covered, end, MAX_SEAMS)
+    same = found[found["window_start"] >= starts[-1]] if starts else found
+    if starts and len(same):
+        covered = end - same["window_start"].iloc[0]
     return Market(
         candles=found,
         width=width,
         open_starts=frozenset(opened["window_start"].dt.floor(pd.Timedelta(width))),
         end=end,
         covered=covered,
-        first_price=formatting.number(found["open_price"].iloc[0]) if len(found) else None,
+        first_price=formatting.number(same["open_price"].iloc[0]) if len(same) else None,
         last_price=formatting.number(found["close_price"].iloc[-1]) if len(found) else None,
+        seams=tuple(starts),
     )
 
 
@@ -127,6 +145,11 @@ def how_to_read(shown: Market, average: float | None) -> str:
         f"Each candle covers {length(shown.width)} of event time (UTC). Pale candles "
         "with a dashed outline are open windows."
     )
+    if shown.seams:
+        text += (
+            " Vertical line: the recording starts again. The jump of the price there is no "
+            "movement of the market."
+        )
     if average is not None:
         place = candles.place_of(average, shown.candles)
         price = formatting.price(average)

@@ -19,7 +19,7 @@ from pipeline.ingest.exchange_clock import ExchangeClock
 from pipeline.ingest.id_ranges import IdRanges
 from pipeline.ingest.published import PublishedTrades
 from pipeline.service import Service
-from pipeline.source import claim
+from pipeline.source import REPETITION, claim
 
 #: How many records are read back from Kafka after a restart: an hour at the usual rate.
 RESTORED_RECORDS = 20_000
@@ -188,7 +188,9 @@ class Publisher:
             text = self._watchdog.on_error(message)
             self._service.error(f"the exchange sent an error: {text}")
         elif isinstance(replay, dict):
-            self._set_source({name: replay.get(name) for name in REPLAY_SOURCE}, replay)
+            identity = {name: replay.get(name) for name in REPLAY_SOURCE}
+            repetition = {name: replay[name] for name in REPETITION if name in replay}
+            self._set_source(identity | repetition, replay)
         elif self._feed is not None and self._feed["kind"] == "replay":
             return  # part of the recording; the replay's own messages describe the feed
         elif message["type"] == "subscriptions":

@@ -170,7 +170,7 @@ def test_answer_and_heartbeats_name_the_recording_and_its_end(tmp_path, serve, c
     client = connect(port, None)
     client.send(BOTH)
     described = {
-        **recording.identity(path, retimed=False),
+        **recording.identity(path, None),
         "synthetic": True,
         "speed": "max",
         "state": "playing",

@@ -123,18 +123,22 @@ def test_a_folder_is_not_a_recording(tmp_path):
     with pytest.raises(recording.RecordingError, match="it is not a file"):
         frames(tmp_path)
     with pytest.raises(recording.RecordingError, match="it is not a file"):
-        recording.identity(tmp_path, retimed=True)
+        recording.identity(tmp_path, None)
 
 
 def test_the_identity_depends_on_file_name_content_and_mode(tmp_path):
     path = tmp_path / "synthetic_x.jsonl"
     path.write_bytes(b"content")
-    assert recording.identity(path, retimed=True) == {
+    as_recorded = {
         "kind": "replay",
         "recording": "synthetic_x.jsonl",
         "fingerprint": hashlib.sha256(b"content").hexdigest()[:16],
-        "retimed": True,
+        "retimed": False,
     }
+    assert recording.identity(path, None) == as_recorded
+    repetition = {"repeat_from": "2025-01-01T00:00:10Z", "repeat_s": 31}
+    retimed = as_recorded | {"retimed": True} | repetition
+    assert recording.identity(path, repetition) == retimed
     assert recording.is_synthetic(path)
     assert not recording.is_synthetic(tmp_path / "coinbase_synthetic.gz")
 

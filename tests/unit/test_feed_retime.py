@@ -80,8 +80,9 @@ def test_all_bytes_but_time_and_ids_are_kept():
     odd = b'{ "type":"ticker",  "price":"9e4","time" : "2025-06-30T23:30:01.25+02:00",'
     odd += b'"u":"\xc3\xa9", "trade_id": 100 ,"last_size":"0.10"}\t'
     tiles = lay(odd)
-    moved = odd.replace(b"2025-06-30T23:30", b"2025-01-01T02:03").replace(b": 100 ", b": 103 ")
-    assert tiles.frame(3) == moved  # the fourth minute of 2025, two hours east
+    moved = odd.replace(b"2025-06-30T23:30:01", b"2025-01-01T02:00:04")
+    # The fourth tile of a second each, two hours east.
+    assert tiles.frame(3) == moved.replace(b": 100 ", b": 103 ")
 
 
 def test_the_first_tile_has_the_recordings_own_ids(tiles, recorded):
@@ -156,11 +157,11 @@ def test_silences_are_shortened_by_whole_minutes_and_no_minutes_merge():
         "2025-01-01T00:03:29.9Z",
         "2025-01-01T00:04:30Z",
     ]
-    assert tiles.period == 5 * retime.MINUTE
+    assert tiles.period == 221 * retime.SECOND
 
 
 @given(gaps=st.lists(st.integers(0, 400_000_000), min_size=1, max_size=30))
-def test_minutes_of_the_recording_are_minutes_of_the_clock_one_to_one(gaps):
+def test_minutes_of_the_recording_are_minutes_of_the_first_tile_one_to_one(gaps):
     moment = micros("2025-06-30T23:30:10.5Z")
     frames, minutes = [], []
     for gap in gaps:
@@ -171,10 +172,84 @@ def test_minutes_of_the_recording_are_minutes_of_the_clock_one_to_one(gaps):
         frames.append(ticker(text))
         minutes.append(text[:16])
     tiles = lay(*frames)
-    moved = [time[:16] for time in times(tiles, 7 * tiles.count, len(frames))]
+    moved = [time[:16] for time in times(tiles, 0, len(frames))]
     assert len(set(minutes)) == len(set(moved)) == len(set(zip(minutes, moved, strict=True)))
     due = [tiles.due(7 * tiles.count + n) for n in range(len(frames) + 1)]
     assert all(b - a < 2 * retime.MINUTE for a, b in pairwise(due))
+
+
+def test_the_identity_of_a_replay_has_the_times_of_its_repetitions():
+    lines = recording_of([(90_500_000, 0)])
+    tiles = retime.tile(lines, LATEST)
+    assert tiles.repetition == {"repeat_from": "2025-01-01T00:00:10Z", "repeat_s": 91}
+    assert tiles.due(0) == micros("2025-01-01T00:00:10.5Z")
+    assert tiles.due(2) - tiles.due(0) == 91 * retime.SECOND
+
+
+# --- the seam between two tiles ---------------------------------------------------------------
+
+moments = st.integers(retime.ORIGIN, retime.ORIGIN + 10**15)
+silences = st.one_of(st.integers(0, 3_000_000), st.integers(0, 400_000_000))
+recordings = st.lists(st.tuples(silences, st.integers(-3_000_000, 3_000_000)), max_size=20)
+
+
+def recording_of(steps: list[tuple[int, int]], start: int = 10_500_000) -> list[Line]:
+    """Return a recording with these microseconds before each message and of each event time."""
+    clock, lines = micros("2025-06-30T23:30:00Z") + start, []
+    for n, (step, early) in enumerate([(0, 0), *steps]):
+        clock += step
+        event = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=clock - early)
+        frame = ticker(event.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), 100 + n)
+        lines.append(Line(frame, clock / 1e6))
+    return lines
+
+
+@given(steps=recordings, start=st.integers(0, 60_000_000), moment=moments)
+def test_no_recording_has_a_hole_between_its_end_and_its_repetition(steps, start, moment):
+    tiles = retime.tile(recording_of(steps, start), LATEST)
+    first = tiles.first_after(moment) // tiles.count * tiles.count
+    due = [tiles.due(first + n) for n in range(2 * tiles.count + 1)]
+    gaps = [after - before for before, after in pairwise(due)]
+    seams = gaps[tiles.count - 1 :: tiles.count]
+    within = [gap for n, gap in enumerate(gaps, 1) if n % tiles.count]
+    assert due == sorted(due)
+    assert len(seams) == 2
+    assert 0 < seams[0] == seams[1] <= max(within, default=0) + retime.SECOND
+    assert tiles.period % retime.SECOND == tiles.start % retime.SECOND == 0
+
+
+@given(steps=recordings, moment=moments)
+def test_ids_are_consecutive_and_times_are_those_of_the_recording_across_seams(steps, moment):
+    lines = recording_of(steps)
+    tiles = retime.tile(lines, LATEST)
+    first = tiles.first_after(moment) // tiles.count * tiles.count
+    positions = range(first, first + 3 * tiles.count)
+    messages = [json.loads(tiles.frame(position)) for position in positions]
+    ids = [message["trade_id"] for message in messages]
+    assert ids == list(range(ids[0], ids[0] + len(ids)))
+    # Each message is as early or late as in the recording.
+    assert [tiles.due(n) - micros(m["time"]) for n, m in zip(positions, messages, strict=True)] == [
+        int((line.received or 0.0) * 1e6) - micros(json.loads(line.frame)["time"]) for line in lines
+    ] * 3
+
+
+@given(steps=recordings, moment=moments, later=st.integers(0, 10**9))
+def test_two_processes_send_the_same_message_for_the_same_id(steps, moment, later):
+    lines = recording_of(steps)
+    one, other = retime.tile(lines, LATEST), retime.tile(lines, LATEST + 7 * retime.SECOND)
+    from_one, from_other = one.first_after(moment), other.first_after(moment + later)
+    shared = range(from_other, from_other + 50)
+    assert from_one <= from_other
+    assert [(one.due(n), one.frame(n)) for n in shared] == [
+        (other.due(n), other.frame(n)) for n in shared
+    ]
+
+
+def test_a_recording_of_almost_whole_minutes_repeats_after_whole_minutes():
+    """Each window of a minute then has the same trades in every tile."""
+    minute = [Line(ticker(f"2025-06-30T23:30:{n:02d}Z", 100 + n), None) for n in range(1, 59)]
+    assert retime.tile(minute, LATEST).period == 57_000_000 + retime.SECOND
+    assert retime.tile(minute[:30] + minute[33:], LATEST).period == retime.MINUTE
 
 
 BAD = [
@@ -197,8 +272,7 @@ BAD = [
 def test_a_line_without_a_valid_time_and_id_is_sent_unchanged_at_its_place(bad):
     good = [ticker(f"2025-06-30T23:30:0{n}Z", 100 + n) for n in (5, 6, 7)]
     tiles = lay(good[0], bad, good[1], good[2])
-    first = tiles.first_after(NOW)
-    assert first % 4 == 0
+    first = tiles.first_after(NOW) // 4 * 4
     assert tiles.frame(first + 1) == bad
     assert tiles.due(first) == tiles.due(first + 1)
     assert tiles.due(first + 2) - tiles.due(first) == retime.SECOND
@@ -216,7 +290,7 @@ def test_a_recorded_heartbeat_moves_with_the_trades():
     tiles = lay(
         ticker("2025-06-30T23:30:05Z", 100, 5000), beat % (5000, 100, b"2025-06-30T23:30:06.5Z")
     )
-    assert tiles.frame(3) == beat % (5001, 101, b"2025-01-01T00:01:06.5Z")
+    assert tiles.frame(3) == beat % (5001, 101, b"2025-01-01T00:00:08.5Z")
 
 
 def test_ids_stay_in_64_bits_until_the_year_2100(tiles):

@@ -336,6 +336,33 @@ def test_open_windows_are_marked_in_the_chart(snapshot_of) -> None:
     assert (data["end"] - data["start"]).unique().tolist() == [60_000]
 
 
+def test_the_change_of_the_price_begins_after_the_last_seam_of_a_replay(snapshot_of) -> None:
+    """At a seam the recording starts again, so the price jumps without a movement of the market."""
+    snapshot = snapshot_of("sample")
+    shown = market.market(snapshot, "6 h", SETTINGS)
+    hours = [datetime(2026, 3, 1, hour, 0, 1, tzinfo=UTC) for hour in (9, 10, 11, 12)]
+    assert list(shown.seams) == hours[-len(shown.seams) :]
+    assert shown.first_price is None  # the newest window holds the seam
+    assert "Vertical line: the recording starts again." in market.how_to_read(shown, None)
+    drawn = charts.price_chart(
+        shown.candles, shown.width, shown.open_starts, None, "BTC-USD", seams=shown.seams
+    )
+    assert drawn.data["seams"]["at"].tolist() == [
+        moment.timestamp() * 1000 for moment in shown.seams
+    ]
+    later = page_data.replay(repeat_from="2025-01-01T00:50:00Z")
+    producer = snapshot.services["producer"]
+    moved = replace(producer, fields=producer.fields | {"feed": later})
+    snapshot = replace(snapshot, services=snapshot.services | {"producer": moved})
+    shown = market.market(snapshot, "1 h", SETTINGS)
+    finals = snapshot.finals.frame
+    first = finals[finals["window_start"] == pd.Timestamp("2026-03-01T11:50Z")].iloc[0]
+    assert shown.first_price == first["open_price"]
+    assert shown.covered == timedelta(minutes=11)
+    live = market.market(snapshot_of("live"), "6 h", SETTINGS)
+    assert live.seams == ()
+
+
 def test_an_open_window_is_added_to_its_wide_candle(snapshot_of) -> None:
     snapshot = snapshot_of("live")
     wide = 60 * page_data.MINUTE
@@ -358,7 +385,7 @@ def test_the_drawing_stays_the_same_while_the_data_changes(snapshot_of) -> None:
                 shown.candles, shown.width, shown.open_starts, average, "BTC-USD"
             )
             drawings.append(drawn.specification)
-            assert set(drawn.data) == {"candles", "average", "once"}
+            assert set(drawn.data) == {"candles", "average", "last", "cross", "seams", "once"}
             assert all(len(frame) for frame in drawn.data.values())
     assert all(drawing is drawings[0] for drawing in drawings)
 

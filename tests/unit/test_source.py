@@ -84,6 +84,55 @@ def test_another_source_is_refused_with_what_to_do(
     assert "\n" not in said
 
 
+REPEATED = REPLAY | {"repeat_from": "2025-01-01T00:00:01Z", "repeat_s": 3600}
+
+
+def test_a_directory_of_an_older_version_continues_if_its_replay_sent_the_same_messages(
+    data: DataDir,
+) -> None:
+    """It repeated each recording after whole minutes, and did not record that."""
+    source.claim(data, BTC, REPLAY)
+    with pytest.raises(
+        OutputError, match=r"not a replay of sample.gz \(re-timed, repeated every 61"
+    ):
+        source.claim(data, BTC, REPEATED | {"repeat_s": 61})
+    with pytest.raises(OutputError, match="DATA_DIR holds another feed"):
+        source.claim(data, BTC, REPEATED | {"fingerprint": "cd"})
+    source.claim(data, BTC, REPEATED)
+    assert REPEATED.items() <= recorded(data).items()
+    with pytest.raises(OutputError, match="DATA_DIR holds another feed"):
+        source.claim(data, BTC, REPEATED | {"repeat_s": 7200})
+
+
+def test_the_seams_of_a_replay_are_every_start_of_the_recording_in_a_time_range() -> None:
+    first = datetime(2025, 1, 1, 0, 0, 1, tzinfo=UTC)
+    every = [first + timedelta(seconds=3600) * n for n in range(24)]
+    for hours in (0, 1, 5):
+        since = first + timedelta(hours=hours)
+        last = first + timedelta(hours=8)
+        assert source.seams(REPEATED, since, last, 100) == every[hours:9]
+        assert source.seams(REPEATED, since - timedelta(days=9), last, 2) == every[7:9]
+        assert source.seams(REPEATED, since, since - timedelta(seconds=1), 9) == []
+    assert source.seams(REPEATED, first + timedelta(seconds=1), first + timedelta(hours=1), 9) == [
+        every[1]
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        LIVE,
+        REPLAY,
+        REPEATED | {"repeat_s": 0},
+        REPEATED | {"repeat_s": "3600"},
+        REPEATED | {"repeat_from": "2025-01-01T00:00:01"},
+        REPEATED | {"repeat_from": None},
+    ],
+)
+def test_another_feed_has_no_seams(other: dict[str, object]) -> None:
+    assert source.seams(other, START, START + timedelta(days=1), 9) == []
+
+
 @pytest.mark.parametrize("content", ["{", "", "[]", "\x00"])
 def test_a_source_file_that_cannot_be_read_is_refused_and_kept(data: DataDir, content: str) -> None:
     data.root.mkdir()
