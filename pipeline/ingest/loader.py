@@ -7,6 +7,7 @@ import gc
 import sqlite3
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from kafka import KafkaConsumer
@@ -178,7 +179,13 @@ class Loader:
     def _store(self, batch: store.Batch) -> store.StoreResult:
         """Store a batch at the present time: the rows become visible at the commit."""
         self._connection.check_files()
-        return store.store(self._connection, batch, times.now(), self._settings.watermark)
+        return store.store(
+            self._connection,
+            batch,
+            times.now(),
+            self._settings.watermark,
+            timedelta(seconds=self._settings.trigger_seconds),
+        )
 
     def _delete_expired(self) -> None:
         """Delete a part of the old bookkeeping. With all of it, new records would wait too long."""

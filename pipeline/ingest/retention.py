@@ -1,4 +1,4 @@
-"""Delete old bookkeeping of the consumer: rows of `ingest` and `latency`.
+"""Delete old bookkeeping of the consumer: rows of `ingest`, `latency` and `lags`.
 
 Trades, gaps, evidence and the totals in `ingest_totals` stay. A transaction stays while one of
 these conditions is true:
@@ -46,7 +46,7 @@ def delete_expired(
             return 0
         oldest = min(now, newest) - timedelta(days=settings.retention_days)
         deleted = _delete_transactions(connection, data, settings, oldest)
-        return deleted + _delete_latencies(connection, oldest)
+        return deleted + _delete_minutes(connection, oldest)
 
 
 def _delete_transactions(
@@ -117,9 +117,16 @@ def between(needed: Iterable[range], numbers: range) -> list[range]:
     return found
 
 
-def _delete_latencies(connection: sqlite3.Connection, oldest: datetime) -> int:
-    return connection.execute(
-        "DELETE FROM latency WHERE (minute, leg, bucket) IN "
-        "(SELECT minute, leg, bucket FROM latency WHERE minute < ? ORDER BY minute LIMIT ?)",
-        (store.minute_text(oldest), CHUNK),
-    ).rowcount
+def _delete_minutes(connection: sqlite3.Connection, oldest: datetime) -> int:
+    """Delete counts by minute, and return the number of rows."""
+    return sum(
+        connection.execute(
+            f"DELETE FROM {table} WHERE ({key}) IN "  # noqa: S608 - names in this code
+            f"(SELECT {key} FROM {table} WHERE minute < ? ORDER BY minute LIMIT ?)",
+            (store.minute_text(oldest), CHUNK),
+        ).rowcount
+        for table, key in (
+            ("latency", "minute, leg, bucket"),
+            ("lags", "minute, behind, bucket"),
+        )
+    )

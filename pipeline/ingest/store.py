@@ -16,11 +16,12 @@ from pathlib import Path
 
 from pipeline import histogram
 from pipeline.errors import OperationalError, RestartError
+from pipeline.ingest import lags
 from pipeline.ingest.trade import Trade
 
 #: Seconds that a statement waits for the lock of another process before it fails.
 BUSY_SECONDS = 5.0
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS btc_prices (
@@ -94,6 +95,22 @@ CREATE TABLE IF NOT EXISTS latency (
     count  INTEGER NOT NULL,
     PRIMARY KEY (minute, leg, bucket)
 ) WITHOUT ROWID;
+-- How far stored trades came behind an event time, by minute of receipt: pipeline/ingest/lags.py.
+-- Backfilled trades are left out.
+CREATE TABLE IF NOT EXISTS lags (
+    minute TEXT NOT NULL,
+    behind TEXT NOT NULL CHECK (behind IN ('newest', 'micro_batches')),
+    bucket INTEGER NOT NULL,
+    count  INTEGER NOT NULL,
+    PRIMARY KEY (minute, behind, bucket)
+) WITHOUT ROWID;
+-- One row: the event times with which the lags of the next transaction are computed.
+CREATE TABLE IF NOT EXISTS lag_position (
+    number          INTEGER PRIMARY KEY CHECK (number = 1),
+    started         TEXT,   -- when the current micro-batch began to collect records
+    before_previous TEXT,   -- the newest event time of the micro-batches before the previous one
+    before          TEXT    -- the newest event time of the micro-batches before the current one
+);
 CREATE INDEX IF NOT EXISTS open_gaps ON gaps (first_trade_id, last_trade_id)
     WHERE filled_at IS NULL;
 """
@@ -130,7 +147,17 @@ INSERT INTO ingest_totals {_VERSION_3_TOTALS};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """,
+    4: f"""
+BEGIN IMMEDIATE;
+{_SCHEMA}
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+""",
 }
+#: Schema version 4 had no lags.
+_VERSION_4_LAGS = (
+    "CREATE TEMP VIEW lags AS SELECT '' AS minute, '' AS behind, 0 AS bucket, 0 AS count WHERE 0;"
+)
 #: Read-only connections show an older schema version as the current one, until the consumer has
 #: converted the database.
 _SHOW = {
@@ -138,8 +165,10 @@ _SHOW = {
 CREATE TEMP VIEW evidence AS {_VERSION_2_EVIDENCE};
 CREATE TEMP VIEW ingest AS SELECT *, NULL AS topic FROM main.ingest;
 CREATE TEMP VIEW ingest_totals AS {_VERSION_3_TOTALS};
+{_VERSION_4_LAGS}
 """,  # noqa: S608 - constants
-    3: f"CREATE TEMP VIEW ingest_totals AS {_VERSION_3_TOTALS};",
+    3: f"CREATE TEMP VIEW ingest_totals AS {_VERSION_3_TOTALS}; {_VERSION_4_LAGS}",
+    4: _VERSION_4_LAGS,
 }
 
 #: SQL for `time` in microseconds since 1970. Parsing it in Spark takes three times as long.
@@ -354,6 +383,7 @@ def store(
     batch: Batch,
     now: datetime,
     watermark: timedelta = timedelta(minutes=1),
+    trigger: timedelta = timedelta(seconds=1),
 ) -> StoreResult:
     """Store the trades of a batch with gaps, evidence and bookkeeping, in one transaction.
 
@@ -364,6 +394,7 @@ def store(
         batch: the records of one poll.
         now: the time of the commit.
         watermark: the watermark of the stream. Records that are later than this are evidence.
+        trigger: from the start of one micro-batch of the stream to the start of the next.
     """
     committed_at = time_text(now)
     ids = sorted({trade.trade_id for trade in batch.trades})
@@ -381,6 +412,7 @@ def store(
         if batch.receipts:
             receipts = [batch.receipts[place] for place in new]
             _count_latencies(connection, stored, receipts, now)
+            _count_lags(connection, batch, set(new), newest, trigger)
         result = StoreResult(len(new), len(duplicates), total + len(new))
         times = [trade.time for trade in batch.trades] + ([newest] if newest else [])
         number = connection.execute(
@@ -612,6 +644,52 @@ def _count_latencies(
         "INSERT INTO latency VALUES (?, ?, ?, ?) "
         "ON CONFLICT DO UPDATE SET count = count + excluded.count",
         ((*key, count) for key, count in counts.items()),
+    )
+
+
+def _count_lags(
+    connection: sqlite3.Connection,
+    batch: Batch,
+    new: set[int],
+    newest: datetime | None,
+    trigger: timedelta,
+) -> None:
+    """Count how far the stored trades of a batch came behind the newest event time.
+
+    Args:
+        connection: the writing connection, in the transaction that stores the batch.
+        batch: the records of one poll.
+        new: the positions of the trades that were stored. A repeated trade is not counted again.
+        newest: the greatest event time before the batch; None at the beginning of the topic.
+        trigger: from the start of one micro-batch to the start of the next.
+    """
+    known = None
+    if newest is not None:
+        known = connection.execute(
+            "SELECT started, before_previous, before FROM lag_position"
+        ).fetchone()
+    times = (text and datetime.fromisoformat(text) for text in known or (None, None, None))
+    counts, position = lags.count_lags(
+        (
+            (trade.time, received, place in new)
+            for place, (trade, received) in enumerate(
+                zip(batch.trades, batch.receipts, strict=True)
+            )
+        ),
+        lags.Position(*times, newest),
+        trigger,
+    )
+    connection.executemany(
+        "INSERT INTO lags VALUES (?, ?, ?, ?) "
+        "ON CONFLICT DO UPDATE SET count = count + excluded.count",
+        ((minute_text(minute), *key, count) for (minute, *key), count in counts.items()),
+    )
+    connection.execute(
+        "INSERT OR REPLACE INTO lag_position VALUES (1, ?, ?, ?)",
+        [
+            moment and time_text(moment)
+            for moment in (position.started, position.before_previous, position.before)
+        ],
     )
 
 

@@ -151,7 +151,7 @@ def test_a_database_of_another_version_is_an_error_that_says_what_to_do(path: Pa
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 7")
     other.close()
-    with pytest.raises(store.StoreError, match=r"version 7, not 4\. .*DATA_DIR="):
+    with pytest.raises(store.StoreError, match=r"version 7, not 5\. .*DATA_DIR="):
         store.open_writer(path)
 
 
@@ -762,7 +762,7 @@ def test_a_reader_shows_a_database_of_version_2_before_the_consumer_has_converte
 def test_a_database_of_version_2_keeps_its_evidence_without_offsets(path: Path) -> None:
     write_version_2(path)
     with closing(store.open_writer(path)) as writer:
-        assert writer.execute("PRAGMA user_version").fetchone() == (4,)
+        assert writer.execute("PRAGMA user_version").fetchone() == (5,)
         assert recorded(writer, "topic, kafka_offset, trade_id, last_size, kind, lateness_s") == [
             (None, None, 2, 0.25, "stored", 75.5),
             (None, None, 1, 0.5, "conflict", None),
