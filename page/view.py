@@ -171,7 +171,7 @@ def write_side_by_side(snapshot: Snapshot, settings: Settings, latest: LatestCom
 ROWS = (
     ("agreement",),
     ("freshness", "latency"),
-    ("completeness",),
+    ("watermark", "completeness"),
     ("growth", "micro_batches"),
     ("cost", "metrics"),
     ("overview",),

@@ -150,6 +150,28 @@ def latency(steps: pd.DataFrame) -> Figure | None:
     return figure
 
 
+def watermark(dropped: pd.DataFrame) -> Figure | None:
+    """Draw the share of trades that each watermark would have dropped."""
+    if dropped.empty:
+        return None
+    figure, axes = _figure(2.2)
+    for kind, colour, style in (
+        ("at most", palette.BLUE, "-"),
+        ("estimate", palette.ORANGE, "--"),
+    ):
+        line = dropped[dropped["kind"] == kind]
+        axes.step(
+            line["watermark_s"], line["percent"], style, where="post", color=colour, label=kind
+        )
+        axes.plot(line["watermark_s"].tail(1), line["percent"].tail(1), ".", color=colour)
+    axes.set_yscale("log")
+    axes.set_xlim(left=0)
+    axes.set_xlabel("watermark, s")
+    axes.set_ylabel("dropped trades, %")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
+    return figure
+
+
 def completeness(stages: pd.DataFrame) -> Figure | None:
     """Draw the share of its input that each step kept."""
     if stages.empty:
@@ -244,6 +266,7 @@ DRAWINGS: Mapping[str, Callable[[Any], Figure | None]] = {
     "agreement": agreement,
     "freshness": freshness,
     "latency": latency,
+    "watermark": watermark,
     "completeness": completeness,
     "cost": cost,
     "growth": growth,

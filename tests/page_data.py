@@ -232,6 +232,7 @@ def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades
     price = f"{late_in['avg_price']:.2f}"  # within the window's range
     late = trade(42, late_in["window_start"] + timedelta(seconds=50), price)
     recent = [trade(trades - 53 + n, now - timedelta(seconds=60 - n)) for n in range(60)]
+    recent.append(recent.pop(55))  # it comes four seconds behind the newest trade
     before = [trade(n + 1, late_in["window_start"] - timedelta(seconds=60 - n)) for n in range(41)]
     batches = (
         [*before, trade(49, late_in["window_end"] + timedelta(minutes=2))],

@@ -173,6 +173,44 @@ def latency_chart(figures: Figures) -> Chart | None:
     return Chart(_latency_specification(len(steps)), {"steps": data})
 
 
+# --- watermark ------------------------------------------------------------------------------
+
+
+@cache
+def _watermark_specification() -> Spec:
+    names = ["at most", "estimate"]
+    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolSize=300)
+    lines = (
+        alt.Chart(alt.NamedData("dropped"))
+        .mark_line(point=alt.OverlayMarkDef(size=14), strokeWidth=1.5, interpolate="step-after")
+        .encode(
+            x=alt.X("watermark_s:Q", title="watermark, s", scale=alt.Scale(zero=True)),
+            y=alt.Y("percent:Q", title="dropped trades, %", scale=alt.Scale(type="log")),
+            color=alt.Color(
+                "kind:N",
+                scale=alt.Scale(domain=names, range=[STREAM_COLOUR, BATCH_COLOUR]),
+                legend=legend,
+            ),
+            strokeDash=alt.StrokeDash(
+                "kind:N", scale=alt.Scale(domain=names, range=[[1, 0], [4, 3]]), legend=legend
+            ),
+            tooltip=[
+                alt.Tooltip("watermark_s:Q", title="watermark, s"),
+                alt.Tooltip("kind:N", title="dropped"),
+                alt.Tooltip("percent:Q", title="% of the trades", format=".4f"),
+            ],
+        )
+    )
+    return specification(lines, 200, "svg")
+
+
+def watermark_chart(figures: Figures) -> Chart | None:
+    """Return the share of trades that each watermark would have dropped."""
+    if figures.watermark.empty:
+        return None
+    return Chart(_watermark_specification(), {"dropped": figures.watermark})
+
+
 # --- completeness ---------------------------------------------------------------------------
 
 
@@ -322,6 +360,7 @@ CHARTS: Mapping[str, Callable[[Figures], Chart | None]] = {
     "agreement": agreement_chart,
     "freshness": freshness_chart,
     "latency": latency_chart,
+    "watermark": watermark_chart,
     "completeness": completeness_chart,
     "growth": growth_chart,
     "micro_batches": micro_batches_chart,

@@ -98,6 +98,12 @@ def as_json(comparison: Comparison) -> str:
         "unexplained": comparison.unexplained,
         "compared": comparison.compared,
         "aspects": aspects(comparison),
+        "watermarks": {
+            "trades": comparison.watermarks.trades,
+            "current_s": comparison.watermarks.current_s,
+            "lossless_s": comparison.watermarks.lossless_s,
+            "table": comparison.watermarks.listed,
+        },
     }
     return json.dumps(_plain(fields), indent=1, allow_nan=False)
 

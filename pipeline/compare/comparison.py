@@ -13,6 +13,7 @@ from pipeline.compare.cost import cost, run_parts
 from pipeline.compare.freshness import (
     RESULTS,
     SERVICES_OF,
+    STREAM_FINAL,
     Freshness,
     freshness,
     publications,
@@ -30,6 +31,7 @@ from pipeline.compare.inputs import PipelineOutputs, typed
 from pipeline.compare.latency import waterfall
 from pipeline.compare.stops import gaps, overlap, stops, without_stops
 from pipeline.compare.totals import SharedTotals, flags, shared_totals
+from pipeline.compare.watermark import Watermarks, watermarks
 from pipeline.times import iso
 
 
@@ -54,6 +56,7 @@ class Comparison:
     #: By result, as `sawtooth` returns them, without stopped time.
     teeth: dict[str, pd.DataFrame]
     waterfall: pd.DataFrame
+    watermarks: Watermarks
     funnel: pd.DataFrame
     cost: pd.DataFrame
     run_parts: pd.DataFrame
@@ -138,6 +141,8 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
             table[table["window_start"] >= since] for table in (final, batch)
         )
     succeeded = outputs.log[outputs.log["status"] == "ok"]
+    ages = {name: freshness(teeth[name]) if teeth else None for name in RESULTS}
+    final_age = ages[STREAM_FINAL]
     return Comparison(
         outputs=outputs,
         span=outputs.span,
@@ -146,7 +151,7 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
         agreement=shown,
         missing=missing_ids(outputs.evidence.gaps, shown),
         backfill=backfill(outputs.status),
-        freshness={name: freshness(teeth[name]) if teeth else None for name in RESULTS},
+        freshness=ages,
         teeth=teeth,
         waterfall=waterfall(
             outputs.latencies,
@@ -155,6 +160,12 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
             regular.final,
             runs,
             replayed_as_recorded=outputs.replayed_as_recorded,
+        ),
+        watermarks=watermarks(
+            outputs.lags,
+            outputs.status,
+            None if final_age is None else final_age.median,
+            is_live_pace=not outputs.replayed_as_recorded,
         ),
         funnel=funnel(
             outputs.ingest_counts,

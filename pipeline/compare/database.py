@@ -213,9 +213,7 @@ def latencies(
         left_out: Periods of full minutes, from a start up to an end, that do not overlap. Their
             minutes are left out.
     """
-    first = (
-        "" if since is None else minute_text(since + timedelta(seconds=59, microseconds=999_999))
-    )
+    first = _first_minute(since)
     counts: Counter[tuple[str, int]] = Counter()
     ranges = [(1, first, AFTER_ALL_TIMES)]
     ranges += [(-1, max(first, minute_text(start)), minute_text(end)) for start, end in left_out]
@@ -227,3 +225,23 @@ def latencies(
         ):
             counts[leg, bucket] += sign * count
     return [(*key, count) for key, count in counts.items() if count]
+
+
+def lags(connection: sqlite3.Connection, since: datetime | None) -> list[tuple[str, int, int]]:
+    """Return how far trades came behind: kind, bucket, count (see `pipeline.ingest.lags`).
+
+    Args:
+        connection: a read-only connection.
+        since: The first minute of receipt starts at or after this time. None: all minutes.
+    """
+    return connection.execute(
+        "SELECT behind, bucket, sum(count) FROM lags WHERE minute >= ? GROUP BY behind, bucket",
+        (_first_minute(since),),
+    ).fetchall()
+
+
+def _first_minute(since: datetime | None) -> str:
+    """Return the first whole minute since a time, as the tables store it."""
+    if since is None:
+        return ""
+    return minute_text(since + timedelta(seconds=59, microseconds=999_999))

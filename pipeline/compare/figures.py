@@ -13,6 +13,7 @@ from pipeline.compare.agreement_grid import AgreementGrid, agreement_grid
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.latency import PREVIOUS
 from pipeline.compare.totals import UNUSUAL_Z
+from pipeline.compare.watermark import Watermarks
 
 #: Number of positions along the x axis of a figure. At each position only the extreme points are
 #: kept, which cover the same pixels.
@@ -52,6 +53,8 @@ class Figures:
     #: `leg`, `start`, `median`, `p99` (seconds), `trades`. A step starts where the one before
     #: it ends.
     latency: pd.DataFrame
+    #: `watermark_s`, `kind` (`at most` or `estimate`), `percent` of the trades.
+    watermark: pd.DataFrame
     #: `stage`, `share` (of its input that the stage kept, at most 1).
     completeness: pd.DataFrame
     #: `path`, `cpu_s_per_hour`, `peak_mib`.
@@ -71,6 +74,7 @@ def figures(comparison: Comparison) -> Figures:
         agreement=agreement_grid(comparison.agreement, stream, outputs.batch),
         freshness=age_points(comparison.teeth),
         latency=latency_bars(comparison.waterfall),
+        watermark=dropped_shares(comparison.watermarks),
         completeness=kept_shares(comparison.funnel),
         cost=comparison.cost[["path", "cpu_s_per_hour", "peak_mib"]],
         growth=growth_figure(comparison),
@@ -133,6 +137,20 @@ def latency_bars(waterfall: pd.DataFrame) -> pd.DataFrame:
         previous = PREVIOUS[step]
         starts.append(starts[previous] + medians.iloc[previous])
     return waterfall.assign(start=starts)
+
+
+def dropped_shares(watermarks: Watermarks) -> pd.DataFrame:
+    """Return the share of trades that each watermark of a second or more would have dropped.
+
+    A watermark that would have dropped no trade has no row: the scale is logarithmic.
+    """
+    table = watermarks.table[watermarks.table["watermark_s"] > 0]
+    parts = []
+    for column, kind in (("at_most", "at most"), ("estimate", "estimate")):
+        percent = 100 * table[column].astype(float) / max(watermarks.trades, 1)
+        line = pd.DataFrame({"watermark_s": table["watermark_s"].astype(float), "kind": kind})
+        parts.append(line.assign(percent=percent)[percent > 0])
+    return pd.concat(parts, ignore_index=True)
 
 
 def kept_shares(funnel: pd.DataFrame) -> pd.DataFrame:

@@ -152,6 +152,8 @@ class PipelineOutputs:
     ingest_counts: IngestCounts | None
     #: The consumer's latency histograms over the span: `leg`, `bucket`, `count`.
     latencies: pd.DataFrame
+    #: How far trades came behind the newest event time, over the span: `behind`, `bucket`, `count`.
+    lags: pd.DataFrame
     #: The latest micro-batches: `published_at`, `newest_trade`, `rows`, `first_receipt`, ….
     micro_batches: pd.DataFrame
     #: The latest final windows: `window_start`, `leg`, `counts` (by bucket, as JSON).
@@ -226,6 +228,7 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
         evidence=_evidence(data, stored, micro_batches),
         ingest_counts=stored.counts,
         latencies=stored.latencies,
+        lags=stored.lags,
         micro_batches=micro_batches,
         window_latencies=_read_window_latencies(data),
         minutes=minutes,
@@ -326,6 +329,9 @@ class _Stored:
     latencies: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(columns=["leg", "bucket", "count"])
     )
+    lags: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=["behind", "bucket", "count"])
+    )
     counts: IngestCounts | None = None
 
 
@@ -371,6 +377,9 @@ def _read_database(
                 offset_ranges=offset_ranges,
                 placed=_placed(connection, window, starts, offset_ranges),
                 latencies=pd.DataFrame(latencies, columns=["leg", "bucket", "count"]),
+                lags=pd.DataFrame(
+                    database.lags(connection, since), columns=["behind", "bucket", "count"]
+                ),
                 counts=_ingest_counts(connection),
             )
     except sqlite3.Error as error:

@@ -7,7 +7,6 @@ bounded: a long list is cut, and its title says how many entries there are.
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -17,6 +16,7 @@ from pipeline.compare.agreement_grid import MISSING, SYMBOLS, differing_values, 
 from pipeline.compare.agreement_grid import layout as grid_layout
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.completeness import LOSSES, STORED_OF_ISSUED
+from pipeline.compare.decision import watermark_section
 from pipeline.compare.formatting import (
     UNKNOWN,
     confidence_interval,
@@ -27,42 +27,17 @@ from pipeline.compare.formatting import (
     seconds,
     window_time,
 )
+from pipeline.compare.section import Section, Table
 from pipeline.compare.summary import forecast
 from pipeline.compare.totals import UNUSUAL_Z
 from pipeline.compare.tradeoffs import aspects
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, LABELS, SPIKE
 
+__all__ = ["MAX_LISTED", "Section", "Table", "losses_text", "run_sections", "sections"]
+__all__ += ["source_text"]
+
 #: Maximum number of windows or gaps in a table.
 MAX_LISTED = 50
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text below a header."""
-
-    #: Empty if the heading of the section is enough.
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    #: The number of first columns that hold text. The others hold numbers, aligned to the right.
-    text_columns: int = 1
-
-
-@dataclass(frozen=True)
-class Section:
-    """One part of the comparison."""
-
-    #: A stable name. The figure of the section is the field of `figures.Figures` with this name.
-    key: str
-    title: str
-    how_to_read: str
-    #: The results, one sentence or more per line.
-    lines: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
-    #: How to read the figure, and what it shows for readers who do not see it. Empty: there is no
-    #: figure.
-    figure_note: str = ""
-    figure_alt: str = ""
 
 
 def sections(comparison: Comparison) -> tuple[Section, ...]:
@@ -72,6 +47,7 @@ def sections(comparison: Comparison) -> tuple[Section, ...]:
         _agreement(comparison),
         _freshness(comparison),
         _latency(comparison),
+        watermark_section(comparison),
         _completeness(comparison),
         _cost(comparison),
         _growth(comparison),

@@ -8,8 +8,8 @@ that each of them has the records that were received in one trigger interval.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 #: The event time with which a trade is compared: the newest one before it, or the newest one of the
 #: micro-batches before the previous one.
@@ -22,12 +22,11 @@ LONGEST = 600
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _SECOND, _MINUTE = timedelta(seconds=1), timedelta(minutes=1)
-_IN_ORDER = (NOT_BEHIND, NOT_BEHIND)
+_IN_ORDER, _WITHIN_A_SECOND = (NOT_BEHIND, NOT_BEHIND), (0, NOT_BEHIND)
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """The newest event times at a place in the topic. None: there was no trade."""
 
     #: When the current micro-batch began to collect records. None: no record has a time of receipt.
@@ -38,17 +37,6 @@ class Position:
     before: datetime | None = None
     #: The newest event time so far.
     newest: datetime | None = None
-
-    def at(self, received: datetime, interval: timedelta) -> "Position":
-        """Return the position in the micro-batch of a record; this one if it is not a later one."""
-        start = received - (received - _EPOCH) % interval
-        if self.started is None:
-            return replace(self, started=start)
-        if start <= self.started:
-            return self
-        # Without records for an interval, Spark advances the watermark in an empty micro-batch.
-        follows = start - self.started < 2 * interval
-        return Position(start, self.before if follows else self.newest, self.newest, self.newest)
 
 
 def count_lags(
@@ -69,27 +57,33 @@ def count_lags(
     """
     counts: Counter[tuple[datetime, str, int]] = Counter()
     of_minute: list[tuple[int, int]] = []
-    newest, reference = position.newest or _NEVER, position.before_previous or _NEVER
-    # Most trades are in the same minute and micro-batch as the trade before them.
-    minute, next_minute, next_start = _NEVER, _NEVER, _NEVER
+    started = position.started
+    reference, before, newest = (moment or _NEVER for moment in position[1:])
+    minute, next_minute = _NEVER, _NEVER
+    next_start = _NEVER if started is None else started + interval
     for event_time, received, is_counted in arrivals:
-        if received is not None and received >= next_start:
-            position = replace(position, newest=_known(newest)).at(received, interval)
-            reference = position.before_previous or _NEVER
-            next_start = (position.started or received) + interval
-        if received is not None and not minute <= received < next_minute:
-            _add(counts, minute, of_minute)
-            minute, of_minute = received.replace(second=0, microsecond=0), []
-            next_minute = minute + _MINUTE
+        if received is not None:
+            if received >= next_start:
+                if started is not None:
+                    # After an interval without records, Spark has run an empty micro-batch.
+                    reference = before if received < next_start + interval else newest
+                    before = newest
+                started = received - (received - _EPOCH) % interval
+                next_start = started + interval
+            if not minute <= received < next_minute:
+                _add(counts, minute, of_minute)
+                minute, of_minute = received.replace(second=0, microsecond=0), []
+                next_minute = minute + _MINUTE
         if event_time > newest:
             newest, buckets = event_time, _IN_ORDER
+        elif event_time > reference and newest - event_time < _SECOND:
+            buckets = _WITHIN_A_SECOND
         else:
-            behind = NOT_BEHIND if event_time > reference else bucket(reference - event_time)
-            buckets = (bucket(newest - event_time), behind)
+            buckets = (bucket(newest - event_time), bucket(reference - event_time))
         if is_counted and received is not None:
             of_minute.append(buckets)
     _add(counts, minute, of_minute)
-    return counts, replace(position, newest=_known(newest))
+    return counts, Position(started, *map(_known, (reference, before, newest)))
 
 
 def _known(moment: datetime) -> datetime | None:

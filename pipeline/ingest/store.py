@@ -663,20 +663,19 @@ def _count_lags(
         newest: the greatest event time before the batch; None at the beginning of the topic.
         trigger: from the start of one micro-batch to the start of the next.
     """
-    known = None
-    if newest is not None:
-        known = connection.execute(
-            "SELECT started, before_previous, before FROM lag_position"
-        ).fetchone()
-    times = (text and datetime.fromisoformat(text) for text in known or (None, None, None))
+    position = lags.Position(newest=newest)
+    known = connection.execute("SELECT started, before_previous, before FROM lag_position")
+    if newest is not None and (row := known.fetchone()):
+        started, before_previous, before = (text and datetime.fromisoformat(text) for text in row)
+        position = lags.Position(started, before_previous, before, newest)
     counts, position = lags.count_lags(
-        (
-            (trade.time, received, place in new)
-            for place, (trade, received) in enumerate(
-                zip(batch.trades, batch.receipts, strict=True)
-            )
+        zip(
+            [trade.time for trade in batch.trades],
+            batch.receipts,
+            [place in new for place in range(len(batch.trades))],
+            strict=True,
         ),
-        lags.Position(*times, newest),
+        position,
         trigger,
     )
     connection.executemany(

@@ -23,6 +23,7 @@ SECTIONS = (
     "Agreement",
     "Freshness",
     "Latency",
+    "Watermark",
     "Completeness",
     "Cost",
     "Batch run time",
