@@ -13,7 +13,7 @@ RUN apt-get update \
 
 WORKDIR /app
 RUN useradd --uid 10001 --user-group --home-dir /app --no-create-home --shell /usr/sbin/nologin app \
-    && install -d -o app -g app data
+    && install -d -o app -g app data spark-master
 
 # Every package but PySpark has a wheel. PySpark is pure Python. So no compiler is needed.
 COPY requirements.txt ./
@@ -31,7 +31,7 @@ RUN python -m pipeline.batch.archive
 
 COPY . .
 
-# A new named volume takes its owner from this folder.
+# A new named volume takes its owner from its folder (data, spark-master).
 ENV DATA_DIR=/app/data
 # The rest of the container is read-only.
 ENV MPLCONFIGDIR=/tmp/matplotlib

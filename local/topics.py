@@ -6,6 +6,7 @@ It waits for the broker. A second run changes nothing.
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from kafka.admin import KafkaAdminClient
@@ -35,6 +36,8 @@ def create(
     *names: str,
     wait_seconds: float = WAIT_SECONDS,
     security: dict[str, Any] | None = None,
+    replicas: int = 1,
+    in_sync: int = 1,
 ) -> None:
     """Create topics, one partition each, so that records are read in the order of their arrival.
 
@@ -43,15 +46,22 @@ def create(
         names: the topics.
         wait_seconds: how long to wait for a broker.
         security: options of `pipeline.kafka_security.client_options`.
+        replicas: number of brokers that keep each record.
+        in_sync: number of brokers that must have a record before it counts as written.
 
     Raises:
-        TemporaryError: no broker answered in time.
+        TemporaryError: not enough brokers answered in time.
         KafkaError: the broker refused.
     """
+    topic = {
+        "num_partitions": 1,
+        "replication_factor": replicas,
+        "configs": CONFIGURATION | {"min.insync.replicas": str(in_sync)},
+    }
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
-            _create_missing(servers, names, security or {})
+            _create_missing(servers, dict.fromkeys(names, topic), security or {})
         except (KafkaError, TemporaryError):
             if time.monotonic() > deadline:
                 raise
@@ -60,7 +70,9 @@ def create(
             return
 
 
-def _create_missing(servers: str, names: tuple[str, ...], security: dict[str, Any]) -> None:
+def _create_missing(
+    servers: str, topics: Mapping[str, dict[str, Any]], security: dict[str, Any]
+) -> None:
     admin, _ = connected(
         KafkaAdminClient,
         bootstrap_servers=servers.split(","),
@@ -69,8 +81,7 @@ def _create_missing(servers: str, names: tuple[str, ...], security: dict[str, An
         **security,
     )
     try:
-        for name in names:
-            topic = {"num_partitions": 1, "replication_factor": 1, "configs": CONFIGURATION}
+        for name, topic in topics.items():
             try:
                 admin.create_topics({name: topic}, wait_for_metadata=True)
             except TopicAlreadyExistsError:
@@ -83,11 +94,23 @@ def main() -> None:
     """Create the topics, or exit with one sentence."""
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # no tracebacks while it waits
     settings = load()
+    replicas, in_sync = settings.kafka_replication_factor, settings.kafka_min_insync_replicas
+    if in_sync > replicas:
+        sys.exit(
+            f"KAFKA_MIN_INSYNC_REPLICAS={in_sync} must not be above "
+            f"KAFKA_REPLICATION_FACTOR={replicas}"
+        )
     names = (settings.kafka_topic, settings.rejected_topic)
     try:
         with exit_on_error():
             security = kafka_security.client_options(settings)
-        create(settings.kafka_bootstrap_servers, *names, security=security)
+        create(
+            settings.kafka_bootstrap_servers,
+            *names,
+            security=security,
+            replicas=replicas,
+            in_sync=in_sync,
+        )
     except (KafkaError, TemporaryError) as error:
         sys.exit(
             f"Cannot create the Kafka topics. Check that Kafka runs. Cause: {error}. The topics: "

@@ -41,6 +41,8 @@ STATUS_SECONDS = 1.0
 COUNTERS_SECONDS = 60.0
 #: Seconds between two measurements of the process tree.
 COST_SECONDS = 10.0
+#: The services whose work runs in executors on a Spark cluster.
+SPARK_SERVICES = ("spark_processor", "batch_scheduler")
 #: Columns of the per-minute record.
 MINUTE_COLUMNS = ("at", "seconds", "cpu_s", "rss_mib", "counters")
 #: Bytes. A longer per-minute record loses its older half (a month fits).
@@ -112,6 +114,8 @@ class Service:
         self._starts = 1 + self._starts_before()
         self._peak_mib = self._minute_peak_mib = 0.0
         self._cost: dict[str, float] = {}
+        #: Whether this service's processes are all that its work costs: executors are not.
+        self._whole_cost = not (settings.on_cluster and name in SPARK_SERVICES)
         self._next_status = self._next_cost = 0.0
         self._next_counters = time.monotonic() + COUNTERS_SECONDS
         self._logged_counters: dict[str, int] = {}
@@ -271,8 +275,8 @@ class Service:
         row = {
             "at": times.now(),
             "seconds": round(now - before[0], 2),
-            "cpu_s": round(self._cost["cpu_s"] - before[1], 2),
-            "rss_mib": round(self._minute_peak_mib, 1),
+            "cpu_s": round(self._cost["cpu_s"] - before[1], 2) if self._whole_cost else None,
+            "rss_mib": round(self._minute_peak_mib, 1) if self._whole_cost else None,
             "counters": json.dumps(self._increase_since(before[2])),
         }
         path = self.data.minutes_of(self.name)

@@ -205,14 +205,16 @@ SaslMechanism = Annotated[
     str,
     _matching("PLAIN|SCRAM-SHA-256|SCRAM-SHA-512", "must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"),
 ]
-#: Inputs and results are files of this machine, and the jars are on no other one.
+_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_HOST = r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,252}"
 Master = Annotated[
     str,
     _matching(
-        r"local(\[(\*|[1-9][0-9]{0,2})\])?",
-        "must be local, local[N] or local[*], where N is the number of cores, from 1 to 999",
+        rf"local(\[(\*|[1-9][0-9]{{0,2}})\])?|spark://{_HOST}:{_PORT}(,{_HOST}:{_PORT})*",
+        "must be local, local[N], local[*] or spark://host:port, where N is 1 to 999 cores",
     ),
 ]
+Host = Annotated[str, _matching(_HOST, "must be the name or the IPv4 address of a machine")]
 LogLevel = Annotated[
     str, _matching("DEBUG|INFO|WARNING|ERROR", "must be DEBUG, INFO, WARNING or ERROR")
 ]
@@ -245,6 +247,15 @@ class Settings(BaseModel):
     kafka_topic: Topic = Field(
         default="raw_prices",
         description="Topic of the valid messages; rejected ones go to this name + `_rejected`",
+    )
+    kafka_replication_factor: int = Field(
+        default=1, ge=1, le=9, description="For new topics: number of brokers that keep each record"
+    )
+    kafka_min_insync_replicas: int = Field(
+        default=1,
+        ge=1,
+        le=9,
+        description="For new topics: brokers that must have a record before it is acknowledged",
     )
     kafka_security_protocol: SecurityProtocol = Field(
         default="PLAINTEXT",
@@ -284,6 +295,23 @@ class Settings(BaseModel):
     )
     spark_master: Master = Field(
         default="local[*]", description="Spark master: where Spark runs its tasks"
+    )
+    spark_driver_host: Host = Field(
+        default="127.0.0.1",
+        description="On a Spark cluster: address at which the workers reach this service",
+    )
+    spark_driver_bind_address: Host | None = Field(
+        default=None,
+        description="On a Spark cluster: address to listen on; if unset, SPARK_DRIVER_HOST",
+    )
+    spark_cores_max: int = Field(
+        default=2, ge=1, le=999, description="On a Spark cluster: cores of the stream, and of a run"
+    )
+    spark_executor_cores: int = Field(
+        default=1, ge=1, le=999, description="On a Spark cluster: cores of one executor"
+    )
+    spark_executor_memory: Memory = Field(
+        default="1g", description="On a Spark cluster: Java heap of one executor (`-Xmx`)"
     )
     volatility_range: Decimal = Field(
         default=Decimal(50),
@@ -375,6 +403,11 @@ class Settings(BaseModel):
     @property
     def rejected_topic(self) -> str:
         return f"{self.kafka_topic}_rejected"
+
+    @property
+    def on_cluster(self) -> bool:
+        """Return whether Spark runs its tasks on the workers of a cluster."""
+        return self.spark_master.startswith("spark://")
 
 
 #: The environment variables of all settings.

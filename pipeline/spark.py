@@ -168,6 +168,24 @@ def configuration(settings: Settings, memory: str, options: str) -> dict[str, st
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
         "spark.sql.streaming.checkpointFileManagerClass": _CHECKPOINT_MANAGER,
         "spark.sql.streaming.pollingDelay": "200ms",  # how often an idle query polls Kafka
+        **(cluster_configuration(settings) if settings.on_cluster else {}),
+    }
+
+
+def cluster_configuration(settings: Settings) -> dict[str, str]:
+    """Return what both jobs need in addition on a Spark cluster.
+
+    The driver runs in the service, and the executors run on the workers. Every worker needs this
+    project and its Python environment at the same paths, and the data directory.
+    """
+    return {
+        "spark.jars": ",".join(map(str, jars())),  # the driver sends them to the executors
+        "spark.driver.host": settings.spark_driver_host,
+        "spark.driver.bindAddress": settings.spark_driver_bind_address
+        or settings.spark_driver_host,
+        "spark.cores.max": str(settings.spark_cores_max),
+        "spark.executor.cores": str(settings.spark_executor_cores),
+        "spark.executor.memory": settings.spark_executor_memory,
     }
 
 

@@ -185,12 +185,15 @@ class Scheduler:
         exit_code = int(process.returncode)
         result = self._result(run)
         status = status_of(exit_code, ended_as, result)
+        cost = {
+            "cpu_s": round(processes.cpu_of_ended_children() - cpu_before, 2),
+            "peak_mib": round(peak / processes.MIB),
+        }
         return result | {
             "status": status,
             "exit": exit_code,
             "wall_s": round(time.monotonic() - began, 2),
-            "cpu_s": round(processes.cpu_of_ended_children() - cpu_before, 2),
-            "peak_mib": round(peak / processes.MIB),
+            **({} if self._settings.on_cluster else cost),  # the executors are elsewhere
             "reason": reason_of(exit_code, result) if status == "failed" else None,
         }
 

@@ -70,10 +70,10 @@ def _recorded(minutes: pd.DataFrame, moments: pd.Series) -> pd.Series:
 def _costs(minutes: pd.DataFrame, results: int, rows: float) -> tuple[float, ...]:
     if minutes.empty:
         return math.nan, math.nan, results, math.nan, math.nan
-    cpu, seconds = float(minutes["cpu_s"].sum()), float(minutes["seconds"].sum())
+    cpu, seconds = _sum(minutes["cpu_s"]), float(minutes["seconds"].sum())
     return (
         cpu / seconds * 3600 if seconds else math.nan,
-        float(minutes["rss_mib"].max()),
+        float(minutes["rss_mib"].max(skipna=False)),
         results,
         cpu / results if results else math.nan,
         cpu / rows * 1e6 if rows else math.nan,
@@ -89,7 +89,12 @@ def _idle_cost(minutes: pd.DataFrame) -> float:
         return math.nan
     idle = minutes[[json.loads(text).get("rows") == 0 for text in minutes["counters"]]]
     idle = idle[idle["seconds"] >= WHOLE_MINUTE_SECONDS]
-    return float(idle["cpu_s"].sum() / idle["seconds"].sum() * 3600) if len(idle) else math.nan
+    return _sum(idle["cpu_s"]) / float(idle["seconds"].sum()) * 3600 if len(idle) else math.nan
+
+
+def _sum(costs: pd.Series) -> float:
+    """Return the sum; NaN if one is unknown, as on a Spark cluster."""
+    return float(costs.sum(skipna=False))
 
 
 def _sum_of_counter(minutes: pd.DataFrame, name: str) -> float:

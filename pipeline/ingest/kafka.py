@@ -19,7 +19,7 @@ from kafka.net.compat import KafkaNetClient
 from kafka.structs import TopicPartition
 
 from pipeline import kafka_security, times
-from pipeline.errors import TemporaryError
+from pipeline.errors import OperationalError, TemporaryError
 from pipeline.ingest.trade import BACKFILL_HEADER
 from pipeline.service import Service
 from pipeline.settings import Settings
@@ -202,16 +202,33 @@ def check_topic(settings: Settings) -> None:
     Raises:
         KafkaError: Kafka does not respond.
         TemporaryError: a topic does not exist yet.
+        OperationalError: the topic of trades has more than one partition.
     """
     kafka = consumer(settings)
     try:
         for topic in (settings.kafka_topic, settings.rejected_topic):
-            if not kafka.partitions_for_topic(topic):
+            partitions = kafka.partitions_for_topic(topic)
+            if not partitions:
                 raise TemporaryError(
                     f"topic {topic} does not exist yet. Create it: python -m local.topics"
                 )
+            if topic == settings.kafka_topic:
+                require_one_partition(topic, len(partitions))
     finally:
         kafka.close(timeout_ms=1000)
+
+
+def require_one_partition(topic: str, partitions: int) -> None:
+    """Check the number of partitions of the topic of trades: only one keeps the order of arrival.
+
+    Raises:
+        OperationalError: there are more.
+    """
+    if partitions > 1:
+        raise OperationalError(
+            f"topic {topic} has {partitions} partitions and must have one. Set KAFKA_TOPIC to a "
+            "new name. docs/scale.md says what rests on one partition"
+        )
 
 
 class TopicIdentity:
@@ -238,6 +255,7 @@ class TopicIdentity:
         Raises:
             KafkaError: Kafka does not respond.
             TemporaryError: the topic does not exist.
+            OperationalError: it has more than one partition.
         """
         (described,) = self._admin.describe_topics([self._topic])
         failure = for_code(described["error_code"])
@@ -247,6 +265,7 @@ class TopicIdentity:
             )
         if failure is not NoError:
             raise failure(self._topic)
+        require_one_partition(self._topic, len(described["partitions"]))
         return str(described["topic_id"])
 
     def close(self) -> None:
@@ -273,13 +292,15 @@ def existing_topic_id(kafka: KafkaConsumer, metadata: ClusterMetadata, settings:
     Raises:
         KafkaError: Kafka does not respond.
         TemporaryError: the topic does not exist yet.
+        OperationalError: the topic has more than one partition.
     """
-    exists = kafka.partitions_for_topic(settings.kafka_topic)
+    partitions = kafka.partitions_for_topic(settings.kafka_topic)
     found = known_topic_id(metadata, settings)
-    if not exists or found is None:
+    if not partitions or found is None:
         raise TemporaryError(
             f"topic {settings.kafka_topic} does not exist yet. Create it: python -m local.topics"
         )
+    require_one_partition(settings.kafka_topic, len(partitions))
     return found
 
 

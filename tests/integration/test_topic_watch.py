@@ -9,7 +9,8 @@ import pytest
 from kafka.admin import KafkaAdminClient
 
 from local import topics
-from pipeline.errors import TemporaryError
+from pipeline.errors import OperationalError, TemporaryError
+from pipeline.ingest.kafka import check_topic, topic_id
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import topic_watch
@@ -69,3 +70,19 @@ def test_a_broker_that_starts_again_has_the_same_topic(
     module_kafka.start()
     wait_until(lambda: watch.unanswered_s < 0.5, 30, "answers after the restart")
     watch.confirm(5)
+
+
+def test_a_topic_with_more_than_one_partition_is_refused_at_the_start_and_later(
+    watch: TopicWatch, module_kafka: Broker, tmp_path: Path
+) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=module_kafka.address)
+    admin.create_partitions({watch.topic: 2})
+    admin.close()
+    with pytest.raises(OperationalError, match="has 2 partitions and must have one"):
+        watch.confirm(5)
+    settings = Settings(
+        data_dir=tmp_path, kafka_topic=watch.topic, kafka_bootstrap_servers=module_kafka.address
+    )
+    for check in (check_topic, topic_id):
+        with pytest.raises(OperationalError, match="has 2 partitions and must have one"):
+            check(settings)

@@ -1,6 +1,7 @@
 """The cost of each path and the parts of a batch run."""
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
@@ -74,6 +75,18 @@ def test_cost_per_hour_result_and_million_rows_covers_the_recorded_time_only() -
     assert found["cpu_s_per_answer"].to_dict() == {"stream": 21, "batch": 6}
     assert found["cpu_s_per_million"].to_dict() == {"stream": 31_500, "batch": 3_000}
     assert found["idle_cpu_s_per_hour"]["stream"] == pytest.approx(180)
+
+
+def test_the_cost_is_unknown_if_it_is_unknown_in_one_minute() -> None:
+    stream = minutes((30, 800, 1000), (30, 900, 1000), (3, 850, 0))
+    stream.loc[1, ["cpu_s", "rss_mib"]] = math.nan
+    log = pd.DataFrame(
+        {"started": moments(), "status": [], "rows": [], "wall_s": [], "peak_mib": []}
+    )
+    found = cost({"spark_processor": stream}, log, moments(10)).set_index("path").loc["stream"]
+    assert found[["cpu_s_per_hour", "peak_mib", "cpu_s_per_answer"]].isna().all()
+    assert found["answers"] == 1
+    assert found["idle_cpu_s_per_hour"] == pytest.approx(180)
 
 
 def test_a_minute_in_which_the_stream_starts_is_not_idle() -> None:

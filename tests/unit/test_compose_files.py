@@ -13,17 +13,22 @@ from pipeline.settings import Settings
 ROOT = Path(__file__).resolve().parents[2]
 LIVE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 REPLAY = yaml.safe_load((ROOT / "docker-compose.replay.yml").read_text(encoding="utf-8"))
+CLUSTER = yaml.safe_load((ROOT / "docker-compose.cluster.yml").read_text(encoding="utf-8"))
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 FEED: dict[str, Any] = REPLAY["services"]["feed"]
-#: Every service of the two files.
-SERVICES: dict[str, dict[str, Any]] = {**LIVE["services"], "feed": FEED}
+#: The nodes of the Spark cluster.
+SPARK: dict[str, dict[str, Any]] = {
+    name: service for name, service in CLUSTER["services"].items() if "build" in service
+}
+#: Every service that a file describes completely.
+SERVICES: dict[str, dict[str, Any]] = {**LIVE["services"], "feed": FEED, **SPARK}
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 #: The services that end when their work is done.
 ONE_SHOT = {"topics", "report"}
 LONG_RUNNING = {name: s for name, s in SERVICES.items() if name not in ONE_SHOT}
 #: The services that read the settings.
-CONFIGURED = {name: s for name, s in OURS.items() if name != "feed"}
+CONFIGURED = {name: s for name, s in OURS.items() if name not in {"feed", *SPARK}}
 
 #: The host does not set these: they are fixed for every container.
 NOT_PASSED = {
@@ -41,10 +46,10 @@ def defaults(service: dict[str, Any]) -> dict[str, str]:
     return {match[1]: match[2] for match in found if match}
 
 
-def conditions(name: str) -> dict[str, str]:
-    """Return the services that a service waits for, in both files, with their conditions."""
+def conditions(name: str, *files: dict[str, Any]) -> dict[str, str]:
+    """Return the services that a service waits for with the files, and their conditions."""
     waits = {}
-    for file in (LIVE, REPLAY):
+    for file in files:
         for other, how in (file["services"].get(name, {}).get("depends_on") or {}).items():
             waits[other] = how["condition"]
     return waits
@@ -56,13 +61,15 @@ def test_the_services_are_those_of_the_design() -> None:
 
 
 def test_there_is_no_obsolete_version_key() -> None:
-    assert "version" not in LIVE
-    assert "version" not in REPLAY
+    for file in (LIVE, REPLAY, CLUSTER):
+        assert "version" not in file
 
 
-def test_live_and_replay_are_two_projects_so_their_volumes_never_mix() -> None:
-    assert LIVE["name"] != REPLAY["name"]
-    assert all(not volume for volume in LIVE["volumes"].values()), "a volume is named by hand"
+def test_each_form_is_a_project_of_its_own_so_its_volumes_never_mix() -> None:
+    files = (LIVE, REPLAY, CLUSTER)
+    assert len({file["name"] for file in files}) == len(files)
+    for file in (LIVE, CLUSTER):
+        assert all(not volume for volume in file["volumes"].values()), "a volume is named by hand"
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGURED))
@@ -138,12 +145,13 @@ def test_our_containers_write_only_to_their_volume_and_tmp(name: str) -> None:
     service = OURS[name]
     assert service["read_only"] is True
     mounts = [v["target"] if isinstance(v, dict) else v for v in service.get("volumes", [])]
+    own = "spark-master:/app/spark-master" if name == "spark-master" else "data:/app/data"
     for mount in mounts if name != "feed" else []:
-        assert mount.removesuffix(":ro") == "data:/app/data"
+        assert mount == own
 
 
 def test_spark_can_load_the_library_that_its_driver_unpacks_into_tmp() -> None:
-    for name in ("spark-processor", "batch-scheduler"):
+    for name in ("spark-processor", "batch-scheduler", "spark-worker-1", "spark-worker-2"):
         (tmp,) = SERVICES[name]["tmpfs"]
         assert tmp.startswith("/tmp:")  # noqa: S108
         assert "exec" in tmp.partition(":")[2].split(",")
@@ -151,10 +159,10 @@ def test_spark_can_load_the_library_that_its_driver_unpacks_into_tmp() -> None:
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_a_service_waits_only_for_conditions_that_can_be_met(name: str) -> None:
-    for other, condition in conditions(name).items():
-        assert other in SERVICES
+    for other, condition in conditions(name, LIVE, REPLAY, CLUSTER).items():
+        assert other in {*SERVICES, *CLUSTER["services"]}
         if condition == "service_healthy":
-            assert "healthcheck" in SERVICES[other]
+            assert "healthcheck" in SERVICES.get(other, SERVICES["kafka"])
         elif condition == "service_completed_successfully":
             assert other in ONE_SHOT
         else:
@@ -162,13 +170,13 @@ def test_a_service_waits_only_for_conditions_that_can_be_met(name: str) -> None:
 
 
 def test_every_user_of_kafka_waits_for_the_topics() -> None:
-    assert conditions("topics") == {"kafka": "service_healthy"}
+    assert conditions("topics", LIVE) == {"kafka": "service_healthy"}
     for name in ("producer", "consumer", "spark-processor"):
-        assert conditions(name)["topics"] == "service_completed_successfully"
+        assert conditions(name, LIVE)["topics"] == "service_completed_successfully"
 
 
 def test_the_producer_waits_for_the_replay() -> None:
-    assert conditions("producer")["feed"] == "service_healthy"
+    assert conditions("producer", REPLAY)["feed"] == "service_healthy"
 
 
 def test_only_the_page_is_reachable_and_only_from_this_machine() -> None:
@@ -201,6 +209,31 @@ def test_the_broker_has_a_complete_configuration() -> None:
     assert set_here["KAFKA_LOG_DIRS"].startswith("/var/lib/kafka/data/")
     assert set_here["KAFKA_LOG_RETENTION_HOURS"] == 7 * 24
     assert "KAFKA_LOG4J_ROOT_LOGLEVEL" not in set_here, "it silences the broker's log"
+
+
+def test_the_cluster_has_three_brokers_of_which_two_acknowledge_every_record() -> None:
+    brokers = {n: s for n, s in CLUSTER["services"].items() if n.startswith("kafka")}
+    assert sorted(brokers) == ["kafka", "kafka-2", "kafka-3"]
+    voters = ",".join(f"{1 + place}@{name}:9093" for place, name in enumerate(sorted(brokers)))
+    for place, (name, broker) in enumerate(sorted(brokers.items())):
+        merged = LIVE["services"]["kafka"]["environment"] | broker["environment"]
+        assert merged["KAFKA_NODE_ID"] == 1 + place
+        assert merged["KAFKA_ADVERTISED_LISTENERS"] == f"PLAINTEXT://{name}:9092"
+        assert merged["KAFKA_CONTROLLER_QUORUM_VOTERS"] == voters
+        copies = {key for key in merged if key.endswith("REPLICATION_FACTOR")}
+        assert len(copies) == 4
+        assert {merged[key] for key in copies} == {3}
+        assert {merged[key] for key in merged if key.endswith(("MIN_ISR", "REPLICAS"))} == {2}
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGURED.keys() - {"report"}))
+def test_every_service_of_the_cluster_uses_all_its_brokers_and_spark(name: str) -> None:
+    own = CLUSTER["services"][name]["environment"]
+    assert own["KAFKA_BOOTSTRAP_SERVERS"] == "kafka:9092,kafka-2:9092,kafka-3:9092"
+    assert (own["KAFKA_REPLICATION_FACTOR"], own["KAFKA_MIN_INSYNC_REPLICAS"]) == (3, 2)
+    assert own["SPARK_MASTER"] == "spark://spark-master:7077"
+    if name in {"spark-processor", "batch-scheduler"}:
+        assert own["SPARK_DRIVER_HOST"] == name
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGURED.keys() - ONE_SHOT))

@@ -79,6 +79,13 @@ GOOD = {
     "BATCH_PARTITIONS": ("8", 8),
     "BATCH_TIMEOUT_SECONDS": ("90", 90.0),
     "RETENTION_DAYS": ("30", 30),
+    "KAFKA_REPLICATION_FACTOR": ("3", 3),
+    "KAFKA_MIN_INSYNC_REPLICAS": ("2", 2),
+    "SPARK_DRIVER_HOST": ("stream.example.com", "stream.example.com"),
+    "SPARK_DRIVER_BIND_ADDRESS": ("0.0.0.0", "0.0.0.0"),
+    "SPARK_CORES_MAX": ("4", 4),
+    "SPARK_EXECUTOR_CORES": ("2", 2),
+    "SPARK_EXECUTOR_MEMORY": ("2g", "2g"),
     "JAVA_HOME": ("/opt/java", Path("/opt/java")),
     "LOG_LEVEL": ("DEBUG", "DEBUG"),
 }
@@ -136,7 +143,10 @@ BAD = [
     ),
     *(("KAFKA_BOOTSTRAP_SERVERS", value) for value in (",", "a b:1", "http://a:1", "[::zz]:1")),
     *(("DATA_DIR", value) for value in ("/dev/null", "/dev/null/below", "a\nb", "~nobody-7731/x")),
-    *(("SPARK_MASTER", value) for value in ("foo", "local[0]", "local[-1]", "spark://a:7077")),
+    *(("SPARK_MASTER", f"spark://{value}") for value in ("", "a", "a:0", "a:1,", "a:65536", ":1")),
+    *(("SPARK_DRIVER_HOST", value) for value in ("-a", "a b", "a:1", "http://a")),
+    *(("SPARK_CORES_MAX", value) for value in ("0", "all", "1000")),
+    *(("SPARK_MASTER", value) for value in ("foo", "local[0]", "local[-1]", "yarn")),
     *(("WINDOW", value) for value in ("0 seconds", "25 hours", "1minute", "1.5 minutes", "60")),
     *(
         ("WINDOW", value)
