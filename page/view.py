@@ -169,6 +169,7 @@ def write_side_by_side(snapshot: Snapshot, settings: Settings, latest: LatestCom
 
 #: The sections of the comparison, by their keys: a row of the page each.
 ROWS = (
+    ("frontier",),
     ("agreement",),
     ("freshness", "latency"),
     ("watermark", "completeness"),

@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from pipeline.compare import palette
 from pipeline.compare.agreement import EQUAL
 from pipeline.compare.agreement_grid import SYMBOLS, AgreementGrid
-from pipeline.compare.figures import MIN_AGE_SECONDS, Figures, GrowthFigure
+from pipeline.compare.figures import MIN_AGE_SECONDS, Figures, FrontierFigure, GrowthFigure
 from pipeline.compare.formatting import number, seconds
 from pipeline.compare.latency import without_zone
 from pipeline.compare.totals import UNUSUAL_Z
@@ -65,6 +65,42 @@ def _time_axis(axes: Axes) -> None:
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
     axes.set_xlabel("UTC")
+
+
+#: The marker of each result in the figure of the frontier.
+MARKERS = dict(zip(palette.RESULT_LINES, "o^s", strict=True))
+
+
+def frontier(data: FrontierFigure) -> Figure | None:
+    """Draw the age of each result against its cost."""
+    if data.points.empty or data.curves.empty:
+        return None
+    figure, axes = _figure(3.2)
+    for name, line in data.curves.groupby("curve", sort=False):
+        larger, mode = bool(line["larger"].iloc[0]), int(line["mode"].iloc[0])
+        colour = palette.MODE_COLOURS[mode % len(palette.MODE_COLOURS)]
+        style = "--" if larger else "-"
+        axes.plot(
+            line["age_s"], line["cpu_s_per_hour"], style, color=colour, linewidth=1, label=name
+        )
+    for point in data.points.to_dict("records"):
+        colour, _ = palette.RESULT_LINES[point["result"]]
+        axes.plot(
+            point["age_s"],
+            point["cpu_s_per_hour"],
+            MARKERS[point["result"]],
+            color=colour,
+            linestyle="none",
+            label=f"{point['result']}: {seconds(point['age_s'])}",
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.set_xlabel("median age of the newest trade, s")
+    axes.set_ylabel("CPU seconds per hour")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
+    return figure
 
 
 def agreement(grid: AgreementGrid) -> Figure | None:
@@ -165,6 +201,7 @@ def watermark(dropped: pd.DataFrame) -> Figure | None:
         )
         axes.plot(line["watermark_s"].tail(1), line["percent"].tail(1), ".", color=colour)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlim(left=0)
     axes.set_xlabel("watermark, s")
     axes.set_ylabel("dropped trades, %")
@@ -263,6 +300,7 @@ def metrics(scores: pd.DataFrame) -> Figure | None:
 
 #: By the key of the section.
 DRAWINGS: Mapping[str, Callable[[Any], Figure | None]] = {
+    "frontier": frontier,
     "agreement": agreement,
     "freshness": freshness,
     "latency": latency,

@@ -22,6 +22,7 @@ from pipeline.compare.figures import MIN_AGE_SECONDS, Figures, GrowthFigure
 from pipeline.compare.palette import (
     BATCH_COLOUR,
     INK,
+    MODE_COLOURS,
     QUIET,
     RESULT_LINES,
     STREAM_COLOUR,
@@ -38,6 +39,94 @@ NARROW_CELL = 8
 BAR_HEIGHT = 24
 #: The width that labels of bars may take, pixels.
 LABEL_WIDTH = 190
+
+
+# --- age against cost -----------------------------------------------------------------------
+
+
+@cache
+def _frontier_specification(curves: tuple[tuple[str, str, bool], ...]) -> Spec:
+    """Return the specification for curves: name, colour, and whether the table is larger."""
+    x = alt.X(
+        "age_s:Q",
+        title="median age, s",
+        scale=alt.Scale(type="log"),
+        axis=alt.Axis(format="~g", tickCount=6),
+    )
+    y = alt.Y(
+        "cpu_s_per_hour:Q",
+        title="CPU seconds per hour",
+        scale=alt.Scale(type="log"),
+        axis=alt.Axis(format="~g", tickCount=6),
+    )
+    names = [name for name, _, _ in curves]
+    legend = alt.Legend(title=None, orient="top", columns=2, symbolType="stroke", symbolSize=300)
+    color = alt.Scale(domain=names, range=[colour for _, colour, _ in curves])
+    dash = alt.Scale(domain=names, range=[[4, 3] if larger else [1, 0] for *_, larger in curves])
+    tooltip = [
+        alt.Tooltip("name:N", title="result"),
+        alt.Tooltip("age_s:Q", title="median age, s", format=",.1f"),
+        alt.Tooltip("cpu_s_per_hour:Q", title="CPU s per hour", format=",.0f"),
+    ]
+    interval = alt.Tooltip("interval_s:Q", title="interval, s", format=",.0f")
+    lines = (
+        alt.Chart(alt.NamedData("curves"))
+        .mark_line(strokeWidth=1.5)
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color("name:N", scale=color, legend=legend),
+            strokeDash=alt.StrokeDash("name:N", scale=dash, legend=legend),
+            order="interval_s:Q",
+        )
+    )
+    hover = (
+        alt.Chart(alt.NamedData("curves"))
+        .mark_point(opacity=0, size=60)
+        .encode(x=x, y=y, tooltip=[*tooltip, interval])
+    )
+    results = list(RESULT_LINES)
+    points = (
+        alt.Chart(alt.NamedData("points"))
+        .mark_point(filled=True, size=110, opacity=1)
+        .encode(
+            x=x,
+            y=y,
+            fill=alt.Fill(
+                "name:N",
+                scale=alt.Scale(domain=results, range=[c for c, _ in RESULT_LINES.values()]),
+                legend=alt.Legend(title=None, orient="top", columns=3),
+            ),
+            shape=alt.Shape(
+                "name:N",
+                scale=alt.Scale(domain=results, range=["circle", "triangle-up", "square"]),
+                legend=alt.Legend(title=None, orient="top", columns=3),
+            ),
+            tooltip=tooltip,
+        )
+    )
+    chart = alt.layer(lines, hover, points).resolve_scale(fill="independent", shape="independent")
+    return specification(chart, 260, "svg")
+
+
+def frontier_chart(figures: Figures) -> Chart | None:
+    """Return the age of each result against its cost."""
+    data = figures.frontier
+    if data.curves.empty or data.points.empty:
+        return None
+    firsts = data.curves.drop_duplicates("curve")
+    curves = tuple(
+        (name, MODE_COLOURS[mode % len(MODE_COLOURS)], bool(larger))
+        for name, mode, larger in firsts[["curve", "mode", "larger"]].itertuples(index=False)
+    )
+    shown = ["name", "interval_s", "age_s", "cpu_s_per_hour"]
+    return Chart(
+        _frontier_specification(curves),
+        {
+            "curves": data.curves.rename(columns={"curve": "name"})[shown],
+            "points": data.points.rename(columns={"result": "name"}),
+        },
+    )
 
 
 # --- agreement ------------------------------------------------------------------------------
@@ -357,6 +446,7 @@ def micro_batches_chart(figures: Figures) -> Chart | None:
 
 #: The chart of each section, by its key. The tables of the other sections need no chart.
 CHARTS: Mapping[str, Callable[[Figures], Chart | None]] = {
+    "frontier": frontier_chart,
     "agreement": agreement_chart,
     "freshness": freshness_chart,
     "latency": latency_chart,

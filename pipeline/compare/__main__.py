@@ -28,7 +28,7 @@ from pipeline.source import check
 from pipeline.times import iso
 
 #: Width of the text in columns.
-WIDTH = 98
+WIDTH = 80
 #: The times that pandas can express start in 1677.
 MAX_SPAN = timedelta(days=36_525)
 #: Fields left out of the JSON, because a program can read them from the files.

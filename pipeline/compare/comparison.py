@@ -19,6 +19,7 @@ from pipeline.compare.freshness import (
     publications,
     sawtooth,
 )
+from pipeline.compare.frontier import Frontier, frontier
 from pipeline.compare.growth import (
     Growth,
     Steadiness,
@@ -29,6 +30,7 @@ from pipeline.compare.growth import (
 )
 from pipeline.compare.inputs import PipelineOutputs, typed
 from pipeline.compare.latency import waterfall
+from pipeline.compare.modes import Mode, modes
 from pipeline.compare.stops import gaps, overlap, stops, without_stops
 from pipeline.compare.totals import SharedTotals, flags, shared_totals
 from pipeline.compare.watermark import Watermarks, watermarks
@@ -62,6 +64,10 @@ class Comparison:
     run_parts: pd.DataFrame
     #: Successful runs: `started`, `rows`, `wall_s`, ….
     runs: pd.DataFrame
+    #: The modes of the batch that have run.
+    modes: tuple[Mode, ...]
+    #: What each result costs and how old it is.
+    frontier: Frontier
     growth: Growth | None
     micro_batches: pd.DataFrame
     steadiness: Steadiness | None
@@ -143,6 +149,8 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
     succeeded = outputs.log[outputs.log["status"] == "ok"]
     ages = {name: freshness(teeth[name]) if teeth else None for name in RESULTS}
     final_age = ages[STREAM_FINAL]
+    costs = cost(regular.minutes, regular.log, regular.publications)
+    found_modes = modes(succeeded)
     return Comparison(
         outputs=outputs,
         span=outputs.span,
@@ -175,9 +183,13 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
             None if runs.empty else int(runs["rows"].iloc[-1]),
             rejected_ids=rejected_ids(outputs.evidence),
         ),
-        cost=cost(regular.minutes, regular.log, regular.publications),
+        cost=costs,
         run_parts=run_parts(log),
         runs=succeeded,
+        modes=found_modes,
+        frontier=frontier(
+            found_modes, succeeded, runs, ages=ages, cost=costs, interval_s=interval_s
+        ),
         growth=growth(succeeded, interval_s, rows_per_second(runs), runs["written_at"].max()),
         micro_batches=by_minute(regular.micro_batches),
         steadiness=steadiness(regular.micro_batches),

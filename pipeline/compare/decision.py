@@ -1,10 +1,158 @@
 """The sections that help to choose: which path, interval and watermark."""
 
+import math
+from datetime import timedelta
+
 from pipeline.compare.comparison import Comparison
-from pipeline.compare.formatting import UNKNOWN, count, number, seconds
+from pipeline.compare.formatting import UNKNOWN, count, length, number, seconds
+from pipeline.compare.freshness import STREAM_OPEN
+from pipeline.compare.frontier import LARGER, BatchModel, Choice, Frontier, cheapest
+from pipeline.compare.modes import RECENT_RUNS, Mode
 from pipeline.compare.section import Section, Table
 from pipeline.compare.watermark import Watermarks
 from pipeline.ingest.lags import LONGEST
+
+#: Accepted ages for which the cheapest result is listed, in seconds.
+ACCEPTED_AGES = (2, 5, 10, 30, 60, 120, 300, 600, 1800)
+#: Intervals for which the model of the batch is listed, in seconds.
+INTERVALS = (10, 30, 60, 120, 300, 600, 1800, 3600)
+
+
+def frontier_section(comparison: Comparison) -> Section:
+    """Return what each result costs and how old it is, and which one to choose."""
+    found = comparison.frontier
+    header = ("accepted age", "cheapest result", "median age", "CPU s per hour", "of one core")
+    choices = [
+        (length(timedelta(seconds=age)), *_choice_cells(found, cheapest(found, age)))
+        for age in ACCEPTED_AGES
+    ]
+    model = ("batch", "age", "CPU", f"age, {LARGER} times", f"CPU, {LARGER} times")
+    tables = (
+        Table(
+            "The cheapest result by accepted median age", header, tuple(choices), text_columns=2
+        ),
+        Table(
+            "The batch at other intervals: median age, and CPU seconds per hour",
+            model,
+            tuple(_interval_rows(found)),
+        ),
+        Table(
+            f"Modes of the batch: medians of {RECENT_RUNS} runs, growth in s per million rows",
+            (
+                "mode", "runs", "rows", "run time", "CPU s", "peak MiB", "growth", "CPU growth",
+            ),
+            tuple(map(_mode_cells, comparison.modes)),
+        ),
+    )  # fmt: skip
+    return Section(
+        key="frontier",
+        title="Which path and interval",
+        how_to_read=(
+            "Freshness against cost. The points are measured. The curve is the batch at every "
+            "interval from back-to-back runs to an hour: a run uses its CPU time once per "
+            "interval, and its result is in the median half an interval older than when it was "
+            f"published. The values for {LARGER} times the rows follow from the trend of the "
+            "runs, if they show one. One process computes both results of the stream, so each "
+            "costs all of it."
+        ),
+        lines=frontier_sentences(found),
+        tables=tables if found.today else (),
+        figure_note=(
+            "Median age and CPU time of each result. Lower and further to the left is better. "
+            "Both scales are logarithmic."
+        ),
+        figure_alt="Median age of each result against its CPU seconds per hour",
+    )
+
+
+def _batch_name(found: Frontier, mode: str) -> str:
+    """Return what a batch is called: with its mode if several have run."""
+    return "batch" if len(found.today) == 1 else f"{mode} batch"
+
+
+def _every(interval_s: float) -> str:
+    """Return an interval in whole seconds, rounded down so that the result is not older."""
+    return f"{math.floor(interval_s):,} s" if interval_s >= 10 else f"{interval_s:.1f} s"
+
+
+def _choice_cells(found: Frontier, choice: Choice | None) -> tuple[str, str, str, str]:
+    if choice is None:
+        return "no result is this fresh", UNKNOWN, UNKNOWN, UNKNOWN
+    name = choice.result
+    if choice.mode is not None and choice.interval_s is not None:
+        name = f"{_batch_name(found, choice.mode)} every {_every(choice.interval_s)}"
+    return name, seconds(choice.age_s), *_cost_cells(choice.cpu_s_per_hour)
+
+
+def _cost_cells(cpu_s_per_hour: float) -> tuple[str, str]:
+    percent = cpu_s_per_hour / 36
+    return number(cpu_s_per_hour, ",.0f"), number(percent, ".0f" if percent >= 1 else ".1f", " %")
+
+
+def _interval_rows(found: Frontier) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for model in found.today:
+        larger = found.larger.get(model.mode)
+        shortest = math.ceil(model.duration_s)
+        for interval in sorted({shortest, *(each for each in INTERVALS if each > shortest)}):
+            name = "" if len(found.today) == 1 else f"{model.mode}, "
+            back_to_back = " (back to back)" if interval == shortest else ""
+            rows.append(
+                (
+                    f"{name}every {interval:,} s{back_to_back}",
+                    *_model_cells(model, interval),
+                    *_model_cells(larger, interval),
+                )
+            )
+    return rows
+
+
+def _model_cells(model: BatchModel | None, interval_s: float) -> tuple[str, str]:
+    if model is None:
+        return UNKNOWN, UNKNOWN
+    return seconds(model.age_s(interval_s)), number(model.cpu_s_per_hour(interval_s), ",.0f")
+
+
+def _mode_cells(mode: Mode) -> tuple[str, ...]:
+    return (
+        mode.name,
+        f"{mode.runs:,}",
+        number(mode.rows, ",.0f"),
+        seconds(mode.wall_s),
+        number(mode.cpu_s, ",.1f"),
+        number(mode.peak_mib, ",.0f"),
+        number(mode.wall_s_per_million, ",.2f"),
+        number(mode.cpu_s_per_million, ",.2f"),
+    )
+
+
+def frontier_sentences(found: Frontier) -> tuple[str, ...]:
+    """Return for each mode at which interval the batch costs as much as the stream."""
+    stream = found.point(STREAM_OPEN)
+    if not found.today:
+        return ("No comparison yet. It needs batch runs with a known age and CPU time.",)
+    if stream is None or not stream[1] > 0:
+        return ("No comparison yet. It needs one full minute of data from each path.",)
+    age_s, cost = stream
+    open_windows = f"The stream's open windows are {seconds(age_s)} old at that cost."
+    sentences = []
+    for model in found.today:
+        name = _batch_name(found, model.mode)
+        interval = model.interval_for_cost(cost)
+        if interval is None:
+            shortest = model.duration_s
+            sentences.append(
+                f"The {name} always costs less than the stream. Back to back, every "
+                f"{shortest:,.1f} s, it uses {number(model.cpu_s_per_hour(shortest), ',.0f')} CPU "
+                f"seconds per hour and is {seconds(model.age_s(shortest))} old. The stream uses "
+                f"{number(cost, ',.0f')}, and its open windows are {seconds(age_s)} old."
+            )
+        else:
+            sentences.append(
+                f"A {name} every {_every(interval)} would cost as much as the stream and be "
+                f"{seconds(model.age_s(interval))} old. {open_windows}"
+            )
+    return tuple(sentences)
 
 
 def watermark_section(comparison: Comparison) -> Section:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipeline.compare.agreement_grid import AgreementGrid, agreement_grid
 from pipeline.compare.comparison import Comparison
+from pipeline.compare.frontier import LARGER, Frontier, curve
 from pipeline.compare.latency import PREVIOUS
 from pipeline.compare.totals import UNUSUAL_Z
 from pipeline.compare.watermark import Watermarks
@@ -44,9 +45,21 @@ class GrowthFigure:
 
 
 @dataclass(frozen=True)
+class FrontierFigure:
+    """Age against cost."""
+
+    #: The batch at every interval: `curve` (its name), `mode` (its place among the modes), `larger`
+    #: (over a larger table), `interval_s`, `age_s`, `cpu_s_per_hour`.
+    curves: pd.DataFrame
+    #: As measured: `result`, `age_s`, `cpu_s_per_hour`.
+    points: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Figures:
     """The data of each figure. The field is the name that a section uses."""
 
+    frontier: FrontierFigure
     agreement: AgreementGrid
     #: `result`, `at`, `age` (seconds).
     freshness: pd.DataFrame
@@ -71,6 +84,7 @@ def figures(comparison: Comparison) -> Figures:
     outputs = comparison.outputs
     stream = pd.concat([outputs.final, outputs.still_open], ignore_index=True)
     return Figures(
+        frontier=frontier_figure(comparison.frontier),
         agreement=agreement_grid(comparison.agreement, stream, outputs.batch),
         freshness=age_points(comparison.teeth),
         latency=latency_bars(comparison.waterfall),
@@ -81,6 +95,23 @@ def figures(comparison: Comparison) -> Figures:
         micro_batches=_micro_batches(comparison.micro_batches),
         metrics=z_scores(comparison.windows),
     )
+
+
+def frontier_figure(frontier: Frontier) -> FrontierFigure:
+    """Return the curve of each mode, over the table of today and over a larger one."""
+    curves = []
+    for place, model in enumerate(frontier.today):
+        name = "batch" if len(frontier.today) == 1 else f"batch, {model.mode}"
+        larger = frontier.larger.get(model.mode)
+        curves.append(curve(model).assign(curve=name, mode=place, larger=False))
+        if larger is not None:
+            name = f"{name}, {LARGER} times the rows"
+            curves.append(curve(larger).assign(curve=name, mode=place, larger=True))
+    columns = ["curve", "mode", "larger", "interval_s", "age_s", "cpu_s_per_hour"]
+    table = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
+    points = frontier.measured[frontier.measured["cpu_s_per_hour"] > 0]
+    points = points.assign(age_s=points["age_s"].clip(lower=MIN_AGE_SECONDS))
+    return FrontierFigure(table[columns], points.reset_index(drop=True))
 
 
 def thinned(points: pd.DataFrame, x: str, y: str, bins: int = BINS) -> pd.DataFrame:

@@ -34,6 +34,8 @@ RESULT_LINES = {
     BATCH: (VERMILION, (2, 2)),
 }
 STREAM_COLOUR, BATCH_COLOUR = BLUE, VERMILION
+#: The modes of the batch, the newest run's mode first.
+MODE_COLOURS = (VERMILION, ORANGE, PURPLE)
 #: Symbols on the cells of the agreement.
 INK = "#000000"
 #: Grid lines of the report.

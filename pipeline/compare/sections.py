@@ -16,7 +16,7 @@ from pipeline.compare.agreement_grid import MISSING, SYMBOLS, differing_values, 
 from pipeline.compare.agreement_grid import layout as grid_layout
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.completeness import LOSSES, STORED_OF_ISSUED
-from pipeline.compare.decision import watermark_section
+from pipeline.compare.decision import frontier_section, watermark_section
 from pipeline.compare.formatting import (
     UNKNOWN,
     confidence_interval,
@@ -43,6 +43,7 @@ MAX_LISTED = 50
 def sections(comparison: Comparison) -> tuple[Section, ...]:
     """Return what the comparison found."""
     return (
+        frontier_section(comparison),
         _overview(comparison),
         _agreement(comparison),
         _freshness(comparison),

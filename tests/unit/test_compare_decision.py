@@ -4,8 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline.compare.decision import watermark_sentence
+from pipeline.compare.decision import frontier_sentences, watermark_sentence
+from pipeline.compare.frontier import BatchModel, Frontier
 from pipeline.compare.watermark import watermarks
+from tests.unit.test_compare_frontier import MODEL, measured
 from tests.unit.test_compare_watermark import lags, status
 
 
@@ -57,3 +59,31 @@ def test_the_sentence_names_the_shortest_watermark_that_drops_nothing(
 ) -> None:
     found = watermarks(lags(newest, {}), status(timedelta(seconds=current)), 92.0)
     assert watermark_sentence(found).removeprefix("On this feed, ") == sentence
+
+
+def test_the_break_even_is_named_with_the_ages_of_both_results() -> None:
+    found = Frontier((MODEL,), {}, measured(1.5, 92, 33), 60)
+    (sentence,) = frontier_sentences(found)
+    assert sentence == (
+        "A batch every 36 s would cost as much as the stream and be 22 s old. The stream's open "
+        "windows are 1.5 s old at that cost."
+    )
+
+
+def test_a_batch_that_costs_less_back_to_back_has_no_break_even() -> None:
+    cheap = BatchModel("incremental", 1e6, duration_s=6.0, cpu_s=1.0, published_age_s=4.0)
+    found = Frontier((cheap, MODEL), {}, measured(1.5, 92, 33), 60)
+    first, second = frontier_sentences(found)
+    assert first == (
+        "The incremental batch always costs less than the stream. Back to back, every 6.0 s, it "
+        "uses 600 CPU seconds per hour and is 7.0 s old. The stream uses 1,000, and its open "
+        "windows are 1.5 s old."
+    )
+    assert second.startswith("A full batch every 36 s would cost as much")
+
+
+def test_without_costs_or_runs_the_sentence_says_what_is_missing() -> None:
+    points = measured(1.5, 92, 33)
+    assert "needs batch runs" in frontier_sentences(Frontier((), {}, points, 60))[0]
+    found = frontier_sentences(Frontier((MODEL,), {}, points.iloc[1:], 60))
+    assert "one full minute" in found[0]

@@ -19,6 +19,7 @@ from tests import page_data
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 SECTIONS = (
+    "Which path and interval",
     "Overview",
     "Agreement",
     "Freshness",

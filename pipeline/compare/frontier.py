@@ -1,0 +1,179 @@
+"""Freshness against cost: how old a batch result would be, and what it would cost, at any interval.
+
+A batch every T seconds uses the CPU time of a run 3600 / T times an hour. Its newest trade has some
+age when the result is published, and gets older until the next result, T seconds later. So its
+median age is half an interval more. Runs cannot follow each other faster than their duration.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from pipeline.compare.freshness import BATCH, RESULTS, STREAM_OPEN, Freshness
+from pipeline.compare.modes import RECENT_RUNS, Mode, mode_names
+
+#: The longest interval of the model, in seconds.
+LONGEST_SECONDS = 3600.0
+#: How many times larger the table of the future is.
+LARGER = 10
+
+
+@dataclass(frozen=True)
+class BatchModel:
+    """A batch in one mode, over a table of one size."""
+
+    mode: str
+    #: Rows of the table.
+    rows: float
+    #: Duration of a run and its CPU time, in seconds.
+    duration_s: float
+    cpu_s: float
+    #: The age of the newest trade in a result when the result is published, in seconds. It is the
+    #: age at the snapshot and the time from the snapshot to the publication.
+    published_age_s: float
+
+    def age_s(self, interval_s: float) -> float:
+        """Return the median age of the result."""
+        return max(interval_s, self.duration_s) / 2 + self.published_age_s
+
+    def cpu_s_per_hour(self, interval_s: float) -> float:
+        """Return the CPU seconds per hour."""
+        return self.cpu_s * 3600 / max(interval_s, self.duration_s)
+
+    def interval_for_cost(self, cpu_s_per_hour: float) -> float | None:
+        """Return the interval with this cost; None if back-to-back runs cost less."""
+        interval = self.cpu_s * 3600 / cpu_s_per_hour
+        return interval if interval >= self.duration_s else None
+
+    def interval_for_age(self, age_s: float) -> float | None:
+        """Return the longest interval with at most this median age; None if there is none."""
+        interval = min(2 * (age_s - self.published_age_s), LONGEST_SECONDS)
+        return interval if interval >= self.duration_s else None
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """What each result costs and how old it is: the batch by the model, and both as measured."""
+
+    #: One for each mode that has run, over the table of today. The newest run's mode comes first.
+    today: tuple[BatchModel, ...]
+    #: By mode: the same over a table that is LARGER times as large. None: growth shows no trend.
+    larger: Mapping[str, BatchModel | None]
+    #: As measured, by result: `result`, `age_s` (median), `cpu_s_per_hour`. Only known values.
+    measured: pd.DataFrame
+    #: The interval with which the batch runs, in seconds.
+    interval_s: float
+
+    def point(self, result: str) -> tuple[float, float] | None:
+        """Return the age and the cost of a result as measured; None if unknown."""
+        found = self.measured[self.measured["result"] == result]
+        if found.empty:
+            return None
+        return float(found["age_s"].iloc[0]), float(found["cpu_s_per_hour"].iloc[0])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The cheapest result with an accepted age."""
+
+    result: str
+    #: The mode and the interval of the batch. None: it is a result of the stream.
+    mode: str | None
+    interval_s: float | None
+    age_s: float
+    cpu_s_per_hour: float
+
+
+def frontier(
+    modes: tuple[Mode, ...],
+    log: pd.DataFrame,
+    runs: pd.DataFrame,
+    *,
+    ages: Mapping[str, Freshness | None],
+    cost: pd.DataFrame,
+    interval_s: float,
+) -> Frontier:
+    """Return the model of the batch, and what was measured.
+
+    Args:
+        modes: The modes that have run.
+        log: The successful runs in the log: `run` and, where recorded, `mode`.
+        runs: The results of the batch: `run`, `last_trade_time`, `written_at`.
+        ages: The age of each result over time. None: unknown.
+        cost: As `pipeline.compare.cost.cost` returns it.
+        interval_s: The interval with which the batch runs.
+    """
+    today, larger = [], {}
+    if any(found is not None for found in ages.values()):
+        names = dict(zip(log["run"], mode_names(log), strict=True))
+        of_run = runs["run"].map(names)
+        delays = (runs["written_at"] - runs["last_trade_time"]).dt.total_seconds()
+        for mode in modes:
+            delay = delays[of_run == mode.name].tail(RECENT_RUNS).quantile(0.5)
+            model = BatchModel(mode.name, mode.rows, mode.wall_s, mode.cpu_s, float(delay))
+            if math.isfinite(model.duration_s + model.cpu_s + model.published_age_s):
+                today.append(model)
+                larger[mode.name] = _larger(model, mode)
+    per_hour = cost.set_index("path")["cpu_s_per_hour"]
+    measured = [
+        (result, found.median, float(per_hour["batch" if result == BATCH else "stream"]))
+        for result in RESULTS
+        if (found := ages.get(result)) is not None
+    ]
+    points = pd.DataFrame(measured, columns=["result", "age_s", "cpu_s_per_hour"]).dropna()
+    return Frontier(tuple(today), larger, points, interval_s)
+
+
+def _larger(model: BatchModel, mode: Mode) -> BatchModel | None:
+    """Return the model over a larger table, by the trends of the mode.
+
+    The time that grows lies between the snapshot and the publication.
+    """
+    millions = (LARGER - 1) * model.rows / 1e6
+    more_s, more_cpu_s = mode.wall_s_per_million * millions, mode.cpu_s_per_million * millions
+    if not math.isfinite(more_s + more_cpu_s):
+        return None
+    return replace(
+        model,
+        rows=LARGER * model.rows,
+        duration_s=model.duration_s + more_s,
+        cpu_s=model.cpu_s + more_cpu_s,
+        published_age_s=model.published_age_s + more_s,
+    )
+
+
+def curve(model: BatchModel, points: int = 60) -> pd.DataFrame:
+    """Return age and cost for intervals from back-to-back runs to an hour.
+
+    Returns:
+        `interval_s`, `age_s`, `cpu_s_per_hour`.
+    """
+    shortest = min(max(model.duration_s, 0.1), LONGEST_SECONDS)
+    intervals = np.geomspace(shortest, LONGEST_SECONDS, points)
+    return pd.DataFrame(
+        {
+            "interval_s": intervals,
+            "age_s": [model.age_s(interval) for interval in intervals],
+            "cpu_s_per_hour": [model.cpu_s_per_hour(interval) for interval in intervals],
+        }
+    )
+
+
+def cheapest(found: Frontier, accepted_age_s: float) -> Choice | None:
+    """Return the cheapest result whose median age is accepted; None if every result is older."""
+    choices = [
+        Choice(result, None, None, age_s, cost)
+        for result, age_s, cost in found.measured.itertuples(index=False)
+        if result != BATCH and age_s <= accepted_age_s
+    ]
+    # The stream's results cost the same: the open windows are fresher.
+    choices = [choice for choice in choices if choice.result == STREAM_OPEN] or choices
+    for model in found.today:
+        interval = model.interval_for_age(accepted_age_s)
+        if interval is not None:
+            costs = model.cpu_s_per_hour(interval)
+            choices.append(Choice(BATCH, model.mode, interval, model.age_s(interval), costs))
+    return min(choices, key=lambda choice: choice.cpu_s_per_hour, default=None)

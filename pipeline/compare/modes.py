@@ -1,0 +1,72 @@
+"""The modes of the batch: duration, cost and growth of each mode that has run."""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pipeline.compare.growth import MIN_RUNS, MIN_TABLE_GROWTH, theil_sen
+
+#: The mode of a run whose line in the log has no mode: older versions had only this one.
+FULL = "full"
+#: Each value is the median of at most this number of newest runs, because the table grows.
+RECENT_RUNS = 10
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A mode of the batch. Unknown values are NaN."""
+
+    name: str
+    #: The number of successful runs.
+    runs: int
+    #: Rows of the table at the newest run.
+    rows: float
+    #: Medians of the newest runs.
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+    #: How much longer a run takes, and how much more CPU time it uses, per million rows. NaN: the
+    #: runs show no trend beyond their noise.
+    wall_s_per_million: float
+    cpu_s_per_million: float
+
+
+def mode_names(log: pd.DataFrame) -> "pd.Series[str]":
+    """Return the mode of each run in a log."""
+    if "mode" not in log:
+        return pd.Series(FULL, index=log.index, dtype=object)
+    return log["mode"].fillna(FULL).astype(object)
+
+
+def modes(log: pd.DataFrame) -> tuple[Mode, ...]:
+    """Return the modes that have run, the mode of the newest run first.
+
+    Args:
+        log: Successful runs, oldest first: `rows`, `wall_s`, `cpu_s`, `peak_mib` and, where
+            recorded, `mode`.
+    """
+    names = mode_names(log)
+    return tuple(_mode(str(name), log[names == name]) for name in names.iloc[::-1].unique())
+
+
+def _mode(name: str, runs: pd.DataFrame) -> Mode:
+    recent = runs.tail(RECENT_RUNS)
+    return Mode(
+        name=name,
+        runs=len(runs),
+        rows=float(runs["rows"].iloc[-1]),
+        **{of: float(recent[of].quantile(0.5)) for of in ("wall_s", "cpu_s", "peak_mib")},
+        wall_s_per_million=_per_million(runs, "wall_s"),
+        cpu_s_per_million=_per_million(runs, "cpu_s"),
+    )
+
+
+def _per_million(runs: pd.DataFrame, column: str) -> float:
+    """Return by how much a value grows per million rows; NaN without a trend."""
+    known = runs.dropna(subset=["rows", column])
+    rows = known["rows"].to_numpy(float) / 1e6
+    if len(rows) < MIN_RUNS or rows.max() < MIN_TABLE_GROWTH * rows.min():
+        return math.nan
+    line = theil_sen(rows, known[column].to_numpy(float))
+    return line.slope if line is not None and line.low > 0 else math.nan

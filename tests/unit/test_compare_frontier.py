@@ -1,0 +1,203 @@
+"""Freshness against cost: the model agrees with a batch that is simulated run by run."""
+
+import math
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.compare import frontier as module
+from pipeline.compare.freshness import (
+    BATCH,
+    STREAM_FINAL,
+    STREAM_OPEN,
+    Freshness,
+    freshness,
+    sawtooth,
+)
+from pipeline.compare.frontier import BatchModel, Frontier, cheapest, curve, frontier
+from pipeline.compare.modes import RECENT_RUNS, modes
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MODEL = BatchModel("full", rows=1e6, duration_s=6.0, cpu_s=10.0, published_age_s=4.0)
+
+
+def at(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+@settings(max_examples=25)
+@given(
+    st.floats(1, 100), st.floats(0.5, 30), st.floats(0, 0.9), st.floats(0, 2), st.floats(0.1, 60)
+)
+def test_the_model_gives_age_and_cost_of_a_batch_that_is_simulated(
+    interval: float, duration: float, start_share: float, lag: float, cpu_s: float
+) -> None:
+    """Runs follow each other at the interval, or back to back if they take longer."""
+    start, runs = 0.0, []
+    for _ in range(60):
+        snapshot = start + start_share * duration
+        published = start + duration
+        runs.append((at(published), at(snapshot - lag)))
+        start = max(start + interval, published)
+    table = pd.DataFrame(runs, columns=["at", "newest"])
+    measured = freshness(sawtooth(table, runs[0][0], runs[-1][0]))
+    hours = (runs[-1][0] - runs[0][0]).total_seconds() / 3600
+    model = BatchModel("full", 1, duration, cpu_s, (1 - start_share) * duration + lag)
+    assert measured is not None
+    assert model.age_s(interval) == pytest.approx(measured.median, abs=1e-3)
+    assert model.cpu_s_per_hour(interval) == pytest.approx(59 * cpu_s / hours, rel=1e-3)
+
+
+@given(st.floats(6, 3600))
+def test_an_interval_follows_from_its_cost_and_from_its_age(interval: float) -> None:
+    cost, age = MODEL.cpu_s_per_hour(interval), MODEL.age_s(interval)
+    assert MODEL.interval_for_cost(cost) == pytest.approx(interval)
+    assert MODEL.interval_for_age(age) == pytest.approx(interval)
+
+
+def test_a_run_cannot_start_before_the_last_one_has_ended() -> None:
+    assert MODEL.age_s(1) == MODEL.age_s(6) == 7
+    assert MODEL.cpu_s_per_hour(1) == MODEL.cpu_s_per_hour(6) == 6000
+    assert MODEL.interval_for_cost(6001) is None
+    assert MODEL.interval_for_age(6.9) is None
+    assert MODEL.interval_for_age(1e9) == 3600
+
+
+def test_the_curve_reaches_from_back_to_back_runs_to_an_hour() -> None:
+    found = curve(MODEL)
+    assert (found["interval_s"].iloc[0], found["interval_s"].iloc[-1]) == pytest.approx((6, 3600))
+    assert found["age_s"].is_monotonic_increasing
+    assert found["cpu_s_per_hour"].is_monotonic_decreasing
+    slow = curve(BatchModel("full", 1, 5000, 9000, 4000))
+    assert slow["age_s"].tolist() == pytest.approx([6500] * len(slow))
+
+
+def measured(open_age: float, final_age: float, batch_age: float) -> pd.DataFrame:
+    rows = [(STREAM_OPEN, open_age, 1000.0), (STREAM_FINAL, final_age, 1000.0)]
+    rows += [(BATCH, batch_age, 600.0)]
+    return pd.DataFrame(rows, columns=["result", "age_s", "cpu_s_per_hour"])
+
+
+@settings(max_examples=60)
+@given(
+    st.floats(0.5, 3000),
+    st.lists(st.tuples(st.floats(1, 60), st.floats(1, 99), st.floats(0, 30)), max_size=3),
+)
+def test_the_cheapest_result_is_the_one_of_all_that_a_search_finds(
+    accepted: float, batches: list[tuple[float, float, float]]
+) -> None:
+    models = tuple(BatchModel(str(n), 1, *batch) for n, batch in enumerate(batches))
+    found = cheapest(Frontier(models, {}, measured(1.5, 92, 33), 60), accepted)
+    costs = [1000.0] if accepted >= 1.5 else []
+    for model in models:
+        costs += [
+            model.cpu_s_per_hour(interval)
+            for interval in [model.duration_s, *range(1, 3601)]
+            if interval >= model.duration_s and model.age_s(interval) <= accepted
+        ]
+    if found is None:
+        assert costs == []
+        return
+    assert found.age_s <= accepted + 1e-9
+    assert found.cpu_s_per_hour <= min(costs) + 1e-9
+    # An interval in whole seconds costs a little more.
+    assert found.cpu_s_per_hour >= min(costs) * (1 - 1 / (found.interval_s or math.inf)) - 1e-9
+
+
+def test_of_the_streams_results_the_open_windows_are_chosen() -> None:
+    found = cheapest(Frontier((), {}, measured(1.5, 92, 33), 60), 1800)
+    assert found == module.Choice(STREAM_OPEN, None, None, 1.5, 1000.0)
+    assert cheapest(Frontier((), {}, measured(1.5, 92, 33), 60), 1) is None
+
+
+def log(
+    count: int, *, mode: str | None = None, growth: float = 3.0, first: int = 0
+) -> pd.DataFrame:
+    rows = [
+        {
+            "run": f"run{first + n}",
+            "rows": 1e6 * (1 + n / 10),
+            "wall_s": 5 + growth * (1 + n / 10),
+            "cpu_s": 8 + 2 * growth * (1 + n / 10),
+            "peak_mib": 400.0,
+        }
+        for n in range(count)
+    ]
+    table = pd.DataFrame(rows)
+    return table if mode is None else table.assign(mode=mode)
+
+
+def runs_of(table: pd.DataFrame, delay: float = 4.0) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "run": table["run"],
+            "written_at": pd.to_datetime([at(60 * n + delay) for n in range(len(table))]),
+            "last_trade_time": pd.to_datetime([at(60 * n) for n in range(len(table))]),
+        }
+    )
+
+
+AGES = {
+    STREAM_OPEN: Freshness(1.5, 1.5, 3, 9, 600),
+    STREAM_FINAL: Freshness(92, 92, 120, 125, 600),
+    BATCH: Freshness(33, 33, 66, 70, 600),
+}
+COST = pd.DataFrame({"path": ["stream", "batch"], "cpu_s_per_hour": [1000.0, 600.0]})
+
+
+def made(table: pd.DataFrame, ages: dict[str, Freshness | None] | None = None) -> Frontier:
+    return frontier(
+        modes(table),
+        table,
+        runs_of(table),
+        ages=AGES if ages is None else ages,
+        cost=COST,
+        interval_s=60,
+    )
+
+
+def test_the_model_is_made_from_the_newest_runs_and_their_trend() -> None:
+    found = made(log(20))
+    (today,) = found.today
+    recent = log(20).tail(RECENT_RUNS)
+    assert (today.duration_s, today.cpu_s) == (recent["wall_s"].median(), recent["cpu_s"].median())
+    assert (today.rows, today.published_age_s) == (2.9e6, 4.0)
+    larger = found.larger["full"]
+    assert larger is not None
+    assert larger.rows == 29e6
+    more = 26.1 * 3  # million rows, at 3 s each
+    assert larger.duration_s == pytest.approx(today.duration_s + more)
+    assert larger.cpu_s == pytest.approx(today.cpu_s + 2 * more)
+    assert larger.published_age_s == pytest.approx(today.published_age_s + more)
+    assert found.measured["age_s"].tolist() == [1.5, 92, 33]
+    assert found.point(BATCH) == (33, 600)
+
+
+def test_without_a_trend_a_larger_table_has_no_model() -> None:
+    for table in (log(20, growth=0), log(7)):
+        assert made(table).larger == {"full": None}
+
+
+def test_each_mode_has_its_own_model_and_the_newest_one_is_first() -> None:
+    table = pd.concat([log(9), log(12, mode="incremental", growth=0, first=9)], ignore_index=True)
+    found = made(table)
+    assert [model.mode for model in found.today] == ["incremental", "full"]
+    assert [model.duration_s for model in found.today] == [5, log(9)["wall_s"].median()]
+    assert found.larger["incremental"] is None
+    assert found.larger["full"] is not None
+
+
+def test_without_ages_or_runs_there_is_no_model() -> None:
+    assert made(log(20), {BATCH: None, STREAM_OPEN: None, STREAM_FINAL: None}).today == ()
+    assert made(log(20), {}).measured.empty
+    empty = frontier(
+        (), log(1).head(0), runs_of(log(1)).head(0), ages=AGES, cost=COST, interval_s=60
+    )  # fmt: skip
+    assert empty.today == ()
+
+
+def test_a_run_without_cpu_time_gives_no_model() -> None:
+    assert made(log(3).assign(cpu_s=math.nan)).today == ()
