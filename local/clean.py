@@ -28,6 +28,8 @@ def outputs_in(data: DataDir) -> list[Path]:
         data.batch_output,
         data.batch_windows,
         data.batch_log,
+        data.alerts_stream,
+        data.alerts_batch,
         data.checkpoints,
         data.status,
         data.report,

@@ -116,6 +116,16 @@ class DataDir:
         return self.root / "stream_live.csv"
 
     @property
+    def alerts_stream(self) -> Path:
+        """The alerts of the stream: `pipeline.alerts`."""
+        return self.root / "alerts_stream.csv"
+
+    @property
+    def alerts_batch(self) -> Path:
+        """The alerts of the batch."""
+        return self.root / "alerts_batch.csv"
+
+    @property
     def batch_output(self) -> Path:
         return self.root / "batch_output"
 

@@ -21,10 +21,11 @@ from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
-from pipeline import outputs, source, spark, thresholds, times
+from pipeline import alerts, outputs, source, spark, thresholds, times
 from pipeline.errors import TemporaryError
 from pipeline.ingest import store
 from pipeline.java_errors import cause
+from pipeline.logs import show
 from pipeline.metrics import definitions, spark_sums
 from pipeline.settings import Settings
 
@@ -114,6 +115,9 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
     total, by_window = compute(windows, settings)
     computed = time.monotonic()
     publish(data, {"run": run, "snapshot_at": snapshot_at}, total, by_window)
+    alerts.AlertLog(data.alerts_batch, settings, show).publish(
+        by_window[-alerts.HORIZON_WINDOWS :], total["last_trade_time"], times.now()
+    )
     return {
         "status": "ok",
         "rows": total["rows"],

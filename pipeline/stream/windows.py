@@ -14,6 +14,7 @@ from pathlib import Path
 from pyspark.sql import Row
 
 from pipeline import histogram, outputs, thresholds, times, window_files
+from pipeline.alerts import AlertLog
 from pipeline.logs import show
 from pipeline.metrics import definitions
 from pipeline.service import Service
@@ -50,6 +51,7 @@ class WindowPublisher:
         self._data = service.data
         self._state_file = state_file
         self._final_rows = FinalRows(state_file.parent)
+        self._alerts = AlertLog(self._data.alerts_stream, service.settings, service.log.info)
         thresholds.record(
             self._data.thresholds_of(service.name), service.settings, service.before.get("settings")
         )
@@ -116,6 +118,7 @@ class WindowPublisher:
         if state.max_event_time is not None:
             newest = times.from_epoch_micros(state.max_event_time)
         publication = Publication(times.now(), newest)
+        self._alerts.publish([w.cells for w in changed], newest, publication.published_at)
         self._state = state
         self._service.counters["final_windows"] += len(final)
         self._service.details["newest_trade"] = newest

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import Row
 
-from pipeline import histogram, outputs, times
+from pipeline import alerts, histogram, outputs, times
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import finality
@@ -313,8 +313,10 @@ class Crash(Exception):  # noqa: N818 - the process would end here
 class Runner:
     """The publication of the stream, as a process that can be killed between any two files."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.settings = Settings(data_dir=folder, trigger_seconds=0.001)
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, high: Decimal = Decimal(50)
+    ) -> None:
+        self.settings = Settings(data_dir=folder, trigger_seconds=0.001, volatility_range=high)
         self.data = outputs.DataDir(folder)
         self.state_file = folder / "state" / "open_windows.json"
         self.query = self.state_file.with_name("query")
@@ -364,6 +366,11 @@ class Runner:
             for path in paths
         }
 
+    def alerts(self) -> list[tuple[str, str, str]]:
+        """The published alerts, in order: window, value and newest trade."""
+        found = alerts.read(self.data.alerts_stream)
+        return [(row["window_start"], row["value"], row["newest_trade"]) for row in found]
+
     def scores(self) -> list[tuple[str, str]]:
         """Of the final windows and then the open ones, by start."""
         rows = [row for rows in self.files().values() for row in rows]
@@ -403,11 +410,11 @@ def test_a_crash_before_any_file_of_any_micro_batch_leads_to_the_same_files(
 ) -> None:
     batches = [[5, 30, 61], [62, 119], [120, 180], [59, 185], [], [240, 241], [], [400, 10], [], []]
     stream = Stream(batches, 60)
-    smooth = Runner(tmp_path / "smooth", monkeypatch)
+    smooth = Runner(tmp_path / "smooth", monkeypatch, high=Decimal(1))
     smooth.log_offsets(batches)
     for number, rows in enumerate(stream.batches):
         assert smooth.micro_batch(number, rows, None)
-    crashing = Runner(tmp_path / "crashing", monkeypatch)
+    crashing = Runner(tmp_path / "crashing", monkeypatch, high=Decimal(1))
     crashing.log_offsets(batches)
     crashes = 0
     for number, rows in enumerate(stream.batches):
@@ -419,6 +426,15 @@ def test_a_crash_before_any_file_of_any_micro_batch_leads_to_the_same_files(
         crashing.micro_batch(number, rows, None)
     assert crashes > 1
     assert crashing.files() == smooth.files()
+    assert crashing.alerts() == smooth.alerts()  # each once
+    assert len(smooth.alerts()) == len({start for start, *_ in smooth.alerts()}) > 3
+    values = {
+        row["window_start"]: Decimal(row["price_range"])
+        for rows in smooth.files().values()
+        for row in rows
+    }
+    assert all(Decimal(value) <= values[start] for start, value, _ in smooth.alerts())
+    assert {start for start, *_ in smooth.alerts()} == {s for s, v in values.items() if v > 1}
     for runner in (smooth, crashing):
         by_day = {
             path.stem: len(outputs.read_window_cells(path))

@@ -1,0 +1,176 @@
+"""Alerts: a window is High or a Spike. Each path publishes each alert once.
+
+The file of a path is its memory. A service that restarts reads which alerts it has published. A
+power cut or a full disk can cut off the last line. The line is then removed, so the alert is
+published again.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pipeline import outputs
+from pipeline.metrics.definitions import HIGH, SPIKE
+from pipeline.settings import Settings
+
+#: Columns of `alerts_stream.csv` and `alerts_batch.csv`: the window, HIGH or SPIKE, its range or
+#: volume and the threshold, the newest trade in the update that raised the alert, and when a reader
+#: could see it.
+COLUMNS = ("window_start", "kind", "value", "threshold", "newest_trade", "raised_at")
+#: Windows older than this many windows before the newest one raise no alert: they are history.
+HORIZON_WINDOWS = 1440
+#: A file loses its older half above this size, bytes. The half holds more than the horizon.
+FILE_BYTES = 4_000_000
+#: Maximum number of log lines for one update. A path that starts late raises many alerts at once.
+LOGGED = 5
+
+_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z"
+_LINE = re.compile(rf"{_TIME},(?:{HIGH}|{SPIKE}),[\d.]+,[\d.]+,(?:{_TIME})?,{_TIME}")
+
+#: The text of each cell, by column.
+Alert = dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    name: str
+    flag: str
+    value: str
+    threshold: str
+    label: str
+
+
+_KINDS = (
+    _Kind(HIGH, "volatility_flag", "price_range", "volatility_range", "price range"),
+    _Kind(SPIKE, "volume_spike", "total_volume", "spike_volume", "volume"),
+)
+
+
+def alerts_in(window: Mapping[str, object], settings: Settings) -> list[Alert]:
+    """Return the alerts of a window, without the columns about the update."""
+    return [
+        outputs.cells(
+            ("window_start", "kind", "value", "threshold"),
+            {
+                "window_start": window["window_start"],
+                "kind": kind.name,
+                "value": window[kind.value],
+                "threshold": getattr(settings, kind.threshold),
+            },
+        )
+        for kind in _KINDS
+        if window[kind.flag] == kind.name
+    ]
+
+
+def read(path: Path) -> list[Alert]:
+    """Return the alerts in a file, oldest first, without malformed lines.
+
+    Raises:
+        OutputError: the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise outputs.cannot_read(path, error) from error
+    # The text after the last line end is not a whole line.
+    lines = text.split("\n")[:-1]
+    return [
+        dict(zip(COLUMNS, line.split(","), strict=True)) for line in lines if _LINE.fullmatch(line)
+    ]
+
+
+class AlertLog:
+    """Publishes the alerts of one path."""
+
+    def __init__(self, path: Path, settings: Settings, show: Callable[[str], None]) -> None:
+        self._path = path
+        self._settings = settings
+        self._show = show
+        self._published = {(alert["window_start"], alert["kind"]) for alert in read(path)}
+
+    def publish(
+        self,
+        windows: Iterable[Mapping[str, object]],
+        newest_trade: datetime | None,
+        now: datetime,
+    ) -> list[Alert]:
+        """Publish the alerts of these windows that are new, and return them.
+
+        Args:
+            windows: windows with their metrics. Times are datetimes or cells.
+            newest_trade: the newest trade in the update.
+            now: when a reader could see the windows.
+
+        Raises:
+            OSError: the alerts cannot be written.
+        """
+        found = [alert for window in windows for alert in alerts_in(window, self._settings)]
+        starts = [start for start, _ in self._published]
+        newest = max([*starts, *(alert["window_start"] for alert in found)], default=None)
+        if newest is None:
+            return []
+        horizon = outputs.cells(
+            ("start",),
+            {"start": datetime.fromisoformat(newest) - HORIZON_WINDOWS * self._settings.window},
+        )["start"]
+        self._published = {key for key in self._published if key[0] > horizon}
+        update = outputs.cells(
+            ("newest_trade", "raised_at"), {"newest_trade": newest_trade, "raised_at": now}
+        )
+        new = [
+            alert | update
+            for alert in found
+            if alert["window_start"] > horizon
+            and (alert["window_start"], alert["kind"]) not in self._published
+        ]
+        if new:
+            append(self._path, new)
+            self._published |= {(alert["window_start"], alert["kind"]) for alert in new}
+            self._log(new)
+        return new
+
+    def _log(self, alerts: list[Alert]) -> None:
+        if (omitted := len(alerts) - LOGGED) > 0:
+            self._show(f"ALERT ({omitted} earlier alerts omitted: see {self._path.name})")
+        for alert in alerts[-LOGGED:]:
+            self._show(describe(alert))
+
+
+def describe(alert: Mapping[str, str]) -> str:
+    """Return an alert as a line: `ALERT 2025-12-02 05:10:00 High: price range 61.23 above 50`."""
+    label = next(kind.label for kind in _KINDS if kind.name == alert["kind"])
+    window = alert["window_start"][:19].replace("T", " ")
+    return f"ALERT {window} {alert['kind']}: {label} {alert['value']} above {alert['threshold']}"
+
+
+def append(path: Path, alerts: Iterable[Alert]) -> None:
+    """Append alerts to a file, so that they survive a power cut.
+
+    A line that was cut off is removed first. A file with the columns of another version is emptied.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    header, *lines = (
+        text.encode() + b"\n" for text in outputs.to_csv(COLUMNS, alerts).splitlines()
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        file.seek(0)
+        known = file.read()
+        whole = known[: known.rfind(b"\n") + 1] if known.startswith(header) else b""
+        if len(whole) < len(known):
+            file.truncate(len(whole))
+        file.write(b"".join([b"" if whole else header, *lines]))
+        file.flush()
+        os.fsync(file.fileno())
+    if len(whole) > FILE_BYTES:
+        kept = whole.splitlines(keepends=True)
+        text = b"".join([header, *kept[len(kept) // 2 :], *lines]).decode(errors="replace")
+        outputs.write_atomically(path, text)
