@@ -4,12 +4,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from benchmarks import inputs
+from benchmarks import cost, inputs
+from benchmarks.cost import Cost
 from benchmarks.processes import BASELINE, Bench, BenchmarkError, Open
 from benchmarks.results import Goal, Result
 from benchmarks.sizes import Sizes
@@ -19,80 +19,152 @@ from pipeline.settings import Settings, load
 
 #: Longest run, seconds.
 TIMEOUT = 900
-#: From this number of rows on, the benchmark compares other JVM options too.
-MANY_ROWS = 10_000_000
-#: Goals by rows: wall time divided by that of the baseline. A large table has none, because there
-#: the baseline does less: three columns, 32-bit floats, one row of output, no windows.
-GOALS = {20_000: 0.5, 1_000_000: 0.8}
+MODES = ("full", "pushdown", "incremental")
+#: Marks by mode and rows: wall time divided by that of the plain job.
+MARKS = {
+    ("full", 20_000): 0.48,
+    ("full", 1_000_000): 0.6,
+    ("full", 10_000_000): 0.9,
+    ("pushdown", 10_000_000): 0.5,
+}
+#: A run in the mode `incremental` is at most so many seconds slower on the largest table than on
+#: the smallest one.
+SLOWER = 1.0
+#: Rows that are new in a run in the mode `incremental`: ten minutes of the feed.
+ADDED_ROWS = 600 * inputs.PER_SECOND
 #: Two equal runs of one minute differ by up to this factor.
 NOISE = 1.05
 
 
-@dataclass(frozen=True)
-class Cost:
-    """The wall time and CPU time of one run, seconds."""
-
-    wall: float
-    cpu: float
-
-
 def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
-    """Yield the results for the batch run, each as soon as it is measured."""
+    """Yield the results for the batch run in each mode, each as soon as it is measured."""
     with open_bench("batch") as bench:
-        data = outputs.DataDir(bench.folder)
-        settings = load().model_copy(update={"data_dir": bench.folder})
-        archive.make_archive(settings)  # as `make demo` does before the start
-        table = inputs.Table(data.database)
+        settings, table = prepare(bench)
+        incremental = []
         for rows, runs in sizes.batches:
-            bench.log(f"batch: a table of {rows:,} rows")
-            table.grow(rows)
-            bench.log(f"batch: {rows:,} rows, {runs} runs of each side")
-            tuned = spark.batch_configuration(settings, rows)
-            ours, baseline = [], []
+            grow(bench, table, rows)
+            bench.log(f"batch: {rows:,} rows, {runs} runs in each mode and of the plain job")
+            full, plain = [], []
             for _ in range(runs):
-                baseline.append(run_baseline(bench))
-                ours.append(run_ours(bench, tuned, rows))
-            our_cost, baseline_cost = median_cost(ours), median_cost(baseline)
-            name = f"batch over {rows:,} rows"
-            goal = Goal(at_most=GOALS[rows], of_ratio=True) if rows in GOALS else None
-            yield Result(f"{name}: wall", "s", our_cost.wall, baseline_cost.wall, goal)
-            yield Result(f"{name}: CPU", "s", our_cost.cpu, baseline_cost.cpu)
-            if rows >= MANY_ROWS:
-                yield from other_tunings(bench, settings, rows, our_cost.wall)
+                plain.append(run_baseline(bench))
+                full.append(run_ours(bench, settings, "full", rows))
+            baseline = median_cost(plain)
+            yield from compare("full", rows, median_cost(full), baseline)
+            for mode in MODES[1:]:
+                costs = run_mode(bench, settings, table, mode, runs)
+                yield from compare(mode, rows, median_cost(costs), baseline)
+            incremental.append(median_cost(costs).wall)
+        (small, _), (large, _) = sizes.batches[0], sizes.batches[-1]
+        name = f"batch, incremental: {large:,} rows compared with {small:,}, difference"
+        yield Result(name, "s", incremental[-1] - incremental[0], None, Goal(at_most=SLOWER))
+
+
+def prepare(bench: Bench) -> tuple[Settings, inputs.Table]:
+    """Return the settings of the runs and an empty table. Make the class-data archive."""
+    settings = load().model_copy(update={"data_dir": bench.folder})
+    archive.make_archive(settings)  # as `make demo` does before the start
+    return settings, inputs.Table(outputs.DataDir(bench.folder).database)
+
+
+def grow(bench: Bench, table: inputs.Table, rows: int) -> None:
+    """Fill the table up to a number of rows."""
+    bench.log(f"batch: a table of {rows:,} rows")
+    table.grow(rows)
+
+
+def run_mode(
+    bench: Bench, settings: Settings, table: inputs.Table, mode: str, runs: int
+) -> list[Cost]:
+    """Return the cost of each run in a mode.
+
+    In the mode `incremental`, one run is not measured: it reads everything, and keeps the sums.
+    Then some rows are added before each run.
+    """
+    bench.log(f"batch: {table.rows:,} rows, mode {mode}")
+    if mode != "incremental":
+        return [run_ours(bench, settings, mode, table.rows) for _ in range(runs)]
+    run_ours(bench, settings, mode, table.rows, first=True)
+    costs = []
+    for _ in range(runs):
+        table.grow(table.rows + ADDED_ROWS)
+        costs.append(run_ours(bench, settings, mode, table.rows))
+    return costs
+
+
+def compare(mode: str, rows: int, ours: Cost, baseline: Cost) -> Iterator[Result]:
+    """Return the results of one mode at one size of the table."""
+    name = f"batch, {mode}, {rows:,} rows"
+    mark = MARKS.get((mode, rows))
+    goal = None if mark is None else Goal(at_most=mark, of_ratio=True)
+    yield Result(f"{name}: wall", "s", ours.wall, baseline.wall, goal)
+    yield Result(f"{name}: CPU", "s", ours.cpu, baseline.cpu)
+    yield Result(f"{name}: peak memory", "MiB", ours.peak_mib, baseline.peak_mib)
 
 
 def median_cost(costs: list[Cost]) -> Cost:
-    """Return the median of the wall times and of the CPU times."""
-    return Cost(median(cost.wall for cost in costs), median(cost.cpu for cost in costs))
+    """Return the median of the wall times, of the CPU times and of the peaks."""
+    return Cost(
+        median(cost.wall for cost in costs),
+        median(cost.cpu for cost in costs),
+        median(cost.peak_mib for cost in costs),
+    )
 
 
-def other_tunings(bench: Bench, settings: Settings, rows: int, ours: float) -> Iterator[Result]:
-    """Measure the batch run with other JVM options: the choice by size must not be slower."""
-    made = spark.archive_path(settings)
-    for what, options in (
-        (
-            "our job with the options for small tables (C1 only)",
-            spark.java_options(made, c1_only=True),
-        ),
-        ("our job with the default JVM options", "-Dnothing=tuned"),
-    ):
-        bench.log(f"batch: {rows:,} rows, {what}")
-        config = spark.configuration(settings, settings.batch_memory, options)
-        other = run_ours(bench, config, rows)
-        name = f"batch over {rows:,} rows: wall, baseline = {what}"
-        yield Result(name, "s", ours, other.wall, Goal(at_most=NOISE, of_ratio=True))
+def measure_tunings(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
+    """Measure the full run on a large table with other JVM options.
+
+    The options that are chosen by the size of the table must not be slower.
+    """
+    with open_bench("tunings") as bench:
+        settings, table = prepare(bench)
+        rows = sizes.batches[-1][0]
+        grow(bench, table, rows)
+        ours = run_ours(bench, settings, "full", rows)
+        made = spark.archive_path(settings)
+        for what, options in (
+            ("only the C1 compiler", spark.java_options(made, c1_only=True)),
+            ("default JVM options", "-Dnothing=tuned"),
+        ):
+            bench.log(f"tunings: {rows:,} rows, {what}")
+            config = spark.configuration(settings, settings.batch_memory, options)
+            other = run_ours(bench, settings, "full", rows, config)
+            goal = Goal(at_most=NOISE, of_ratio=True)
+            name = f"batch, full, {rows:,} rows: wall"
+            yield Result(name, "s", ours.wall, other.wall, goal, what)
 
 
-def run_ours(bench: Bench, config: dict[str, str], rows: int) -> Cost:
-    """Run the command of the scheduler; the result must cover all rows."""
+def run_ours(
+    bench: Bench,
+    settings: Settings,
+    mode: str,
+    rows: int,
+    config: dict[str, str] | None = None,
+    *,
+    first: bool = False,
+) -> Cost:
+    """Run the command of the scheduler; the result must cover all rows, in the right mode.
+
+    Args:
+        bench: the measurement.
+        settings: the settings of the run.
+        mode: the value of `BATCH_MODE`.
+        rows: the number of rows in the table.
+        config: the configuration of Spark; None: that of the scheduler.
+        first: the first run in the mode `incremental`, which reads everything.
+    """
     run = outputs.run_id(datetime.now(UTC))
     arguments = ("--run", run, "--began", str(time.monotonic()))
+    chosen = settings.model_copy(update={"batch_mode": mode})
+    config = config or spark.batch_configuration(chosen, rows)
     command = spark.submit_command(config, scheduler.SCRIPT, *arguments)
-    cost = cost_of(bench, command)
+    environment = {"DATA_DIR": bench.folder, "BATCH_MODE": mode}
+    measured = cost.cost_of(bench, "batch", command, TIMEOUT, **environment)
     result = outputs.read_json(outputs.DataDir(bench.folder).batch_run)
     if result.get("run") != run or result.get("rows") != rows:
         raise BenchmarkError(f"the batch run covers {result.get('rows')} of {rows} rows")
-    return cost
+    if result.get("mode", "full") != mode and not first:
+        raise BenchmarkError(f"the batch run was in the mode {result.get('mode')}, not {mode}")
+    return measured
 
 
 def run_baseline(bench: Bench) -> Cost:
@@ -101,25 +173,6 @@ def run_baseline(bench: Bench) -> Cost:
     jar = next(jar for jar in spark.jars() if jar.name.startswith("sqlite-jdbc"))
     database = outputs.DataDir(bench.folder).database
     script = BASELINE / "batch.py"
-    command = [submit, "--jars", jar, script, database, bench.folder]
+    command = [str(part) for part in (submit, "--jars", jar, script, database, bench.folder)]
     path = f"{submit.parent}{os.pathsep}{os.environ['PATH']}"  # as in an activated environment
-    return cost_of(bench, [str(part) for part in command], PATH=path)
-
-
-def cost_of(bench: Bench, command: list[str], **environment: object) -> Cost:
-    """Run a command; return its cost with that of all child processes it waited for."""
-    began = time.monotonic()
-    running = bench.start("batch", command, DATA_DIR=bench.folder, **environment)
-    deadline = began + TIMEOUT
-    while True:
-        pid, status, usage = os.wait4(running.pid, os.WNOHANG)
-        if pid:
-            break
-        if time.monotonic() > deadline:
-            raise BenchmarkError(f"a batch run took more than {TIMEOUT} s:\n{running.tail()}")
-        time.sleep(0.01)
-    wall = time.monotonic() - began
-    running.process.returncode = os.waitstatus_to_exitcode(status)
-    if running.process.returncode != 0:
-        raise BenchmarkError(f"a batch run failed:\n{running.tail()}")
-    return Cost(wall, usage.ru_utime + usage.ru_stime)
+    return cost.cost_of(bench, "plain-batch", command, TIMEOUT, DATA_DIR=bench.folder, PATH=path)

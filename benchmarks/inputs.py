@@ -3,6 +3,7 @@
 The trades are the same on every machine. They are not market data.
 """
 
+import heapq
 import itertools
 import sqlite3
 import time
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from kafka import KafkaProducer
 
+from benchmarks.processes import CONNECT_MS
 from pipeline.ingest import store
 
 SEED = 20250601
@@ -21,6 +23,11 @@ SEED = 20250601
 BEGIN = datetime(2025, 6, 1, tzinfo=UTC)
 PER_SECOND = 6
 FIRST_ID = 800_000_001
+#: In deliveries: one trade in so many arrives later, one in so many a second time, by up to so many
+#: trades (20 s).
+DISORDERED = 50
+REPEATED = 9
+LONGEST_DELAY = 20 * PER_SECOND
 DESCRIPTION = f"made-up trades, a random walk with {PER_SECOND} trades per second, seed {SEED}"
 
 _CENTRE = 90_000_00  # cents
@@ -85,6 +92,28 @@ def message(trade: Trade) -> bytes:
     ).encode()
 
 
+def deliveries() -> Iterator[Trade]:
+    """Yield trades in the order of their delivery, without end: some repeated, some out of order.
+
+    One message in ten is a repeated delivery, as in a recording of one week. The delays are shorter
+    than the watermark, so no trade is late.
+    """
+    random = Random(SEED + 1)
+    waiting: list[tuple[int, int, Trade]] = []  # place in the delivery, number of the message
+    numbers = itertools.count()
+    for trade in walk():
+        bits = random.getrandbits(32)
+        place = trade.number
+        if bits % DISORDERED == 0:
+            place += 1 + (bits >> 8) % LONGEST_DELAY
+        heapq.heappush(waiting, (place, next(numbers), trade))
+        if (bits >> 16) % REPEATED == 0:
+            again = trade.number + 1 + (bits >> 20) % LONGEST_DELAY
+            heapq.heappush(waiting, (again, next(numbers), trade))
+        while waiting and waiting[0][0] <= trade.number:
+            yield heapq.heappop(waiting)[2]
+
+
 def now_ms() -> int:
     """Return the time, milliseconds since 1970."""
     return time.time_ns() // 1_000_000
@@ -94,16 +123,21 @@ def _price(cents: int) -> str:
     return f"{cents // 100}.{cents % 100:02d}"
 
 
-def write_recording(path: Path, count: int) -> None:
+def write_recording(path: Path, count: int, trades: Iterator[Trade] | None = None) -> None:
     """Write the first `count` messages, one per line, as the exchange sends them."""
     with path.open("wb") as file:
-        file.writelines(message(trade) + b"\n" for trade in itertools.islice(walk(), count))
+        chosen = itertools.islice(trades or walk(), count)
+        file.writelines(message(trade) + b"\n" for trade in chosen)
 
 
 def fill_topic(servers: str, topic: str, count: int) -> None:
     """Send the first `count` messages, compressed as the producer does under load."""
     producer = KafkaProducer(
-        bootstrap_servers=servers, compression_type="lz4", linger_ms=5, batch_size=131_072
+        bootstrap_servers=servers,
+        bootstrap_timeout_ms=CONNECT_MS,
+        compression_type="lz4",
+        linger_ms=5,
+        batch_size=131_072,
     )
     for trade in itertools.islice(walk(), count):
         # Received now: the broker would remove records as old as the trades.

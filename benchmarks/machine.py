@@ -11,6 +11,8 @@ from pipeline import machine
 from pipeline.spark import ROOT
 
 CORES = 2
+#: The only part of the description that differs between two runs on one machine.
+LOAD = "load before the start"
 #: A one-minute load above this before the start means that other programs use the machine.
 QUIET_LOAD = 0.5
 
@@ -34,7 +36,7 @@ def describe() -> dict[str, str]:
     }
     return {
         **machine.describe(),
-        "load before the start": f"{os.getloadavg()[0]:.2f}",
+        LOAD: f"{os.getloadavg()[0]:.2f}",
         "Java": _java(),
         **jars,
         "websockets": importlib.metadata.version("websockets"),

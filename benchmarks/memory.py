@@ -1,6 +1,6 @@
-"""Memory of the whole local stack, as `make demo` starts it, with one viewer of the page.
+"""Memory and CPU of the whole local stack, as `make demo` starts it, with one viewer of the page.
 
-It measures the proportional set size: a memory page that several processes share counts once.
+The memory is the proportional set size: a memory page that several processes share counts once.
 """
 
 import time
@@ -26,20 +26,29 @@ SAMPLE_SECONDS = 0.5
 #: Longest wait for the first results, and for everything else, seconds.
 FULL_TIMEOUT = 240
 TIMEOUT = 900
-LIMIT_MIB = 3 * 1024
+LIMIT_MIB = 1.5 * 1024
 #: A service with less memory than this has no row of its own in the results.
 SMALL_MIB = 30
 
 
 @dataclass
 class Samples:
-    """The memory of the stack, MiB: the total of each sample, and the peak of each service."""
+    """Samples of the stack.
+
+    Attributes:
+        totals: the memory of all processes in each sample, MiB.
+        peaks: the peak of each service, MiB.
+        cpu: the CPU seconds of each service, from the first sample to the last.
+        seconds: the time from the first sample to the last.
+    """
 
     totals: list[float] = field(default_factory=list)
     peaks: dict[str, float] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
 
     def add(self, by_service: dict[str, float]) -> None:
-        """Add one sample."""
+        """Add one sample of the memory."""
         self.totals.append(sum(by_service.values()))
         for name, mib in by_service.items():
             self.peaks[name] = max(self.peaks.get(name, 0.0), mib)
@@ -50,6 +59,7 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
     with open_bench("memory") as bench:
         samples = steady(bench, sizes)
     yield from results("memory, re-timed demo", samples)
+    yield from cpu_results("CPU, re-timed demo", samples)
     with open_bench("memory-max") as bench:
         samples = flooded(bench, sizes.replayed_messages)
     yield from results(f"memory, {sizes.replayed_messages:,} messages at SPEED=max", samples)
@@ -63,6 +73,15 @@ def results(name: str, samples: Samples) -> Iterator[Result]:
     for service, peak in sorted(samples.peaks.items(), key=lambda item: -item[1]):
         if peak >= SMALL_MIB:
             yield Result(f"{name}: peak of {service}", "MiB", peak)
+
+
+def cpu_results(name: str, samples: Samples) -> Iterator[Result]:
+    """Return the CPU seconds a minute of the stack and of each service."""
+    minutes = samples.seconds / 60
+    total = sum(samples.cpu.values()) / minutes
+    yield Result(f"{name}: whole stack", "s a minute", total)
+    for service, cpu in sorted(samples.cpu.items(), key=lambda item: -item[1]):
+        yield Result(f"{name}: {service}", "s a minute", cpu / minutes)
 
 
 def steady(bench: Bench, sizes: Sizes) -> Samples:
@@ -120,13 +139,36 @@ def start(bench: Bench, recording: Path, *options: object) -> tuple[Running, int
 def sample(bench: Bench, stack: Running, done: Callable[[], bool]) -> Samples:
     """Sample the memory of the stack until `done` returns True."""
     samples = Samples()
+    began, before = time.monotonic(), cpu(stack.pid)
 
     def sample_once() -> bool:
         samples.add(memory(stack.pid))
         return done()
 
     bench.wait(sample_once, TIMEOUT, "the end of the sampling", stack, every=SAMPLE_SECONDS)
+    samples.seconds = time.monotonic() - began
+    after = cpu(stack.pid)
+    samples.cpu = {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
     return samples
+
+
+def cpu(supervisor: int) -> dict[str, float]:
+    """Return the CPU seconds of each service since its start, with those of its ended children.
+
+    A service is a child of the supervisor. A batch run belongs to the scheduler that starts it.
+    """
+    found: defaultdict[str, float] = defaultdict(float)
+    for process in tree(supervisor):
+        try:
+            found[service_name(process)] += sum(process.cpu_times()[:4])
+        except psutil.NoSuchProcess:
+            continue
+    return dict(found)
+
+
+def service_name(process: psutil.Process) -> str:
+    """Return the name under which the supervisor started a process or its ancestor."""
+    return process.environ().get("SUPERVISOR_PROCESS_NAME", "supervisor")
 
 
 def memory(supervisor: int) -> dict[str, float]:
@@ -134,7 +176,7 @@ def memory(supervisor: int) -> dict[str, float]:
     found: defaultdict[str, float] = defaultdict(float)
     for process in tree(supervisor):
         try:
-            name = process.environ().get("SUPERVISOR_PROCESS_NAME", "supervisor")
+            name = service_name(process)
             if name == "batch_scheduler" and process.ppid() != supervisor:
                 name = "a batch run"
             found[name] += process.memory_full_info().pss / MIB

@@ -12,14 +12,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from kafka.errors import KafkaError
+
 from local import topics
+from pipeline.errors import TemporaryError
 from pipeline.processes import end, tree
 from pipeline.settings import Settings
 from pipeline.spark import ROOT
 
 BASELINE = Path(__file__).with_name("baseline")
+SCRIPTS = Path(__file__).with_name("scripts")
 ENDING = {signal.SIGTERM, signal.SIGINT}
 T = TypeVar("T")
+#: Seconds for the start of a broker, and how often it is started if it ends.
+BROKER_SECONDS = 120
+BROKER_ATTEMPTS = 3
+#: Milliseconds for a client to reach the broker. A busy machine needs longer than the default.
+CONNECT_MS = 120_000
 
 
 class BenchmarkError(Exception):
@@ -125,15 +134,34 @@ class Bench:
         script = f"{name}.py"
         return self.python(name, script, DATA_DIR=self.folder, **settings, **environment)
 
-    def broker(self, topic: str) -> str:
-        """Start a broker with a new topic and its `_rejected` topic; return its address."""
-        port, controller_port = free_port(), free_port()
-        where = ("--data-dir", self.folder / "kafka")
-        ports = ("--port", port, "--controller-port", controller_port)
-        self.python("kafka", "-m", "local.kafka", *where, *ports)
-        address = f"127.0.0.1:{port}"
-        topics.create(address, topic, f"{topic}_rejected")
-        return address
+    def broker(self, *topics_: str) -> str:
+        """Start a broker and create topics, each with its `_rejected` topic; return its address.
+
+        A broker that ends at its start is started again with other ports: another program can have
+        taken a port since it was chosen.
+        """
+        for attempt in range(1, BROKER_ATTEMPTS + 1):
+            self.log(f"{self.folder.name}: starting the Kafka broker")
+            port, controller_port = free_port(), free_port()
+            where = ("--data-dir", self.folder / f"kafka-{attempt}")
+            ports = ("--port", port, "--controller-port", controller_port)
+            kafka = self.python("kafka", "-m", "local.kafka", *where, *ports)
+            address = f"127.0.0.1:{port}"
+            try:
+                what = "the start of the Kafka broker"
+                self.wait(lambda port=port: _listens(port), BROKER_SECONDS, what, kafka)  # type: ignore[misc]
+                names = [name for topic in topics_ for name in (topic, f"{topic}_rejected")]
+                topics.create(address, *names)
+            except (BenchmarkError, KafkaError, TemporaryError) as error:
+                if attempt == BROKER_ATTEMPTS:
+                    raise BenchmarkError(
+                        f"no Kafka broker: {error}. Its last lines:\n{kafka.tail()}"
+                    ) from error
+                self.log(f"the Kafka broker did not start, once more: {error}")
+                kafka.stop()
+            else:
+                return address
+        raise AssertionError
 
     def feed(self, recording: Path, *options: object) -> str:
         """Start a replay of a recording; return its address."""
@@ -141,6 +169,17 @@ class Bench:
         replay = self.python("feed", "-m", "feed.replay", recording, *options, "--port", port)
         self.wait(lambda: _listens(port), 120, "the start of the feed", replay)
         return f"ws://127.0.0.1:{port}"
+
+    def output(self, running: Running, seconds: float, what: str) -> str:
+        """Wait for the end of a process; return the last line of its output.
+
+        Raises:
+            BenchmarkError: it takes too long, or its exit status is not 0.
+        """
+        self.wait(lambda: running.process.poll() is not None, seconds, what)
+        if running.process.returncode != 0:
+            running.check()
+        return running.tail().splitlines()[-1]
 
     def wait(
         self,

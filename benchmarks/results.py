@@ -1,13 +1,17 @@
-"""The results of a measurement: numbers, ratios, goals, and their table. Pure functions."""
+"""The results of a measurement: numbers, ratios, marks, and their table. Pure functions."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+#: What the pipeline is compared with, if a result names nothing else.
+BASELINE = "plain job"
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A limit for the value of the pipeline, or for its ratio to the value of the baseline."""
+    """A limit for the value of the pipeline, or for its ratio to the value it is compared with."""
 
     at_least: float | None = None
     at_most: float | None = None
@@ -15,7 +19,7 @@ class Goal:
 
     def __str__(self) -> str:
         sign, limit = ("≥", self.at_least) if self.at_least is not None else ("≤", self.at_most)
-        return f"{sign} {shown(limit)}{' times the baseline' if self.of_ratio else ''}"
+        return f"{'ratio ' if self.of_ratio else ''}{sign} {shown(limit)}"
 
     def reached(self, value: float) -> bool:
         """Return whether a value is within the limit."""
@@ -26,17 +30,24 @@ class Goal:
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the table. A value that was not measured is None."""
+    """One row of the table. A value that was not measured is None.
+
+    Attributes:
+        ours: the value of this project.
+        baseline: the value of what it is compared with.
+        compared_with: its name.
+    """
 
     what: str
     unit: str
     ours: float | None
     baseline: float | None = None
     goal: Goal | None = None
+    compared_with: str = BASELINE
 
     @property
     def ratio(self) -> float | None:
-        """The value of the pipeline divided by that of the baseline."""
+        """The value of the pipeline divided by the value it is compared with."""
         if self.ours is None or not self.baseline:
             return None
         return self.ours / self.baseline
@@ -61,24 +72,54 @@ def shown(value: float | None) -> str:
     return f"{value:,.0f}"
 
 
+def from_json(row: dict[str, Any]) -> Result:
+    """Return the result that `as_json` wrote."""
+    goal = row["goal"]
+    fields = {name: row[name] for name in ("what", "unit", "ours", "baseline", "compared_with")}
+    return Result(**fields, goal=None if goal is None else Goal(**goal))
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """Return a result as a JSON object, with its ratio and whether its mark was reached."""
+    goal = result.goal
+    return {
+        "what": result.what,
+        "unit": result.unit,
+        "ours": result.ours,
+        "baseline": result.baseline,
+        "compared_with": result.compared_with,
+        "ratio": result.ratio,
+        "goal": None
+        if goal is None
+        else {"at_least": goal.at_least, "at_most": goal.at_most, "of_ratio": goal.of_ratio},
+        "reached": result.reached,
+    }
+
+
 def table(results: Iterable[Result]) -> str:
     """Return the results as a Markdown table with aligned columns."""
     outcome = {None: "", True: "reached", False: "NOT reached"}
-    head = ("what", "unit", "ours", "baseline", "ours / baseline", "goal", "")
+    head = ("what", "unit", "this project", "compared with", "its value", "ratio", "mark", "")
     rows = [
         (
             result.what,
             result.unit,
             shown(result.ours),
-            shown(result.baseline),
-            shown(result.ratio),
+            "" if result.baseline is None else result.compared_with,
+            "" if result.baseline is None else shown(result.baseline),
+            "" if result.ratio is None else shown(result.ratio),
             str(result.goal or ""),
             outcome[result.reached],
         )
         for result in results
     ]
+    return markdown(head, rows)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table with aligned columns."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [head, tuple("-" * width for width in widths), *rows]
+    lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
 
 

@@ -11,10 +11,13 @@ class Sizes:
     producer_baseline_messages: int
     consumer_rows: int
     consumer_baseline_rows: int
-    #: Duration of each side. The CPU counts between the two times after the start.
+    #: Duration of each side. The CPU counts from `stream_cpu_from` after the start.
     stream_seconds: float
+    stream_baseline_seconds: float
     stream_cpu_from: float
-    stream_cpu_to: float
+    #: How long the CPU of the stream is measured after the feed has stopped.
+    silent_seconds: float
+    catch_up_messages: int
     #: (rows in the table, runs of each side). The result is the median of the runs.
     batches: tuple[tuple[int, int], ...]
     memory_seconds: float
@@ -27,13 +30,15 @@ FULL = Sizes(
     producer_baseline_messages=50_000,
     consumer_rows=500_000,
     consumer_baseline_rows=10_000,
-    stream_seconds=300,
+    stream_seconds=240,
+    stream_baseline_seconds=130,
     stream_cpu_from=30,
-    stream_cpu_to=120,
+    silent_seconds=60,
+    catch_up_messages=2_102_048,
     batches=((20_000, 3), (1_000_000, 3), (10_000_000, 1)),
     memory_seconds=120,
     memory_batch_runs=2,
-    replayed_messages=500_000,
+    replayed_messages=300_000,
 )
 QUICK = Sizes(
     producer_messages=50_000,
@@ -41,9 +46,11 @@ QUICK = Sizes(
     consumer_rows=100_000,
     consumer_baseline_rows=3_000,
     stream_seconds=100,
+    stream_baseline_seconds=60,
     stream_cpu_from=30,
-    stream_cpu_to=100,
-    batches=((20_000, 1), (1_000_000, 1)),
+    silent_seconds=20,
+    catch_up_messages=100_000,
+    batches=((20_000, 1), (300_000, 1)),
     memory_seconds=20,
     memory_batch_runs=1,
     replayed_messages=20_000,

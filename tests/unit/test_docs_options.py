@@ -40,6 +40,8 @@ PLAIN_ARGUMENTS = {
 ARGS_OF = {
     "report": "report",
     "bench": "benchmarks",
+    "bench-growth": "benchmarks.growth",
+    "bench-peers": "benchmarks.peers",
     "faults": "faults",
     "soak": "faults.soak",
     "screenshots": "tests.screenshots",
@@ -161,7 +163,7 @@ def test_every_option_in_an_example_exists(document: Path) -> None:
     uses = re.findall(r"python3? -m ([a-z][\w.]+)([^`#\n]*)", text)
     uses += [
         (ARGS_OF[target], arguments)
-        for target, arguments in re.findall(r"make (\w+) ARGS=(\S+|\"[^\"]*\")", text)
+        for target, arguments in re.findall(r"make ([\w-]+) ARGS=(\S+|\"[^\"]*\")", text)
         if target in ARGS_OF
     ]
     for name, rest in uses:

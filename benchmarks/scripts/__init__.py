@@ -1,0 +1,1 @@
+"""Programs that the benchmarks start: the limits of kafka-python, filling a topic, Flink."""

@@ -1,0 +1,113 @@
+"""How the results of the benchmarks are kept, merged and drawn."""
+
+import json
+from pathlib import Path
+
+from benchmarks import growth_figure, parts, record
+from benchmarks.machine import LOAD
+from benchmarks.record import Part, Record
+from benchmarks.results import Goal, Result
+
+ABOUT = {"processor": "P", "input": "I"}
+ROWS = [
+    Result("a", "s", 4.0, 10.0, Goal(at_most=0.5, of_ratio=True)),
+    Result("b", "MiB", None, None, Goal(at_least=3)),
+    Result("c", "messages/s", 7.0, 8.0, None, "empty loop"),
+]
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path):
+    file = tmp_path / "latest.json"
+    written = Record(
+        ABOUT, {"one": Part("2025-06-01", ROWS, 1.5), "two": Part("x", [], 2.0, "why")}
+    )
+    record.write(file, written)
+    assert record.read(file) == written
+    rows = json.loads(file.read_text())["parts"]["one"]["results"]
+    assert [row["ratio"] for row in rows] == [0.4, None, 0.875]
+    assert [row["reached"] for row in rows] == [True, None, None]
+    assert "FAILED why" in file.with_suffix(".md").read_text()
+
+
+def test_a_part_that_is_measured_again_replaces_only_its_own_results():
+    older = Record(
+        ABOUT | {LOAD: "0.10"}, {"one": Part("old", ROWS), "two": Part("old", ROWS, 0, "failed")}
+    )
+    newer = Record(ABOUT, {"two": Part("new", ROWS)})
+    merged = newer.merged(older, {"two": 0, "one": 0})
+    assert [(name, part.began) for name, part in merged.parts.items()] == [
+        ("two", "new"),
+        ("one", "old"),
+    ]
+    assert merged.parts["two"].failure is None
+
+
+def test_results_of_another_machine_or_size_are_not_merged():
+    older = Record(ABOUT | {"processor": "Q"}, {"one": Part("old", ROWS)})
+    newer = Record(ABOUT, {"two": Part("new", ROWS)})
+    assert newer.merged(older, {"one": 0, "two": 0}).parts.keys() == {"two"}
+
+
+def test_a_damaged_file_or_one_of_another_version_counts_as_none(tmp_path: Path):
+    file = tmp_path / "latest.json"
+    assert record.read(file) is None
+    for text in ("", "{", "[]", '{"results": {}}', '{"about": {}, "parts": {"one": {}}}'):
+        file.write_text(text)
+        assert record.read(file) is None
+
+
+def test_a_part_that_fails_names_its_step_and_the_others_run(tmp_path: Path):
+    def fails(open_bench):
+        with open_bench("here") as bench:
+            bench.log("filling the topic")
+            yield ROWS[0]
+            raise ValueError("no broker")
+
+    session = parts.Session(tmp_path / "run", "cores")
+    measured = {"bad": fails, "good": lambda _open: iter(ROWS)}
+    file = tmp_path / "latest.json"
+    found = parts.run(session, measured, measured, ABOUT, file)
+    assert found.parts["bad"].failure == 'at "filling the topic": ValueError: no broker'
+    assert found.parts["bad"].results == ROWS[:1]
+    assert found.parts["good"].results == ROWS
+    assert session.failures.keys() == {"bad"}
+    again = parts.run(
+        parts.Session(tmp_path / "again", "cores"),
+        measured | {"bad": measured["good"]},
+        ["bad"],
+        ABOUT,
+        file,
+    )
+    assert [part.failure for part in again.parts.values()] == [None, None]
+
+
+def test_rows_are_written_as_json_and_as_a_table_with_the_failures(tmp_path: Path):
+    file = tmp_path / "growth.json"
+    rows: list[dict[str, object]] = [
+        {"mode": "full", "wall, s": 6.25},
+        {"mode": "pushdown", "wall, s": None},
+    ]
+    text = record.write_rows(file, ABOUT, rows, {"batch": "at x: y"})
+    assert json.loads(file.read_text()) == {
+        "about": ABOUT,
+        "rows": rows,
+        "failures": {"batch": "at x: y"},
+    }
+    assert file.with_suffix(".md").read_text() == f"{text}\n"
+    assert [line.split("|")[1:3] for line in text.splitlines() if line.startswith("|")][2:] == [
+        [" full     ", " 6.25    "],
+        [" pushdown ", " -       "],
+    ]
+    assert text.endswith("batch FAILED at x: y")
+
+
+def test_the_lines_of_the_figure_go_from_the_smallest_size_to_the_largest():
+    rows = [
+        {"measurement": "batch", "mode": mode, "rows or messages": size, "wall, s": wall}
+        for mode, size, wall in (("full", 9, 2.0), ("full", 3, 1.0), ("pushdown", 3, 0.5))
+    ]
+    assert growth_figure.series(rows, "batch") == {
+        "full": [(3, 1.0), (9, 2.0)],
+        "pushdown": [(3, 0.5)],
+    }
+    assert growth_figure.series(rows, "catch-up") == {}
