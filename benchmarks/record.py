@@ -48,17 +48,19 @@ class Record:
         return Record(self.about, {name: parts[name] for name in names if name in parts})
 
     def text(self) -> str:
-        """Return everything as Markdown."""
+        """Return everything as Markdown: the marks first, then all results."""
         lines = [f"- {name}: {value}" for name, value in self.about.items()]
         lines += [
             f"- {name}: measured from {part.began}, {part.seconds:.0f} s"
             for name, part in self.parts.items()
         ]
         rows = [result for part in self.parts.values() for result in part.results]
+        marked = [result for result in rows if result.goal]
         failed = [
             f"\n{name} FAILED {part.failure}" for name, part in self.parts.items() if part.failure
         ]
-        return "\n".join([*lines, "", table(rows), *failed])
+        tables = ["", table(marked), "", table(rows)] if marked else ["", table(rows)]
+        return "\n".join([*lines, *tables, *failed])
 
 
 def _lasting(about: Mapping[str, str]) -> dict[str, str]:
