@@ -19,8 +19,9 @@ from matplotlib.patches import Patch
 from pipeline.compare import palette
 from pipeline.compare.agreement import EQUAL
 from pipeline.compare.agreement_grid import SYMBOLS, AgreementGrid
-from pipeline.compare.figures import MIN_AGE_SECONDS, Figures, FrontierFigure, GrowthFigure
+from pipeline.compare.figures import Figures, FrontierFigure, GrowthFigure
 from pipeline.compare.formatting import number, seconds
+from pipeline.compare.freshness import MIN_AGE_SECONDS
 from pipeline.compare.latency import without_zone
 from pipeline.compare.totals import UNUSUAL_Z
 
@@ -186,6 +187,28 @@ def latency(steps: pd.DataFrame) -> Figure | None:
     return figure
 
 
+def detection(times: pd.DataFrame) -> Figure | None:
+    """Draw the median and the p99 of the time to detection of each result."""
+    if times.empty:
+        return None
+    figure, axes = _figure(0.8 + 0.3 * len(times))
+    for place, row in enumerate(times.to_dict("records")):
+        colour, _ = palette.RESULT_LINES[row["result"]]
+        median, p99 = (max(row[name], MIN_AGE_SECONDS) for name in ("median", "p99"))
+        axes.plot([median, p99], [place, place], color=colour, linewidth=2)
+        axes.plot(median, place, MARKERS[row["result"]], color=colour)
+        label = f"  {seconds(row['median'])} (p99 {seconds(row['p99'])})"
+        axes.annotate(label, (p99, place), va="center")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_yticks(range(len(times)), times["result"])
+    axes.invert_yaxis()
+    axes.margins(x=0.3, y=0.3)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("time to detection, s")
+    return figure
+
+
 def watermark(dropped: pd.DataFrame) -> Figure | None:
     """Draw the share of trades that each watermark would have dropped."""
     if dropped.empty:
@@ -304,6 +327,7 @@ DRAWINGS: Mapping[str, Callable[[Any], Figure | None]] = {
     "agreement": agreement,
     "freshness": freshness,
     "latency": latency,
+    "detection": detection,
     "watermark": watermark,
     "completeness": completeness,
     "cost": cost,

@@ -16,7 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pipeline import histogram, outputs, times
+from pipeline import alerts, histogram, outputs, times
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
@@ -232,7 +232,8 @@ def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades
     price = f"{late_in['avg_price']:.2f}"  # within the window's range
     late = trade(42, late_in["window_start"] + timedelta(seconds=50), price)
     recent = [trade(trades - 53 + n, now - timedelta(seconds=60 - n)) for n in range(60)]
-    recent.append(recent.pop(55))  # it comes four seconds behind the newest trade
+    recent.insert(0, trade(trades - 54, floor(now) - 3 * MINUTE + timedelta(seconds=20)))
+    recent.append(recent.pop(56))  # it comes four seconds behind the newest trade
     before = [trade(n + 1, late_in["window_start"] - timedelta(seconds=60 - n)) for n in range(41)]
     batches = (
         [*before, trade(49, late_in["window_end"] + timedelta(minutes=2))],
@@ -252,7 +253,7 @@ def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades
         )
         store.store(connection, seen, max(receipts) + timedelta(milliseconds=250))
     connection.execute("DELETE FROM gaps WHERE first_trade_id > 43")
-    more = trades - 103
+    more = trades - 104
     connection.execute(
         "UPDATE ingest_totals SET records = records + ?, stored = stored + ?", (more, more)
     )
@@ -272,6 +273,25 @@ def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades
     for path, row in ((data.stream_drops, dropped), (data.stream_position, position)):
         outputs.write_atomically(path, outputs.to_csv(micro_batches.COLUMNS, [vars(row)]))
     return late
+
+
+def write_alerts(data: DataDir, finals: list[dict[str, Any]], now: datetime) -> None:
+    """Write alerts of both paths for the latest windows. One has its trade in the database."""
+    in_database = {"volume_spike": "Spike", "total_volume": 0.5}
+    windows = [*finals[-30:-2], finals[-2] | in_database]
+    settings = Settings(spike_volume=Decimal("0.25"))
+    for path, after in ((data.alerts_stream, 21), (data.alerts_batch, 70)):
+        found = [
+            alert
+            | {
+                "newest_trade": times.iso(row["window_start"] + timedelta(seconds=after - 1)),
+                "raised_at": times.iso(row["window_start"] + timedelta(seconds=after)),
+            }
+            for row in windows
+            for alert in alerts.alerts_in(row, settings)
+            if row["window_start"] + timedelta(seconds=after) <= now
+        ]
+        alerts.append(path, found)
 
 
 def write_runs(
@@ -569,6 +589,7 @@ def disputed(data: DataDir, now: datetime) -> None:
     late_in = finals[-40]
     counted = sum(row["trade_count"] for row in finals) + 900
     late = write_database(data, now, late_in, counted)
+    write_alerts(data, finals, now)
     batch = [dict(row) for row in finals]
     count_in(batch[-40], late)
     batch[-30]["close_price"] = 1.0

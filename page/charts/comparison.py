@@ -18,7 +18,8 @@ from page.charts.chart import (
 )
 from pipeline.compare.agreement import EQUAL
 from pipeline.compare.agreement_grid import SYMBOLS, Layout, layout
-from pipeline.compare.figures import MIN_AGE_SECONDS, Figures, GrowthFigure
+from pipeline.compare.figures import Figures, GrowthFigure
+from pipeline.compare.freshness import MIN_AGE_SECONDS
 from pipeline.compare.palette import (
     BATCH_COLOUR,
     INK,
@@ -262,6 +263,43 @@ def latency_chart(figures: Figures) -> Chart | None:
     return Chart(_latency_specification(len(steps)), {"steps": data})
 
 
+# --- detection ------------------------------------------------------------------------------
+
+
+@cache
+def _detection_specification() -> Spec:
+    names = list(RESULT_LINES)
+    color = alt.Color(
+        "result:N",
+        scale=alt.Scale(domain=names, range=[colour for colour, _ in RESULT_LINES.values()]),
+        legend=None,
+    )
+    y = alt.Y("result:N", title=None, sort=None, axis=alt.Axis(labelLimit=LABEL_WIDTH))
+    x = alt.X(
+        "median_drawn:Q",
+        title="time to detection, s",
+        scale=alt.Scale(type="log"),
+        axis=alt.Axis(format="~g", tickCount=6),
+    )
+    tooltip = [alt.Tooltip(f"{name}:N") for name in ("result", "median", "p99")]
+    base = alt.Chart(alt.NamedData("times")).encode(x=x, y=y, color=color, tooltip=tooltip)
+    lines = base.mark_rule(strokeWidth=2).encode(x2="p99_drawn:Q")
+    points = base.mark_point(filled=True, size=90, opacity=1)
+    return specification(alt.layer(lines, points), BAR_HEIGHT * len(names), "svg")
+
+
+def detection_chart(figures: Figures) -> Chart | None:
+    """Return median and p99 of the time to detection of each result."""
+    times = figures.detection
+    if times.empty:
+        return None
+    data = pd.DataFrame({"result": times["result"]})
+    for name in ("median", "p99"):
+        data[f"{name}_drawn"] = times[name].clip(lower=MIN_AGE_SECONDS)
+        data[name] = times[name].map(formatting.seconds)
+    return Chart(_detection_specification(), {"times": data})
+
+
 # --- watermark ------------------------------------------------------------------------------
 
 
@@ -450,6 +488,7 @@ CHARTS: Mapping[str, Callable[[Figures], Chart | None]] = {
     "agreement": agreement_chart,
     "freshness": freshness_chart,
     "latency": latency_chart,
+    "detection": detection_chart,
     "watermark": watermark_chart,
     "completeness": completeness_chart,
     "growth": growth_chart,

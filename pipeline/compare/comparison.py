@@ -10,6 +10,7 @@ import pandas as pd
 from pipeline.compare.agreement import DIFFERENCES, EQUAL, UNEXPLAINED, agreement, rejected_ids
 from pipeline.compare.completeness import Backfill, backfill, funnel
 from pipeline.compare.cost import cost, run_parts
+from pipeline.compare.detection import Detection, detection
 from pipeline.compare.freshness import (
     RESULTS,
     SERVICES_OF,
@@ -64,6 +65,7 @@ class Comparison:
     run_parts: pd.DataFrame
     #: Successful runs: `started`, `rows`, `wall_s`, ….
     runs: pd.DataFrame
+    detection: Detection
     #: The modes of the batch that have run.
     modes: tuple[Mode, ...]
     #: What each result costs and how old it is.
@@ -151,6 +153,7 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
     final_age = ages[STREAM_FINAL]
     costs = cost(regular.minutes, regular.log, regular.publications)
     found_modes = modes(succeeded)
+    starts = outputs.final.loc[regular.final.index, "window_start"]
     return Comparison(
         outputs=outputs,
         span=outputs.span,
@@ -186,6 +189,15 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
         cost=costs,
         run_parts=run_parts(log),
         runs=succeeded,
+        detection=detection(
+            outputs.alerts,
+            outputs.crossings,
+            regular.final.assign(window_start=starts),
+            {
+                "stream": final.assign(window_start=outputs.final["window_start"]),
+                "batch": batch.assign(window_start=outputs.batch["window_start"]),
+            },
+        ),
         modes=found_modes,
         frontier=frontier(
             found_modes, succeeded, runs, ages=ages, cost=costs, interval_s=interval_s

@@ -2,13 +2,15 @@
 
 import itertools
 import sqlite3
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 from pipeline.compare.unread import PlacedTrade, PlacedTrades
 from pipeline.ingest import transactions
-from pipeline.ingest.store import AFTER_ALL_TIMES, minute_text
+from pipeline.ingest.store import AFTER_ALL_TIMES, id_span, minute_text, time_text
+from pipeline.metrics.definitions import HIGH, SPIKE
 from pipeline.stream_starts import Start
 
 #: The columns of a trade that the comparison reads.
@@ -245,3 +247,68 @@ def _first_minute(since: datetime | None) -> str:
     if since is None:
         return ""
     return minute_text(since + timedelta(seconds=59, microseconds=999_999))
+
+
+def crossings(
+    connection: sqlite3.Connection,
+    alerts: Iterable[tuple[str, str, float]],
+    window: timedelta,
+) -> list[tuple[str, str, str]]:
+    """Return the event time of the trade that made a window High or a Spike.
+
+    It is the first trade in the order of event time with which the range or the volume of the
+    window is above the threshold. The exchange numbers its trades in the order of event time, so a
+    binary search finds the ids of a window.
+
+    Args:
+        connection: a read-only connection.
+        alerts: the start of the window in the format of the files, the kind, and the threshold.
+        window: the length of the windows.
+
+    Returns:
+        The start, the kind and the event time of each alert whose trade is stored.
+    """
+    ids = id_span(connection)
+    if ids is None:
+        return []
+    found = []
+    for start, kind, threshold in alerts:
+        first = datetime.fromisoformat(start)
+        # Trades with neighbouring ids can be a little out of order.
+        low, high = (
+            _first_id(connection, range(ids[0], ids[1] + 1), time_text(moment))
+            for moment in (first - window, first + 2 * window)
+        )
+        row = connection.execute(
+            _CROSSING[kind],
+            (low, high, time_text(first), time_text(first + window), threshold),
+        ).fetchone()
+        if row is not None:
+            found.append((start, kind, row[0]))
+    return found
+
+
+#: Sums are rounded to the digits of a trade: they are sums of binary fractions.
+_CROSSING = {
+    kind: (
+        f"SELECT time FROM (SELECT time, round({value}, 8) AS value FROM btc_prices "  # noqa: S608
+        "WHERE trade_id >= ? AND trade_id < ? AND time >= ? AND time < ? "
+        "WINDOW so_far AS (ORDER BY time, trade_id)) WHERE value > ? LIMIT 1"
+    )
+    for kind, value in (
+        (HIGH, "max(price) OVER so_far - min(price) OVER so_far"),
+        (SPIKE, "sum(last_size) OVER so_far"),
+    )
+}
+
+
+def _first_id(connection: sqlite3.Connection, ids: range, time: str) -> int:
+    """Return the first id whose trade is at or after a time; the end if there is none."""
+
+    def time_of(trade_id: int) -> str:
+        row = connection.execute(
+            "SELECT time FROM btc_prices WHERE trade_id >= ? ORDER BY trade_id LIMIT 1", (trade_id,)
+        ).fetchone()
+        return AFTER_ALL_TIMES if row is None else str(row[0])
+
+    return ids.start + bisect_left(ids, time, key=time_of)

@@ -4,13 +4,16 @@ import math
 from datetime import timedelta
 
 from pipeline.compare.comparison import Comparison
+from pipeline.compare.detection import Detection
 from pipeline.compare.formatting import UNKNOWN, count, length, number, seconds
-from pipeline.compare.freshness import STREAM_OPEN
+from pipeline.compare.freshness import BATCH, MIN_AGE_SECONDS, STREAM_OPEN
 from pipeline.compare.frontier import LARGER, BatchModel, Choice, Frontier, cheapest
+from pipeline.compare.inputs import MAX_ALERTS
 from pipeline.compare.modes import RECENT_RUNS, Mode
 from pipeline.compare.section import Section, Table
 from pipeline.compare.watermark import Watermarks
 from pipeline.ingest.lags import LONGEST
+from pipeline.metrics.definitions import HIGH, SPIKE
 
 #: Accepted ages for which the cheapest result is listed, in seconds.
 ACCEPTED_AGES = (2, 5, 10, 30, 60, 120, 300, 600, 1800)
@@ -153,6 +156,58 @@ def frontier_sentences(found: Frontier) -> tuple[str, ...]:
                 f"{seconds(model.age_s(interval))} old. {open_windows}"
             )
     return tuple(sentences)
+
+
+def detection_section(comparison: Comparison) -> Section:
+    """Return how long each result took to show a window that is High or a Spike."""
+    found = comparison.detection
+    rows = [
+        (result, f"{detected:,}", seconds(median), seconds(p99), seconds(longest))
+        for result, detected, median, p99, longest in found.table.itertuples(index=False)
+    ]
+    lines = [detection_sentence(found)]
+    if comparison.replayed_as_recorded:
+        lines = ["Times are not measured: this replay keeps the original timestamps."]
+    if found.checked:
+        lines.append(
+            f"{found.false:,} of {count(found.checked, 'alert')} false: the result of the window "
+            "has a lower value."
+            if found.false
+            else f"None of {count(found.checked, 'alert')} is false: the result of each window has "
+            "at least the value of its alert."
+        )
+    header = ("result", "windows", "median", "p99", "longest")
+    return Section(
+        key="detection",
+        title="Detection",
+        how_to_read=(
+            f"The time until a result shows that a window is {HIGH} or a {SPIKE}, from the event "
+            "time of the trade that crosses the threshold. Each path publishes an alert when it "
+            f"first shows such a window. The latest {MAX_ALERTS:,} alerts are measured. Windows "
+            "around a stop of a service are left out."
+        ),
+        lines=tuple(lines),
+        tables=(Table("", header, tuple(rows) if found.events else ()),),
+        figure_note=(
+            "A point is the median. The line ends at the p99. Logarithmic scale: a time below "
+            f"{MIN_AGE_SECONDS} s is drawn at {MIN_AGE_SECONDS} s."
+        ),
+        figure_alt="Median and p99 of the time to detection of each result",
+    )
+
+
+def detection_sentence(found: Detection) -> str:
+    """Return how long the open windows and the batch took, and which of them was first."""
+    if not found.events:
+        return f"No alert to measure yet. It needs a final window that is {HIGH} or a {SPIKE}."
+    opened, batch = (seconds(found.median(result)) for result in (STREAM_OPEN, BATCH))
+    sentence = f"Median time to detection: the stream's open windows {opened}, the batch {batch}."
+    if found.by_both:
+        sentence += (
+            f" The stream was first in {found.stream_first:,} of "
+            f"{count(found.by_both, 'case')} that both paths have shown."
+        )
+    return sentence
 
 
 def watermark_section(comparison: Comparison) -> Section:

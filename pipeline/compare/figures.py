@@ -11,6 +11,8 @@ import pandas as pd
 
 from pipeline.compare.agreement_grid import AgreementGrid, agreement_grid
 from pipeline.compare.comparison import Comparison
+from pipeline.compare.detection import Detection
+from pipeline.compare.freshness import MIN_AGE_SECONDS
 from pipeline.compare.frontier import LARGER, Frontier, curve
 from pipeline.compare.latency import PREVIOUS
 from pipeline.compare.totals import UNUSUAL_Z
@@ -23,8 +25,6 @@ BINS = 300
 MAX_FORECAST = 4
 #: The interval is drawn up to this multiple of the longest run.
 MAX_LIMIT = 12
-#: The smallest age that is drawn, in seconds: the axis of ages is logarithmic.
-MIN_AGE_SECONDS = 0.1
 #: At most this number of pauses interrupts a line of minutes: the others are too short to be seen.
 MAX_PAUSES = 10
 #: Points per tooth. On a logarithmic axis a tooth is not a straight line.
@@ -66,6 +66,8 @@ class Figures:
     #: `leg`, `start`, `median`, `p99` (seconds), `trades`. A step starts where the one before
     #: it ends.
     latency: pd.DataFrame
+    #: `result`, `median`, `p99` (seconds).
+    detection: pd.DataFrame
     #: `watermark_s`, `kind` (`at most` or `estimate`), `percent` of the trades.
     watermark: pd.DataFrame
     #: `stage`, `share` (of its input that the stage kept, at most 1).
@@ -88,6 +90,7 @@ def figures(comparison: Comparison) -> Figures:
         agreement=agreement_grid(comparison.agreement, stream, outputs.batch),
         freshness=age_points(comparison.teeth),
         latency=latency_bars(comparison.waterfall),
+        detection=detection_times(comparison.detection),
         watermark=dropped_shares(comparison.watermarks),
         completeness=kept_shares(comparison.funnel),
         cost=comparison.cost[["path", "cpu_s_per_hour", "peak_mib"]],
@@ -168,6 +171,12 @@ def latency_bars(waterfall: pd.DataFrame) -> pd.DataFrame:
         previous = PREVIOUS[step]
         starts.append(starts[previous] + medians.iloc[previous])
     return waterfall.assign(start=starts)
+
+
+def detection_times(detection: Detection) -> pd.DataFrame:
+    """Return the times to detection of each result that has shown an event."""
+    known = detection.table[detection.table["detected"] > 0]
+    return known[["result", "median", "p99"]].reset_index(drop=True)
 
 
 def dropped_shares(watermarks: Watermarks) -> pd.DataFrame:

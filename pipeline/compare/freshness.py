@@ -19,6 +19,9 @@ SERVICES_OF = {
     BATCH: ("producer", "consumer", "batch_scheduler"),
 }
 
+#: The smallest age that is drawn, in seconds: the axis of ages is logarithmic.
+MIN_AGE_SECONDS = 0.1
+
 
 @dataclass(frozen=True)
 class Freshness:

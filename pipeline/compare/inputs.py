@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import stream_starts, thresholds, window_files
+from pipeline import alerts, stream_starts, thresholds, window_files
 from pipeline.compare import database
 from pipeline.compare.lateness import NOTHING_CONSUMED, ConsumedOffsets, Record
 from pipeline.compare.stops import stops, union
@@ -43,6 +43,7 @@ from pipeline.stream.finality import VERSION_COLUMNS
 from pipeline.stream.micro_batches import OffsetRange, read_offset_ranges
 from pipeline.stream_starts import Start
 from pipeline.thresholds import Period
+from pipeline.times import iso
 
 
 def read_windows(*paths: Path) -> pd.DataFrame:
@@ -84,6 +85,8 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
 
 #: A line of `stream_versions.csv`: a time, two whole numbers and three decimals.
 _VERSION = re.compile(r"[-0-9T:]+Z(,\d+){2}(,\d+(\.\d+)?){3}")
+#: The latest alerts whose decisive trades are read. Finding one takes about a millisecond.
+MAX_ALERTS = 200
 #: Columns that hold a whole number in every window.
 COUNTS = ("trade_count", "buy_count")
 
@@ -154,6 +157,12 @@ class PipelineOutputs:
     latencies: pd.DataFrame
     #: How far trades came behind the newest event time, over the span: `behind`, `bucket`, `count`.
     lags: pd.DataFrame
+    #: The alerts of `stream` and `batch`: `window_start` (text), `kind`, `value`, `threshold`,
+    #: `newest_trade`, `raised_at`.
+    alerts: dict[str, pd.DataFrame]
+    #: The event time of the trade behind each of the latest alerts: `window_start` (text), `kind`,
+    #: `crossed_at`.
+    crossings: pd.DataFrame
     #: The latest micro-batches: `published_at`, `newest_trade`, `rows`, `first_receipt`, ….
     micro_batches: pd.DataFrame
     #: The latest final windows: `window_start`, `leg`, `counts` (by bucket, as JSON).
@@ -212,12 +221,17 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
     micro_batches = _read_micro_batches(data)
     minutes = {name: _read_minutes(data, name) for name in SERVICES}
     status = {name: read_status(data, name) for name in SERVICES}
+    found_alerts = {
+        "stream": _read_alerts(data.alerts_stream),
+        "batch": _read_alerts(data.alerts_batch),
+    }
     stored = _read_database(
         data,
         runs.iloc[-1] if len(runs) else None,
         None if as_recorded else span,
-        stops(("producer", "consumer"), minutes, status),
-        _window_length(batch),
+        stopped=stops(("producer", "consumer"), minutes, status),
+        window=_window_length(batch),
+        alerted=[] if as_recorded else _latest(found_alerts.values(), since),
     )
     return PipelineOutputs(
         final=final,
@@ -229,6 +243,8 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
         ingest_counts=stored.counts,
         latencies=stored.latencies,
         lags=stored.lags,
+        alerts=found_alerts,
+        crossings=stored.crossings,
         micro_batches=micro_batches,
         window_latencies=_read_window_latencies(data),
         minutes=minutes,
@@ -278,6 +294,28 @@ def _read_window_latencies(data: DataDir) -> pd.DataFrame:
     """Return the latencies of each window, by its first row."""
     table = _read_record(data.stream_latency, ("window_start", "leg", "counts"), times=())
     return table.drop_duplicates("window_start", ignore_index=True)
+
+
+def _read_alerts(path: Path) -> pd.DataFrame:
+    """Return the alerts in a file, typed, each once."""
+    table = pd.DataFrame(alerts.read(path), columns=list(alerts.COLUMNS), dtype=object)
+    for name in ("newest_trade", "raised_at"):
+        table[name] = pd.to_datetime(table[name], utc=True, errors="coerce", format="ISO8601")
+    for name in ("value", "threshold"):
+        table[name] = pd.to_numeric(table[name], errors="coerce")
+    return table.drop_duplicates(["window_start", "kind"], ignore_index=True)
+
+
+def _latest(found: Iterable[pd.DataFrame], since: datetime | None) -> list[tuple[str, str, float]]:
+    """Return window, kind and threshold of the latest alerts of both paths, each once."""
+    names = ["window_start", "kind", "threshold"]
+    both = pd.concat([table[names] for table in found], ignore_index=True)
+    if since is not None:
+        both = both[both["window_start"] >= iso(since)]
+    # If the paths used different thresholds, they detect different events.
+    both = both.drop_duplicates().drop_duplicates(["window_start", "kind"], keep=False)
+    latest = both.sort_values(["window_start", "kind"]).tail(MAX_ALERTS)
+    return list(latest.itertuples(index=False, name=None))
 
 
 def _check_numbers(path: Path, cells: pd.DataFrame) -> None:
@@ -332,6 +370,11 @@ class _Stored:
     lags: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(columns=["behind", "bucket", "count"])
     )
+    crossings: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(
+            {"window_start": [], "kind": [], "crossed_at": pd.to_datetime([], utc=True)}
+        ).astype({"window_start": object, "kind": object})
+    )
     counts: IngestCounts | None = None
 
 
@@ -339,8 +382,10 @@ def _read_database(
     data: DataDir,
     newest_run: Any,
     span: tuple[datetime, datetime] | None,
+    *,
     stopped: pd.DataFrame,
     window: timedelta | None,
+    alerted: Sequence[tuple[str, str, float]],
 ) -> _Stored:
     """Return what the consumer stored, and what the stream read at that time.
 
@@ -351,6 +396,7 @@ def _read_database(
         stopped: The times in which the producer or the consumer was stopped. Latencies of these
             times are left out.
         window: The length of a window. None: there is no batch result, so no window differs.
+        alerted: The alerts whose decisive trades are read: window, kind and threshold.
 
     Raises:
         OutputError: The database cannot be read.
@@ -380,6 +426,7 @@ def _read_database(
                 lags=pd.DataFrame(
                     database.lags(connection, since), columns=["behind", "bucket", "count"]
                 ),
+                crossings=_crossings(connection, alerted, window),
                 counts=_ingest_counts(connection),
             )
     except sqlite3.Error as error:
@@ -410,6 +457,18 @@ def _placed(
         for start in starts
         for placed in database.placed_trades(connection, start, window, delay)
     ]
+
+
+def _crossings(
+    connection: sqlite3.Connection,
+    alerted: Sequence[tuple[str, str, float]],
+    window: timedelta | None,
+) -> pd.DataFrame:
+    """Return the event time of the decisive trade of each alert."""
+    rows = [] if window is None else database.crossings(connection, alerted, window)
+    table = pd.DataFrame(rows, columns=["window_start", "kind", "crossed_at"], dtype=object)
+    table["crossed_at"] = pd.to_datetime(table["crossed_at"], utc=True, format="ISO8601")
+    return table
 
 
 def _ingest_counts(connection: sqlite3.Connection) -> IngestCounts | None:

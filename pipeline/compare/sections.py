@@ -16,7 +16,7 @@ from pipeline.compare.agreement_grid import MISSING, SYMBOLS, differing_values, 
 from pipeline.compare.agreement_grid import layout as grid_layout
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.completeness import LOSSES, STORED_OF_ISSUED
-from pipeline.compare.decision import frontier_section, watermark_section
+from pipeline.compare.decision import detection_section, frontier_section, watermark_section
 from pipeline.compare.formatting import (
     UNKNOWN,
     confidence_interval,
@@ -48,6 +48,7 @@ def sections(comparison: Comparison) -> tuple[Section, ...]:
         _agreement(comparison),
         _freshness(comparison),
         _latency(comparison),
+        detection_section(comparison),
         watermark_section(comparison),
         _completeness(comparison),
         _cost(comparison),

@@ -24,6 +24,7 @@ SECTIONS = (
     "Agreement",
     "Freshness",
     "Latency",
+    "Detection",
     "Watermark",
     "Completeness",
     "Cost",
