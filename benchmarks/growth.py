@@ -43,15 +43,15 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep the temporary files")
     arguments = parser.parse_args()
     parts.check(parser, "kafka", "spark")
-    rows: list[Row] = []
     with parts.session(keep=arguments.keep) as session:
         about = session.about(input=inputs.DESCRIPTION, **described())
 
+        rows = record.Rows(FILE, about, ("measurement", "rows or messages", "mode"))
+
         def add(measured: Iterator[Row]) -> None:
             for row in measured:
-                rows.append(row)
-                record.write_rows(FILE, about, rows, session.failures)
-                growth_figure.write(FILE.with_suffix(".png"), rows)
+                rows.add(row)
+                growth_figure.write(FILE.with_suffix(".png"), rows.rows())
 
         if arguments.rows:
             with session.part("batch"), session.open("batch") as bench:
@@ -60,7 +60,7 @@ def main() -> None:
             name = f"catch-up-{messages}"
             with session.part(name), session.open(name) as bench:
                 add(catch_up_rows(bench, messages))
-        text = record.write_rows(FILE, about, rows, session.failures)
+        text = rows.write(session.failures)
     parts.finish(session, text, FILE)
 
 

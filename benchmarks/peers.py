@@ -50,15 +50,13 @@ def main() -> None:
     arguments = parser.parse_args()
     parts.check(parser, "kafka", "spark", "flink")
     with parts.session(keep=arguments.keep) as session:
-        about = session.about(**described())
-        rows: list[Row] = []
-        text = ""
+        about = session.about(**described(arguments.recording))
+        rows = record.Rows(FILE, about, ("messages", "engine"))
         for name, write in inputs_of(arguments.sizes or SIZES, arguments.recording).items():
             with session.part(name), session.open(name) as bench:
                 for row in compare(session, bench, write(bench)):
-                    rows.append(row)
-                    text = record.write_rows(FILE, about, rows, session.failures)
-        text = record.write_rows(FILE, about, rows, session.failures)
+                    rows.add(row)
+        text = rows.write(session.failures)
     parts.finish(session, text, FILE)
 
 
@@ -70,12 +68,15 @@ def inputs_of(sizes: Sequence[int], recording: Path | None) -> dict[str, Callabl
     return {f"peers-{size}": partial(catch_up.write_deliveries, messages=size) for size in sizes}
 
 
-def described() -> dict[str, object]:
+def described(recording: Path | None) -> dict[str, object]:
     """Return what the results depend on, by name."""
+    made_up = (
+        f"{inputs.DESCRIPTION}; one message in ten is a repeated delivery, one in "
+        f"{inputs.DISORDERED} is out of order, by at most 20 s"
+    )
     settings = ", ".join(f"{name}={value}" for name, value in flink.CONFIGURATION.items())
     return {
-        "input": f"{inputs.DESCRIPTION}; one message in ten is a repeated delivery, one in "
-        f"{inputs.DISORDERED} is out of order, by at most 20 s",
+        "input": recording.name if recording else made_up,
         **flink.versions(),
         "settings of Flink": f"{settings}, heap {flink.HEAP}, no checkpoints, bounded source",
     }

@@ -100,21 +100,51 @@ def write(path: Path, record: Record) -> None:
     write_atomically(path.with_suffix(".md"), record.text() + "\n")
 
 
-def write_rows(
-    path: Path,
-    about: Mapping[str, str],
-    rows: Sequence[Mapping[str, Any]],
-    failures: Mapping[str, str],
-) -> str:
-    """Write rows with equal keys as JSON and as a Markdown table; return the Markdown text."""
-    texts = [[_cell(value) for value in row.values()] for row in rows]
-    lines = [f"- {name}: {value}" for name, value in about.items()]
-    lines += ["", markdown(tuple(rows[0]), texts)] if rows else []
-    lines += [f"\n{name} FAILED {why}" for name, why in failures.items()]
-    found = {"about": dict(about), "rows": list(rows), "failures": dict(failures)}
-    write_atomically(path, json.dumps(found, indent=1) + "\n")
-    write_atomically(path.with_suffix(".md"), "\n".join(lines) + "\n")
-    return "\n".join(lines)
+class Rows:
+    """A table of rows with equal columns, as JSON and as Markdown. Older rows are kept.
+
+    Args:
+        path: the JSON file. The Markdown file is beside it.
+        about: what the rows depend on. Rows that depend on anything else are not kept.
+        keys: the columns that identify a row. A row that is measured again replaces the older one.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, str], keys: Sequence[str]) -> None:
+        self._path = path
+        self._about = dict(about)
+        self._keys = keys
+        self._rows: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if _lasting(found["about"]) == _lasting(about):
+                self._rows = {self._key(row): row for row in found["rows"]}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            pass  # there is none, or another version wrote it
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a row and write the files."""
+        self._rows[self._key(row)] = row
+        self.write({})
+
+    def rows(self) -> list[Mapping[str, Any]]:
+        """Return the rows, sorted by all keys but the last one."""
+        return sorted(self._rows.values(), key=lambda row: self._key(row)[:-1])
+
+    def write(self, failures: Mapping[str, str]) -> str:
+        """Write the files; return the Markdown text."""
+        rows = self.rows()
+        lines = [f"- {name}: {value}" for name, value in self._about.items()]
+        if rows:
+            cells = [[_cell(value) for value in row.values()] for row in rows]
+            lines += ["", markdown(tuple(rows[0]), cells)]
+        lines += [f"\n{name} FAILED {why}" for name, why in failures.items()]
+        found = {"about": self._about, "rows": rows, "failures": dict(failures)}
+        write_atomically(self._path, json.dumps(found, indent=1) + "\n")
+        write_atomically(self._path.with_suffix(".md"), "\n".join(lines) + "\n")
+        return "\n".join(lines)
+
+    def _key(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[key] for key in self._keys)
 
 
 def _cell(value: object) -> str:

@@ -81,24 +81,45 @@ def test_a_part_that_fails_names_its_step_and_the_others_run(tmp_path: Path):
     assert [part.failure for part in again.parts.values()] == [None, None]
 
 
+KEYS = ("size", "mode")
+
+
+def size_row(size: int, mode: str, wall: float | None) -> dict[str, object]:
+    return {"size": size, "mode": mode, "wall, s": wall}
+
+
 def test_rows_are_written_as_json_and_as_a_table_with_the_failures(tmp_path: Path):
     file = tmp_path / "growth.json"
-    rows: list[dict[str, object]] = [
-        {"mode": "full", "wall, s": 6.25},
-        {"mode": "pushdown", "wall, s": None},
-    ]
-    text = record.write_rows(file, ABOUT, rows, {"batch": "at x: y"})
+    rows = record.Rows(file, ABOUT, KEYS)
+    rows.add(size_row(20, "full", 6.25))
+    rows.add(size_row(20, "pushdown", None))
+    text = rows.write({"batch": "at x: y"})
     assert json.loads(file.read_text()) == {
         "about": ABOUT,
-        "rows": rows,
+        "rows": [size_row(20, "full", 6.25), size_row(20, "pushdown", None)],
         "failures": {"batch": "at x: y"},
     }
     assert file.with_suffix(".md").read_text() == f"{text}\n"
-    assert [line.split("|")[1:3] for line in text.splitlines() if line.startswith("|")][2:] == [
-        [" full     ", " 6.25    "],
-        [" pushdown ", " -       "],
-    ]
+    table = [" ".join(line.split()) for line in text.splitlines() if line.startswith("|")]
+    assert table[2:] == ["| 20 | full | 6.25 |", "| 20 | pushdown | - |"]
     assert text.endswith("batch FAILED at x: y")
+
+
+def test_rows_of_an_earlier_run_are_kept_until_they_are_measured_again(tmp_path: Path):
+    file = tmp_path / "growth.json"
+    earlier = record.Rows(file, ABOUT | {LOAD: "0.10"}, KEYS)
+    for row in (size_row(100, "full", 1), size_row(20, "full", 2), size_row(20, "pushdown", 3)):
+        earlier.add(row)
+    again = record.Rows(file, ABOUT | {LOAD: "0.20"}, KEYS)
+    again.add(size_row(20, "full", 9))
+    again.add(size_row(30, "full", 8))
+    assert [[*row.values()] for row in again.rows()] == [
+        [20, "full", 9],
+        [20, "pushdown", 3],
+        [30, "full", 8],
+        [100, "full", 1],
+    ]
+    assert record.Rows(file, {"processor": "Q"}, KEYS).rows() == []
 
 
 def test_the_lines_of_the_figure_go_from_the_smallest_size_to_the_largest():
