@@ -4,15 +4,16 @@ Every engine reads the same topic, which is filled before. Some messages are rep
 and some trades are out of order.
 """
 
+import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
 from benchmarks import inputs, windows
 from benchmarks.cost import Cost, cost_until
-from benchmarks.processes import BASELINE, SCRIPTS, Bench, Open, Running
+from benchmarks.processes import BASELINE, ENDING, SCRIPTS, Bench, Open, Running
 from benchmarks.results import Goal, Result
 from pipeline import spark
 from pipeline.outputs import DataDir
@@ -73,11 +74,17 @@ def write_deliveries(bench: Bench, messages: int) -> Path:
 def fill(bench: Bench, recording: Path) -> Backlog:
     """Start a broker and fill its topic; compute the right windows meanwhile."""
     servers = bench.broker(TOPIC)
-    with ProcessPoolExecutor(1) as pool:
-        expected = pool.submit(windows.expected, recording)
+    with multiprocessing.Pool(1, initializer=_end_at_signals) as pool:
+        expected = pool.apply_async(windows.expected, [recording])
         fill_topic(bench, servers, recording)
         bench.log(f"{bench.folder.name}: computing the right windows")
-        return Backlog(servers, expected.result())
+        return Backlog(servers, expected.get())
+
+
+def _end_at_signals() -> None:
+    """Reset the handlers that the process inherits: it has no other processes to end."""
+    for signum in ENDING:
+        signal.signal(signum, signal.SIG_DFL)
 
 
 def fill_topic(bench: Bench, servers: str, recording: Path) -> None:
