@@ -157,7 +157,7 @@ class Bench:
                     raise BenchmarkError(
                         f"no Kafka broker: {error}. Its last lines:\n{kafka.tail()}"
                     ) from error
-                self.log(f"the Kafka broker did not start, once more: {error}")
+                self.log(f"starting the Kafka broker again: {str(error).splitlines()[0]}")
                 kafka.stop()
             else:
                 return address
