@@ -8,7 +8,7 @@ and copy 90 days of windows at each refresh; these caches do neither.
 import csv
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,7 +22,8 @@ import streamlit as st
 
 from page import status
 from page.pace import Pace
-from pipeline import outputs, times, window_files
+from pipeline import alerts, outputs, times, window_files
+from pipeline.alerts import Alert
 from pipeline.compare import inputs
 from pipeline.health import on_this_clock
 from pipeline.outputs import DataDir, OutputError
@@ -97,6 +98,8 @@ class Snapshot:
     #: Why the newest batch result cannot be read.
     batch_problem: str | None
     runs: Table
+    #: The alerts of the stream and of the batch, oldest first.
+    alerts: tuple[Sequence[Alert], Sequence[Alert]]
     services: Mapping[str, status.ServiceStatus]
     source: Mapping[str, Any]
     #: A sentence for each file that cannot be read in full.
@@ -167,6 +170,9 @@ class Reader:
         for path in windows:  # the newest first
             self._want(path, read_windows)
         self._want(data.batch_windows, _read_counts)
+        alert_files = (data.alerts_stream, data.alerts_batch)
+        for path in alert_files:
+            self._want(path, alerts.read)
         wait(self._reading.values(), timeout=PATIENCE_SECONDS)
         self._collect()
         wanted = {
@@ -175,6 +181,7 @@ class Reader:
             data.batch_windows,
             data.batch_log,
             data.source,
+            *alert_files,
             *services.values(),
             *minutes.values(),
         }
@@ -190,6 +197,7 @@ class Reader:
             batch_run=self._value(newest_run[0], {}) if newest_run else {},
             batch_problem=self._problem(newest_run[0]) if newest_run else None,
             runs=self._value(data.batch_log, None) or Table(_no_runs()),
+            alerts=(self._value(alert_files[0], []), self._value(alert_files[1], [])),
             services={
                 name: status.ServiceStatus(
                     name,
@@ -202,7 +210,14 @@ class Reader:
             source=self._value(data.source, {}),
             problems=self._gone(bool(newest_run))
             + self._problems(
-                (*windows, data.batch_windows, *newest_run, data.batch_log, data.source)
+                (
+                    *windows,
+                    data.batch_windows,
+                    *newest_run,
+                    data.batch_log,
+                    *alert_files,
+                    data.source,
+                )
             ),
             loading=tuple(sorted(path.name for path in self._reading)),
         )

@@ -17,8 +17,8 @@ from page.comparison_worker import Comparer, LatestComparison, comparer_of
 from page.files import Reader, Snapshot, reader_of
 from page.formatting import DASH, number
 from page.pace import Pace
+from page.sections import alerts, header, market, services, settings_table
 from page.sections import comparison as comparison_texts
-from page.sections import header, market, services, settings_table
 from page.sections import side_by_side as results_table
 from pipeline import times
 from pipeline.compare.figures import Figures
@@ -30,6 +30,7 @@ from pipeline.settings import Settings, load
 SECTIONS = {
     "Market": "Market (stream)",
     "Comparison": "Comparison",
+    "Alerts": "Alerts",
     "Windows": "Windows of the stream",
     "Runs": "Batch runs",
     "Services": "Services",
@@ -226,6 +227,7 @@ def write_records(settings: Settings, reader: Reader) -> None:
         write_counts(snapshot, shown)
     with right:
         write_durations(snapshot)
+    write_alerts(snapshot)
     write_windows(snapshot, settings)
     write_runs(snapshot)
     write_services(snapshot)
@@ -271,6 +273,16 @@ def write_durations(snapshot: Snapshot) -> None:
             lambda runs: market_charts.duration_chart(runs.tail(tables.MAX_RUN_BARS)),
         )
     write_chart(chart, "durations", "Run time of each batch run, by part")
+
+
+def write_alerts(snapshot: Snapshot) -> None:
+    """Write the newest alerts."""
+    elements.section("Alerts")
+    rows = alerts.rows(*snapshot.alerts, snapshot.taken_at)
+    elements.caption(alerts.HOW_TO_READ if rows else alerts.EMPTY)
+    with st.container():
+        if rows:
+            elements.table(alerts.HEADER, rows, "Alerts", key="alerts")
 
 
 def write_windows(snapshot: Snapshot, settings: Settings) -> None:

@@ -18,7 +18,7 @@ from page import (
 )
 from page.charts import market as charts
 from page.files import Reader, Snapshot
-from page.sections import header, market, services, settings_table, side_by_side
+from page.sections import alerts, header, market, services, settings_table, side_by_side
 from pipeline import outputs, times
 from pipeline.compare.totals import SharedTotals
 from pipeline.metrics import definitions
@@ -550,3 +550,37 @@ def test_machine_and_versions_are_those_of_the_services() -> None:
         ("Java", "21.0.2"),
     ]
     assert settings_table.machine_rows(publishing()) == []
+
+
+# --- alerts ---------------------------------------------------------------------------------
+
+
+def alert(minute: int, kind: str, value: str, raised: str) -> dict[str, str]:
+    return {
+        "window_start": f"2026-03-01T11:{minute:02}:00Z",
+        "kind": kind,
+        "value": value,
+        "threshold": "50" if kind == "High" else "100",
+        "newest_trade": raised,
+        "raised_at": raised,
+    }
+
+
+def test_each_alert_has_one_row_with_the_time_of_each_path_and_a_mark_for_ten_minutes() -> None:
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    stream = [
+        alert(40, "High", "61.234", "2026-03-01T11:40:09.5Z"),
+        alert(49, "Spike", "1200.5", "2026-03-01T11:50:00.1Z"),
+    ]
+    batch = [
+        alert(40, "High", "70", "2026-03-01T11:59:00Z"),
+        alert(30, "High", "52", "2026-03-01T11:31:00Z"),
+    ]
+    assert alerts.rows(stream, batch, now) == [
+        ("● new", "2026-03-01 11:49:00", "Spike", "1,200.50", "100", "11:50:00", "–"),  # noqa: RUF001
+        ("", "2026-03-01 11:40:00", "High", "61.23", "50", "11:40:09", "11:59:00"),
+        ("", "2026-03-01 11:30:00", "High", "52.00", "50", "–", "11:31:00"),  # noqa: RUF001
+    ]
+    many = [alert(n, "High", "60", "2026-03-01T11:59:00Z") for n in range(50)]
+    assert len(alerts.rows(many, [], now)) == alerts.LISTED
+    assert alerts.rows([], [], now) == []
