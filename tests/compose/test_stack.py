@@ -5,146 +5,24 @@ recording of `make test-compose RECORDING=path`.
 """
 
 import json
-import os
-import subprocess
 import time
 import urllib.request
-import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests import golden
-from tests.conftest import KEPT, free_port, require
+from tests.compose.stack import BUILD_SECONDS, GRACE, START_SECONDS, Stack, await_, started
 
-ROOT = Path(__file__).resolve().parents[2]
-SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
-RECORDING = Path(os.environ.get("RECORDING") or SAMPLE).absolute()
-FILES = ("-f", "docker-compose.yml", "-f", "docker-compose.replay.yml")
-#: Replay speed. The sample takes three minutes, long enough to kill services during the replay.
-SPEED = 20
-#: Seconds that the Compose files give a service to stop.
-GRACE = 20
-BUILD_SECONDS = 1800
-START_SECONDS = 240
+FILES = ("docker-compose.yml", "docker-compose.replay.yml")
 
 pytestmark = pytest.mark.timeout(BUILD_SECONDS)
 
 
-class Stack:
-    """A Compose project with its own name, port and volumes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.project = f"svb-test-{uuid.uuid4().hex[:8]}"
-        self.port = free_port()
-        self._folder = folder
-        self._copies = 0
-        kept = {n: v for n, v in os.environ.items() if n in KEPT or n.startswith("DOCKER_")}
-        self.environment = kept | {
-            "DASHBOARD_PORT": str(self.port),
-            "RECORDING": str(RECORDING),
-            "RETIME": "0",
-            "SPEED": str(SPEED),
-            "BATCH_INTERVAL_SECONDS": "20",
-            # Variables that a host may have set, and that must not reach the containers.
-            "DATA_DIR": "/nowhere",
-            "JAVA_HOME": "/nowhere",
-            "KAFKA_BOOTSTRAP_SERVERS": "nowhere:1",
-        }
-
-    def compose(self, *arguments: str, timeout: float = 120) -> str:
-        """Run `docker compose` and return its output. Fail the test if the command fails."""
-        command = ["docker", "compose", "-p", self.project, *FILES, *arguments]
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        if done.returncode:
-            logs = "" if arguments[0] == "logs" else self.compose("logs", "--tail", "15")
-            pytest.fail(f"{' '.join(arguments)}: {done.stderr[-3000:]}\n{logs}", pytrace=False)
-        return done.stdout
-
-    def states(self) -> dict[str, Any]:
-        """Return the state of each service's container."""
-        lines = self.compose("ps", "--all", "--format", "json").splitlines()
-        return {state["Service"]: state for state in map(json.loads, lines)}
-
-    def all_healthy(self) -> bool:
-        states = self.states()
-        topics = states.pop("topics")
-        ready = {name for name, state in states.items() if state["Health"] == "healthy"}
-        return ready == set(states) and (topics["State"], topics["ExitCode"]) == ("exited", 0)
-
-    def status(self, service: str) -> dict[str, Any]:
-        """Return a service's status file, or {} before it exists."""
-        text = self.compose(
-            "exec", "-T", "dashboard", "sh", "-c", f"cat data/status/{service}.json;:"
-        )
-        status: dict[str, Any] = json.loads(text or "{}")
-        return status
-
-    def kill(self, service: str) -> None:
-        """Send SIGKILL to every process of a container except its init."""
-        self.compose("exec", "-T", service, "sh", "-c", "kill -9 -1")
-
-    def results(self) -> Path:
-        """Copy the data volume and return the copy."""
-        self._copies += 1
-        copy = self._folder / f"results-{self._copies}"
-        self.compose("cp", "dashboard:/app/data", str(copy))
-        return copy
-
-    def batch_log(self) -> list[str]:
-        """Return the lines of batch_log.txt, read with the README's command."""
-        command = ("exec", "-T", "batch-scheduler", "cat", "data/batch_log.txt")
-        return self.compose(*command).splitlines()
-
-    def settle(self, timeout: float) -> list[str]:
-        """Wait until every trade is processed. Return the remaining differences."""
-        await_(lambda: self.status("producer").get("state") == "ended", timeout, self, "the end")
-        end = time.monotonic() + 180
-        while (problems := golden.verify(RECORDING, self.results())) and time.monotonic() < end:
-            time.sleep(5)
-        return problems
-
-
-def await_(condition: Callable[[], bool], timeout: float, stack: Stack, what: str) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > end:
-            states = {name: state["Status"] for name, state in stack.states().items()}
-            logs = stack.compose("logs", "--tail", "15")
-            pytest.fail(f"{what}: not within {timeout:g} s; {states}\n{logs}", pytrace=False)
-        time.sleep(2)
-
-
-def engine_answers() -> bool:
-    try:
-        for command in (["docker", "version"], ["docker", "compose", "version"]):
-            subprocess.run(command, capture_output=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return True
-
-
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The started stack. Its containers, images and volumes are removed at the end."""
-    require("a Docker engine with Compose", engine_answers())
-    stack = Stack(tmp_path_factory.mktemp("compose"))
-    try:
-        stack.compose("build", timeout=BUILD_SECONDS)
-        stack.compose("up", "--detach", timeout=START_SECONDS)
+    with started(tmp_path_factory.mktemp("compose"), *FILES) as stack:
         yield stack
-    finally:
-        stack.compose("down", "--volumes", "--rmi", "local", "--remove-orphans")
 
 
 def test_all_services_become_healthy(stack: Stack) -> None:

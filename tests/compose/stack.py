@@ -1,0 +1,146 @@
+"""A stack of this project that Docker Compose runs: its containers, volumes and results."""
+
+import json
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import golden
+from tests.conftest import KEPT, free_port, require
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
+RECORDING = Path(os.environ.get("RECORDING") or SAMPLE).absolute()
+#: Replay speed. The sample takes three minutes, long enough to kill services during the replay.
+SPEED = 20
+#: Seconds that the Compose files give a service to stop.
+GRACE = 20
+BUILD_SECONDS = 1800
+START_SECONDS = 240
+
+
+class Stack:
+    """A Compose project with its own name, port and volumes.
+
+    Args:
+        folder: for copies of the results.
+        files: the Compose files, the first one first.
+    """
+
+    def __init__(self, folder: Path, *files: str) -> None:
+        self._files = [word for file in files for word in ("-f", file)]
+        self.project = f"svb-test-{uuid.uuid4().hex[:8]}"
+        self.port = free_port()
+        self._folder = folder
+        self._copies = 0
+        kept = {n: v for n, v in os.environ.items() if n in KEPT or n.startswith("DOCKER_")}
+        self.environment = kept | {
+            "DASHBOARD_PORT": str(self.port),
+            "RECORDING": str(RECORDING),
+            "RETIME": "0",
+            "SPEED": str(SPEED),
+            "BATCH_INTERVAL_SECONDS": "20",
+            # Variables that a host may have set, and that must not reach the containers.
+            "DATA_DIR": "/nowhere",
+            "JAVA_HOME": "/nowhere",
+            "KAFKA_BOOTSTRAP_SERVERS": "nowhere:1",
+        }
+
+    def compose(self, *arguments: str, timeout: float = 120) -> str:
+        """Run `docker compose` and return its output. Fail the test if the command fails."""
+        command = ["docker", "compose", "-p", self.project, *self._files, *arguments]
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if done.returncode:
+            logs = "" if arguments[0] == "logs" else self.compose("logs", "--tail", "15")
+            pytest.fail(f"{' '.join(arguments)}: {done.stderr[-3000:]}\n{logs}", pytrace=False)
+        return done.stdout
+
+    def states(self) -> dict[str, Any]:
+        """Return the state of each service's container."""
+        lines = self.compose("ps", "--all", "--format", "json").splitlines()
+        return {state["Service"]: state for state in map(json.loads, lines)}
+
+    def all_healthy(self) -> bool:
+        states = self.states()
+        topics = states.pop("topics")
+        ready = {name for name, state in states.items() if state["Health"] == "healthy"}
+        return ready == set(states) and (topics["State"], topics["ExitCode"]) == ("exited", 0)
+
+    def status(self, service: str) -> dict[str, Any]:
+        """Return a service's status file, or {} before it exists."""
+        text = self.compose(
+            "exec", "-T", "dashboard", "sh", "-c", f"cat data/status/{service}.json;:"
+        )
+        status: dict[str, Any] = json.loads(text or "{}")
+        return status
+
+    def kill(self, service: str) -> None:
+        """Send SIGKILL to every process of a container except its init."""
+        self.compose("exec", "-T", service, "sh", "-c", "kill -9 -1")
+
+    def results(self) -> Path:
+        """Copy the data volume and return the copy."""
+        self._copies += 1
+        copy = self._folder / f"results-{self._copies}"
+        self.compose("cp", "dashboard:/app/data", str(copy))
+        return copy
+
+    def batch_log(self) -> list[str]:
+        """Return the lines of batch_log.txt, read with the README's command."""
+        command = ("exec", "-T", "batch-scheduler", "cat", "data/batch_log.txt")
+        return self.compose(*command).splitlines()
+
+    def settle(self, timeout: float) -> list[str]:
+        """Wait until every trade is processed. Return the remaining differences."""
+        await_(lambda: self.status("producer").get("state") == "ended", timeout, self, "the end")
+        end = time.monotonic() + 180
+        while (problems := golden.verify(RECORDING, self.results())) and time.monotonic() < end:
+            time.sleep(5)
+        return problems
+
+
+def await_(condition: Callable[[], bool], timeout: float, stack: Stack, what: str) -> None:
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            states = {name: state["Status"] for name, state in stack.states().items()}
+            logs = stack.compose("logs", "--tail", "15")
+            pytest.fail(f"{what}: not within {timeout:g} s; {states}\n{logs}", pytrace=False)
+        time.sleep(2)
+
+
+def engine_answers() -> bool:
+    try:
+        for command in (["docker", "version"], ["docker", "compose", "version"]):
+            subprocess.run(command, capture_output=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
+
+
+@contextmanager
+def started(folder: Path, *files: str) -> Iterator[Stack]:
+    """Build and start a stack. Remove its containers, images and volumes at the end."""
+    require("a Docker engine with Compose", engine_answers())
+    stack = Stack(folder, *files)
+    try:
+        stack.compose("build", timeout=BUILD_SECONDS)
+        stack.compose("up", "--detach", timeout=START_SECONDS)
+        yield stack
+    finally:
+        stack.compose("down", "--volumes", "--rmi", "local", "--remove-orphans")

@@ -1,0 +1,39 @@
+"""The cluster form, built and run by Docker Compose: `make test-compose`.
+
+The tests are the steps of one scenario and run in this order.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.compose.stack import BUILD_SECONDS, START_SECONDS, Stack, await_, started
+
+FILES = ("docker-compose.yml", "docker-compose.replay.yml", "docker-compose.cluster.yml")
+#: What is killed during the replay, one after another.
+KILLED = (
+    *("spark-worker-1", "spark-master", "kafka", "kafka-2"),
+    *("spark-processor", "batch-scheduler", "consumer", "producer"),
+)
+
+pytestmark = pytest.mark.timeout(BUILD_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with started(tmp_path_factory.mktemp("cluster"), *FILES) as stack:
+        yield stack
+
+
+def test_all_services_become_healthy(stack: Stack) -> None:
+    await_(stack.all_healthy, START_SECONDS, stack, "all healthy")
+
+
+@pytest.mark.parametrize("service", KILLED)
+def test_a_killed_part_comes_back_and_the_pipeline_goes_on(stack: Stack, service: str) -> None:
+    stack.kill(service)
+    await_(stack.all_healthy, START_SECONDS, stack, f"all healthy after kill -9 of {service}")
+
+
+def test_the_results_equal_an_independent_computation(stack: Stack) -> None:
+    assert stack.settle(timeout=1200) == []
