@@ -10,7 +10,7 @@ import re
 import sys
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
@@ -21,9 +21,10 @@ from markupsafe import Markup, escape
 from pipeline import times
 from pipeline.compare.__main__ import minutes
 from pipeline.compare.comparison import Comparison, compare
+from pipeline.compare.decision import headline
 from pipeline.compare.figures import figures
 from pipeline.compare.inputs import read_outputs, require_folder
-from pipeline.compare.sections import run_sections, sections, source_text
+from pipeline.compare.sections import Section, run_sections, sections, source_text
 from pipeline.compare.summary import summary
 from pipeline.errors import sentence
 from pipeline.outputs import DataDir, OutputError, write_atomically
@@ -86,18 +87,32 @@ def make(data: DataDir, default_interval_s: float, last: timedelta | None) -> di
         OutputError: A file has unexpected content, or the database cannot be read.
     """
     comparison = compare(read_outputs(data, last), default_interval_s)
+    shown = (*sections(comparison), *run_sections(comparison))
     drawn = {name: svg(figure) for name, figure in draw(figures(comparison)).items()}
     context = {
         "title": TITLE,
         "made": f"{times.now():%Y-%m-%d %H:%M} UTC",
         "about": f"{source_text(comparison.outputs.source)}. {_span(comparison)}",
+        "headline": headline(comparison),
         "summary": summary(comparison),
-        "sections": (*sections(comparison), *run_sections(comparison)),
+        "sections": shown,
         "figures": drawn,
+        "captions": captions(shown, drawn),
     }
     return {f"figures/{name}.svg": text for name, text in drawn.items()} | {
         name: _templates().get_template(f"{name}.j2").render(context)
         for name in ("report.md", "report.html")
+    }
+
+
+def captions(shown: Iterable[Section], drawn: Container[str]) -> dict[str, str]:
+    """Return the numbered caption of each figure, by the key of its section."""
+    with_figure = [section for section in shown if section.key in drawn]
+    return {
+        section.key: " ".join(
+            filter(None, (f"Figure {number}. {section.figure_alt}.", section.figure_note))
+        )
+        for number, section in enumerate(with_figure, 1)
     }
 
 

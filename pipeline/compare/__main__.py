@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 import pandas as pd
 
 from pipeline.compare.comparison import Comparison, compare
+from pipeline.compare.decision import headline
 from pipeline.compare.inputs import read_outputs, require_folder
 from pipeline.compare.sections import Section, Table, sections
 from pipeline.compare.summary import findings, summary
@@ -128,7 +129,11 @@ def as_text(comparison: Comparison) -> str:
     """Return the summary and all sections for a terminal; only the summary without any result."""
     if comparison.outputs.final.empty and comparison.outputs.runs.empty:
         return _wrapped(summary(comparison))
-    parts = [_wrapped(summary(comparison)), *map(section_as_text, sections(comparison))]
+    parts = [
+        _wrapped(headline(comparison)),
+        _wrapped(summary(comparison)),
+        *map(section_as_text, sections(comparison)),
+    ]
     return "\n\n".join(parts)
 
 

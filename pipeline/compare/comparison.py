@@ -11,10 +11,13 @@ from pipeline.compare.agreement import DIFFERENCES, EQUAL, UNEXPLAINED, agreemen
 from pipeline.compare.completeness import Backfill, backfill, funnel
 from pipeline.compare.cost import cost, run_parts
 from pipeline.compare.detection import Detection, detection
+from pipeline.compare.end_to_end import end_to_end, of_micro_batches, of_runs, of_windows
 from pipeline.compare.freshness import (
+    BATCH,
     RESULTS,
     SERVICES_OF,
     STREAM_FINAL,
+    STREAM_OPEN,
     Freshness,
     freshness,
     publications,
@@ -59,6 +62,8 @@ class Comparison:
     #: By result, as `sawtooth` returns them, without stopped time.
     teeth: dict[str, pd.DataFrame]
     waterfall: pd.DataFrame
+    #: From the event of a trade to each result: `result`, `trades`, `median`, `p99`.
+    end_to_end: pd.DataFrame
     watermarks: Watermarks
     funnel: pd.DataFrame
     cost: pd.DataFrame
@@ -172,6 +177,15 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
             runs,
             replayed_as_recorded=outputs.replayed_as_recorded,
         ),
+        end_to_end=end_to_end(
+            {
+                STREAM_OPEN: of_micro_batches(regular.micro_batches),
+                STREAM_FINAL: of_windows(regular.final),
+                BATCH: regular.runs,
+            }
+            if teeth
+            else {}
+        ),
         watermarks=watermarks(
             outputs.lags,
             outputs.status,
@@ -241,6 +255,8 @@ class _RegularWork:
     minutes: Mapping[str, pd.DataFrame]
     #: The batch log.
     log: pd.DataFrame
+    #: The publications of the batch: see `end_to_end.of_runs`.
+    runs: pd.DataFrame
 
 
 def _regular_work(
@@ -258,8 +274,11 @@ def _regular_work(
     if since:
         minutes = {name: table[table["at"] >= since] for name, table in minutes.items()}
     span, published = outputs.span, final["written_at"]
+    runs = of_runs(outputs.runs)
     if span is None or not teeth:
-        return _RegularWork(final, published, micro_batches, outputs.window_latencies, minutes, log)
+        return _RegularWork(
+            final, published, micro_batches, outputs.window_latencies, minutes, log, runs
+        )
     pauses = gaps(teeth, span[1])
     at = micro_batches["published_at"]
     in_pause = overlap(final["window_start"], published, pauses)
@@ -273,6 +292,7 @@ def _regular_work(
         window_latencies=latencies[latencies["window_start"].isin(starts)],
         minutes={name: _within(table, span, pauses) for name, table in minutes.items()},
         log=log[log["started"] >= span[0]],
+        runs=runs[(runs["at"] >= span[0]) & ~overlap(runs["oldest"], runs["at"], pauses)],
     )
 
 

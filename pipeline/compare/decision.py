@@ -3,6 +3,7 @@
 import math
 from datetime import timedelta
 
+from pipeline.compare.agreement import DIFFERENCES
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.detection import Detection
 from pipeline.compare.formatting import UNKNOWN, count, length, number, seconds
@@ -19,6 +20,45 @@ from pipeline.metrics.definitions import HIGH, SPIKE
 ACCEPTED_AGES = (2, 5, 10, 30, 60, 120, 300, 600, 1800)
 #: Intervals for which the model of the batch is listed, in seconds.
 INTERVALS = (10, 30, 60, 120, 300, 600, 1800, 3600)
+
+
+def headline(comparison: Comparison) -> str:
+    """Return whether the paths agree, which one is fresher, and at what cost."""
+    if comparison.span is None:
+        return "Nothing to compare yet."
+    return " ".join(filter(None, [_agreement(comparison), _fresher(comparison)]))
+
+
+def _agreement(comparison: Comparison) -> str:
+    windows = comparison.compared
+    if not windows:
+        return "No window is final and in a batch result yet."
+    differ = int(comparison.decided["status"].isin(DIFFERENCES).sum())
+    if not differ:
+        which = "the 1 window compared" if windows == 1 else f"all {windows:,} windows"
+        return f"Both paths agree on {which}."
+    if comparison.unexplained:
+        verb = "differs" if comparison.unexplained == 1 else "differ"
+        return f"{count(comparison.unexplained, 'window')} {verb} and no cause was found."
+    verb = "differs" if differ == 1 else "differ"
+    return f"{differ:,} of {windows:,} windows {verb}, all explained."
+
+
+def _fresher(comparison: Comparison) -> str:
+    """Return which path is fresher and what it costs; empty if the ages are unknown."""
+    opened, batch = (comparison.freshness[result] for result in (STREAM_OPEN, BATCH))
+    if opened is None or batch is None:
+        return ""
+    gain = batch.median - opened.median
+    text = (
+        f"The stream's open windows are {seconds(abs(gain))} "
+        f"{'fresher' if gain >= 0 else 'older'} than a batch every {comparison.interval_s:g} s"
+    )
+    points = [comparison.frontier.point(result) for result in (STREAM_OPEN, BATCH)]
+    costs = [point[1] for point in points if point is not None and point[1] > 0]
+    if len(costs) == 2:
+        text += f", at {costs[0] / costs[1]:.1f} times the CPU"
+    return f"{text}."
 
 
 def frontier_section(comparison: Comparison) -> Section:

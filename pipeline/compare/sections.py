@@ -187,6 +187,10 @@ def _latency(comparison: Comparison) -> Section:
         (leg, seconds(median), seconds(p99), f"{trades:,}" if trades else UNKNOWN)
         for leg, trades, median, p99 in comparison.waterfall.itertuples(index=False)
     ]
+    ends = [
+        (result, seconds(median), seconds(p99), f"{trades:,}" if trades else UNKNOWN)
+        for result, trades, median, p99 in comparison.end_to_end.itertuples(index=False)
+    ]
     return Section(
         key="latency",
         title="Latency",
@@ -195,9 +199,18 @@ def _latency(comparison: Comparison) -> Section:
             "clock. A negative first step means that the exchange's clock is ahead of the clock of "
             "this machine. A negative last step means that the batch had the trades before their "
             "window was final. After a service stops, latencies are left out until every result "
-            "has newer trades. Percentiles come from a histogram and are accurate to within 12 %."
+            "has newer trades. Percentiles of the steps come from a histogram and are accurate to "
+            "within 12 %. End to end, the trades between two publications are assumed to be evenly "
+            "spread."
         ),
-        tables=(Table("", ("step", "median", "p99", "trades"), tuple(rows)),),
+        tables=(
+            Table("Steps", ("step", "median", "p99", "trades"), tuple(rows)),
+            Table(
+                "End to end: from the event to each result",
+                ("result", "median", "p99", "trades"),
+                tuple(ends),
+            ),
+        ),
         figure_note=(
             "A bar starts where the bar of the step before it ends. Both steps that begin with "
             "“received” start at the same place. The length of a bar is the median. The thin line "

@@ -1,14 +1,24 @@
 """The sentences and tables that help to choose."""
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from pipeline.compare.decision import frontier_sentences, watermark_sentence
+from pipeline.compare.agreement import DIFFERS, EQUAL, LATE, UNEXPLAINED
+from pipeline.compare.comparison import Comparison, compare
+from pipeline.compare.decision import frontier_sentences, headline, watermark_sentence
+from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN, Freshness
 from pipeline.compare.frontier import BatchModel, Frontier
+from pipeline.compare.inputs import read_outputs
 from pipeline.compare.watermark import watermarks
+from pipeline.outputs import DataDir
 from tests.unit.test_compare_frontier import MODEL, measured
+from tests.unit.test_compare_sections import agreement
 from tests.unit.test_compare_watermark import lags, status
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +97,30 @@ def test_without_costs_or_runs_the_sentence_says_what_is_missing() -> None:
     assert "needs batch runs" in frontier_sentences(Frontier((), {}, points, 60))[0]
     found = frontier_sentences(Frontier((MODEL,), {}, points.iloc[1:], 60))
     assert "one full minute" in found[0]
+
+
+def with_ages(comparison: Comparison, opened: float, batch: float) -> Comparison:
+    ages = {STREAM_OPEN: opened, STREAM_FINAL: 92.0, BATCH: batch}
+    return replace(
+        comparison,
+        freshness={name: Freshness(age, age, age, age, 60) for name, age in ages.items()},
+        frontier=Frontier((MODEL,), {}, measured(opened, 92, batch), 60),
+        span=(NOON, NOON),
+    )
+
+
+def test_the_headline_names_agreement_freshness_and_cost(tmp_path: Path) -> None:
+    nothing = compare(read_outputs(DataDir(tmp_path)), 60)
+    assert headline(nothing) == "Nothing to compare yet."
+    windows = agreement(*[(EQUAL, "")] * 52)
+    found = replace(with_ages(nothing, 1.5, 53.5), agreement=windows)
+    assert headline(found) == (
+        "Both paths agree on all 52 windows. The stream's open windows are 52 s fresher than a "
+        "batch every 60 s, at 1.7 times the CPU."
+    )
+    differ = agreement((DIFFERS, LATE), (DIFFERS, UNEXPLAINED), (EQUAL, ""))
+    found = replace(with_ages(nothing, 30, 20), agreement=differ)
+    assert headline(found) == (
+        "1 window differs and no cause was found. The stream's open windows are 10 s older than a "
+        "batch every 60 s, at 1.7 times the CPU."
+    )

@@ -254,3 +254,5 @@ def test_every_figure_is_drawn_and_belongs_to_a_section(tmp_path: Path) -> None:
     page_data.disputed(data, times.now())
     _, markdown = made(data)
     assert set(re.findall(r"figures/(\w+)\.svg", markdown)) == set(figures.DRAWINGS)
+    numbers = re.findall(r"^Figure (\d+)\. \w.*\.$", markdown, re.MULTILINE)
+    assert numbers == [str(number + 1) for number in range(len(figures.DRAWINGS))]
