@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from benchmarks import growth_figure, parts, record
+from benchmarks import batch, growth_figure, memory, parts, record
+from benchmarks.cost import Cost
 from benchmarks.machine import LOAD
 from benchmarks.record import Part, Record
 from benchmarks.results import Goal, Result
@@ -132,3 +133,23 @@ def test_the_lines_of_the_figure_go_from_the_smallest_size_to_the_largest():
         "pushdown": [(3, 0.5)],
     }
     assert growth_figure.series(rows, "catch-up") == {}
+
+
+def test_the_cpu_of_each_service_is_per_minute_and_adds_up():
+    samples = memory.Samples(cpu={"producer": 3.0, "spark_processor": 45.0}, seconds=90)
+    found = list(memory.cpu_results("CPU", samples))
+    assert [(result.what, result.ours) for result in found] == [
+        ("CPU: whole stack", 32.0),
+        ("CPU: spark_processor", 30.0),
+        ("CPU: producer", 2.0),
+    ]
+
+
+def test_the_wall_time_of_a_batch_mode_is_compared_with_its_mark():
+    costs = [Cost(9.0, 20.0, 500), Cost(11.0, 10.0, 700), Cost(1.0, 30.0, 600)]
+    ours = batch.median_cost(costs)
+    assert ours == Cost(9.0, 20.0, 600)
+    wall, cpu, _ = batch.compare("pushdown", 10_000_000, ours, Cost(18.0, 10.0))
+    assert (wall.ratio, wall.reached) == (0.5, True)
+    assert (cpu.ratio, cpu.reached) == (2.0, None)
+    assert not next(batch.compare("pushdown", 10_000_000, Cost(9.1, 1), Cost(18.0, 1))).reached
