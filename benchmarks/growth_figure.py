@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from pipeline.compare import palette
 from report.figures import STYLE
@@ -19,10 +20,20 @@ LINES = {
     "incremental": (palette.GREEN, "-."),
     "stream": (palette.STREAM_COLOUR, "-"),
 }
+#: Seconds with a label.
+TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 TITLES = {
     "batch": ("Batch run", "rows in the table"),
     "catch-up": ("Catch-up of the stream", "messages in Kafka"),
 }
+
+
+def short(size: float) -> str:
+    """Return a size for an axis: 20000 → 20k, 1500000 → 1.5M."""
+    for unit, name in ((1_000_000, "M"), (1000, "k")):
+        if size >= unit:
+            return f"{size / unit:g}{name}"
+    return f"{size:g}"
 
 
 def series(
@@ -59,5 +70,11 @@ def _draw(axes: Axes, name: str, lines: Mapping[str, Sequence[tuple[float, float
     axes.set_yscale("log")
     axes.set_xlabel(what)
     axes.set_ylabel("wall seconds")
+    seconds_shown = [value for _, points in lines.items() for _, value in points]
+    low, high = min(seconds_shown) / 1.25, max(seconds_shown) * 1.25
+    axes.set_ylim(low, high)
+    axes.set_yticks([tick for tick in TICKS if low <= tick <= high])
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: short(size)))
     axes.legend(loc="upper left")

@@ -133,6 +133,7 @@ def test_the_lines_of_the_figure_go_from_the_smallest_size_to_the_largest():
         "pushdown": [(3, 0.5)],
     }
     assert growth_figure.series(rows, "catch-up") == {}
+    assert [growth_figure.short(size) for size in (20, 20_000, 1.5e6)] == ["20", "20k", "1.5M"]
 
 
 def test_the_cpu_of_each_service_is_per_minute_and_adds_up():
