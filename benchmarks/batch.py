@@ -173,8 +173,10 @@ def run_ours(
     result = outputs.read_json(outputs.DataDir(bench.folder).batch_run)
     if result.get("run") != run or result.get("rows") != rows:
         raise BenchmarkError(f"the batch run covers {result.get('rows')} of {rows} rows")
-    if result.get("mode", "full") != mode and not first:
-        raise BenchmarkError(f"the batch run was in the mode {result.get('mode')}, not {mode}")
+    found = result.get("mode", "full")
+    if found != mode and not first:
+        reason = result.get("reason") or "no reason"
+        raise BenchmarkError(f"the batch run was in the mode {found}, not {mode}: {reason}")
     return measured
 
 
