@@ -1,0 +1,193 @@
+"""Check the predictions of the comparison against runs: `python -m tests.predictions RECORDING`.
+
+Frontier: the stack runs with one batch interval. The model then predicts age and CPU time at other
+intervals, with which the stack runs next. Watermark: the stack runs with short watermarks while
+many trades come late. The drops that Spark counts are compared with the bound and the estimate.
+
+It takes about half an hour and needs a machine that does nothing else. The exit status is 1 if a
+prediction is off by more than its limit.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from random import Random
+
+import pandas as pd
+
+from faults.servers import Late
+from faults.stack import Stack
+from pipeline.compare import database
+from pipeline.compare.comparison import Comparison, compare
+from pipeline.compare.freshness import BATCH
+from pipeline.compare.inputs import read_batch_log, read_outputs
+from pipeline.compare.watermark import watermarks
+from pipeline.ingest import store
+from pipeline.outputs import DataDir, read_status
+
+#: What was predicted, at which setting, the predicted and the measured value, and the limit.
+Row = tuple[str, float, float, float, float]
+#: How far a prediction may be off.
+AGE_LIMIT, CPU_LIMIT, DROPS_LIMIT = 0.15, 0.25, 0.15
+#: With fewer drops, the estimate is not judged.
+LEAST_DROPS = 100
+#: Every second trade comes late, by up to this multiple of the watermark.
+LATE_EVERY, LATEST = 2, 3.0
+#: Seconds in which both paths read what is already in the topic.
+SETTLE_SECONDS = 10.0
+#: Seconds for the start of the stack, besides the batch runs.
+START_SECONDS = 300.0
+
+
+@contextmanager
+def running(recording: Path, folder: Path, environment: Mapping[str, str]) -> Iterator[Stack]:
+    """Run the whole stack on a recording that is shifted to the present."""
+    folder.mkdir()
+    with Stack(folder, recording, 1.0, environment, due=(0.0,)) as stack:
+        stack.start()
+        stack.wait_until_healthy()
+        yield stack
+        stack.stop()
+
+
+def wait_for_runs(data: DataDir, count: int, interval_s: float) -> None:
+    """Wait until this number of batch runs has succeeded."""
+    end = time.monotonic() + START_SECONDS + 2 * count * interval_s
+    while (read_batch_log(data)["status"] == "ok").sum() < count:
+        if time.monotonic() > end:
+            sys.exit(f"The batch has not made {count} runs. Read the logs in {data.root}/logs.")
+        time.sleep(1)
+
+
+def measured(recording: Path, folder: Path, interval_s: float, runs: int) -> Comparison:
+    """Run the batch with an interval and return the comparison."""
+    say(f"a batch every {interval_s:g} s, {runs} runs")
+    environment = {"BATCH_INTERVAL_SECONDS": f"{interval_s:g}"}
+    with running(recording, folder, environment) as stack:
+        # Ages and costs count from the first result of both paths on.
+        wait_for_runs(stack.data, runs + 2, interval_s)
+        return compare(read_outputs(stack.data), interval_s)
+
+
+def check_frontier(
+    recording: Path, folder: Path, base_s: float, intervals: list[float], runs: int
+) -> bool:
+    """Print predicted and measured ages and costs; return whether all are within their limits."""
+    base = measured(recording, folder / f"every-{base_s:g}", base_s, runs).frontier
+    if not base.today:
+        sys.exit("The first run has no model: it lacks ages or CPU times.")
+    model, rows = base.today[0], []
+    for interval_s in intervals:
+        found = measured(recording, folder / f"every-{interval_s:g}", interval_s, runs)
+        point = found.frontier.point(BATCH)
+        if point is None:
+            sys.exit(f"The run with an interval of {interval_s:g} s has no age or no cost.")
+        rows += [
+            ("age, s", interval_s, model.age_s(interval_s), point[0], AGE_LIMIT),
+            ("CPU s per hour", interval_s, model.cpu_s_per_hour(interval_s), point[1], CPU_LIMIT),
+        ]
+    return show(f"Frontier, predicted from a batch every {base_s:g} s", "interval, s", rows)
+
+
+def check_watermarks(recording: Path, folder: Path, seconds: list[int], length_s: float) -> bool:
+    """Print predicted and measured drops; return whether all are within their limits."""
+    rows: list[Row] = []
+    bounds = True
+    for watermark_s in seconds:
+        say(f"a watermark of {watermark_s} s, {length_s:g} s with late trades")
+        late_by = late_up_to(watermark_s)
+        environment = {"WATERMARK": f"{watermark_s} seconds"}
+        where = folder / f"watermark-{watermark_s}"
+        with running(recording, where, environment) as stack:
+            stack.proxy.behave(Late(LATE_EVERY, late_by))
+            time.sleep(length_s)
+            stack.feed.stop()
+            time.sleep(SETTLE_SECONDS)
+        dropped, at_most, estimate = drops(DataDir(where / "data"), watermark_s)
+        say(f"dropped {dropped}, at most {at_most}, estimate {estimate}")
+        bounds &= dropped <= at_most
+        limit = DROPS_LIMIT if dropped >= LEAST_DROPS else float("inf")
+        rows.append(("dropped trades", watermark_s, estimate, dropped, limit))
+    say("every bound holds" if bounds else "A BOUND IS EXCEEDED")
+    return show("Watermark", "watermark, s", rows) and bounds
+
+
+def late_up_to(watermark_s: float) -> Callable[[], float]:
+    """Return a function that draws how late a trade is, in seconds."""
+    random = Random(watermark_s)
+    return lambda: random.uniform(0, LATEST * watermark_s)
+
+
+def drops(data: DataDir, watermark_s: int) -> tuple[int, int, float]:
+    """Return how many trades the stream dropped as late, the bound, and the estimate."""
+    with closing(store.open_reader(data.database)) as connection:
+        lags = pd.DataFrame(database.lags(connection, None), columns=["behind", "bucket", "count"])
+    row = watermarks(lags, {}, None).row(watermark_s) or {}
+    progress = pd.read_csv(data.stream_progress)
+    counted = read_status(data, "spark_processor").get("counters", {})
+    dropped = max(int(progress["late"].sum()), int(counted.get("late", 0)))
+    return dropped, int(row["at_most"]), float(row["estimate"])
+
+
+def show(title: str, column: str, rows: list[Row]) -> bool:
+    """Print predicted and measured values; return whether all are within their limits."""
+    print(f"\n| {column} | {title} | predicted | measured | off | limit |")
+    print("|--:|---|--:|--:|--:|--:|")
+    within = True
+    for name, setting, predicted, real, limit in rows:
+        off = abs(predicted - real) / real if real else float("inf") if predicted else 0.0
+        within &= off <= limit
+        shown = "-" if limit == float("inf") else f"{limit:.0%}"
+        print(f"| {setting:g} | {name} | {predicted:,.1f} | {real:,.1f} | {off:.0%} | {shown} |")
+    print(flush=True)
+    return within
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.predictions",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recording", type=Path, help="recording to replay")
+    parser.add_argument(
+        "--only", choices=("frontier", "watermark"), help="check only one of the two"
+    )
+    parser.add_argument(
+        "--base", type=float, default=60, help="interval of the run that predicts, in seconds"
+    )
+    parser.add_argument(
+        "--intervals", type=float, nargs="*", default=[30, 120], help="intervals to predict, in s"
+    )
+    parser.add_argument("--runs", type=int, default=5, help="batch runs at each interval")
+    parser.add_argument(
+        "--watermarks", type=int, nargs="*", default=[5, 15], help="watermarks, in seconds"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=300, help="length of a run with late trades, in seconds"
+    )
+    given = parser.parse_args()
+    recording = given.recording.absolute()
+    folder = Path(tempfile.mkdtemp(prefix="predictions-"))
+    try:
+        held = []
+        if given.only != "frontier":
+            held.append(check_watermarks(recording, folder, given.watermarks, given.seconds))
+        if given.only != "watermark":
+            held.append(check_frontier(recording, folder, given.base, given.intervals, given.runs))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(0 if all(held) else 1)
+
+
+if __name__ == "__main__":
+    main()
