@@ -39,6 +39,8 @@ from pipeline.settings import Settings, invalid, load
 STATUS_SECONDS = 1.0
 #: Seconds between two log lines of the counters.
 COUNTERS_SECONDS = 60.0
+#: Maximum number of warnings about single messages between two of these lines.
+MESSAGE_WARNINGS = 60
 #: Seconds between two measurements of the process tree.
 COST_SECONDS = 10.0
 #: The services whose work runs in executors on a Spark cluster.
@@ -119,6 +121,7 @@ class Service:
         self._next_status = self._next_cost = 0.0
         self._next_counters = time.monotonic() + COUNTERS_SECONDS
         self._logged_counters: dict[str, int] = {}
+        self._message_warnings = 0
         #: Monotonic time, CPU seconds and counters at the newest row of the per-minute record.
         self._last_minute: tuple[float, float, dict[str, int]] = (time.monotonic(), 0.0, {})
 
@@ -242,6 +245,18 @@ class Service:
         self.log.error(text[:LOG_CHARACTERS])
         self._last_error = {"time": times.iso(times.now()), "text": text[:STATUS_CHARACTERS]}
 
+    def warn_about_message(self, text: str) -> None:
+        """Log a warning about one message. A feed can send thousands of invalid ones per second.
+
+        At most MESSAGE_WARNINGS a minute are logged. The counter `unlogged_warnings` counts the
+        others, and the next line with the totals shows it.
+        """
+        if self._message_warnings < MESSAGE_WARNINGS:
+            self._message_warnings += 1
+            self.log.warning("%s", text)
+        else:
+            self.counters["unlogged_warnings"] += 1
+
     def tick(self, *, at_once: bool = False) -> None:
         """Do what is due: measure the cost, log the counters, write the status file."""
         now = time.monotonic()
@@ -259,6 +274,7 @@ class Service:
         """Log each counter with its increase, and append a row to the per-minute record."""
         increase = self._increase_since(self._logged_counters)
         self._logged_counters = dict(self.counters)
+        self._message_warnings = 0
         text = ", ".join(
             f"{name} {count} (+{increase[name]})" for name, count in sorted(self.counters.items())
         )

@@ -106,6 +106,19 @@ def write_position(data: DataDir, end: int, now: datetime) -> None:
     outputs.write_atomically(data.stream_position, text)
 
 
+def write_transactions(connection: sqlite3.Connection, count: int, now: datetime) -> None:
+    """Write transactions of one trade each, two per second until now. Write only two trades."""
+    values = {"count": count, "trades": count, "since": now.timestamp() - count / 2, "step": 0.5}
+    connection.execute(_TRANSACTIONS, values | {"topic": page_data.TOPIC_ID})
+    for number in (1, count):
+        connection.execute(
+            "INSERT INTO btc_prices VALUES (?, 93000, NULL, NULL, 'buy', ?, 1)",
+            (number, store.time_text(now)),
+        )
+    totals = "INSERT INTO ingest_totals VALUES (?, 1, 1, ?, ?, 0, 0)"
+    connection.execute(totals, (page_data.TOPIC_ID, count, count))
+
+
 def write_rows(connection: sqlite3.Connection, days: int, now: datetime, rates: Rates) -> None:
     """Write trades, transactions, latencies and totals."""
     since = (now - timedelta(days=days)).timestamp()

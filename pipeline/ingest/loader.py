@@ -213,7 +213,7 @@ class Loader:
                 offsets.append(record.offset)
             except trade.InvalidTradeError as error:
                 rejected += 1
-                self._service.log.warning("rejected offset %d: %s", record.offset, error)
+                self._service.warn_about_message(f"rejected offset {record.offset}: {error}")
                 is_new = record.offset >= self._handled
                 self._dead_letters.reject(raw, len(raw), str(error), received, send=is_new)
         return store.Batch(

@@ -103,7 +103,7 @@ class Publisher:
 
     def _reject(self, message: Message, received: datetime, why: trade.InvalidTradeError) -> None:
         self._dead_letters.reject(message.data, message.size, str(why), received)
-        self._service.log.warning("rejected a message: %s", why)
+        self._service.warn_about_message(f"rejected a message: {why}")
         self._watchdog.rejected = str(why)
         self._count("rejected")
 
@@ -156,7 +156,9 @@ class Publisher:
         if outcome == "repeated":
             return outcome
         if outcome == "conflicting":
-            self._service.log.warning("trade %d has other content than before", valid.trade_id)
+            self._service.warn_about_message(
+                f"trade {valid.trade_id} has other content than before"
+            )
         self._sender.send(self._settings.kafka_topic, raw, received)
         self._published.add(valid)
         self._service.details["last_trade"] = {
@@ -179,7 +181,7 @@ class Publisher:
 
     def _reject_backfilled(self, message: bytes, reason: str) -> None:
         self._dead_letters.reject(message, len(message), reason, self._now())
-        self._service.log.warning("rejected a backfilled trade: %s", reason)
+        self._service.warn_about_message(f"rejected a backfilled trade: {reason}")
         self._service.counters["backfill_rejected"] += 1
 
     def _on_control(self, message: dict[str, Any]) -> None:

@@ -142,6 +142,20 @@ def test_a_status_that_cannot_be_written_does_not_stop_the_service(
     assert "producer.json" in caplog.text
 
 
+def test_of_many_warnings_about_messages_the_log_has_a_limited_number_and_the_totals_the_rest(
+    running: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in range(2):
+        caplog.clear()
+        for number in range(1000):
+            running.warn_about_message(f"rejected a message: {number} %s")
+        running.log_counters()
+        assert len(caplog.records) == service.MESSAGE_WARNINGS + 1
+        assert caplog.messages[0] == "rejected a message: 0 %s"
+    assert "unlogged_warnings 1880 (+940)" in caplog.messages[-1]
+
+
 def test_the_log_line_of_the_counters_has_totals_and_increases(
     running: Service, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from pipeline import histogram
 from pipeline.compare import database
-from pipeline.ingest import store
+from pipeline.ingest import store, transactions
 from pipeline.ingest.trade import Trade
 from pipeline.stream_starts import Start
+from tests import old_folder, page_data
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2025, 12, 2, 5, tzinfo=UTC)
@@ -70,6 +71,57 @@ def insert(connection: sqlite3.Connection, **changed: object) -> None:
         "(:trade_id, :price, :best_bid, :best_ask, :side, :time, :last_size)",
         good | changed,
     )
+
+
+# --- a table of bookkeeping that grows for years ----------------------------------------------
+
+
+def sqlite_steps(connection: sqlite3.Connection, work: Callable[[], object]) -> int:
+    """Return how many instructions SQLite runs, in tens. Other programs do not change it."""
+    tens = itertools.count()
+    connection.set_progress_handler(lambda: next(tens) < 0, 10)
+    try:
+        work()
+    finally:
+        connection.set_progress_handler(None, 0)
+    return next(tens)
+
+
+def steps_after(path: Path, count: int) -> list[int]:
+    """Return the steps of a start, of reading the totals and of a commit after transactions."""
+    topic = page_data.TOPIC_ID
+    queries = (
+        store.next_offset,
+        store.newest_topic,
+        store.newest_receipt,
+        store.newest_event_time,
+        store.total_rows,
+        store.open_gaps,
+        store.stored_ranges,
+    )
+    with closing(store.open_writer(path)) as connection:
+        old_folder.write_transactions(connection, count, NOW)
+
+        def start() -> None:
+            for query in queries:
+                query(connection)
+
+        def read_totals() -> None:
+            assert transactions.numbers_of(connection, topic) == range(1, count + 1)
+            assert transactions.is_read_once(connection, topic)
+
+        def commit() -> None:
+            assert store.store(connection, batch([count + 1]), NOW).total_rows == count + 1
+
+        return [sqlite_steps(connection, work) for work in (start, read_totals, commit)]
+
+
+def test_a_start_and_a_commit_cost_the_same_after_many_transactions_as_after_few(
+    tmp_path: Path,
+) -> None:
+    few, many = (steps_after(tmp_path / f"{count}.db", count) for count in (1_000, 50_000))
+    assert max(many) < 200
+    assert many == pytest.approx(few, abs=5)
 
 
 # --- schema ---------------------------------------------------------------------------------
@@ -271,7 +323,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from typing import Any
-from pipeline.ingest import store
+from pipeline.ingest import store, transactions
 from tests.unit.test_store import NOW, batch
 connection = store.open_writer(Path(sys.argv[1]))
 connection.create_function("kill", 0, lambda: os.kill(os.getpid(), signal.SIGKILL))
