@@ -167,9 +167,9 @@ def run_ours(
     arguments = ("--run", run, "--began", str(time.monotonic()))
     chosen = settings.model_copy(update={"batch_mode": mode})
     config = config or spark.batch_configuration(chosen, rows)
+    os.environ["BATCH_MODE"] = mode  # the command sets its whole environment, settings included
     command = spark.submit_command(config, scheduler.SCRIPT, *arguments)
-    environment = {"DATA_DIR": bench.folder, "BATCH_MODE": mode}
-    measured = cost.cost_of(bench, "batch", command, TIMEOUT, **environment)
+    measured = cost.cost_of(bench, "batch", command, TIMEOUT)
     result = outputs.read_json(outputs.DataDir(bench.folder).batch_run)
     if result.get("run") != run or result.get("rows") != rows:
         raise BenchmarkError(f"the batch run covers {result.get('rows')} of {rows} rows")

@@ -27,6 +27,7 @@ def outputs_in(data: DataDir) -> list[Path]:
         data.stream_live,
         data.batch_output,
         data.batch_windows,
+        data.batch_sums,
         data.batch_log,
         data.alerts_stream,
         data.alerts_batch,

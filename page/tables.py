@@ -86,6 +86,7 @@ RUN_COLUMNS: dict[str, Any] = {
     "read_s": _number("reading, s", "%,.2f"),
     "write_s": _number("writing, s", "%,.2f"),
     "reason": "reason",
+    "mode": "mode",
 }
 
 
@@ -187,7 +188,8 @@ def durations_caption(runs: pd.DataFrame) -> str:
     ]
     shown = min(len(runs), MAX_RUN_BARS)
     return (
-        f"Newest run: {formatting.text(newest['status'])}, run time {wall}, {rows} rows. "
+        f"Newest run: {formatting.text(newest['status'])}, run time {wall}, {rows} rows, mode "
+        f"{formatting.text(newest['mode'])}. "
         f"{formatting.many(len(runs), 'run')}: {', '.join(others) or 'all succeeded'}. "
         f"The chart shows the last {formatting.many(shown, 'run')}, from the oldest to the newest."
     )

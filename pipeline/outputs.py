@@ -83,6 +83,7 @@ LOG_FIELDS = (
     "read_s",
     "write_s",
     "reason",
+    "mode",
 )
 
 
@@ -132,6 +133,11 @@ class DataDir:
     @property
     def batch_windows(self) -> Path:
         return self.root / "batch_windows.csv"
+
+    @property
+    def batch_sums(self) -> Path:
+        """The sums of all windows, from which an incremental run continues."""
+        return self.root / "batch_sums.json"
 
     @property
     def batch_log(self) -> Path:
@@ -284,13 +290,14 @@ def _is_run_id(name: str) -> bool:
 
 
 def _cell(value: object) -> str:
-    if value is None:
-        return ""
+    # The batch writes a year of windows in one file, so the order is that of the frequency.
     if isinstance(value, Decimal):
-        return format(value.normalize(), "f")
+        return f"{value.normalize():f}"
+    if isinstance(value, str):
+        return value
     if isinstance(value, datetime):
         return iso(value)
-    return str(value)
+    return "" if value is None else str(value)
 
 
 def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:

@@ -220,6 +220,11 @@ LogLevel = Annotated[
 ]
 
 
+BatchMode = Annotated[
+    str, _matching("full|pushdown|incremental", "must be full, pushdown or incremental")
+]
+
+
 class Settings(BaseModel):
     """The validated settings; they cannot be changed."""
 
@@ -382,6 +387,10 @@ class Settings(BaseModel):
     )
     stream_memory: Memory = Field(default="640m", description="Java heap of the stream (`-Xmx`)")
     batch_memory: Memory = Field(default="1g", description="Java heap of a batch run (`-Xmx`)")
+    batch_mode: BatchMode = Field(
+        default="full",
+        description="How a batch run gets its sums: full, pushdown or incremental",
+    )
     batch_partitions: int = Field(
         default=2, ge=1, le=64, description="Number of parallel JDBC reads in a batch run"
     )

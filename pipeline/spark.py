@@ -197,7 +197,8 @@ def stream_configuration(settings: Settings) -> dict[str, str]:
 
 def batch_configuration(settings: Settings, rows: int) -> dict[str, str]:
     """Return the configuration of a batch run over this number of rows."""
-    options = java_options(archive_path(settings), c1_only=rows < C1_ROWS)
+    few = rows < C1_ROWS or settings.batch_mode != "full"  # in other modes SQLite reads the rows
+    options = java_options(archive_path(settings), c1_only=few)
     return configuration(settings, settings.batch_memory, options)
 
 

@@ -8,36 +8,23 @@ scheduler appends them to `batch_log.txt`.
 import argparse
 import contextlib
 import json
-import os
-import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from py4j.protocol import Py4JError
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - the usual name
+from pyspark.sql import SparkSession
 
 from pipeline import alerts, outputs, source, spark, thresholds, times
-from pipeline.errors import TemporaryError
-from pipeline.ingest import store
+from pipeline.batch import full, incremental, pushdown
+from pipeline.batch.incremental import Added
+from pipeline.batch.snapshot import Snapshot, not_replaced, read_store, snapshot
 from pipeline.java_errors import cause
 from pipeline.logs import show
-from pipeline.metrics import definitions, spark_sums
+from pipeline.metrics import definitions, unit_sums
 from pipeline.settings import Settings
-
-T = TypeVar("T")
 
 #: Exit status of a run that found no rows.
 EXIT_NO_DATA = 3
-#: Metrics of Spark's JDBC scan, nanoseconds, summed over all tasks: the query up to its first row,
-#: then each fetch of a row from SQLite into Spark's format.
-_READ_METRICS = ("queryExecutionTime", "fetchAndTransformToInternalRowsNs")
-_COLUMNS = f"trade_id, price, last_size, side, {store.TIME_US} AS time_us"
-_SCHEMA = "part INT, trade_id LONG, price DOUBLE, last_size DOUBLE, side STRING, time_us LONG"
 
 
 class Arguments(NamedTuple):
@@ -106,142 +93,38 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
         return {"status": "no_data"}
     snapshot_at = times.now()
     with not_replaced(data.database):
-        ranges = read_store(data.database, store.stored_ranges) or []
-        if not ranges:
+        stored = read_store(data.database, snapshot)
+        if stored is None or not stored.ranges:
             return {"status": "no_data"}
         began = time.monotonic()
-        trades = amounts(read_table(session, settings, ranges))
-        windows, read_s = sums_by_window(trades, settings.window)
+        added = add_up(session, settings, stored)
+    windows = unit_sums.decimal_sums(added.windows, settings.window // timedelta(microseconds=1))
     total, by_window = compute(windows, settings)
     computed = time.monotonic()
     publish(data, {"run": run, "snapshot_at": snapshot_at}, total, by_window)
     alerts.AlertLog(data.alerts_batch, settings, show).publish(
         by_window[-alerts.HORIZON_WINDOWS :], total["last_trade_time"], times.now()
     )
+    if settings.batch_mode == "incremental":
+        incremental.keep(settings, run, stored, added)
     return {
         "status": "ok",
         "rows": total["rows"],
         "windows": len(windows),
         "logic_s": round(computed - began, 2),
-        "read_s": None if read_s is None else round(read_s, 2),
+        "read_s": None if added.read_s is None else round(added.read_s, 2),
         "write_s": round(time.monotonic() - computed, 2),
+        "reason": added.reason,
+        "mode": settings.batch_mode if added.reason is None else "full",
     }
 
 
-@contextmanager
-def not_replaced(database: Path) -> Iterator[None]:
-    """Check after the block that the database is still the file that it was before.
-
-    The file stays open, so no other file can get its inode.
-
-    Raises:
-        TemporaryError: it was replaced or deleted.
-    """
-    with database.open("rb") as opened:
-        yield
-        if not database.exists() or not os.path.samestat(
-            os.fstat(opened.fileno()), database.stat()
-        ):
-            raise TemporaryError(
-                f"{database.name} was replaced during the run. The next run reads the new one"
-            )
-
-
-# --- read -----------------------------------------------------------------------------------
-
-
-def read_store(database: Path, query: Callable[[sqlite3.Connection], T]) -> T | None:
-    """Return the result of a query in one transaction; None if there is no table yet.
-
-    Raises:
-        sqlite3.Error: the database cannot be read.
-    """
-    if not database.exists():
-        return None
-    with closing(store.open_reader(database)) as connection:
-        try:
-            connection.execute("BEGIN")
-            return query(connection)
-        except sqlite3.OperationalError as error:
-            if store.no_table_yet(error):
-                return None
-            raise
-
-
-def read_table(
-    session: SparkSession, settings: Settings, ranges: list[tuple[int, int]]
-) -> DataFrame:
-    """Return exactly the rows of these ranges of ids, read over several connections at once.
-
-    The connections share no snapshot. The ranges have no holes, so rows that are stored during the
-    read are outside of them.
-    """
-    parts = store.split_ranges(ranges, settings.batch_partitions)
-    numbered = [(part, *ids) for part, group in enumerate(parts) for ids in group]
-    database = outputs.DataDir(settings.data_dir).database
-    return session.read.jdbc(
-        f"jdbc:sqlite:{database.as_uri()}?mode=ro",
-        _select(numbered),
-        predicates=[f"part = {part}" for part in range(len(parts))],
-        properties={"customSchema": _SCHEMA, "fetchsize": "10000"},
-    )
-
-
-def _select(numbered: list[tuple[int, int, int]]) -> str:
-    return (
-        f"(SELECT json_extract(value, '$[0]') AS part, {_COLUMNS} FROM json_each("  # noqa: S608
-        f"'{json.dumps(numbered)}') CROSS JOIN btc_prices ON trade_id "
-        "BETWEEN json_extract(value, '$[1]') AND json_extract(value, '$[2]'))"
-    )
-
-
-def amounts(table: DataFrame) -> DataFrame:
-    """Return rows of the table as the input of `spark_sums.trade_sums`."""
-    return table.select(
-        "trade_id",
-        F.col("price").cast(spark_sums.AMOUNT),
-        F.col("last_size").cast(spark_sums.AMOUNT).alias("size"),
-        "side",
-        "time_us",
-    )
-
-
-def sums_by_window(
-    trades: DataFrame, window: timedelta
-) -> tuple[list[definitions.Sums], float | None]:
-    """Return the sums of each window, sorted by start, and `read_seconds`.
-
-    The windows are computed with integers and sorted here: Spark takes longer to plan `window()`
-    and a sort than to run them.
-    """
-    length = window // timedelta(microseconds=1)
-    start = (F.col("time_us") - F.col("time_us") % length).alias("window_start")
-    summed = trades.groupBy(start).agg(*spark_sums.trade_sums())
-    rows = summed.collect()
-    windows: list[definitions.Sums] = [
-        row.asDict() | {"window_end": row.window_start + length}
-        for row in sorted(rows, key=lambda row: row.window_start)
-    ]
-    return windows, read_seconds(summed)
-
-
-def read_seconds(collected: DataFrame) -> float | None:
-    """Return how long SQLite and JDBC took in a collected query, wall seconds.
-
-    Reading and aggregating are one pass. Spark measures the fetch of each row, summed over the
-    tasks. The tasks have equally many rows, so the sum divided by the number of parallel tasks is
-    the time of one task. None: the plan or the metrics of this Spark version are different.
-    """
-    try:
-        node = collected._jdf.queryExecution().executedPlan()  # noqa: SLF001 - no public way
-        while not node.children().isEmpty():
-            node = node.children().head()
-        spent = sum(node.metrics().apply(name).value() for name in _READ_METRICS)
-        tasks = node.rdd().getNumPartitions()
-    except (AttributeError, Py4JError):
-        return None
-    at_once = min(tasks, collected.sparkSession.sparkContext.defaultParallelism)
-    return float(spent / at_once / 1e9)
+def add_up(session: SparkSession, settings: Settings, stored: Snapshot) -> Added:
+    """Return the sums of each window over the stored rows, in the mode of the settings."""
+    if settings.batch_mode == "incremental":
+        return incremental.add_up(session, settings, stored)
+    mode = {"full": full, "pushdown": pushdown}[settings.batch_mode]
+    return Added(*mode.add_up(session, settings, stored.ranges))
 
 
 # --- compute and publish --------------------------------------------------------------------

@@ -18,6 +18,7 @@ import psutil
 
 from pipeline import outputs, processes, source, spark, times
 from pipeline.batch import job, retention
+from pipeline.batch.snapshot import read_store
 from pipeline.errors import Family, family_of, sentence
 from pipeline.ingest import store
 from pipeline.service import Service
@@ -128,11 +129,11 @@ class Scheduler:
         self._service.details["next_run"] = datetime.fromtimestamp(due, UTC)
 
     def _rows(self) -> int:
-        return job.read_store(self._data.database, store.total_rows) or 0
+        return read_store(self._data.database, store.total_rows) or 0
 
     def _newest_event_time(self) -> datetime | None:
         with contextlib.suppress(sqlite3.Error):  # the next run reports it
-            return job.read_store(self._data.database, store.newest_event_time)
+            return read_store(self._data.database, store.newest_event_time)
         return None
 
     def _delete_expired_runs(self) -> None:
@@ -189,12 +190,12 @@ class Scheduler:
             "cpu_s": round(processes.cpu_of_ended_children() - cpu_before, 2),
             "peak_mib": round(peak / processes.MIB),
         }
-        return result | {
+        return {"mode": self._settings.batch_mode, **result} | {
             "status": status,
             "exit": exit_code,
             "wall_s": round(time.monotonic() - began, 2),
             **({} if self._settings.on_cluster else cost),  # the executors are elsewhere
-            "reason": reason_of(exit_code, result) if status == "failed" else None,
+            "reason": reason_of(exit_code, result) if status == "failed" else result.get("reason"),
         }
 
     def _require_database(self) -> None:
@@ -267,7 +268,8 @@ class Scheduler:
         shown = {name: fields.get(name) for name in outputs.LOG_FIELDS}
         self._service.details |= {"last_run": shown, "running": None}
         if status in EXPECTED_STATUSES:
-            self._service.log.info("run %s: %s", fields["run"], status)
+            reason = f", {fields['reason']}" if fields.get("reason") else ""
+            self._service.log.info("run %s: %s%s", fields["run"], status, reason)
         else:
             reason = fields.get("reason") or f"exit {fields.get('exit')}"
             self._service.error(f"run {fields['run']}: {status}, {reason}")

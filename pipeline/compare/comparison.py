@@ -34,7 +34,7 @@ from pipeline.compare.growth import (
 )
 from pipeline.compare.inputs import PipelineOutputs, typed
 from pipeline.compare.latency import waterfall
-from pipeline.compare.modes import Mode, modes
+from pipeline.compare.modes import FULL, Mode, modes, of_mode
 from pipeline.compare.stops import gaps, overlap, stops, without_stops
 from pipeline.compare.totals import SharedTotals, flags, shared_totals
 from pipeline.compare.watermark import Watermarks, watermarks
@@ -68,7 +68,9 @@ class Comparison:
     funnel: pd.DataFrame
     cost: pd.DataFrame
     run_parts: pd.DataFrame
-    #: Successful runs: `started`, `rows`, `wall_s`, ….
+    #: The mode of the newest successful run, and the successful runs of this mode: `started`,
+    #: `rows`, `wall_s`, ….
+    mode: str
     runs: pd.DataFrame
     detection: Detection
     #: The modes of the batch that have run.
@@ -159,6 +161,8 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
     costs = cost(regular.minutes, regular.log, regular.publications)
     found_modes = modes(succeeded)
     starts = outputs.final.loc[regular.final.index, "window_start"]
+    mode = found_modes[0].name if found_modes else FULL
+    of_one_mode = of_mode(succeeded, mode)
     return Comparison(
         outputs=outputs,
         span=outputs.span,
@@ -201,8 +205,9 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
             rejected_ids=rejected_ids(outputs.evidence),
         ),
         cost=costs,
-        run_parts=run_parts(log),
-        runs=succeeded,
+        run_parts=run_parts(of_mode(log, mode)),
+        mode=mode,
+        runs=of_one_mode,
         detection=detection(
             outputs.alerts,
             outputs.crossings,
@@ -216,7 +221,7 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
         frontier=frontier(
             found_modes, succeeded, runs, ages=ages, cost=costs, interval_s=interval_s
         ),
-        growth=growth(succeeded, interval_s, rows_per_second(runs), runs["written_at"].max()),
+        growth=growth(of_one_mode, interval_s, rows_per_second(runs), runs["written_at"].max()),
         micro_batches=by_minute(regular.micro_batches),
         steadiness=steadiness(regular.micro_batches),
         flags=flags({"stream": shown_final, "batch": shown_batch}),

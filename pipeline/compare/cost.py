@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from pipeline.compare.modes import mode_names
 from pipeline.compare.stops import overlap, union
 
 #: A shorter row of a service's minute record is the last one before its shutdown.
@@ -31,14 +32,13 @@ def cost(minutes: Mapping[str, pd.DataFrame], log: pd.DataFrame, finals: pd.Seri
     Args:
         minutes: The minute record of each service: `at` (the end of each minute), `seconds`,
             `cpu_s`, `rss_mib` (peak), `counters` (increments, as JSON).
-        log: The batch runs: `started`, `wall_s`, `cpu_s`, `peak_mib`, `rows`, `status`.
+        log: The batch runs: `started`, `wall_s`, `cpu_s`, `peak_mib`, `rows`, `status`, `mode`.
         finals: When each final window of the stream was written.
 
     Returns:
         One row per path: `path`, `cpu_s_per_hour`, `peak_mib` (for the batch: of a run), `answers`
-        (final windows or runs), `cpu_s_per_answer`, `cpu_s_per_million` (rows read; every batch
-        run rereads the whole table), `idle_cpu_s_per_hour` (in minutes without a trade). NaN:
-        unknown.
+        (final windows or runs), `cpu_s_per_answer`, `cpu_s_per_million` (rows read; unknown with
+        incremental runs), `idle_cpu_s_per_hour` (in minutes without a trade). NaN: unknown.
     """
     stream, scheduler = (
         minutes.get(name, pd.DataFrame()) for name in ("spark_processor", "batch_scheduler")
@@ -48,9 +48,10 @@ def cost(minutes: Mapping[str, pd.DataFrame], log: pd.DataFrame, finals: pd.Seri
     runs = runs[_recorded(scheduler, ends)]
     results = int(_recorded(stream, finals).sum())
     read = _sum_of_counter(stream, "rows")
+    reread = runs["rows"].where(mode_names(runs) != "incremental")
     rows = [
         ("stream", *_costs(stream, results, read), _idle_cost(stream)),
-        ("batch", *_costs(scheduler, len(runs), float(runs["rows"].sum())), math.nan),
+        ("batch", *_costs(scheduler, len(runs), float(reread.sum(skipna=False))), math.nan),
     ]
     frame = pd.DataFrame(rows, columns=list(COST_COLUMNS))
     if len(runs):

@@ -19,6 +19,7 @@ import pandas as pd
 from pipeline import alerts, stream_starts, thresholds, window_files
 from pipeline.compare import database
 from pipeline.compare.lateness import NOTHING_CONSUMED, ConsumedOffsets, Record
+from pipeline.compare.modes import FULL, READS
 from pipeline.compare.stops import stops, union
 from pipeline.compare.unread import PlacedTrades
 from pipeline.ingest import store
@@ -62,7 +63,10 @@ def read_batch_runs(data: DataDir) -> pd.DataFrame:
 
 
 def read_batch_log(data: DataDir) -> pd.DataFrame:
-    """Return `batch_log.txt` as a table with the columns LOG_FIELDS, without malformed lines."""
+    """Return `batch_log.txt` as a table with the columns LOG_FIELDS, without malformed lines.
+
+    A line of an older version has no mode: such runs were full.
+    """
     try:
         lines = data.batch_log.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -75,7 +79,8 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
     )
     table["started"] = pd.to_datetime(table["started"], utc=True, errors="coerce", format="ISO8601")
     table["reason"] = table["reason"].astype("string").str.replace("_", " ")
-    for name in LOG_FIELDS[3:-1]:
+    table["mode"] = table["mode"].where(table["mode"].isin(READS), FULL)
+    for name in LOG_FIELDS[3:-2]:
         table[name] = pd.to_numeric(table[name], errors="coerce")
     return table
 

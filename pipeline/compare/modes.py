@@ -9,6 +9,12 @@ from pipeline.compare.growth import MIN_RUNS, MIN_TABLE_GROWTH, theil_sen
 
 #: The mode of a run whose line in the log has no mode: older versions had only this one.
 FULL = "full"
+#: What a run of each mode reads, as a sentence.
+READS = {
+    FULL: "Every batch run reads the whole table.",
+    "pushdown": "Every batch run reads the whole table, and SQLite adds up its rows.",
+    "incremental": "A batch run reads only the trades stored since the run before it.",
+}
 #: Each value is the median of at most this number of newest runs, because the table grows.
 RECENT_RUNS = 10
 
@@ -37,6 +43,12 @@ def mode_names(log: pd.DataFrame) -> "pd.Series[str]":
     if "mode" not in log:
         return pd.Series(FULL, index=log.index, dtype=object)
     return log["mode"].fillna(FULL).astype(object)
+
+
+def of_mode(log: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """Return the runs of one mode. Only their run times are comparable."""
+    chosen: pd.DataFrame = log[mode_names(log) == mode]
+    return chosen
 
 
 def modes(log: pd.DataFrame) -> tuple[Mode, ...]:

@@ -27,6 +27,7 @@ from pipeline.compare.formatting import (
     seconds,
     window_time,
 )
+from pipeline.compare.modes import READS
 from pipeline.compare.section import Section, Table
 from pipeline.compare.summary import forecast
 from pipeline.compare.totals import UNUSUAL_Z
@@ -381,12 +382,16 @@ def _cost(comparison: Comparison) -> Section:
             "CPU time and memory of each path: the whole process tree including its JVM, over the "
             "recorded minutes in which both paths had results. After a service stops, minutes "
             "are left out until every result has newer trades. A result is one final window of the "
-            "stream or one run of the batch. Every batch run rereads the whole table. Memory that "
+            f"stream or one run of the batch. {READS[comparison.mode]} Memory that "
             "processes share is counted in each of them. Producer, Kafka and consumer are excluded."
         ),
         tables=(
             Table("", ("cost", "stream", "batch", "stream ÷ batch"), tuple(rows)),
-            Table("Parts of a batch run", ("part", "median, s", "share"), tuple(parts)),
+            Table(
+                f"Parts of a batch run (mode {comparison.mode})",
+                ("part", "median, s", "share"),
+                tuple(parts),
+            ),
         ),
         figure_alt="CPU seconds per hour and peak memory of both paths as bars",
     )
@@ -400,6 +405,7 @@ def _growth(comparison: Comparison) -> Section:
             base, slope = f"{growth.base_s:.2f}", f"{growth.s_per_million:.2f}"
             interval = confidence_interval(growth.low, growth.high, ".2f")
         rows = [
+            ("batch mode", comparison.mode),
             ("runs", f"{growth.runs:,}"),
             ("run time over an empty table, s", base),
             ("increase per million rows, s", slope),
@@ -409,9 +415,8 @@ def _growth(comparison: Comparison) -> Section:
         key="growth",
         title="Batch run time",
         how_to_read=(
-            "Every batch run reads the whole table, so run time grows with the table. The trend is "
-            "a robust fit (Theil-Sen) over all successful runs, not only those of the selected "
-            "time range."
+            f"{READS[comparison.mode]} The trend is a robust fit (Theil-Sen) over all successful "
+            f"runs of the mode {comparison.mode}, not only those of the selected time range."
         ),
         lines=(forecast(growth, comparison.interval_s),),
         tables=(Table("", ("measure", "value"), tuple(rows)),),

@@ -18,6 +18,7 @@ from pipeline.compare.formatting import (
 )
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN
 from pipeline.compare.latency import STEPS
+from pipeline.compare.modes import READS
 from pipeline.compare.totals import UNUSUAL_Z
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, SPIKE
 
@@ -96,7 +97,8 @@ def _processing_aspect(comparison: Comparison) -> _Aspect:
     if len(comparison.runs):
         walls = comparison.runs["wall_s"]
         batch = (
-            f"Last run: {number(walls.iloc[-1], '.1f', ' s')} ({_rows(comparison)} rows). "
+            f"Last run: {number(walls.iloc[-1], '.1f', ' s')} ({_rows(comparison)} rows, mode "
+            f"{comparison.mode}). "
             f"Median: {number(walls.median(), '.1f', ' s')}."
         )
         if growth and not growth.refusal:
@@ -109,7 +111,7 @@ def _processing_aspect(comparison: Comparison) -> _Aspect:
         "processing time",
         stream,
         batch,
-        "Every batch run reads the whole table. A micro-batch reads only new trades.",
+        f"{READS[comparison.mode]} A micro-batch reads only new trades.",
     )
 
 

@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
 from pipeline import spark
-from pipeline.batch import job
+from pipeline.batch import full, jdbc
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.metrics import definitions, spark_sums
@@ -427,7 +427,7 @@ def test_the_time_that_sqlite_needs_for_a_row_counts_as_reading(
     began = time.monotonic()
     assert len(frame.collect()) == 2 * tasks
     wall = time.monotonic() - began
-    read = job.read_seconds(frame)
+    read = jdbc.read_seconds(frame)
     assert read is not None
     assert 0.3 * tasks * alone < read < wall
 
@@ -435,7 +435,7 @@ def test_the_time_that_sqlite_needs_for_a_row_counts_as_reading(
 def test_without_a_table_scan_the_time_spent_reading_is_unknown(session: SparkSession) -> None:
     frame = session.range(3)
     frame.collect()
-    assert job.read_seconds(frame) is None
+    assert jdbc.read_seconds(frame) is None
 
 
 # --- REAL -------------------------------------------------------------------------------------
@@ -453,7 +453,7 @@ def hard_decimals(rng: random.Random) -> Iterator[Decimal]:
         yield Decimal(rng.randrange(10**14, 10**15)).scaleb(-rng.randint(6, 8))
 
 
-def test_a_real_column_read_by_jdbc_gives_the_decimal_that_was_stored(
+def test_a_real_column_read_by_jdbc_gives_the_units_of_the_decimal_that_was_stored(
     session: SparkSession, tmp_path: Path
 ) -> None:
     decimals = list(hard_decimals(random.Random(13)))
@@ -477,16 +477,14 @@ def test_a_real_column_read_by_jdbc_gives_the_decimal_that_was_stored(
     batch = store.Batch(0, len(trades) - 1, len(trades), 0, began, began, trades)
     store.store(connection, batch, began)
     ranges = store.stored_ranges(connection)
-    table = job.read_table(session, settings, ranges)
-    rows = job.amounts(table).collect()
-    read = {row.trade_id: (row.price, row.size, row.side, row.time_us) for row in rows}
+    rows = full.read_trades(session, settings, ranges).collect()
+    read = {row.trade_id: (row.price, row.signed_size, row.time_us) for row in rows}
     connection.close()
     assert len(decimals) > 5000
     assert read == {
         trade.trade_id: (
-            Decimal(trade.price),
-            Decimal(trade.last_size),
-            trade.side,
+            int(Decimal(trade.price).scaleb(8)),
+            int(Decimal(trade.last_size).scaleb(8)) * (1 if trade.side == "buy" else -1),
             START + 7 * number,
         )
         for number, trade in enumerate(trades)

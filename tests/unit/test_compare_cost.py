@@ -61,6 +61,7 @@ def test_cost_per_hour_result_and_million_rows_covers_the_recorded_time_only() -
             "rows": [1000.0, None, 3000.0, 9000.0],
             "wall_s": [10.0, 10.0, 10.0, 10.0],  # the last one ends when the record has ended
             "peak_mib": [400, 9, 500, 600],
+            "mode": "full",
         }
     )
     services = {
@@ -75,6 +76,10 @@ def test_cost_per_hour_result_and_million_rows_covers_the_recorded_time_only() -
     assert found["cpu_s_per_answer"].to_dict() == {"stream": 21, "batch": 6}
     assert found["cpu_s_per_million"].to_dict() == {"stream": 31_500, "batch": 3_000}
     assert found["idle_cpu_s_per_hour"]["stream"] == pytest.approx(180)
+    incremental = cost(services, log.assign(mode="incremental"), finals).set_index("path")
+    assert math.isnan(
+        incremental["cpu_s_per_million"]["batch"]
+    )  # the rows that it read are unknown
 
 
 def test_the_cost_is_unknown_if_it_is_unknown_in_one_minute() -> None:
@@ -91,7 +96,7 @@ def test_the_cost_is_unknown_if_it_is_unknown_in_one_minute() -> None:
 
 def test_a_minute_in_which_the_stream_starts_is_not_idle() -> None:
     log = pd.DataFrame(
-        {"started": moments(), "status": [], "rows": [], "wall_s": [], "peak_mib": []}
+        {"started": moments(), "status": [], "rows": [], "wall_s": [], "peak_mib": [], "mode": []}
     )
     starting = minutes((30, 800, None), (30, 900, 1000))
     found = cost({"spark_processor": starting}, log, moments())
@@ -106,6 +111,7 @@ def test_without_a_minute_record_the_cost_is_unknown_and_results_are_still_count
             "rows": [1.0, 2.0],
             "wall_s": [1.0, 1.0],
             "peak_mib": [1.0, 2.0],
+            "mode": "full",
         }
     )
     found = cost({}, log, moments(1, 2, 3))

@@ -180,10 +180,25 @@ def test_the_batch_log_is_typed_and_malformed_lines_are_ignored(data: DataDir) -
     log = inputs.read_batch_log(data)
     assert log["run"].tolist() == ["a", "b"]
     assert log["started"].tolist() == [pd.Timestamp(NOW)] * 2
+    assert log["mode"].tolist() == ["full"] * 2  # lines of an older version have none
     assert log["rows"].tolist()[0] == 38126
     assert log["wall_s"].tolist()[0] == 6.41
     unknown = log[["exit", "rows", "wall_s", "peak_mib"]].isna()
     assert unknown.all(axis=1).tolist() == [False, True]
+
+
+def test_the_mode_is_the_last_field_of_a_line_in_the_batch_log(data: DataDir) -> None:
+    reason = "read the whole table: batch_sums.json does not exist"
+    fields = {"started": NOW, "run": "a", "status": "ok", "mode": "full", "reason": reason}
+    outputs.append_batch_log(data, fields)
+    outputs.append_batch_log(data, fields | {"mode": "pushdown", "reason": None})
+    assert [line.rsplit(" ", 1)[-1] for line in data.batch_log.read_text().splitlines()] == [
+        "mode=full",
+        "mode=pushdown",
+    ]
+    log = inputs.read_batch_log(data)
+    assert log["mode"].tolist() == ["full", "pushdown"]
+    assert log["reason"].tolist()[0] == reason.replace("_", " ")
 
 
 def test_a_batch_log_that_is_a_folder_is_an_error_that_names_it(data: DataDir) -> None:

@@ -16,8 +16,9 @@ from pipeline.compare.figures import Figures
 from pipeline.compare.formatting import UNKNOWN, count, length, number, percent, seconds
 from pipeline.compare.growth import Growth, Steadiness
 from pipeline.compare.inputs import IngestCounts, read_outputs
+from pipeline.compare.modes import READS
 from pipeline.compare.sections import MAX_LISTED, Section, run_sections, sections
-from pipeline.outputs import DataDir
+from pipeline.outputs import LOG_FIELDS, DataDir
 from tests import page_data
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -245,6 +246,28 @@ def test_a_length_has_its_largest_whole_unit(span: timedelta, text: str) -> None
     assert length(span) == text
 
 
+def test_the_forecast_uses_the_runs_of_the_newest_mode_only(disputed: Comparison) -> None:
+    """Full runs get slower with the table. The incremental runs between them do not."""
+    rows = [100_000.0 * number for number in range(1, 21)]
+    full = pd.DataFrame({"rows": rows, "wall_s": [5 + row / 1e5 for row in rows], "mode": "full"})
+    other = full.assign(wall_s=5.0, mode="incremental", rows=full["rows"] + 50_000)
+    log = pd.concat([full, other]).sort_values("rows", ignore_index=True)
+    log = log.assign(started=pd.Timestamp(NOW), status="ok", run=log.index.astype(str))
+    log = log.reindex(columns=list(LOG_FIELDS))
+    both = disputed.outputs
+    newest_is_incremental = compare(replace(both, log=log), 60)
+    newest_is_full = compare(replace(both, log=log[:-1]), 60)
+    for comparison, mode, slope in (
+        (newest_is_incremental, "incremental", 0),
+        (newest_is_full, "full", 10),
+    ):
+        assert (comparison.mode, len(comparison.runs)) == (mode, 20)
+        assert comparison.growth is not None
+        assert comparison.growth.s_per_million == pytest.approx(slope)
+        assert READS[mode] in section(comparison, "growth").how_to_read
+        assert ("batch mode", mode) in section(comparison, "growth").tables[0].rows
+
+
 def test_run_times_without_a_trend_have_no_slope(disputed: Comparison) -> None:
     runs_of_one_size = Growth(
         runs=4,
@@ -259,4 +282,4 @@ def test_run_times_without_a_trend_have_no_slope(disputed: Comparison) -> None:
         refusal="4 of the 8 runs that a forecast needs",
     )
     (table,) = section(replace(disputed, growth=runs_of_one_size), "growth").tables
-    assert [value for _, value in table.rows] == ["4", UNKNOWN, UNKNOWN, UNKNOWN]
+    assert [value for _, value in table.rows] == ["full", "4", UNKNOWN, UNKNOWN, UNKNOWN]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.batch.job import not_replaced
+from pipeline.batch.snapshot import not_replaced
 from pipeline.errors import TemporaryError
 from pipeline.ingest import store
 
