@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
+from pipeline import alerts, outputs
 from tests import golden
 from tests.conftest import Broker, Run, running, wait_until
 from tests.integration.chain import SAMPLE, Chain, frames, new_chain
@@ -98,6 +99,21 @@ def write(chain: Chain, values: list[bytes | None]) -> None:
 
 def test_both_paths_give_the_results_of_an_independent_computation(replayed: Replayed) -> None:
     assert golden.differences(replayed.expected, replayed.chain.data) == []
+
+
+def test_each_path_publishes_each_alert_once_and_no_false_one(replayed: Replayed) -> None:
+    data = outputs.DataDir(replayed.chain.data)
+    kinds = {"High": "volatility_flag", "Spike": "volume_spike"}
+    expected = sorted(
+        (golden.iso(start), kind)
+        for start, window in replayed.expected.windows.items()
+        for kind, flag in kinds.items()
+        if window[flag] == kind
+    )
+    assert len(expected) > 5
+    for path in (data.alerts_stream, data.alerts_batch):
+        found = [(alert["window_start"], alert["kind"]) for alert in alerts.read(path)]
+        assert sorted(found) == expected, path
 
 
 def test_every_message_received_is_counted_under_exactly_one_outcome(replayed: Replayed) -> None:
