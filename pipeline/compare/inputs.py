@@ -90,7 +90,7 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
 
 #: A line of `stream_versions.csv`: a time, two whole numbers and three decimals.
 _VERSION = re.compile(r"[-0-9T:]+Z(,\d+){2}(,\d+(\.\d+)?){3}")
-#: The latest alerts whose decisive trades are read. Finding one takes 0.4 ms in a table of 2 million trades.
+#: The latest alerts whose decisive trades are read. Finding one in 2 million trades takes 0.4 ms.
 MAX_ALERTS = 200
 #: Columns that hold a whole number in every window.
 COUNTS = ("trade_count", "buy_count")

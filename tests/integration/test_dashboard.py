@@ -253,13 +253,14 @@ def test_the_page_shows_the_values_of_the_files_and_requests_nothing_elsewhere(
     assert f"{run['avg_price']:,.2f}" in results
     assert f"{run['rows']:,.0f}" in results
     compared(seen)
-    keys = ("agreement", "latency", "completeness", "growth", "micro_batches")
-    for key in (*keys, "counts", "durations"):
+    keys = ("frontier", "agreement", "latency", "detection", "watermark", "completeness")
+    for key in (*keys, "growth", "micro_batches", "counts", "durations"):
         seen.page.wait_for_selector(f".st-key-{key}-chart svg.marks", timeout=20_000)
     seen.page.wait_for_selector(".st-key-freshness-chart canvas", timeout=20_000)
     # windows, batch runs, rejected messages
     expect(seen.page.locator("[data-testid=stDataFrame]")).to_have_count(3, timeout=20_000)
     expect(seen.page.locator("[class*=st-key-service-]")).to_have_count(4)
+    assert "● new" in seen.text(".st-key-alerts")
     seen.page.wait_for_timeout(4500)  # a refresh of every part
     assert seen.complaints == []
     assert seen.foreign == []
