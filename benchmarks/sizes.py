@@ -26,19 +26,19 @@ class Sizes:
 
 
 FULL = Sizes(
-    producer_messages=300_000,
+    producer_messages=200_000,
     producer_baseline_messages=50_000,
-    consumer_rows=500_000,
+    consumer_rows=300_000,
     consumer_baseline_rows=10_000,
-    stream_seconds=240,
+    stream_seconds=200,
     stream_baseline_seconds=130,
     stream_cpu_from=30,
-    silent_seconds=60,
+    silent_seconds=45,
     catch_up_messages=2_102_048,
     batches=((20_000, 3), (1_000_000, 3), (10_000_000, 1)),
     memory_seconds=120,
     memory_batch_runs=2,
-    replayed_messages=300_000,
+    replayed_messages=200_000,
 )
 QUICK = Sizes(
     producer_messages=50_000,
