@@ -74,11 +74,12 @@ def described(recording: Path | None) -> dict[str, object]:
         f"{inputs.DESCRIPTION}; one message in ten is a repeated delivery, one in "
         f"{inputs.DISORDERED} is out of order, by at most 20 s"
     )
-    settings = ", ".join(f"{name}={value}" for name, value in flink.CONFIGURATION.items())
+    settings = [f"{name}={value}" for name, value in flink.CONFIGURATION.items()]
+    settings += [*flink.JAVA_OPTIONS, "no checkpoints", "bounded source"]
     return {
         "input": recording.name if recording else made_up,
         **flink.versions(),
-        "settings of Flink": f"{settings}, heap {flink.HEAP}, no checkpoints, bounded source",
+        "settings of Flink": ", ".join(settings),
     }
 
 

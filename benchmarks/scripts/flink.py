@@ -1,4 +1,4 @@
-"""Run SQL statements in Flink, all in one JVM: `python flink.py CLASSPATH HEAP JOB`.
+"""Run SQL statements in Flink, all in one JVM: `python flink.py CLASSPATH JOB JAVA_OPTION ...`.
 
 JOB is a JSON file with `configuration` and `statements`. It starts the JVM with py4j, which PySpark
 installs, so Flink needs no Python package. It ends when the last statement has ended.
@@ -11,7 +11,7 @@ from pathlib import Path
 import pyspark
 from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
 
-class_path, heap, job = sys.argv[1:]
+class_path, job, *java_options = sys.argv[1:]
 described = json.loads(Path(job).read_text(encoding="utf-8"))
 
 py4j_jar = next((Path(pyspark.__file__).parent / "jars").glob("py4j-*.jar"))
@@ -21,7 +21,7 @@ port, java = launch_gateway(
     jarpath=str(py4j_jar),
     classpath=class_path,
     javaopts=[
-        f"-Xmx{heap}",
+        *java_options,
         *(f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in PACKAGES),
     ],
     redirect_stdout=sys.stdout,
