@@ -25,6 +25,14 @@ ARCHIVES = ROOT / "jars" / "archive"
 
 #: Below this number of rows the C1 compiler alone is faster, as it starts faster.
 C1_ROWS = 2_000_000
+#: C2 compiles a method after ten times as many calls and loops as by default. It then compiles only
+#: the loops over the rows, not the code of Spark's start.
+_C2_FOR_HOT_LOOPS = (
+    "-XX:Tier4InvocationThreshold=50000",
+    "-XX:Tier4MinInvocationThreshold=6000",
+    "-XX:Tier4CompileThreshold=150000",
+    "-XX:Tier4BackEdgeThreshold=400000",
+)
 #: No output of the JVM itself, apart from errors.
 _QUIET = "-Xlog:disable -Xlog:all=error:stderr"
 #: Writes a checkpoint file with a rename in Java. The default starts a process for each file.
@@ -93,9 +101,8 @@ def archive_path(settings: Settings) -> Path:
 
 def java_options(archive: Path | None, *, c1_only: bool) -> str:
     """Return the JVM options of a job, with the class-data archive if it exists."""
-    options = ["-XX:+UseSerialGC", _QUIET]
-    if c1_only:
-        options.append("-XX:TieredStopAtLevel=1")
+    compiler = ("-XX:TieredStopAtLevel=1",) if c1_only else _C2_FOR_HOT_LOOPS
+    options = ["-XX:+UseSerialGC", _QUIET, *compiler]
     if archive is not None and archive.exists():
         options.append(_quoted(f"-XX:SharedArchiveFile={archive}"))
     return " ".join(options)

@@ -169,7 +169,8 @@ def test_a_run_counts_every_stored_row_however_the_ids_are_spread(runs: Runs) ->
 def test_a_run_logs_how_long_each_part_took(runs: Runs) -> None:
     line = runs.repaired
     assert {"wall_s", "start_s", "logic_s", "cpu_s", "peak_mib"} <= line.keys()
-    assert list(line)[-3:] == ["peak_mib", "read_s", "write_s"]
+    assert list(line)[-4:] == ["peak_mib", "read_s", "write_s", "mode"]
+    assert line["mode"] == "full"
     parts = {name: float(line[name]) for name in ("start_s", "logic_s", "read_s", "write_s")}
     assert 0 <= parts["read_s"] < parts["logic_s"]  # reading is a part of the logic
     assert parts["write_s"] >= 0
