@@ -1,6 +1,6 @@
 """The windows that follow from a recording, computed independently, and a check against them.
 
-`tests/golden.py` decides which messages are trades and adds them up. It uses no code of the
+`tests/golden/` decides which messages are trades and adds them up. It uses no code of the
 pipeline.
 """
 

@@ -1,6 +1,6 @@
 """Recompute what the pipeline must have produced and find every difference.
 
-It is independent of the pipeline: the trades come from the recording, and `tests/golden.py`
+It is independent of the pipeline: the trades come from the recording, and `tests/golden/`
 computes the metrics in plain Python. Nothing here imports `pipeline/`.
 
 - The trades: every trade that the feed issued between the first and the last stored id.

@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feed import recording, retime
 from pipeline.ingest import trade
 from tests import golden
+from tests.golden import run as golden_run
+from tests.golden.__main__ import main
 
 NOW = datetime(2025, 7, 1, tzinfo=UTC)
 MESSAGE: dict[str, object] = {
@@ -279,7 +282,7 @@ def test_each_message_is_counted_once_and_the_first_valid_one_of_an_id_is_its_tr
 def test_the_right_outputs_pass(recording_path, right, capsys):
     assert golden.verify(recording_path, right, LATER) == []
     with pytest.raises(SystemExit) as end:
-        golden.main([str(recording_path), str(right)])
+        main([str(recording_path), str(right)])
     assert end.value.code == 0
     assert "no differences" in capsys.readouterr().out
 
@@ -457,3 +460,150 @@ def test_a_window_that_lacks_a_trade_is_reported_without_the_scores_of_later_win
     write_csv(file, rows)
     (problem,) = golden.check_batch_windows(found, file)
     assert "total_volume is '8'" in problem
+
+
+# --- any run of a replay ----------------------------------------------------------------------
+
+
+def statuses(data: Path, **settings: str) -> None:
+    (data / "status").mkdir(exist_ok=True)
+    for service in ("spark_processor", "batch_scheduler"):
+        (data / "status" / f"{service}.json").write_text(json.dumps({"settings": settings}))
+
+
+def test_the_settings_of_the_run_are_used(recording_path, right, capsys):
+    """Other thresholds and another window change the expected results."""
+    statuses(right, window="PT1M", watermark="PT1M", volatility_range="50", spike_volume="100")
+    assert golden_run.verify(recording_path, right, LATER) == []
+    statuses(right, volatility_range="1.5", sentiment_ratio="99")
+    problems = "\n".join(golden_run.verify(recording_path, right, LATER))
+    assert "volatility_flag is 'Normal', not High" in problems
+    assert "market_sentiment is 'Bearish', not Neutral" in problems
+    statuses(right, window="PT2M")
+    problems = "\n".join(golden_run.verify(recording_path, right, LATER))
+    assert "no such window in the recording" in problems
+    assert "window_end is '2025-06-30T23:59:00Z'" in problems
+    assert golden_run.rules_of(right).window == 2 * golden.MINUTE
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ({"kind": "live", "url": "wss://x"}, "holds the live feed wss://x, not a recording"),
+        (
+            {"kind": "replay", "recording": "q.gz", "fingerprint": "ab"},
+            "holds a replay of q.gz with other content than r.jsonl",
+        ),
+    ],
+)
+def test_a_directory_of_another_feed_is_refused_with_the_reason(
+    recording_path, right, capsys, source, reason
+):
+    (right / "source.json").write_text(json.dumps(source))
+    with pytest.raises(SystemExit) as end:
+        main([str(recording_path), str(right)])
+    assert end.value.code == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_services_with_different_settings_are_refused(recording_path, right):
+    statuses(right, window="PT1M")
+    path = right / "status" / "batch_scheduler.json"
+    path.write_text(json.dumps({"settings": {"window": "PT2M"}}))
+    with pytest.raises(golden_run.RefusedError, match="WINDOW differs between the stream and the"):
+        golden_run.verify(recording_path, right, LATER)
+
+
+@pytest.fixture
+def retimed(recording_path, tmp_path):
+    """A data directory of a re-timed run of three tiles, and the time at which it was stopped."""
+    once = [line for line in RECORDING if b'"price": "1"' not in line]
+    recording_path.write_bytes(b"\n".join(once) + b"\n")
+    lines = list(recording.read(recording_path))
+    tiles = retime.tile(lines, int(LATER.timestamp() * retime.SECOND))
+    first = tiles.first_after(int(LATER.timestamp() * retime.SECOND)) + 3
+    frames = [tiles.frame(position) for position in range(first, first + 3 * tiles.count)]
+    stopped = datetime.fromtimestamp(tiles.due(first + 3 * tiles.count) / retime.SECOND, UTC)
+    found = golden.compute_frames(frames, stopped)
+    data = tmp_path / "retimed"
+    (data / "stream_csv").mkdir(parents=True)
+    (data / "batch_output").mkdir()
+    rows = [
+        {
+            "window_start": golden.iso(start),
+            "window_end": golden.iso(start + golden.MINUTE),
+            **window,
+            "last_trade_time": golden.iso(int(str(window["last_trade_time"]))),
+        }
+        for start, window in found.windows.items()
+    ]
+    write_csv(data / "stream_csv" / f"{golden.iso(min(found.windows))[:10]}.csv", rows[:5])
+    write_csv(data / "stream_live.csv", [rows[5] | {"trade_count": 0}])
+    covered = dict(list(found.trades.items())[:-4])
+    batch = golden.Golden(trades=covered)
+    golden.aggregate(batch)
+    write_csv(
+        data / "batch_windows.csv",
+        [
+            row | batch.windows[start] | {"last_trade_time": golden.iso(last)}
+            for row, (start, window) in zip(rows, batch.windows.items(), strict=False)
+            for last in [int(str(window["last_trade_time"]))]
+        ],
+    )
+    total = {
+        **batch.total,
+        "rows": len(covered),
+        "last_trade_id": max(covered),
+        "first_trade_time": golden.iso(int(str(batch.total["first_trade_time"]))),
+        "last_trade_time": golden.iso(int(str(batch.total["last_trade_time"]))),
+    }
+    write_csv(data / "batch_output" / "20250801T000000Z.csv", [total])
+    (data / "source.json").write_text(json.dumps({"kind": "replay", "retimed": True}))
+    with sqlite3.connect(data / "crypto_prices.db") as connection:
+        connection.execute(
+            "CREATE TABLE btc_prices (trade_id INTEGER PRIMARY KEY, price REAL, best_bid REAL,"
+            " best_ask REAL, side TEXT, time TEXT, last_size REAL)"
+        )
+        for t in list(found.trades.values())[:-1]:
+            bid, ask = (None if x is None else float(x) for x in (t.best_bid, t.best_ask))
+            row = (float(t.price), bid, ask, t.side, golden.iso(t.time), float(t.size))
+            connection.execute(
+                "INSERT INTO btc_prices VALUES (?, ?, ?, ?, ?, ?, ?)", (t.trade_id, *row)
+            )
+    connection.close()
+    return data, stopped
+
+
+def test_a_retimed_run_is_compared_as_far_as_each_path_has_read(recording_path, retimed):
+    data, stopped = retimed
+    assert golden_run.verify(recording_path, data, stopped) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "problem"),
+    [
+        ("batch_windows.csv", "batch_windows.csv window"),
+        ("stream_csv/2025-08-01.csv", "2025-08-01.csv window"),
+    ],
+)
+def test_a_wrong_value_of_a_retimed_run_is_found(recording_path, retimed, file, problem):
+    data, stopped = retimed
+    path = data / file
+    assert ",90006.5," in path.read_text()
+    path.write_text(path.read_text().replace(",90006.5,", ",90006.6,"))
+    assert problem in "\n".join(golden_run.verify(recording_path, data, stopped))
+
+
+def test_a_missing_trade_and_a_missing_window_of_a_retimed_run_are_found(recording_path, retimed):
+    data, stopped = retimed
+    path = next((data / "stream_csv").iterdir())
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2] + lines[3:]))
+    with sqlite3.connect(data / "crypto_prices.db") as connection:
+        [(second,)] = connection.execute("SELECT trade_id FROM btc_prices LIMIT 1 OFFSET 1")
+        connection.execute("DELETE FROM btc_prices WHERE trade_id = ?", (second,))
+    connection.close()
+    problems = golden_run.verify(recording_path, data, stopped)
+    assert f"btc_prices trade_id {second}: missing" in problems
+    missing = lines[2].split(",")[0]
+    assert f"stream window {missing}: missing" in problems

@@ -3,20 +3,19 @@
 It is written in plain Python with exact decimals, from the definitions of the metrics. It imports
 nothing of the pipeline. `feed.recording` only reads the file.
 
-`python -m tests.golden RECORDING DATA_DIR` compares the output files in a data directory with a
-recording that was replayed with its original timestamps (`RETIME=0`). It prints each difference
-and a summary. The exit status is 0 without differences, else 1. `verify()` is the same as a
-function.
+`python -m tests.golden RECORDING DATA_DIR` compares the output files in a data directory with the
+recording that was replayed into it, with the settings of that run: see `tests/golden/run.py`. It
+prints each difference and a summary. The exit status is 0 without differences, 1 with some, and 2
+if the files cannot be compared. `verify()` compares a run with default settings that was replayed
+with its original timestamps.
 """
 
-import argparse
 import csv
 import gc
 import json
 import math
 import re
 import sqlite3
-import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -31,10 +30,6 @@ from feed import recording
 
 PRODUCT = "BTC-USD"
 MINUTE = 60_000_000  # microseconds, the unit of all times here (since 1970)
-#: Thresholds of the metrics, as in the contract.
-RANGE = Decimal(50)
-RATIO = Decimal("1.2")
-SPIKE = Decimal(100)
 #: Amounts are added up as integers in units of 10^-8.
 UNIT = Decimal(10**8)
 #: Greatest difference allowed: absolute, and relative for numbers that a double holds less exactly.
@@ -76,10 +71,26 @@ class Trade(NamedTuple):
     size: Decimal
 
 
+class Rules(NamedTuple):
+    """What the results depend on beside the trades. The defaults are those of the contract."""
+
+    product: str = PRODUCT
+    window: int = MINUTE
+    watermark: int = MINUTE
+    #: Thresholds of the metrics.
+    range: Decimal = Decimal(50)
+    ratio: Decimal = Decimal("1.2")
+    spike: Decimal = Decimal(100)
+
+
+CONTRACT = Rules()
+
+
 @dataclass
 class Golden:
     """The results that follow from a recording."""
 
+    rules: Rules = CONTRACT
     #: By trade_id. Of several messages with one id, the first valid one counts.
     trades: dict[int, Trade] = field(default_factory=dict)
     #: The metrics by the start of the window.
@@ -128,6 +139,16 @@ def trade_in(frame: bytes, now: datetime, product: str = PRODUCT) -> Trade:
         time,
         _amount(message.get("last_size")),
     )
+
+
+def number_in(frame: bytes) -> int | None:
+    """Return the trade id in a message, valid or not; None if it has none."""
+    try:
+        message = strict_json(frame)
+    except InvalidError:
+        return None
+    found = message.get("trade_id") if isinstance(message, dict) else None
+    return found if type(found) is int else None
 
 
 def strict_json(frame: bytes) -> object:
@@ -207,14 +228,21 @@ def _moment(value: object) -> int:
 # --- the results of the trades -----------------------------------------------------------
 
 
-def compute(path: Path, now: datetime | None = None, product: str = PRODUCT) -> Golden:
+def compute(path: Path, now: datetime | None = None, rules: Rules = CONTRACT) -> Golden:
     """Return the trades of a recording and every result computed from them."""
+    return compute_frames((line.frame for line in recording.read(path)), now, rules)
+
+
+def compute_frames(
+    frames: Iterable[bytes], now: datetime | None = None, rules: Rules = CONTRACT
+) -> Golden:
+    """Return the trades in messages and every result computed from them."""
     received = now or datetime.now(UTC)
-    golden = Golden()
+    golden = Golden(rules)
     with _no_garbage_collection():
-        for line in recording.read(path):
+        for frame in frames:
             try:
-                trade = trade_in(line.frame, received, product)
+                trade = trade_in(frame, received, rules.product)
             except InvalidError:
                 golden.other += 1
                 continue
@@ -223,12 +251,18 @@ def compute(path: Path, now: datetime | None = None, product: str = PRODUCT) -> 
             else:
                 golden.valid += 1
                 golden.trades[trade.trade_id] = trade
-    by_minute: dict[int, list[Trade]] = {}
-    for trade in golden.trades.values():
-        by_minute.setdefault(trade.time // MINUTE * MINUTE, []).append(trade)
-    golden.windows = {start: metrics(by_minute[start]) for start in sorted(by_minute)}
-    golden.total = metrics(list(golden.trades.values())) if golden.trades else {}
+    aggregate(golden)
     return golden
+
+
+def aggregate(golden: Golden) -> None:
+    """Compute the results of the trades."""
+    rules = golden.rules
+    by_window: dict[int, list[Trade]] = {}
+    for trade in golden.trades.values():
+        by_window.setdefault(trade.time // rules.window * rules.window, []).append(trade)
+    golden.windows = {start: metrics(by_window[start], rules) for start in sorted(by_window)}
+    golden.total = metrics(list(golden.trades.values()), rules) if golden.trades else {}
 
 
 @contextmanager
@@ -241,9 +275,9 @@ def _no_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
-def metrics(trades: Iterable[Trade]) -> dict[str, object]:
+def metrics(trades: Iterable[Trade], rules: Rules = CONTRACT) -> dict[str, object]:
     """Return every metric of at least one trade."""
-    sums = Sums()
+    sums = Sums(rules)
     for trade in trades:
         sums.add(trade)
     return sums.metrics()
@@ -252,7 +286,8 @@ def metrics(trades: Iterable[Trade]) -> dict[str, object]:
 class Sums:
     """The exact sums over trades: integers, in units of 10^-8 (turnover: 10^-16)."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Rules = CONTRACT) -> None:
+        self._rules = rules
         self.count = self.buys = 0
         self._prices = self._bought = self._sold = self._turnover = 0
         self._low, self._high = math.inf, -math.inf
@@ -278,13 +313,14 @@ class Sums:
 
     def metrics(self) -> dict[str, object]:
         """Return every metric of the trades so far, at least one."""
+        rules = self._rules
         buys, sells = self.buys, self.count - self.buys
         with localcontext(prec=80):
             volume = self._bought + self._sold
             price_range = (int(self._high) - int(self._low)) / UNIT
-            if buys > RATIO * sells:
+            if buys > rules.ratio * sells:
                 sentiment = "Bullish"
-            elif sells > RATIO * buys:
+            elif sells > rules.ratio * buys:
                 sentiment = "Bearish"
             else:
                 sentiment = "Neutral"
@@ -293,12 +329,12 @@ class Sums:
                 "max_price": int(self._high) / UNIT,
                 "min_price": int(self._low) / UNIT,
                 "price_range": price_range,
-                "volatility_flag": "High" if price_range > RANGE else "Normal",
+                "volatility_flag": "High" if price_range > rules.range else "Normal",
                 "total_volume": volume / UNIT,
                 "trade_count": self.count,
                 "buy_sell_ratio": buys / (sells + Decimal("1e-5")),
                 "market_sentiment": sentiment,
-                "volume_spike": "Spike" if volume / UNIT > SPIKE else "Normal",
+                "volume_spike": "Spike" if volume / UNIT > rules.spike else "Normal",
                 "buy_count": buys,
                 "sell_count": sells,
                 "vwap": self._turnover / UNIT / volume,
@@ -329,12 +365,14 @@ def z_score(value: Decimal, before: list[Decimal]) -> Decimal | None:
         return (value - mean) / (squares / (len(before) - 1)).sqrt()
 
 
-def final_windows(golden: Golden, watermark: int = MINUTE) -> list[int]:
+def final_windows(golden: Golden) -> list[int]:
     """Return the starts of the windows that must be final once every trade has been read."""
     if not golden.trades:
         return []
     latest = max(trade.time for trade in golden.trades.values())
-    return [start for start in golden.windows if start + MINUTE + watermark <= latest]
+    rules = golden.rules
+    after = rules.window + rules.watermark
+    return [start for start in golden.windows if start + after <= latest]
 
 
 # --- comparing the output files ------------------------------------------------------------
@@ -348,14 +386,15 @@ def verify(path: Path, data_dir: Path, now: datetime | None = None) -> list[str]
 def differences(golden: Golden, data_dir: Path) -> list[str]:
     """Return the differences between the output files and the expected results."""
     return [
-        *_bounded(check_table(golden, data_dir / "crypto_prices.db")),
-        *_bounded(check_stream(golden, data_dir)),
-        *_bounded(check_batch_windows(golden, data_dir / "batch_windows.csv")),
-        *_bounded(check_batch_total(golden, data_dir / "batch_output")),
+        *bounded(check_table(golden, data_dir / "crypto_prices.db")),
+        *bounded(check_stream(golden, data_dir)),
+        *bounded(check_batch_windows(golden, data_dir / "batch_windows.csv")),
+        *bounded(check_batch_total(golden, data_dir / "batch_output")),
     ]
 
 
-def _bounded(problems: Iterable[str]) -> list[str]:
+def bounded(problems: Iterable[str]) -> list[str]:
+    """Return the first differences of a file, and how many more there are."""
     found = list(problems)
     more = len(found) - SHOWN
     return [*found[:SHOWN], f"... and {more} more like these"] if more > 0 else found
@@ -402,10 +441,16 @@ def row_problems(trade: Trade, row: tuple[object, ...]) -> list[str]:
     ]
 
 
-def check_stream(golden: Golden, data_dir: Path) -> list[str]:
-    """Return the differences in `stream_csv/` and `stream_live.csv`: each window is in one row."""
+def check_stream(golden: Golden, data_dir: Path, final: set[int] | None = None) -> list[str]:
+    """Return the differences in `stream_csv/` and `stream_live.csv`: each window is in one row.
+
+    Args:
+        golden: the expected results.
+        data_dir: the data directory.
+        final: the starts of the windows that must be final. None: follows from the trades.
+    """
     problems: list[str] = []
-    final = set(final_windows(golden))
+    final = set(final_windows(golden)) if final is None else final
     seen: dict[int, str] = {}
     found: dict[int, tuple[str, dict[str, str]]] = {}
     files = sorted((data_dir / "stream_csv").glob("*.csv"))
@@ -432,7 +477,9 @@ def check_stream(golden: Golden, data_dir: Path) -> list[str]:
                 problems.append(f"{name}: in the wrong file or order")
             before = start
             found[start] = (name, row)
-            problems += window_problems(name, start, golden.windows[start], row)
+            problems += window_problems(
+                name, start, golden.windows[start], row, golden.rules.window
+            )
     problems += z_problems(golden.windows, found)
     problems += [
         f"stream window {iso(start)}: missing" for start in golden.windows if start not in seen
@@ -455,7 +502,9 @@ def check_batch_windows(golden: Golden, file: Path) -> list[str]:
             problems.append(f"{name}: in two rows")
         else:
             seen[start] = (name, row)
-            problems += window_problems(name, start, golden.windows[start], row)
+            problems += window_problems(
+                name, start, golden.windows[start], row, golden.rules.window
+            )
     problems += z_problems(golden.windows, seen)
     problems += [
         f"{file.name} window {iso(start)}: missing" for start in golden.windows if start not in seen
@@ -495,10 +544,14 @@ def _rows(file: Path, problems: list[str]) -> list[dict[str, str]]:
 
 
 def window_problems(
-    name: str, start: int, expected: Mapping[str, object], row: Mapping[str, str]
+    name: str,
+    start: int,
+    expected: Mapping[str, object],
+    row: Mapping[str, str],
+    length: int = MINUTE,
 ) -> list[str]:
     problems = cell_problems(name, expected, row)
-    if cell_time(row.get("window_end", "")) != start + MINUTE:
+    if cell_time(row.get("window_end", "")) != start + length:
         problems.append(f"{name}: window_end is {row.get('window_end')!r}")
     return problems
 
@@ -580,27 +633,3 @@ def _micros(moment: datetime) -> int:
 
 def iso(micros: int) -> str:
     return (_EPOCH + timedelta(microseconds=micros)).isoformat().replace("+00:00", "Z")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.golden",
-        description="Compare the output files in a data directory with a recording.",
-    )
-    parser.add_argument("recording", type=Path)
-    parser.add_argument("data_dir", type=Path)
-    options = parser.parse_args(arguments)
-    try:
-        problems = verify(options.recording, options.data_dir)
-    except recording.RecordingError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
-    for problem in problems:
-        print(problem)
-    verdict = f"{len(problems)} lines of differences" if problems else "no differences"
-    print(f"{options.recording.name} and {options.data_dir}: {verdict}")
-    sys.exit(1 if problems else 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,33 @@
+"""Compare the output files of a run with its recording: `python -m tests.golden`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from feed import recording
+from tests.golden import run
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the differences and exit with 0 without any, 1 with some, 2 if it is refused."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.golden",
+        description="Compare the output files in a data directory with a recording.",
+    )
+    parser.add_argument("recording", type=Path)
+    parser.add_argument("data_dir", type=Path)
+    options = parser.parse_args(arguments)
+    try:
+        problems = run.verify(options.recording, options.data_dir)
+    except (recording.RecordingError, run.RefusedError) as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    for problem in problems:
+        print(problem)
+    verdict = f"{len(problems)} lines of differences" if problems else "no differences"
+    print(f"{options.recording.name} and {options.data_dir}: {verdict}")
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()
