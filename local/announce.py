@@ -1,19 +1,30 @@
-"""Print when the page is ready and when the first results exist, then exit.
+"""Print what the start waits for, when the page is ready and the first results exist, then exit.
 
 `local/supervise.py` shows these lines in the terminal where `make` runs.
 """
 
 import argparse
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from pipeline import http_health
-from pipeline.outputs import DataDir, stream_files
+from pipeline.outputs import DataDir, OutputError, read_status, stream_files
 
 #: Seconds between two checks.
 CHECK_SECONDS = 0.5
+#: Seconds between two lines about what the start waits for.
+PROGRESS_SECONDS = 3.0
+#: Seconds from the start after which these lines become rare, and the seconds between them then.
+RARE_AFTER_SECONDS, RARE_SECONDS = 30.0, 30.0
+#: A word in the state of a service that waits for Kafka, and the states before it runs. A status
+#: file of the run before has the last one.
+KAFKA = "Kafka"
+NOT_RUNNING = ("", "starting", "stopped")
 #: Number of events to announce: the page, the first final window, the first batch result.
 EVENTS = 3
+#: The beginnings of the first two.
+PAGE, FINAL = "the page", "first new final window of the stream"
 
 
 def page_answers(port: int) -> bool:
@@ -29,13 +40,59 @@ def written_since(paths: list[Path], moment: float) -> bool:
 def events(data: DataDir, port: int, start: float) -> list[str]:
     """Return one line for each event that has happened since the start."""
     happened = {
-        f"the page: http://127.0.0.1:{port}": page_answers(port),
-        f"first new final window of the stream: {data.stream_csv}": written_since(
-            stream_files(data), start
-        ),
+        f"{PAGE}: http://127.0.0.1:{port}": page_answers(port),
+        f"{FINAL}: {data.stream_csv}": written_since(stream_files(data), start),
         f"first new batch result: {data.batch_windows}": written_since([data.batch_windows], start),
     }
     return [event for event, is_there in happened.items() if is_there]
+
+
+def waiting_for(data: DataDir, announced: Collection[str]) -> str:
+    """Return what the start waits for now.
+
+    Args:
+        data: the data directory.
+        announced: the lines of `events` that are printed.
+    """
+    states = {name: read_state(data, name) for name in ("producer", "spark_processor")}
+    if KAFKA in states["producer"] or states["producer"] in NOT_RUNNING:
+        return "waiting for Kafka"
+    if states["spark_processor"] in NOT_RUNNING:
+        return "starting Spark"
+    if not any(line.startswith(PAGE) for line in announced):
+        return "starting the page"
+    if not any(line.startswith(FINAL) for line in announced):
+        return "waiting for the first final window"
+    return "waiting for the first batch result"
+
+
+def read_state(data: DataDir, service: str) -> str:
+    """Return the state that a service reports; empty if it reports none."""
+    try:
+        return str(read_status(data, service).get("state", ""))
+    except OutputError:
+        return ""
+
+
+class Progress:
+    """Decides when to print what the start waits for: a new reason at once, then in intervals."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._next = 0.0
+
+    def line(self, what: str, seconds: float) -> str:
+        """Return the line to print now, or nothing.
+
+        Args:
+            what: what the start waits for.
+            seconds: how long ago it began.
+        """
+        if what == self._what and seconds < self._next:
+            return ""
+        pause = PROGRESS_SECONDS if seconds < RARE_AFTER_SECONDS else RARE_SECONDS
+        self._what, self._next = what, seconds + pause
+        return f"{what} … {seconds:.0f} s"
 
 
 def main() -> None:
@@ -44,13 +101,19 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="data directory")
     parser.add_argument("--dashboard-port", type=int, required=True, help="port of the page")
     arguments = parser.parse_args()
+    data = DataDir(arguments.data_dir)
     start = time.time()
     announced: set[str] = set()
+    progress = Progress()
     while len(announced) < EVENTS:
-        for event in events(DataDir(arguments.data_dir), arguments.dashboard_port, start):
+        for event in events(data, arguments.dashboard_port, start):
             if event not in announced:
                 announced.add(event)
                 print(f"{event} ({time.time() - start:.0f} s after the start)", flush=True)
+        if len(announced) < EVENTS and (
+            line := progress.line(waiting_for(data, announced), time.time() - start)
+        ):
+            print(line, flush=True)
         time.sleep(CHECK_SECONDS)
 
 

@@ -41,6 +41,11 @@ def outputs_in(data: DataDir) -> list[Path]:
     return [path for path in known if path.exists()]
 
 
+def has_only_a_report(data: DataDir, found: list[Path]) -> bool:
+    """Return whether `make report` has written the only outputs: it needs no earlier run."""
+    return found == [data.report] and (data.report / "report.md").is_file()
+
+
 def main() -> None:
     """Remove the outputs, unless a stack runs on them or another program made them."""
     parser = argparse.ArgumentParser(prog="python -m local.clean", description=__doc__)
@@ -55,7 +60,7 @@ def main() -> None:
             "A stack runs on DATA_DIR: stop it first with Ctrl-C or `kill` and its pid. "
             f"DATA_DIR={data.root} ({stack.holder(data.root)})"
         )
-    if not stack.has_run_on(data.root):
+    if not stack.has_run_on(data.root) and not has_only_a_report(data, found):
         refuse(
             "DATA_DIR has no source.json, so another program may have filled it. Check it and "
             f"delete it yourself. DATA_DIR={data.root}"

@@ -14,7 +14,7 @@ from supervisor.childutils import getRPCInterface
 from supervisor.states import ProcessStates
 
 from local import stack
-from local.terminal import refuse, say
+from local.terminal import refuse, say, write_through
 from local.variables import absolute_path
 
 #: Seconds to wait for an answer of the supervisor.
@@ -26,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.status", description=__doc__)
     parser.add_argument("--data-dir", required=True, help="data directory")
     data_dir = absolute_path("DATA_DIR", parser.parse_args().data_dir)
+    write_through()  # `make status | head` closes the pipe
     if not stack.is_running(data_dir):
         if left := stack.leftovers(data_dir):
             pids = " ".join(str(process.pid) for process in left)

@@ -33,7 +33,7 @@ from pipeline.errors import (
 from pipeline.health import heartbeat
 from pipeline.logs import log_to_stdout
 from pipeline.processes import MIB, age, tree_cost
-from pipeline.settings import Settings, invalid, load
+from pipeline.settings import Settings, changed, invalid, load
 
 #: Seconds between two writes of the status file.
 STATUS_SECONDS = 1.0
@@ -50,7 +50,7 @@ MINUTE_COLUMNS = ("at", "seconds", "cpu_s", "rss_mib", "counters")
 #: Bytes. A longer per-minute record loses its older half (a month fits).
 MINUTES_BYTES = 4_000_000
 #: Seconds. A wait for another service is an error only after this: all services start together.
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 #: Seconds. After a run of at least this length, the backoff starts again at its shortest delay.
 STEADY_SECONDS = 60.0
 #: Characters of an error in the log and in the status file.
@@ -137,7 +137,10 @@ class Service:
         service = cls(name, settings)
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, service._on_signal)
-        service.log.info("starting with %s", settings.model_dump_json())
+        own = changed(settings)
+        service.log.info("starting; settings that differ from their defaults: %d", len(own))
+        for setting in own:
+            service.log.info("setting %s", setting)
         # Before the first status, which replaces the settings that an older version recorded.
         with contextlib.suppress(OperationalError, OSError):  # `run` raises it again
             source.claim(service.data, settings)

@@ -59,6 +59,26 @@ def duration_text(span: timedelta) -> str:
     return f"{number} {unit}" + ("" if number == 1 else "s")
 
 
+#: A duration in a status file, which holds JSON.
+_ISO_DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?", re.ASCII)
+
+
+def setting_text(value: object) -> str:
+    """Return the value of a setting, as it is or as JSON, in the form that its variable accepts."""
+    if value is None:
+        return "not set"
+    if isinstance(value, timedelta):
+        return duration_text(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = str(value)
+    match = _ISO_DURATION.fullmatch(text)
+    if match and any(match.groups()):
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        return duration_text(timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
+    return text
+
+
 def _at_most_a_day(duration: timedelta) -> timedelta:
     if duration > _DAY:
         raise ValueError("must be from '1 second' to '24 hours'")
@@ -424,6 +444,15 @@ NAMES = tuple(name.upper() for name in Settings.model_fields)
 
 
 # --- reading ----------------------------------------------------------------------------------
+
+
+def changed(settings: Settings) -> list[str]:
+    """Return the settings that differ from their defaults, as `NAME=value`."""
+    return [
+        f"{name.upper()}={setting_text(getattr(settings, name))}"
+        for name, field in Settings.model_fields.items()
+        if getattr(settings, name) != field.get_default(call_default_factory=True)
+    ]
 
 
 def load() -> Settings:

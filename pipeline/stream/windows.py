@@ -47,6 +47,7 @@ class WindowPublisher:
         self, service: Service, state_file: Path, recorder: micro_batches.Recorder
     ) -> None:
         self._service = service
+        self._console = Console()
         self._recorder = recorder
         self._data = service.data
         self._state_file = state_file
@@ -123,8 +124,8 @@ class WindowPublisher:
         self._service.counters["final_windows"] += len(final)
         self._service.details["newest_trade"] = newest
         self._service.details["open_windows"] = len(state.open)
-        print_windows("open ", [w.cells for w in changed if w.start in state.open])
-        print_windows("FINAL", final_cells)
+        self._console.print("open", [w.cells for w in changed if w.start in state.open])
+        self._console.print("FINAL", final_cells)
         return publication
 
     def _write_final(
@@ -260,14 +261,53 @@ def added_trades(before: State, changed: Iterable[Window]) -> int:
     )
 
 
-def print_windows(kind: str, windows: list[Cells]) -> None:
-    """Print the newest windows of a micro-batch to the console."""
+#: The columns of the console, their headings and their widths.
+_CONSOLE: dict[str, tuple[str, int]] = {
+    "window_start": ("window start (UTC)", 20),
+    "trade_count": ("trades", 7),
+    "avg_price": ("average price", 16),
+    "price_range": ("price range", 12),
+    "total_volume": ("volume", 14),
+    "volatility_flag": ("volatility", 10),
+    "market_sentiment": ("sentiment", 9),
+    "volume_spike": ("volume spike", 12),
+}
+#: Rows after which the header of the console is printed again.
+CONSOLE_ROWS = 50
+
+
+class Console:
+    """Prints the newest windows of each micro-batch, below a header."""
+
+    def __init__(self) -> None:
+        #: Rows since the last header.
+        self._rows = CONSOLE_ROWS
+
+    def print(self, kind: str, windows: list[Cells]) -> None:
+        """Print the newest windows of a micro-batch.
+
+        Args:
+            kind: `open` or `FINAL`.
+            windows: their cells, as text.
+        """
+        if not windows:
+            return
+        if self._rows >= CONSOLE_ROWS:
+            self._rows = 0
+            show(f"{'state':<5} " + " ".join(f"{head:>{size}}" for head, size in _CONSOLE.values()))
+        for line in console_lines(kind, windows):
+            show(line)
+            self._rows += 1
+
+
+def console_lines(kind: str, windows: list[Cells]) -> list[str]:
+    """Return a line for each of the newest windows, oldest first."""
+    found = []
     if (omitted := len(windows) - CONSOLE_WINDOWS) > 0:
-        show(f"{kind} ({omitted} earlier windows omitted)")
-    for cells in sorted(windows, key=lambda cells: cells["window_start"])[-CONSOLE_WINDOWS:]:
-        show(
-            f"{kind} {cells['window_start']} trades {cells['trade_count']:>5} "
-            f"avg {cells['avg_price']} range {cells['price_range']} "
-            f"volume {cells['total_volume']} {cells['volatility_flag']} "
-            f"{cells['market_sentiment']} {cells['volume_spike']}"
-        )
+        found.append(f"{kind:<5} ({omitted} earlier windows omitted)")
+    newest = sorted(windows, key=lambda cells: cells["window_start"])[-CONSOLE_WINDOWS:]
+    found += [
+        f"{kind:<5} " + " ".join(f"{cells[name]:>{size}}" for name, (_, size) in _CONSOLE.items())
+        for cells in newest
+    ]
+    return found

@@ -35,7 +35,7 @@ from local import (
     supervise,
     variables,
 )
-from pipeline import java, processes
+from pipeline import java, outputs, processes
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings, load
 from tests.conftest import free_port
@@ -607,6 +607,46 @@ def test_a_supervisor_that_does_not_answer_is_reported_in_one_sentence(
         assert "FileNotFoundError" in refusal(capsys, status.main)
 
 
+@pytest.mark.parametrize(
+    ("states", "announced", "what"),
+    [
+        ({}, (), "waiting for Kafka"),
+        ({"producer": "stopped", "spark_processor": "stopped"}, (), "waiting for Kafka"),
+        ({"producer": "waiting for Kafka", "spark_processor": "running"}, (), "waiting for Kafka"),
+        ({"producer": "running", "spark_processor": "starting"}, (), "starting Spark"),
+        ({"producer": "running", "spark_processor": "running"}, (), "starting the page"),
+        (
+            {"producer": "running", "spark_processor": "running"},
+            ("the page: x",),
+            "waiting for the first final window",
+        ),
+        (
+            {"producer": "running", "spark_processor": "running"},
+            ("the page: x", "first new final window of the stream: x"),
+            "waiting for the first batch result",
+        ),
+    ],
+)
+def test_a_start_names_what_it_waits_for(
+    tmp_path: Path, states: dict[str, str], announced: tuple[str, ...], what: str
+) -> None:
+    data = DataDir(tmp_path)
+    for service, state in states.items():
+        outputs.write_status(data, service, {"state": state})
+    assert announce.waiting_for(data, announced) == what
+
+
+def test_the_progress_of_a_start_is_printed_every_few_seconds_and_later_rarely() -> None:
+    progress = announce.Progress()
+    lines = [progress.line("waiting for Kafka", seconds / 2) for seconds in range(24)]
+    printed = [line for line in lines if line]
+    assert printed == [f"waiting for Kafka … {n} s" for n in (0, 3, 6, 9)]
+    assert progress.line("starting Spark", 12.0) == "starting Spark … 12 s"
+    assert progress.line("starting Spark", 40.0)
+    assert not progress.line("starting Spark", 65.0)
+    assert progress.line("starting Spark", 70.0)
+
+
 def test_only_files_written_since_the_start_are_announced(tmp_path: Path) -> None:
     file = tmp_path / "2026-01-01.csv"
     assert not announce.written_since([file], 0.0)
@@ -733,6 +773,24 @@ def test_clean_accepts_a_folder_of_a_stack_whose_source_json_was_moved_away(
     configuration.touch()
     run_clean(monkeypatch, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_clean_removes_a_report_that_no_run_preceded(tmp_path: Path, monkeypatch) -> None:
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "report.md").write_text("x")
+    (tmp_path / "notes.txt").write_text("mine")
+    run_clean(monkeypatch, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_clean_refuses_a_report_folder_of_another_program(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.docx").write_text("x")
+    assert "source.json" in refusal(capsys, run_clean, monkeypatch, tmp_path)
+    assert (tmp_path / "report" / "report.docx").exists()
 
 
 def test_clean_follows_no_link_to_another_folder(tmp_path: Path, monkeypatch) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.settings import Settings, load, parse_duration
+from pipeline.settings import Settings, changed, load, parse_duration, setting_text
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [name.upper() for name in Settings.model_fields]
@@ -423,3 +423,19 @@ def test_a_variable_in_small_letters_is_no_setting(monkeypatch: pytest.MonkeyPat
     settings = load()
     assert settings.window == timedelta(minutes=1)
     assert settings.log_level == "INFO"
+
+
+def test_only_settings_that_differ_from_their_defaults_are_listed_as_a_variable_accepts_them() -> (
+    None
+):
+    settings = Settings(window=timedelta(minutes=2), batch_interval_seconds=60)
+    listed = [text for text in changed(settings) if not text.startswith("DATA_DIR=")]
+    assert listed == ["WINDOW=2 minutes", "BATCH_INTERVAL_SECONDS=60"]
+    as_json = settings.model_dump(mode="json")
+    assert setting_text(as_json["window"]) == "2 minutes"
+    for seconds in (1, 59, 60, 90, 3600, 5400, 86_400):
+        span = timedelta(seconds=seconds)
+        text = setting_text(Settings(window=span).model_dump(mode="json")["window"])
+        assert parse_duration(text) == span
+    for kept in ("P", "PT", "P-1", "1 minute", "PASSWORD"):
+        assert setting_text(kept) == kept

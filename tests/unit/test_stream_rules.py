@@ -26,9 +26,10 @@ from pipeline.stream.progress import (
 )
 from pipeline.stream.query import parse_record
 from pipeline.stream.windows import (
+    CONSOLE_ROWS,
     CONSOLE_WINDOWS,
+    Console,
     Publication,
-    print_windows,
     to_window,
 )
 
@@ -171,11 +172,28 @@ def test_the_console_shows_the_newest_windows_of_a_long_list(
         outputs.cells(outputs.WINDOW_COLUMNS, {"window_start": START + n * MINUTE})
         for n in range(CONSOLE_WINDOWS + 2)
     ]
-    print_windows("FINAL", windows[::-1])
-    printed = capsys.readouterr().out.splitlines()
+    console = Console()
+    console.print("open", [])
+    console.print("FINAL", windows[::-1])
+    header, *printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "FINAL (2 earlier windows omitted)"
     shown = [line.split()[1] for line in printed[1:]]
     assert shown == [window["window_start"] for window in windows[2:]]
+    assert header.split()[:2] == ["state", "window"]
+    assert "average price" in header
+    # Each value ends below the end of its heading.
+    start = windows[-1]["window_start"]
+    assert printed[-1].index(start) + len(start) == header.index("(UTC)") + len("(UTC)")
+
+
+def test_the_console_prints_its_header_again_after_some_rows(capsys) -> None:
+    console = Console()
+    window = outputs.cells(outputs.WINDOW_COLUMNS, {"window_start": START})
+    for _ in range(2 * CONSOLE_ROWS + 1):
+        console.print("open", [window])
+    printed = capsys.readouterr().out.splitlines()
+    headers = [n for n, line in enumerate(printed) if line.startswith("state")]
+    assert headers == [0, CONSOLE_ROWS + 1, 2 * (CONSOLE_ROWS + 1)]
 
 
 # --- pace and progress ----------------------------------------------------------------------
