@@ -160,6 +160,8 @@ class Recorder:
         self._stop = stop
         self._logged = time.monotonic()
         self.recorded = 0
+        #: Why nothing is received; empty if nothing failed.
+        self.problem = ""
 
     def run(self, until: float) -> None:
         """Record until a time of the monotonic clock, or until a stop is requested."""
@@ -176,6 +178,7 @@ class Recorder:
                     break
                 if received:
                     waits = backoff()
+                self.problem = str(error)
                 wait_s = SLOW_RETRY_SECONDS if error.lasting else next(waits)
                 log.warning("%s; next attempt in %.1f s", error, wait_s)
             self._writer.flush()
@@ -244,6 +247,7 @@ def main(arguments: list[str] | None = None) -> None:
     stop = Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
+    is_new = not options.file.exists() or not options.file.stat().st_size
     try:
         writer = open_writer(options.file, append=options.append)
     except recording.RecordingError as error:
@@ -256,6 +260,12 @@ def main(arguments: list[str] | None = None) -> None:
     except recording.RecordingError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
+    if not recorder.recorded:
+        if is_new:
+            options.file.unlink()
+        why = recorder.problem or f"{options.url} sent no message of {options.product}"
+        sys.stderr.write(f"Nothing was recorded: {why}\n")
+        sys.exit(1)
     log.info("%d messages in %s", recorder.recorded, options.file)
 
 

@@ -470,7 +470,7 @@ async def run(options: argparse.Namespace, listening: socket.socket) -> None:
     """Serve until a signal stops it."""
     path: Path = options.recording
     player, played, identity = make_player(options)
-    identity["synthetic"] = recording.is_synthetic(path)
+    identity |= {"synthetic": recording.is_synthetic(path), "path": str(path)}
     past = rest.Rest(
         played,
         options.product,

@@ -27,7 +27,7 @@ from pipeline.compare.inputs import read_outputs, require_folder
 from pipeline.compare.sections import Section, run_sections, sections, source_text
 from pipeline.compare.summary import summary
 from pipeline.errors import sentence
-from pipeline.outputs import DataDir, OutputError, write_atomically
+from pipeline.outputs import DataDir, OutputError, stream_files, write_atomically
 from pipeline.settings import load
 from pipeline.source import check
 from report.figures import draw, svg
@@ -57,6 +57,7 @@ def main() -> None:
     try:
         if not arguments.zip:  # the page offers the report, also before the directory exists
             require_folder(data)
+            require_results(data)
         check(data, settings)
         files = make(data, settings.batch_interval_seconds, arguments.minutes)
         if arguments.zip:
@@ -70,6 +71,17 @@ def main() -> None:
         print(f"Cannot write the report. {sentence(error)}", file=sys.stderr)
         sys.exit(2)
     print(f"{data.report / 'report.html'} (took {time.monotonic() - began:.1f} s)")
+
+
+def require_results(data: DataDir) -> None:
+    """Raise OutputError if there is nothing to report: no window and no batch run."""
+    others = (data.stream_live, data.batch_windows, data.batch_log)
+    if stream_files(data) or any(path.exists() for path in others):
+        return
+    raise OutputError(
+        "Nothing to report yet: DATA_DIR has no window and no batch run. Start a stack with "
+        f"`make demo` or `make run`, and wait for its first results. DATA_DIR={data.root}"
+    )
 
 
 def make(data: DataDir, default_interval_s: float, last: timedelta | None) -> dict[str, str]:

@@ -33,6 +33,7 @@ from pipeline.compare.summary import forecast
 from pipeline.compare.totals import UNUSUAL_Z
 from pipeline.compare.tradeoffs import aspects
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, LABELS, SPIKE
+from pipeline.settings import Settings, setting_text
 
 __all__ = ["MAX_LISTED", "Section", "Table", "losses_text", "run_sections", "sections"]
 __all__ += ["source_text"]
@@ -486,7 +487,7 @@ def _metrics(comparison: Comparison) -> Section:
     ]
     shared = comparison.shared
     totals = [
-        (LABELS[metric], *(number(n, ",.10g") for n in values), number(difference, ",.4g"))
+        (LABELS[metric], *(number(n, ",.10g") for n in values), _difference(difference))
         for metric, *values, difference in shared.totals.itertuples(index=False)
     ]
     return Section(
@@ -496,23 +497,28 @@ def _metrics(comparison: Comparison) -> Section:
             f"Fixed thresholds ({HIGH}, {SPIKE}, {BULLISH}, {BEARISH}) fit the market that they "
             "were set for. A z-score fits any market: it compares a window's range or volume with "
             f"the windows of the previous hour. A z-score above {UNUSUAL_Z:g} is unusual. Both "
-            "paths use the same definitions."
+            "paths use the same definitions. Totals compare the same windows on both paths, those "
+            "of the selected time range."
         ),
         tables=(
-            Table(
-                "Windows by classification",
-                ("classification", "stream", "batch"),
-                tuple(classified),
-            ),
             Table(
                 f"Totals over the {count(shared.windows, 'window')} that both paths have",
                 ("metric", "stream", "batch", "stream − batch"),  # noqa: RUF001 - a minus is meant
                 tuple(totals),
             ),
+            Table(
+                "Windows by classification",
+                ("classification", "stream", "batch"),
+                tuple(classified),
+            ),
         ),
         figure_note="Triangles mark unusual windows.",
         figure_alt="Z-scores of range and volume by window",
     )
+
+
+def _difference(value: float) -> str:
+    return "=" if value == 0 else number(value, "+,.4g")
 
 
 def _environment(comparison: Comparison) -> Section:
@@ -533,10 +539,7 @@ def _environment(comparison: Comparison) -> Section:
             Table(
                 "Settings",
                 ("setting", "value"),
-                tuple(
-                    (name.upper(), "not set" if value is None else str(value))
-                    for name, value in settings.items()
-                ),
+                tuple((name.upper(), setting_text(value)) for name, value in settings.items()),
                 text_columns=2,
             ),
         ),
@@ -547,21 +550,35 @@ def _first_reported(status: Mapping[str, Mapping[str, Any]], part: str) -> Mappi
     return next((fields[part] for fields in status.values() if part in fields), {})
 
 
+#: The settings that change a result. The command of the reproduction sets them.
+_OF_RESULTS = (
+    "product_id",
+    "window",
+    "watermark",
+    "batch_interval_seconds",
+    "volatility_range",
+    "sentiment_ratio",
+    "spike_volume",
+)
+
+
 def _reproduction(comparison: Comparison) -> Section:
     source, status = comparison.outputs.source, comparison.outputs.status
-    interval = status["batch_scheduler"].get("settings", {}).get("batch_interval_seconds")
-    before = "" if interval is None else f"BATCH_INTERVAL_SECONDS={interval:g} "
+    before = "".join(f"{text} " for text in _settings_of_results(status))
     if source.get("kind") == "live":
         run = (
             f"`{before}make run` follows the live exchange. The exchange now issues other trades, "
             "so the results will differ."
         )
     elif source.get("kind") == "replay":
-        recording = shlex.quote(str(source.get("recording")).replace("`", "'"))
-        speed = (status["producer"].get("feed") or {}).get("speed", "max")
-        pace = "" if source.get("retimed") else f" RETIME=0 SPEED={speed}"
+        feed = status["producer"].get("feed") or {}
+        path = feed.get("path") or source.get("recording")
+        recording = shlex.quote(str(path).replace("`", "'"))
+        pace = "" if source.get("retimed") else f" RETIME=0 SPEED={feed.get('speed', 'max')}"
         command = f"{before}make demo RECORDING={recording} DATA_DIR=data-again{pace}"
-        run = f"`{command}` replays the same recording. RECORDING needs the path of the file."
+        run = f"`{command}` replays the same recording."
+        if "path" not in feed:
+            run += " Set RECORDING to the path of the file."
     else:
         run = "The source of this data is unknown."
     return Section(
@@ -578,6 +595,22 @@ def _reproduction(comparison: Comparison) -> Section:
             ),
         ),
     )
+
+
+def _settings_of_results(status: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the settings that change results and differ from their defaults, for a shell.
+
+    The interval of the batch is always one of them: `make demo` has another default.
+    """
+    found = []
+    for name in _OF_RESULTS:
+        values = (fields.get("settings") or {} for fields in status.values())
+        value = next((of[name] for of in values if isinstance(of, Mapping) and name in of), None)
+        text = setting_text(value)
+        default = setting_text(Settings.model_fields[name].default)
+        if value is not None and (text != default or name == "batch_interval_seconds"):
+            found.append(f"{name.upper()}={shlex.quote(text.replace('`', chr(39)))}")
+    return found
 
 
 def source_text(source: Mapping[str, Any]) -> str:

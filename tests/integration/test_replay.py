@@ -172,6 +172,7 @@ def test_answer_and_heartbeats_name_the_recording_and_its_end(tmp_path, serve, c
     described = {
         **recording.identity(path, None),
         "synthetic": True,
+        "path": str(path),
         "speed": "max",
         "state": "playing",
     }
@@ -543,3 +544,8 @@ def test_the_recorder_connects_again_and_stops_by_itself(tmp_path, serve, run):
     assert found[:restart] == frames[:restart]
     assert found[restart:] == frames[: len(found) - restart]
     assert "cannot connect to" in running.text()
+    nothing = tmp_path / "nothing.gz"
+    with recorder(run, nothing, free_port(), "--seconds", "1") as running:
+        assert running.process.wait(20) == 1
+    assert "Nothing was recorded: cannot connect to ws://127.0.0.1:" in running.text()
+    assert not nothing.exists()

@@ -108,7 +108,7 @@ def test_unknown_values_are_dashes(nothing: Comparison) -> None:
     assert section(nothing, "latency").tables[0].rows[0][1:] == (UNKNOWN, UNKNOWN, UNKNOWN)
     assert section(nothing, "freshness").tables[0].rows[2][1:] == (UNKNOWN,) * 5
     assert section(nothing, "cost").tables[0].rows[0][1:] == (UNKNOWN,) * 3
-    classified = {row[0]: row[1:] for row in section(nothing, "metrics").tables[0].rows}
+    classified = {row[0]: row[1:] for row in section(nothing, "metrics").tables[1].rows}
     assert classified["windows with a z-score"] == ("0", "0")
     assert classified["unusual range"] == classified["unusual volume"] == (UNKNOWN,) * 2
     aspects = {row[0]: row[1:] for row in section(nothing, "overview").tables[0].rows}

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from pipeline import outputs, times
 from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir, to_csv, write_final_windows
+from pipeline.settings import Settings, parse_duration
 from report import __main__ as making
 from report import figures
 from tests import page_data
@@ -247,6 +249,41 @@ def test_the_report_works_before_the_producer_has_reached_its_feed(tmp_path: Pat
     outputs.write_status(data, "producer", {"feed": None})
     html, _ = made(data)
     assert "RECORDING=&#39;a b.gz&#39;" in html
+    assert "Set RECORDING to the path of the file." in html
+
+
+def test_the_command_that_runs_it_again_works_when_pasted(tmp_path: Path) -> None:
+    """It names the path of the recording, and settings in the form that their variables accept."""
+    data = filled(tmp_path, 3)
+    data.source.write_text('{"kind": "replay", "recording": "a b.gz", "retimed": true}')
+    outputs.write_status(data, "producer", {"feed": {"path": "data/my files/a b.gz"}})
+    used = Settings(window=timedelta(minutes=2), batch_interval_seconds=60)
+    outputs.write_status(data, "batch_scheduler", {"settings": used.model_dump(mode="json")})
+    _, markdown = made(data)
+    [command] = re.findall(r"`([A-Z]\S*=.*make demo [^`]*)`", markdown)
+    words = shlex.split(command)
+    assert words == [
+        "WINDOW=2 minutes",
+        "BATCH_INTERVAL_SECONDS=60",
+        "make",
+        "demo",
+        "RECORDING=data/my files/a b.gz",
+        "DATA_DIR=data-again",
+    ]
+    given = dict(word.split("=", 1) for word in words[:2])
+    assert parse_duration(given["WINDOW"]) == used.window
+    assert "PT2M" not in markdown
+    assert "Set RECORDING" not in markdown
+
+
+def test_an_empty_folder_has_nothing_to_report_yet(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["report"])
+    with pytest.raises(SystemExit) as ended:
+        making.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("Nothing to report yet: DATA_DIR has no window")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_figure_is_drawn_and_belongs_to_a_section(tmp_path: Path) -> None:
