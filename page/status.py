@@ -25,7 +25,7 @@ GRACE_SECONDS = 30.0
 STALE_STREAM_SECONDS = 30.0
 
 Condition = Literal["ok", "starting", "unhealthy", "silent", "stopped", "absent", "unreadable"]
-Word = Literal["LIVE", "REPLAY", "WAITING", "STALE", "DOWN", "ENDED"]
+Word = Literal["LIVE", "REPLAY", "WAITING", "STALE", "UNUSABLE", "DOWN", "ENDED"]
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,10 @@ def feed_state(
     """Return the state of the feed: the first fault on the way from the exchange to the page."""
     feed = feed_of(services[PRODUCER], source)
     seen = _Evidence(services, feed, last_trade(services[PRODUCER], feed, now), now)
-    found = _producer_fault(seen) or _feed_fault(seen) or _stream_fault(seen)
+    found = _producer_fault(seen)
+    if found is None and (unusable := unusable_feed(services)):
+        found = FeedState("UNUSABLE", unusable, "feed")
+    found = found or _feed_fault(seen) or _stream_fault(seen)
     if found is not None:
         return found
     if feed.kind is None:
@@ -245,6 +248,12 @@ def _feed_fault(seen: _Evidence) -> FeedState | None:
         quiet = formatting.age(seen.trade.age_s)
         return FeedState("STALE", f"connected to the feed, but no trade for {quiet}", "feed")
     return None
+
+
+def unusable_feed(services: Mapping[str, ServiceStatus]) -> str:
+    """Return why no message of the feed is usable; empty if trades are usable."""
+    unusable = services[PRODUCER].part("unusable")
+    return formatting.text(unusable.get("text")) if unusable else ""
 
 
 def _stream_fault(seen: _Evidence) -> FeedState | None:

@@ -18,6 +18,7 @@ from pipeline.ingest.exchange import FeedWatchdog, Message
 from pipeline.ingest.exchange_clock import ExchangeClock
 from pipeline.ingest.id_ranges import IdRanges
 from pipeline.ingest.published import PublishedTrades
+from pipeline.ingest.unusable import SameRejections
 from pipeline.service import Service
 from pipeline.source import REPETITION, claim
 
@@ -42,6 +43,7 @@ class Publisher:
         self._sender = sender
         self._dead_letters = DeadLetters(service, sender)
         self._published = PublishedTrades()
+        self._rejections = SameRejections()
         self._clock = ExchangeClock()
         #: Trades in the future, according to a clock that may be wrong: message, time of receipt,
         #: and receipt in monotonic seconds. They are handled when the clock is checked.
@@ -55,7 +57,7 @@ class Publisher:
         self._backfill = Backfill(
             service, self._publish_backfilled, self._reject_backfilled, sender.has_room, self._now
         )
-        service.details |= {"feed": None, "last_trade": None}
+        service.details |= {"feed": None, "last_trade": None, "unusable": None}
 
     def restore_published(self) -> None:
         """Read from Kafka which trades were published before this start.
@@ -105,6 +107,7 @@ class Publisher:
         self._dead_letters.reject(message.data, message.size, str(why), received)
         self._service.warn_about_message(f"rejected a message: {why}")
         self._watchdog.rejected = str(why)
+        self._rejections.on_rejected(str(why), received)
         self._count("rejected")
 
     def _hold(self, message: Message, received: datetime) -> bool:
@@ -151,6 +154,7 @@ class Publisher:
 
     def _publish(self, valid: trade.Trade, raw: bytes, received: datetime) -> str:
         self._watchdog.on_trade(time.monotonic(), valid.trade_id)
+        self._rejections.on_trade()
         self._backfill.on_received(valid.trade_id, valid.time)
         outcome = self._published.outcome(valid)
         if outcome == "repeated":
@@ -255,6 +259,7 @@ class Publisher:
 
     def _report(self) -> None:
         feed = self._feed
+        self._report_unusable()
         if self._sender.is_stalled():
             buffered = self._sender.unacknowledged()
             message = f"Kafka does not respond; {buffered} messages are buffered"
@@ -273,6 +278,13 @@ class Publisher:
             self._service.report("running", f"{label} of {feed.get('recording')}", healthy=True)
         else:
             self._service.report("running", f"LIVE from {feed['url']}", healthy=True)
+
+    def _report_unusable(self) -> None:
+        """Show in the status that no message is usable, and log it once."""
+        unusable = self._rejections.as_status()
+        if unusable and not self._service.details.get("unusable"):
+            self._service.error(unusable["text"])
+        self._service.details["unusable"] = unusable
 
     def _report_connecting(self) -> None:
         """Report that the exchange has sent nothing yet. The cause stays until something works."""

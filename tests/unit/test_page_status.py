@@ -114,6 +114,17 @@ def test_the_age_counts_from_receipt_for_a_recording_with_original_timestamps() 
     assert age == "last trade received 0.1 s ago (event time 2025-12-02 05:07:17)"
 
 
+def test_a_feed_without_a_usable_trade_is_a_state_of_its_own() -> None:
+    """Whatever else the producer reports, but not if the producer is down."""
+    text = "No usable trade: 8,551 messages are for BTC-USD, PRODUCT_ID is ETH-USD"
+    for more in ({}, {"connected": False}, {"healthy": False}, {"last_trade": None}):
+        found = state({"producer": {"unusable": {"text": text}, **more}})
+        assert (found.word, found.reason, found.cause) == ("UNUSABLE", text, "feed")
+    silent = state({"producer": {"unusable": {"text": text}, "updated": ago(60)}})
+    assert silent.word == "DOWN"
+    assert state({"producer": {"unusable": None}}).word == "LIVE"
+
+
 def test_the_age_of_a_retimed_or_live_trade_counts_from_its_event_time() -> None:
     for feed in (page_data.LIVE, page_data.replay()):
         producer = services(feed=feed)["producer"]
