@@ -2,12 +2,10 @@
 
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
 
 import pandas as pd
 
 from pipeline.metrics import definitions
-from pipeline.settings import Settings
 
 #: Candles in a chart at most: it has no more pixels for them, and the browser takes 1.5 ms to
 #: draw each.
@@ -111,25 +109,6 @@ def counts(windows: pd.DataFrame, width: timedelta) -> pd.DataFrame:
     """Return `window_start` and `trade_count` in windows of this width, from narrower ones."""
     start = windows["window_start"].dt.floor(pd.Timedelta(width))
     return windows["trade_count"].groupby(start, sort=True).sum(min_count=1).reset_index()
-
-
-def roll_up(windows: pd.DataFrame, settings: Settings) -> dict[str, Any]:
-    """Return the metrics over all windows together; empty without windows."""
-    found = definitions.total(windows)
-    if not found:
-        return {}
-    return {
-        **found,
-        "volatility_flag": definitions.volatility_flag(
-            found["price_range"], settings.volatility_range
-        ),
-        "market_sentiment": definitions.market_sentiment(
-            found["buy_count"], found["sell_count"], settings.sentiment_ratio
-        ),
-        "volume_spike": definitions.volume_spike(found["total_volume"], settings.spike_volume),
-        "last_trade_time": windows["last_trade_time"].max(),
-        "written_at": windows["written_at"].max(),
-    }
 
 
 def change(first_price: float | None, last_price: float | None) -> tuple[float, float] | None:

@@ -9,7 +9,7 @@ import pickle
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -43,6 +43,9 @@ class LatestComparison:
     asked_at: datetime | None = None
     #: Monotonic time at which the last attempt ended.
     ended: float = 0.0
+    #: The span, and the chosen one that is not compared yet. Empty: this is the chosen one.
+    span: str = ""
+    instead_of: str = ""
 
 
 def rest(cpu_s: float, pace: Pace) -> float:
@@ -97,6 +100,14 @@ class Comparer:
                 self._busy = True
                 threading.Thread(target=self._run, args=(due,), daemon=True).start()
             return self._kept.get(span) or LatestComparison(asked_at=self._since[span])
+
+    def kept(self, span: str, chosen: str) -> LatestComparison | None:
+        """Return the newest comparison of a span, to show until the chosen one is compared."""
+        with self._lock:
+            found = self._kept.get(span)
+        if found is None or found.data is None:
+            return None
+        return replace(found, problem=None, span=span, instead_of=chosen)
 
     def _run(self, span: str) -> None:
         before_cpu = cpu_of_ended_children()

@@ -63,12 +63,6 @@ def alert(text: str, level: Level = "info") -> None:
         st.empty()
 
 
-def finding(title: str, short: str, sentence: str, level: Level) -> None:
-    """Write a finding in a coloured box: in a few words, and as a sentence."""
-    body = f"**{plain(short)}**  \n{plain(sentence)}"
-    _WRITE[level](body, title=plain(title))
-
-
 def titled_table(found: Table, *, key: str) -> None:
     """Write a table of the comparison with its title. Numbers are aligned to the right."""
     with st.container():
@@ -90,12 +84,6 @@ def download(label: str, file_name: str, make: Callable[[], bytes]) -> None:
         key=label,
         on_click="ignore",
     )
-
-
-def links(sections: Mapping[str, str]) -> None:
-    """Write links to sections: the word of each, and the section's title."""
-    pairs = (f"[{plain(word)}](#{anchor(title)})" for word, title in sections.items())
-    st.markdown(" · ".join(pairs), width="content")
 
 
 def table(

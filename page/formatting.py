@@ -72,14 +72,6 @@ def ago(then: datetime | None, now: datetime) -> str:
     return "just now" if seconds > -1 else f"{age(-seconds)} in the future"
 
 
-def age_difference(one: datetime | None, other: datetime | None) -> str:
-    """Return `32 s older`, `32 s newer` or `=`: the first time compared with the second."""
-    if one is None or other is None:
-        return DASH
-    seconds = (other - one).total_seconds()
-    return f"{age(abs(seconds))} {'older' if seconds > 0 else 'newer'}" if seconds else "="
-
-
 def clock(when: datetime | None) -> str:
     return DASH if when is None else f"{when.astimezone(UTC):%H:%M:%S}"
 
@@ -155,7 +147,10 @@ def difference(value: object, write: Callable[[object], str] = count) -> str:
 
 def percent(value: object) -> str:
     found = number(value)
-    return DASH if found is None else f"{found * 100:+.2f} %"
+    if found is None:
+        return DASH
+    shown = round(found * 100, 2) + 0.0  # no negative zero
+    return f"{shown:+.2f} %" if shown else "0.00 %"
 
 
 def seconds(value: object) -> str:

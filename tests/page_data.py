@@ -349,13 +349,13 @@ def replay(**more: Any) -> dict[str, Any]:
         "recording": "data/sample/synthetic_btcusd.jsonl.gz",
         "synthetic": True,
         "retimed": True,
-        "repeat_from": "2025-01-01T00:00:01Z",
-        "repeat_s": 3600,
         "speed": 1,
         "state": "playing",
     } | more
 
 
+#: As the bundled sample, which starts again each hour.
+HOURLY = replay(repeat_from="2025-01-01T00:00:01Z", repeat_s=3600)
 LIVE = {"kind": "live", "url": "wss://ws-feed.exchange.coinbase.com", "state": "playing"}
 
 
@@ -467,7 +467,7 @@ def live(data: DataDir, now: datetime) -> None:
 
 
 def sample(data: DataDir, now: datetime) -> None:
-    full(data, now, replay())
+    full(data, now, HOURLY)
 
 
 def stale(data: DataDir, now: datetime) -> None:
@@ -475,6 +475,14 @@ def stale(data: DataDir, now: datetime) -> None:
     before = now - timedelta(seconds=127)
     full(data, before, LIVE)
     write_statuses(data, statuses(now, LIVE, trade_time=before))
+
+
+def wrong(data: DataDir, now: datetime) -> None:
+    """Every message is for another product than PRODUCT_ID."""
+    found = statuses(now, LIVE)
+    text = "No usable trade: 8,551 messages are for BTC-USD, PRODUCT_ID is ETH-USD"
+    found["producer"] |= {"last_trade": None, "unusable": {"text": text, "messages": 8551}}
+    write_statuses(data, found)
 
 
 def down(data: DataDir, now: datetime) -> None:
@@ -621,6 +629,7 @@ SCENARIOS = {
         live,
         sample,
         stale,
+        wrong,
         down,
         ended,
         foreign,
@@ -654,7 +663,7 @@ def main() -> None:
     SCENARIOS[given.scenario](data, times.now())
     while given.keep_going:
         time.sleep(1)
-        refresh(data, times.now(), LIVE if given.scenario in ("live", "days90") else replay())
+        refresh(data, times.now(), LIVE if given.scenario in ("live", "days90") else HOURLY)
 
 
 if __name__ == "__main__":

@@ -30,29 +30,31 @@ FOLDER = ROOT / "docs" / "screenshots"
 SAMPLE = "data/sample/synthetic_btcusd.jsonl.gz"
 DESK = (1280, 800)
 PHONE = (390, 844)
-#: Pictures of the demo: name, window, theme, heading at the top.
+#: Pictures of the demo: name, window, theme, tab at the top.
 OF_DEMO = (
     ("page", DESK, "light", None),
     ("page-dark", DESK, "dark", None),
-    ("comparison", DESK, "light", "Comparison"),
+    ("results", DESK, "light", "Results"),
+    ("comparison", DESK, "light", "Agreement"),
     ("comparison-dark", DESK, "dark", "Freshness"),
     ("growth", DESK, "light", "Batch run time"),
-    ("tables", DESK, "light", "Windows of the stream"),
+    ("tables", DESK, "light", "Windows"),
     ("services", DESK, "light", "Services"),
     ("phone", PHONE, "light", None),
-    ("phone-dark", PHONE, "dark", "Comparison"),
+    ("phone-dark", PHONE, "dark", "Agreement"),
 )
-#: Pictures of prepared data directories: name, scenario, window, theme, heading at the top.
+#: Pictures of prepared data directories: name, scenario, window, theme, tab at the top.
 OF_STATES = (
     ("nothing-yet", "empty", DESK, "light", None),
     ("starting", "starting", DESK, "dark", None),
     ("stale", "stale", DESK, "light", None),
+    ("wrong-product", "wrong", DESK, "light", None),
     ("down", "down", DESK, "light", None),
     ("down-services", "down", DESK, "dark", "Services"),
     ("ended", "ended", DESK, "dark", None),
     ("unreadable", "foreign", DESK, "light", None),
-    ("differs", "disputed", DESK, "light", "Comparison"),
-    ("rejected", "disputed", DESK, "dark", "Rejected messages"),
+    ("differs", "disputed", DESK, "light", "Agreement"),
+    ("rejected", "disputed", DESK, "dark", "Services"),
     ("phone-down", "down", PHONE, "light", None),
 )
 #: Milliseconds that the page needs to draw a new comparison.
@@ -85,19 +87,19 @@ def main() -> None:
 
 
 def take_states(browser: Browser, folder: Path) -> None:
-    for number, (name, scenario, size, scheme, heading) in enumerate(OF_STATES):
+    for number, (name, scenario, size, scheme, part) in enumerate(OF_STATES):
         data = DataDir(folder / f"{number}")
         page_data.SCENARIOS[scenario](data, times.now())
         with serving(data, folder) as address:
             page = opened(browser, address, size, scheme)
             # heartbeats must be fresh when the picture is taken
             page_data.SCENARIOS[scenario](data, times.now())
-            take(page, name, heading)
+            take(page, name, part)
 
 
 def take_demo(browser: Browser, address: str) -> None:
-    for name, size, scheme, heading in OF_DEMO:
-        take(opened(browser, address, size, scheme), name, heading)
+    for name, size, scheme, part in OF_DEMO:
+        take(opened(browser, address, size, scheme), name, part)
 
 
 def opened(browser: Browser, address: str, size: tuple[int, int], scheme: str) -> Page:
@@ -109,27 +111,20 @@ def opened(browser: Browser, address: str, size: tuple[int, int], scheme: str) -
     )
     page = context.new_page()
     page.goto(address)
-    page.wait_for_selector(".st-key-services table", timeout=60_000)
     page.wait_for_selector(
-        "[class*=agreement-table-0], [data-testid=stAlert]:has-text('No comparison')",
+        ".p-answer:not(:has(.p-sentence:empty)), [data-testid=stAlert]:has-text('No comparison')",
         timeout=60_000,
     )
     page.wait_for_timeout(SETTLED_MS)
     return page
 
 
-def take(page: Page, name: str, heading: str | None) -> None:
-    """Take a picture of the window, scrolled to a heading, and close the page."""
-    if heading:
-        # the header covers the top of the window
-        page.evaluate(
-            "text => { const all = [...document.querySelectorAll('h3, h5')];"
-            " const found = all.find(one => one.textContent.trim() === text);"
-            " const main = document.querySelector('[data-testid=stMain]');"
-            " const top = document.querySelector('.p-top').getBoundingClientRect().height;"
-            " main.scrollTop += found.getBoundingClientRect().top - top - 8 }",
-            heading,
-        )
+def take(page: Page, name: str, part: str | None) -> None:
+    """Take a picture of the window, scrolled to a tab, and close the page."""
+    if part:
+        page.get_by_role("tab", name=part, exact=True).click()
+        page.wait_for_timeout(SETTLED_MS)
+        page.evaluate("() => document.querySelector('.st-key-part').scrollIntoView()")
     page.wait_for_timeout(2500)
     path = FOLDER / f"{name}.png"
     page.screenshot(path=path)

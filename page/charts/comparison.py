@@ -155,7 +155,7 @@ def _agreement_specification(shape: Layout, rows: int, renderer: str) -> Spec:
         axis=alt.Axis(title=None, labelExpr=label, labelFlush=False, ticks=False, domain=False),
     )
     color = alt.Scale(domain=list(WINDOW_STATUS), range=list(WINDOW_STATUS.values()))
-    legend = alt.Legend(title=None, orient="bottom", columns=3, symbolType="square")
+    legend = alt.Legend(title=None, orient="top", columns=3, symbolType="square")
     tooltip = [
         alt.Tooltip("when:N", title="window (UTC)"),
         alt.Tooltip("description:N", title="status"),
@@ -373,7 +373,7 @@ def completeness_chart(figures: Figures) -> Chart | None:
 
 @cache
 def _growth_specification() -> Spec:
-    x = alt.X("rows:Q", title="rows in the table", axis=alt.Axis(format="~s", tickCount=6))
+    x = alt.X("rows:Q", title="rows in the table", axis=alt.Axis(format=",", tickCount=5))
     y = alt.Y("wall_s:Q", title="run time, s", scale=alt.Scale(zero=True))
     runs = (
         alt.Chart(alt.NamedData("runs"))

@@ -26,7 +26,7 @@ from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, SPIKE
 PRICE_BOTTOM, VOLUME_TOP, VOLUME_BOTTOM = 144, 118, 54
 SENTIMENT_TOP, HIGH_TOP, SPIKE_TOP, CELL = 43, 23, 10, 7
 #: Height of the price chart with its time axis.
-CHART_HEIGHT = 490
+CHART_HEIGHT = 430
 #: Space for the labels at the right edge.
 LABELS_RIGHT = 62
 #: Width of the body of a candle, as a part of the time that the candle covers.
@@ -347,7 +347,7 @@ def _counts_specification(renderer: str) -> Spec:
         alt.Tooltip("stream_text:N", title="stream"),
         alt.Tooltip("batch_text:N", title="batch"),
     ]
-    y = {"title": "trades", "axis": alt.Axis(tickCount=5, format="~s")}
+    y = {"title": "trades", "axis": alt.Axis(tickCount=5, format=",")}
     bars = both.mark_rect(opacity=0.65).encode(
         x=x_time("body_start"),
         x2="body_end:T",
@@ -414,7 +414,7 @@ UNSUCCESSFUL = {"failed": "failed run", "stopped": "stopped run"}
 def _duration_specification() -> Spec:
     names = [*PARTS, *UNSUCCESSFUL.values()]
     colors = alt.Scale(domain=names, range=[*palette.RUN_PARTS, palette.FAILED, palette.STOPPED])
-    legend = alt.Legend(title=None, orient="top", columns=2)
+    legend = alt.Legend(title=None, orient="top", columns=2, symbolType="square")
     color = alt.Color("part:N", scale=colors, legend=legend)
     x = alt.X(
         "run:O",

@@ -3,29 +3,29 @@
 The comparison's own texts and tables come from `pipeline.compare.sections`.
 """
 
-from collections.abc import Mapping
 from datetime import datetime
 
 from page import formatting
 from page.comparison_worker import OLD_SECONDS, LatestComparison
-from page.elements import Level
 from page.formatting import DASH
-from pipeline.compare.summary import TITLES, Finding
-
-#: The colour of the box of a finding.
-LEVELS: Mapping[str, Level] = {"fine": "info", "note": "warning", "alarm": "error"}
+from pipeline.compare.summary import TITLES, Finding, Kind
 
 
 def findings(latest: LatestComparison) -> tuple[Finding, ...]:
     """Return the findings of the newest comparison, or placeholders."""
     if latest.data is not None:
         return latest.data.findings
-    waiting = "…" if latest.asked_at else DASH
-    return tuple(Finding(title, waiting, "") for title in TITLES)
+    kind: Kind = "waiting" if latest.asked_at else "unknown"
+    return tuple(Finding(title, DASH, "", kind) for title in TITLES)
 
 
 def age(latest: LatestComparison, now: datetime) -> str:
     """Return how old the comparison is, or for how long the first one has been running."""
+    if latest.data is not None and latest.instead_of:
+        return (
+            f"These are the findings of the time range {latest.span}. The comparison of "
+            f"{latest.instead_of} is running."
+        )
     if latest.data is not None:
         old = " A newer comparison follows." if is_old(latest, now) else ""
         return f"Compared {formatting.ago(latest.data.made_at, now)}.{old}"

@@ -21,6 +21,7 @@ SYMBOLS: dict[str, str] = {
     "REPLAY": "▶",
     "WAITING": "…",
     "STALE": "!",
+    "UNUSABLE": "✕",
     "DOWN": "✕",
     "ENDED": "■",
 }
@@ -42,11 +43,12 @@ class Header:
     now: datetime
     #: A sentence for each service that does not do its work.
     problems: Sequence[str]
-    #: Alternates from refresh to refresh: restarts the countdown in the browser.
-    beat: bool
+    #: Alternates from refresh to refresh: restarts the countdown in the browser. None: the page
+    #: is paused.
+    beat: bool | None
 
 
-def header(snapshot: Snapshot, shown: Market, settings: Settings, *, beat: bool) -> Header:
+def header(snapshot: Snapshot, shown: Market, settings: Settings, *, beat: bool | None) -> Header:
     """Return what the header shows of a snapshot."""
     now = snapshot.taken_at
     producer = snapshot.services[status.PRODUCER]
@@ -75,6 +77,8 @@ def html(shown: Header) -> str:
         source.append("live feed" if shown.feed.kind == "live" else "REPLAY")
     if shown.feed.synthetic:
         source.append("SYNTHETIC")
+    if shown.beat is None:
+        source.append("PAGE PAUSED")
     chips = _chip(f"{SYMBOLS[word]} {word}", f"word {word.lower()}") + "".join(
         _chip(name, "source") for name in source
     )
@@ -86,6 +90,7 @@ def html(shown: Header) -> str:
     # On one line: the header must leave room for the rest of the page.
     joined = escape(" · ".join(others))
     problems = f'<div class="p-trouble">! {joined}</div>' if others else ""
+    beat = "" if shown.beat is None else f" p-beat{int(shown.beat)}"
     return (
         f'<div class="p-top" role="region" aria-label="State of the feed"><div class="p-line">'
         f'<span class="p-product">{escape(shown.product)}</span>'
@@ -95,7 +100,7 @@ def html(shown: Header) -> str:
         f'<span class="p-age">{escape(shown.age)}</span>'
         f'<span class="p-clock">{formatting.clock(shown.now)} UTC</span></div>'
         f'<div class="p-reason">{escape(shown.state.reason)}{escape(cause)}</div>{problems}'
-        f'<div class="p-watch p-beat{int(shown.beat)}">No update from the page\'s server for 12 s. '
+        f'<div class="p-watch{beat}">No update from the page\'s server for 12 s. '
         "The values below may be old. Check that the dashboard is running.</div></div>"
     )
 

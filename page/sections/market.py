@@ -15,6 +15,8 @@ from pipeline.compare.formatting import length
 from pipeline.settings import Settings
 from pipeline.source import REPETITION, seams
 
+#: How to use the price chart. A phone has no mouse.
+MOUSE = "Drag to pan, Ctrl+scroll to zoom, double-click to reset."
 #: Starts of the recording in a chart at most. A very short recording starts again every second.
 MAX_SEAMS = 50
 
@@ -157,10 +159,7 @@ def how_to_read(shown: Market, average: float | None) -> str:
             text += f" Dashed line: average price of the batch, {price}."
         else:
             text += f" The average price of the batch, {price}, is {place} the prices shown."
-    return (
-        f"{text} Sentiment row: green up = bullish, red down = bearish. Drag to pan, Ctrl+scroll "
-        "to zoom, double-click to reset."
-    )
+    return f"{text} Sentiment row: green up = bullish, red down = bearish."
 
 
 # --- trades counted by each path ------------------------------------------------------------

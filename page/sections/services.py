@@ -1,7 +1,7 @@
 """The services section: a card for each service, and the rejected messages."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import pandas as pd
@@ -9,6 +9,9 @@ import pandas as pd
 from page import formatting, status
 from page.formatting import DASH
 from page.status import ServiceStatus
+
+#: A healthy service whose last error is older than this has recovered from it.
+PAST_ERROR = timedelta(minutes=10)
 
 Color = Literal["green", "gray", "red"]
 #: The heading of the column that holds raw messages.
@@ -101,8 +104,11 @@ def _last_error(service: ServiceStatus, now: datetime) -> str:
     error = service.part("last_error")
     if not error:
         return "none" if service.fields else DASH
-    when = formatting.ago(formatting.moment(error.get("time")), now)
-    return f"{formatting.text(error.get('text'))} ({when})"
+    at = formatting.moment(error.get("time"))
+    text = f"{formatting.text(error.get('text'))} ({formatting.ago(at, now)})"
+    if at and now - at > PAST_ERROR and status.condition(service, now) == "ok":
+        return f"over: {text}"
+    return text
 
 
 def _details(service: ServiceStatus, condition: str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The newest results of both paths side by side, with their ages and their difference."""
+"""The newest results of both paths side by side, with their ages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,12 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from page import candles, formatting, status
+from page import formatting, status
 from page.files import Snapshot
 from page.sections.market import waiting_since
 from pipeline.compare.totals import SharedTotals
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, LABELS, SPIKE
-from pipeline.settings import Settings
 
 #: The metrics in the order of the table, and their formats.
 FORMATS: dict[str, Callable[[object], str]] = {
@@ -49,14 +48,11 @@ class Column:
     metrics: Mapping[str, Any]
 
 
-def columns(snapshot: Snapshot, settings: Settings) -> list[Column]:
+def columns(snapshot: Snapshot) -> list[Column]:
     """Return the newest results of the stream and of the batch."""
     now = snapshot.taken_at
     feed = status.feed_of(snapshot.services[status.PRODUCER], snapshot.source)
     open_window, final = _last_row(snapshot.live), _last_row(snapshot.finals.frame)
-    whole = snapshot.finals.derived(
-        "roll-up", settings, lambda frame: candles.roll_up(frame, settings)
-    )
 
     def column(title: str, values: Mapping[str, Any], first: str, last: str) -> Column:
         trade = formatting.moment(values.get("last_trade_time"))
@@ -72,13 +68,15 @@ def columns(snapshot: Snapshot, settings: Settings) -> list[Column]:
         )
 
     span = ("window_start", "window_end")
-    count = whole.get("windows")
-    finals = "final windows" if count is None else formatting.many(count, "final window")
     return [
         column("Stream: open window", open_window, *span),
         column("Stream: newest final window", final, *span),
-        column(f"Stream: {finals}", whole, *span),
-        column("Batch: newest run", snapshot.batch_run, "first_trade_time", "last_trade_time"),
+        column(
+            "Batch: newest run, all trades",
+            snapshot.batch_run,
+            "first_trade_time",
+            "last_trade_time",
+        ),
     ]
 
 
@@ -86,45 +84,23 @@ def _last_row(frame: pd.DataFrame) -> Mapping[str, Any]:
     return {str(name): value for name, value in frame.iloc[-1].items()} if len(frame) else {}
 
 
-def difference(stream: Column, batch: Column) -> Column:
-    """Return the stream's result minus the batch's, as text."""
-    values: dict[str, Any] = {}
-    for metric, write in FORMATS.items():
-        ours, theirs = stream.metrics.get(metric), batch.metrics.get(metric)
-        if not formatting.is_known(ours) or not formatting.is_known(theirs):
-            continue
-        one, other = formatting.number(ours), formatting.number(theirs)
-        if one is None or other is None:
-            values[metric] = "=" if ours == theirs else "≠"
-        else:
-            values[metric] = formatting.difference(round(one - other, 8), write)
-    trades, writings = (
-        formatting.age_difference(
-            *(formatting.moment(column.metrics.get(name)) for column in (stream, batch))
-        )
-        for name in ("last_trade_time", "written_at")
-    )
-    return Column("Stream minus batch", "", "", trades, writings, values)
-
-
-def rows(shown: Sequence[Column], minus: Column) -> list[list[str]]:
-    """Return the cells of the table: a label, a cell of each result, and the difference."""
-    every = [*shown, minus]
+def rows(shown: Sequence[Column]) -> list[list[str]]:
+    """Return the cells of the table: a label, and a cell of each result."""
     found = [
-        ["from (UTC)", *(column.first for column in every)],
-        ["to (UTC)", *(column.last for column in every)],
-        ["newest trade", *(column.newest_trade for column in every)],
-        ["written", *(column.written for column in every)],
+        ["from (UTC)", *(column.first for column in shown)],
+        ["to (UTC)", *(column.last for column in shown)],
+        ["newest trade", *(column.newest_trade for column in shown)],
+        ["written", *(column.written for column in shown)],
     ]
     for metric, write in FORMATS.items():
         cells = [_cell(column.metrics.get(metric), write) for column in shown]
-        found.append([LABELS[metric], *cells, _cell(minus.metrics.get(metric), formatting.text)])
+        found.append([LABELS[metric], *cells])
     return found
 
 
-def heads(shown: Sequence[Column], minus: Column) -> list[str]:
+def heads(shown: Sequence[Column]) -> list[str]:
     """Return the headings of the table."""
-    return ["Metric", *(column.title for column in (*shown, minus))]
+    return ["Metric", *(column.title for column in shown)]
 
 
 def _cell(value: object, write: Callable[[object], str]) -> str:
@@ -153,13 +129,13 @@ def empty_state(snapshot: Snapshot) -> str:
     return f"No batch result yet ({waiting_since(snapshot)}): {why}."
 
 
-def how_to_read(run: Mapping[str, Any], shared: SharedTotals | None) -> str:
-    """Return how to read the difference."""
+def how_to_read(run: Mapping[str, Any]) -> str:
+    """Return what each column covers."""
     if not run:
         return ""
     return (
-        "Stream minus batch compares all final windows with the newest batch run. The batch also "
-        f"contains newer trades, so totals can differ. {shared_windows(shared)}".rstrip()
+        "Each column covers the event times in its first two rows, whatever time range is "
+        "selected. The batch reads the whole table, so its totals are larger."
     )
 
 

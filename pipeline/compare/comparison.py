@@ -81,7 +81,7 @@ class Comparison:
     micro_batches: pd.DataFrame
     steadiness: Steadiness | None
     flags: pd.DataFrame
-    #: Over all windows, not only those of the span.
+    #: Over the windows of the selected time range that both paths have.
     shared: SharedTotals
     #: The stream's final windows, typed.
     windows: pd.DataFrame
@@ -225,7 +225,7 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
         micro_batches=by_minute(regular.micro_batches),
         steadiness=steadiness(regular.micro_batches),
         flags=flags({"stream": shown_final, "batch": shown_batch}),
-        shared=shared_totals(final, batch, all_windows),
+        shared=shared_totals(shown_final, shown_batch, shown),
         windows=shown_final,
     )
 

@@ -556,6 +556,7 @@ _OF_RESULTS = (
     "window",
     "watermark",
     "batch_interval_seconds",
+    "batch_mode",
     "volatility_range",
     "sentiment_ratio",
     "spike_volume",

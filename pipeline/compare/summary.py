@@ -14,6 +14,13 @@ from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
 
 #: The titles of the findings, in order.
 TITLES = ("Agreement", "Freshness", "CPU cost", "Batch run time")
+#: What a finding is: not measured yet (`waiting`), not measurable here (`unknown`), `fine`, worth
+#: knowing (`note`), or wrong (`alarm`).
+Kind = Literal["waiting", "unknown", "fine", "note", "alarm"]
+#: How many runs decide whether the batch is too slow now. A single one can be slow by chance.
+RECENT_RUNS = 3
+#: A batch that will be too slow within this time is worth knowing.
+SOON = timedelta(days=30)
 #: Costs that differ by less than this factor count as equal.
 ALIKE = 1.05
 
@@ -27,8 +34,7 @@ class Finding:
     short: str
     #: A sentence with the numbers.
     sentence: str
-    #: `fine`, `note` (worth knowing) or `alarm` (something is wrong).
-    kind: Literal["fine", "note", "alarm"] = "fine"
+    kind: Kind = "fine"
 
 
 def summary(comparison: Comparison) -> str:
@@ -41,7 +47,8 @@ def findings(comparison: Comparison) -> tuple[Finding, ...]:
     if comparison.span is None:
         waiting = _with_damage(comparison, _waiting(comparison))
         return tuple(
-            Finding(title, UNKNOWN, "" if n else waiting) for n, title in enumerate(TITLES)
+            Finding(title, UNKNOWN, "" if n else waiting, "waiting")
+            for n, title in enumerate(TITLES)
         )
     agreement = _agreement(comparison)
     if comparison.outputs.damaged:
@@ -82,12 +89,13 @@ def _agreement(comparison: Comparison) -> Finding:
             title,
             UNKNOWN,
             "No window of the selected time range is final and in a batch result yet.",
+            "waiting",
         )
     first, last = (window_time(decided["window_start"].iloc[place])[:16] for place in (0, -1))
     span = f"{first} to {last} UTC"
     windows = len(decided)
     differ = decided[decided["status"].isin(DIFFERENCES)]
-    kind: Literal["fine", "note", "alarm"] = "note" if comparison.missing else "fine"
+    kind: Kind = "note" if comparison.missing else "fine"
     if differ.empty:
         short = "1 window matches" if windows == 1 else f"All {windows:,} windows match"
         which = "the 1 window" if windows == 1 else f"all {windows:,} windows"
@@ -138,18 +146,20 @@ def _freshness(comparison: Comparison) -> Finding:
     title = TITLES[1]
     if comparison.replayed_as_recorded:
         why = "Ages are not measured: this replay keeps the original timestamps of the recording."
-        return Finding(title, UNKNOWN, why)
+        return Finding(title, UNKNOWN, why, "unknown")
     known = {name: found for name, found in comparison.freshness.items() if found is not None}
     ages = {name.removeprefix("stream, "): found.median for name, found in known.items()}
     if comparison.span is None or BATCH not in ages or len(ages) == 1:
-        return Finding(title, UNKNOWN, "No ages yet. They need a second result from each path.")
+        why = "No ages yet. They need a second result from each path."
+        return Finding(title, UNKNOWN, why, "waiting")
     measured = timedelta(seconds=max(found.known_seconds for found in known.values()))
     listed = ", ".join(f"{name} {seconds(age)}" for name, age in ages.items())
     stream = next(iter(ages))
     fresher = seconds(abs(ages[BATCH] - ages[stream]))
-    short = f"{stream.capitalize()} are {fresher} fresher than the batch"
+    batch = _batch_of(comparison)
+    short = f"The stream's {stream} are {fresher} fresher than {batch}"
     if ages[BATCH] < ages[stream]:
-        short = f"The batch is {fresher} fresher than {stream}"
+        short = f"{_capitalized(batch)} is {fresher} fresher than the stream's {stream}"
     return Finding(
         title,
         short,
@@ -163,37 +173,68 @@ def _cost(comparison: Comparison) -> Finding:
     stream, batch = comparison.cost["cpu_s_per_hour"]
     if not (stream > 0 and batch > 0):
         return Finding(
-            title, UNKNOWN, "No CPU cost yet. It needs one full minute of data from each path."
+            title,
+            UNKNOWN,
+            "No CPU cost yet. It needs one full minute of data from each path.",
+            "waiting",
         )
-    more, less = ("stream", "batch") if stream >= batch else ("batch", "stream")
-    factor = max(stream, batch) / min(stream, batch)
-    short = f"The {more} uses {factor:.1f} times the CPU of the {less}"
-    if factor < ALIKE:
-        short = "Both paths use about the same CPU"
-    sentence = (
-        f"The stream uses {stream:,.0f} CPU seconds per hour ({stream / 36:.0f} % of one core), "
-        f"the batch {batch:,.0f} ({batch / 36:.0f} %)."
+    short = (
+        f"Stream {stream:,.0f} CPU seconds per hour ({_of_a_core(stream)} of one core), "
+        f"batch {batch:,.0f} ({_of_a_core(batch)})"
     )
+    paths = ["the stream", _batch_of(comparison)]
+    more, less = paths if stream >= batch else reversed(paths)
+    factor = max(stream, batch) / min(stream, batch)
+    sentence = f"{_capitalized(more)} uses {factor:.1f} times the CPU of {less}."
+    if factor < ALIKE:
+        sentence = f"The stream and {_batch_of(comparison)} use about the same CPU."
     return Finding(title, short, sentence)
 
 
+def _of_a_core(cpu_s_per_hour: float) -> str:
+    share = cpu_s_per_hour / 36
+    return f"{share:.0f} %" if share >= 1 else f"{share:.1g} %"
+
+
+def _batch_of(comparison: Comparison) -> str:
+    return f"a batch every {comparison.interval_s:g} s"
+
+
+def _capitalized(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
 def _run_time(comparison: Comparison) -> Finding:
-    title, growth = TITLES[3], comparison.growth
-    sentence = forecast(growth, comparison.interval_s)
-    walls = comparison.runs["wall_s"].dropna()
-    if walls.empty:
-        return Finding(title, UNKNOWN, sentence)
-    newest, interval = float(walls.iloc[-1]), f"{comparison.interval_s:g} s"
-    last_run = f"Last run took {newest:.1f} s of its {interval} interval"
-    if newest > comparison.interval_s:
-        short = f"Last run took {newest:.1f} s, longer than its {interval} interval"
-        return Finding(title, short, sentence, "alarm")
-    if growth and growth.refusal == TOO_SLOW_ALREADY:
-        return Finding(title, f"Run time trend exceeds the interval. {last_run}", sentence, "alarm")
-    if growth and growth.at_limit:
-        short = f"Too slow from about {growth.at_limit:%Y-%m-%d}. {last_run}"
-        return Finding(title, short, sentence, "note")
-    return Finding(title, f"No forecast yet. {last_run}", sentence)
+    """Return how long a batch run takes, and when that is longer than its interval.
+
+    Only the newest runs decide whether it is too slow now. The trend decides about the future.
+    """
+    title, growth, interval_s = TITLES[3], comparison.growth, comparison.interval_s
+    sentence = forecast(growth, interval_s)
+    recent = comparison.runs["wall_s"].dropna().tail(RECENT_RUNS)
+    if recent.empty:
+        return Finding(title, UNKNOWN, sentence, "waiting")
+    typical = float(recent.median())
+    runs = "The last run took"
+    if len(recent) > 1:
+        runs = f"Median of the last {len(recent)} runs:"
+    measured = f"{runs} {seconds(typical)}."
+    if typical > interval_s:
+        short = f"Too slow: a run takes {seconds(typical)}, the interval is {interval_s:g} s"
+        advice = f"Set BATCH_INTERVAL_SECONDS to more than {math.ceil(typical)}."
+        return Finding(title, short, f"{measured} {advice}", "alarm")
+    short = f"A run takes {seconds(typical)} of its {interval_s:g} s interval"
+    if growth and growth.at_limit and comparison.span:
+        kind: Kind = "note" if growth.at_limit - comparison.span[1] < SOON else "fine"
+        short += f". Too slow from about {growth.at_limit:%Y-%m-%d}"
+        limit = number(growth.rows_at_limit and growth.rows_at_limit / 1e6, ",.1f")
+        trend = (
+            f"Run time grows by {growth.s_per_million:.1f} s per million trades and reaches the "
+            f"interval at {limit} million trades."
+        )
+        return Finding(title, short, f"{measured} {trend}", kind)
+    too_slow = growth is not None and growth.refusal == TOO_SLOW_ALREADY
+    return Finding(title, short, f"{measured} {sentence}", "note" if too_slow else "fine")
 
 
 def forecast(growth: Growth | None, interval_s: float) -> str:
@@ -204,7 +245,7 @@ def forecast(growth: Growth | None, interval_s: float) -> str:
     if growth.refusal == TOO_SLOW_ALREADY:
         return (
             f"By its trend, the run time exceeds the {interval_s:g} s interval above {limit} "
-            "million trades. The table already holds more."
+            "million trades. The table holds more."
         )
     if growth.refusal or growth.at_limit is None:
         return f"No forecast: {growth.refusal}."

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as Timeout
 
 from local import stack
@@ -102,6 +102,14 @@ class Visit:
 
     def close(self) -> None:
         self.context.close()
+
+
+def show(seen: Visit, part: str) -> Visit:
+    """Open the tab of a part."""
+    tab = seen.page.get_by_role("tab", name=part, exact=True)
+    tab.click()
+    expect(tab).to_have_attribute("aria-selected", "true", timeout=20_000)
+    return seen
 
 
 @pytest.fixture

@@ -31,18 +31,32 @@ from streamlit.testing.v1 import AppTest
 from page import comparison_data
 from page.comparison_data import ComparisonData
 from page.comparison_worker import Comparer, LatestComparison
+from page.parts import PARTS
 from pipeline import outputs, times
 from pipeline.metrics import definitions
 from pipeline.outputs import DataDir
 from tests import page_data
 from tests.conftest import ROOT, Run, Running, free_port, running, wait_until
-from tests.integration.conftest import Visit
+from tests.integration.conftest import Visit, show
 
 VIEW = ROOT / "page" / "view.py"
 #: Seconds between refreshes of the servers that the tests of changing data use.
 FAST_SECONDS = 0.4
 #: The table that counts windows by status, on the page as soon as there is a comparison.
 STATUSES = "[class*=st-key-words-2-agreement-table-0]"
+#: The headings of each part beside those of the comparison.
+SUBHEADINGS = {
+    "Results": (
+        "Newest results",
+        "Trades counted by each path",
+        "Stream and batch over the same windows",
+    ),
+    "Batch run time": ("Batch run time by part", "Batch runs"),
+    "Alerts": ("Alerts",),
+    "Windows": ("Windows of the stream",),
+    "Services": ("Services", "Rejected messages"),
+    "Report": ("Report",),
+}
 #: Labels of the price chart's axes, in the browser.
 LABELS = (
     "() => [...document.querySelectorAll('.st-key-price svg.marks .role-axis-label text')]"
@@ -65,13 +79,15 @@ def test_no_state_of_the_data_folder_breaks_the_page(scenario, tmp_path, monkeyp
         else LatestComparison(problem=loaded)
     )
     monkeypatch.setattr(Comparer, "latest", lambda *_: latest)
-    page = AppTest.from_file(str(VIEW), default_timeout=60).run()
-    assert not page.exception
-    sections = [heading.value for heading in page.subheader]
-    assert sections[:2] == ["Market (stream)", "Stream and batch side by side"]
-    assert sections[2] == "Comparison"
-    assert sections[-3:] == ["Services", "Rejected messages", "Report"]
-    assert page.expander[0].label == "Settings, machine and versions"
+    page = AppTest.from_file(str(VIEW), default_timeout=60)
+    for part in PARTS:
+        page.query_params["part"] = page.session_state["part"] = part
+        page.run()
+        assert not page.exception, part
+        sections = [heading.value for heading in page.subheader]
+        assert sections == ["Market (stream)", *SUBHEADINGS.get(part, ())], part
+        if part == "Services":
+            assert page.expander[0].label == "Settings, machine and versions"
 
 
 def test_an_invalid_setting_stops_the_start_with_one_sentence(tmp_path) -> None:
@@ -212,7 +228,8 @@ def test_the_page_works_behind_a_forwarded_address_with_the_two_settings_of_the_
 
 def compared(seen: Visit) -> Visit:
     """Wait until the comparison is on the page."""
-    seen.page.wait_for_selector(STATUSES, timeout=60_000)
+    show(seen, "Agreement")
+    seen.page.wait_for_selector(f"{STATUSES} td", timeout=60_000)
     return seen
 
 
@@ -246,21 +263,32 @@ def test_the_page_shows_the_values_of_the_files_and_requests_nothing_elsewhere(
     assert "BTC-USD" in header
     assert "SYNTHETIC" in header
     assert "LIVE" not in header
-    results = seen.text(".st-key-side-by-side")
+    results = show(seen, "Results").page.locator(".st-key-side-by-side")
     final = list(_rows(outputs.stream_files(data)))[-1]
-    assert f"{float(final['close_price']):,.2f}" in results
+    expect(results).to_contain_text(f"{float(final['close_price']):,.2f}", timeout=20_000)
     run = pd.read_csv(outputs.batch_files(data)[-1]).iloc[-1]
-    assert f"{run['avg_price']:,.2f}" in results
-    assert f"{run['rows']:,.0f}" in results
+    expect(results).to_contain_text(f"{run['avg_price']:,.2f}")
+    expect(results).to_contain_text(f"{run['rows']:,.0f}")
+    seen.page.wait_for_selector(".st-key-counts-chart svg.marks", timeout=20_000)
     compared(seen)
-    keys = ("frontier", "agreement", "latency", "detection", "watermark", "completeness")
-    for key in (*keys, "growth", "micro_batches", "counts", "durations"):
-        seen.page.wait_for_selector(f".st-key-{key}-chart svg.marks", timeout=20_000)
-    seen.page.wait_for_selector(".st-key-freshness-chart canvas", timeout=20_000)
-    # windows, batch runs, rejected messages
-    expect(seen.page.locator("[data-testid=stDataFrame]")).to_have_count(3, timeout=20_000)
+    for part, charts, tables in (
+        ("Overview", ("frontier",), 0),
+        ("Agreement", ("agreement", "completeness"), 0),
+        ("Freshness", ("latency", "watermark"), 0),
+        ("Alerts", ("detection",), 0),
+        ("Batch run time", ("growth", "micro_batches", "durations"), 1),
+        ("Windows", (), 1),
+        ("Services", (), 1),  # rejected messages
+    ):
+        show(seen, part)
+        for key in charts:
+            seen.page.wait_for_selector(f".st-key-{key}-chart svg.marks", timeout=20_000)
+        if part == "Freshness":
+            seen.page.wait_for_selector(".st-key-freshness-chart canvas", timeout=20_000)
+        if part == "Alerts":
+            expect(seen.page.locator(".st-key-alerts")).to_contain_text("● new", timeout=20_000)
+        expect(seen.page.locator("[data-testid=stDataFrame]")).to_have_count(tables, timeout=20_000)
     expect(seen.page.locator("[class*=st-key-service-]")).to_have_count(4)
-    assert "● new" in seen.text(".st-key-alerts")
     seen.page.wait_for_timeout(4500)  # a refresh of every part
     assert seen.complaints == []
     assert seen.foreign == []
@@ -305,11 +333,23 @@ def test_the_tooltip_of_a_cell_has_both_counts_and_the_cause(disputed, shared_vi
 def assert_nothing_is_wider_than_the_window(seen: Visit, background: str) -> None:
     for part in (".stApp", ".p-top"):
         expect(seen.page.locator(part)).to_have_css("background-color", background)
-    compared(seen).page.wait_for_selector(".st-key-micro_batches-chart svg.marks", timeout=20_000)
-    seen.page.wait_for_selector(".st-key-services table", timeout=20_000)
-    assert seen.overflow() == 0
-    for table in seen.page.locator("[data-testid=stTable]").all():
-        assert table.evaluate("box => box.scrollWidth - box.clientWidth") <= 1
+    compared(seen)
+    for part, last in (
+        ("Overview", "[class*=overview-table]"),
+        ("Results", ".st-key-side-by-side table"),
+        ("Agreement", STATUSES),
+        ("Freshness", ".st-key-latency-chart svg.marks"),
+        ("Cost", "[class*=cost-table]"),
+        ("Batch run time", ".st-key-micro_batches-chart svg.marks"),
+        ("Services", ".st-key-services table"),
+    ):
+        show(seen, part).page.wait_for_selector(last, timeout=20_000)
+        assert seen.overflow() == 0, part
+        # Not while a refresh draws a table anew.
+        assert seen.page.evaluate(
+            "() => [...document.querySelectorAll('[data-testid=stTable]')]"
+            ".every(box => box.scrollWidth - box.clientWidth <= 1)"
+        ), part
 
 
 def test_nothing_is_wider_than_the_window_and_the_theme_is_the_systems(
@@ -320,7 +360,7 @@ def test_nothing_is_wider_than_the_window_and_the_theme_is_the_systems(
 
 
 def test_the_page_is_used_by_keyboard(disputed, shared_visit) -> None:
-    """Arrows select the time range. A link leads to its section, below the header."""
+    """Arrows select the time range. A card leads to the tab with its details, below the header."""
     seen = compared(shared_visit("desk", disputed.server.address).charted())
     keys = seen.page.keyboard
 
@@ -339,14 +379,31 @@ def test_the_page_is_used_by_keyboard(disputed, shared_visit) -> None:
     tab_to("radio", "15 min")
     keys.press("Enter")
     expect(seen.page.locator(".p-change")).to_contain_text("in 15 min", timeout=20_000)
-    tab_to("A", "Services")
+    tab_to("BUTTON", "Freshness arrow_downward")
     keys.press("Enter")
+    seen.page.wait_for_selector(".st-key-freshness-chart canvas", timeout=20_000)
     seen.page.wait_for_function(
         "() => { const top = document.querySelector('.p-top').getBoundingClientRect().bottom;"
-        " const found = document.getElementById('services').getBoundingClientRect();"
-        " return found.top >= top - 1 && found.bottom < innerHeight }",
+        " const found = document.querySelector('.st-key-part [role=tab]').getBoundingClientRect();"
+        " return found.top >= top - 1 && found.bottom < innerHeight / 2 }",
         timeout=10_000,
     )
+
+
+def test_a_paused_page_stays_as_it_is_until_it_continues(live, shared_visit) -> None:
+    seen = shared_visit("live", live.address).charted()
+    switch = seen.page.get_by_role("switch", name="Pause")
+    switch.focus()
+    seen.page.keyboard.press("Space")
+    expect(seen.page.locator(".p-chips")).to_contain_text("PAGE PAUSED", timeout=20_000)
+    before = seen.text(".p-clock"), seen.text(".p-age")
+    seen.page.wait_for_timeout(1500 + 3000 * FAST_SECONDS)
+    assert (seen.text(".p-clock"), seen.text(".p-age")) == before
+    switch.focus()
+    seen.page.keyboard.press("Space")
+    expect(seen.page.locator(".p-clock")).not_to_have_text(before[0], timeout=20_000)
+    expect(seen.page.locator(".p-chips")).not_to_contain_text("PAGE PAUSED")
+    assert seen.complaints == []
 
 
 def test_the_comparison_shows_how_the_files_differ(disputed, shared_visit) -> None:
@@ -358,12 +415,6 @@ def test_the_comparison_shows_how_the_files_differ(disputed, shared_visit) -> No
     findings = seen.page.locator(".st-key-findings")
     unequal = len(differing) + len(alone)
     expect(findings).to_contain_text(f"{unequal} of {len(batch)} windows compared differ")
-    both = stream.keys() & batch.keys()
-    counted = [sum(int(path[one]["trade_count"]) for one in both) for path in (stream, batch)]
-    expect(main_of(seen)).to_contain_text(
-        f"2 of the {len(both)} windows that both paths have differ"
-    )
-    expect(main_of(seen)).to_contain_text(f"trades {counted[0] - counted[1]:+d}")
     seen.page.wait_for_selector(
         ".st-key-agreement-chart canvas, .st-key-agreement-chart svg.marks", timeout=20_000
     )
@@ -373,6 +424,17 @@ def test_the_comparison_shows_how_the_files_differ(disputed, shared_visit) -> No
     expect(listed).to_contain_text("/ 1")
     expect(listed).to_contain_text("dropped as late")
     expect(seen.page.locator("[class*=completeness-table-2]")).to_contain_text("43 to 48")
+    both = stream.keys() & batch.keys()
+    counted = [sum(int(path[one]["trade_count"]) for one in both) for path in (stream, batch)]
+    show(seen, "Results")
+    expect(main_of(seen)).to_contain_text(
+        f"2 of the {len(both)} windows that both paths have differ", timeout=20_000
+    )
+    expect(main_of(seen)).to_contain_text(f"trades {counted[0] - counted[1]:+d}")
+    totals = seen.page.locator("[class*=metrics-table-0] tr", has_text="trades")
+    numbers = [f"{counted[0]:,}", f"{counted[1]:,}", f"{counted[0] - counted[1]:+,}"]
+    expect(totals.locator("td")).to_have_text(["trades", *numbers])
+    show(seen, "Services")
     rejected = seen.page.locator(".st-key-rejected-table [data-testid=data-grid-canvas]")
     for one in page_data.REJECTED_LATEST:
         expect(rejected).to_contain_text(str(one["reason"]), timeout=20_000)
@@ -401,6 +463,7 @@ def test_the_downloads_are_the_report_and_the_windows_of_the_span(disputed, shar
                 break
         return waiting.value.suggested_filename, Path(waiting.value.path())
 
+    show(seen, "Report")
     name, path = download("Download report (HTML)")
     assert name == "report.html"
     assert re.search(r"2 (of [\d,]+ )?windows differ", path.read_text())
@@ -411,6 +474,7 @@ def test_the_downloads_are_the_report_and_the_windows_of_the_span(disputed, shar
     assert not data.report.exists()
     assert seen.complaints == []
     choose(seen, "15 min")
+    show(seen, "Windows")
     name, path = download("Download all windows")
     assert name == "windows-15min.csv"
     table = pd.read_csv(io.StringIO(path.read_text()), dtype=str)
@@ -423,8 +487,12 @@ def test_a_chosen_span_is_part_of_the_address(disputed, shared_visit, visit) -> 
     seen = shared_visit("all", f"{disputed.server.address}/?span=everything").charted()
     for span in ("1 h", "15 min"):  # the first one is the default
         choose(seen, span)
+    # So is the open tab.
+    show(seen, "Windows")
     again = visit(seen.page.url).charted()
     expect(again.page.locator(".p-change")).to_contain_text("in 15 min", timeout=20_000)
+    tab = again.page.get_by_role("tab", name="Windows", exact=True)
+    expect(tab).to_have_attribute("aria-selected", "true")
 
 
 #: The phone of the tests. Its system has a dark theme.
@@ -444,7 +512,6 @@ def test_nothing_is_wider_than_a_phone_and_the_theme_is_the_systems(disputed, sh
 def test_a_finger_on_the_chart_scrolls_the_page(disputed, shared_visit) -> None:
     """On a phone the chart fills the screen."""
     seen = shared_visit("phone", disputed.server.address, **PHONE).charted()
-    seen.page.wait_for_selector(".st-key-services table", timeout=20_000)
     seen.page.locator(".st-key-price").scroll_into_view_if_needed()
     top = seen.page.evaluate("() => document.querySelector('[data-testid=stMain]').scrollTop")
     box = seen.box(".st-key-price svg.marks")
@@ -484,7 +551,8 @@ def _sockets(process: psutil.Process) -> list[Any]:
 
 def test_a_refresh_shows_new_values_and_keeps_zoom_scroll_and_drawing(live, shared_visit) -> None:
     seen = compared(shared_visit("live", live.address).charted())
-    page = seen.page
+    page = show(seen, "Windows").page
+    page.wait_for_selector("[data-testid=stDataFrame] .dvn-scroller", timeout=20_000)
     page.wait_for_timeout(1000)
     whole = page.evaluate(LABELS)
     page.locator(".st-key-price").scroll_into_view_if_needed()
@@ -505,13 +573,11 @@ def test_a_refresh_shows_new_values_and_keeps_zoom_scroll_and_drawing(live, shar
         " window.before.table.scrollTop = 300;"
         " document.querySelector('[data-testid=stMain]').scrollTop = 500 }"
     )
-    before = seen.text(".st-key-side-by-side")
+    before = seen.text(".p-age")
     for _ in range(3):
         page.wait_for_timeout(1000 * FAST_SECONDS)
         page_data.refresh(live.data, times.now(), page_data.LIVE)
-    written = f"{float(_live(live.data)['trade_count']):,.0f}"
-    expect(page.locator(".st-key-side-by-side")).to_contain_text(written, timeout=20_000)
-    assert seen.text(".st-key-side-by-side") != before
+    expect(page.locator(".p-age")).not_to_have_text(before, timeout=20_000)
     assert page.evaluate(LABELS) == zoomed
     kept = page.evaluate(
         "() => [window.before.chart.isConnected, window.before.table.isConnected,"
@@ -519,6 +585,9 @@ def test_a_refresh_shows_new_values_and_keeps_zoom_scroll_and_drawing(live, shar
         " document.querySelector('[data-testid=stMain]').scrollTop]"
     )
     assert kept == [True, True, 300, 500]
+    written = f"{float(_live(live.data)['trade_count']):,.0f}"
+    results = show(seen, "Results").page.locator(".st-key-side-by-side")
+    expect(results).to_contain_text(written, timeout=20_000)
     # the header stays in view
     assert seen.box(".p-top")["y"] == pytest.approx(0, abs=2)
     assert seen.complaints == []
@@ -549,16 +618,16 @@ def test_viewers_share_one_comparison_and_see_the_same(live, shared_visit, visit
     assert most <= 1
     counted = f"{float(_live(live.data)['trade_count']):,.0f}"
     for seen in both:
-        results = seen.page.locator(".st-key-side-by-side")
+        results = show(seen, "Results").page.locator(".st-key-side-by-side")
         expect(results).to_contain_text(counted, timeout=20_000)
+        show(seen, "Agreement")
         expect(seen.page.locator(STATUSES).first).to_contain_text("equal", timeout=60_000)
         assert seen.complaints == []
 
 
 def test_the_search_in_a_table_survives_refreshes(live, shared_visit) -> None:
-    seen = shared_visit("live", live.address).charted()
+    seen = show(shared_visit("live", live.address).charted(), "Windows")
     table = seen.page.locator("[data-testid=stDataFrame]").first
-    seen.page.get_by_role("link", name="Windows", exact=True).click()
     # Away from the header, which stays at the top of the window.
     table.evaluate("element => element.scrollIntoView({block: 'center'})")
     table.hover()
@@ -619,6 +688,7 @@ def test_every_state_is_named_on_a_page_that_stays_open(fast, shared_visit) -> N
     seen = shared_visit("changing", fast.address)
     for scenario, word, text in (
         ("empty", "WAITING", "No window yet"),
+        ("wrong", "UNUSABLE", "8,551 messages are for BTC-USD, PRODUCT_ID is ETH-USD"),
         ("starting", "REPLAY", "spark_processor has been starting"),
         ("foreign", "REPLAY", "so this pipeline did not write it"),
         ("foreign", "REPLAY", "No newer comparison:"),
@@ -626,13 +696,14 @@ def test_every_state_is_named_on_a_page_that_stays_open(fast, shared_visit) -> N
         ("down", "DOWN", "no heartbeat from producer"),
         ("stopped_stream", "STALE", "no heartbeat from spark_processor"),
         ("ended", "ENDED", page_data.NASTY_NAME),
-        ("empty", "WAITING", "No batch run yet"),
+        ("empty", "WAITING", "Nothing to compare yet"),
     ):
         shutil.rmtree(data.root, ignore_errors=True)
         page_data.SCENARIOS[scenario](data, times.now())
         expect(seen.page.locator(".p-chips")).to_contain_text(word, timeout=30_000)
         expect(main_of(seen)).to_contain_text(text, timeout=30_000)
         if scenario == "ended":
+            show(seen, "Services")
             # neither HTML nor Markdown of a recording's name is rendered
             expect(seen.page.locator(".p-reason")).to_contain_text(page_data.NASTY_NAME)
             assert seen.page.locator(".p-top b, .p-top a, .p-top code, .p-top em").count() == 0
@@ -683,7 +754,7 @@ def test_with_90_days_of_windows_a_refresh_costs_little(data, run, visit) -> Non
     page_data.days90(data, times.now())
     server = serve(run, data)
     process = psutil.Process(server.process.pid)
-    seen = visit(f"{server.address}/?span=everything")
+    seen = show(visit(f"{server.address}/?span=everything"), "Results")
     expect(main_of(seen)).to_contain_text("129,600 final", timeout=60_000)
     seen.page.wait_for_selector(".st-key-price canvas, .st-key-price svg.marks", timeout=60_000)
     seen.page.wait_for_timeout(5000)

@@ -1,5 +1,6 @@
 """The comparison in words."""
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -22,7 +23,7 @@ from pipeline.compare.completeness import Backfill, funnel
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN, Freshness
 from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
 from pipeline.compare.inputs import read_outputs
-from pipeline.compare.summary import TITLES, findings, summary
+from pipeline.compare.summary import TITLES, Finding, findings, forecast, summary
 from pipeline.outputs import DataDir
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -75,10 +76,10 @@ def test_each_finding_has_a_short_form_and_a_sentence_with_its_numbers(
     assert tuple(one.title for one in found) == TITLES
     assert short(comparison)[:3] == [
         "All 2 windows match",
-        "Open windows are 298 s fresher than the batch",
-        "The stream uses 3.0 times the CPU of the batch",
+        "The stream's open windows are 298 s fresher than a batch every 600 s",
+        "Stream 1,500 CPU seconds per hour (42 % of one core), batch 500 (14 %)",
     ]
-    assert {one.kind for one in found} == {"fine"}
+    assert [one.kind for one in found] == ["fine", "fine", "fine", "waiting"]
     assert found[0].sentence == (
         "Stream and batch give identical results for all 2 windows compared "
         "(2026-03-01 12:00 to 2026-03-01 12:01 UTC)."
@@ -87,15 +88,13 @@ def test_each_finding_has_a_short_form_and_a_sentence_with_its_numbers(
         "Median age over 30 min until 2026-03-01 12:30 UTC: open windows 1.5 s, "
         "final windows 90 s, batch 300 s."
     )
-    assert found[2].sentence == (
-        "The stream uses 1,500 CPU seconds per hour (42 % of one core), the batch 500 (14 %)."
-    )
+    assert found[2].sentence == ("The stream uses 3.0 times the CPU of a batch every 600 s.")
     assert summary(comparison) == " ".join(one.sentence for one in found)
 
 
 def test_unknown_findings_are_dashes_and_no_alarm(nothing: Comparison) -> None:
     assert short(nothing) == ["–"] * 4  # noqa: RUF001
-    assert {found.kind for found in findings(nothing)} == {"fine"}
+    assert {found.kind for found in findings(nothing)} == {"waiting"}
     assert summary(nothing) == (
         "Nothing to compare yet: waiting for the first final window of the stream and the first "
         "batch result."
@@ -162,52 +161,101 @@ def test_trades_that_are_being_recovered_do_not_count_as_never_received(
 
 def test_almost_equal_costs_count_as_equal(comparison: Comparison) -> None:
     cost = comparison.cost.assign(cpu_s_per_hour=[324.0, 335.0])
-    assert short(replace(comparison, cost=cost))[2] == "Both paths use about the same CPU"
+    cost_of = findings(replace(comparison, cost=cost))[2]
+    assert cost_of.short == "Stream 324 CPU seconds per hour (9 % of one core), batch 335 (9 %)"
+    assert cost_of.sentence == "The stream and a batch every 600 s use about the same CPU."
+    tiny = replace(comparison, cost=cost.assign(cpu_s_per_hour=[36.0, 1.44]))
+    assert short(tiny)[2].endswith("(1 % of one core), batch 1 (0.04 %)")
 
 
 def test_the_batch_may_be_fresher_and_may_cost_more(comparison: Comparison) -> None:
     ages = comparison.freshness | {STREAM_OPEN: age(70), BATCH: age(30)}
     cost = comparison.cost.assign(cpu_s_per_hour=[500.0, 1500.0])
-    assert short(replace(comparison, freshness=ages, cost=cost))[1:3] == [
-        "The batch is 40 s fresher than open windows",
-        "The batch uses 3.0 times the CPU of the stream",
+    turned = replace(comparison, freshness=ages, cost=cost, interval_s=60.0)
+    assert short(turned)[1:3] == [
+        "A batch every 60 s is 40 s fresher than the stream's open windows",
+        "Stream 500 CPU seconds per hour (14 % of one core), batch 1,500 (42 %)",
     ]
+    assert findings(turned)[2].sentence == (
+        "A batch every 60 s uses 3.0 times the CPU of the stream."
+    )
     without_open = replace(comparison, freshness=ages | {STREAM_OPEN: None})
-    assert short(without_open)[1] == "The batch is 60 s fresher than final windows"
+    assert short(without_open)[1] == (
+        "A batch every 600 s is 60 s fresher than the stream's final windows"
+    )
     final_only = {STREAM_OPEN: None, STREAM_FINAL: age(90), BATCH: None}
     assert short(replace(comparison, freshness=final_only))[1] == "–"  # noqa: RUF001
 
 
+def test_ages_of_a_replay_as_recorded_are_unknown_and_no_result_is_awaited(
+    comparison: Comparison,
+) -> None:
+    found = findings(replace(comparison, replayed_as_recorded=True))[1]
+    assert (found.short, found.kind) == ("–", "unknown")  # noqa: RUF001
+
+
+FAR = datetime(2031, 7, 3, tzinfo=UTC)
+FORECAST = Growth(9, 5.0, 3.0, 2.0, 4.0, 2e8, 1.5e8, 3e8, FAR, "")
+
+
+def of_runs(comparison: Comparison, *walls: float, growth: Growth | None, every: float) -> Finding:
+    """Return the finding about the run time with these runs."""
+    runs = pd.DataFrame({"wall_s": list(walls)})
+    return findings(replace(comparison, runs=runs, growth=growth, interval_s=every))[3]
+
+
 def test_a_forecast_names_the_day_and_how_long_a_run_takes_now(comparison: Comparison) -> None:
-    comparison = replace(comparison, runs=pd.DataFrame({"wall_s": [9.0, 6.41]}))
-    last = "Last run took 6.4 s of its 600 s interval"
-    growth = Growth(9, 5.0, 3.0, 2.0, 4.0, 2e8, 1.5e8, 3e8, datetime(2031, 7, 3, tzinfo=UTC), "")
-    found = findings(replace(comparison, growth=growth))[3]
-    assert (found.short, found.kind) == (f"Too slow from about 2031-07-03. {last}", "note")
+    found = of_runs(comparison, 9.0, 6.41, 6.2, growth=FORECAST, every=600)
+    now = "A run takes 6.4 s of its 600 s interval"
+    assert (found.short, found.kind) == (f"{now}. Too slow from about 2031-07-03", "fine")
     assert found.sentence == (
+        "Median of the last 3 runs: 6.4 s. Run time grows by 3.0 s per million trades and reaches "
+        "the interval at 200.0 million trades."
+    )
+    assert forecast(FORECAST, 600) == (
         "Run time grows by 3.0 s per million trades. It reaches the 600 s interval at 200.0 "
         "million trades (95 % confidence interval: 150.0 million to 300.0 million), around "
         "2031-07-03 if trades keep arriving at the rate of the last hour."
     )
-    refused = replace(growth, at_limit=None, refusal="3 of 8 required runs")
-    assert short(replace(comparison, growth=refused))[3] == f"No forecast yet. {last}"
-    assert short(replace(comparison, growth=None))[3] == f"No forecast yet. {last}"
-    late = replace(growth, at_limit=None, refusal=TOO_SLOW_ALREADY, rows_at_limit=2.5e6)
-    found = findings(replace(comparison, growth=late))[3]
-    assert (found.short, found.kind) == (f"Run time trend exceeds the interval. {last}", "alarm")
-    assert "above 2.5 million trades. The table already holds more" in found.sentence
+    soon = replace(FORECAST, at_limit=NOON + timedelta(days=29))
+    assert of_runs(comparison, 6.4, growth=soon, every=600).kind == "note"
+    for growth in (None, replace(FORECAST, at_limit=None, refusal="3 of 8 required runs")):
+        found = of_runs(comparison, 6.4, growth=growth, every=600)
+        assert (found.short, found.kind) == (now, "fine")
+        assert found.sentence.startswith("The last run took 6.4 s. No forecast")
 
 
-def test_a_run_longer_than_its_interval_is_an_alarm_whatever_the_forecast(
+def test_only_the_median_of_the_last_three_runs_decides_that_the_batch_is_too_slow(
     comparison: Comparison,
 ) -> None:
-    """Also with too few runs for a forecast. A run without a recorded time counts for nothing."""
-    runs = pd.DataFrame({"wall_s": [70.0, float("nan")]})
-    for growth in (None, Growth(2, 70.0, 0.0, 0.0, 0.0, None, None, None, None, "2 runs")):
-        slow = replace(comparison, runs=runs, interval_s=60.0, growth=growth)
-        found = findings(slow)[3]
-        assert found.short == "Last run took 70.0 s, longer than its 60 s interval"
+    """A run without a recorded time counts for nothing."""
+    growths = (None, FORECAST, replace(FORECAST, at_limit=None, refusal="2 of 8 required runs"))
+    for growth in growths:
+        found = of_runs(comparison, 9, 9, 70, math.nan, 61, 90, growth=growth, every=60)
+        assert found.short == "Too slow: a run takes 70 s, the interval is 60 s"
+        assert found.sentence == (
+            "Median of the last 3 runs: 70 s. Set BATCH_INTERVAL_SECONDS to more than 70."
+        )
         assert found.kind == "alarm"
+        one_slow = of_runs(comparison, 9, 9, 70, growth=growth, every=60)
+        assert one_slow.short.startswith("A run takes 9.0 s of its 60 s interval")
+        assert one_slow.kind == "fine"
+    late = replace(FORECAST, at_limit=None, refusal=TOO_SLOW_ALREADY, rows_at_limit=2.5e6)
+    found = of_runs(comparison, 58, growth=late, every=60)
+    assert (found.short, found.kind) == ("A run takes 58 s of its 60 s interval", "note")
+    assert found.sentence.endswith("interval above 2.5 million trades. The table holds more.")
+
+
+@pytest.mark.parametrize("refusal", ["", "2 of 8 required runs are done", TOO_SLOW_ALREADY])
+@pytest.mark.parametrize("wall", [5, 59, 61, 500])
+def test_the_run_time_is_never_called_too_slow_and_not_forecast_at_once(
+    comparison: Comparison, refusal: str, wall: float
+) -> None:
+    growth = replace(FORECAST, at_limit=None if refusal else FAR, refusal=refusal)
+    found = of_runs(comparison, wall, growth=growth, every=60)
+    text = f"{found.short} {found.sentence}"
+    assert ("Too slow:" in text) == (wall > 60) == (found.kind == "alarm")
+    assert not ("Too slow" in text and "No forecast" in text)
 
 
 @pytest.mark.parametrize(
@@ -229,5 +277,5 @@ def test_counters_that_the_producer_did_not_report_make_no_stage(nothing: Compar
 def test_a_cost_without_a_recorded_minute_says_what_is_missing(comparison: Comparison) -> None:
     cost = comparison.cost.assign(cpu_s_per_hour=[1500.0, float("nan")])
     found = findings(replace(comparison, cost=cost))[2]
-    assert (found.short, found.kind) == ("–", "fine")  # noqa: RUF001
+    assert (found.short, found.kind) == ("–", "waiting")  # noqa: RUF001
     assert found.sentence == "No CPU cost yet. It needs one full minute of data from each path."

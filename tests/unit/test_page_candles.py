@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from page import candles
+from pipeline.metrics import definitions
 from pipeline.settings import Settings
 from tests.page_data import MINUTE, window, windows_until
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 RATIO = Decimal("1.2")
-SETTINGS = Settings()
 
 
 def frame(rows) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def test_an_average_over_an_unknown_part_is_unknown() -> None:
     made = candles.aggregate(frame(rows), 2 * MINUTE, RATIO)
     assert pd.isna(made["vwap"].iloc[0])
     assert made["avg_price"].notna().all()
-    assert pd.isna(candles.roll_up(frame(rows), SETTINGS)["vwap"])
+    assert pd.isna(definitions.total(frame(rows))["vwap"])
 
 
 @given(
@@ -95,25 +95,29 @@ def test_the_width_is_a_multiple_of_the_window_and_few_candles_are_enough(
 
 def test_the_roll_up_of_all_windows_equals_a_plain_sum() -> None:
     rows = windows_until(NOON, 97)
-    whole = candles.roll_up(frame(rows), SETTINGS)
+    whole = definitions.total(frame(rows))
     buys, sells = (sum(row[name] for row in rows) for name in ("buy_count", "sell_count"))
     price_range = max(r["max_price"] for r in rows) - min(r["min_price"] for r in rows)
     assert whole["trade_count"] == buys + sells
     assert whole["price_range"] == pytest.approx(price_range, rel=1e-12)
     assert whole["buy_sell_ratio"] == pytest.approx(buys / (sells + 1e-5), rel=1e-12)
-    assert whole["volatility_flag"] == ("High" if price_range > 50 else "Normal")
     assert whole["open_price"] == rows[0]["open_price"]
     assert whole["window_end"] == NOON
-    assert candles.roll_up(frame(rows).iloc[:0], SETTINGS) == {}
+    assert definitions.total(frame(rows).iloc[:0]) == {}
+
+
+def spike_of(rows: list[dict[str, Any]]) -> str | None:
+    volume = definitions.total(frame(rows))["total_volume"]
+    return definitions.volume_spike(volume, Settings().spike_volume)
 
 
 def test_a_volume_equal_to_the_threshold_is_no_spike() -> None:
     """A thousand volumes of 0.1 are 100, although floats add up to a little more."""
     rows = [window(NOON + n * MINUTE, 1) | {"total_volume": 0.1} for n in range(1000)]
     assert sum(0.1 for _ in range(1000)) != 100
-    assert candles.roll_up(frame(rows), SETTINGS)["volume_spike"] == "Normal"
+    assert spike_of(rows) == "Normal"
     rows[0]["total_volume"] = 0.10000001
-    assert candles.roll_up(frame(rows), SETTINGS)["volume_spike"] == "Spike"
+    assert spike_of(rows) == "Spike"
 
 
 def test_a_span_ends_with_the_newest_window() -> None:

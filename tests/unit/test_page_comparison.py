@@ -7,13 +7,15 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
-from page import comparison_data
+from page import comparison_data, parts
 from page.charts import comparison as charts
 from page.charts.chart import Chart
 from page.comparison_data import ComparisonData
 from page.comparison_worker import LatestComparison
-from page.sections import comparison
+from page.formatting import DASH
+from page.sections import answers, comparison
 from pipeline.compare.figures import GrowthFigure
+from pipeline.compare.summary import TITLES, Finding, Kind
 from pipeline.outputs import DataDir
 from tests import page_data
 
@@ -55,14 +57,43 @@ def test_an_unexplained_difference_is_an_alarm(found) -> None:
     kinds = [finding.kind for finding in found.findings]
     assert kinds[0] == "alarm"
     assert kinds.count("alarm") == 1
-    assert comparison.LEVELS["alarm"] == "error"
 
 
 def test_the_first_comparison_shows_for_how_long_it_has_been_running() -> None:
     waiting = LatestComparison(asked_at=NOW - timedelta(seconds=3))
     assert comparison.age(waiting, NOW) == "The first comparison is running (3.0 s)."
     assert comparison.section_caption(waiting, NOW) == "The first comparison is running (3.0 s)."
-    assert {finding.short for finding in comparison.findings(waiting)} == {"…"}
+    assert {finding.kind for finding in comparison.findings(waiting)} == {"waiting"}
+    assert {finding.short for finding in comparison.findings(waiting)} == {DASH}
+
+
+def test_until_a_new_span_is_compared_the_findings_of_the_span_before_stay(found) -> None:
+    before = LatestComparison(found, span="1 h", instead_of="6 h")
+    assert comparison.findings(before) == found.findings
+    assert comparison.age(before, NOW) == (
+        "These are the findings of the time range 1 h. The comparison of 6 h is running."
+    )
+
+
+def test_each_kind_of_finding_looks_different_and_text_is_shown_letter_by_letter() -> None:
+    kinds: tuple[Kind, ...] = ("waiting", "unknown", "fine", "note", "alarm")
+    cards = [answers.html(Finding("Agreement", "<b>x</b>", "a & b", kind)) for kind in kinds]
+    assert len(set(answers.LABELS.values())) == len(set(cards)) == len(kinds)
+    for kind, card in zip(kinds, cards, strict=True):
+        assert f'class="p-answer p-{kind}"' in card
+        assert "&lt;b&gt;x&lt;/b&gt;" in card
+        assert "a &amp; b" in card
+
+
+def test_each_finding_has_a_tab_with_its_sections(found) -> None:
+    assert set(answers.PART_OF) == set(TITLES)
+    assert set(answers.PART_OF.values()) <= set(parts.PARTS)
+    by_key = {section.key: section for section in found.sections}
+    shown = [key for part in parts.ROWS for row in parts.rows_of(part, by_key) for key in row]
+    assert sorted(shown) == sorted(by_key)
+    assert set(parts.ROWS) <= set(parts.PARTS)
+    new = by_key | {"new": replace(found.sections[0], key="new")}
+    assert parts.rows_of("Overview", new)[0] == ("new",)
 
 
 def test_a_failure_leaves_the_last_good_comparison_with_its_age(found) -> None:

@@ -108,11 +108,3 @@ def test_text_from_a_file_is_one_line_of_bounded_length() -> None:
 )
 def test_a_difference_has_a_sign_and_only_zero_is_equal(value, write, said) -> None:
     assert formatting.difference(value, write) == said
-
-
-def test_the_older_of_two_times_is_named() -> None:
-    at = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    assert formatting.age_difference(at - timedelta(seconds=40), at) == "40 s older"
-    assert formatting.age_difference(at, at - timedelta(minutes=2)) == "2 min newer"
-    assert formatting.age_difference(at, at) == "="
-    assert formatting.age_difference(None, at) == formatting.DASH

@@ -143,47 +143,7 @@ def test_the_header_shows_text_from_data_letter_by_letter(snapshot_of) -> None:
 
 def table(columns: list[side_by_side.Column]) -> dict[str, list[str]]:
     """Return the cells of the table by the label of their row."""
-    rows = side_by_side.rows(columns, side_by_side.difference(*columns[-2:]))
-    return {label: cells for label, *cells in rows}
-
-
-def column(values: dict[str, Any]) -> side_by_side.Column:
-    return side_by_side.Column("Stream: 2 final windows", "", "", "", "", values)
-
-
-def test_the_difference_is_the_stream_minus_the_batch() -> None:
-    at = pd.Timestamp(NOW)
-    stream: dict[str, Any] = {"trade_count": 30, "avg_price": 100.5, "total_volume": 2.5}
-    stream |= {
-        "buy_sell_ratio": 1.25,
-        "volume_spike": "Normal",
-        "market_sentiment": "Bullish",
-        "vwap": float("nan"),
-    }
-    stream |= {"last_trade_time": at - timedelta(seconds=90), "written_at": at}
-    batch: dict[str, Any] = {"trade_count": 31, "avg_price": 100.5, "total_volume": 2.25}
-    batch |= {
-        "buy_sell_ratio": 1.0,
-        "volume_spike": "Normal",
-        "market_sentiment": "Neutral",
-        "vwap": 7.0,
-    }
-    batch |= {"last_trade_time": at - timedelta(seconds=50), "written_at": at}
-    found = side_by_side.difference(column(stream), column(batch))
-    assert found.metrics == {
-        "trade_count": "-1",
-        "avg_price": "=",
-        "total_volume": "+0.2500",
-        "buy_sell_ratio": "+0.250",
-        "volume_spike": "=",
-        "market_sentiment": "≠",
-    }
-    assert (found.newest_trade, found.written) == ("40 s older", "=")
-    assert table([column(stream), column(batch)])["VWAP"] == [
-        formatting.DASH,
-        "7.00",
-        formatting.DASH,
-    ]
+    return {label: cells for label, *cells in side_by_side.rows(columns)}
 
 
 def test_the_windows_of_both_paths_are_compared_whatever_else_a_path_has() -> None:
@@ -213,21 +173,17 @@ def test_the_windows_of_both_paths_are_compared_whatever_else_a_path_has() -> No
 def test_a_column_missing_in_an_older_version_is_unknown_everywhere(snapshot_of) -> None:
     """Not 0, not Normal, not Neutral. Other values are shown."""
     snapshot = snapshot_of("older")
-    final, whole = side_by_side.columns(snapshot, SETTINGS)[1:3]
+    final = side_by_side.columns(snapshot)[1]
     for name in ("buy_count", "sell_count", "vwap", "volume_imbalance"):
         assert not formatting.is_known(final.metrics[name])
-        assert not formatting.is_known(whole.metrics[name])
-    for name in ("buy_sell_ratio", "market_sentiment"):
-        assert not formatting.is_known(whole.metrics[name])
-    assert whole.metrics["trade_count"] == snapshot.finals.frame["trade_count"].sum()
-    assert whole.metrics["volatility_flag"] == "High"
+    assert table([final])["VWAP"] == [formatting.DASH]
     shown = market.market(snapshot, "everything", SETTINGS)
     assert len(shown.candles) == 180 + 2
     coarse = candles.aggregate(snapshot.finals.frame, timedelta(minutes=5), Decimal("1.2"))
     assert coarse.loc[coarse["windows"] > 1, "sentiment"].isna().all()
     assert coarse["buy_count"].isna().all()
     assert coarse["open_price"].isna().all()
-    assert coarse["trade_count"].sum() == whole.metrics["trade_count"]
+    assert coarse["trade_count"].sum() == snapshot.finals.frame["trade_count"].sum()
 
 
 def test_the_page_uses_the_settings_of_the_stream() -> None:
@@ -248,28 +204,26 @@ def test_the_page_uses_the_settings_of_the_stream() -> None:
 
 def test_the_results_of_both_paths_have_their_ages(snapshot_of) -> None:
     snapshot = snapshot_of("live")
-    open_window, final, whole, batch = side_by_side.columns(snapshot, SETTINGS)
+    open_window, final, batch = side_by_side.columns(snapshot)
     assert (open_window.first, open_window.last) == ("2026-03-01 12:00:00", "2026-03-01 12:01:00")
     assert open_window.newest_trade == "0.0 s ago"
     assert (final.first, final.last) == ("2026-03-01 11:58:00", "2026-03-01 11:59:00")
     assert final.written == "29 s ago"
-    assert whole.title == "Stream: 180 final windows"
-    assert whole.metrics["trade_count"] == snapshot.finals.frame["trade_count"].sum()
     assert batch.metrics["trade_count"] == snapshot.batch_run["rows"]
     assert batch.written == "48 s ago"
     assert set(definitions.METRICS) <= set(side_by_side.FORMATS)
-    cells = table([open_window, final, whole, batch])
-    assert formatting.price(snapshot.batch_run["avg_price"]) == cells["average price"][3]
+    cells = table([open_window, final, batch])
+    assert formatting.price(snapshot.batch_run["avg_price"]) == cells["average price"][2]
 
 
 def test_a_recording_with_original_timestamps_shows_times_in_place_of_ages(snapshot_of) -> None:
-    open_window = side_by_side.columns(snapshot_of("ended"), SETTINGS)[0]
+    open_window = side_by_side.columns(snapshot_of("ended"))[0]
     assert open_window.newest_trade == "05:07:17"
 
 
 def test_an_unknown_value_is_a_dash_never_zero(snapshot_of) -> None:
     snapshot = snapshot_of("empty")
-    shown = table(side_by_side.columns(snapshot, SETTINGS))
+    shown = table(side_by_side.columns(snapshot))
     assert "0" not in str(list(shown.values()))
     for service in snapshot.services.values():
         assert "0" not in str(services.card_rows(service, NOW))
@@ -350,7 +304,7 @@ def test_the_change_of_the_price_begins_after_the_last_seam_of_a_replay(snapshot
     assert drawn.data["seams"]["at"].tolist() == [
         moment.timestamp() * 1000 for moment in shown.seams
     ]
-    later = page_data.replay(repeat_from="2025-01-01T00:50:00Z")
+    later = page_data.HOURLY | {"repeat_from": "2025-01-01T00:50:00Z"}
     producer = snapshot.services["producer"]
     moved = replace(producer, fields=producer.fields | {"feed": later})
     snapshot = replace(snapshot, services=snapshot.services | {"producer": moved})

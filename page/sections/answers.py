@@ -1,0 +1,31 @@
+"""The four cards at the top: what the comparison found, at a glance.
+
+Hand-made HTML: Streamlit's boxes have four looks, and a finding has five. All text is escaped.
+"""
+
+from collections.abc import Mapping
+from html import escape
+
+from pipeline.compare.summary import TITLES, Finding, Kind
+
+#: The tab with the details of each finding, by its title.
+PART_OF = dict(zip(TITLES, ("Agreement", "Freshness", "Cost", "Batch run time"), strict=True))
+#: A symbol and a word for each kind of finding, for readers who cannot tell the colours apart.
+LABELS: Mapping[Kind, tuple[str, str]] = {
+    "waiting": ("…", "waiting"),
+    "unknown": ("?", "unknown"),
+    "fine": ("✓", "fine"),
+    "note": ("!", "note"),
+    "alarm": ("✕", "alarm"),
+}
+
+
+def html(finding: Finding) -> str:
+    """Return the card of a finding as HTML."""
+    symbol, word = LABELS[finding.kind]
+    return (
+        f'<div class="p-answer p-{finding.kind}">'
+        f'<span class="p-kind">{symbol} {word}</span>'
+        f'<div class="p-short">{escape(finding.short)}</div>'
+        f'<div class="p-sentence">{escape(finding.sentence)}</div></div>'
+    )
