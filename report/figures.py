@@ -238,7 +238,6 @@ def completeness(stages: pd.DataFrame) -> Figure | None:
         return None
     figure, axes = _figure(0.7 + 0.32 * len(stages))
     places = range(len(stages))
-    axes.barh(places, [1.0] * len(stages), color=palette.ORANGE, height=0.55)
     axes.barh(places, stages["share"], color=palette.GREEN, height=0.55)
     axes.set_yticks(places, stages["stage"])
     axes.invert_yaxis()

@@ -101,7 +101,7 @@ def frontier_section(comparison: Comparison) -> Section:
         lines=frontier_sentences(found),
         tables=tables if found.today else (),
         figure_note=(
-            "Median age and CPU time of each result. Lower and further to the left is better. "
+            "Lower and further to the left is better. Points are measured, lines are the model. "
             "Both scales are logarithmic."
         ),
         figure_alt="Median age of each result against its CPU seconds per hour",
@@ -278,8 +278,8 @@ def watermark_section(comparison: Comparison) -> Section:
         lines=(watermark_sentence(found),),
         tables=(Table("", header, tuple(rows) if found.trades else ()),),
         figure_note=(
-            "Trades that a watermark would have dropped at most, and the estimate. Logarithmic "
-            "scale. A line ends where no trade would have been dropped."
+            "Solid line: at most. Dashed line: the estimate. Logarithmic scale. A line ends where "
+            "no trade would have been dropped."
         ),
         figure_alt="Share of dropped trades by watermark",
     )
