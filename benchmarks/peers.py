@@ -90,19 +90,23 @@ def compare(session: parts.Session, bench: Bench, recording: Path) -> Iterator[R
     for name, run in engines().items():
         with session.part(f"{backlog.expected.messages:,} messages, {name}"):
             measured = run(bench, backlog)
-            ours = ours or measured.cost
+            ours = measured.cost if name == OURS else ours
             yield table_row(backlog.expected.messages, name, measured, ours)
 
 
-def table_row(messages: int, name: str, run: Run, ours: Cost) -> Row:
-    """Return the row of an engine. The ratios are the values of the pipeline divided by its own."""
+def table_row(messages: int, name: str, run: Run, ours: Cost | None) -> Row:
+    """Return the row of an engine.
+
+    The ratios are the values of the pipeline divided by those of the engine. They are None if the
+    pipeline failed.
+    """
     return {
         "messages": messages,
         "engine": name,
         "wall, s": round(run.cost.wall, 2),
         "CPU, s": round(run.cost.cpu, 2),
-        "ours / its wall": round(ours.wall / run.cost.wall, 3),
-        "ours / its CPU": round(ours.cpu / run.cost.cpu, 3),
+        "ours / its wall": ours and round(ours.wall / run.cost.wall, 3),
+        "ours / its CPU": ours and round(ours.cpu / run.cost.cpu, 3),
         "peak memory, MiB": round(run.cost.peak_mib),
         "windows right / wrong / missing": str(run.check),
         "the same if repeats count": str(run.check_repeated),

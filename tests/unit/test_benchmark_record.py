@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
-from benchmarks import batch, growth_figure, memory, parts, record
+from benchmarks import batch, growth_figure, memory, parts, peers, record
+from benchmarks.catch_up import Run
 from benchmarks.cost import Cost
 from benchmarks.machine import LOAD
 from benchmarks.record import Part, Record
 from benchmarks.results import Goal, Result
+from benchmarks.windows import Check
 
 ABOUT = {"processor": "P", "input": "I"}
 ROWS = [
@@ -154,3 +156,11 @@ def test_the_wall_time_of_a_batch_mode_is_compared_with_its_mark():
     assert (wall.ratio, wall.reached) == (0.5, True)
     assert (cpu.ratio, cpu.reached) == (2.0, None)
     assert not next(batch.compare("pushdown", 10_000_000, Cost(9.1, 1), Cost(18.0, 1))).reached
+
+
+def test_the_ratios_of_an_engine_need_the_cost_of_the_pipeline():
+    run = Run(Cost(20.0, 40.0, 900.4), True, Check(5, 0, 0), Check(0, 5, 0))
+    row = peers.table_row(100, "Flink", run, Cost(30.0, 10.0))
+    assert (row["ours / its wall"], row["ours / its CPU"]) == (1.5, 0.25)
+    assert (row["windows right / wrong / missing"], row["finished"]) == ("5 / 0 / 0", "yes")
+    assert peers.table_row(100, "Flink", run, None)["ours / its CPU"] is None
