@@ -1,5 +1,6 @@
 """Compute the metrics over the whole table, once. batch_scheduler.py runs it by spark-submit."""
 
+import gc
 import sys
 
 # spark-submit puts zip files of pyspark first. They hold no compiled modules: 0.6 s more to import.
@@ -10,6 +11,7 @@ from pipeline.errors import exit_on_error
 from pipeline.settings import load
 
 if __name__ == "__main__":
+    gc.disable()  # a run keeps all windows until its end: it would only search through them
     arguments = job.parse_arguments()
     with exit_on_error():
         status = job.run(load(), arguments)
