@@ -1,7 +1,8 @@
 """The definition of every metric.
 
 Both paths, the page and the comparison use these rules. This module loads neither Spark nor
-pandas: `pipeline.metrics.spark_sums` holds the sums that Spark computes over the trades of a group.
+pandas. The sums over the trades of a group come from `pipeline.metrics.spark_sums` in the stream,
+and from `pipeline.metrics.unit_sums` in the batch.
 
 - `compute` derives the metrics of a group (a window, or the whole table) from its sums.
 - `merge_sums` adds the sums of several groups, exactly.

@@ -1,8 +1,9 @@
 """The sums over the trades of a group, as Spark columns: the part of the metrics that Spark runs.
 
-Both paths use them. `pipeline.metrics.definitions` derives the metrics from these sums in plain
-Python: the driver collects a few rows, and Spark takes longer to plan the rest than Python takes to
-compute it.
+The stream uses them. The batch computes the same sums in whole numbers (`unit_sums`). Both are
+exact, so they are equal. `pipeline.metrics.definitions` derives the metrics from these sums in
+plain Python: the driver collects a few rows, and Spark takes longer to plan the rest than Python
+takes to compute it.
 """
 
 from pyspark.sql import Column
