@@ -98,7 +98,7 @@ def frontier_section(comparison: Comparison) -> Section:
             "runs, if they show one. One process computes both results of the stream, so each "
             "costs all of it."
         ),
-        lines=frontier_sentences(found),
+        lines=(*frontier_sentences(found), *filter(None, [choice_sentence(found)])),
         tables=tables if found.today else (),
         figure_note=(
             "Lower and further to the left is better. Points are measured, lines are the model. "
@@ -130,6 +130,22 @@ def _choice_cells(found: Frontier, choice: Choice | None) -> tuple[str, str, str
 def _cost_cells(cpu_s_per_hour: float) -> tuple[str, str]:
     percent = cpu_s_per_hour / 36
     return number(cpu_s_per_hour, ",.0f"), number(percent, ".0f" if percent >= 1 else ".1f", " %")
+
+
+def choice_sentence(found: Frontier, accepted_age_s: float = 30) -> str:
+    """Return which result to choose if it may have this age; empty if nothing is known."""
+    if not found.today:
+        return ""
+    choice = cheapest(found, accepted_age_s)
+    accepted = seconds(accepted_age_s)
+    if choice is None:
+        return f"No result is {accepted} old or fresher."
+    name, _, cost, _ = _choice_cells(found, choice)
+    name = f"a {name}" if choice.mode else f"the stream's {name.removeprefix('stream, ')}"
+    return (
+        f"If a result may be {accepted} old, the cheapest choice is {name}. It costs {cost} CPU "
+        "seconds per hour."
+    )
 
 
 def _interval_rows(found: Frontier) -> list[tuple[str, ...]]:

@@ -8,7 +8,12 @@ import pytest
 
 from pipeline.compare.agreement import DIFFERS, EQUAL, LATE, UNEXPLAINED
 from pipeline.compare.comparison import Comparison, compare
-from pipeline.compare.decision import frontier_sentences, headline, watermark_sentence
+from pipeline.compare.decision import (
+    choice_sentence,
+    frontier_sentences,
+    headline,
+    watermark_sentence,
+)
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN, Freshness
 from pipeline.compare.frontier import BatchModel, Frontier
 from pipeline.compare.inputs import read_outputs
@@ -124,3 +129,16 @@ def test_the_headline_names_agreement_freshness_and_cost(tmp_path: Path) -> None
         "1 window differs and no cause was found. The stream's open windows are 10 s older than a "
         "batch every 60 s, at 1.7 times the CPU."
     )
+
+
+def test_the_choice_for_an_accepted_age_is_a_sentence() -> None:
+    """With 30 s of age, 4 s of them at the publication, a batch can run every 52 s."""
+    found = Frontier((MODEL,), {}, measured(1.5, 92, 33), 60)
+    assert choice_sentence(found) == (
+        "If a result may be 30 s old, the cheapest choice is a batch every 52 s. It costs 692 CPU "
+        "seconds per hour."
+    )
+    stream = choice_sentence(found, 5)
+    assert "is the stream's open windows. It costs 1,000 CPU" in stream
+    assert choice_sentence(found, 1) == "No result is 1.0 s old or fresher."
+    assert choice_sentence(Frontier((), {}, measured(1.5, 92, 33), 60)) == ""
