@@ -32,9 +32,9 @@ def anchor(title: str) -> str:
     return "-".join(re.findall("[a-z]+", title.lower()))
 
 
-def section(title: str) -> None:
-    """Write the heading of a section."""
-    st.subheader(title, anchor=anchor(title))
+def section(title: str, *, tip: str | None = None) -> None:
+    """Write the heading of a section, with a tip beside it."""
+    st.subheader(title, anchor=anchor(title), help=tip)
 
 
 def subsection(title: str, how_to_read: str) -> None:

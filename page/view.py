@@ -142,12 +142,10 @@ def write_scroll() -> None:
 
 def write_market(snapshot: Snapshot, shown: market.Market, settings: Settings) -> None:
     """Write the price chart."""
-    elements.section("Market (stream)")
+    elements.section("Market (stream)", tip=market.MOUSE)
     average = number(snapshot.batch_run.get("avg_price"))
     elements.alert(market.empty_state(snapshot))
     elements.caption(market.how_to_read(shown, average))
-    with st.container(key="mouse"):
-        elements.caption("" if shown.candles.empty else market.MOUSE)
     with st.container():
         if shown.candles.empty:
             return

@@ -545,7 +545,8 @@ def test_the_recorder_connects_again_and_stops_by_itself(tmp_path, serve, run):
     assert found[restart:] == frames[: len(found) - restart]
     assert "cannot connect to" in running.text()
     nothing = tmp_path / "nothing.gz"
-    with recorder(run, nothing, free_port(), "--seconds", "1") as running:
-        assert running.process.wait(20) == 1
-    assert "Nothing was recorded: cannot connect to ws://127.0.0.1:" in running.text()
+    url = f"ws://127.0.0.1:{free_port()}"
+    failed = run("feed.record", str(nothing), "--url", url, "--seconds", "1")
+    assert failed.process.wait(20) == 1
+    assert f"Nothing was recorded: cannot connect to {url}: " in failed.text()
     assert not nothing.exists()

@@ -65,6 +65,11 @@ def test_a_comparison_comes_from_a_child_process_and_no_viewer_waits(tmp_path) -
     assert found.data is not None
     assert found.data.findings[0].sentence.startswith("2 windows differ and no cause")
     assert comparer.latest("1 h") is found
+    # Until another span is compared, this one is shown in its place.
+    assert comparer.kept("6 h", "1 h") is None
+    shown = comparer.kept("1 h", "6 h")
+    assert shown is not None
+    assert (shown.data, shown.span, shown.instead_of) == (found.data, "1 h", "6 h")
 
 
 def test_a_failure_is_reported_and_the_last_good_comparison_stays(tmp_path) -> None:
