@@ -1,20 +1,26 @@
 """Check the predictions of the comparison against runs: `python -m tests.predictions RECORDING`.
 
 Frontier: the stack runs with one batch interval. The model then predicts age and CPU time at other
-intervals, with which the stack runs next. Watermark: the stack runs with short watermarks while
-many trades come late. The drops that Spark counts are compared with the bound and the estimate.
+intervals, with which the stack runs next. Meanwhile an observer polls the result files, and its
+times are compared with those of the alerts.
+
+Watermark: the stack runs with short watermarks while many trades come late. The drops that Spark
+counts are compared with the bound and the estimate.
 
 It takes about half an hour and needs a machine that does nothing else. The exit status is 1 if a
 prediction is off by more than its limit.
 """
 
 import argparse
+import csv
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from random import Random
 
@@ -22,18 +28,23 @@ import pandas as pd
 
 from faults.servers import Late
 from faults.stack import Stack
+from pipeline import alerts, times
 from pipeline.compare import database
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.freshness import BATCH
 from pipeline.compare.inputs import read_batch_log, read_outputs
 from pipeline.compare.watermark import watermarks
 from pipeline.ingest import store
+from pipeline.metrics.definitions import HIGH, SPIKE
 from pipeline.outputs import DataDir, read_status
 
 #: What was predicted, at which setting, the predicted and the measured value, and the limit.
 Row = tuple[str, float, float, float, float]
 #: How far a prediction may be off.
 AGE_LIMIT, CPU_LIMIT, DROPS_LIMIT = 0.15, 0.25, 0.15
+#: How far the time of an alert may be from the time at which the observer sees the result, and how
+#: often the observer looks, in seconds.
+SEEN_LIMIT, POLL_SECONDS = 1.0, 0.1
 #: With fewer drops, the estimate is not judged.
 LEAST_DROPS = 100
 #: Every second trade comes late, by up to this multiple of the watermark.
@@ -55,6 +66,60 @@ def running(recording: Path, folder: Path, environment: Mapping[str, str]) -> It
         stack.stop()
 
 
+class Observer(threading.Thread):
+    """Polls the results of both paths and notes when it first sees a High or Spike window."""
+
+    def __init__(self, data: DataDir) -> None:
+        super().__init__(daemon=True)
+        self._data = data
+        self._ended = threading.Event()
+        #: By path, window and kind.
+        self.seen: dict[tuple[str, str, str], datetime] = {}
+        self.began = times.now()
+
+    def run(self) -> None:
+        known: dict[Path, int] = {}
+        while not self._ended.wait(POLL_SECONDS):
+            for path, file in (
+                ("stream", self._data.stream_live),
+                ("batch", self._data.batch_windows),
+            ):
+                with suppress(FileNotFoundError):
+                    changed = file.stat().st_mtime_ns
+                    if known.get(file) != changed:
+                        known[file] = changed
+                        self._look(path, file)
+
+    def _look(self, path: str, file: Path) -> None:
+        now = times.now()
+        for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines()):
+            for flag in ("volatility_flag", "volume_spike"):
+                if row[flag] in (HIGH, SPIKE):
+                    self.seen.setdefault((path, row["window_start"], row[flag]), now)
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join()
+
+    def agrees(self) -> bool:
+        """Print how far the alerts are from what was seen; return whether all are near enough."""
+        within = True
+        for path, file in (
+            ("stream", self._data.alerts_stream),
+            ("batch", self._data.alerts_batch),
+        ):
+            off = [
+                abs((self.seen[key] - raised).total_seconds())
+                for alert in alerts.read(file)
+                if (raised := datetime.fromisoformat(alert["raised_at"])) > self.began
+                and (key := (path, alert["window_start"], alert["kind"])) in self.seen
+            ]
+            within &= max(off, default=0.0) <= SEEN_LIMIT
+            farthest = f"{max(off):.2f} s" if off else "-"
+            say(f"{len(off)} alerts of the {path}, at most {farthest} from the observer's time")
+        return within
+
+
 def wait_for_runs(data: DataDir, count: int, interval_s: float) -> None:
     """Wait until this number of batch runs has succeeded."""
     end = time.monotonic() + START_SECONDS + 2 * count * interval_s
@@ -64,26 +129,34 @@ def wait_for_runs(data: DataDir, count: int, interval_s: float) -> None:
         time.sleep(1)
 
 
-def measured(recording: Path, folder: Path, interval_s: float, runs: int) -> Comparison:
-    """Run the batch with an interval and return the comparison."""
+def measured(
+    recording: Path, folder: Path, interval_s: float, runs: int
+) -> tuple[Comparison, bool]:
+    """Run the batch with an interval; return the comparison and whether the alerts are right."""
     say(f"a batch every {interval_s:g} s, {runs} runs")
     environment = {"BATCH_INTERVAL_SECONDS": f"{interval_s:g}"}
     with running(recording, folder, environment) as stack:
+        observer = Observer(stack.data)
+        observer.start()
         # Ages and costs count from the first result of both paths on.
         wait_for_runs(stack.data, runs + 2, interval_s)
-        return compare(read_outputs(stack.data), interval_s)
+        observer.end()
+        found = compare(read_outputs(stack.data), interval_s)
+        return found, observer.agrees() and not found.detection.false
 
 
 def check_frontier(
     recording: Path, folder: Path, base_s: float, intervals: list[float], runs: int
 ) -> bool:
     """Print predicted and measured ages and costs; return whether all are within their limits."""
-    base = measured(recording, folder / f"every-{base_s:g}", base_s, runs).frontier
-    if not base.today:
+    base, alerts_agree = measured(recording, folder / f"every-{base_s:g}", base_s, runs)
+    if not base.frontier.today:
         sys.exit("The first run has no model: it lacks ages or CPU times.")
-    model, rows = base.today[0], []
+    model = base.frontier.today[0]
+    rows: list[Row] = []
     for interval_s in intervals:
-        found = measured(recording, folder / f"every-{interval_s:g}", interval_s, runs)
+        found, agree = measured(recording, folder / f"every-{interval_s:g}", interval_s, runs)
+        alerts_agree &= agree
         point = found.frontier.point(BATCH)
         if point is None:
             sys.exit(f"The run with an interval of {interval_s:g} s has no age or no cost.")
@@ -91,7 +164,8 @@ def check_frontier(
             ("age, s", interval_s, model.age_s(interval_s), point[0], AGE_LIMIT),
             ("CPU s per hour", interval_s, model.cpu_s_per_hour(interval_s), point[1], CPU_LIMIT),
         ]
-    return show(f"Frontier, predicted from a batch every {base_s:g} s", "interval, s", rows)
+    title = f"Frontier, predicted from a batch every {base_s:g} s"
+    return show(title, "interval, s", rows) and alerts_agree
 
 
 def check_watermarks(recording: Path, folder: Path, seconds: list[int], length_s: float) -> bool:
