@@ -17,7 +17,8 @@ from pipeline import settings, times
 from pipeline.compare.comparison import compare
 from pipeline.compare.figures import Figures, figures
 from pipeline.compare.inputs import read_outputs
-from pipeline.compare.sections import Section, sections
+from pipeline.compare.section import Section
+from pipeline.compare.sections import sections
 from pipeline.compare.summary import Finding, findings
 from pipeline.compare.totals import SharedTotals
 from pipeline.outputs import DataDir, OutputError

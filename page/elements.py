@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 import streamlit as st
 
-from pipeline.compare.sections import Table
+from pipeline.compare.section import Table
 
 #: Streamlit reads the text of most elements, and each cell of `st.table`, as Markdown.
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")

@@ -19,7 +19,7 @@ from page.sections import side_by_side as results_table
 from page.spans import chosen_span, latest_comparison
 from pipeline import times
 from pipeline.compare.figures import Figures
-from pipeline.compare.sections import Section
+from pipeline.compare.section import Section
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 

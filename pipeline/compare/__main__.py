@@ -20,7 +20,8 @@ import pandas as pd
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.decision import headline
 from pipeline.compare.inputs import read_outputs, require_folder
-from pipeline.compare.sections import Section, Table, sections
+from pipeline.compare.section import Section, Table
+from pipeline.compare.sections import sections
 from pipeline.compare.summary import findings, summary
 from pipeline.compare.tradeoffs import aspects
 from pipeline.outputs import DataDir, OutputError

@@ -35,9 +35,6 @@ from pipeline.compare.tradeoffs import aspects
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, LABELS, SPIKE
 from pipeline.settings import Settings, setting_text
 
-__all__ = ["MAX_LISTED", "Section", "Table", "losses_text", "run_sections", "sections"]
-__all__ += ["source_text"]
-
 #: Maximum number of windows or gaps in a table.
 MAX_LISTED = 50
 

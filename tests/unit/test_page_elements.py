@@ -18,7 +18,7 @@ def test_plain_text_has_no_active_punctuation() -> None:
 def test_every_cell_of_a_table_is_plain_text() -> None:
     def script() -> None:
         from page import elements
-        from pipeline.compare.sections import Table
+        from pipeline.compare.section import Table
 
         rows = (("*a*", "<b>"), ("[c](d)", "1"))
         elements.titled_table(Table("A *title*", ("x_y", "n"), rows), key="a")
@@ -34,7 +34,7 @@ def test_every_cell_of_a_table_is_plain_text() -> None:
 def test_a_table_without_rows_writes_nothing() -> None:
     def script() -> None:
         from page import elements
-        from pipeline.compare.sections import Table
+        from pipeline.compare.section import Table
 
         elements.titled_table(Table("Empty", ("x",), ()), key="a")
 
