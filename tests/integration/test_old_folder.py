@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from pipeline import outputs
 from pipeline.ingest import retention, store
+from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
 from pipeline.service import Service
 from pipeline.settings import Settings
@@ -84,6 +86,39 @@ def test_the_services_start_fast_in_an_old_folder(old: DataDir) -> None:
     assert cpu_s("start of the consumer", lambda: start_of_consumer(old)) < 0.5
     assert cpu_s("start of the scheduler", lambda: outputs.newest_run(old)) < 3
     assert cpu_s("start of the stream", lambda: start_of_stream(old)) < 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_year_of_two_transactions_per_second_slows_no_start_and_no_commit(
+    tmp_path: Path,
+) -> None:
+    """Sixty million rows of `ingest`. They take 10 GB on the disk."""
+    data, count, now = DataDir(tmp_path), 60_000_000, datetime.now(UTC)
+    store.open_writer(data.database).close()
+    with closing(sqlite3.connect(data.database, isolation_level=None)) as connection:
+        connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
+        old_folder.write_transactions(connection, count, now)
+    assert cpu_s("start of the consumer", lambda: start_of_consumer(data)) < 0.5
+    rows = cpu_s("rows, as the scheduler reads them", lambda: store_rows(data, count))
+    assert rows < 0.1
+    trade = Trade(count + 1, "93000.25", "93000.24", None, "buy", now, "0.25")
+    batch = store.Batch(count + 1, count + 1, 1, 0, now, now, [trade], [now], topic=None)
+    with closing(store.open_writer(data.database)) as connection:
+        commit = cpu_s("commit", lambda: store.store(connection, batch, now))
+        assert commit < 0.1
+        settings = Settings(data_dir=tmp_path, retention_days=10)
+        for part in ("first", "second"):
+            step = cpu_s(
+                f"{part} step of retention",
+                lambda: retention.delete_expired(connection, data, settings, now),
+            )
+            assert step < 0.5
+
+
+def store_rows(data: DataDir, count: int) -> None:
+    with closing(store.open_reader(data.database)) as connection:
+        assert store.total_rows(connection) == count
 
 
 @pytest.mark.slow
