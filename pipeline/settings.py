@@ -400,7 +400,7 @@ class Settings(BaseModel):
         default=1, ge=1, le=64, description="Number of partitions of the stream's state"
     )
     max_offsets_per_trigger: int = Field(
-        default=50_000,
+        default=200_000,
         ge=1,
         le=10_000_000,
         description="Maximum number of Kafka records in one micro-batch",

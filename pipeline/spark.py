@@ -43,6 +43,12 @@ _CHECKPOINT_MANAGER = (
 )
 
 
+#: The maximum size of a batch of records that Java sends to Python. The bytes bound its memory:
+#: a message may be as long as MAX_MESSAGE_BYTES. Smaller batches let both work at the same time.
+_ARROW_BATCH = {
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "2000",
+    "spark.sql.execution.arrow.maxBytesPerBatch": "4m",
+}
 #: The jars without which a job fails, by the beginning of their names.
 _NEEDED_JARS = (
     *("spark-sql-kafka-0-10", "spark-token-provider-kafka-0-10", "kafka-clients", "commons-pool2"),
@@ -201,7 +207,7 @@ def cluster_configuration(settings: Settings) -> dict[str, str]:
 def stream_configuration(settings: Settings) -> dict[str, str]:
     """Return the configuration of the streaming query."""
     options = java_options(archive_path(settings), c1_only=True)
-    return configuration(settings, settings.stream_memory, options)
+    return configuration(settings, settings.stream_memory, options) | _ARROW_BATCH
 
 
 def batch_configuration(settings: Settings, rows: int) -> dict[str, str]:

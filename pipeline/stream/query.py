@@ -4,16 +4,16 @@ import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
-from pipeline import kafka_security, spark, times
+from pipeline import kafka_security, spark
 from pipeline.ingest import trade
 from pipeline.metrics import spark_sums
 from pipeline.settings import Settings
+from pipeline.stream.records import COLUMNS, PARSED, parse_batches
 
 #: Receives the windows that a micro-batch changed, and the number of the micro-batch.
 MicroBatchFunction = Callable[[DataFrame, int], None]
@@ -23,10 +23,11 @@ _INTERRUPTED = (
     "py4j.protocol.Py4JJavaError: An error occurred while calling collect: "
     "java.lang.InterruptedException"
 )
+#: Records per poll of Spark's Kafka client; its default is 500. After each poll, Spark asks for the
+#: offsets of the topic and seeks. The client then discards what it has fetched beyond them.
+POLL_RECORDS = 5000
 #: Seconds that Spark has to stop the query.
 STOP_SECONDS = 5.0
-#: What `parse_record` returns, as a Spark schema.
-PARSED = "trade_id long, price string, size string, side string, time_us long, reason string"
 
 
 class MicroBatchError(Exception):
@@ -113,6 +114,7 @@ def read_kafka(session: SparkSession, settings: Settings) -> DataFrame:
         .option("startingOffsets", "earliest")
         .option("includeHeaders", "true")
         .option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
+        .option("kafka.max.poll.records", POLL_RECORDS)
         .option("kafka.default.api.timeout.ms", 20_000)
         .option("kafka.request.timeout.ms", 10_000)
         .options(**kafka_security.spark_options(settings))
@@ -130,14 +132,12 @@ def parse(records: DataFrame, product: str) -> DataFrame:
     is_backfilled = F.coalesce(
         F.exists("headers", lambda header: header["key"] == trade.BACKFILL_HEADER), F.lit(False)
     )
-    parsed_by = F.udf(
-        lambda raw, micros: parse_record(raw, micros, product), PARSED, useArrow=False
+    parsed = (
+        records.withColumn("backfilled", is_backfilled)
+        .withColumn("received", F.when(~F.col("backfilled"), F.col("timestamp")))
+        .selectExpr(*COLUMNS)
+        .mapInArrow(lambda batches: parse_batches(batches, product), PARSED)
     )
-    parsed = records.select(
-        parsed_by("value", F.unix_micros("timestamp")).alias("parsed"),
-        F.when(~is_backfilled, F.col("timestamp")).alias("received"),
-        is_backfilled.alias("backfilled"),
-    ).select("parsed.*", "received", "backfilled")
     return (
         parsed.observe(
             "input",
@@ -158,23 +158,6 @@ def parse(records: DataFrame, product: str) -> DataFrame:
             "received",
         )
     )
-
-
-def parse_record(raw: bytes | None, received: int, product: str) -> tuple[Any, ...]:
-    """Return a Kafka record as the fields of PARSED, by the rules of `ingest.trade`.
-
-    Args:
-        raw: the value of the record.
-        received: time of receipt, microseconds since 1970: no trade is newer than that.
-        product: the product that the trade must be of.
-    """
-    moment = times.from_epoch_millis(received // 1000)
-    try:
-        valid = trade.decode(raw or b"", product, moment)
-    except trade.InvalidTradeError as refusal:
-        return None, None, None, None, None, str(refusal)
-    time_us = times.epoch_micros(valid.time)
-    return valid.trade_id, valid.price, valid.last_size, valid.side, time_us, None
 
 
 def aggregate(trades: DataFrame, settings: Settings) -> DataFrame:

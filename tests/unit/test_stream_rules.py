@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from pyspark.sql import Row
 
@@ -24,7 +25,7 @@ from pipeline.stream.progress import (
     progress_row,
     stalled,
 )
-from pipeline.stream.query import parse_record
+from pipeline.stream.records import PARSED, parse_batches, parse_record
 from pipeline.stream.windows import (
     CONSOLE_ROWS,
     CONSOLE_WINDOWS,
@@ -74,6 +75,37 @@ def test_a_trade_is_not_newer_than_the_receipt_of_its_record() -> None:
     raw = json.dumps(GOOD | {"time": "2025-12-02T05:01:00Z"}).encode()
     assert parse_record(raw, START_US, "BTC-USD")[-1] is None
     assert parse_record(raw, START_US - 1, "BTC-USD")[-1].startswith("time: ")
+
+
+def records(values: list[bytes | None]) -> pa.RecordBatch:
+    """Return Kafka records as Spark sends them; every second one is backfilled."""
+    count = len(values)
+    backfilled = [number % 2 == 1 for number in range(count)]
+    receipts = [None if flag else START_US for flag in backfilled]
+    return pa.record_batch(
+        {
+            "value": pa.array(values, pa.binary()),
+            "timestamp_us": pa.array([START_US] * count, pa.int64()),
+            "received": pa.array(receipts, pa.timestamp("us", "UTC")),
+            "backfilled": pa.array(backfilled, pa.bool_()),
+        }
+    )
+
+
+def test_each_batch_of_records_keeps_its_order_and_its_invalid_records() -> None:
+    other = json.dumps(GOOD | {"trade_id": 8, "price": "1e-8", "side": "sell"}).encode()
+    values = [json.dumps(GOOD).encode(), None, other, b"\xff"]
+    batches = [records(values), records([]), records(values[2:])]
+    parsed = list(parse_batches(batches, "BTC-USD"))
+    assert [batch.num_rows for batch in parsed] == [4, 0, 2]
+    assert all(batch.schema == parsed[0].schema for batch in parsed)
+    for batch, read in zip(parsed, (values, [], values[2:]), strict=True):
+        rows = [tuple(row.values()) for row in batch.to_pylist()]
+        assert [row[:6] for row in rows] == [parse_record(v, START_US, "BTC-USD") for v in read]
+    assert parsed[0].column("backfilled").to_pylist() == [False, True, False, True]
+    assert parsed[0].column("received").to_pylist() == [START, None, START, None]
+    names = [part.split()[0] for part in PARSED.split(", ")]
+    assert parsed[0].schema.names == names
 
 
 def test_micro_batches_are_due_0_3_seconds_after_each_whole_interval() -> None:
