@@ -1,5 +1,6 @@
 """The rules of the streaming path: records, windows, pace, progress, and which checkpoint fits."""
 
+import gc
 import json
 import threading
 import time
@@ -106,6 +107,14 @@ def test_each_batch_of_records_keeps_its_order_and_its_invalid_records() -> None
     assert parsed[0].column("received").to_pylist() == [START, None, START, None]
     names = [part.split()[0] for part in PARSED.split(", ")]
     assert parsed[0].schema.names == names
+
+
+def test_only_the_objects_before_the_first_batch_are_exempt_from_garbage_collection() -> None:
+    list(parse_batches([records([])], "BTC-USD"))
+    exempt = gc.get_freeze_count()
+    assert exempt > 0
+    list(parse_batches([records([json.dumps(GOOD).encode()] * 100)], "BTC-USD"))
+    assert gc.get_freeze_count() == exempt
 
 
 def test_micro_batches_are_due_0_3_seconds_after_each_whole_interval() -> None:
