@@ -114,7 +114,7 @@ def test_only_the_objects_before_the_first_batch_are_exempt_from_garbage_collect
     exempt = gc.get_freeze_count()
     assert exempt > 0
     list(parse_batches([records([json.dumps(GOOD).encode()] * 100)], "BTC-USD"))
-    assert gc.get_freeze_count() == exempt
+    assert gc.get_freeze_count() <= exempt
 
 
 def test_micro_batches_are_due_0_3_seconds_after_each_whole_interval() -> None:
