@@ -111,11 +111,16 @@ def _equal(found: Window, right: Window, tolerance: Decimal) -> bool:
 
 
 def read_csv(folder: Path) -> Windows:
-    """Return the windows in the CSV files of a directory. Each file has a header."""
+    """Return the windows in the CSV files of a directory, without a row that is cut off.
+
+    Each file has a header.
+    """
     found: dict[int, Window] = {}
     for path in sorted(folder.glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
+                if None in row.values():  # it is being written
+                    continue
                 found[micros(row["window_start"])] = row
     return found
 

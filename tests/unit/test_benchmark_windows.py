@@ -105,6 +105,12 @@ def test_rows_are_counted_without_headers_and_again_after_a_change(tmp_path: Pat
     assert counter.count() == 3
 
 
+def test_a_row_that_is_cut_off_is_no_window(tmp_path: Path):
+    text = "window_start,trade_count\n2025-06-01T00:00:00Z,3\n2025-06-01T00:01"
+    (tmp_path / "part-0.csv").write_text(text)
+    assert windows.read_csv(tmp_path).keys() == {START}
+
+
 def test_the_windows_of_flink_are_read_from_complete_files(tmp_path: Path):
     cells = "2025-06-01 00:00:00,3,1,270000.3,90001,90000,0.12345678,11111.1\n"
     (tmp_path / "part-0").write_text(cells)
