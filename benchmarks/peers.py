@@ -85,7 +85,7 @@ def described(recording: Path | None) -> dict[str, object]:
 
 def compare(session: parts.Session, bench: Bench, recording: Path) -> Iterator[Row]:
     """Measure every engine on one topic. An engine that fails does not stop the others."""
-    backlog = catch_up.fill(bench, recording)
+    backlog = catch_up.fill(bench, recording, repeats=True)
     ours: Cost | None = None
     for name, run in engines().items():
         with session.part(f"{backlog.expected.messages:,} messages, {name}"):

@@ -34,7 +34,8 @@ class Expected:
 
     Attributes:
         distinct: each trade counts once.
-        repeated: repeated deliveries of a trade count again, as without deduplication.
+        repeated: repeated deliveries of a trade count again, as without deduplication. Empty if
+            they were not asked for.
         newest: the newest event time, microseconds since 1970.
         messages: number of messages.
     """
@@ -51,8 +52,8 @@ class Expected:
         }
 
 
-def expected(path: Path) -> Expected:
-    """Compute the windows of a recording."""
+def expected(path: Path, *, repeats: bool) -> Expected:
+    """Compute the windows of a recording, with `repeats` also those without deduplication."""
     now = datetime.now(UTC)
     seen: set[int] = set()
     sums: tuple[dict[int, golden.Sums], ...] = ({}, {})
@@ -65,7 +66,7 @@ def expected(path: Path) -> Expected:
             continue
         start = trade.time // golden.MINUTE * golden.MINUTE
         newest = max(newest, trade.time)
-        for of, counts in zip(sums, (trade.trade_id not in seen, True), strict=True):
+        for of, counts in zip(sums, (trade.trade_id not in seen, repeats), strict=True):
             if counts:
                 of.setdefault(start, golden.Sums()).add(trade)
         seen.add(trade.trade_id)

@@ -24,7 +24,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(recording: Path) -> windows.Expected:
-    return windows.expected(recording)
+    return windows.expected(recording, repeats=True)
 
 
 def test_deliveries_repeat_one_message_in_ten_and_some_are_out_of_order():
@@ -50,6 +50,14 @@ def test_without_deduplication_each_delivery_counts(expected: windows.Expected):
     )
     assert counted == 2000
     assert distinct < 2000
+
+
+def test_the_windows_without_deduplication_are_computed_on_request(
+    recording: Path, expected: windows.Expected
+):
+    found = windows.expected(recording, repeats=False)
+    assert found.distinct == expected.distinct
+    assert found.repeated == {}
 
 
 def test_a_window_is_closed_a_minute_after_its_end():
