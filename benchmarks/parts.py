@@ -81,7 +81,10 @@ def session(*, keep: bool) -> Iterator[Session]:
         if keep:
             log(f"the temporary files are in {folder}")
         else:
+            # A Ctrl-C takes effect after all files are removed.
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
             shutil.rmtree(folder, ignore_errors=True)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 def run(
