@@ -26,22 +26,22 @@ _TRADES = (
     f"{unit_sums.units('last_size')} AS size, max(price, last_size) < 1e7 AS small "
     f"FROM btc_prices WHERE trade_id BETWEEN chunk.first AND chunk.last {_COMPUTE_ONCE}"
 )
-_SPLIT_TRADES = (
-    "SELECT trade_id, time, buy, price, size, "  # noqa: S608
-    f"CASE WHEN small THEN price / {unit_sums.HALF} END AS price_high, "
-    f"price % {unit_sums.HALF} AS price_low, "
-    f"size / {unit_sums.HALF} AS size_high, size % {unit_sums.HALF} AS size_low "
-    f"FROM ({_TRADES}) {_COMPUTE_ONCE}"
-)
+#: SQLite computes a half for each use faster than it passes it through a subquery.
+_HALVES = {
+    f"{amount}_{half}": f"({amount} {operator} {unit_sums.HALF})"
+    for amount in ("price", "size")
+    for half, operator in (("high", "/"), ("low", "%"))
+}
 
 
 def query(window_s: int) -> str:
     """Return the SQL for `jdbc.read`: a JSON array of the groups of each chunk."""
     sums = ", ".join(f"{sql} AS {name}" for name, sql in unit_sums.GROUP_SUMS.items())
+    for half, sql in _HALVES.items():
+        sums = sums.replace(half, sql)
     groups = (
-        f"SELECT {sums}, min(time) AS first_time, max(time) AS last_time FROM ({_SPLIT_TRADES}) "  # noqa: S608
-        "GROUP BY "
-        f"CASE WHEN price_high IS NULL THEN -trade_id ELSE {jdbc.TIME_S} / {window_s} END"
+        f"SELECT {sums}, min(time) AS first_time, max(time) AS last_time FROM ({_TRADES}) "  # noqa: S608
+        f"GROUP BY CASE WHEN small THEN {jdbc.TIME_S} / {window_s} ELSE -trade_id END"
     )
     values = ", ".join(
         [

@@ -9,7 +9,8 @@ No 64-bit number overflows:
 - A group has at most GROUP_TRADES trades, with prices and sizes below 10 million: SMALL units.
 - Price and size are split at HALF, so each factor of a product is below 1e8, and each product is
   below 1e16. The sum over 512 trades is below 5.2e18. The limit is 9.2e18.
-- A trade with a price or size of 10 million or more is a group of its own, without products.
+- A trade with a price or size of 10 million or more is a group of its own. Its products may
+  overflow or be NULL, so Python computes the turnover of a single trade.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,8 +33,8 @@ _UNKNOWN_TURNOVER = 10**38
 _scale = Context(prec=80).scaleb
 
 #: The columns that both SQLite and Spark compute over the trades of a group. Their input is:
-#: `trade_id`, `price` and `size` in units, `buy` (1: the taker bought, else 0), and `price_high`,
-#: `price_low`, `size_high`, `size_low`. `price_high` is NULL in a group without products.
+#: `trade_id`, `price` and `size` in units, `buy` (1: the taker bought, else 0), and the halves
+#: `price_high`, `price_low`, `size_high` and `size_low`.
 GROUP_SUMS: Mapping[str, str] = {
     "trade_count": "count(*)",
     "buy_count": "sum(buy)",
@@ -93,8 +94,7 @@ def units(column: str) -> str:
 def of_group(values: Iterable[Any]) -> UnitSums:
     """Return the sums of a group from the values of GROUP_SUMS and GROUP_ENDS, in this order."""
     count, buys, prices, volume, bought, high, middle, low, greatest, least, *ends = values
-    is_one_large_trade = high is None
-    turnover = prices * volume if is_one_large_trade else (high * HALF + middle) * HALF + low
+    turnover = prices * volume if count == 1 else (high * HALF + middle) * HALF + low
     return UnitSums(count, buys, prices, volume, bought, turnover, greatest, least, *ends)
 
 
