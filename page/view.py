@@ -26,9 +26,11 @@ from pipeline.settings import Settings, load
 _STYLE = Path(__file__).parent / "style.css"
 #: Where the session keeps the open tab (also in the address), and whether to scroll to it.
 PART, SCROLL = "part", "scroll to part"
+#: The header stays in view, and its height depends on the number of problems.
 _SCROLL = (
-    "<script>document.querySelector('.st-key-part')"
-    ".scrollIntoView({behavior: 'smooth'}); // NUMBER</script>"
+    "<script>{ const boxOf = name => document.querySelector(name).getBoundingClientRect();"
+    " document.querySelector('[data-testid=stMain]').scrollTop +="
+    " boxOf('.st-key-part').top - boxOf('.p-top').bottom } // NUMBER</script>"
 )
 
 
