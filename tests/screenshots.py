@@ -124,7 +124,12 @@ def take(page: Page, name: str, part: str | None) -> None:
     if part:
         page.get_by_role("tab", name=part, exact=True).click()
         page.wait_for_timeout(SETTLED_MS)
-        page.evaluate("() => document.querySelector('.st-key-part').scrollIntoView()")
+        # the header covers the top of the window
+        page.evaluate(
+            "() => { const boxOf = name => document.querySelector(name).getBoundingClientRect();"
+            " document.querySelector('[data-testid=stMain]').scrollTop +="
+            " boxOf('.st-key-part').top - boxOf('.p-top').bottom }"
+        )
     page.wait_for_timeout(2500)
     path = FOLDER / f"{name}.png"
     page.screenshot(path=path)
