@@ -11,9 +11,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from pipeline import times
+from pipeline.compare import database
 from pipeline.compare.agreement import (
     AFTER_SNAPSHOT,
     BACKFILLED,
@@ -30,6 +32,8 @@ from pipeline.compare.agreement import (
     UNEXPLAINED,
 )
 from pipeline.compare.completeness import LOSSES
+from pipeline.compare.watermark import watermarks
+from pipeline.ingest import store
 from pipeline.outputs import DataDir
 from pipeline.stream.micro_batches import read_offset_ranges
 from tests.conftest import Broker, Run, running, wait_until
@@ -291,6 +295,15 @@ def test_of_late_events_around_the_watermark_exactly_those_that_were_dropped_are
         (row,) = (row for row in judged.found["agreement"] if row["window_start"][11:16] == "11:41")
         assert (row["late"], row["doubled"], row["unexplained"]) == (DROPPED, 1, 0)
         assert (row["verdict"], set(row["cause"].split("; "))) == (DIFFERS, {LATE, CONFLICT})
+
+
+def test_no_more_trades_were_dropped_than_the_bound_of_the_watermark(story: Story) -> None:
+    with closing(store.open_reader(DataDir(story.data).database)) as connection:
+        rows = database.lags(connection, None)
+    found = watermarks(pd.DataFrame(rows, columns=["behind", "bucket", "count"]), {}, None)
+    minute, longer = (found.row(seconds) or {} for seconds in (60, 600))
+    assert found.trades == TRADES
+    assert longer["at_most"] < TOO_LATE <= minute["at_most"] < TRADES
 
 
 def test_trades_out_of_order_within_the_watermark_set_nothing_apart(story: Story) -> None:
