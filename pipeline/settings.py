@@ -330,7 +330,10 @@ class Settings(BaseModel):
         description="On a Spark cluster: address to listen on; if unset, SPARK_DRIVER_HOST",
     )
     spark_cores_max: int = Field(
-        default=2, ge=1, le=999, description="On a Spark cluster: cores of the stream, and of a run"
+        default=2,
+        ge=1,
+        le=999,
+        description="On a Spark cluster: cores of the stream, and of each batch run",
     )
     spark_executor_cores: int = Field(
         default=1, ge=1, le=999, description="On a Spark cluster: cores of one executor"

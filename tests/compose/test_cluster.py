@@ -1,4 +1,4 @@
-"""The cluster form, built and run by Docker Compose: `make test-compose`.
+"""The stack on clusters, built and run by Docker Compose: `make test-compose`.
 
 The tests are the steps of one scenario and run in this order.
 """
