@@ -18,7 +18,7 @@ def chosen_span() -> str:
 def latest_comparison(comparer: Comparer) -> LatestComparison:
     """Return the newest comparison of the chosen span.
 
-    Until there is one, that of the span before stays on the page: an empty page would say less.
+    Until there is one, the comparison of the previous span stays on the page.
     """
     span = chosen_span()
     latest = comparer.latest(span)

@@ -1,6 +1,7 @@
-"""The four cards at the top: what the comparison found, at a glance.
+"""The four cards at the top: the findings of the comparison, in short.
 
-Hand-made HTML: Streamlit's boxes have four looks, and a finding has five. All text is escaped.
+Hand-made HTML: Streamlit's boxes have four looks, and there are five kinds of findings. All text
+is escaped.
 """
 
 from collections.abc import Mapping

@@ -107,7 +107,7 @@ def _last_error(service: ServiceStatus, now: datetime) -> str:
     at = formatting.moment(error.get("time"))
     text = f"{formatting.text(error.get('text'))} ({formatting.ago(at, now)})"
     if at and now - at > PAST_ERROR and status.condition(service, now) == "ok":
-        return f"over: {text}"
+        return f"recovered: {text}"
     return text
 
 

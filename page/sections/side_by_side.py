@@ -135,7 +135,7 @@ def how_to_read(run: Mapping[str, Any]) -> str:
         return ""
     return (
         "Each column covers the event times in its first two rows, whatever time range is "
-        "selected. The batch reads the whole table, so its totals are larger."
+        "selected. The batch covers the whole table, so its totals are larger."
     )
 
 

@@ -3,7 +3,7 @@
 import math
 from datetime import timedelta
 
-from pipeline.compare.agreement import DIFFERENCES
+from pipeline.compare.agreement import DIFFERENCES, NOT_RECORDED
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.detection import Detection
 from pipeline.compare.formatting import UNKNOWN, count, length, number, seconds
@@ -33,7 +33,8 @@ def _agreement(comparison: Comparison) -> str:
     windows = comparison.compared
     if not windows:
         return "No window is final and in a batch result yet."
-    differ = int(comparison.decided["status"].isin(DIFFERENCES).sum())
+    differences = comparison.decided[comparison.decided["status"].isin(DIFFERENCES)]
+    differ = len(differences)
     if not differ:
         which = "the 1 window compared" if windows == 1 else f"all {windows:,} windows"
         return f"Both paths agree on {which}."
@@ -41,7 +42,9 @@ def _agreement(comparison: Comparison) -> str:
         verb = "differs" if comparison.unexplained == 1 else "differ"
         return f"{count(comparison.unexplained, 'window')} {verb} and no cause was found."
     verb = "differs" if differ == 1 else "differ"
-    return f"{differ:,} of {windows:,} windows {verb}, all explained."
+    unrecorded = int(differences["cause"].str.contains(NOT_RECORDED, regex=False).sum())
+    causes = f"{NOT_RECORDED} for {unrecorded:,}" if unrecorded else "all explained"
+    return f"{differ:,} of {windows:,} windows {verb}, {causes}."
 
 
 def _fresher(comparison: Comparison) -> str:
@@ -91,12 +94,12 @@ def frontier_section(comparison: Comparison) -> Section:
         key="frontier",
         title="Which path and interval",
         how_to_read=(
-            "Freshness against cost. The points are measured. The curve is the batch at every "
-            "interval from back-to-back runs to an hour: a run uses its CPU time once per "
-            "interval, and its result is in the median half an interval older than when it was "
-            f"published. The values for {LARGER} times the rows follow from the trend of the "
-            "runs, if they show one. One process computes both results of the stream, so each "
-            "costs all of it."
+            "Freshness against cost. The points are measured. The curve is computed: it shows the "
+            "batch at every interval, from back-to-back runs to an hour. A run uses its CPU time "
+            "once per interval. The median age of a result is half an interval more than its age "
+            f"at the publication. The values for {LARGER} times the rows follow from the trend of "
+            "the runs, if they show one. One process computes both results of the stream, so both "
+            "have the cost of the whole process."
         ),
         lines=(*frontier_sentences(found), *filter(None, [choice_sentence(found)])),
         tables=tables if found.today else (),
@@ -226,8 +229,9 @@ def detection_section(comparison: Comparison) -> Section:
         lines = ["Times are not measured: this replay keeps the original timestamps."]
     if found.checked:
         lines.append(
-            f"{found.false:,} of {count(found.checked, 'alert')} false: the result of the window "
-            "has a lower value."
+            f"{found.false:,} of {count(found.checked, 'alert')} "
+            f"{'is' if found.false == 1 else 'are'} false: the result of the window has a lower "
+            "value than the alert."
             if found.false
             else f"None of {count(found.checked, 'alert')} is false: the result of each window has "
             "at least the value of its alert."
@@ -255,13 +259,16 @@ def detection_section(comparison: Comparison) -> Section:
 def detection_sentence(found: Detection) -> str:
     """Return how long the open windows and the batch took, and which of them was first."""
     if not found.events:
-        return f"No alert to measure yet. It needs a final window that is {HIGH} or a {SPIKE}."
+        return (
+            "No alert to measure yet. The first one appears when a final window is "
+            f"{HIGH} or a {SPIKE}."
+        )
     opened, batch = (seconds(found.median(result)) for result in (STREAM_OPEN, BATCH))
     sentence = f"Median time to detection: the stream's open windows {opened}, the batch {batch}."
     if found.by_both:
         sentence += (
             f" The stream was first in {found.stream_first:,} of "
-            f"{count(found.by_both, 'case')} that both paths have shown."
+            f"{count(found.by_both, 'alert')} that both paths have published."
         )
     return sentence
 
@@ -286,10 +293,10 @@ def watermark_section(comparison: Comparison) -> Section:
         how_to_read=(
             "The stream waits for late trades for the length of its watermark. A longer watermark "
             "drops fewer trades and makes final windows older. The stream can drop a trade only "
-            "if it comes at least a watermark behind the newest trade before it, so no more "
-            "trades than these are dropped. The estimate compares each trade with the newest one "
-            "of the micro-batches before the previous one, as Spark does. Ages are medians. "
-            "Recovered trades are left out."
+            "if the event time of the trade is at least the watermark behind the newest event "
+            'time before it. The column "dropped at most" counts these trades. The estimate '
+            "compares each trade with the newest one of the micro-batches before the previous "
+            "one, as Spark does. Ages are medians. Recovered trades are left out."
         ),
         lines=(watermark_sentence(found),),
         tables=(Table("", header, tuple(rows) if found.trades else ()),),
@@ -310,18 +317,21 @@ def _share(part: float, whole: int) -> str:
 
 
 def watermark_sentence(found: Watermarks) -> str:
-    """Return which watermark would have dropped no trade, and what it costs."""
+    """Return which watermark would have dropped no trade, and how it changes final windows."""
     if not found.trades:
-        return "No lateness yet. The consumer counts it for each trade that it stores."
+        return (
+            "No trade counted yet. The consumer counts how far each trade comes behind the newest "
+            "event time."
+        )
     trades, current_s, lossless_s = count(found.trades, "trade"), found.current_s, found.lossless_s
     current = None if current_s is None else found.row(current_s)
     if lossless_s is None:
         longest = found.row(LONGEST) or {}
-        dropped = f"dropped at most {longest['at_most']:,.0f} of {trades}"
-        return f"On this feed, even a watermark of {LONGEST} s would have {dropped}."
+        dropped = f"dropped up to {longest['at_most']:,.0f} of {trades}"
+        return f"On this feed, even a watermark of {LONGEST} s could have {dropped}."
     lossless = f"a watermark of {lossless_s} s would have dropped none of {trades}"
     if current_s is None or lossless_s == current_s:
-        only = ", and every shorter one at least one" if lossless_s == current_s else ""
+        only = ". A shorter one could have dropped trades" if lossless_s == current_s else ""
         return f"On this feed, {lossless}{only}."
     change = "fresher" if lossless_s < current_s else "older"
     gain = f"made final windows {abs(current_s - lossless_s):g} s {change}"

@@ -28,8 +28,8 @@ class Detection:
     #: Of the events that both paths have shown: how many, and how many the stream showed first.
     by_both: int
     stream_first: int
-    #: How many alerts are about a window with a result of its path, and how many of these the
-    #: result contradicts.
+    #: How many alerts have a result for their window on the same path, and how many of these alerts
+    #: have a greater value than the result.
     checked: int
     false: int
 

@@ -1,8 +1,8 @@
 """Freshness against cost: how old a batch result would be, and what it would cost, at any interval.
 
 A batch every T seconds uses the CPU time of a run 3600 / T times an hour. Its newest trade has some
-age when the result is published, and gets older until the next result, T seconds later. So its
-median age is half an interval more. Runs cannot follow each other faster than their duration.
+age when the result is published, and gets older until the next result, T seconds later. So the
+median age of the result is this age plus half an interval. An interval is never shorter than a run.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What other watermarks would have dropped, and how old final windows would have been."""
+"""How many trades other watermarks would have dropped, and how old final windows would be."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ COLUMNS = ("watermark_s", "at_most", "estimate", "final_age_s")
 
 @dataclass(frozen=True)
 class Watermarks:
-    """What each watermark would have dropped of the trades that came from the feed."""
+    """How many of the trades that came from the feed each watermark would have dropped."""
 
     #: The number of these trades. Backfilled trades are left out.
     trades: int
@@ -30,7 +30,7 @@ class Watermarks:
 
     @property
     def lossless_s(self) -> int | None:
-        """Return the shortest watermark that drops no trade; None if there is none in the table."""
+        """Return the shortest watermark with an upper bound of 0; None if the table has none."""
         lossless = self.table.loc[self.table["at_most"] == 0, "watermark_s"]
         return int(lossless.iloc[0]) if self.trades and len(lossless) else None
 
@@ -52,11 +52,12 @@ def watermarks(
     *,
     is_live_pace: bool = True,
 ) -> Watermarks:
-    """Return what each watermark would have dropped.
+    """Return how many trades each watermark would have dropped.
 
     The stream drops a trade only if the trade is at least a watermark behind the newest event time
-    before it. So no more trades than these are dropped. The stream compares a trade with the newest
-    event time of the micro-batches before the previous one, which gives the estimate.
+    before it. The number of these trades is therefore an upper bound. The stream compares a trade
+    with the newest event time of the micro-batches before the previous one. This gives the
+    estimate.
 
     A window becomes final when a trade arrives that is newer than its end by the watermark. So a
     watermark that is one second shorter makes final windows one second younger.

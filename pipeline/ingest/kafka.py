@@ -227,7 +227,7 @@ def require_one_partition(topic: str, partitions: int) -> None:
     if partitions > 1:
         raise OperationalError(
             f"topic {topic} has {partitions} partitions and must have one. Set KAFKA_TOPIC to a "
-            "new name. docs/scale.md says what rests on one partition"
+            "new name. docs/scale.md gives the reasons"
         )
 
 

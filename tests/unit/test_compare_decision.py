@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.compare.agreement import DIFFERS, EQUAL, LATE, UNEXPLAINED
+from pipeline.compare.agreement import DIFFERS, EQUAL, LATE, NOT_RECORDED, UNEXPLAINED
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.decision import (
     choice_sentence,
@@ -49,14 +49,14 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
             {-1: 9, 59: 1},
             60,
             (
-                "a watermark of 60 s would have dropped none of 10 trades, and every "
-                "shorter one at least one."
+                "a watermark of 60 s would have dropped none of 10 trades. A shorter one could "
+                "have dropped trades."
             ),
         ),
         (
             {-1: 9, 600: 1},
             60,
-            "even a watermark of 600 s would have dropped at most 1 of 10 trades.",
+            "even a watermark of 600 s could have dropped up to 1 of 10 trades.",
         ),
         (
             {-1: 9, 3: 1},
@@ -66,7 +66,14 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
                 "windows 7196 s fresher."
             ),
         ),
-        ({}, 60, "No lateness yet. The consumer counts it for each trade that it stores."),
+        (
+            {},
+            60,
+            (
+                "No trade counted yet. The consumer counts how far each trade comes behind the "
+                "newest event time."
+            ),
+        ),
     ],
 )
 def test_the_sentence_names_the_shortest_watermark_that_drops_nothing(
@@ -129,6 +136,17 @@ def test_the_headline_names_agreement_freshness_and_cost(tmp_path: Path) -> None
         "1 window differs and no cause was found. The stream's open windows are 10 s older than a "
         "batch every 60 s, at 1.7 times the CPU."
     )
+
+
+def test_the_headline_calls_no_difference_explained_without_evidence(tmp_path: Path) -> None:
+    nothing = compare(read_outputs(DataDir(tmp_path)), 60)
+    for cause, sentence in (
+        (LATE, "2 of 3 windows differ, all explained."),
+        (NOT_RECORDED, "2 of 3 windows differ, evidence not recorded for 1."),
+    ):
+        differ = agreement((DIFFERS, LATE), (DIFFERS, cause), (EQUAL, ""))
+        found = replace(with_ages(nothing, 1.5, 53.5), agreement=differ)
+        assert headline(found).startswith(sentence)
 
 
 def test_the_choice_for_an_accepted_age_is_a_sentence() -> None:

@@ -470,16 +470,16 @@ def publishing(**fields: dict[str, Any]) -> dict[str, status.ServiceStatus]:
 
 
 @pytest.mark.parametrize(
-    ("minutes", "healthy", "is_over"), [(9, True, False), (11, True, True), (11, False, False)]
+    ("minutes", "healthy", "is_past"), [(9, True, False), (11, True, True), (11, False, False)]
 )
-def test_an_error_from_which_a_service_has_recovered_is_shown_as_over(
-    minutes: int, healthy: bool, is_over: bool
+def test_an_error_from_which_a_service_has_recovered_is_shown_as_recovered(
+    minutes: int, healthy: bool, is_past: bool
 ) -> None:
     error = {"time": times.iso(NOW - timedelta(minutes=minutes)), "text": "no broker answers"}
     fields = {"updated": times.iso(NOW), "state": "running", "healthy": healthy}
     found = publishing(consumer=fields | {"last_error": error})["consumer"]
     shown = dict(services.card_rows(found, NOW))["last error"]
-    assert shown == ("over: " if is_over else "") + f"no broker answers ({minutes} min ago)"
+    assert shown == ("recovered: " if is_past else "") + f"no broker answers ({minutes} min ago)"
 
 
 def test_every_setting_is_shown_with_its_meaning() -> None:
