@@ -11,7 +11,7 @@ from pipeline.errors import exit_on_error
 from pipeline.settings import load
 
 if __name__ == "__main__":
-    gc.disable()  # a run keeps all windows until its end: it would only search through them
+    gc.disable()  # a run keeps all windows until its end, so a collection frees nothing
     arguments = job.parse_arguments()
     with exit_on_error():
         status = job.run(load(), arguments)

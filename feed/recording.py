@@ -70,7 +70,8 @@ def identity(path: Path, repetition: Mapping[str, object] | None) -> dict[str, o
 
     Args:
         path: the recording.
-        repetition: when a re-timed recording starts again (`feed.retime`). None: as recorded.
+        repetition: when a re-timed recording starts again (`feed.retime`). None: the times are not
+            shifted.
 
     Raises:
         RecordingError: the file cannot be read.

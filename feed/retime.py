@@ -4,10 +4,10 @@ The copies of the recording follow each other from a fixed time on. Each copy is
 Trade ids and sequence numbers increase from tile to tile, so that no message is repeated. A
 restarted replay continues with the same messages.
 
-- A tile is as long as the recording, in whole seconds, so that a tile begins at most a second after
-  the last message of the tile before. If whole minutes leave a silence of at most five seconds
-  there, and none longer than the longest in the recording, a tile is whole minutes long. Each
-  window of a minute then has the same trades in every tile.
+- A tile is as long as the recording, in whole seconds. So a tile begins at most a second after the
+  last message of the tile before. There is one exception: a tile has a length of whole minutes if
+  the silence before the next tile is then at most five seconds and not longer than the longest
+  silence of the recording. Each window of a minute then has the same trades in every tile.
 
 - A message is due at its receive time. If the recording does not have it, the message is due at the
   greatest event time so far: a trade that was late in the recording is late again.

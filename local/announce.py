@@ -17,8 +17,8 @@ CHECK_SECONDS = 0.5
 PROGRESS_SECONDS = 3.0
 #: Seconds from the start after which these lines become rare, and the seconds between them then.
 RARE_AFTER_SECONDS, RARE_SECONDS = 30.0, 30.0
-#: A word in the state of a service that waits for Kafka, and the states before it runs. A status
-#: file of the run before has the last one.
+#: A word in the state of a service that waits for Kafka, and the states before a service runs. The
+#: status file of an earlier run has the state `stopped`.
 KAFKA = "Kafka"
 NOT_RUNNING = ("", "starting", "stopped")
 #: Number of events to announce: the page, the first final window, the first batch result.
@@ -75,7 +75,7 @@ def read_state(data: DataDir, service: str) -> str:
 
 
 class Progress:
-    """Decides when to print what the start waits for: a new reason at once, then in intervals."""
+    """Decides when to print what the start waits for: after each change, else at intervals."""
 
     def __init__(self) -> None:
         self._what = ""

@@ -94,7 +94,7 @@ def write_chart(chart: Chart | None, key: str, alt: str) -> None:
 
 
 def write_overview(sources: Sources) -> None:
-    """Write the comparison in short."""
+    """Write the overview of the comparison."""
     write_comparison(latest_comparison(sources.comparer), "Overview")
 
 

@@ -1,8 +1,8 @@
 """Alerts: a window is High or a Spike. Each path publishes each alert once.
 
-The file of a path is its memory. A service that restarts reads which alerts it has published. A
-power cut or a full disk can cut off the last line. The line is then removed, so the alert is
-published again.
+The file of a path records which alerts are published. A service reads it when it starts. A power
+cut or a full disk can cut off the last line. Then the line is removed, and the alert is published
+again.
 """
 
 import os
@@ -20,9 +20,11 @@ from pipeline.settings import Settings
 #: volume and the threshold, the newest trade in the update that raised the alert, and when a reader
 #: could see it.
 COLUMNS = ("window_start", "kind", "value", "threshold", "newest_trade", "raised_at")
-#: Windows older than this many windows before the newest one raise no alert: they are history.
+#: A window that starts this many windows or more before the window of the newest alert raises no
+#: alert: it is history.
 HORIZON_WINDOWS = 1440
-#: A file loses its older half above this size, bytes. The half holds more than the horizon.
+#: Above this size, bytes, the older half of a file is removed. The other half has all alerts of the
+#: newest HORIZON_WINDOWS windows.
 FILE_BYTES = 4_000_000
 #: Maximum number of log lines for one update. A path that starts late raises many alerts at once.
 LOGGED = 5

@@ -290,7 +290,7 @@ def _is_run_id(name: str) -> bool:
 
 
 def _cell(value: object) -> str:
-    # The batch writes a year of windows in one file, so the order is that of the frequency.
+    # The most frequent types come first: the batch writes a year of windows into one file.
     if isinstance(value, Decimal):
         return f"{value.normalize():f}"
     if isinstance(value, str):

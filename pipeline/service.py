@@ -116,7 +116,7 @@ class Service:
         self._starts = 1 + self._starts_before()
         self._peak_mib = self._minute_peak_mib = 0.0
         self._cost: dict[str, float] = {}
-        #: Whether this service's processes are all that its work costs: executors are not.
+        #: Whether this service's processes do all of its work. On a cluster, executors do most.
         self._whole_cost = not (settings.on_cluster and name in SPARK_SERVICES)
         self._next_status = self._next_cost = 0.0
         self._next_counters = time.monotonic() + COUNTERS_SECONDS

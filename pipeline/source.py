@@ -180,9 +180,9 @@ def _feed(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _repeats_whole_minutes(held: Mapping[str, object], feed: Mapping[str, object]) -> bool:
-    """Return whether an older version filled the directory with the same messages of this replay.
+    """Return whether an older version filled the directory with the messages of this replay.
 
-    It repeated each recording after whole minutes, and did not record that.
+    It repeated each recording after whole minutes, and did not record the repetition.
     """
     every_s = feed.get("repeat_s")
     if not isinstance(every_s, int) or every_s % 60:
@@ -194,10 +194,10 @@ def seams(source: Mapping[str, Any], first: datetime, last: datetime, most: int)
     """Return when a re-timed recording started again: price and volume jump there.
 
     Args:
-        source: the content of `source.json`; of another feed, there are no seams.
+        source: the content of `source.json`. A feed that is not re-timed has no seams.
         first: the earliest time to return.
         last: the latest time to return.
-        most: how many times to return at most, the latest ones.
+        most: maximum number of times to return. The latest ones are returned.
     """
     every_s, start = source.get("repeat_s"), source.get("repeat_from")
     if not isinstance(every_s, int) or every_s <= 0 or not isinstance(start, str):

@@ -1,8 +1,8 @@
 """Check the predictions of the comparison against runs: `python -m tests.predictions RECORDING`.
 
-Frontier: the stack runs with one batch interval. The model then predicts age and CPU time at other
-intervals, with which the stack runs next. Meanwhile an observer polls the result files, and its
-times are compared with those of the alerts.
+Frontier: the stack runs with one batch interval. The model predicts age and CPU time at other
+intervals. Then the stack runs with these intervals. During each run, an observer polls the result
+files. The times at which it finds High and Spike windows are compared with those of the alerts.
 
 Watermark: the stack runs with short watermarks while many trades come late. The drops that Spark
 counts are compared with the bound and the estimate.
@@ -45,7 +45,7 @@ AGE_LIMIT, CPU_LIMIT, DROPS_LIMIT = 0.15, 0.25, 0.15
 #: How far the time of an alert may be from the time at which the observer sees the result, and how
 #: often the observer looks, in seconds.
 SEEN_LIMIT, POLL_SECONDS = 1.0, 0.1
-#: With fewer drops, the estimate is not judged.
+#: With fewer drops, the estimate is not checked.
 LEAST_DROPS = 100
 #: Every second trade comes late, by up to this multiple of the watermark.
 LATE_EVERY, LATEST = 2, 3.0
@@ -102,7 +102,7 @@ class Observer(threading.Thread):
         self.join()
 
     def agrees(self) -> bool:
-        """Print how far the alerts are from what was seen; return whether all are near enough."""
+        """Print how far the alerts are from the observed times; return whether all are near."""
         within = True
         for path, file in (
             ("stream", self._data.alerts_stream),
@@ -237,7 +237,7 @@ def main() -> None:
         "--only", choices=("frontier", "watermark"), help="check only one of the two"
     )
     parser.add_argument(
-        "--base", type=float, default=60, help="interval of the run that predicts, in seconds"
+        "--base", type=float, default=60, help="interval of the first run, in seconds"
     )
     parser.add_argument(
         "--intervals", type=float, nargs="*", default=[30, 120], help="intervals to predict, in s"

@@ -11,7 +11,7 @@ from pipeline.metrics import unit_sums
 from pipeline.settings import Settings
 
 #: Four whole numbers for each row. Reading a value by JDBC takes longer than adding it up, so the
-#: side is the sign of the size: negative sizes were sold.
+#: side is the sign of the size: a negative size is a sale.
 _QUERY = (
     f"SELECT part, trade_id, {unit_sums.units('price')} AS price, "  # noqa: S608 - constants
     f"(CASE side WHEN 'buy' THEN 1 ELSE -1 END) * ({unit_sums.units('last_size')}) AS signed_size, "

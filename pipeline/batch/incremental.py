@@ -15,7 +15,11 @@ from pipeline.settings import Settings
 
 
 class Added(NamedTuple):
-    """The sums of each window, `jdbc.read_seconds`, and why the whole table was read, if it was."""
+    """The sums of each window, `jdbc.read_seconds`, and a reason.
+
+    The reason is why an incremental run read the whole table. None: it did not, or the run has
+    another mode.
+    """
 
     windows: dict[int, unit_sums.UnitSums]
     read_s: float | None
@@ -47,7 +51,7 @@ def usable(settings: Settings, snapshot: Snapshot) -> KeptSums:
     """Return the kept sums, if the rows of this snapshot include all rows that they cover.
 
     Raises:
-        UnusableError: they are missing, damaged, or of other data.
+        UnusableError: they are missing or damaged, or belong to another database or window length.
     """
     data = outputs.DataDir(settings.data_dir)
     kept = kept_sums.read(data.batch_sums, settings.window)

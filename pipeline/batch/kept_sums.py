@@ -37,6 +37,11 @@ class UnusableError(Exception):
 
 
 def write(path: Path, kept: KeptSums) -> None:
+    """Replace the file with the sums after a run.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     content = {
         "version": _VERSION,
         "run": kept.run,

@@ -11,8 +11,8 @@ from pipeline.ingest import store
 from pipeline.metrics import unit_sums
 from pipeline.settings import Settings
 
-#: Without it, SQLite merges a subquery into the query around it and computes its columns again for
-#: each use.
+#: Without this clause, SQLite merges a subquery into the query around it and computes the columns
+#: of the subquery again for each use.
 _COMPUTE_ONCE = "LIMIT -1 OFFSET 0"
 #: Each range is cut into chunks of ids. A group is a part of a chunk.
 _CHUNKS = (

@@ -1,9 +1,10 @@
 """Count how far each trade came behind the newest event time. Pure.
 
-The comparison chooses a watermark by these counts. A trade can be dropped only if it is at least a
-watermark behind the newest event time before it. Spark compares it with the newest event time of
-the micro-batches before the previous one. The consumer does not see the micro-batches. It assumes
-that each of them has the records that were received in one trigger interval.
+The comparison computes from these counts how many trades other watermarks would have dropped. A
+trade can be dropped only if it is at least a watermark behind the newest event time before it.
+Spark compares it with the newest event time of the micro-batches before the previous one. The
+consumer does not see the micro-batches. It assumes that each of them has the records that were
+received in one trigger interval.
 """
 
 from collections import Counter

@@ -1,16 +1,16 @@
-"""Notice that the feed sends no usable trade: every message is rejected for the same reason."""
+"""Detect that the feed sends no usable trade: every message is rejected for the same reason."""
 
 import re
 from datetime import datetime, timedelta
 from typing import Any
 
-#: For how long this must last. A few broken messages in a row are no unusable feed.
+#: For how long this must last. A few invalid messages in a row do not make a feed unusable.
 UNUSABLE_AFTER = timedelta(seconds=10)
 _PRODUCT = re.compile(r"product_id: '(.+)' is not (.+)")
 
 
 class SameRejections:
-    """The messages that were rejected for the same reason, one after the other."""
+    """Counts the messages that were rejected for the same reason, one after the other."""
 
     def __init__(self) -> None:
         self._reason = ""
@@ -41,7 +41,10 @@ class SameRejections:
 
 
 def description(reason: str, messages: int) -> str:
-    """Return in one sentence why no message is usable."""
+    """Return why no message is usable, and what to do."""
     if of := _PRODUCT.fullmatch(reason):
-        return f"No usable trade: {messages:,} messages are for {of[1]}, PRODUCT_ID is {of[2]}"
-    return f"No usable trade: {messages:,} messages are rejected, reason: {reason}"
+        return (
+            f"No usable trade: {messages:,} messages are for {of[1]}, PRODUCT_ID is {of[2]}. "
+            "Correct PRODUCT_ID or FEED_URL"
+        )
+    return f"No usable trade: {messages:,} messages are rejected, reason: {reason}. Check FEED_URL"

@@ -24,7 +24,7 @@ _INTERRUPTED = (
     "java.lang.InterruptedException"
 )
 #: Records per poll of Spark's Kafka client; its default is 500. After each poll, Spark asks for the
-#: offsets of the topic and seeks. The client then discards what it has fetched beyond them.
+#: offsets of the topic and seeks. The client then discards the records that it has fetched ahead.
 POLL_RECORDS = 5000
 #: Seconds that Spark has to stop the query.
 STOP_SECONDS = 5.0

@@ -9,7 +9,7 @@ from tests.golden import run
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the differences and exit with 0 without any, 1 with some, 2 if it is refused."""
+    """Print the differences. Exit with 0 if there are none, 1 if there are, 2 if it is refused."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.golden",
         description="Compare the output files in a data directory with a recording.",

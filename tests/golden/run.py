@@ -1,10 +1,10 @@
 """Compare the output files of any run of a replay with the results computed in `tests/golden`.
 
-Product, window, watermark and thresholds come from the status files of the data directory. A run
-that was re-timed has no end. Its expected trades are those that the replay has issued from the
-first stored trade on, its table is compared up to the newest stored trade, and each batch result up
-to the newest trade that it covers. Open windows, and the windows after the newest final one, are
-not compared.
+Product, window, watermark and thresholds come from the status files of the data directory. A
+re-timed run has no end. Its expected trades are those that the replay has issued from the first
+stored trade on. The table is compared up to the newest stored trade, and each batch result up to
+the newest trade that it covers. Open windows, and the windows after the newest final one, are not
+compared.
 """
 
 import csv

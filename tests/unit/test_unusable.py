@@ -1,4 +1,4 @@
-"""The producer notices that no message of the feed is usable."""
+"""The producer detects that no message of the feed is usable."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -29,7 +29,8 @@ def test_messages_of_another_product_name_both_products() -> None:
     assert found == {
         "since": NOON,
         "messages": 8551,
-        "text": "No usable trade: 8,551 messages are for BTC-USD, PRODUCT_ID is ETH-USD",
+        "text": "No usable trade: 8,551 messages are for BTC-USD, PRODUCT_ID is ETH-USD. "
+        "Correct PRODUCT_ID or FEED_URL",
     }
 
 
@@ -51,5 +52,5 @@ def test_a_valid_trade_ends_it() -> None:
 
 def test_another_reason_is_named_as_it_is() -> None:
     assert description("price: missing", 20) == (
-        "No usable trade: 20 messages are rejected, reason: price: missing"
+        "No usable trade: 20 messages are rejected, reason: price: missing. Check FEED_URL"
     )
