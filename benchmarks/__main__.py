@@ -1,7 +1,7 @@
 """Measure the pipeline and print a table: `python -m benchmarks [--quick] [--keep] [PART ...]`.
 
-Run nothing else meanwhile. A part that failed can be measured again alone: its results replace the
-old ones in the file.
+Run nothing else at the same time. A part that failed can be measured again alone: its results
+replace the old ones in the file.
 """
 
 import sys
@@ -26,7 +26,7 @@ def all_parts(sizes: Sizes) -> dict[str, parts.Measure]:
     }
 
 
-#: Parts that run only if they are named: they check a decision, and belong to no mark.
+#: Parts that run only if they are named. They check a decision and have no mark.
 ON_REQUEST = ("tunings",)
 
 

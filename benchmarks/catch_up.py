@@ -1,6 +1,6 @@
 """Cost of a stream with a backlog, from its start until all closed windows are written.
 
-Every engine reads the same topic, which is filled before. Some messages are repeated deliveries,
+Every engine reads the same topic, which is filled first. Some messages are repeated deliveries,
 and some trades are out of order.
 """
 
@@ -22,7 +22,7 @@ TOPIC = "raw_prices"
 #: Longest run of an engine, seconds.
 TIMEOUT = 400
 FILL_TIMEOUT = 600
-#: The marks: 2.1 million messages in at most so many seconds, and CPU seconds.
+#: The marks: maximum wall seconds and maximum CPU seconds for 2.1 million messages.
 MARK_MESSAGES = 2_102_048
 WALL = Goal(at_most=55)
 CPU = Goal(at_most=80)
@@ -43,7 +43,8 @@ class Run:
     cost: Cost
     #: Whether all closed windows were there in time.
     complete: bool
-    #: Compared with the windows in which each trade counts once, and in which repeats count too.
+    #: The check against windows in which each trade counts once, and against windows in which
+    #: repeats count too.
     check: windows.Check
     check_repeated: windows.Check | None
 
@@ -88,7 +89,7 @@ def fill(bench: Bench, recording: Path, *, repeats: bool = False) -> Backlog:
 
 
 def _end_at_signals() -> None:
-    """Reset the handlers that the process inherits: it has no other processes to end."""
+    """Reset the signal handlers that the process inherits: it has no child processes to end."""
     for signum in ENDING:
         signal.signal(signum, signal.SIG_DFL)
 
@@ -166,7 +167,8 @@ def run(bench: Bench, engine: Engine, backlog: Backlog) -> Run:
     done = (lambda: rows.count() >= len(closed)) if rows else None
     try:
         cost, complete = cost_until(start, done, TIMEOUT, f"all windows of {engine.name}")
-        # Now: at its end, Spark's file sink deletes the files of a micro-batch not committed yet.
+        # Before the stop: when Spark stops, its file sink deletes the files of a micro-batch that
+        # is not committed yet.
         found = engine.read()
     finally:
         for running in started:

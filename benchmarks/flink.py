@@ -23,8 +23,8 @@ CONFIGURATION = {
     "pipeline.object-reuse": "true",
     "table.local-time-zone": "UTC",
 }
-#: It reads until the end of the topic at the start, then closes all windows and ends. It makes no
-#: checkpoints. Both are in favour of Flink.
+#: The job reads the messages that are in the topic when it starts. Then it closes all windows and
+#: ends. It makes no checkpoints. Both are in favour of Flink.
 FEED = """
 CREATE TABLE feed (
     trade_id BIGINT, price DECIMAL(18, 8), last_size DECIMAL(18, 8), side STRING,
@@ -58,14 +58,14 @@ FROM {trades} GROUP BY window_start, window_end
 """
 _TUMBLE = "TUMBLE(TABLE {table}, DESCRIPTOR(`time`), INTERVAL '1' MINUTE)"
 _FEED = _TUMBLE.format(table="feed")
-#: The first delivery of each trade, in all windows. Its state lives for 60 s of processing time,
-#: because Flink has no state that lives for a time of the events.
+#: The first delivery of each trade, in all windows. Its state expires after 60 s of processing
+#: time, because Flink cannot limit the lifetime of this state in event time.
 _FIRST = """
 CREATE VIEW first_deliveries AS SELECT trade_id, price, last_size, side, `time` FROM (
     SELECT *, ROW_NUMBER() OVER (PARTITION BY trade_id ORDER BY `time`) AS delivery FROM feed
 ) WHERE delivery = 1
 """
-#: The ways to remove repeated deliveries, best first, and none: the views and the trades.
+#: The ways to handle repeated deliveries, the first without deduplication: views and trades.
 DEDUPLICATIONS = {
     "none": ((), _FEED),
     "window deduplication": (
@@ -88,7 +88,7 @@ DEDUPLICATIONS = {
     ),
     "ROW_NUMBER over all windows": ((_FIRST,), _TUMBLE.format(table="first_deliveries")),
 }
-#: The best of them: measured in `docs/benchmarks.md`.
+#: The way that the comparison uses: `docs/benchmarks.md` has the measurement.
 BEST = "window deduplication"
 _OWN_SETTINGS = {"ROW_NUMBER over all windows": {"table.exec.state.ttl": "60 s"}}
 

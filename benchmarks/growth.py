@@ -17,7 +17,7 @@ Row = dict[str, Any]
 FILE = parts.FOLDER / "growth.json"
 ROWS = (20_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000)
 MESSAGES = (30_000, 131_378, 525_512, 2_102_048)
-#: From this number of rows on, each mode runs once, else three times.
+#: With at least this number of rows, each mode runs once. With fewer rows, it runs three times.
 MANY_ROWS = 3_000_000
 PLAIN = "plain job"
 

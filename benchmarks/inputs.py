@@ -23,8 +23,8 @@ SEED = 20250601
 BEGIN = datetime(2025, 6, 1, tzinfo=UTC)
 PER_SECOND = 6
 FIRST_ID = 800_000_001
-#: In deliveries: one trade in so many arrives later, one in so many a second time, by up to so many
-#: trades (20 s).
+#: In `deliveries`, one trade in DISORDERED arrives later and one trade in REPEATED arrives again,
+#: both at most LONGEST_DELAY trades (20 s) after their place.
 DISORDERED = 50
 REPEATED = 9
 LONGEST_DELAY = 20 * PER_SECOND

@@ -1,7 +1,7 @@
 """Throughput of the producer: messages per second from a WebSocket at full speed to Kafka.
 
-An empty send loop shows how much kafka-python leaves: `producer.py` does the same, and reads,
-checks and counts each message as well.
+An empty send loop shows the limit of kafka-python. `producer.py` also reads, checks and counts each
+message.
 """
 
 from collections.abc import Iterator

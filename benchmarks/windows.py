@@ -14,7 +14,7 @@ from pathlib import Path
 from feed import recording
 from tests import golden
 
-#: A final window's end is so long before the newest trade, microseconds.
+#: The end of a final window is at least this long before the newest trade, microseconds.
 WATERMARK = 60_000_000
 #: Columns that every engine writes.
 COUNTS = ("trade_count", "buy_count")

@@ -354,7 +354,7 @@ def replay(**more: Any) -> dict[str, Any]:
     } | more
 
 
-#: As the bundled sample, which starts again each hour.
+#: The repetition of the bundled sample, which starts again each hour.
 HOURLY = replay(repeat_from="2025-01-01T00:00:01Z", repeat_s=3600)
 LIVE = {"kind": "live", "url": "wss://ws-feed.exchange.coinbase.com", "state": "playing"}
 

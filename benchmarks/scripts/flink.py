@@ -1,7 +1,7 @@
 """Run SQL statements in Flink, all in one JVM: `python flink.py CLASSPATH JOB JAVA_OPTION ...`.
 
-JOB is a JSON file with `configuration` and `statements`. It starts the JVM with py4j, which PySpark
-installs, so Flink needs no Python package. It ends when the last statement has ended.
+JOB is a JSON file with `configuration` and `statements`. The program starts the JVM with py4j,
+which PySpark installs, so Flink needs no Python package. It ends when the last statement has ended.
 """
 
 import json
@@ -15,7 +15,7 @@ class_path, job, *java_options = sys.argv[1:]
 described = json.loads(Path(job).read_text(encoding="utf-8"))
 
 py4j_jar = next((Path(pyspark.__file__).parent / "jars").glob("py4j-*.jar"))
-#: Flink's own scripts open these packages of Java 17 too.
+#: Flink's own scripts also open these packages of Java 17.
 PACKAGES = ("lang", "lang.reflect", "math", "net", "nio", "text", "time", "util", "util.concurrent")
 port, java = launch_gateway(
     jarpath=str(py4j_jar),

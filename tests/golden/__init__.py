@@ -72,7 +72,7 @@ class Trade(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What the results depend on beside the trades. The defaults are those of the contract."""
+    """What the results depend on besides the trades. The defaults are those of the contract."""
 
     product: str = PRODUCT
     window: int = MINUTE

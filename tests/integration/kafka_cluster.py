@@ -42,7 +42,7 @@ class KafkaNode(Broker):
             "log.dirs": self.folder / "log",
         }
         own = "".join(f"{name}={value}\n" for name, value in replaced.items())
-        # Of two lines with one name the last one counts.
+        # If two lines have the same name, the last one counts.
         lines = local_kafka.server_properties(self.port, self.controller_port) + own
         self._properties.write_text(lines, encoding="utf-8")
         options = ["--cluster-id", cluster_id, "--config", str(self._properties)]
@@ -102,7 +102,7 @@ class KafkaCluster(Broker):
 
 @contextmanager
 def started_kafka_cluster(folder: Path) -> Iterator[KafkaCluster]:
-    """Start a cluster, give it, and kill it at the end."""
+    """Start a cluster, yield it, and kill it at the end."""
     require_jars("kafka")
     cluster = KafkaCluster(folder)
     try:

@@ -73,7 +73,7 @@ class SparkCluster:
 
 @contextmanager
 def started_spark_cluster(folder: Path) -> Iterator[SparkCluster]:
-    """Start a cluster, give it, and kill it at the end."""
+    """Start a cluster, yield it, and kill it at the end."""
     cluster = SparkCluster(folder)
     try:
         cluster.start()

@@ -44,7 +44,7 @@ VIEW = ROOT / "page" / "view.py"
 FAST_SECONDS = 0.4
 #: The table that counts windows by status, on the page as soon as there is a comparison.
 STATUSES = "[class*=st-key-words-2-agreement-table-0]"
-#: The headings of each part beside those of the comparison.
+#: The headings of each part besides those of the comparison.
 SUBHEADINGS = {
     "Results": (
         "Newest results",
@@ -487,7 +487,7 @@ def test_a_chosen_span_is_part_of_the_address(disputed, shared_visit, visit) -> 
     seen = shared_visit("all", f"{disputed.server.address}/?span=everything").charted()
     for span in ("1 h", "15 min"):  # the first one is the default
         choose(seen, span)
-    # So is the open tab.
+    # The open tab is part of the address too.
     show(seen, "Windows")
     again = visit(seen.page.url).charted()
     expect(again.page.locator(".p-change")).to_contain_text("in 15 min", timeout=20_000)

@@ -1,4 +1,4 @@
-"""Alerts: each once per path, whatever is cut off or starts again."""
+"""Alerts: each path publishes each one once, also after a restart or with a cut-off file."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -101,7 +101,7 @@ def test_no_alert_is_false_and_none_is_missing(made: list[tuple[int, int]], rest
     assert raised == [f"{start:%Y-%m-%dT%H:%M:%SZ}" for start in high]
 
 
-def test_history_raises_no_alert(tmp_path: Path) -> None:
+def test_a_window_before_the_horizon_raises_no_alert(tmp_path: Path) -> None:
     last = alerts.HORIZON_WINDOWS
     assert len(publish(tmp_path, *(window(n, "60") for n in range(last + 1)))) == last
     assert publish(tmp_path, window(0, "60"), window(-500, "60")) == []
@@ -131,7 +131,7 @@ def test_a_file_of_bounded_size_keeps_the_newest_alerts(
     assert len(found) > 20
 
 
-def test_lines_of_other_content_are_left_out(tmp_path: Path) -> None:
+def test_malformed_lines_are_left_out(tmp_path: Path) -> None:
     publish(tmp_path, window(0, "60"))
     with path_of(tmp_path).open("ab") as file:
         file.write(b"\x00" * 40 + b"\nnot an alert\n")

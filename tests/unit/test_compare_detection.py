@@ -53,7 +53,7 @@ def directly(trades: list[Trade], start: datetime, kind: str, threshold: Decimal
 def test_the_decisive_trade_is_the_first_with_which_the_value_is_above_the_threshold(
     connection: sqlite3.Connection, seed: int
 ) -> None:
-    """Ties are not above it. Some trades are missing, and neighbours are a little out of order."""
+    """An equal value is not above it. Some trades are missing, some are a little out of order."""
     source = random.Random(seed)
     trades = []
     for number in range(1, 1200):

@@ -86,7 +86,7 @@ def measured(open_age: float, final_age: float, batch_age: float) -> pd.DataFram
     st.floats(0.5, 3000),
     st.lists(st.tuples(st.floats(1, 60), st.floats(1, 99), st.floats(0, 30)), max_size=3),
 )
-def test_the_cheapest_result_is_the_one_of_all_that_a_search_finds(
+def test_the_cheapest_result_is_the_same_as_that_of_a_search_over_all_results(
     accepted: float, batches: list[tuple[float, float, float]]
 ) -> None:
     models = tuple(BatchModel(str(n), 1, *batch) for n, batch in enumerate(batches))
@@ -107,7 +107,7 @@ def test_the_cheapest_result_is_the_one_of_all_that_a_search_finds(
     assert found.cpu_s_per_hour >= min(costs) * (1 - 1 / (found.interval_s or math.inf)) - 1e-9
 
 
-def test_of_the_streams_results_the_open_windows_are_chosen() -> None:
+def test_the_open_windows_are_chosen_among_the_results_of_the_stream() -> None:
     found = cheapest(Frontier((), {}, measured(1.5, 92, 33), 60), 1800)
     assert found == module.Choice(STREAM_OPEN, None, None, 1.5, 1000.0)
     assert cheapest(Frontier((), {}, measured(1.5, 92, 33), 60), 1) is None

@@ -228,7 +228,7 @@ def test_a_forecast_names_the_day_and_how_long_a_run_takes_now(comparison: Compa
 def test_only_the_median_of_the_last_three_runs_decides_that_the_batch_is_too_slow(
     comparison: Comparison,
 ) -> None:
-    """A run without a recorded time counts for nothing."""
+    """A run without a recorded time is left out."""
     growths = (None, FORECAST, replace(FORECAST, at_limit=None, refusal="2 of 8 required runs"))
     for growth in growths:
         found = of_runs(comparison, 9, 9, 70, math.nan, 61, 90, growth=growth, every=60)
@@ -248,7 +248,7 @@ def test_only_the_median_of_the_last_three_runs_decides_that_the_batch_is_too_sl
 
 @pytest.mark.parametrize("refusal", ["", "2 of 8 required runs are done", TOO_SLOW_ALREADY])
 @pytest.mark.parametrize("wall", [5, 59, 61, 500])
-def test_the_run_time_is_never_called_too_slow_and_not_forecast_at_once(
+def test_a_run_time_that_is_too_slow_has_no_sentence_about_a_missing_forecast(
     comparison: Comparison, refusal: str, wall: float
 ) -> None:
     growth = replace(FORECAST, at_limit=None if refusal else FAR, refusal=refusal)

@@ -59,7 +59,7 @@ def test_the_estimate_and_the_age_of_final_windows() -> None:
     assert len(found.table) == LONGEST + 1
 
 
-def test_an_age_is_unknown_without_the_age_of_today_or_the_watermark_of_today() -> None:
+def test_an_age_is_unknown_without_the_current_age_or_the_current_watermark() -> None:
     counts = lags({-1: 3}, {-1: 3})
     assert watermarks(counts, MINUTE, None).table["final_age_s"].isna().all()
     found = watermarks(counts, {}, 90.0)

@@ -205,7 +205,7 @@ def recording_of(steps: list[tuple[int, int]], start: int = 10_500_000) -> list[
 
 
 @given(steps=recordings, start=st.integers(0, 60_000_000), moment=moments)
-def test_no_recording_has_a_hole_between_its_end_and_its_repetition(steps, start, moment):
+def test_no_recording_has_a_pause_between_its_end_and_its_repetition(steps, start, moment):
     tiles = retime.tile(recording_of(steps, start), LATEST)
     first = tiles.first_after(moment) // tiles.count * tiles.count
     due = [tiles.due(first + n) for n in range(2 * tiles.count + 1)]

@@ -54,7 +54,7 @@ def test_the_difference_has_the_ids_that_only_the_first_ranges_have(
     assert ids_in(found) == sorted(ids - others)
 
 
-def test_the_difference_of_many_ranges_takes_a_moment() -> None:
+def test_the_difference_of_many_ranges_takes_linear_time() -> None:
     """A quadratic algorithm would need minutes."""
     many = [(10 * number, 10 * number + 7) for number in range(1, 100_000)]
     others = [(10 * number + 3, 10 * number + 4) for number in range(1, 100_000)]
@@ -115,7 +115,7 @@ def test_kept_sums_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert kept_sums.read(tmp_path / "sums.json", WINDOW) == kept()
 
 
-def test_every_damaged_byte_is_noticed(tmp_path: Path) -> None:
+def test_every_damaged_byte_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "sums.json"
     kept_sums.write(path, kept(range(1, 9)))
     sound = path.read_bytes()
@@ -227,7 +227,7 @@ def test_another_database_needs_a_full_run(
         new_ids(data)
 
 
-def test_a_backup_of_after_the_run_can_be_restored(data: DataDir) -> None:
+def test_a_backup_that_was_made_after_the_run_can_be_restored(data: DataDir) -> None:
     put(data, 10, 11)
     run(data)
     put(data, 12, second=1)

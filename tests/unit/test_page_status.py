@@ -115,7 +115,7 @@ def test_the_age_counts_from_receipt_for_a_recording_with_original_timestamps() 
 
 
 def test_a_feed_without_a_usable_trade_is_a_state_of_its_own() -> None:
-    """Whatever else the producer reports, but not if the producer is down."""
+    """It has priority over the other states of the producer, except DOWN."""
     text = (
         "No usable trade: 8,551 messages are for BTC-USD, PRODUCT_ID is ETH-USD. "
         "Correct PRODUCT_ID or FEED_URL"

@@ -142,7 +142,7 @@ def test_a_status_that_cannot_be_written_does_not_stop_the_service(
     assert "producer.json" in caplog.text
 
 
-def test_of_many_warnings_about_messages_the_log_has_a_limited_number_and_the_totals_the_rest(
+def test_the_log_has_a_limited_number_of_warnings_about_messages_and_counts_the_others(
     running: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

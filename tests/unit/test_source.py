@@ -90,7 +90,7 @@ REPEATED = REPLAY | {"repeat_from": "2025-01-01T00:00:01Z", "repeat_s": 3600}
 def test_a_directory_of_an_older_version_continues_if_its_replay_sent_the_same_messages(
     data: DataDir,
 ) -> None:
-    """It repeated each recording after whole minutes, and did not record that."""
+    """It repeated each recording after whole minutes, and did not record the repetition."""
     source.claim(data, BTC, REPLAY)
     with pytest.raises(
         OutputError, match=r"not a replay of sample.gz \(re-timed, repeated every 61"

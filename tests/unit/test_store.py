@@ -77,7 +77,7 @@ def insert(connection: sqlite3.Connection, **changed: object) -> None:
 
 
 def sqlite_steps(connection: sqlite3.Connection, work: Callable[[], object]) -> int:
-    """Return how many instructions SQLite runs, in tens. Other programs do not change it."""
+    """Return how many tens of instructions SQLite runs. A busy machine does not change it."""
     tens = itertools.count()
     connection.set_progress_handler(lambda: next(tens) < 0, 10)
     try:

@@ -22,7 +22,7 @@ def rejected(times: int, *reasons: str) -> SameRejections:
     return found
 
 
-def test_messages_of_another_product_name_both_products() -> None:
+def test_the_text_about_messages_of_another_product_names_both_products() -> None:
     with pytest.raises(trade.InvalidTradeError) as error:
         trade.decode(FRAME, "ETH-USD", NOON)
     found = rejected(8551, str(error.value)).as_status()
@@ -42,7 +42,7 @@ def test_only_ten_seconds_of_the_same_reason_are_an_unusable_feed() -> None:
     assert SameRejections().as_status() is None
 
 
-def test_a_valid_trade_ends_it() -> None:
+def test_a_valid_trade_makes_the_feed_usable_again() -> None:
     found = rejected(20, "x")
     found.on_trade()
     assert found.as_status() is None
@@ -50,7 +50,7 @@ def test_a_valid_trade_ends_it() -> None:
     assert found.as_status() is None
 
 
-def test_another_reason_is_named_as_it_is() -> None:
+def test_another_reason_is_shown_unchanged() -> None:
     assert description("price: missing", 20) == (
         "No usable trade: 20 messages are rejected, reason: price: missing. Check FEED_URL"
     )
