@@ -27,8 +27,8 @@ MARKS = {
     ("full", 10_000_000): 0.9,
     ("pushdown", 10_000_000): 0.5,
 }
-#: The mark of the mode `incremental`: how many seconds more a run on the largest table may take than
-#: one on the smallest table.
+#: The mark of the mode `incremental`: how many seconds more a run on the largest table may take
+#: than one on the smallest table.
 SLOWER = 1.0
 #: Rows that are new in a run in the mode `incremental`: ten minutes of the feed.
 ADDED_ROWS = 600 * inputs.PER_SECOND
