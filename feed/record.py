@@ -160,7 +160,7 @@ class Recorder:
         self._stop = stop
         self._logged = time.monotonic()
         self.recorded = 0
-        #: Why nothing is received; empty if nothing failed.
+        #: Why the newest connection failed; empty if none failed.
         self.problem = ""
 
     def run(self, until: float) -> None:
@@ -264,7 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
         if is_new:
             options.file.unlink()
         why = recorder.problem or f"{options.url} sent no message of {options.product}"
-        sys.stderr.write(f"Nothing was recorded: {why}\n")
+        sys.stderr.write(f"Nothing was recorded: {why}. Check --url and --product\n")
         sys.exit(1)
     log.info("%d messages in %s", recorder.recorded, options.file)
 
