@@ -57,10 +57,10 @@ SUBHEADINGS = {
     "Services": ("Services", "Rejected messages"),
     "Report": ("Report",),
 }
-#: Labels of the price chart's axes, in the browser.
+#: Labels of the price chart's time axis, in the browser. A new price can change the price axis.
 LABELS = (
     "() => [...document.querySelectorAll('.st-key-price svg.marks .role-axis-label text')]"
-    ".map(label => label.textContent)"
+    ".map(label => label.textContent).filter(text => text.includes(':'))"
 )
 
 
