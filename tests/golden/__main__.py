@@ -24,6 +24,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     for problem in problems:
         print(problem)
+    if problems:
+        print("Stop the stack before the check: a result that is written meanwhile can differ.")
     verdict = f"{len(problems)} lines of differences" if problems else "no differences"
     print(f"{options.recording.name} and {options.data_dir}: {verdict}")
     sys.exit(1 if problems else 0)
