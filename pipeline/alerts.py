@@ -112,11 +112,16 @@ class AlertLog:
         Raises:
             OSError: the alerts cannot be written.
         """
-        found = [alert for window in windows for alert in alerts_in(window, self._settings)]
-        starts = [start for start, _ in self._published]
-        newest = max([*starts, *(alert["window_start"] for alert in found)], default=None)
-        if newest is None:
+        found = [
+            alert
+            for window in windows
+            for alert in alerts_in(window, self._settings)
+            if (alert["window_start"], alert["kind"]) not in self._published
+        ]
+        if not found:  # as in almost every micro-batch
             return []
+        starts = [start for start, _ in self._published]
+        newest = max([*starts, *(alert["window_start"] for alert in found)])
         horizon = outputs.cells(
             ("start",),
             {"start": datetime.fromisoformat(newest) - HORIZON_WINDOWS * self._settings.window},
@@ -125,12 +130,7 @@ class AlertLog:
         update = outputs.cells(
             ("newest_trade", "raised_at"), {"newest_trade": newest_trade, "raised_at": now}
         )
-        new = [
-            alert | update
-            for alert in found
-            if alert["window_start"] > horizon
-            and (alert["window_start"], alert["kind"]) not in self._published
-        ]
+        new = [alert | update for alert in found if alert["window_start"] > horizon]
         if new:
             append(self._path, new)
             self._published |= {(alert["window_start"], alert["kind"]) for alert in new}
