@@ -221,14 +221,9 @@ def recording_path(tmp_path):
     return path
 
 
-@pytest.fixture
-def right(recording_path, tmp_path):
-    """A data directory with the right results, written by hand."""
-    found = golden.compute(recording_path, LATER)
-    data = tmp_path / "data"
-    (data / "stream_csv").mkdir(parents=True)
-    (data / "batch_output").mkdir()
-    rows = [
+def rows_of(found: golden.Golden) -> list[dict[str, object]]:
+    """Return the rows of the windows, as the output files have them."""
+    return [
         {
             "window_start": golden.iso(start),
             "window_end": golden.iso(start + golden.MINUTE),
@@ -237,6 +232,16 @@ def right(recording_path, tmp_path):
         }
         for start, window in found.windows.items()
     ]
+
+
+@pytest.fixture
+def right(recording_path, tmp_path):
+    """A data directory with the right results, written by hand."""
+    found = golden.compute(recording_path, LATER)
+    data = tmp_path / "data"
+    (data / "stream_csv").mkdir(parents=True)
+    (data / "batch_output").mkdir()
+    rows = rows_of(found)
     write_csv(data / "stream_csv" / "2025-06-30.csv", rows[:2])
     write_csv(data / "stream_live.csv", rows[2:])
     write_csv(data / "batch_windows.csv", rows)
@@ -528,15 +533,7 @@ def retimed(recording_path, tmp_path):
     data = tmp_path / "retimed"
     (data / "stream_csv").mkdir(parents=True)
     (data / "batch_output").mkdir()
-    rows = [
-        {
-            "window_start": golden.iso(start),
-            "window_end": golden.iso(start + golden.MINUTE),
-            **window,
-            "last_trade_time": golden.iso(int(str(window["last_trade_time"]))),
-        }
-        for start, window in found.windows.items()
-    ]
+    rows = rows_of(found)
     write_csv(data / "stream_csv" / f"{golden.iso(min(found.windows))[:10]}.csv", rows[:5])
     write_csv(data / "stream_live.csv", [rows[5] | {"trade_count": 0}])
     covered = dict(list(found.trades.items())[:-4])
