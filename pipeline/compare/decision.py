@@ -71,6 +71,7 @@ def frontier_section(comparison: Comparison) -> Section:
     choices = [
         (length(timedelta(seconds=age)), *_choice_cells(found, cheapest(found, age)))
         for age in ACCEPTED_AGES
+        if _stream_point(found)
     ]
     model = ("batch", "age", "CPU", f"age, {LARGER} times", f"CPU, {LARGER} times")
     tables = (
@@ -135,9 +136,15 @@ def _cost_cells(cpu_s_per_hour: float) -> tuple[str, str]:
     return number(cpu_s_per_hour, ",.0f"), number(percent, ".0f" if percent >= 1 else ".1f", " %")
 
 
+def _stream_point(found: Frontier) -> tuple[float, float] | None:
+    """Return the age and the cost of the open windows; None if one of them is unknown."""
+    point = found.point(STREAM_OPEN)
+    return point if point is not None and point[1] > 0 else None
+
+
 def choice_sentence(found: Frontier, accepted_age_s: float = 30) -> str:
-    """Return which result to choose if it may have this age; empty if nothing is known."""
-    if not found.today:
+    """Return which result to choose if it may have this age; empty if one path is unknown."""
+    if not found.today or _stream_point(found) is None:
         return ""
     choice = cheapest(found, accepted_age_s)
     accepted = seconds(accepted_age_s)
@@ -190,10 +197,10 @@ def _mode_cells(mode: Mode) -> tuple[str, ...]:
 
 def frontier_sentences(found: Frontier) -> tuple[str, ...]:
     """Return for each mode at which interval the batch costs as much as the stream."""
-    stream = found.point(STREAM_OPEN)
+    stream = _stream_point(found)
     if not found.today:
         return ("No comparison yet. It needs batch runs with a known age and CPU time.",)
-    if stream is None or not stream[1] > 0:
+    if stream is None:
         return ("No comparison yet. It needs one full minute of data from each path.",)
     age_s, cost = stream
     open_windows = f"The stream's open windows are {seconds(age_s)} old at that cost."

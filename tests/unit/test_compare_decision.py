@@ -10,6 +10,7 @@ from pipeline.compare.agreement import DIFFERS, EQUAL, LATE, NOT_RECORDED, UNEXP
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.decision import (
     choice_sentence,
+    frontier_section,
     frontier_sentences,
     headline,
     watermark_sentence,
@@ -160,3 +161,14 @@ def test_the_choice_for_an_accepted_age_is_a_sentence() -> None:
     assert "is the stream's open windows. It costs 1,000 CPU" in stream
     assert choice_sentence(found, 1) == "No result is 1.0 s old or fresher."
     assert choice_sentence(Frontier((), {}, measured(1.5, 92, 33), 60)) == ""
+
+
+def test_no_choice_is_named_while_the_stream_is_unknown(tmp_path: Path) -> None:
+    """Only a batch is known. A sentence above says that there is no comparison yet."""
+    points = measured(1.5, 92, 33)
+    found = Frontier((MODEL,), {}, points[points["result"] == BATCH], 60)
+    assert choice_sentence(found) == ""
+    nothing = compare(read_outputs(DataDir(tmp_path)), 60)
+    section = frontier_section(replace(nothing, frontier=found))
+    assert section.lines == frontier_sentences(found)
+    assert section.tables[0].rows == ()
