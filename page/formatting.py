@@ -1,4 +1,7 @@
-"""Format numbers, times and ages for the page. Unknown values appear as a dash, never as 0."""
+"""Format numbers, times and ages for the page. Unknown values appear as a dash, never as 0.
+
+The `z` in a number format removes the minus of a number that is rounded to zero.
+"""
 
 import math
 from collections.abc import Callable
@@ -43,8 +46,8 @@ def age(seconds: float | None) -> str:
     """Return a duration in its largest two units: 0.8 s, 45 s, 3 min 5 s, 2 h 5 min, 3 d 4 h."""
     if seconds is None or not math.isfinite(seconds):
         return DASH
-    if abs(seconds) < 10:
-        return f"{seconds:.1f} s"
+    if abs(seconds) < 9.95:
+        return f"{seconds:z.1f} s"
     left = round(abs(seconds))
     sign = "-" if seconds < 0 else ""
     for name, size, smaller, part in (
@@ -82,7 +85,7 @@ def day_and_clock(when: datetime | None) -> str:
 
 def count(value: object) -> str:
     found = number(value)
-    return DASH if found is None else f"{found:,.0f}"
+    return DASH if found is None else f"{found:z,.0f}"
 
 
 def many(value: object, noun: str) -> str:
@@ -109,7 +112,7 @@ def price(value: object, *, sign: bool = False) -> str:
         return DASH
     size = abs(found)
     decimals = 2 if size >= 1 or size == 0 or (sign and size >= 0.01) else 8
-    return f"{found:{'+' if sign else ''},.{decimals}f}"
+    return f"{found:{'+' if sign else ''}z,.{decimals}f}"
 
 
 def amount(value: object) -> str:
@@ -117,7 +120,7 @@ def amount(value: object) -> str:
     found = number(value)
     if found is None:
         return DASH
-    return f"{found:,.4f}" if abs(found) >= 0.00005 or found == 0 else f"{found:.8f}"
+    return f"{found:,.4f}" if abs(found) >= 0.00005 or found == 0 else f"{found:z.8f}"
 
 
 def ratio(value: object) -> str:
@@ -125,9 +128,7 @@ def ratio(value: object) -> str:
     found = number(value)
     if found is None:
         return DASH
-    if abs(found) >= 1e5:
-        return f"{found:.3g}"
-    return f"{found if abs(found) >= 0.0005 else 0:,.3f}"
+    return f"{found:.3g}" if abs(found) >= 1e5 else f"{found:z,.3f}"
 
 
 def difference(value: object, write: Callable[[object], str] = count) -> str:
@@ -155,7 +156,7 @@ def percent(value: object) -> str:
 
 def seconds(value: object) -> str:
     found = number(value)
-    return DASH if found is None else f"{found:.2f} s"
+    return DASH if found is None else f"{found:z.2f} s"
 
 
 def text(value: object) -> str:

@@ -8,16 +8,20 @@ UNKNOWN = "–"  # noqa: RUF001 - a dash is meant
 
 
 def number(value: object, pattern: str, unit: str = "") -> str:
-    """Return a number in a format, with its unit; a dash for None, NaN and infinity."""
+    """Return a number in a format, with its unit; a dash for None, NaN and infinity.
+
+    A number that is rounded to zero has no minus.
+    """
     if not isinstance(value, Real) or not math.isfinite(value):
         return UNKNOWN
-    return format(float(value), pattern) + unit
+    sign = "+" if pattern.startswith("+") else ""
+    return format(float(value), f"{sign}z{pattern.removeprefix('+')}") + unit
 
 
 def seconds(value: object) -> str:
     """Return seconds with the precision that a reader needs: `0.43 s`, `5.2 s`, `1,204 s`."""
     size = abs(float(value)) if isinstance(value, Real) else math.nan
-    decimals = 2 if size < 1 else 1 if size < 10 else 0
+    decimals = 2 if size < 0.995 else 1 if size < 9.95 else 0
     return number(value, f",.{decimals}f", " s")
 
 
@@ -55,4 +59,4 @@ def confidence_interval(low: float | None, high: float | None, pattern: str, uni
     """Return `+1.2 to +3.4 s`; a dash if an end is unknown or infinite."""
     if low is None or high is None or not math.isfinite(low + high):
         return UNKNOWN
-    return f"{low:{pattern}} to {high:{pattern}}{unit}"
+    return f"{number(low, pattern)} to {number(high, pattern, unit)}"

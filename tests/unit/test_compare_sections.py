@@ -13,7 +13,15 @@ from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, GAP, LATE, STATU
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.completeness import Backfill
 from pipeline.compare.figures import Figures
-from pipeline.compare.formatting import UNKNOWN, count, length, number, percent, seconds
+from pipeline.compare.formatting import (
+    UNKNOWN,
+    confidence_interval,
+    count,
+    length,
+    number,
+    percent,
+    seconds,
+)
 from pipeline.compare.growth import Growth, Steadiness
 from pipeline.compare.inputs import IngestCounts, read_outputs
 from pipeline.compare.modes import READS
@@ -224,9 +232,16 @@ def test_a_share_is_rounded_down_so_that_only_all_are_100_percent() -> None:
             assert percent(part, whole) == f"{float(100 * Fraction(part, whole)):.2f} %"
 
 
+def test_a_number_that_is_rounded_to_zero_has_no_minus() -> None:
+    assert seconds(-0.004) == "0.00 s"
+    assert number(-0.4, "+,.0f", " ms") == "+0 ms"
+    assert confidence_interval(-0.4, 0.4, "+,.0f", " ms") == "+0 to +0 ms"
+
+
 def test_numbers_have_a_unit_and_unknown_ones_are_dashes() -> None:
     assert number(1234.5, ",.1f", " s") == "1,234.5 s"
     assert [seconds(value) for value in (0.434, -5.21, 1204.2)] == ["0.43 s", "-5.2 s", "1,204 s"]
+    assert [seconds(value) for value in (0.996, 9.96)] == ["1.0 s", "10 s"]
     for unknown in (None, float("nan"), float("inf"), "text"):
         assert number(unknown, ".1f") == UNKNOWN
     assert (count(1, "window"), count(1440, "window")) == ("1 window", "1,440 windows")

@@ -16,6 +16,8 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
     [
         (0.84, "0.8 s"),
         (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (-0.04, "0.0 s"),
         (45.4, "45 s"),
         (59.6, "1 min"),
         (185, "3 min 5 s"),
@@ -64,6 +66,21 @@ def test_a_ratio_next_to_zero_has_no_sign_and_a_huge_one_is_short() -> None:
     assert formatting.ratio(-0.0001) == "0.000"
     assert formatting.ratio(-0.0006) == "-0.001"
     assert formatting.ratio(12_300_000) == "1.23e+07"
+
+
+@pytest.mark.parametrize(
+    ("write", "value", "text"),
+    [
+        (formatting.count, -0.4, "0"),
+        (formatting.seconds, -0.004, "0.00 s"),
+        (formatting.price, -0.000000001, "0.00000000"),
+        (formatting.amount, -0.000000001, "0.00000000"),
+        (formatting.ratio, -0.0004, "0.000"),
+        (formatting.percent, -0.00004, "0.00 %"),
+    ],
+)
+def test_a_number_that_is_rounded_to_zero_has_no_minus(write, value, text) -> None:
+    assert write(value) == text
 
 
 def test_a_time_needs_a_zone_and_is_shown_in_utc() -> None:
