@@ -6,7 +6,7 @@ from datetime import timedelta
 from pipeline.compare.agreement import DIFFERENCES, NOT_RECORDED
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.detection import Detection
-from pipeline.compare.formatting import UNKNOWN, count, length, number, seconds
+from pipeline.compare.formatting import UNKNOWN, count, length, number, of_a_core, seconds
 from pipeline.compare.freshness import BATCH, MIN_AGE_SECONDS, STREAM_OPEN
 from pipeline.compare.frontier import LARGER, BatchModel, Choice, Frontier, cheapest
 from pipeline.compare.inputs import MAX_ALERTS
@@ -118,8 +118,10 @@ def _batch_name(found: Frontier, mode: str) -> str:
 
 
 def _every(interval_s: float) -> str:
-    """Return an interval in whole seconds, rounded down so that the result is not older."""
-    return f"{math.floor(interval_s):,} s" if interval_s >= 10 else f"{interval_s:.1f} s"
+    """Return an interval, rounded down so that the result is not older: `36 s`, `3.9 s`."""
+    if interval_s >= 10:
+        return f"{math.floor(interval_s):,} s"
+    return f"{math.floor(10 * interval_s) / 10:.1f} s"
 
 
 def _choice_cells(found: Frontier, choice: Choice | None) -> tuple[str, str, str, str]:
@@ -128,12 +130,8 @@ def _choice_cells(found: Frontier, choice: Choice | None) -> tuple[str, str, str
     name = choice.result
     if choice.mode is not None and choice.interval_s is not None:
         name = f"{_batch_name(found, choice.mode)} every {_every(choice.interval_s)}"
-    return name, seconds(choice.age_s), *_cost_cells(choice.cpu_s_per_hour)
-
-
-def _cost_cells(cpu_s_per_hour: float) -> tuple[str, str]:
-    percent = cpu_s_per_hour / 36
-    return number(cpu_s_per_hour, ",.0f"), number(percent, ".0f" if percent >= 1 else ".1f", " %")
+    cost = choice.cpu_s_per_hour
+    return name, seconds(choice.age_s), number(cost, ",.0f"), of_a_core(cost)
 
 
 def _stream_point(found: Frontier) -> tuple[float, float] | None:

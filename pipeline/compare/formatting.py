@@ -35,6 +35,12 @@ def percent(part: float, whole: float) -> str:
     return f"{10_000 * int(part) // int(whole) / 100:.2f} %" if whole else UNKNOWN
 
 
+def of_a_core(cpu_s_per_hour: float) -> str:
+    """Return CPU seconds per hour as a share of one core: `42 %`, `0.04 %`."""
+    share = cpu_s_per_hour / 36
+    return f"{share:.0f} %" if share >= 1 else f"{share:.1g} %"
+
+
 def length(span: timedelta) -> str:
     """Return a length of time in its largest whole unit: `1 minute`, `2 hours`, `90 seconds`."""
     whole = int(span.total_seconds())

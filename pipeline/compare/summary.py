@@ -8,7 +8,15 @@ from typing import Literal
 
 from pipeline.compare.agreement import DIFFERENCES, GAP, NOT_RECORDED, REJECTED, THRESHOLDS
 from pipeline.compare.comparison import Comparison
-from pipeline.compare.formatting import UNKNOWN, count, elapsed, number, seconds, window_time
+from pipeline.compare.formatting import (
+    UNKNOWN,
+    count,
+    elapsed,
+    number,
+    of_a_core,
+    seconds,
+    window_time,
+)
 from pipeline.compare.freshness import BATCH
 from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
 
@@ -179,8 +187,8 @@ def _cost(comparison: Comparison) -> Finding:
             "waiting",
         )
     short = (
-        f"Stream {stream:,.0f} CPU seconds per hour ({_of_a_core(stream)} of one core), "
-        f"batch {batch:,.0f} ({_of_a_core(batch)})"
+        f"Stream {stream:,.0f} CPU seconds per hour ({of_a_core(stream)} of one core), "
+        f"batch {batch:,.0f} ({of_a_core(batch)})"
     )
     paths = ["the stream", _batch_of(comparison)]
     more, less = paths if stream >= batch else reversed(paths)
@@ -189,11 +197,6 @@ def _cost(comparison: Comparison) -> Finding:
     if factor < ALIKE:
         sentence = f"The stream and {_batch_of(comparison)} use about the same CPU."
     return Finding(title, short, sentence)
-
-
-def _of_a_core(cpu_s_per_hour: float) -> str:
-    share = cpu_s_per_hour / 36
-    return f"{share:.0f} %" if share >= 1 else f"{share:.1g} %"
 
 
 def _batch_of(comparison: Comparison) -> str:

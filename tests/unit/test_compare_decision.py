@@ -105,6 +105,23 @@ def test_a_batch_that_costs_less_back_to_back_has_no_break_even() -> None:
     assert second.startswith("A full batch every 36 s would cost as much")
 
 
+def test_an_interval_is_rounded_down_so_that_the_result_is_not_older() -> None:
+    fast = BatchModel("full", 1e6, duration_s=1.0, cpu_s=1.0, published_age_s=4.0)
+    points = measured(7.0, 92, 33)
+    for accepted_s, every in ((5.99, "3.9 s"), (6.15, "4.3 s"), (8.999, "9.9 s"), (16, "24 s")):
+        sentence = choice_sentence(Frontier((fast,), {}, points, 60), accepted_s)
+        assert f"a batch every {every}. " in sentence
+
+
+def test_a_share_below_one_percent_of_a_core_is_not_shown_as_zero(tmp_path: Path) -> None:
+    """The table and the finding about the CPU cost write shares in the same way."""
+    cheap = BatchModel("full", 1e6, duration_s=1.0, cpu_s=1.4, published_age_s=4.0)
+    nothing = compare(read_outputs(DataDir(tmp_path)), 60)
+    found = replace(nothing, frontier=Frontier((cheap,), {}, measured(1.5, 92, 33), 60))
+    rows = {row[0]: row[1:] for row in frontier_section(found).tables[0].rows}
+    assert rows["30 minutes"] == ("batch every 3,592 s", "1,800 s", "1", "0.04 %")
+
+
 def test_without_costs_or_runs_the_sentence_says_what_is_missing() -> None:
     points = measured(1.5, 92, 33)
     assert "needs batch runs" in frontier_sentences(Frontier((), {}, points, 60))[0]

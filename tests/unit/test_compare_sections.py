@@ -19,6 +19,7 @@ from pipeline.compare.formatting import (
     count,
     length,
     number,
+    of_a_core,
     percent,
     seconds,
 )
@@ -236,6 +237,11 @@ def test_a_number_that_is_rounded_to_zero_has_no_minus() -> None:
     assert seconds(-0.004) == "0.00 s"
     assert number(-0.4, "+,.0f", " ms") == "+0 ms"
     assert confidence_interval(-0.4, 0.4, "+,.0f", " ms") == "+0 to +0 ms"
+
+
+def test_a_share_of_a_core_is_never_rounded_to_zero() -> None:
+    shares = [of_a_core(cpu_s) for cpu_s in (3600, 324, 36, 18, 1.44, 0)]
+    assert shares == ["100 %", "9 %", "1 %", "0.5 %", "0.04 %", "0 %"]
 
 
 def test_numbers_have_a_unit_and_unknown_ones_are_dashes() -> None:
