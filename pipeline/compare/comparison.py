@@ -7,7 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.compare.agreement import DIFFERENCES, EQUAL, UNEXPLAINED, agreement, rejected_ids
+from pipeline.compare.agreement import (
+    DIFFERENCES,
+    EQUAL,
+    NOT_RECORDED,
+    UNEXPLAINED,
+    agreement,
+    rejected_ids,
+)
 from pipeline.compare.completeness import Backfill, backfill, funnel
 from pipeline.compare.cost import cost, run_parts
 from pipeline.compare.detection import Detection, detection
@@ -100,6 +107,16 @@ class Comparison:
     def decided(self) -> pd.DataFrame:
         """Return the windows that both paths have finished: equal or different."""
         return self.agreement[self.agreement["status"].isin([EQUAL, *DIFFERENCES])]
+
+    @property
+    def differing(self) -> pd.DataFrame:
+        """Return the windows that both paths have finished and that differ."""
+        return self.agreement[self.agreement["status"].isin(DIFFERENCES)]
+
+    @property
+    def unrecorded(self) -> int:
+        """Return the number of windows that differ and whose evidence was not recorded."""
+        return int(self.differing["cause"].str.contains(NOT_RECORDED, regex=False).sum())
 
     @property
     def compared(self) -> int:

@@ -3,7 +3,6 @@
 import math
 from datetime import timedelta
 
-from pipeline.compare.agreement import DIFFERENCES, NOT_RECORDED
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.detection import Detection
 from pipeline.compare.formatting import UNKNOWN, count, length, number, of_a_core, seconds
@@ -12,6 +11,7 @@ from pipeline.compare.frontier import LARGER, BatchModel, Choice, Frontier, chea
 from pipeline.compare.inputs import MAX_ALERTS
 from pipeline.compare.modes import RECENT_RUNS, Mode
 from pipeline.compare.section import Section, Table
+from pipeline.compare.summary import differences
 from pipeline.compare.watermark import Watermarks
 from pipeline.ingest.lags import LONGEST
 from pipeline.metrics.definitions import HIGH, SPIKE
@@ -33,18 +33,10 @@ def _agreement(comparison: Comparison) -> str:
     windows = comparison.compared
     if not windows:
         return "No window is final and in a batch result yet."
-    differences = comparison.decided[comparison.decided["status"].isin(DIFFERENCES)]
-    differ = len(differences)
-    if not differ:
+    if comparison.differing.empty:
         which = "the 1 window compared" if windows == 1 else f"all {windows:,} windows"
         return f"Both paths agree on {which}."
-    if comparison.unexplained:
-        verb = "differs" if comparison.unexplained == 1 else "differ"
-        return f"{count(comparison.unexplained, 'window')} {verb} and no cause was found."
-    verb = "differs" if differ == 1 else "differ"
-    unrecorded = int(differences["cause"].str.contains(NOT_RECORDED, regex=False).sum())
-    causes = f"{NOT_RECORDED} for {unrecorded:,}" if unrecorded else "all explained"
-    return f"{differ:,} of {windows:,} windows {verb}, {causes}."
+    return f"{differences(comparison)}."
 
 
 def _fresher(comparison: Comparison) -> str:

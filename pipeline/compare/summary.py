@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
-from pipeline.compare.agreement import DIFFERENCES, GAP, NOT_RECORDED, REJECTED, THRESHOLDS
+from pipeline.compare.agreement import GAP, NOT_RECORDED, REJECTED, THRESHOLDS, UNEXPLAINED
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.formatting import (
     UNKNOWN,
@@ -102,27 +102,21 @@ def _agreement(comparison: Comparison) -> Finding:
     first, last = (window_time(decided["window_start"].iloc[place])[:16] for place in (0, -1))
     span = f"{first} to {last} UTC"
     windows = len(decided)
-    differ = decided[decided["status"].isin(DIFFERENCES)]
+    differ = comparison.differing
     kind: Kind = "note" if comparison.missing else "fine"
     if differ.empty:
         short = "1 window matches" if windows == 1 else f"All {windows:,} windows match"
         which = "the 1 window" if windows == 1 else f"all {windows:,} windows"
         sentence = f"Stream and batch give identical results for {which} compared ({span})."
     else:
-        kind = "note"
-        verb = "differs" if len(differ) == 1 else "differ"
-        unrecorded = int(differ["cause"].str.contains(NOT_RECORDED, regex=False).sum())
-        which = f"{len(differ):,} of {windows:,} windows {verb}"
-        short = f"{which}, all explained"
-        if unrecorded:
-            short = f"{which}, evidence not recorded for {unrecorded:,}"
-        sentence = f"{len(differ):,} of {windows:,} windows compared {verb} ({span})."
+        kind, short = "note", differences(comparison)
+        sentence = (
+            f"{len(differ):,} of {windows:,} windows compared {_differ(len(differ))} ({span})."
+        )
         if comparison.unexplained:
-            kind = "alarm"
-            verb = "differs" if comparison.unexplained == 1 else "differ"
-            which = f"{count(comparison.unexplained, 'window')} {verb}"
-            short = f"{which}, cause unknown"
-            sentence = f"{which} and no cause was found. {sentence}"
+            kind, sentence = "alarm", f"{short}. {sentence}"
+            unexplained = comparison.unexplained
+            short = f"{count(unexplained, 'window')} {_differ(unexplained)}, {UNEXPLAINED}"
         causes = Counter(cause for text in differ["cause"] for cause in text.split("; "))
         causes = Counter({cause: n for cause, n in causes.items() if cause not in (GAP, REJECTED)})
         other = {c: n for c, n in causes.items() if c.startswith(THRESHOLDS)}
@@ -134,6 +128,19 @@ def _agreement(comparison: Comparison) -> Finding:
             settings = cause.removeprefix(f"{THRESHOLDS}: ")
             sentence += f" {count(n, 'window')} {verb} computed with {settings}."
     return Finding(title, short, sentence + _missing_trades(comparison), kind)
+
+
+def differences(comparison: Comparison) -> str:
+    """Return how many windows differ, and whether the cause of each is known."""
+    if unexplained := comparison.unexplained:
+        return f"{count(unexplained, 'window')} {_differ(unexplained)} and no cause was found"
+    windows, unrecorded = len(comparison.differing), comparison.unrecorded
+    causes = f"{NOT_RECORDED} for {unrecorded:,}" if unrecorded else "all explained"
+    return f"{windows:,} of {comparison.compared:,} windows {_differ(windows)}, {causes}"
+
+
+def _differ(windows: int) -> str:
+    return "differs" if windows == 1 else "differ"
 
 
 def _missing_trades(comparison: Comparison) -> str:
