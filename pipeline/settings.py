@@ -59,24 +59,29 @@ def duration_text(span: timedelta) -> str:
     return f"{number} {unit}" + ("" if number == 1 else "s")
 
 
-#: A duration in a status file, which holds JSON.
-_ISO_DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?", re.ASCII)
+#: A duration in a status file, which holds JSON: whole seconds as ISO 8601.
+_ISO_DURATION = re.compile(
+    r"P(?:(\d{1,8})D)?(?:T(?:(\d{1,8})H)?(?:(\d{1,8})M)?(?:(\d{1,8})S)?)?", re.ASCII
+)
+
+
+def json_duration(value: object) -> timedelta | None:
+    """Return a duration from a status file, such as `PT1M`; None for anything else."""
+    match = _ISO_DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not any(match.groups()):
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
 def setting_text(value: object) -> str:
     """Return the value of a setting, as it is or as JSON, in the form that its variable accepts."""
     if value is None:
         return "not set"
-    if isinstance(value, timedelta):
-        return duration_text(value)
-    if isinstance(value, float):
-        return f"{value:g}"
-    text = str(value)
-    match = _ISO_DURATION.fullmatch(text)
-    if match and any(match.groups()):
-        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-        return duration_text(timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds))
-    return text
+    duration = value if isinstance(value, timedelta) else json_duration(value)
+    if duration is not None:
+        return duration_text(duration)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _at_most_a_day(duration: timedelta) -> timedelta:

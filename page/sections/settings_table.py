@@ -5,12 +5,9 @@ from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-import pandas as pd
-
 from page import formatting, status
 from page.status import ServiceStatus
-from pipeline.compare.formatting import length
-from pipeline.settings import Settings
+from pipeline.settings import Settings, json_duration, setting_text
 
 HOW_TO_READ = (
     "The settings that each service runs with. ≠ marks a setting whose value differs between "
@@ -28,7 +25,7 @@ def in_use(services: Mapping[str, ServiceStatus], settings: Settings) -> Setting
         name: found
         for name, parse in (
             ("product_id", lambda text: text if isinstance(text, str) else None),
-            ("window", _duration),
+            ("window", _window),
             ("volatility_range", _decimal),
             ("sentiment_ratio", _decimal),
             ("spike_volume", _decimal),
@@ -49,7 +46,7 @@ def setting_rows(
     return [
         (
             name.upper(),
-            _by_value(published, name, _setting_text),
+            _by_value(published, name, lambda value: formatting.text(setting_text(value))),
             (described.description or "").replace("`", ""),
         )
         for name, described in Settings.model_fields.items()
@@ -79,30 +76,10 @@ def _by_value(
     return f"≠ {found}" if found else formatting.DASH
 
 
-def _setting_text(value: object) -> str:
-    """Return a setting from a status file: durations in ISO 8601, numbers, text, null."""
-    match value:
-        case None:
-            return "not set"
-        case float():
-            return f"{value:g}"
-        case str() if value.startswith("P") and (span := _duration(value)):
-            return length(span)
-    return formatting.text(value)
-
-
-def _duration(text: object) -> timedelta | None:
-    """Return a duration of 1 s to 1 day from ISO 8601; None for anything else."""
-    if not isinstance(text, str):
-        return None
-    try:
-        found = pd.Timedelta(text)
-    except ValueError:
-        return None
-    if not isinstance(found, pd.Timedelta):
-        return None
-    length = found.to_pytimedelta()
-    return length if timedelta(seconds=1) <= length <= timedelta(days=1) else None
+def _window(value: object) -> timedelta | None:
+    """Return a window length of 1 s to 1 day; None for anything else."""
+    found = json_duration(value)
+    return found if found and found <= timedelta(days=1) else None
 
 
 def _decimal(text: object) -> Decimal | None:

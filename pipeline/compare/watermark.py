@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.ingest.lags import LONGEST, MICRO_BATCHES, NEWEST
+from pipeline.settings import json_duration
 
 #: The watermarks in the table, in seconds. The current one is added.
 WATERMARKS = (0, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600)
@@ -95,11 +96,5 @@ def watermarks(
 def configured_s(status: Mapping[str, Mapping[str, Any]]) -> float | None:
     """Return the watermark with which the stream runs, in seconds; None if it is unknown."""
     settings = status.get("spark_processor", {}).get("settings")
-    text = settings.get("watermark") if isinstance(settings, Mapping) else None
-    if not isinstance(text, str):
-        return None
-    try:
-        found = pd.Timedelta(text)
-    except ValueError:
-        return None
-    return found.total_seconds() if isinstance(found, pd.Timedelta) else None
+    found = json_duration(settings.get("watermark")) if isinstance(settings, Mapping) else None
+    return None if found is None else found.total_seconds()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.settings import Settings, changed, load, parse_duration, setting_text
+from pipeline.settings import Settings, changed, json_duration, load, parse_duration, setting_text
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [name.upper() for name in Settings.model_fields]
@@ -437,5 +437,13 @@ def test_only_settings_that_differ_from_their_defaults_are_listed_as_a_variable_
         span = timedelta(seconds=seconds)
         text = setting_text(Settings(window=span).model_dump(mode="json")["window"])
         assert parse_duration(text) == span
-    for kept in ("P", "PT", "P-1", "1 minute", "PASSWORD"):
+    for kept in ("P", "PT", "P-1", "1 minute", "PASSWORD", f"P{10**30}D"):
         assert setting_text(kept) == kept
+
+
+def test_a_duration_is_read_back_from_a_status_file() -> None:
+    for seconds in (1, 59, 60, 90, 3600, 5400, 86_400):
+        span = timedelta(seconds=seconds)
+        assert json_duration(Settings(window=span).model_dump(mode="json")["window"]) == span
+    for other in ("P", "PT", "-PT1M", "1 minute", "60", "NaT", f"PT{10**30}S", None, 60, [1], {}):
+        assert json_duration(other) is None
