@@ -472,6 +472,27 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def read_record(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a file that `append_csv` wrote, without cells that need quotes.
+
+    Each line is read on its own, so that a damaged one does not affect the others. A row that was
+    cut off has fewer cells. A file that does not exist has no rows.
+
+    Raises:
+        OutputError: the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    header, *lines = text.split("\n")
+    names = header.split(",")
+    cells = (line.replace("\0", "").split(",") for line in lines)
+    return [dict(zip(names, row, strict=False)) for row in cells if row != [""]]
+
+
 def read_window_cells(path: Path) -> dict[str, dict[str, str]]:
     """Return the rows of a file of `stream_csv/` by `window_start`; {} if it does not exist.
 

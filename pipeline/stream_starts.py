@@ -5,10 +5,8 @@ deleted before the stream read them.
 """
 
 import contextlib
-import csv
 import uuid
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from pipeline import outputs
 
@@ -50,9 +48,13 @@ def append(data: outputs.DataDir, start: Start) -> None:
 
 
 def read(data: outputs.DataDir) -> list[Start]:
-    """Return the record, oldest first, without incomplete lines."""
+    """Return the record, oldest first, without incomplete lines.
+
+    Raises:
+        OutputError: the record cannot be read.
+    """
     found = []
-    for row in rows(data.stream_starts):
+    for row in outputs.read_record(data.stream_starts):
         with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
             offsets = int(row["read_before"]), int(row["first_offset"])
             found.append(Start(row["topic"], *offsets, str(uuid.UUID(row["checkpoint"]))))
@@ -64,18 +66,12 @@ def position(data: outputs.DataDir) -> tuple[str, int] | None:
 
     Returns:
         None if the stream has not read a record yet.
+
+    Raises:
+        OutputError: the file with the position cannot be read.
     """
-    for row in rows(data.stream_position):
+    for row in outputs.read_record(data.stream_position):
         with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
             uuid.UUID(row["checkpoint"])
             return row["topic"], int(row["end_offset"])
     return None
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a file of the stream; none if it does not exist or is damaged."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except (FileNotFoundError, csv.Error, UnicodeDecodeError):
-        return []

@@ -4,7 +4,6 @@ The thresholds are settings and may change at any time. The rows of windows do n
 """
 
 import contextlib
-import csv
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -84,13 +83,13 @@ def _append(path: Path, period: Period) -> None:
 
 
 def read(path: Path) -> list[Period]:
-    """Return the periods in a record, oldest first, without damaged lines."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace").replace("\0", "")
-    except OSError:
-        return []
+    """Return the periods in a record, oldest first, without damaged lines.
+
+    Raises:
+        OutputError: the record cannot be read.
+    """
     found = []
-    for row in csv.DictReader(text.splitlines()):
+    for row in outputs.read_record(path):
         with contextlib.suppress(KeyError, TypeError, ValueError, DecimalException):
             since = datetime.fromisoformat(row["since"])
             thresholds = Thresholds(*(Decimal(row[name]) for name in NAMES))

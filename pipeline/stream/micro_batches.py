@@ -239,7 +239,11 @@ class Recorder:
 
 
 def read_offset_ranges(data: outputs.DataDir) -> list[OffsetRange]:
-    """Return the whole record, each row once, oldest first, the open range last."""
+    """Return the whole record, each row once, oldest first, the open range last.
+
+    Raises:
+        OutputError: a file of the record cannot be read.
+    """
     # The open range is read first. If it is finished meanwhile, the table read next holds it.
     still_open = _read_offset_ranges(data.stream_position)
     return list(dict.fromkeys([*_read_offset_ranges(data.stream_drops), *still_open]))
@@ -248,7 +252,7 @@ def read_offset_ranges(data: outputs.DataDir) -> list[OffsetRange]:
 def _read_offset_ranges(path: Path) -> list[OffsetRange]:
     """Return the rows of a file without incomplete lines."""
     found = []
-    for row in stream_starts.rows(path):
+    for row in outputs.read_record(path):
         with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
             found.append(
                 OffsetRange(

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import outputs, stream_starts
+from pipeline.outputs import OutputError
 from pipeline.settings import Settings
 from pipeline.stream import micro_batches
 from pipeline.stream.micro_batches import (
@@ -250,6 +251,25 @@ def test_a_line_that_is_cut_off_is_left_out(tmp_path: Path) -> None:
     for length in range(1, len(line) - 1):
         data.stream_drops.write_text(text + line.replace("10,20", "30,40")[:length])
         assert read_offset_ranges(data) == rows
+
+
+def test_damaged_bytes_in_a_record_lose_only_their_own_line(tmp_path: Path) -> None:
+    data = outputs.DataDir(tmp_path)
+    first, second = (Start(TOPIC_ID, 0, start, CHECKPOINT) for start in (10, 20))
+    stream_starts.append(data, first)
+    for damage in (b"\xff\xfe\n", b"\0" * 200_000 + b"\n", b'"\n', b"\0"):
+        with data.stream_starts.open("ab") as file:
+            file.write(damage)
+    stream_starts.append(data, second)
+    assert stream_starts.read(data) == [first, second]
+
+
+def test_a_record_that_cannot_be_read_is_named_with_what_to_do(tmp_path: Path) -> None:
+    data = outputs.DataDir(tmp_path)
+    for path in (data.stream_starts, data.thresholds_of("batch_processor")):
+        path.mkdir(parents=True)
+        with pytest.raises(OutputError, match=rf"^Cannot read {path.name}\. .*Move the directory"):
+            outputs.read_record(path)
 
 
 def test_without_a_record_nothing_is_known(tmp_path: Path) -> None:
