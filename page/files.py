@@ -8,7 +8,7 @@ and copy 90 days of windows at each refresh; these caches do neither.
 import csv
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -51,12 +51,12 @@ class Table:
     frame: pd.DataFrame
     #: What could not be read of the file; None: everything was read.
     problem: str | None = None
-    _derived: dict[str | tuple[str, str], tuple[Hashable, Any]] = field(default_factory=dict)
+    _derived: dict[str | tuple[str, str], tuple[object, Any]] = field(default_factory=dict)
 
     def derived(
         self,
         name: str | tuple[str, str],
-        parameters: Hashable,
+        parameters: object,
         compute: Callable[[pd.DataFrame], T],
     ) -> T:
         """Return `compute(frame)`, computed again only when `parameters` changed.
@@ -155,8 +155,8 @@ class Reader:
 
     def _read_all(self, now: datetime) -> Snapshot:
         data = self._data
-        days = self._list(data.stream_csv, "[0-9]*-[0-9]*-[0-9]*.csv", now)
-        newest_run = self._list(data.batch_output, "[0-9]*Z.csv", now)[-1:]
+        days = self._list(data.stream_csv, outputs.STREAM_FILES, now)
+        newest_run = self._list(data.batch_output, outputs.BATCH_FILES, now)[-1:]
         windows = [data.stream_live, *reversed(days)]
         services = {name: data.status_of(name) for name in outputs.SERVICES}
         for path in (*services.values(), data.source):
@@ -357,8 +357,9 @@ def read_windows(path: Path, columns: tuple[str, ...] = outputs.WINDOW_COLUMNS) 
             if not found.rows:
                 raise
             frame = _frame(found)[list(columns)]
-            (where,) = window_files.descriptions(path, found.damage)
-            problem = f"Damaged: {where}. The page ignores such rows"
+            if found.damage:  # else the file was replaced since the first attempt
+                where = window_files.description(path, found.damage)
+                problem = f"Damaged: {where}. The page ignores such rows"
     known = frame.dropna(subset=["window_start"])
     if wrong := len(frame) - len(known):
         rows = f"{wrong:,} row" + ("" if wrong == 1 else "s")

@@ -290,11 +290,6 @@ def _absent(services: Mapping[str, ServiceStatus], now: datetime) -> list[str]:
     return [f"not started yet: {', '.join(names)}"]
 
 
-def lag(service: ServiceStatus) -> float | None:
-    """Return how many Kafka records the service has not processed yet."""
-    return service.number("lag")
-
-
 @dataclass(frozen=True)
 class Rate:
     """Messages per second over the newest recorded minute, which ended at `until`."""

@@ -36,8 +36,8 @@ WINDOW_COLUMNS = (
     "written_at",
     *Z_SCORES,
 )
-#: The names of the files in `batch_output/`.
-BATCH_FILES = "[0-9]*Z.csv"
+#: The names of the files in `stream_csv/` and in `batch_output/`.
+STREAM_FILES, BATCH_FILES = "[0-9]*-[0-9]*-[0-9]*.csv", "[0-9]*Z.csv"
 #: Batch runs that retention keeps at any age, with the transactions that they read. The newest run
 #: may not have published its windows.
 KEPT_RUNS = 2
@@ -526,7 +526,7 @@ def read_status(data: DataDir, service: str) -> dict[str, Any]:
 
 
 def stream_files(data: DataDir) -> list[Path]:
-    return sorted(data.stream_csv.glob("[0-9]*-[0-9]*-[0-9]*.csv"))
+    return sorted(data.stream_csv.glob(STREAM_FILES))
 
 
 def batch_files(data: DataDir) -> list[Path]:

@@ -4,7 +4,6 @@ A power cut or a full disk can leave an empty file, a row that was cut off, or z
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -89,7 +88,7 @@ def _pattern(column: str) -> str:
         return "[^,]*"
     if column in ("trade_count", "buy_count"):
         return r"\d+"
-    pattern = _TIME if column in TIME_COLUMNS or column == "last_trade_time" else _NUMBER
+    pattern = _TIME if column in TIME_COLUMNS else _NUMBER
     return pattern if column in REQUIRED else f"(?:{pattern})?"
 
 
@@ -102,8 +101,7 @@ def _fits(cells: tuple[str, ...], length: timedelta | None) -> bool:
     return end - start == length if length else end > start
 
 
-def descriptions(path: Path, damage: tuple[str, ...]) -> Iterator[str]:
-    """Yield one phrase for each damaged file: `stream_csv/2025-12-02.csv (row 3, row 7)`."""
-    if damage:
-        listed = ", ".join(damage[:3]) + (f" and {len(damage) - 3} more" if damage[3:] else "")
-        yield f"{short(path)} ({listed})"
+def description(path: Path, damage: tuple[str, ...]) -> str:
+    """Return a damaged file with its first damages: `stream_csv/2025-12-02.csv (row 3, row 7)`."""
+    listed = ", ".join(damage[:3]) + (f" and {len(damage) - 3} more" if damage[3:] else "")
+    return f"{short(path)} ({listed})"

@@ -114,7 +114,7 @@ def _last_error(service: ServiceStatus, now: datetime) -> str:
 def _details(service: ServiceStatus, condition: str) -> list[tuple[str, str]]:
     """Return what only this service publishes."""
     # The lag of a silent service is old: it has grown since.
-    known = status.lag(service) if condition in ("ok", "starting") else None
+    known = service.number("lag") if condition in ("ok", "starting") else None
     lag = ("lag", formatting.with_unit(formatting.count(known), "records"))
     match service.name:
         case status.CONSUMER:

@@ -619,7 +619,8 @@ def _read_final_windows(data: DataDir) -> tuple[pd.DataFrame, tuple[str, ...]]:
         found = window_files.scan(path)
         missing = len(WINDOW_COLUMNS) - len(found.header)
         rows += [[*row, *[""] * missing] for row in found.rows]
-        damaged += window_files.descriptions(path, found.damage)
+        if found.damage:
+            damaged.append(window_files.description(path, found.damage))
     return pd.DataFrame(rows, columns=list(WINDOW_COLUMNS), dtype=str), tuple(damaged)
 
 

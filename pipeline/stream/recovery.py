@@ -30,11 +30,7 @@ def prepare(service: Service, topic_id: str) -> Path:
     checkpoint.adopt_unbound(service.settings, topic_id)
     folder = checkpoint.folder(service.settings, topic_id)
     rows, damaged = final_windows(service)
-    found = [
-        text
-        for path, file in damaged.items()
-        for text in window_files.descriptions(path, file.damage)
-    ]
+    found = [window_files.description(path, file.damage) for path, file in damaged.items()]
     if reason := checkpoint.problem(folder):
         found.insert(0, f"checkpoint ({reason})")
     elif not damaged:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline import outputs
 from pipeline.outputs import WINDOW_COLUMNS, OutputError
-from pipeline.window_files import FIRST_COLUMNS, descriptions, scan
+from pipeline.window_files import FIRST_COLUMNS, description, scan
 
 MINUTE = timedelta(minutes=1)
 START = datetime(2025, 12, 2, 5, tzinfo=UTC)
@@ -135,10 +135,7 @@ def test_a_file_that_was_cut_off_anywhere_keeps_its_whole_rows(
 
 def test_a_phrase_names_the_file_and_its_damaged_rows(tmp_path: Path) -> None:
     path = tmp_path / "stream_csv" / "2025-12-02.csv"
-    assert list(descriptions(path, ())) == []
-    assert list(descriptions(path, ("row 3", "row 7"))) == [
-        "stream_csv/2025-12-02.csv (row 3, row 7)"
-    ]
+    phrase = description(path, ("row 3", "row 7"))
+    assert phrase == "stream_csv/2025-12-02.csv (row 3, row 7)"
     many = tuple(f"row {number}" for number in range(2, 12))
-    (phrase,) = descriptions(path, many)
-    assert phrase.endswith("(row 2, row 3, row 4 and 7 more)")
+    assert description(path, many).endswith("(row 2, row 3, row 4 and 7 more)")
