@@ -10,7 +10,7 @@ from functools import partial
 
 from benchmarks import batch, catch_up, consumer, inputs, memory, parts, producer, stream
 from benchmarks.sizes import FULL, QUICK, Sizes
-from feed.replay import Arguments
+from feed.arguments import Arguments
 
 
 def all_parts(sizes: Sizes) -> dict[str, parts.Measure]:

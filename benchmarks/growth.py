@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import batch, catch_up, growth_figure, inputs, parts, record
 from benchmarks.cost import Cost
 from benchmarks.processes import Bench
-from feed.replay import Arguments, parse_count
+from feed.arguments import Arguments, parse_count
 
 Row = dict[str, Any]
 FILE = parts.FOLDER / "growth.json"

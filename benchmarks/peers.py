@@ -15,7 +15,7 @@ from benchmarks import catch_up, flink, inputs, parts, record
 from benchmarks.catch_up import Backlog, Engine, Run
 from benchmarks.cost import Cost
 from benchmarks.processes import Bench
-from feed.replay import Arguments, parse_count
+from feed.arguments import Arguments, parse_count
 
 Row = dict[str, Any]
 

@@ -15,7 +15,7 @@ from faults.lab import MAIN, Fault, Run
 from faults.results import Results, log
 from faults.stack import LabError
 from faults.verdict import Row
-from feed.replay import Arguments
+from feed.arguments import Arguments
 
 #: Multiple of the recorded speed. At this speed, a window is final about 20 s after its start.
 SPEED = 6.0

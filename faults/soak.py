@@ -25,7 +25,7 @@ from faults.catalogue import catalogue
 from faults.lab import KILLS, MAIN, Fault, Run
 from faults.stack import PROGRAMS, LabError, Stack
 from faults.verdict import UNKNOWN
-from feed.replay import Arguments
+from feed.arguments import Arguments
 from pipeline import processes
 
 #: Multiple of the recorded speed.

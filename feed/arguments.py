@@ -1,9 +1,17 @@
-"""The values of the replay's options.
+"""The parser of a command line, and the values of its options.
 
 It imports only the standard library: `make` checks its variables before any package is installed.
 """
 
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
+
+
+class Arguments(ArgumentParser):
+    """An argument parser that reports an error as one sentence."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        action = ". See --help" if message.startswith("unrecognized arguments") else ""
+        self.exit(2, f"{self.prog}: {message}{action}\n")
 
 
 def parse_speed(text: str) -> float | None:
@@ -30,3 +38,17 @@ def parse_seconds(text: str) -> float:
     if not 0 <= seconds <= 10 * 86400:
         raise ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 864000")
     return seconds
+
+
+def parse_port(text: str) -> int:
+    """Return a port number."""
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise ArgumentTypeError(f"{text!r} is not valid: choose a port from 1 to 65535")
+    return int(text)
+
+
+def parse_count(text: str) -> int:
+    """Return a whole number above 0."""
+    if not text.isdecimal() or not 0 < int(text) < 10**12:
+        raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)

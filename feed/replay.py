@@ -40,7 +40,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from feed import protocol, recording, rest, retime
-from feed.arguments import parse_seconds, parse_speed
+from feed.arguments import Arguments, parse_count, parse_port, parse_seconds, parse_speed
 from pipeline.logs import log_to_stdout
 
 #: Seconds without a subscription after which the server closes a connection.
@@ -329,28 +329,6 @@ def recorded_messages(
 
 
 # --- the command line -----------------------------------------------------------------------
-
-
-def parse_port(text: str) -> int:
-    """Return a port number."""
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is not valid: choose a port from 1 to 65535")
-    return int(text)
-
-
-def parse_count(text: str) -> int:
-    """Return a whole number above 0."""
-    if not text.isdecimal() or not 0 < int(text) < 10**12:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-class Arguments(argparse.ArgumentParser):
-    """An argument parser that reports an error as one sentence."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        action = ". See --help" if message.startswith("unrecognized arguments") else ""
-        self.exit(2, f"{self.prog}: {message}{action}\n")
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

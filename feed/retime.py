@@ -21,7 +21,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
 from statistics import median_low
@@ -63,7 +63,6 @@ _TIME = (
 )
 _TRADE_ID = b'trade_id"', re.compile(rb'trade_id"\s*:\s*(\d{1,19})(?=\s*[,}])')
 _SEQUENCE = b'"sequence"', re.compile(rb'"sequence"\s*:\s*(\d{1,19})(?=\s*[,}])')
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _Member = tuple[bytes, re.Pattern[bytes]]
 
@@ -299,7 +298,7 @@ def _second(text: bytes) -> int:
         moment = datetime.fromisoformat(text.decode() + "+00:00")
     except ValueError:
         return _UNKNOWN
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    return times.epoch_micros(moment)
 
 
 def _offset(zone: bytes) -> int:
@@ -309,7 +308,7 @@ def _offset(zone: bytes) -> int:
 
 @lru_cache(maxsize=4096)
 def _move(second_text: bytes, seconds: int) -> bytes:
-    moment = _EPOCH + timedelta(microseconds=_second(second_text), seconds=seconds)
+    moment = times.from_epoch_micros(_second(second_text) + seconds * SECOND)
     return moment.strftime("%Y-%m-%dT%H:%M:%S").encode()
 
 
