@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Event
 
 from feed import recording
+from feed.arguments import parse_seconds
 from pipeline.ingest.exchange import (
     SLOW_RETRY_SECONDS,
     Connection,
@@ -240,7 +241,12 @@ def main(arguments: list[str] | None = None) -> None:
         "--url", type=parse_url, default=EXCHANGE, help=f"feed to record ({EXCHANGE})"
     )
     parser.add_argument("--product", default="BTC-USD", help="product to record (BTC-USD)")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after N seconds")
+    parser.add_argument(
+        "--seconds",
+        type=parse_seconds,
+        default=math.inf,
+        help="stop after this time, at most ten days (default: never)",
+    )
     parser.add_argument("--append", action="store_true", help="append to an existing recording")
     options = parser.parse_args(arguments)
     log_to_stdout("INFO")

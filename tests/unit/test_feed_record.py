@@ -112,3 +112,12 @@ def test_subscription_answers_and_heartbeats_are_not_recorded():
     assert record.is_control(b'{"type":"subscriptions","channels":[]}')
     for frame in (b'{"type":"ticker"}', b'{"type":"error"}', b"[]", b"\xff", b"{"):
         assert not record.is_control(frame)
+
+
+@pytest.mark.parametrize("seconds", ["-5", "nan", "soon"])
+def test_a_length_that_is_no_number_of_seconds_is_refused(tmp_path, seconds, capsys):
+    with pytest.raises(SystemExit) as end:
+        record.main([str(tmp_path / "r"), "--seconds", seconds])
+    assert end.value.code == 2
+    assert "is not a number of seconds" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
