@@ -4,7 +4,6 @@ It waits for the broker. A second run changes nothing.
 """
 
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +12,15 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from pipeline import kafka_security
-from pipeline.errors import TemporaryError, exit_on_error
+from pipeline.errors import (
+    OperationalError,
+    TemporaryError,
+    exit_on_error,
+    is_temporary,
+    sentence,
+)
 from pipeline.ingest.kafka import connected
-from pipeline.settings import load
+from pipeline.settings import Settings, load
 
 #: Seconds to wait for the broker.
 WAIT_SECONDS = 120.0
@@ -90,33 +95,41 @@ def _create_missing(
         admin.close()
 
 
+def create_from(settings: Settings) -> tuple[str, str]:
+    """Create the two topics of the settings; return their names.
+
+    Raises:
+        OperationalError: the settings do not fit each other, or the broker refused.
+        TemporaryError: not enough brokers answered in time.
+    """
+    replicas, in_sync = settings.kafka_replication_factor, settings.kafka_min_insync_replicas
+    if in_sync > replicas:
+        raise OperationalError(
+            f"KAFKA_MIN_INSYNC_REPLICAS={in_sync} must not be above "
+            f"KAFKA_REPLICATION_FACTOR={replicas}"
+        )
+    security = kafka_security.client_options(settings)
+    servers, names = (
+        settings.kafka_bootstrap_servers,
+        (settings.kafka_topic, settings.rejected_topic),
+    )
+    try:
+        create(servers, *names, security=security, replicas=replicas, in_sync=in_sync)
+    except (KafkaError, TemporaryError) as error:
+        family = TemporaryError if is_temporary(error) else OperationalError
+        raise family(
+            f"Cannot create the Kafka topics. Check that Kafka runs. Cause: {sentence(error)}. The "
+            f"topics: {', '.join(names)} on {servers}"
+        ) from error
+    return names
+
+
 def main() -> None:
     """Create the topics, or exit with one sentence."""
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # no tracebacks while it waits
     settings = load()
-    replicas, in_sync = settings.kafka_replication_factor, settings.kafka_min_insync_replicas
-    if in_sync > replicas:
-        sys.exit(
-            f"KAFKA_MIN_INSYNC_REPLICAS={in_sync} must not be above "
-            f"KAFKA_REPLICATION_FACTOR={replicas}"
-        )
-    names = (settings.kafka_topic, settings.rejected_topic)
-    try:
-        with exit_on_error():
-            security = kafka_security.client_options(settings)
-        create(
-            settings.kafka_bootstrap_servers,
-            *names,
-            security=security,
-            replicas=replicas,
-            in_sync=in_sync,
-        )
-    except (KafkaError, TemporaryError) as error:
-        sys.exit(
-            f"Cannot create the Kafka topics. Check that Kafka runs. Cause: {error}. The topics: "
-            f"{', '.join(names)} on {settings.kafka_bootstrap_servers}"
-        )
-    print(f"topics ready: {', '.join(names)}")
+    with exit_on_error():
+        print(f"topics ready: {', '.join(create_from(settings))}")
 
 
 if __name__ == "__main__":

@@ -330,6 +330,14 @@ def test_every_program_refuses_invalid_settings_in_one_line(program: str, tmp_pa
     assert done.stderr.count("\n") == 1
 
 
+def test_more_replicas_in_sync_than_replicas_are_refused_before_kafka_is_asked() -> None:
+    done = ended("local.topics", KAFKA_MIN_INSYNC_REPLICAS=2)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "KAFKA_MIN_INSYNC_REPLICAS=2 must not be above KAFKA_REPLICATION_FACTOR=1\n"
+    )
+
+
 @pytest.mark.parametrize(
     "program", ["producer.py", "consumer.py", "spark_processor.py", "batch_scheduler.py"]
 )
