@@ -20,6 +20,7 @@ from threading import Event
 
 from feed import recording
 from feed.arguments import parse_seconds
+from pipeline.errors import exit_on_error
 from pipeline.ingest.exchange import (
     SLOW_RETRY_SECONDS,
     Connection,
@@ -254,18 +255,11 @@ def main(arguments: list[str] | None = None) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
     is_new = not options.file.exists() or not options.file.stat().st_size
-    try:
+    with exit_on_error():
         writer = open_writer(options.file, append=options.append)
-    except recording.RecordingError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
-    recorder = Recorder(options.url, options.product, writer, stop)
-    try:
+        recorder = Recorder(options.url, options.product, writer, stop)
         recorder.run(time.monotonic() + options.seconds)
         writer.close()
-    except recording.RecordingError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
     if not recorder.recorded:
         if is_new:
             options.file.unlink()

@@ -17,7 +17,6 @@ import json
 import logging
 import math
 import re
-import sys
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
@@ -28,6 +27,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from pipeline.errors import OperationalError, exit_on_error
 from pipeline.ingest import trade
 
 #: Bytes read from the file at a time.
@@ -41,7 +41,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 log = logging.getLogger("feed")
 
 
-class RecordingError(Exception):
+class RecordingError(OperationalError):
     """A recording cannot be read or written. The text is one sentence with its name and why."""
 
 
@@ -308,11 +308,8 @@ def main() -> None:
         "--product", default="BTC-USD", help="product that the trade must have (BTC-USD)"
     )
     given = parser.parse_args()
-    try:
+    with exit_on_error():
         check_usable(given.recording, given.product)
-    except RecordingError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ import logging
 import re
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -41,6 +40,7 @@ from websockets.http11 import Request, Response
 
 from feed import protocol, recording, rest, retime
 from feed.arguments import Arguments, parse_count, parse_port, parse_seconds, parse_speed
+from pipeline.errors import OperationalError, exit_on_error
 from pipeline.logs import log_to_stdout
 
 #: Seconds without a subscription after which the server closes a connection.
@@ -392,9 +392,19 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """Open the port, before the replay reads a long recording."""
+    """Open the port, before the replay reads a long recording.
+
+    Raises:
+        OperationalError: the port cannot be used.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    server = socket.create_server((host, port), family=family)
+    try:
+        server = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise OperationalError(
+            f"Cannot use port {port} on {host}: {error.strerror}. Stop the process that uses it, "
+            "or choose another port with --port."
+        ) from error
     # All connections inherit it. It is small, so that a failed connection loses little.
     server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     return server
@@ -504,19 +514,8 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback until the server runs
     log_to_stdout("INFO")
     logging.getLogger("websockets").setLevel(logging.CRITICAL)  # it logs every port scan
-    try:
-        listening = listening_socket(options.host, options.port)
-    except OSError as error:
-        sys.stderr.write(
-            f"Cannot use port {options.port} on {options.host}: {error.strerror}. "
-            "Stop the process that uses it, or choose another port with --port.\n"
-        )
-        sys.exit(2)
-    try:
-        asyncio.run(run(options, listening))
-    except recording.RecordingError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
+    with exit_on_error():
+        asyncio.run(run(options, listening_socket(options.host, options.port)))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from pipeline.compare.inputs import read_outputs, require_folder
 from pipeline.compare.section import Section
 from pipeline.compare.sections import run_sections, sections, source_text
 from pipeline.compare.summary import summary
-from pipeline.errors import sentence
+from pipeline.errors import exit_on_error, sentence
 from pipeline.outputs import DataDir, OutputError, stream_files, write_atomically
 from pipeline.settings import load
 from pipeline.source import check
@@ -55,7 +55,7 @@ def main() -> None:
     settings = load()
     data = DataDir(settings.data_dir)
     began = time.monotonic()
-    try:
+    with exit_on_error():
         if not arguments.zip:  # the page offers the report, also before the directory exists
             require_folder(data)
             require_results(data)
@@ -65,12 +65,6 @@ def main() -> None:
             sys.stdout.buffer.write(zipped(files))
             return
         write(files, data.report)
-    except OutputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"Cannot write the report. {sentence(error)}", file=sys.stderr)
-        sys.exit(2)
     print(f"{data.report / 'report.html'} (took {time.monotonic() - began:.1f} s)")
 
 
@@ -140,13 +134,16 @@ def write(files: Mapping[str, str], folder: Path) -> None:
     """Write the report and remove figures of an earlier report that this one lacks.
 
     Raises:
-        OSError: A file cannot be written.
+        OutputError: A file cannot be written.
     """
-    for old in (folder / "figures").glob("*.svg"):
-        if f"figures/{old.name}" not in files:
-            old.unlink()
-    for name, text in files.items():
-        write_atomically(folder / name, text, durable=False)
+    try:
+        for old in (folder / "figures").glob("*.svg"):
+            if f"figures/{old.name}" not in files:
+                old.unlink()
+        for name, text in files.items():
+            write_atomically(folder / name, text, durable=False)
+    except OSError as error:
+        raise OutputError(f"Cannot write the report. {sentence(error)}") from error
 
 
 def zipped(files: Mapping[str, str]) -> bytes:
