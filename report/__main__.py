@@ -19,7 +19,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from pipeline import times
-from pipeline.compare.__main__ import minutes
+from pipeline.compare.arguments import add_minutes
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.decision import headline
 from pipeline.compare.figures import figures
@@ -42,12 +42,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--minutes",
-        type=minutes,
-        metavar="N",
-        help="cover only the last N minutes (completeness and growth always cover everything)",
-    )
+    add_minutes(parser)
     parser.add_argument(
         "--zip", action="store_true", help="print the report as a ZIP archive and write no file"
     )

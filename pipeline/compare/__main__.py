@@ -11,12 +11,12 @@ import signal
 import sys
 import textwrap
 import traceback
-from contextlib import suppress
 from dataclasses import is_dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pandas as pd
 
+from pipeline.compare.arguments import add_minutes
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.decision import headline
 from pipeline.compare.inputs import read_outputs, require_folder
@@ -31,8 +31,6 @@ from pipeline.times import iso
 
 #: Width of the text in columns.
 WIDTH = 80
-#: The times that pandas can express start in 1677.
-MAX_SPAN = timedelta(days=36_525)
 #: Fields left out of the JSON, because a program can read them from the files.
 _NOT_IN_JSON = ("outputs", "teeth", "runs", "windows")
 
@@ -45,12 +43,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
-    parser.add_argument(
-        "--minutes",
-        type=minutes,
-        metavar="N",
-        help="compare only the last N minutes (completeness and growth always cover everything)",
-    )
+    add_minutes(parser)
     arguments = parser.parse_args()
     settings = load()
     data = DataDir(settings.data_dir)
@@ -67,19 +60,6 @@ def main() -> None:
         traceback.print_exc()
         sys.exit(3)
     sys.exit(2 if not comparison.compared else 1 if comparison.unexplained else 0)
-
-
-def minutes(text: str) -> timedelta:
-    """Return the argument of `--minutes` as a time.
-
-    Raises:
-        ArgumentTypeError: The text is not a positive number of minutes, or is above 100 years.
-    """
-    with suppress(ValueError, OverflowError):
-        if timedelta(0) < (span := timedelta(minutes=float(text))) <= MAX_SPAN:
-            return span
-    most = MAX_SPAN // timedelta(minutes=1)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0, up to {most:,}")
 
 
 def as_json(comparison: Comparison) -> str:

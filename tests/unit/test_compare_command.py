@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 
 from pipeline.compare import inputs
-from pipeline.compare.__main__ import main, minutes
+from pipeline.compare.__main__ import main
+from pipeline.compare.arguments import minutes
 from pipeline.compare.comparison import missing_ids
 from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir, to_csv, write_final_windows
 from tests.unit.test_compare_agreement import frame, gaps, seconds, window
