@@ -4,7 +4,7 @@ Equal data gives equal bytes.
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -68,7 +68,19 @@ def _time_axis(axes: Axes) -> None:
     axes.set_xlabel("UTC")
 
 
-#: The marker of each result in the figure of the frontier.
+def _legend(axes: Axes, columns: int, **options: Any) -> None:
+    """Write the legend above the figure."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, **options)
+
+
+def _named_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Label horizontal bars or lines, the first one at the top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+
+
+#: The marker of each result.
 MARKERS = dict(zip(palette.RESULT_LINES, "o^s", strict=True))
 
 
@@ -100,7 +112,7 @@ def frontier(data: FrontierFigure) -> Figure | None:
     axes.yaxis.set_major_formatter("{x:,g}")
     axes.set_xlabel("median age of the newest trade, s")
     axes.set_ylabel("CPU seconds per hour")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
+    _legend(axes, 3)
     return figure
 
 
@@ -131,16 +143,12 @@ def agreement(grid: AgreementGrid) -> Figure | None:
     axes.invert_yaxis()
     axes.grid(visible=False)
     seen = cells["status"].unique()
-    axes.legend(
-        handles=[
-            Patch(color=colour, label=f"{SYMBOLS[status]} {status}")
-            for status, colour in palette.WINDOW_STATUS.items()
-            if status in seen
-        ],
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-        ncols=3,
-    )
+    patches = [
+        Patch(color=colour, label=f"{SYMBOLS[status]} {status}")
+        for status, colour in palette.WINDOW_STATUS.items()
+        if status in seen
+    ]
+    _legend(axes, 3, handles=patches)
     return figure
 
 
@@ -161,7 +169,7 @@ def freshness(ages: pd.DataFrame) -> Figure | None:
     axes.set_yscale("log")
     axes.set_ylabel("age of the newest trade, s")
     _time_axis(axes)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3)
+    _legend(axes, 3)
     return figure
 
 
@@ -179,10 +187,8 @@ def latency(steps: pd.DataFrame) -> Figure | None:
         axes.plot(start + reach, place, "|", color=palette.GREY, markersize=9)
         label = f" {seconds(median)} (p99 {seconds(p99)})"
         axes.annotate(label, (start + max(0, median, reach), place), va="center")
-    axes.set_yticks(range(len(steps)), steps["leg"])
-    axes.invert_yaxis()
+    _named_rows(axes, steps["leg"].tolist())
     axes.margins(x=0.25)
-    axes.grid(visible=False, axis="y")
     axes.set_xlabel("time since the event, s")
     return figure
 
@@ -201,10 +207,8 @@ def detection(times: pd.DataFrame) -> Figure | None:
         axes.annotate(label, (p99, place), va="center")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_yticks(range(len(times)), times["result"])
-    axes.invert_yaxis()
+    _named_rows(axes, times["result"].tolist())
     axes.margins(x=0.3, y=0.3)
-    axes.grid(visible=False, axis="y")
     axes.set_xlabel("time to detection, s")
     return figure
 
@@ -228,7 +232,7 @@ def watermark(dropped: pd.DataFrame) -> Figure | None:
     axes.set_xlim(left=0)
     axes.set_xlabel("watermark, s")
     axes.set_ylabel("dropped trades, %")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
+    _legend(axes, 2)
     return figure
 
 
@@ -237,13 +241,10 @@ def completeness(stages: pd.DataFrame) -> Figure | None:
     if stages.empty:
         return None
     figure, axes = _figure(0.7 + 0.32 * len(stages))
-    places = range(len(stages))
-    axes.barh(places, stages["share"], color=palette.GREEN, height=0.55)
-    axes.set_yticks(places, stages["stage"])
-    axes.invert_yaxis()
+    axes.barh(range(len(stages)), stages["share"], color=palette.GREEN, height=0.55)
+    _named_rows(axes, stages["stage"].tolist())
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 % kept"])
-    axes.grid(visible=False, axis="y")
     return figure
 
 
@@ -282,7 +283,7 @@ def growth(data: GrowthFigure) -> Figure | None:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("rows in the table")
     axes.set_ylabel("run time, s")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4)
+    _legend(axes, 4)
     return figure
 
 
@@ -297,7 +298,7 @@ def micro_batches(minutes: pd.DataFrame) -> Figure | None:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("duration, ms")
     _time_axis(axes)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
+    _legend(axes, 2)
     return figure
 
 
