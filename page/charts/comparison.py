@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import cache
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -41,6 +42,15 @@ BAR_HEIGHT = 24
 #: The width that labels of bars may take, pixels.
 LABEL_WIDTH = 190
 
+#: The results and their colours.
+RESULTS = list(RESULT_LINES)
+RESULT_COLOURS = [colour for colour, _ in RESULT_LINES.values()]
+
+
+def _legend_of_lines(**options: Any) -> alt.Legend:
+    """Return a legend above the chart, whose symbols show colour and dash of the lines."""
+    return alt.Legend(title=None, orient="top", symbolType="stroke", symbolSize=300, **options)
+
 
 # --- age against cost -----------------------------------------------------------------------
 
@@ -61,7 +71,7 @@ def _frontier_specification(curves: tuple[tuple[str, str, bool], ...]) -> Spec:
         axis=alt.Axis(format="~g", tickCount=6),
     )
     names = [name for name, _, _ in curves]
-    legend = alt.Legend(title=None, orient="top", columns=2, symbolType="stroke", symbolSize=300)
+    legend = _legend_of_lines(columns=2)
     color = alt.Scale(domain=names, range=[colour for _, colour, _ in curves])
     dash = alt.Scale(domain=names, range=[[4, 3] if larger else [1, 0] for *_, larger in curves])
     tooltip = [
@@ -86,7 +96,6 @@ def _frontier_specification(curves: tuple[tuple[str, str, bool], ...]) -> Spec:
         .mark_point(opacity=0, size=60)
         .encode(x=x, y=y, tooltip=[*tooltip, interval])
     )
-    results = list(RESULT_LINES)
     points = (
         alt.Chart(alt.NamedData("points"))
         .mark_point(filled=True, size=110, opacity=1)
@@ -95,12 +104,12 @@ def _frontier_specification(curves: tuple[tuple[str, str, bool], ...]) -> Spec:
             y=y,
             fill=alt.Fill(
                 "name:N",
-                scale=alt.Scale(domain=results, range=[c for c, _ in RESULT_LINES.values()]),
+                scale=alt.Scale(domain=RESULTS, range=RESULT_COLOURS),
                 legend=alt.Legend(title=None, orient="top", columns=3),
             ),
             shape=alt.Shape(
                 "name:N",
-                scale=alt.Scale(domain=results, range=["circle", "triangle-up", "square"]),
+                scale=alt.Scale(domain=RESULTS, range=["circle", "triangle-up", "square"]),
                 legend=alt.Legend(title=None, orient="top", columns=3),
             ),
             tooltip=tooltip,
@@ -189,10 +198,8 @@ def agreement_chart(figures: Figures) -> Chart | None:
 
 @cache
 def _freshness_specification() -> Spec:
-    names = list(RESULT_LINES)
-    colors = [color for color, _ in RESULT_LINES.values()]
     dashes = [list(dash) for _, dash in RESULT_LINES.values()]
-    legend = alt.Legend(title=None, orient="top", columns=2, symbolType="stroke", symbolSize=300)
+    legend = _legend_of_lines(columns=2)
     y = alt.Y(
         "drawn:Q",
         title="age, s",
@@ -201,9 +208,11 @@ def _freshness_specification() -> Spec:
     )
     base = alt.Chart(alt.NamedData("ages")).encode(x=x_time("at"), y=y)
     lines = base.mark_line(strokeWidth=1.5, strokeJoin="bevel").encode(
-        color=alt.Color("result:N", scale=alt.Scale(domain=names, range=colors), legend=legend),
+        color=alt.Color(
+            "result:N", scale=alt.Scale(domain=RESULTS, range=RESULT_COLOURS), legend=legend
+        ),
         strokeDash=alt.StrokeDash(
-            "result:N", scale=alt.Scale(domain=names, range=dashes), legend=legend
+            "result:N", scale=alt.Scale(domain=RESULTS, range=dashes), legend=legend
         ),
     )
     points = base.mark_point(opacity=0, size=60).encode(
@@ -268,11 +277,8 @@ def latency_chart(figures: Figures) -> Chart | None:
 
 @cache
 def _detection_specification() -> Spec:
-    names = list(RESULT_LINES)
     color = alt.Color(
-        "result:N",
-        scale=alt.Scale(domain=names, range=[colour for colour, _ in RESULT_LINES.values()]),
-        legend=None,
+        "result:N", scale=alt.Scale(domain=RESULTS, range=RESULT_COLOURS), legend=None
     )
     y = alt.Y("result:N", title=None, sort=None, axis=alt.Axis(labelLimit=LABEL_WIDTH))
     x = alt.X(
@@ -285,7 +291,7 @@ def _detection_specification() -> Spec:
     base = alt.Chart(alt.NamedData("times")).encode(x=x, y=y, color=color, tooltip=tooltip)
     lines = base.mark_rule(strokeWidth=2).encode(x2="p99_drawn:Q")
     points = base.mark_point(filled=True, size=90, opacity=1)
-    return specification(alt.layer(lines, points), BAR_HEIGHT * len(names), "svg")
+    return specification(alt.layer(lines, points), BAR_HEIGHT * len(RESULTS), "svg")
 
 
 def detection_chart(figures: Figures) -> Chart | None:
@@ -306,7 +312,7 @@ def detection_chart(figures: Figures) -> Chart | None:
 @cache
 def _watermark_specification() -> Spec:
     names = ["at most", "estimate"]
-    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolSize=300)
+    legend = _legend_of_lines()
     lines = (
         alt.Chart(alt.NamedData("dropped"))
         .mark_line(point=alt.OverlayMarkDef(size=14), strokeWidth=1.5, interpolate="step-after")
@@ -439,7 +445,7 @@ def growth_chart(figures: Figures) -> Chart | None:
 @cache
 def _micro_batches_specification() -> Spec:
     names = ["median", "p99"]
-    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolSize=300)
+    legend = _legend_of_lines()
     colors = alt.Scale(domain=names, range=[STREAM_COLOUR, QUIET])
     dashes = alt.Scale(domain=names, range=[[1, 0], [4, 3]])
     lines = (
