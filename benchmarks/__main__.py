@@ -4,7 +4,6 @@ Run nothing else at the same time. A part that failed can be measured again alon
 replace the old ones in the file.
 """
 
-import sys
 from dataclasses import asdict
 from functools import partial
 
@@ -62,7 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    parts.run_program(main)

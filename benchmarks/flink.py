@@ -88,8 +88,6 @@ DEDUPLICATIONS = {
     ),
     "ROW_NUMBER over all windows": ((_FIRST,), _TUMBLE.format(table="first_deliveries")),
 }
-#: The way that the comparison uses: `docs/benchmarks.md` has the measurement.
-BEST = "window deduplication"
 _OWN_SETTINGS = {"ROW_NUMBER over all windows": {"table.exec.state.ttl": "60 s"}}
 
 

@@ -4,7 +4,6 @@ A batch run in each mode against the number of rows, and a catch-up of the strea
 of messages. The results are a table and a figure in `data/bench/`.
 """
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -109,7 +108,4 @@ def row(path: str, mode: str, size: int, cost: Cost) -> Row:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    parts.run_program(main)

@@ -137,6 +137,14 @@ def finish(session_: Session, text: str, file: Path) -> None:
     sys.exit(1 if session_.failures else 0)
 
 
+def run_program(main: Callable[[], None]) -> None:
+    """Run a benchmark program. Ctrl-C and SIGTERM end it with status 130."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
 def log(what: str) -> None:
     """Print a line about the progress."""
     print(f"{time.strftime('%H:%M:%S')}  {what}", file=sys.stderr, flush=True)

@@ -5,7 +5,6 @@ from Maven Central first.
 """
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -127,7 +126,4 @@ def run_flink(bench: Bench, backlog: Backlog, way: str) -> Run:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    parts.run_program(main)

@@ -17,7 +17,7 @@ from kafka.errors import KafkaError
 from local import topics
 from pipeline.errors import TemporaryError
 from pipeline.processes import end, tree
-from pipeline.settings import Settings
+from pipeline.settings import NAMES
 from pipeline.spark import ROOT
 
 BASELINE = Path(__file__).with_name("baseline")
@@ -109,7 +109,7 @@ class Bench:
 
     def environment(self, **own: object) -> dict[str, str]:
         """Return the environment of the user without settings of the pipeline, plus these."""
-        settings = {name.upper() for name in Settings.model_fields} - {"JAVA_HOME"}
+        settings = {*NAMES} - {"JAVA_HOME"}
         kept = {name: value for name, value in os.environ.items() if name not in settings}
         temporary = self.folder / "tmp"
         temporary.mkdir(exist_ok=True)

@@ -18,9 +18,9 @@ from faults.stack import ROOT
 from faults.verdict import Row
 from feed import recording as recordings
 from feed.recording import RecordingError
+from feed.sample import SAMPLE
 from local import prerequisites
 
-SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
 #: Directory of the results. The stacks run in temporary directories here.
 FOLDER = ROOT / "data" / "faults"
 #: Problems of one row that the Markdown file lists. The JSON file has all of them.

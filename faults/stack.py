@@ -24,10 +24,11 @@ from kafka.errors import KafkaError
 
 from faults.servers import Proxy
 from faults.truth import Record
+from local import announce
 from local import stack as local_stack
-from pipeline import processes, times
+from pipeline import http_health, processes, times
 from pipeline.health import health
-from pipeline.outputs import DataDir
+from pipeline.outputs import SERVICES, DataDir
 
 T = TypeVar("T")
 
@@ -37,8 +38,6 @@ TOPIC = "raw_prices"
 TOPICS = (TOPIC, f"{TOPIC}_rejected")
 #: The only variables that the stack inherits: settings of the user must not reach it.
 KEPT = ("PATH", "HOME", "JAVA_HOME", "LANG", "TMPDIR")
-#: Services with a status file.
-SERVICES = ("producer", "consumer", "spark_processor", "batch_scheduler")
 #: A word of the command line of each program that supervisor starts.
 PROGRAMS = {
     "producer": "producer.py",
@@ -325,9 +324,7 @@ class Stack:
         return not self.problems() and self.page_answers()
 
     def page_answers(self) -> bool:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            return bool(_get(self._page, "/_stcore/health"))
-        return False
+        return http_health.problem(self._page, announce.HEALTH_PATH, seconds=5) is None
 
     def stored_up_to(self) -> int:
         """Return the id of the trade that the consumer stored last."""

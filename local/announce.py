@@ -21,6 +21,8 @@ RARE_AFTER_SECONDS, RARE_SECONDS = 30.0, 30.0
 #: status file of an earlier run has the state `stopped`.
 KAFKA = "Kafka"
 NOT_RUNNING = ("", "starting", "stopped")
+#: Where Streamlit answers whether its server works.
+HEALTH_PATH = "/_stcore/health"
 #: Number of events to announce: the page, the first final window, the first batch result.
 EVENTS = 3
 #: The beginnings of the first two.
@@ -29,7 +31,7 @@ PAGE, FINAL = "the page", "first new final window of the stream"
 
 def page_answers(port: int) -> bool:
     """Return whether the page's server reports that it is healthy."""
-    return http_health.problem(port, "/_stcore/health", seconds=2) is None
+    return http_health.problem(port, HEALTH_PATH, seconds=2) is None
 
 
 def written_since(paths: list[Path], moment: float) -> bool:
