@@ -4,6 +4,7 @@ Each fault has one row in the table. The exit status is 0 if no row failed, else
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -129,6 +130,7 @@ def _arguments() -> argparse.Namespace:
     options = parser.parse_args()
     known = {fault.name: fault for fault in catalogue()}
     if options.list:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
         for fault in known.values():
             print(f"{fault.name:24} {fault.times:3} times  {fault.claim}")
         sys.exit(0)

@@ -1,6 +1,7 @@
 """Compare the output files of a run with its recording: `python -m tests.golden`."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -32,4 +33,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
     main()

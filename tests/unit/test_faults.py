@@ -490,3 +490,15 @@ def test_the_soak_chooses_short_faults_of_the_main_stack_and_repeats_them_for_a_
     assert [f.name for f in chosen] == [f.name for f in again]
     assert {f.stack for f in chosen} == {lab.MAIN, lab.KILLS}
     assert max(f.seconds for f in chosen) <= soak.LONGEST_FAULT
+
+
+def test_a_closed_pipe_is_no_error_of_the_list() -> None:
+    """As in `python -m faults --list | head -1`."""
+    program = [sys.executable, "-m", "faults", "--list"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(program, cwd=ROOT, **pipes) as started:
+        assert started.stdout
+        assert started.stderr
+        started.stdout.close()
+        assert started.stderr.read() == b""
+    assert started.returncode == -signal.SIGPIPE
