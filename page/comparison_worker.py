@@ -97,8 +97,8 @@ class Comparer:
             self._asked[span] = now
             due = None if self._busy else next_span(self._asked, self._kept, now, self._rest_until)
             if due is not None:
-                self._busy = True
                 threading.Thread(target=self._run, args=(due,), daemon=True).start()
+                self._busy = True  # not before: without a thread, nothing would be compared again
             return self._kept.get(span) or LatestComparison(asked_at=self._since[span])
 
     def kept(self, span: str, chosen: str) -> LatestComparison | None:

@@ -13,9 +13,8 @@ from page.comparison_worker import Comparer, LatestComparison
 from page.files import Reader, Snapshot
 from page.formatting import DASH
 from page.pace import Pace
-from page.sections import alerts, market, services, settings_table
+from page.sections import alerts, market, newest_results, services, settings_table
 from page.sections import comparison as comparison_texts
-from page.sections import side_by_side as results_table
 from page.spans import chosen_span, latest_comparison
 from pipeline import times
 from pipeline.compare.figures import Figures
@@ -105,24 +104,24 @@ def write_results(sources: Sources) -> None:
     used = settings_table.in_use(snapshot.services, sources.settings)
     left, right = st.columns(2, gap="medium")
     with left:
-        write_side_by_side(snapshot)
+        write_newest_results(snapshot)
         write_counts(snapshot, market.market(snapshot, chosen_span(), used))
     with right:
         elements.section("Stream and batch over the same windows")
         shared = latest.data.shared if latest.data else None
-        elements.caption(results_table.shared_windows(shared))
+        elements.caption(newest_results.shared_windows(shared))
         write_comparison(latest, "Results")
 
 
-def write_side_by_side(snapshot: Snapshot) -> None:
+def write_newest_results(snapshot: Snapshot) -> None:
     """Write the newest results of both paths as a table."""
     elements.section("Newest results")
-    elements.alert(results_table.empty_state(snapshot))
-    elements.caption(results_table.how_to_read(snapshot.batch_run))
-    columns = results_table.columns(snapshot)
+    elements.alert(newest_results.empty_state(snapshot))
+    elements.caption(newest_results.how_to_read(snapshot.batch_run))
+    columns = newest_results.columns(snapshot)
     elements.table(
-        results_table.heads(columns),
-        results_table.rows(columns),
+        newest_results.heads(columns),
+        newest_results.rows(columns),
         "Newest results of both paths",
         key="side-by-side",
     )

@@ -18,7 +18,7 @@ from page import (
 )
 from page.charts import market as charts
 from page.files import Reader, Snapshot
-from page.sections import alerts, header, market, services, settings_table, side_by_side
+from page.sections import alerts, header, market, newest_results, services, settings_table
 from pipeline import outputs, times
 from pipeline.compare.totals import SharedTotals
 from pipeline.metrics import definitions
@@ -127,9 +127,9 @@ def test_an_empty_state_says_what_is_missing_and_since_when(snapshot_of) -> None
     snapshot = snapshot_of("starting")
     assert "spark_processor has been starting" in market.empty_state(snapshot)
     assert "No window yet (waiting for 0.0 s): " in market.empty_state(snapshot)
-    assert "batch_scheduler has not started yet" in side_by_side.empty_state(snapshot)
+    assert "batch_scheduler has not started yet" in newest_results.empty_state(snapshot)
     full = snapshot_of("sample")
-    assert market.empty_state(full) == side_by_side.empty_state(full) == ""
+    assert market.empty_state(full) == newest_results.empty_state(full) == ""
 
 
 def test_the_header_shows_text_from_data_letter_by_letter(snapshot_of) -> None:
@@ -141,9 +141,9 @@ def test_the_header_shows_text_from_data_letter_by_letter(snapshot_of) -> None:
     assert Text(html).elements <= {"div", "span"}
 
 
-def table(columns: list[side_by_side.Column]) -> dict[str, list[str]]:
+def table(columns: list[newest_results.Column]) -> dict[str, list[str]]:
     """Return the cells of the table by the label of their row."""
-    return {label: cells for label, *cells in side_by_side.rows(columns)}
+    return {label: cells for label, *cells in newest_results.rows(columns)}
 
 
 def test_the_windows_of_both_paths_are_compared_whatever_else_a_path_has() -> None:
@@ -153,7 +153,7 @@ def test_the_windows_of_both_paths_are_compared_whatever_else_a_path_has() -> No
     totals = pd.DataFrame(rows, columns=["metric", "stream", "batch", "difference"])
 
     def text(windows: int, differing: int, found: pd.DataFrame) -> str:
-        return side_by_side.shared_windows(SharedTotals(windows, differing, found))
+        return newest_results.shared_windows(SharedTotals(windows, differing, found))
 
     assert text(7, 2, totals) == (
         "2 of the 7 windows that both paths have differ. "
@@ -167,13 +167,13 @@ def test_the_windows_of_both_paths_are_compared_whatever_else_a_path_has() -> No
     )
     assert text(1, 0, same) == "The 1 window that both paths have is identical."
     assert text(7, 0, same) == "All 7 windows that both paths have are identical."
-    assert side_by_side.shared_windows(None) == text(0, 0, totals.iloc[:0]) == ""
+    assert newest_results.shared_windows(None) == text(0, 0, totals.iloc[:0]) == ""
 
 
 def test_a_column_missing_in_an_older_version_is_unknown_everywhere(snapshot_of) -> None:
     """Not 0, not Normal, not Neutral. Other values are shown."""
     snapshot = snapshot_of("older")
-    final = side_by_side.columns(snapshot)[1]
+    final = newest_results.columns(snapshot)[1]
     for name in ("buy_count", "sell_count", "vwap", "volume_imbalance"):
         assert not formatting.is_known(final.metrics[name])
     assert table([final])["VWAP"] == [formatting.DASH]
@@ -204,26 +204,26 @@ def test_the_page_uses_the_settings_of_the_stream() -> None:
 
 def test_the_results_of_both_paths_have_their_ages(snapshot_of) -> None:
     snapshot = snapshot_of("live")
-    open_window, final, batch = side_by_side.columns(snapshot)
+    open_window, final, batch = newest_results.columns(snapshot)
     assert (open_window.first, open_window.last) == ("2026-03-01 12:00:00", "2026-03-01 12:01:00")
     assert open_window.newest_trade == "0.0 s ago"
     assert (final.first, final.last) == ("2026-03-01 11:58:00", "2026-03-01 11:59:00")
     assert final.written == "29 s ago"
     assert batch.metrics["trade_count"] == snapshot.batch_run["rows"]
     assert batch.written == "48 s ago"
-    assert set(definitions.METRICS) <= set(side_by_side.FORMATS)
+    assert set(definitions.METRICS) <= set(newest_results.FORMATS)
     cells = table([open_window, final, batch])
     assert formatting.price(snapshot.batch_run["avg_price"]) == cells["average price"][2]
 
 
 def test_a_recording_with_original_timestamps_shows_times_in_place_of_ages(snapshot_of) -> None:
-    open_window = side_by_side.columns(snapshot_of("ended"))[0]
+    open_window = newest_results.columns(snapshot_of("ended"))[0]
     assert open_window.newest_trade == "05:07:17"
 
 
 def test_an_unknown_value_is_a_dash_never_zero(snapshot_of) -> None:
     snapshot = snapshot_of("empty")
-    shown = table(side_by_side.columns(snapshot))
+    shown = table(newest_results.columns(snapshot))
     assert "0" not in str(list(shown.values()))
     for service in snapshot.services.values():
         assert "0" not in str(services.card_rows(service, NOW))
