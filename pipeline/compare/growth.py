@@ -144,7 +144,8 @@ def theil_sen(x: np.ndarray, y: np.ndarray) -> Line | None:
     Returns:
         None when all x are equal.
     """
-    x, y = (values[:: 1 + len(values) // MAX_POINTS] for values in (x, y))
+    step = max(1, -(-len(x) // MAX_POINTS))
+    x, y = x[::step], y[::step]
     left, right = np.triu_indices(len(x), k=1)
     apart = x[left] != x[right]
     if not apart.any():

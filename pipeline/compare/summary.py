@@ -26,7 +26,7 @@ TITLES = ("Agreement", "Freshness", "CPU cost", "Batch run time")
 #: knowing (`note`), or wrong (`alarm`).
 Kind = Literal["waiting", "unknown", "fine", "note", "alarm"]
 #: How many runs decide whether the batch is too slow now. A single one can be slow by chance.
-RECENT_RUNS = 3
+DECIDING_RUNS = 3
 #: A batch that will be too slow within this time is worth knowing.
 SOON = timedelta(days=30)
 #: Costs that differ by less than this factor count as equal.
@@ -221,7 +221,7 @@ def _run_time(comparison: Comparison) -> Finding:
     """
     title, growth, interval_s = TITLES[3], comparison.growth, comparison.interval_s
     sentence = forecast(growth, interval_s)
-    recent = comparison.runs["wall_s"].dropna().tail(RECENT_RUNS)
+    recent = comparison.runs["wall_s"].dropna().tail(DECIDING_RUNS)
     if recent.empty:
         return Finding(title, UNKNOWN, sentence, "waiting")
     typical = float(recent.median())

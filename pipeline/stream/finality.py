@@ -72,8 +72,10 @@ class State:
 
 def more_complete(before: Window | None, after: Window) -> Window:
     """Return the version of a window with more trades; of two with as many, the later one."""
-    counts = [int(w.cells.get("trade_count", 0)) for w in (before, after) if w is not None]
-    return before if before is not None and counts[0] > counts[-1] else after
+    if before is None:
+        return after
+    earlier, later = (int(window.cells.get("trade_count", 0)) for window in (before, after))
+    return before if earlier > later else after
 
 
 def apply_micro_batch(

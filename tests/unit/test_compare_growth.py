@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipeline.compare.growth import TOO_SLOW_ALREADY, growth, steadiness, theil_sen
+from pipeline.compare.growth import MAX_POINTS, TOO_SLOW_ALREADY, growth, steadiness, theil_sen
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 
@@ -163,6 +163,17 @@ def test_the_interval_of_8_points_ends_at_the_6th_slope_from_either_end() -> Non
     line = theil_sen(np.arange(8.0), y)
     assert line is not None
     assert (line.low, line.high) == pytest.approx((slopes[5], slopes[-6]))
+
+
+@pytest.mark.parametrize(
+    ("points", "used"),
+    [(2, 2), (MAX_POINTS, MAX_POINTS), (MAX_POINTS + 1, 251), (2 * MAX_POINTS, MAX_POINTS)],
+)
+def test_only_more_points_than_the_maximum_are_thinned(points: int, used: int) -> None:
+    x = np.arange(points, dtype=float)
+    line = theil_sen(x, x)
+    assert line is not None
+    assert (len(line.x), len(line.y)) == (used, used)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in sqrt")  # scipy, with many ties
