@@ -7,8 +7,8 @@ import pytest
 from websocket import WebSocket, WebSocketException, WebSocketTimeoutException, create_connection
 
 from faults import lab, servers
-from faults.results import SAMPLE
 from faults.stack import Feed, free_ports
+from feed.sample import SAMPLE
 
 SUBSCRIBE = {"type": "subscribe", "product_ids": ["BTC-USD"], "channels": ["ticker", "heartbeat"]}
 
