@@ -16,8 +16,8 @@ from pipeline.compare.agreement import (
     ONLY_BATCH,
     ONLY_STREAM,
     STATUSES,
-    UNEXPLAINED,
 )
+from pipeline.compare.causes import UNEXPLAINED
 
 #: A symbol next to the colour, for readers who cannot distinguish the colours.
 SYMBOLS = {

@@ -7,14 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.compare.agreement import (
-    DIFFERENCES,
-    EQUAL,
-    NOT_RECORDED,
-    UNEXPLAINED,
-    agreement,
-    rejected_ids,
-)
+from pipeline.compare.agreement import DIFFERENCES, EQUAL, agreement, rejected_ids
+from pipeline.compare.causes import NOT_RECORDED, UNEXPLAINED
 from pipeline.compare.completeness import Backfill, backfill, funnel
 from pipeline.compare.cost import cost, run_parts
 from pipeline.compare.detection import Detection, detection

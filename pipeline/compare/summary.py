@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
-from pipeline.compare.agreement import GAP, NOT_RECORDED, REJECTED, THRESHOLDS, UNEXPLAINED
+from pipeline.compare.causes import GAP, NOT_RECORDED, REJECTED, THRESHOLDS, UNEXPLAINED
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.formatting import (
     UNKNOWN,

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from pipeline import histogram
-from pipeline.compare.agreement import BACKFILLED, DIFFERENCES, GAP
+from pipeline.compare.agreement import DIFFERENCES
+from pipeline.compare.causes import BACKFILLED, GAP
 from pipeline.ingest.kafka import is_backfilled
 from tests import golden
 from tests.conftest import Broker, Run, free_port, running, wait_until

@@ -17,17 +17,19 @@ import pytest
 from pipeline import times
 from pipeline.compare import database
 from pipeline.compare.agreement import (
-    AFTER_SNAPSHOT,
-    BACKFILLED,
-    CONFLICT,
     DIFFERS,
     EQUAL,
-    GAP,
-    LATE,
     NOT_YET_FINAL,
     NOT_YET_IN_A_BATCH,
     ONLY_BATCH,
     ONLY_STREAM,
+)
+from pipeline.compare.causes import (
+    AFTER_SNAPSHOT,
+    BACKFILLED,
+    CONFLICT,
+    GAP,
+    LATE,
     REJECTED,
     UNEXPLAINED,
 )

@@ -13,7 +13,7 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.compare import agreement
+from pipeline.compare import agreement, causes
 from pipeline.compare.inputs import Evidence
 from pipeline.compare.lateness import ConsumedOffsets, Record
 from pipeline.ingest.store import CONFLICT, STORED
@@ -211,12 +211,12 @@ def test_flags_that_follow_from_recorded_thresholds_are_no_unknown_difference() 
     }
     batch = flagged(40, volatility_flag="Normal", volume_spike="Spike")
     assert cause(flagged(5), batch, **record) == (
-        f"{agreement.THRESHOLDS}: VOLATILITY_RANGE=50, SPIKE_VOLUME=100"
+        f"{causes.THRESHOLDS}: VOLATILITY_RANGE=50, SPIKE_VOLUME=100"
     )
     # Computed again after the change, but with the time of its first version; the batch later.
     again = flagged(5, volatility_flag="Normal", volume_spike="Spike")
     assert cause(again, flagged(25), **record) == (
-        f"{agreement.THRESHOLDS}: VOLATILITY_RANGE=60, SPIKE_VOLUME=1"
+        f"{causes.THRESHOLDS}: VOLATILITY_RANGE=60, SPIKE_VOLUME=1"
     )
 
 
@@ -227,11 +227,11 @@ def test_a_window_whose_trades_are_in_two_topics_has_that_cause() -> None:
     part |= {"total_volume": "0.25", "max_price": "105", "min_price": "91"}
     batch["total_volume"] = "1.75"
     replaced = {stream["window_start"]: [part | {"trade_count": "1"}, part]}
-    assert cause(stream, batch, replaced=replaced) == agreement.TWO_TOPICS
-    assert cause(stream, batch) == agreement.UNEXPLAINED
+    assert cause(stream, batch, replaced=replaced) == causes.TWO_TOPICS
+    assert cause(stream, batch) == causes.UNEXPLAINED
     for wrong in ({"buy_count": "2"}, {"total_volume": "0.3"}, {"max_price": "111"}):
         others = {stream["window_start"]: [part | wrong]}
-        assert cause(stream, batch, replaced=others) == agreement.UNEXPLAINED
+        assert cause(stream, batch, replaced=others) == causes.UNEXPLAINED
 
 
 def test_flags_that_do_not_follow_from_any_recorded_thresholds_have_no_known_cause() -> None:
@@ -240,22 +240,22 @@ def test_flags_that_do_not_follow_from_any_recorded_thresholds_have_no_known_cau
         "batch_thresholds": [period(0, "60", "1.2", "100")],
     }
     batch = flagged(40, volatility_flag="Normal")
-    assert cause(flagged(5), batch, **record).startswith(agreement.THRESHOLDS)
-    assert cause(flagged(5), batch) == agreement.UNEXPLAINED
+    assert cause(flagged(5), batch, **record).startswith(causes.THRESHOLDS)
+    assert cause(flagged(5), batch) == causes.UNEXPLAINED
     wrong = flagged(5, volume_spike="Spike")
-    assert cause(wrong, batch, **record) == agreement.UNEXPLAINED
-    assert cause(flagged(5), batch | {"avg_price": "7"}, **record) == agreement.UNEXPLAINED
+    assert cause(wrong, batch, **record) == causes.UNEXPLAINED
+    assert cause(flagged(5), batch | {"avg_price": "7"}, **record) == causes.UNEXPLAINED
 
 
 def test_a_late_trade_that_accounts_for_all_of_the_difference_is_its_cause() -> None:
     stream, batch = window(0), window(0, trade_count="6", buy_count="4", total_volume="1.75")
     dropped = (7, 30.5, "buy", 0.25)
-    assert cause(stream, batch, **read_by([dropped])) == agreement.LATE
+    assert cause(stream, batch, **read_by([dropped])) == causes.LATE
     elsewhere = (7, 60, "buy", 0.25)
-    assert cause(stream, batch, **read_by([elsewhere])) == agreement.UNEXPLAINED
+    assert cause(stream, batch, **read_by([elsewhere])) == causes.UNEXPLAINED
     other = (7, 30.5, "sell", 0.25)
-    assert cause(stream, batch, **read_by([other])) == agreement.UNEXPLAINED
-    assert cause(stream, batch) == agreement.UNEXPLAINED
+    assert cause(stream, batch, **read_by([other])) == causes.UNEXPLAINED
+    assert cause(stream, batch) == causes.UNEXPLAINED
 
 
 def test_a_late_trade_is_no_cause_of_a_flag_that_follows_from_no_recorded_thresholds() -> None:
@@ -263,52 +263,52 @@ def test_a_late_trade_is_no_cause_of_a_flag_that_follows_from_no_recorded_thresh
     record: dict[str, Any] = {"stream_thresholds": default, "batch_thresholds": default}
     batch = flagged(5) | {"trade_count": "6", "buy_count": "4", "total_volume": "1.75"}
     dropped = (7, 30.5, "buy", 0.25)
-    assert cause(flagged(5), batch, **read_by([dropped]), **record) == agreement.LATE
+    assert cause(flagged(5), batch, **read_by([dropped]), **record) == causes.LATE
     for flag in ("volatility_flag", "market_sentiment", "volume_spike"):
         wrong = {flag: "Bearish" if flag == "market_sentiment" else "Other"}
         for one, other in ((flagged(5) | wrong, batch), (flagged(5), batch | wrong)):
-            assert cause(one, other, **read_by([dropped]), **record) == agreement.UNEXPLAINED
-            assert cause(one, other, **read_by([dropped])) == agreement.LATE  # no record
+            assert cause(one, other, **read_by([dropped]), **record) == causes.UNEXPLAINED
+            assert cause(one, other, **read_by([dropped])) == causes.LATE  # no record
 
 
 def test_a_late_trade_that_the_stream_counted_is_no_cause_though_it_would_account_for_all() -> None:
     stream, batch = window(0), window(0, trade_count="6", buy_count="4", total_volume="1.75")
-    assert cause(stream, batch, **read_by(kept=[(7, 30.5, "buy", 0.25)])) == agreement.UNEXPLAINED
+    assert cause(stream, batch, **read_by(kept=[(7, 30.5, "buy", 0.25)])) == causes.UNEXPLAINED
 
 
 def test_late_trades_that_were_counted_all_the_same_do_not_hide_the_dropped_one() -> None:
     stream, batch = window(0), window(0, trade_count="6", buy_count="4", total_volume="1.75")
     kept = [(6, 10, "buy", 0.125), (8, 31, "sell", 0.5)]
-    assert cause(stream, batch, **read_by([(7, 30.5, "buy", 0.25)], kept)) == agreement.LATE
+    assert cause(stream, batch, **read_by([(7, 30.5, "buy", 0.25)], kept)) == causes.LATE
 
 
 def test_a_window_of_late_trades_alone_is_only_in_the_batch() -> None:
     batch = window(0, trade_count="2", buy_count="1", total_volume="0.3")
     dropped: list[Trade] = [(7, 1, "buy", 0.1), (8, 2, "sell", 0.2)]
-    assert cause(None, batch, **read_by(dropped)) == agreement.LATE
+    assert cause(None, batch, **read_by(dropped)) == causes.LATE
 
 
 def test_a_trade_that_fills_a_gap_too_late_is_recovered() -> None:
     stream, batch = window(0), window(0, trade_count="6", total_volume="1.75")
     dropped = read_by([(7, 30.5, "sell", 0.25)])
-    assert cause(stream, batch, **dropped, backfilled=frozenset({7})) == agreement.BACKFILLED
-    assert cause(stream, batch, **dropped, backfilled=frozenset({8})) == agreement.LATE
+    assert cause(stream, batch, **dropped, backfilled=frozenset({7})) == causes.BACKFILLED
+    assert cause(stream, batch, **dropped, backfilled=frozenset({8})) == causes.LATE
 
 
 def test_what_was_stored_after_the_snapshot_is_not_in_the_batch() -> None:
     batch = window(0, trade_count="4", buy_count="2", total_volume="1.25")
     after = trades((9, 59.5, "buy", 0.25))
-    assert cause(window(0), batch, after_snapshot=after) == agreement.AFTER_SNAPSHOT
+    assert cause(window(0), batch, after_snapshot=after) == causes.AFTER_SNAPSHOT
     whole = trades(*((n, n, "buy" if n < 3 else "sell", 0.3) for n in range(5)))
-    assert cause(window(0), None, after_snapshot=whole) == agreement.AFTER_SNAPSHOT
+    assert cause(window(0), None, after_snapshot=whole) == causes.AFTER_SNAPSHOT
 
 
 def test_a_duplicate_that_the_stream_had_forgotten_counts_twice_there() -> None:
     stream = window(0, trade_count="6", buy_count="3", total_volume="2")
     again = (3, 12, "sell", 0.5)
     found = judged_cause(stream, window(0), **read_by(doubled=[again]))
-    assert (found["cause"], found["doubled"]) == (agreement.CONFLICT, 1)
-    assert cause(stream, window(0), **read_by(duplicates=[again])) == agreement.UNEXPLAINED
+    assert (found["cause"], found["doubled"]) == (causes.CONFLICT, 1)
+    assert cause(stream, window(0), **read_by(duplicates=[again])) == causes.UNEXPLAINED
 
 
 def test_several_causes_are_all_named() -> None:
@@ -316,14 +316,14 @@ def test_several_causes_are_all_named() -> None:
     batch = window(0, trade_count="6", buy_count="4", total_volume="1.75")
     noted = read_by([(7, 1, "buy", 0.25)], doubled=[(3, 12, "sell", 0.5)])
     found = cause(stream, batch, **noted)
-    assert set(found.split("; ")) == {agreement.LATE, agreement.CONFLICT}
+    assert set(found.split("; ")) == {causes.LATE, causes.CONFLICT}
 
 
 def test_a_late_trade_that_the_stream_kept_may_be_stored_after_the_snapshot() -> None:
     both = (7, 30.5, "buy", 0.25)
     stream = window(0, trade_count="6", buy_count="4", total_volume="1.75")
     noted = read_by(kept=[both]) | {"after_snapshot": trades(both)}
-    assert cause(stream, window(0), **noted) == agreement.AFTER_SNAPSHOT
+    assert cause(stream, window(0), **noted) == causes.AFTER_SNAPSHOT
 
 
 def test_a_difference_that_unrecorded_evidence_can_explain_is_not_called_unknown() -> None:
@@ -332,17 +332,16 @@ def test_a_difference_that_unrecorded_evidence_can_explain_is_not_called_unknown
     old = read_by([(7, 30.5, "buy", 0.25)])
     (record,) = old["records"]
     unplaced = {"records": [replace(record, topic=None, offset=None)]}
-    assert cause(stream, batch, **unplaced) == agreement.NOT_RECORDED
+    assert cause(stream, batch, **unplaced) == causes.NOT_RECORDED
     assert (
-        cause(stream, batch, **unplaced, offset_ranges=old["offset_ranges"])
-        == agreement.NOT_RECORDED
+        cause(stream, batch, **unplaced, offset_ranges=old["offset_ranges"]) == causes.NOT_RECORDED
     )
     for wrong in ({"trade_count": "7"}, {"buy_count": "5"}, {"total_volume": "1.8"}):
-        assert cause(stream, batch | wrong, **unplaced) == agreement.UNEXPLAINED
-    assert cause(stream, stream | {"vwap": "7"}, **unplaced) == agreement.UNEXPLAINED
-    assert cause(stream, batch | {"trade_count": "4"}, **unplaced) == agreement.UNEXPLAINED
+        assert cause(stream, batch | wrong, **unplaced) == causes.UNEXPLAINED
+    assert cause(stream, stream | {"vwap": "7"}, **unplaced) == causes.UNEXPLAINED
+    assert cause(stream, batch | {"trade_count": "4"}, **unplaced) == causes.UNEXPLAINED
     before = [replace(old["offset_ranges"][0], counted_from=5, first_offset=5, end_offset=6)]
-    assert cause(stream, batch, records=[record], offset_ranges=before) == agreement.NOT_RECORDED
+    assert cause(stream, batch, records=[record], offset_ranges=before) == causes.NOT_RECORDED
 
 
 def test_a_window_may_come_from_any_checkpoint() -> None:
@@ -352,7 +351,7 @@ def test_a_window_may_come_from_any_checkpoint() -> None:
     second = replace(first, checkpoint="another", watermark=seconds(0))
     for offset_ranges in ([first, second], [second, first]):
         found = cause(stream, batch, records=noted["records"], offset_ranges=offset_ranges)
-        assert found == agreement.LATE
+        assert found == causes.LATE
 
 
 def test_what_the_stream_itself_reported_otherwise_is_no_proof() -> None:
@@ -360,12 +359,12 @@ def test_what_the_stream_itself_reported_otherwise_is_no_proof() -> None:
     stream, batch = window(0), window(0, trade_count="6", buy_count="4", total_volume="1.75")
     noted = read_by([(7, 30.5, "buy", 0.25)])
     known = noted | {"consumed": ConsumedOffsets(TOPIC, 0, 1)}
-    assert cause(stream, batch, **known, reported={0: (1, 1)}) == agreement.LATE
-    assert cause(stream, batch, **known, reported={0: (1, 0)}) == agreement.UNEXPLAINED
+    assert cause(stream, batch, **known, reported={0: (1, 1)}) == causes.LATE
+    assert cause(stream, batch, **known, reported={0: (1, 0)}) == causes.UNEXPLAINED
     # Another micro-batch with this number, or records that the consumer has not read yet.
-    assert cause(stream, batch, **known, reported={0: (5, 0)}) == agreement.LATE
-    assert cause(stream, batch, **noted, reported={0: (1, 0)}) == agreement.LATE
-    for dropped, expected in ((1, agreement.LATE), (0, agreement.UNEXPLAINED)):
+    assert cause(stream, batch, **known, reported={0: (5, 0)}) == causes.LATE
+    assert cause(stream, batch, **noted, reported={0: (1, 0)}) == causes.LATE
+    for dropped, expected in ((1, causes.LATE), (0, causes.UNEXPLAINED)):
         offset_ranges = [judged_alone(0, 30.5, dropped)]
         found = cause(stream, batch, records=noted["records"], offset_ranges=offset_ranges)
         assert found == expected
@@ -433,9 +432,9 @@ def test_any_trades_that_one_path_lacks_are_found_and_any_wrong_price_beside_the
     expected = {
         name
         for name, own in (
-            (agreement.LATE, by_kind["l"]),
-            (agreement.AFTER_SNAPSHOT, by_kind["a"]),
-            (agreement.CONFLICT, repeats),
+            (causes.LATE, by_kind["l"]),
+            (causes.AFTER_SNAPSHOT, by_kind["a"]),
+            (causes.CONFLICT, repeats),
         )
         if own
     }
@@ -443,7 +442,7 @@ def test_any_trades_that_one_path_lacks_are_found_and_any_wrong_price_beside_the
     if stream:
         name = data.draw(st.sampled_from(["max_price", "min_price", "avg_price", "vwap"]))
         wrong = stream | {name: str(Decimal(stream[name]) + Decimal("1234.5"))}
-        assert cause(wrong, batch, **noted) == agreement.UNEXPLAINED
+        assert cause(wrong, batch, **noted) == causes.UNEXPLAINED
 
 
 def test_500_late_trades_of_which_any_were_dropped_are_explained_in_under_a_second() -> None:
@@ -456,18 +455,18 @@ def test_500_late_trades_of_which_any_were_dropped_are_explained_in_under_a_seco
     began = time.monotonic()
     found = judged_cause(window_of(*kept), window_of(*rows), **noted)
     assert time.monotonic() - began < 1
-    assert (found["cause"], found["late"]) == (agreement.LATE, len(dropped))
+    assert (found["cause"], found["late"]) == (causes.LATE, len(dropped))
     one_less = [*kept, dropped[0]]
-    assert cause(window_of(*one_less), window_of(*rows), **noted) == agreement.UNEXPLAINED
+    assert cause(window_of(*one_less), window_of(*rows), **noted) == causes.UNEXPLAINED
 
 
 def test_what_follows_from_other_columns_must_do_so_beside_a_proved_cause_too() -> None:
     rows: list[Trade] = [(1, 1, "buy", 0.5), (2, 2, "sell", 0.25), (3, 3, "buy", 0.125)]
     stream, batch = window_of(*rows[:2]), window_of(*rows)
     late = read_by([rows[2]])
-    assert cause(stream, batch, **late) == agreement.LATE
+    assert cause(stream, batch, **late) == causes.LATE
     for wrong in ({"sell_count": "2"}, {"sell_count": "1", "buy_sell_ratio": "123"}):
-        assert cause(stream | wrong, batch, **late) == agreement.UNEXPLAINED
+        assert cause(stream | wrong, batch, **late) == causes.UNEXPLAINED
 
 
 def test_a_gap_between_trades_out_of_order_belongs_to_their_windows() -> None:
@@ -475,7 +474,7 @@ def test_a_gap_between_trades_out_of_order_belongs_to_their_windows() -> None:
     found = agreement.agreement(
         windows, frame(), windows, LAST, evidence(gaps=gaps((5, 5, False, 60.2, 59.9)))
     )
-    assert list(found["cause"]) == [agreement.GAP] * 2
+    assert list(found["cause"]) == [causes.GAP] * 2
 
 
 def test_minutes_around_ids_never_seen_are_marked_though_both_paths_agree() -> None:
@@ -483,7 +482,7 @@ def test_minutes_around_ids_never_seen_are_marked_though_both_paths_agree() -> N
     missing = gaps((5, 7, False, 30, 61), (20, 20, True, 5, 6))
     found = agreement.agreement(windows, frame(), windows, LAST, evidence(gaps=missing))
     assert list(found["status"]) == [agreement.EQUAL] * 3
-    assert list(found["cause"]) == [agreement.GAP, agreement.GAP, ""]
+    assert list(found["cause"]) == [causes.GAP, causes.GAP, ""]
     assert list(found["missing"]) == [3, 3, 0]
 
 
@@ -493,8 +492,8 @@ def test_missing_ids_that_came_in_rejected_messages_are_told_from_those_that_nev
     refused = frozenset({6, 20, 99})
     noted = evidence(gaps=missing, rejected=refused)
     found = agreement.agreement(windows, frame(), windows, LAST, noted)
-    both = f"{agreement.GAP}; {agreement.REJECTED}"
-    assert list(found["cause"]) == [both, agreement.REJECTED, agreement.GAP]
+    both = f"{causes.GAP}; {causes.REJECTED}"
+    assert list(found["cause"]) == [both, causes.REJECTED, causes.GAP]
     assert list(found["missing"]) == [3, 1, 1]
 
 
@@ -503,5 +502,5 @@ def test_of_a_window_that_differs_and_misses_ids_both_causes_are_named() -> None
     dropped = read_by([(7, 30.5, "buy", 0.25)])
     missing = gaps((5, 6, False, 30, 31))
     found = cause(stream, batch, **dropped, gaps=missing)
-    assert found == f"{agreement.LATE}; {agreement.GAP}"
-    assert cause(stream, batch, gaps=missing) == f"{agreement.UNEXPLAINED}; {agreement.GAP}"
+    assert found == f"{causes.LATE}; {causes.GAP}"
+    assert cause(stream, batch, gaps=missing) == f"{causes.UNEXPLAINED}; {causes.GAP}"

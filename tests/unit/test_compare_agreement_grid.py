@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline import times
 from pipeline.compare import agreement_grid as grid
-from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, NOT_YET_FINAL, STATUSES, UNEXPLAINED
+from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, NOT_YET_FINAL, STATUSES
+from pipeline.compare.causes import UNEXPLAINED
 
 MINUTE = timedelta(minutes=1)
 START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday

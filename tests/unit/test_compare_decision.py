@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.compare.agreement import DIFFERS, EQUAL, LATE, NOT_RECORDED, UNEXPLAINED
+from pipeline.compare.agreement import DIFFERS, EQUAL
+from pipeline.compare.causes import LATE, NOT_RECORDED, UNEXPLAINED
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.decision import (
     choice_sentence,

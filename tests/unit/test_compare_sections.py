@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from pipeline.compare import sections as module
-from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, GAP, LATE, STATUSES, UNEXPLAINED
+from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, STATUSES
+from pipeline.compare.causes import GAP, LATE, UNEXPLAINED
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.completeness import Backfill
 from pipeline.compare.figures import Figures

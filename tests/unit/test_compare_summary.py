@@ -7,17 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
-from pipeline.compare.agreement import (
-    COLUMNS,
-    DIFFERS,
-    EQUAL,
-    GAP,
-    LATE,
-    NOT_RECORDED,
-    NOT_YET_FINAL,
-    THRESHOLDS,
-    UNEXPLAINED,
-)
+from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, NOT_YET_FINAL
+from pipeline.compare.causes import GAP, LATE, NOT_RECORDED, THRESHOLDS, UNEXPLAINED
 from pipeline.compare.comparison import Comparison, batch_interval_s, compare
 from pipeline.compare.completeness import Backfill, funnel
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN, Freshness

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.compare import agreement, database
+from pipeline.compare import agreement, causes, database
 from pipeline.compare.inputs import Evidence
 from pipeline.compare.lateness import Record
 from pipeline.compare.unread import Reading, readings
@@ -160,7 +160,7 @@ def test_every_window_with_a_deleted_record_has_that_cause() -> None:
     # 12 trades a minute; the first checkpoint ends in 12:02, the second one starts in 12:05.
     folder = Folder(steady(120), parts=[(0, 30), (65, 120)])
     found = folder.causes(folder.published())
-    assert found == dict.fromkeys(["12:02", "12:03", "12:04", "12:05"], agreement.DELETED)
+    assert found == dict.fromkeys(["12:02", "12:03", "12:04", "12:05"], causes.DELETED)
 
 
 def test_the_number_of_deleted_trades_is_counted() -> None:
@@ -178,7 +178,7 @@ def test_the_number_of_deleted_trades_is_counted() -> None:
 def test_records_deleted_before_the_first_start_of_the_stream_have_that_cause() -> None:
     folder = Folder(steady(60), parts=[(40, 60)])
     found = folder.causes(folder.published())
-    assert found == dict.fromkeys(["12:00", "12:01", "12:02", "12:03"], agreement.DELETED)
+    assert found == dict.fromkeys(["12:00", "12:01", "12:02", "12:03"], causes.DELETED)
 
 
 @pytest.mark.parametrize("change", ["a price", "a trade", "a volume"])
@@ -193,8 +193,8 @@ def test_another_difference_in_such_a_window_is_not_explained(change: str) -> No
         row = shown["2025-06-01T12:02:00Z"]
         row[name] = str(Decimal(row[name]) + 1)
     found = folder.causes(shown)
-    assert found.pop("12:02") == agreement.UNEXPLAINED
-    assert set(found.values()) == {agreement.DELETED}
+    assert found.pop("12:02") == causes.UNEXPLAINED
+    assert set(found.values()) == {causes.DELETED}
 
 
 def test_a_window_that_a_later_checkpoint_read_completely_is_not_explained() -> None:
@@ -202,7 +202,7 @@ def test_a_window_that_a_later_checkpoint_read_completely_is_not_explained() -> 
     shown = folder.published()
     assert folder.causes(shown) == {}
     shown["2025-06-01T12:02:00Z"] = windows(folder.trades[:30])["2025-06-01T12:02:00Z"]
-    assert folder.causes(shown) == {"12:02": agreement.UNEXPLAINED}
+    assert folder.causes(shown) == {"12:02": causes.UNEXPLAINED}
 
 
 def test_a_window_that_an_earlier_checkpoint_read_completely_is_not_explained() -> None:
@@ -211,7 +211,7 @@ def test_a_window_that_an_earlier_checkpoint_read_completely_is_not_explained() 
     shown = folder.published()
     assert folder.causes(shown) == {}
     del shown["2025-06-01T12:02:00Z"]
-    assert folder.causes(shown) == {"12:02": agreement.UNEXPLAINED}
+    assert folder.causes(shown) == {"12:02": causes.UNEXPLAINED}
 
 
 def test_a_window_that_an_earlier_checkpoint_left_open_is_not_explained() -> None:
@@ -220,8 +220,8 @@ def test_a_window_that_an_earlier_checkpoint_left_open_is_not_explained() -> Non
     shown = folder.published()
     del shown["2025-06-01T12:02:00Z"]
     found = folder.causes(shown)
-    assert found.pop("12:02") == agreement.UNEXPLAINED
-    assert found == dict.fromkeys(["12:03", "12:04", "12:05"], agreement.DELETED)
+    assert found.pop("12:02") == causes.UNEXPLAINED
+    assert found == dict.fromkeys(["12:03", "12:04", "12:05"], causes.DELETED)
 
 
 def test_a_late_trade_that_a_later_checkpoint_dropped_was_not_deleted() -> None:
@@ -244,7 +244,7 @@ def test_a_late_trade_that_a_later_checkpoint_dropped_was_not_deleted() -> None:
     )
     found = agreement.agreement(stream, stream.head(0), batch, LAST, evidence)
     row = found.set_index("window_start").loc["2025-06-01T12:03:00Z"]
-    assert (row["cause"], row["late"], row["deleted"]) == (agreement.LATE, 1, 0)
+    assert (row["cause"], row["late"], row["deleted"]) == (causes.LATE, 1, 0)
 
 
 def test_a_checkpoint_that_was_continued_after_another_one_is_the_newest() -> None:
@@ -320,7 +320,7 @@ def test_without_the_start_of_the_checkpoint_nothing_is_proved() -> None:
         for rows in (folder.published(), windows(folder.trades))
     )
     found = agreement.agreement(stream, stream.head(0), batch, LAST, evidence)
-    assert not found["cause"].str.contains(agreement.DELETED).any()
+    assert not found["cause"].str.contains(causes.DELETED).any()
 
 
 def test_a_range_of_offsets_at_a_bound_is_unknown() -> None:
@@ -358,7 +358,7 @@ def test_whatever_was_deleted_every_difference_is_explained_by_it(
         for start, row in windows(trades).items()
         if shown.get(start) != row and start <= max(shown)
     }
-    assert folder.causes(shown) == dict.fromkeys(incomplete, agreement.DELETED)
+    assert folder.causes(shown) == dict.fromkeys(incomplete, causes.DELETED)
 
 
 @settings(max_examples=60, deadline=None)
@@ -380,4 +380,4 @@ def test_a_fault_in_a_window_that_the_stream_had_read_is_never_called_deleted(
     kept = data.draw(st.lists(st.sampled_from(own), unique=True, max_size=len(own) - 1))
     shown.pop(start_of)
     shown |= windows(sorted(kept, key=lambda each: each.trade_id))
-    assert agreement.DELETED not in folder.causes(shown)[start_of[11:16]]
+    assert causes.DELETED not in folder.causes(shown)[start_of[11:16]]

@@ -3,7 +3,7 @@
 import re
 from datetime import timedelta
 
-from pipeline.compare import agreement
+from pipeline.compare import causes
 from pipeline.outputs import WINDOW_COLUMNS
 from pipeline.settings import Settings, parse_duration
 from tests.conftest import ROOT
@@ -45,9 +45,9 @@ def test_its_excerpt_of_a_window_file_has_the_columns_of_today() -> None:
 def test_the_table_of_causes_lists_every_cause_and_no_other() -> None:
     section = README.partition("## Compare the two paths")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
-    causes = (
-        *(agreement.LATE, agreement.BACKFILLED, agreement.AFTER_SNAPSHOT, agreement.CONFLICT),
-        *(agreement.NOT_RECORDED, agreement.UNEXPLAINED, agreement.GAP, agreement.REJECTED),
-        *(agreement.THRESHOLDS, agreement.TWO_TOPICS, agreement.DELETED),
+    every = (
+        *(causes.LATE, causes.BACKFILLED, causes.AFTER_SNAPSHOT, causes.CONFLICT),
+        *(causes.NOT_RECORDED, causes.UNEXPLAINED, causes.GAP, causes.REJECTED),
+        *(causes.THRESHOLDS, causes.TWO_TOPICS, causes.DELETED),
     )
-    assert sorted(listed) == sorted(causes)
+    assert sorted(listed) == sorted(every)

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import outputs, stream_starts, times
 from pipeline.batch.retention import expired
-from pipeline.compare import agreement
+from pipeline.compare import causes
 from pipeline.compare.__main__ import as_json
 from pipeline.compare.comparison import compare
 from pipeline.compare.inputs import read_outputs
@@ -146,8 +146,8 @@ def test_the_comparison_counts_the_same_after_every_step_of_retention(
 ) -> None:
     """A killed consumer can leave the data directory in the state after any step."""
     before = totals(folder)
-    causes = {row["cause"] for row in before["agreement"]} - {""}
-    assert causes == {agreement.DELETED, agreement.LATE}
+    found = {row["cause"] for row in before["agreement"]} - {""}
+    assert found == {causes.DELETED, causes.LATE}
     assert before["unexplained"] == 0
     monkeypatch.setattr(retention, "CHUNK", 40)
     first = numbers(folder)
@@ -203,7 +203,7 @@ def test_old_rows_of_a_topic_that_was_read_twice_are_deleted(folder: DataDir) ->
     with closing(store.open_writer(folder.database)) as connection:
         store.store(connection, batch, NOW)
     before, rows = totals(folder), len(numbers(folder))
-    assert {row["cause"] for row in before["agreement"]} & {agreement.DELETED} == set()
+    assert {row["cause"] for row in before["agreement"]} & {causes.DELETED} == set()
     assert sum(delete(folder, 2)) > 0
     assert len(numbers(folder)) < rows / 2
     assert totals(folder) == before
