@@ -24,8 +24,9 @@ from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.decision import headline
 from pipeline.compare.figures import figures
 from pipeline.compare.inputs import read_outputs, require_folder
+from pipeline.compare.reproduction import run_sections, source_text
 from pipeline.compare.section import Section
-from pipeline.compare.sections import run_sections, sections, source_text
+from pipeline.compare.sections import sections
 from pipeline.compare.summary import summary
 from pipeline.errors import exit_on_error, sentence
 from pipeline.outputs import DataDir, OutputError, stream_files, write_atomically

@@ -27,8 +27,9 @@ from pipeline.compare.formatting import (
 from pipeline.compare.growth import Growth, Steadiness
 from pipeline.compare.inputs import IngestCounts, read_outputs
 from pipeline.compare.modes import READS
+from pipeline.compare.reproduction import run_sections
 from pipeline.compare.section import Section
-from pipeline.compare.sections import MAX_LISTED, run_sections, sections
+from pipeline.compare.sections import MAX_LISTED, sections
 from pipeline.outputs import LOG_FIELDS, DataDir
 from tests import page_data
 
