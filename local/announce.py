@@ -88,13 +88,13 @@ class Progress:
 
         Args:
             what: what the start waits for.
-            seconds: how long ago it began.
+            seconds: seconds since the start.
         """
         if what == self._what and seconds < self._next:
             return ""
         pause = PROGRESS_SECONDS if seconds < RARE_AFTER_SECONDS else RARE_SECONDS
         self._what, self._next = what, seconds + pause
-        return f"{what} … {seconds:.0f} s"
+        return f"{what} ({seconds:.0f} s after the start)"
 
 
 def main() -> None:

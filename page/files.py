@@ -226,7 +226,7 @@ class Reader:
         """Return a sentence if the database is missing although there are results of it."""
         path = self._data.database
         return (
-            (f"{path} is missing. Restore it from a backup",)
+            (f"{path} is missing. Check that the consumer runs: it fills a new one from Kafka",)
             if has_results and not path.exists()
             else ()
         )

@@ -360,7 +360,10 @@ def _completeness_specification(count: int) -> Spec:
                 scale=alt.Scale(domain=[0, 1]),
                 axis=alt.Axis(format="%", tickCount=5),
             ),
-            tooltip=[alt.Tooltip("stage:N", title="step"), alt.Tooltip("share:Q", format=".2%")],
+            tooltip=[
+                alt.Tooltip("stage:N", title="step"),
+                alt.Tooltip("share:Q", title="kept", format=".2%"),
+            ],
         )
     )
     return specification(bars, BAR_HEIGHT * count, "svg")
@@ -460,8 +463,8 @@ def _micro_batches_specification() -> Spec:
             strokeDash=alt.StrokeDash("of:N", scale=dashes, legend=legend),
             tooltip=[
                 alt.Tooltip("when:N", title="UTC"),
-                alt.Tooltip("of:N", title="of the minute"),
-                alt.Tooltip("ms:Q", format=",.0f"),
+                alt.Tooltip("of:N", title="statistic"),
+                alt.Tooltip("ms:Q", title="duration, ms", format=",.0f"),
                 alt.Tooltip("count:Q", title="micro-batches", format=",.0f"),
             ],
         )

@@ -11,7 +11,7 @@ from pipeline.compare.formatting import number, window_time
 LISTED = 20
 #: An alert is marked as new for this long.
 NEW = timedelta(minutes=10)
-HEADER = ("", "window (UTC)", "alert", "value", "above", "stream", "batch")
+HEADER = ("", "window (UTC)", "alert", "value", "threshold", "stream", "batch")
 HOW_TO_READ = (
     "Windows that are High or a Spike, the newest first, with the time (UTC) at which each path "
     "first showed them. ● new: within the last 10 minutes."

@@ -149,8 +149,8 @@ def how_to_read(shown: Market, average: float | None) -> str:
     )
     if shown.seams:
         text += (
-            " Vertical line: the recording starts again. The jump of the price there is no "
-            "movement of the market."
+            " Vertical line: the recording starts again. The price jump there is not a market "
+            "movement."
         )
     if average is not None:
         place = candles.place_of(average, shown.candles)

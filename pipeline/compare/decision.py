@@ -65,7 +65,7 @@ def frontier_section(comparison: Comparison) -> Section:
         for age in ACCEPTED_AGES
         if _stream_point(found)
     ]
-    model = ("batch", "age", "CPU", f"age, {LARGER} times", f"CPU, {LARGER} times")
+    model = ("batch", "age", "CPU s", f"age, {LARGER}x rows", f"CPU s, {LARGER}x rows")
     tables = (
         Table(
             "The cheapest result by accepted median age", header, tuple(choices), text_columns=2
@@ -89,10 +89,10 @@ def frontier_section(comparison: Comparison) -> Section:
         how_to_read=(
             "Freshness against cost. The points are measured. The curve is computed: it shows the "
             "batch at every interval, from back-to-back runs to an hour. A run uses its CPU time "
-            "once per interval. The median age of a result is half an interval more than its age "
-            f"at the publication. The values for {LARGER} times the rows follow from the trend of "
-            "the runs, if they show one. One process computes both results of the stream, so both "
-            "have the cost of the whole process."
+            "once per interval. The median age of its result is the age at publication plus half "
+            f"an interval. The values for {LARGER} times the rows follow from the trend of the "
+            "runs, if there is one. One process computes both results of the stream, so both have "
+            "the cost of the whole process."
         ),
         lines=(*frontier_sentences(found), *filter(None, [choice_sentence(found)])),
         tables=tables if found.today else (),
@@ -257,8 +257,8 @@ def detection_sentence(found: Detection) -> str:
     """Return how long the open windows and the batch took, and which of them was first."""
     if not found.events:
         return (
-            "No alert to measure yet. The first one appears when a final window is "
-            f"{HIGH} or a {SPIKE}."
+            "No time to detection yet. It needs an alert for a window that becomes final while all "
+            "services run."
         )
     opened, batch = (seconds(found.median(result)) for result in (STREAM_OPEN, BATCH))
     sentence = f"Median time to detection: the stream's open windows {opened}, the batch {batch}."

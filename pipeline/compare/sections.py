@@ -237,7 +237,7 @@ def _completeness(comparison: Comparison) -> Section:
     tables = [
         Table(
             "",
-            ("step", "not kept", "input", "kept", "share", "of issued ids", "of received ids"),
+            ("step", "not kept", "input", "kept", "of input", "of issued ids", "of received ids"),
             tuple(rows),
             text_columns=2,
         )
@@ -261,8 +261,8 @@ def _completeness(comparison: Comparison) -> Section:
             "The number of trades that each step keeps. In each row, the input equals the trades "
             "kept plus those not kept. The exchange numbers its trades without gaps, so an id "
             "that lies between two stored ids and never arrived is missing. The counts cover all "
-            "stored trades, not only those of the selected time range. The first row counts only "
-            "since the last start of the producer."
+            "stored trades, not only those of the selected time range. The first row covers only "
+            "the time since the last start of the producer."
         ),
         lines=tuple(lines),
         tables=tuple(tables),
@@ -413,8 +413,8 @@ def _growth(comparison: Comparison) -> Section:
         tables=(Table("", ("measure", "value"), tuple(rows)),),
         figure_note=(
             "A point is one run. Solid line: the trend, if there is one. Dashed line: the "
-            "forecast, unless it is too far away. Horizontal line: the interval between "
-            "runs, unless it is far above the points."
+            "forecast. Horizontal line: the interval between runs. A forecast or an interval far "
+            "outside of the measured values is not drawn."
         ),
         figure_alt="Run time of each batch run against the rows in the table",
     )
@@ -444,8 +444,8 @@ def _micro_batches(comparison: Comparison) -> Section:
         key="micro_batches",
         title="Micro-batch duration",
         how_to_read=(
-            "The stream keeps sums per window, so a micro-batch should not take longer as data "
-            "grows."
+            "The stream keeps only the sums of each window, so a micro-batch should not take "
+            "longer as the number of trades grows."
         ),
         lines=(line,),
         tables=(Table("", ("measure", "value"), tuple(rows)),),
@@ -487,8 +487,8 @@ def _metrics(comparison: Comparison) -> Section:
             f"Fixed thresholds ({HIGH}, {SPIKE}, {BULLISH}, {BEARISH}) fit the market that they "
             "were set for. A z-score fits any market: it compares a window's range or volume with "
             f"the windows of the previous hour. A z-score above {UNUSUAL_Z:g} is unusual. Both "
-            "paths use the same definitions. Totals compare the same windows on both paths, those "
-            "of the selected time range."
+            "paths use the same definitions. Totals cover the windows of the selected time range "
+            "that both paths have."
         ),
         tables=(
             Table(

@@ -124,9 +124,11 @@ def _agreement(comparison: Comparison) -> Finding:
         named = ", ".join(f"{cause} ({count(n, 'window')})" for cause, n in causes.most_common())
         sentence += f" Causes: {named}." if named else ""
         for cause, n in other.items():
-            verb = "was" if n == 1 else "were"
             settings = cause.removeprefix(f"{THRESHOLDS}: ")
-            sentence += f" {count(n, 'window')} {verb} computed with {settings}."
+            sentence += (
+                f" The stream computed {count(n, 'window')} with {settings}, the batch with other "
+                "thresholds."
+            )
     return Finding(title, short, sentence + _missing_trades(comparison), kind)
 
 
@@ -225,10 +227,9 @@ def _run_time(comparison: Comparison) -> Finding:
     if recent.empty:
         return Finding(title, UNKNOWN, sentence, "waiting")
     typical = float(recent.median())
-    runs = "The last run took"
+    measured = f"The last batch run took {seconds(typical)}."
     if len(recent) > 1:
-        runs = f"Median of the last {len(recent)} runs:"
-    measured = f"{runs} {seconds(typical)}."
+        measured = f"The last {len(recent)} batch runs took {seconds(typical)} (median)."
     if typical > interval_s:
         short = f"Too slow: a run takes {seconds(typical)}, the interval is {interval_s:g} s"
         advice = f"Set BATCH_INTERVAL_SECONDS to more than {math.ceil(typical)}."

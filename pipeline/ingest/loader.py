@@ -87,7 +87,7 @@ class Loader:
         place = "the beginning of the topic" if start is None else f"offset {start}"
         self._service.log.info("starting at %s (topic id %s)", place, self._topic_id)
         if filled_by not in {None, self._topic_id}:
-            self._service.log.warning("the rows until now are from the topic with id %s", filled_by)
+            self._service.log.warning("the stored rows are from another topic, id %s", filled_by)
         return consumer, metadata
 
     def _is_kept(self, consumer: KafkaConsumer, offset: int) -> bool:
@@ -213,7 +213,9 @@ class Loader:
                 offsets.append(record.offset)
             except trade.InvalidTradeError as error:
                 rejected += 1
-                self._service.warn_about_message(f"rejected offset {record.offset}: {error}")
+                self._service.warn_about_message(
+                    f"rejected the record at offset {record.offset}: {error}"
+                )
                 is_new = record.offset >= self._handled
                 self._dead_letters.reject(raw, len(raw), str(error), received, send=is_new)
         return store.Batch(

@@ -113,12 +113,15 @@ def test_changed_thresholds_are_a_note_that_names_the_settings(comparison: Compa
     cause = f"{THRESHOLDS}: VOLATILITY_RANGE=50"
     first = findings(replace(comparison, agreement=windows(EQUAL, DIFFERS, cause=cause)))[0]
     assert (first.short, first.kind) == ("1 of 2 windows differs, all explained", "note")
-    assert first.sentence.endswith(". 1 window was computed with VOLATILITY_RANGE=50.")
+    assert first.sentence.endswith(
+        ". The stream computed 1 window with VOLATILITY_RANGE=50, the batch with other thresholds."
+    )
     both = windows(EQUAL, DIFFERS, DIFFERS, cause=f"{LATE}; {GAP}")
     both.loc[2, "cause"] = cause
     first = findings(replace(comparison, agreement=both))[0]
     assert first.sentence.endswith(
-        f"Causes: {LATE} (1 window). 1 window was computed with VOLATILITY_RANGE=50."
+        f"Causes: {LATE} (1 window). The stream computed 1 window with VOLATILITY_RANGE=50, the "
+        "batch with other thresholds."
     )
 
 
@@ -200,8 +203,8 @@ def test_a_forecast_names_the_day_and_how_long_a_run_takes_now(comparison: Compa
     now = "A run takes 6.4 s of its 600 s interval"
     assert (found.short, found.kind) == (f"{now}. Too slow from about 2031-07-03", "fine")
     assert found.sentence == (
-        "Median of the last 3 runs: 6.4 s. Run time grows by 3.0 s per million trades and reaches "
-        "the interval at 200.0 million trades."
+        "The last 3 batch runs took 6.4 s (median). Run time grows by 3.0 s per million trades and "
+        "reaches the interval at 200.0 million trades."
     )
     assert forecast(FORECAST, 600) == (
         "Run time grows by 3.0 s per million trades. It reaches the 600 s interval at 200.0 "
@@ -213,7 +216,7 @@ def test_a_forecast_names_the_day_and_how_long_a_run_takes_now(comparison: Compa
     for growth in (None, replace(FORECAST, at_limit=None, refusal="3 of 8 required runs")):
         found = of_runs(comparison, 6.4, growth=growth, every=600)
         assert (found.short, found.kind) == (now, "fine")
-        assert found.sentence.startswith("The last run took 6.4 s. No forecast")
+        assert found.sentence.startswith("The last batch run took 6.4 s. No forecast")
 
 
 def test_only_the_median_of_the_last_three_runs_decides_that_the_batch_is_too_slow(
@@ -225,7 +228,7 @@ def test_only_the_median_of_the_last_three_runs_decides_that_the_batch_is_too_sl
         found = of_runs(comparison, 9, 9, 70, math.nan, 61, 90, growth=growth, every=60)
         assert found.short == "Too slow: a run takes 70 s, the interval is 60 s"
         assert found.sentence == (
-            "Median of the last 3 runs: 70 s. Set BATCH_INTERVAL_SECONDS to more than 70."
+            "The last 3 batch runs took 70 s (median). Set BATCH_INTERVAL_SECONDS to more than 70."
         )
         assert found.kind == "alarm"
         one_slow = of_runs(comparison, 9, 9, 70, growth=growth, every=60)

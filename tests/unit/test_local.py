@@ -640,8 +640,8 @@ def test_the_progress_of_a_start_is_printed_every_few_seconds_and_later_rarely()
     progress = announce.Progress()
     lines = [progress.line("waiting for Kafka", seconds / 2) for seconds in range(24)]
     printed = [line for line in lines if line]
-    assert printed == [f"waiting for Kafka … {n} s" for n in (0, 3, 6, 9)]
-    assert progress.line("starting Spark", 12.0) == "starting Spark … 12 s"
+    assert printed == [f"waiting for Kafka ({n} s after the start)" for n in (0, 3, 6, 9)]
+    assert progress.line("starting Spark", 12.0) == "starting Spark (12 s after the start)"
     assert progress.line("starting Spark", 40.0)
     assert not progress.line("starting Spark", 65.0)
     assert progress.line("starting Spark", 70.0)

@@ -203,7 +203,7 @@ def test_a_missing_database_is_reported(data) -> None:
     assert Reader(data, ALWAYS).snapshot().problems == ()
     data.database.unlink()
     assert Reader(data, ALWAYS).snapshot().problems == (
-        f"{data.database} is missing. Restore it from a backup",
+        f"{data.database} is missing. Check that the consumer runs: it fills a new one from Kafka",
     )
 
 
