@@ -110,7 +110,9 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m local.kafka", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, required=True, help="folder of the broker")
+    parser.add_argument(
+        "--data-dir", type=Path, required=True, help="directory of the broker's storage"
+    )
     parser.add_argument("--port", type=int, default=9092, help="port for clients (9092)")
     parser.add_argument(
         "--controller-port", type=int, default=9093, help="port of the controller (9093)"

@@ -31,8 +31,8 @@ def main() -> None:
         if left := stack.leftovers(data_dir):
             pids = " ".join(str(process.pid) for process in left)
             refuse(
-                "The supervisor was killed. Run `make demo` or `make run` again: it ends "
-                f"{len(left)} of its processes that still run (pids {pids}). DATA_DIR={data_dir}"
+                f"The supervisor was killed. {len(left)} of its processes still run. The next "
+                f"`make demo` or `make run` ends them. Their pids: {pids}. DATA_DIR={data_dir}"
             )
         refuse(
             "No stack runs on DATA_DIR: start one with `make demo` or `make run`. "

@@ -3,6 +3,7 @@
 It waits for the broker. A second run changes nothing.
 """
 
+import argparse
 import logging
 import time
 from collections.abc import Mapping
@@ -126,6 +127,7 @@ def create_from(settings: Settings) -> tuple[str, str]:
 
 def main() -> None:
     """Create the topics, or exit with one sentence."""
+    argparse.ArgumentParser(prog="python -m local.topics", description=__doc__).parse_args()
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # no tracebacks while it waits
     settings = load()
     with exit_on_error():

@@ -240,13 +240,21 @@ def refuse_busy(port: Port, holder: str) -> None:
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog)
-    parser.add_argument("what", choices=("demo", "run"), help="replay, or live from the exchange")
+    parser.add_argument("what", choices=("demo", "run"), help="demo: a replay; run: the exchange")
     parser.add_argument("--data-dir", required=True, help="data directory")
     parser.add_argument("--recording", default="", help="demo: recording to replay")
-    parser.add_argument("--retime", default="1", help="demo: 1 or 0 (default 1)")
-    parser.add_argument("--speed", default="1", help="demo: 1, N or max (default 1)")
     parser.add_argument(
-        "--backlog", default="1800", help="demo: seconds of trades that arrive at once (1800)"
+        "--retime", default="1", help="demo: 1 shifts the recording to the present, 0 does not (1)"
+    )
+    parser.add_argument(
+        "--speed",
+        default="1",
+        help="demo with --retime 0: multiple of the recorded speed, or max (1)",
+    )
+    parser.add_argument(
+        "--backlog",
+        default="1800",
+        help="demo with --retime 1: the trades of the last BACKLOG seconds arrive at once (1800)",
     )
     parser.add_argument("--kafka-port", default="9092", help="port of the broker (9092)")
     parser.add_argument(

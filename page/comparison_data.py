@@ -77,10 +77,18 @@ def refusal(data: DataDir, given: settings.Settings) -> str | None:
 
 def main() -> None:
     """Write the pickled result of `load` to standard output."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data_dir", type=Path)
-    parser.add_argument("--last", type=float, help="span in seconds (default: everything)")
-    parser.add_argument("--interval", type=float, required=True, help="batch interval in seconds")
+    parser = argparse.ArgumentParser(prog="python -m page.comparison_data", description=__doc__)
+    parser.add_argument("data_dir", type=Path, help="data directory")
+    parser.add_argument(
+        "--last", type=float, metavar="SECONDS", help="only this time (default: everything)"
+    )
+    parser.add_argument(
+        "--interval",
+        type=float,
+        required=True,
+        metavar="SECONDS",
+        help="interval of the batch runs",
+    )
     given = parser.parse_args()
     last = None if given.last is None else timedelta(seconds=given.last)
     data = DataDir(given.data_dir)

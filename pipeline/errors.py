@@ -140,10 +140,11 @@ def _family_of_sqlite_error(error: sqlite3.Error) -> Family:
 
 
 def _family_of_os_error(error: OSError) -> Family:
-    """Full disk: temporary. Missing permission: operational. Network: a fault.
+    """Return whether an error is temporary (full disk), operational (permission) or a fault.
 
-    The clients of Kafka and of the exchange raise errors of their own when a connection fails. What
-    remains is the connection to Spark's JVM, which ends with the process that started it.
+    A failed connection is a fault. The clients of Kafka and of the exchange raise errors of their
+    own when a connection fails. What remains is the connection to Spark's JVM, which ends with the
+    process that started it.
     """
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
         return Family.FAULT

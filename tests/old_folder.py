@@ -139,9 +139,12 @@ def write_rows(connection: sqlite3.Connection, days: int, now: datetime, rates: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write a synthetic data directory of any age.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.old_folder",
+        description="Write a synthetic data directory of any age.",
+    )
     parser.add_argument("folder", type=Path, help="data directory to fill")
-    parser.add_argument("--days", type=int, default=30, help="number of days")
+    parser.add_argument("--days", type=int, default=30, help="number of days (30)")
     for name in ("trades", "transactions"):
         parser.add_argument(
             f"--{name}-per-day",

@@ -655,8 +655,8 @@ def refresh(data: DataDir, now: datetime, feed: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scenario", choices=sorted(SCENARIOS), help="what the folder shows")
+    parser = argparse.ArgumentParser(prog="python -m tests.page_data", description=__doc__)
+    parser.add_argument("scenario", choices=sorted(SCENARIOS), help="what the page shows")
     parser.add_argument("folder", type=Path, help="data directory to fill")
     parser.add_argument(
         "--keep-going", action="store_true", help="keep adding data until it is stopped"

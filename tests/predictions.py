@@ -237,17 +237,35 @@ def main() -> None:
         "--only", choices=("frontier", "watermark"), help="check only one of the two"
     )
     parser.add_argument(
-        "--base", type=float, default=60, help="interval of the first run, in seconds"
+        "--base",
+        type=float,
+        default=60,
+        metavar="SECONDS",
+        help="batch interval of the run from which the others are predicted (60)",
     )
     parser.add_argument(
-        "--intervals", type=float, nargs="*", default=[30, 120], help="intervals to predict, in s"
+        "--intervals",
+        type=float,
+        nargs="*",
+        default=[30, 120],
+        metavar="SECONDS",
+        help="batch intervals to predict (30 120)",
     )
-    parser.add_argument("--runs", type=int, default=5, help="batch runs at each interval")
+    parser.add_argument("--runs", type=int, default=5, help="batch runs at each interval (5)")
     parser.add_argument(
-        "--watermarks", type=int, nargs="*", default=[5, 15], help="watermarks, in seconds"
+        "--watermarks",
+        type=int,
+        nargs="*",
+        default=[5, 15],
+        metavar="SECONDS",
+        help="watermarks to check (5 15)",
     )
     parser.add_argument(
-        "--seconds", type=float, default=300, help="length of a run with late trades, in seconds"
+        "--seconds",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="length of each run with late trades (300)",
     )
     given = parser.parse_args()
     recording = given.recording.absolute()

@@ -62,7 +62,7 @@ SETTLED_MS = 7000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.screenshots", description=__doc__)
     parser.add_argument("--data-dir", type=Path, help="data directory to use in place of the demo")
     parser.add_argument("--runs", type=int, default=LEAST_RUNS + 1, help="batch runs to wait for")
     parser.add_argument(

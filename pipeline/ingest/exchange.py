@@ -270,7 +270,7 @@ class FeedWatchdog:
         return f"subscription refused: {self.error}. Check PRODUCT_ID"
 
     def cause(self, fault: "FeedError") -> "FeedError":
-        """Return why the connection really ended: an error of the exchange explains its close."""
+        """Return why the connection ended: an error that the exchange sent is the cause."""
         if refusal := self.refusal():
             return FeedError(refusal, lasting=True)
         if self.error:

@@ -126,7 +126,7 @@ class Progress:
         if stall:
             self._service.report("stalled", stall, healthy=False)
         else:
-            self._service.report("running", "reads Kafka and writes windows", healthy=True)
+            self._service.report("running", "reading Kafka and writing windows", healthy=True)
 
     def _record(self, progress: Mapping[str, Any]) -> None:
         publication, waited_s = self._published.pop(progress["batchId"], (None, 0.0))

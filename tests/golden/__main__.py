@@ -15,8 +15,8 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m tests.golden",
         description="Compare the output files in a data directory with a recording.",
     )
-    parser.add_argument("recording", type=Path)
-    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("recording", type=Path, help="recording that was replayed")
+    parser.add_argument("data_dir", type=Path, help="data directory that it was replayed into")
     options = parser.parse_args(arguments)
     try:
         problems = run.verify(options.recording, options.data_dir)

@@ -33,7 +33,6 @@ PLAIN_ARGUMENTS = {
     "pipeline.health": {"NAME", "DATA_DIR"},
     "pipeline.http_health": {"PORT", "PATH"},
     "pipeline.batch.archive": set[str](),
-    "local.topics": set[str](),
     "local.prerequisites": {"java", "mvn"},
 }
 #: Which program a target of `make` gives its ARGS to.
@@ -147,8 +146,8 @@ def test_the_arguments_of_programs_without_options_are_documented(name: str) -> 
 @pytest.mark.usefixtures("plain_help")
 @pytest.mark.parametrize("name", WITH_OPTIONS)
 def test_every_option_and_argument_has_a_help_text(name: str) -> None:
-    part = help_of(name).partition("options:")[2]
-    entries = re.findall(r"^  (-\S.*)\n((?:    +\S.*\n?)*)", part, re.MULTILINE)
+    part = help_of(name).partition("\n\n")[2]
+    entries = re.findall(r"^  (\S.*)\n((?:    +\S.*\n?)*)", part, re.MULTILINE)
     assert entries
     silent = [entry for entry, below in entries if "  " not in entry.strip() and not below]
     assert not silent

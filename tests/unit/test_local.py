@@ -563,7 +563,8 @@ def test_the_status_of_a_killed_stack_names_the_processes_that_still_run(
             printed = refusal(capsys, status.main)
         finally:
             left.kill()
-    assert f"ends 1 of its processes that still run (pids {left.pid})" in printed
+    assert "1 of its processes still run." in printed
+    assert f"Their pids: {left.pid}." in printed
 
 
 @pytest.mark.parametrize(
