@@ -1,4 +1,4 @@
-"""Which trade ids the producer asks for, and what an answer means."""
+"""Which trade ids the producer requests, and what an answer means."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -71,7 +71,7 @@ def test_a_first_start_recovers_nothing() -> None:
     assert received(1000, 1001, 1002).next_gap(100.0) is None
 
 
-def test_a_gap_is_asked_for_after_the_grace_time() -> None:
+def test_a_gap_is_requested_after_the_grace_time() -> None:
     missing = received(1, 2, 6)
     assert missing.next_gap(10.0) is None
     assert missing.next_gap(10.0 + GRACE_SECONDS) == Gap(3, 5)
@@ -83,20 +83,20 @@ def test_trades_in_another_order_close_their_gap_themselves() -> None:
     assert missing.gaps() == []
 
 
-def test_the_next_page_of_a_gap_is_asked_for_without_a_further_grace_time() -> None:
+def test_the_next_page_of_a_gap_is_requested_without_a_further_grace_time() -> None:
     missing = received(1, 1000)
     published, end = recover(missing, Exchange(served=set(range(1, 1001)), page=100))
     assert published == set(range(2, 1000))
     assert end == GRACE_SECONDS
 
 
-def test_the_newest_gap_is_asked_for_first() -> None:
+def test_the_newest_gap_is_requested_first() -> None:
     missing = received(1, 5, 9)
     missing.next_gap(0.0)
     assert missing.next_gap(60.0) == Gap(6, 8)
 
 
-def test_without_a_trade_from_the_feed_nothing_is_asked_for() -> None:
+def test_without_a_trade_from_the_feed_nothing_is_requested() -> None:
     missing = MissingTrades(DAY)
     published = IdRanges()
     published.add(1, 5)
@@ -135,7 +135,7 @@ def test_trades_that_the_exchange_no_longer_serves_end_the_search(
     assert exchange.requests <= len(between) + ATTEMPTS * len(ids)
 
 
-def test_an_interface_that_is_behind_the_feed_is_asked_again() -> None:
+def test_a_gap_is_requested_again_if_the_interface_is_behind_the_feed() -> None:
     missing = received(1, 2, 6)
     missing.next_gap(0.0)
     gap = missing.next_gap(10.0)

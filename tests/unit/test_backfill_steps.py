@@ -1,4 +1,4 @@
-"""How the producer asks a real HTTP server for missing trades, step by step."""
+"""How the producer requests missing trades from a real HTTP server, step by step."""
 
 import json
 import time
@@ -168,7 +168,7 @@ def test_a_trade_that_arrives_meanwhile_is_not_published_again(producer: Produce
     assert producer.published == [4, 5, 6, 8, 9]
 
 
-def test_an_invalid_trade_is_rejected_with_its_reason_and_not_asked_for_again(
+def test_an_invalid_trade_is_rejected_with_its_reason_and_not_requested_again(
     producer: Producer, exchange: Exchange
 ) -> None:
     exchange.rows[4] = row(5, price="NaN")
@@ -188,7 +188,7 @@ def test_an_invalid_trade_is_rejected_with_its_reason_and_not_asked_for_again(
         ((429, {"Retry-After": "0"}, b""), "HTTP status 429"),
     ],
 )
-def test_after_a_temporary_error_the_gap_is_asked_for_again(
+def test_after_a_temporary_error_the_gap_is_requested_again(
     producer: Producer, exchange: Exchange, answer: Answer, text: str
 ) -> None:
     exchange.first = [answer]
@@ -257,7 +257,7 @@ def test_the_thread_that_reads_the_published_ids_ends_with_the_producer(
     assert not thread.is_alive()
 
 
-def test_with_an_age_of_zero_nothing_is_asked_for(exchange: Exchange, tmp_path: Path) -> None:
+def test_with_an_age_of_zero_nothing_is_requested(exchange: Exchange, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{exchange.server.server_port}"
     service = Service(
         "producer", Settings(data_dir=tmp_path, feed_rest_url=url, backfill_seconds=0)

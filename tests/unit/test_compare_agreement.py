@@ -83,7 +83,7 @@ def statuses(
     return list(agreement.agreement(final, still_open, batch, newest, evidence())["status"])
 
 
-def test_each_verdict_in_a_constructed_case() -> None:
+def test_each_status_in_a_constructed_case() -> None:
     final = frame(window(0), window(1), window(2), window(5))
     still_open = frame(window(6))
     batch = frame(window(0), window(1, trade_count="6"), window(3), window(6))
@@ -99,7 +99,7 @@ def test_each_verdict_in_a_constructed_case() -> None:
     assert list(found["columns"]) == ["", "trade_count", "", "", "", ""]
 
 
-def test_a_window_that_the_stream_has_not_come_to_is_not_yet_final() -> None:
+def test_a_window_that_the_stream_has_not_reached_is_not_yet_final() -> None:
     batch = frame(window(0), window(1))
     assert statuses(frame(), frame(), batch, LAST) == [agreement.NOT_YET_FINAL] * 2
     assert statuses(frame(window(0)), frame(), batch, LAST) == [
@@ -354,7 +354,7 @@ def test_a_window_may_come_from_any_checkpoint() -> None:
         assert found == causes.LATE
 
 
-def test_what_the_stream_itself_reported_otherwise_is_no_proof() -> None:
+def test_evidence_that_contradicts_the_reports_of_the_stream_is_no_proof() -> None:
     """Spark reports how many records a micro-batch dropped as late; the stream, how many at all."""
     stream, batch = window(0), window(0, trade_count="6", buy_count="4", total_volume="1.75")
     noted = read_by([(7, 30.5, "buy", 0.25)])
@@ -446,7 +446,7 @@ def test_any_trades_that_one_path_lacks_are_found_and_any_wrong_price_beside_the
 
 
 def test_500_late_trades_of_which_any_were_dropped_are_explained_in_under_a_second() -> None:
-    """All alike but for a few, so that no other choice of them could be told by its sums."""
+    """Almost all of them are equal, so the sums of a window do not show which ones are missing."""
     rng = np.random.default_rng(4)
     rows: list[Trade] = [(n, n / 10, "buy", 0.001) for n in range(1, 501)]
     dropped = [row for row in rows if rng.random() < 0.5]
@@ -460,7 +460,7 @@ def test_500_late_trades_of_which_any_were_dropped_are_explained_in_under_a_seco
     assert cause(window_of(*one_less), window_of(*rows), **noted) == causes.UNEXPLAINED
 
 
-def test_what_follows_from_other_columns_must_do_so_beside_a_proved_cause_too() -> None:
+def test_a_wrong_derived_column_has_no_known_cause_although_a_late_trade_is_proved() -> None:
     rows: list[Trade] = [(1, 1, "buy", 0.5), (2, 2, "sell", 0.25), (3, 3, "buy", 0.125)]
     stream, batch = window_of(*rows[:2]), window_of(*rows)
     late = read_by([rows[2]])
@@ -477,7 +477,7 @@ def test_a_gap_between_trades_out_of_order_belongs_to_their_windows() -> None:
     assert list(found["cause"]) == [causes.GAP] * 2
 
 
-def test_minutes_around_ids_never_seen_are_marked_though_both_paths_agree() -> None:
+def test_windows_next_to_missing_ids_are_marked_although_both_paths_agree() -> None:
     windows = frame(window(0), window(1), window(2))
     missing = gaps((5, 7, False, 30, 61), (20, 20, True, 5, 6))
     found = agreement.agreement(windows, frame(), windows, LAST, evidence(gaps=missing))
@@ -486,7 +486,7 @@ def test_minutes_around_ids_never_seen_are_marked_though_both_paths_agree() -> N
     assert list(found["missing"]) == [3, 3, 0]
 
 
-def test_missing_ids_that_came_in_rejected_messages_are_told_from_those_that_never_came() -> None:
+def test_ids_in_rejected_messages_and_ids_that_never_arrived_have_different_causes() -> None:
     windows = frame(window(0), window(1), window(2))
     missing = gaps((5, 7, False, 30, 31), (20, 20, False, 70, 71), (25, 25, False, 130, 131))
     refused = frozenset({6, 20, 99})
@@ -497,7 +497,7 @@ def test_missing_ids_that_came_in_rejected_messages_are_told_from_those_that_nev
     assert list(found["missing"]) == [3, 1, 1]
 
 
-def test_of_a_window_that_differs_and_misses_ids_both_causes_are_named() -> None:
+def test_a_window_that_differs_and_lacks_ids_has_both_causes() -> None:
     stream, batch = window(0), window(0, trade_count="6", buy_count="4", total_volume="1.75")
     dropped = read_by([(7, 30.5, "buy", 0.25)])
     missing = gaps((5, 6, False, 30, 31))

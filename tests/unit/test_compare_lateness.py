@@ -1,4 +1,4 @@
-"""Which late events and duplicates the stream counted, held against a model of Spark."""
+"""Which late events and duplicates the stream counted, compared with a model of Spark."""
 
 import itertools
 import sqlite3
@@ -220,7 +220,7 @@ def test_offsets_before_between_and_after_what_is_recorded() -> None:
     assert [r.offset for r in found.dropped] == [22, 45]
 
 
-def test_what_nobody_recorded_is_not_recorded() -> None:
+def test_a_record_without_evidence_is_not_recorded() -> None:
     rows = [record_of(None, make(1, 0), kind) for kind in (store.STORED, store.CONFLICT)]
     assert list(only(outcomes(rows, [], {}, ConsumedOffsets())).not_recorded) == rows
     assert (

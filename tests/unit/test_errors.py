@@ -67,7 +67,7 @@ def sqlite_error(path: Path, statement: str) -> sqlite3.Error:
         FeedError("no heartbeat for 16 s"),
     ],
 )
-def test_what_works_again_without_anybody_is_temporary(error: Exception) -> None:
+def test_an_error_that_ends_without_a_person_is_temporary(error: Exception) -> None:
     assert family_of(error) is Family.TEMPORARY
     assert is_temporary(error)
 
@@ -90,7 +90,7 @@ def test_what_works_again_without_anybody_is_temporary(error: Exception) -> None
         OSError(errno.EROFS, "Read-only file system"),
     ],
 )
-def test_what_a_person_has_to_correct_is_operational(error: Exception) -> None:
+def test_an_error_that_a_person_has_to_correct_is_operational(error: Exception) -> None:
     assert family_of(error) is Family.OPERATIONAL
     assert not is_temporary(error)
 
@@ -325,6 +325,6 @@ def test_a_command_ends_with_one_sentence(
     assert capsys.readouterr().err == f"{error}\n"
 
 
-def test_a_command_raises_a_fault_on() -> None:
+def test_a_command_raises_a_fault_again() -> None:
     with pytest.raises(ZeroDivisionError), exit_on_error():
         raise ZeroDivisionError

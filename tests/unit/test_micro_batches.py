@@ -1,4 +1,4 @@
-"""The record of micro-batches: what Spark's offset log says, and what a kill leaves of it."""
+"""The record of micro-batches: reading Spark's offset log, and the record after a kill."""
 
 import contextlib
 import json
@@ -47,7 +47,7 @@ def log_entry(folder: Path, number: int, end: int, watermark_ms: int, version: s
     (folder / "metadata").write_text(json.dumps({"id": CHECKPOINT}))
 
 
-def test_a_micro_batch_judges_by_the_watermark_of_the_one_before(tmp_path: Path) -> None:
+def test_a_micro_batch_applies_the_watermark_of_the_one_before(tmp_path: Path) -> None:
     log_entry(tmp_path, 6, 40, 1_748_779_200_123)
     log_entry(tmp_path, 7, 55, 1_748_779_300_000)
     watermark = datetime(2025, 6, 1, 12, 0, 0, 123_000, tzinfo=UTC)
@@ -165,7 +165,7 @@ def test_micro_batches_that_were_not_recorded_leave_a_hole() -> None:
     assert bounds(extend_all(steps)) == [(10, 20, 20, 0), (35, 40, 40, 0)]
 
 
-def test_another_checkpoint_or_topic_begins_a_stretch_of_its_own() -> None:
+def test_another_checkpoint_or_topic_begins_a_range_of_its_own() -> None:
     _, last = extend(None, at(5, 10, 20), 10, IDENTITY)
     other = {**IDENTITY, "checkpoint": "another"}
     rows, again = extend(last, at(1, 20, 30), 10, other)
@@ -177,7 +177,7 @@ def test_another_checkpoint_or_topic_begins_a_stretch_of_its_own() -> None:
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12),
     st.lists(st.integers(0, 11), max_size=6),
 )
-def test_every_offset_is_in_one_stretch_however_often_a_micro_batch_is_repeated(
+def test_every_offset_is_in_one_range_however_often_a_micro_batch_is_repeated(
     sizes: list[tuple[int, int]], repeated: list[int]
 ) -> None:
     steps, first = [], 100

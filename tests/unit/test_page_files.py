@@ -28,7 +28,7 @@ def data(tmp_path) -> DataDir:
 
 @pytest.fixture
 def patient(monkeypatch):
-    """Every snapshot waits until all files are files."""
+    """Every snapshot waits until all files are read."""
     monkeypatch.setattr(files, "PATIENCE_SECONDS", 20)
 
 

@@ -291,7 +291,7 @@ def test_open_windows_are_marked_in_the_chart(snapshot_of) -> None:
 
 
 def test_the_change_of_the_price_begins_after_the_last_seam_of_a_replay(snapshot_of) -> None:
-    """At a seam the recording starts again, so the price jumps without a movement of the market."""
+    """At a seam the recording starts again, so the price jump there is not a market movement."""
     snapshot = snapshot_of("sample")
     shown = market.market(snapshot, "6 h", SETTINGS)
     hours = [datetime(2026, 3, 1, hour, 0, 1, tzinfo=UTC) for hour in (9, 10, 11, 12)]

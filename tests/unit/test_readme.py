@@ -1,4 +1,4 @@
-"""The README says what is true."""
+"""The README agrees with the code."""
 
 import re
 from datetime import timedelta

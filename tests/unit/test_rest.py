@@ -295,7 +295,7 @@ def test_a_connection_that_opens_after_the_deadline_is_not_used(
 
 
 def serve_silence(end: threading.Event) -> str:
-    """Return the https address of a server that accepts one connection and says nothing."""
+    """Return the https address of a server that accepts one connection and sends nothing."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def accept() -> None:

@@ -214,7 +214,7 @@ def test_of_two_services_with_different_products_exactly_one_gets_the_directory(
     assert claims == [btc_has_it, not btc_has_it] * 8
 
 
-def test_a_service_refuses_another_product_before_its_work_and_says_so(data: DataDir) -> None:
+def test_a_service_refuses_another_product_before_its_work_and_logs_why(data: DataDir) -> None:
     began: list[str] = []
     for settings, status in ((BTC, 0), (ETH, 2)):
         given = settings.model_copy(update={"data_dir": data.root})

@@ -240,7 +240,7 @@ def test_the_console_prints_its_header_again_after_some_rows(capsys) -> None:
 # --- pace and progress ----------------------------------------------------------------------
 
 
-def test_the_pace_waits_for_the_next_due_moment_and_tells_how_long() -> None:
+def test_the_pace_waits_for_the_next_due_moment_and_returns_how_long() -> None:
     pace = Pace(0.2, threading.Event())
     assert pace.wait() < 0.1  # the first micro-batch is not delayed
     began = time.time()
@@ -355,5 +355,7 @@ def test_the_first_micro_batch_has_time_to_warm_up() -> None:
     assert stall(60, is_first=True) is not None
 
 
-def test_a_query_that_completes_micro_batches_is_not_stalled_by_an_unanswered_question() -> None:
+def test_a_query_that_completes_micro_batches_is_not_stalled_although_kafka_does_not_answer() -> (
+    None
+):
     assert stall(1, kafka_s=60) is None
