@@ -40,7 +40,7 @@ class Waiter:
         self._next_call = 0.0
 
     def allow(self, seconds: float) -> None:
-        """Set the deadline: so many seconds from now."""
+        """Set the deadline to this number of seconds from now."""
         self._seconds = seconds
         self._until = time.monotonic() + seconds
 
