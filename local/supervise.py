@@ -139,7 +139,7 @@ class Stack(Supervisor):  # type: ignore[misc]
             try:
                 super().runforever()
             except (OSError, MemoryError) as error:
-                self.options.logger.critical("after an error: %(error)r", error=error)
+                self.options.logger.critical("continuing after an error: %(error)r", error=error)
                 time.sleep(REFUSED_SECONDS)
 
     def _on_exit(self, event: Any) -> None:

@@ -76,9 +76,10 @@ def frontier_section(comparison: Comparison) -> Section:
             tuple(_interval_rows(found)),
         ),
         Table(
-            f"Modes of the batch: medians of {RECENT_RUNS} runs, growth in s per million rows",
+            f"Modes of the batch: medians of up to {RECENT_RUNS} runs, growth per million rows",
             (
-                "mode", "runs", "rows", "run time", "CPU s", "peak MiB", "growth", "CPU growth",
+                "mode", "runs", "rows", "run time", "CPU s", "peak MiB", "growth, s",
+                "CPU growth, s",
             ),
             tuple(map(_mode_cells, comparison.modes)),
         ),

@@ -351,7 +351,7 @@ _COSTS = (
     ("cpu_s_per_million", "CPU seconds per million rows read", ",.0f"),
     ("idle_cpu_s_per_hour", "CPU seconds per hour when idle", ",.0f"),
     ("peak_mib", "peak memory, MiB", ",.0f"),
-    ("answers", "results in this time", ",.0f"),
+    ("answers", "results in the measured time", ",.0f"),
 )
 
 
