@@ -31,7 +31,7 @@ RUN python -m pipeline.batch.archive
 
 COPY . .
 
-# A new named volume takes its owner from its folder (data, spark-master).
+# A new named volume takes its owner from its directory (data, spark-master).
 ENV DATA_DIR=/app/data
 # The rest of the container is read-only.
 ENV MPLCONFIGDIR=/tmp/matplotlib

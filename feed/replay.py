@@ -287,7 +287,7 @@ class Feed:
             if self._player.sent != logged:
                 logged = self._player.sent
                 log.info(
-                    "REPLAY %s: %d messages sent, %d lost, %d clients",
+                    "REPLAY %s: %d messages sent, %d lost, clients: %d",
                     "ended" if self._player.ended else "running",
                     logged,
                     self._player.lost,

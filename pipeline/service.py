@@ -240,7 +240,8 @@ class Service:
         changed = (state, healthy) != (self._state, self._healthy)
         self._state, self._message, self._healthy = state, message, healthy
         if changed:
-            self.log.log(logging.INFO if healthy else logging.WARNING, "%s: %s", state, message)
+            text = message if message.startswith(state) else f"{state}: {message}"
+            self.log.log(logging.INFO if healthy else logging.WARNING, "%s", text)
             self.tick(at_once=True)
 
     def error(self, text: str) -> None:

@@ -206,11 +206,14 @@ def test_a_tick_logs_the_counters_when_they_are_due(
     assert "totals (since last line)" in caplog.text
 
 
-def test_a_closed_service_is_stopped_and_not_healthy(running: Service) -> None:
+def test_a_closed_service_is_stopped_and_not_healthy(
+    running: Service, caplog: pytest.LogCaptureFixture
+) -> None:
     running.report("running", "publishing", healthy=True)
     running.close()
     assert status_of(running)["state"] == "stopped"
     assert status_of(running)["healthy"] is False
+    assert caplog.messages[-1] == "stopped on request"
 
 
 # --- signals --------------------------------------------------------------------------------
