@@ -209,7 +209,7 @@ class Bench:
                 running.check()
             if time.monotonic() > end:
                 tails = "".join(f"\n{p.log.stem}:\n{p.tail()}" for p in processes)
-                raise BenchmarkError(f"{what}: not within {seconds:g} s{tails}")
+                raise BenchmarkError(f"waited {seconds:g} s for {what}{tails}")
             time.sleep(every)
 
 

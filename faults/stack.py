@@ -92,7 +92,7 @@ def wait_for(condition: Callable[[], T | None], seconds: float, what: str) -> T:
         if value := condition():
             return value
         if time.monotonic() > end:
-            raise LabError(f"{what}: not within {seconds:.0f} s")
+            raise LabError(f"waited {seconds:.0f} s for {what}")
         time.sleep(0.1)
 
 
