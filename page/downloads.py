@@ -3,13 +3,10 @@
 Child processes do the work, so that the server stays small. Nothing is written to disk.
 """
 
-import csv
-import re
 import sys
 import threading
 import time
 import zipfile
-from contextlib import suppress
 from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +15,8 @@ import streamlit as st
 
 from page import formatting, worker_process
 from page.worker_process import WorkerError
-from pipeline import outputs, times
+from pipeline import outputs, times, window_files
+from pipeline.errors import exit_on_error
 from pipeline.outputs import DataDir
 
 HOW_TO_READ = (
@@ -32,22 +30,22 @@ KEPT_SECONDS = 15.0
 #: Seconds after which a download is given up.
 TIMEOUT_SECONDS = 600.0
 
-_START = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-
 
 def windows_csv(data: DataDir, since: str) -> str:
     """Return the windows from this start on, oldest first, with the cells as in the files.
 
-    A window that is both open and final appears once, as final.
+    A window that is both open and final appears once, as final. Damaged rows are left out.
+
+    Raises:
+        OutputError: a file cannot be read.
     """
     days = [path for path in outputs.stream_files(data) if path.stem >= since[:10]]
     found: dict[str, dict[str, str]] = {}
     for path, state in [(data.stream_live, "open"), *((day, "final") for day in days)]:
-        with suppress(FileNotFoundError), path.open(errors="replace", newline="") as file:
-            for row in csv.DictReader(file):
-                start = row.get("window_start") or ""
-                if start >= since and _START.fullmatch(start):
-                    found[start] = {**row, "state": state}
+        file = window_files.scan(path)
+        for row in file.rows:
+            if row[0] >= since:
+                found[row[0]] = {**dict(zip(file.header, row, strict=True)), "state": state}
     rows = (row for _, row in sorted(found.items()))
     return outputs.to_csv([*outputs.WINDOW_COLUMNS, "state"], rows)
 
@@ -65,7 +63,8 @@ def windows_in_own_process(data: DataDir, since: datetime) -> bytes:
 def main() -> None:
     """Write `windows_csv` of a data directory and a start, for `windows_in_own_process`."""
     root, since = sys.argv[1:]
-    sys.stdout.write(windows_csv(DataDir(Path(root)), since))
+    with exit_on_error():
+        sys.stdout.write(windows_csv(DataDir(Path(root)), since))
 
 
 class Reports:

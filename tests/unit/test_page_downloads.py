@@ -24,7 +24,7 @@ def test_the_download_has_the_lines_of_the_files_and_the_state_of_each_window(tm
     opened = data.stream_live.read_text().split()[1:]
     data.stream_live.write_text("\n".join([header, finals[-1] + "9", *opened]))  # just closed
     with outputs.stream_files(data)[-1].open("ab") as file:
-        file.write(b"garbage\xff,1,2\n")
+        file.write(b"garbage\xff,1,2\n2026-03-01T00:05:00Z,2026-03-01T0")  # cut off
 
     def lines_since(start: datetime) -> list[str]:
         return windows_csv(data, times.iso(start)).split()
