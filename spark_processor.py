@@ -4,7 +4,7 @@ import time
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
-from pipeline import source, spark
+from pipeline import source, spark, spark_jvm
 from pipeline.service import Service, run
 from pipeline.stream import recovery
 from pipeline.stream.micro_batches import Recorder
@@ -48,7 +48,7 @@ def stream(service: Service, resources: ExitStack) -> None:
         query_s = time.monotonic() - began
         service.log.info("streaming aggregation logic time: %.2f s", query_s)
         service.details |= {"start_s": round(start_s, 2), "query_s": round(query_s, 2)}
-        service.details["java"] = spark.java_version(session)
+        service.details["java"] = spark_jvm.version(session)
         progress.follow(query)
         while not service.stop.is_set() and not progress.has_ended(wait_s=1):
             topic.check()

@@ -34,7 +34,7 @@ def innermost(trace: str) -> str:
 def stack_trace(error: Exception) -> str:
     """Return the Java stack trace behind an error of PySpark; "" if there is none."""
     if isinstance(error, CapturedException):
-        return str(error._stackTrace)  # noqa: SLF001 - its text lacks the causes
+        return str(error._stackTrace)  # noqa: SLF001 - see `spark_jvm`
     if isinstance(error, Py4JError):
         try:
             return str(error)

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pyspark
-from pyspark import SparkConf, SparkContext
+from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
-from pipeline import environment, java
+from pipeline import environment, java, spark_jvm
 from pipeline.errors import OperationalError
 from pipeline.settings import NAMES, Settings
 
@@ -41,8 +41,6 @@ _QUIET = "-Xlog:disable -Xlog:all=error:stderr"
 _CHECKPOINT_MANAGER = (
     "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
 )
-
-
 #: The maximum size of a batch of records that Java sends to Python. The bytes bound its memory:
 #: a message may be as long as MAX_MESSAGE_BYTES. Smaller batches let both work at the same time.
 _ARROW_BATCH = {
@@ -254,24 +252,8 @@ def submitted_session(name: str, config: Mapping[str, str] = MappingProxyType({}
     """Return the session of a process that spark-submit started; it has its configuration."""
     conf = SparkConf().setAppName(name).setAll(list(config.items()))
     if user := _name_for_nameless_user():
-        # Hadoop reads the name of the user from the system, and fails if there is none.
-        SparkContext._ensure_initialized(conf=conf)  # noqa: SLF001 - no public way
-        users = SparkContext._jvm.org.apache.hadoop.security.UserGroupInformation  # noqa: SLF001
-        users.setLoginUser(users.createRemoteUser(user))
+        spark_jvm.log_in(conf, user)
     return SparkSession.builder.config(conf=conf).getOrCreate()
-
-
-def java_version(session: SparkSession) -> str:
-    jvm = session.sparkContext._jvm  # noqa: SLF001 - no public way
-    return str(jvm.System.getProperty("java.version"))
-
-
-def end_java() -> None:
-    """Kill the Java process of this process's session. It may be suspended and not answer."""
-    gateway = SparkContext._gateway  # noqa: SLF001 - no public way
-    process = getattr(gateway, "proc", None)
-    if process is not None:
-        process.kill()
 
 
 def submit_command(config: dict[str, str], script: Path, *arguments: str) -> list[str]:

@@ -9,7 +9,7 @@ from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
-from pipeline import kafka_security, spark
+from pipeline import kafka_security, spark_jvm
 from pipeline.ingest import trade
 from pipeline.metrics import spark_sums
 from pipeline.settings import Settings
@@ -81,7 +81,7 @@ class Query:
         stopping.start()
         stopping.join(STOP_SECONDS)
         if stopping.is_alive():
-            spark.end_java()
+            spark_jvm.kill()
 
     def _stop(self) -> None:
         with contextlib.suppress(Exception):  # Java has ended

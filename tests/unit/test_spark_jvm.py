@@ -1,0 +1,20 @@
+"""The private names of PySpark that the pipeline uses still exist."""
+
+import inspect
+
+from pyspark import SparkContext, java_gateway
+from pyspark.errors.exceptions.captured import CapturedException
+
+from pipeline import spark_jvm
+
+
+def test_the_private_names_of_pyspark_exist() -> None:
+    """The tests with Spark use all of them. This one names what is missing."""
+    for name in ("_ensure_initialized", "_gateway", "_jvm"):
+        assert hasattr(SparkContext, name), name
+    assert "gateway.proc = proc" in inspect.getsource(java_gateway.launch_gateway)
+    assert "self._stackTrace = " in inspect.getsource(CapturedException.__init__)
+
+
+def test_without_a_session_there_is_nothing_to_kill() -> None:
+    spark_jvm.kill()
