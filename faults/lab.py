@@ -205,12 +205,28 @@ class Run:
 
     def _run(self) -> None:
         order = self._order or plan(self._faults, Random(self._seed))
+        path, speed, clocks = self._prepare(order)
+        with ExitStack() as resources:
+            self._open(resources, path, speed, clocks)
+            self._slices.append(truth.Slice(NO_FAULT, 0, time.time()))
+            if not order[0].starts_stack:
+                self._stack.start()
+                self._stack.wait_until_healthy()
+                self._wait_for_recovery()
+            self._watch(self._stack)
+            self._inject_all(order)
+            with suppress(RecordingEndedError):
+                self._begin_slice(NO_FAULT)
+            self._settle()
+            self._rows = self._judge(path)
+
+    def _prepare(self, order: Sequence[Fault]) -> tuple[Path, float, Clocks | None]:
+        """Write a recording that is long enough; return it, its speed, and the shifted clocks."""
         # On a busy machine, injections take longer than the times in the catalogue.
         seconds = 600 + 2.0 * sum(max(fault.seconds, self._every_s) for fault in order)
         path = self._folder / "recording.jsonl"
-        kind = self._faults[0].stack
         speed, start, clocks = self._speed, retime.ORIGIN, None
-        if kind == CLOCK:
+        if self._faults[0].stack == CLOCK:
             speed, start = 1.0, int(time.time() * 1e6)
             (self._folder / "clocks").mkdir()
             clocks = Clocks(self._folder / "clocks")
@@ -220,44 +236,39 @@ class Run:
             (line, trade_id, found.trades[trade_id].time / 1e6)
             for trade_id, line in found.lines.items()
         )
-        with ExitStack() as resources:
-            if any(fault.small_disk for fault in self._faults):
-                resources.enter_context(small_disk(self._folder / "data"))
-            if clocks:  # as recorded, the replay would send trades with future times at once
-                due = [line.received or 0.0 for line in recording.read(path)]
-                environment = {**self._environment, **clocks.environment}
-                self._stack = Stack(self._folder, self._source, speed, environment, due)
-            else:
-                self._stack = Stack(self._folder, path, speed, self._environment)
-            resources.enter_context(self._stack)
-            self._lab = Lab(self._stack, Random(self._seed), self._log, clocks)
-            self._slices.append(truth.Slice(NO_FAULT, 0, time.time()))
-            if not order[0].starts_stack:
-                self._stack.start()
-                self._stack.wait_until_healthy()
-                self._wait_for_recovery()
-            self._watch(self._stack)
-            for number, fault in enumerate(order, 1):
-                began = time.monotonic()
-                # The random choices of an injection do not depend on those before it.
-                self._lab.random.seed(f"{self._seed} {number}")
-                try:
-                    self._inject(fault, f"{number}/{len(order)}")
-                except RecordingEndedError as error:
-                    self._unsettled.append(
-                        f"{error}: {len(order) - number + 1} injections were not done"
-                    )
-                    break
-                if all(i.recovery_s is None for i in self._injections[-GIVE_UP:]) and (
-                    number >= GIVE_UP
-                ):
-                    self._log(f"the stack did not recover {GIVE_UP} times: no further faults")
-                    break
-                time.sleep(max(0.0, began + self._every_s - time.monotonic()))
-            with suppress(RecordingEndedError):
-                self._begin_slice(NO_FAULT)
-            self._settle()
-            self._rows = self._judge(path)
+        return path, speed, clocks
+
+    def _open(self, resources: ExitStack, path: Path, speed: float, clocks: Clocks | None) -> None:
+        """Open the stack and the lab. Services do not run yet."""
+        if any(fault.small_disk for fault in self._faults):
+            resources.enter_context(small_disk(self._folder / "data"))
+        if clocks:  # as recorded, the replay would send trades with future times at once
+            due = [line.received or 0.0 for line in recording.read(path)]
+            environment = {**self._environment, **clocks.environment}
+            self._stack = Stack(self._folder, self._source, speed, environment, due)
+        else:
+            self._stack = Stack(self._folder, path, speed, self._environment)
+        resources.enter_context(self._stack)
+        self._lab = Lab(self._stack, Random(self._seed), self._log, clocks)
+
+    def _inject_all(self, order: Sequence[Fault]) -> None:
+        """Inject the faults until the recording ends or the stack no longer recovers."""
+        for number, fault in enumerate(order, 1):
+            began = time.monotonic()
+            # The random choices of an injection do not depend on those before it.
+            self._lab.random.seed(f"{self._seed} {number}")
+            try:
+                self._inject(fault, f"{number}/{len(order)}")
+            except RecordingEndedError as error:
+                self._unsettled.append(
+                    f"{error}: {len(order) - number + 1} injections were not done"
+                )
+                return
+            newest = self._injections[-GIVE_UP:]
+            if len(newest) == GIVE_UP and all(each.recovery_s is None for each in newest):
+                self._log(f"the stack did not recover {GIVE_UP} times: no further faults")
+                return
+            time.sleep(max(0.0, began + self._every_s - time.monotonic()))
 
     def _begin_slice(self, fault: str) -> None:
         position = self._stack.feed.position()
