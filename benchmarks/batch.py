@@ -162,6 +162,9 @@ def run_ours(
         rows: the number of rows in the table.
         config: the configuration of Spark; None: that of the scheduler.
         first: the first run in the mode `incremental`, which reads everything.
+
+    Raises:
+        BenchmarkError: the run failed, does not cover all rows, or was in another mode.
     """
     run = outputs.run_id(datetime.now(UTC))
     arguments = ("--run", run, "--began", str(time.monotonic()))

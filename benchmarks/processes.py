@@ -139,6 +139,9 @@ class Bench:
 
         A broker that ends at its start is started again with other ports: another program can have
         taken a port since it was chosen.
+
+        Raises:
+            BenchmarkError: no broker started.
         """
         for attempt in range(1, BROKER_ATTEMPTS + 1):
             self.log(f"{self.folder.name}: starting the Kafka broker")

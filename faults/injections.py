@@ -42,21 +42,25 @@ CLOCK_SECONDS = 20
 
 
 def kill(lab: Lab, targets: tuple[str, ...]) -> None:
+    """Send SIGKILL to these targets."""
     lab.kill(*targets)
 
 
 def kill_some(lab: Lab, count: int) -> None:
+    """Send SIGKILL to random targets, all at about the same time."""
     choice = [target for target in TARGETS if target != "batch_run"]
     lab.kill(*lab.random.sample(choice, count))
 
 
 def kill_stack(lab: Lab) -> None:
+    """Send SIGKILL to every process of the stack, and start it again after 0 to 5 s."""
     lab.stack.kill_all()
     lab.sleep(0, 5)
     lab.stack.start()
 
 
 def pause(lab: Lab, target: str) -> None:
+    """Suspend a target for 5 to 40 s."""
     pid = lab.stack.signal(target, signal.SIGSTOP)
     try:
         lab.sleep(5, 40)
@@ -66,6 +70,7 @@ def pause(lab: Lab, target: str) -> None:
 
 
 def behave(lab: Lab, make: servers.MakeBehaviour, seconds: float) -> None:
+    """Change the behaviour of the server for some seconds."""
     lab.stack.proxy.behave(make())
     try:
         time.sleep(seconds)
@@ -74,6 +79,7 @@ def behave(lab: Lab, make: servers.MakeBehaviour, seconds: float) -> None:
 
 
 def close(lab: Lab, after: int, code: int | None, times: int) -> None:
+    """Close connections after some frames; without a code, drop them: see `servers.Close`."""
     behaviour = servers.Close(after, code, times)
     lab.stack.proxy.behave(behaviour)
     try:
@@ -83,6 +89,7 @@ def close(lab: Lab, after: int, code: int | None, times: int) -> None:
 
 
 def refuse(lab: Lab) -> None:
+    """Refuse connections for AWAY_SECONDS."""
     lab.stack.proxy.refuse()
     try:
         time.sleep(AWAY_SECONDS)
@@ -91,10 +98,12 @@ def refuse(lab: Lab) -> None:
 
 
 def oversized(lab: Lab) -> None:
+    """Send a message of two million bytes."""
     lab.send([OVERSIZED])
 
 
 def late(lab: Lab, low: float, high: float) -> None:
+    """Set back the event time of every seventh trade for 20 s, by `low` to `high` seconds."""
     behaviour = servers.Late(7, lambda: lab.random.uniform(low, high))
     lab.stack.proxy.behave(behaviour)
     try:
@@ -105,6 +114,7 @@ def late(lab: Lab, low: float, high: float) -> None:
 
 
 def lock_database(lab: Lab) -> None:
+    """Hold the lock of a writer on the database for 10 to 20 s."""
     with closing(sqlite3.connect(lab.stack.data.database, isolation_level=None)) as connection:
         connection.execute("PRAGMA busy_timeout = 10000")
         connection.execute("BEGIN IMMEDIATE")
@@ -113,6 +123,7 @@ def lock_database(lab: Lab) -> None:
 
 
 def damage(lab: Lab, damage: Callable[[Lab], object]) -> None:
+    """Damage files of the stream while it is stopped: see DAMAGES."""
     files = lab.stack.data.stream_csv
     lab.wait_for(lambda: any(files.glob("*.csv")), 120, "the first final window")
     lab.stack.stop_program("spark_processor")
@@ -203,6 +214,7 @@ def _mounted_read_only(folder: Path) -> Iterator[None]:
 
 
 def read_only(lab: Lab) -> None:
+    """Make the directories of the results read-only for 15 s."""
     data = lab.stack.data
     with contextlib.ExitStack() as mounts:
         for folder in (data.stream_csv, data.batch_output, data.status):
@@ -211,6 +223,7 @@ def read_only(lab: Lab) -> None:
 
 
 def fill_disk(lab: Lab) -> None:
+    """Keep the disk full for 15 to 25 s."""
     ballast = lab.stack.data.root / "ballast"
     end = time.monotonic() + lab.random.uniform(15, 25)
     try:
@@ -225,7 +238,11 @@ def fill_disk(lab: Lab) -> None:
 
 
 def shift_clock(lab: Lab, service: str, shifts: tuple[int, ...]) -> None:
-    """Shift the clock of a service by these numbers of seconds, one after the other."""
+    """Shift the clock of a service by these numbers of seconds, one after the other.
+
+    Raises:
+        LabError: this stack has no clocks that can be shifted.
+    """
     if lab.clocks is None:
         raise LabError("the clocks of this stack cannot be shifted")
     try:
@@ -237,6 +254,7 @@ def shift_clock(lab: Lab, service: str, shifts: tuple[int, ...]) -> None:
 
 
 def start_without_topics(lab: Lab) -> None:
+    """Start the services 15 s before their topics exist."""
     stack, readers = lab.stack, ("producer", "consumer", "spark_processor")
     stack.proxy.refuse()
     stack.start()
@@ -273,6 +291,7 @@ def delete_records(lab: Lab) -> None:
 
 
 def stop_broker(lab: Lab) -> None:
+    """Stop the broker for BROKER_AWAY_SECONDS."""
     lab.stack.stop_program("kafka")
     try:
         time.sleep(BROKER_AWAY_SECONDS)

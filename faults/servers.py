@@ -75,7 +75,11 @@ class Link:
         return not self.changed.is_set()
 
     def abort(self) -> None:
-        """Close the connection at once, without a closing handshake."""
+        """Close the connection at once, without a closing handshake.
+
+        Raises:
+            ConnectionAbortedError: always, so that the handler of the connection ends.
+        """
         self._writer.transport.abort()
         raise ConnectionAbortedError
 

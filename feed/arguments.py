@@ -15,7 +15,11 @@ class Arguments(ArgumentParser):
 
 
 def parse_speed(text: str) -> float | None:
-    """Return a multiple of the recorded speed, or None for `max`."""
+    """Return a multiple of the recorded speed, or None for `max`.
+
+    Raises:
+        ArgumentTypeError: the text is neither `max` nor a number above 0, up to a million.
+    """
     if text == "max":
         return None
     try:
@@ -30,7 +34,11 @@ def parse_speed(text: str) -> float | None:
 
 
 def parse_seconds(text: str) -> float:
-    """Return a number of seconds from 0 to ten days."""
+    """Return a number of seconds.
+
+    Raises:
+        ArgumentTypeError: the text is not a number from 0 to ten days.
+    """
     try:
         seconds = float(text)
     except ValueError:
@@ -41,14 +49,22 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_port(text: str) -> int:
-    """Return a port number."""
+    """Return a port number.
+
+    Raises:
+        ArgumentTypeError: the text is not a whole number from 1 to 65535.
+    """
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise ArgumentTypeError(f"{text!r} is not valid: choose a port from 1 to 65535")
     return int(text)
 
 
 def parse_count(text: str) -> int:
-    """Return a whole number above 0."""
+    """Return a whole number.
+
+    Raises:
+        ArgumentTypeError: the text is not a whole number above 0.
+    """
     if not text.isdecimal() or not 0 < int(text) < 10**12:
         raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)

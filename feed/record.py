@@ -224,7 +224,11 @@ class Recorder:
 
 
 def parse_url(text: str) -> str:
-    """Return the address of a WebSocket server."""
+    """Return the address of a WebSocket server.
+
+    Raises:
+        ArgumentTypeError: the text is no such address.
+    """
     try:
         return websocket_address(text)
     except ValueError as error:

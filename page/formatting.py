@@ -147,6 +147,7 @@ def difference(value: object, write: Callable[[object], str] = count) -> str:
 
 
 def percent(value: object) -> str:
+    """Return a share in percent, with its sign."""
     found = number(value)
     if found is None:
         return DASH

@@ -59,7 +59,11 @@ class SetupError(OperationalError):
 
 
 def jars() -> list[Path]:
-    """Return the jars of this project, which Spark needs beside its own."""
+    """Return the jars of this project, which Spark needs beside its own.
+
+    Raises:
+        SetupError: a jar is missing.
+    """
     folder = ROOT / "jars" / "spark" / "lib"
     found = sorted(folder.glob("*.jar"))
     missing = [name for name in _NEEDED_JARS if not any(j.name.startswith(name) for j in found)]
@@ -76,6 +80,9 @@ def class_path() -> list[Path]:
     Spark appends its own jars to this list, and one of them twice. Their order is that of the
     directory, which differs from disk to disk. Java 21 therefore refuses an archive unless all
     jars are listed.
+
+    Raises:
+        SetupError: a jar or a program of Spark is missing.
     """
     of_spark = sorted(
         (SPARK_HOME / "jars").glob("*.jar"),

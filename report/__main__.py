@@ -38,6 +38,7 @@ TITLE = "Stream and batch: one market feed, processed both ways"
 
 
 def main() -> None:
+    """Write the report of `DATA_DIR`, or exit with one sentence."""
     parser = argparse.ArgumentParser(
         prog="python -m report",
         description=__doc__,

@@ -36,6 +36,7 @@ _NOT_IN_JSON = ("outputs", "teeth", "runs", "windows")
 
 
 def main() -> None:
+    """Print the comparison of `DATA_DIR`, and exit with its status."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is no error
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.compare",

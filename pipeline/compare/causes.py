@@ -98,6 +98,7 @@ class Candidates:
         return [*in_stream, *self.counted_twice], in_batch
 
     def between(self, start: str, end: str) -> "Candidates":
+        """Return the candidates with an event time from `start` up to `end`."""
         trades = {name: value for name, value in vars(self).items() if name != "reading"}
         return Candidates(
             self.reading, **{name: _between(value, start, end) for name, value in trades.items()}

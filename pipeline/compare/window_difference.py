@@ -151,6 +151,7 @@ def _cell(window: Window, column: str) -> Decimal | str | None:
 
 
 def amount_of(window: Window) -> Amount:
+    """Return the amount of a window; 0 if a path does not have it."""
     count, buys, volume = (
         Decimal(window[name]) if window else Decimal(0)
         for name in ("trade_count", "buy_count", "total_volume")
@@ -159,14 +160,17 @@ def amount_of(window: Window) -> Amount:
 
 
 def plus(one: Amount, other: Amount) -> Amount:
+    """Return the sum of two amounts."""
     return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
 def minus(one: Amount, other: Amount) -> Amount:
+    """Return the first amount without the other one."""
     return one[0] - other[0], one[1] - other[1], one[2] - other[2]
 
 
 def amount_of_trades(trades: Sequence[Trade]) -> Amount:
+    """Return the amount of these trades together."""
     bought = sum(trade.bought for trade in trades)
     volume = sum((trade.size for trade in trades), Decimal(0))
     return Decimal(len(trades)), Decimal(bought), volume

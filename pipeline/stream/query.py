@@ -107,6 +107,7 @@ def start_query(
 
 
 def read_kafka(session: SparkSession, settings: Settings) -> DataFrame:
+    """Return the records of the topic, from its oldest one on, as Spark's Kafka source does."""
     return (
         session.readStream.format("kafka")
         .option("kafka.bootstrap.servers", settings.kafka_bootstrap_servers)
