@@ -24,6 +24,8 @@ BASELINE = Path(__file__).with_name("baseline")
 SCRIPTS = Path(__file__).with_name("scripts")
 ENDING = {signal.SIGTERM, signal.SIGINT}
 T = TypeVar("T")
+#: Seconds for the orderly end of a process.
+STOP_SECONDS = 12
 #: Seconds for the start of a broker, and how often it is started if it ends.
 BROKER_SECONDS = 120
 BROKER_ATTEMPTS = 3
@@ -65,13 +67,13 @@ class Running:
         text = self.log.read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-15:])
 
-    def stop(self, wait_seconds: float = 12) -> None:
+    def stop(self) -> None:
         """Send it SIGTERM, wait for it, then end what is left of its process tree."""
         started = tree(self.pid)
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(wait_seconds)
+                self.process.wait(STOP_SECONDS)
         end({*started, *tree(self.pid)}, wait_seconds=1)
         self.process.wait()
 

@@ -262,10 +262,10 @@ class Late(Behaviour):
         return _TIME.sub(rb"\g<1>" + text + rb"\g<3>", message, count=1)
 
 
-def http_answer(status: str, body: str, kind: str = "text/html") -> bytes:
-    """Return a complete HTTP answer."""
+def http_answer(status: str, body: str) -> bytes:
+    """Return a complete HTTP answer with a page."""
     return (
-        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n"
+        f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
     ).encode()
 

@@ -300,9 +300,9 @@ class Stack:
                     return next((child for child in below if child.name() == "java"), None)
         return None
 
-    def signal(self, target: str, signum: signal.Signals, wait_s: float = 60) -> int:
+    def signal(self, target: str, signum: signal.Signals) -> int:
         """Send a signal to a target as soon as it runs; return its pid."""
-        process = wait_for(lambda: self.process(target), wait_s, f"a running {target}")
+        process = wait_for(lambda: self.process(target), 60, f"a running {target}")
         process.send_signal(signum)
         return process.pid
 

@@ -17,6 +17,8 @@ from pipeline.compare.modes import RECENT_RUNS, Mode, mode_names
 
 #: The longest interval of the model, in seconds.
 LONGEST_SECONDS = 3600.0
+#: Intervals of a curve in the figure.
+CURVE_POINTS = 60
 #: How many times larger the table of the future is.
 LARGER = 10
 
@@ -145,14 +147,14 @@ def _larger(model: BatchModel, mode: Mode) -> BatchModel | None:
     )
 
 
-def curve(model: BatchModel, points: int = 60) -> pd.DataFrame:
+def curve(model: BatchModel) -> pd.DataFrame:
     """Return age and cost for intervals from back-to-back runs to an hour.
 
     Returns:
         `interval_s`, `age_s`, `cpu_s_per_hour`.
     """
     shortest = min(max(model.duration_s, 0.1), LONGEST_SECONDS)
-    intervals = np.geomspace(shortest, LONGEST_SECONDS, points)
+    intervals = np.geomspace(shortest, LONGEST_SECONDS, CURVE_POINTS)
     return pd.DataFrame(
         {
             "interval_s": intervals,

@@ -16,9 +16,9 @@ _SHORTEST_REGULAR_RECORD_SECONDS = 59.0
 _LONGEST_RUN_WITHOUT_RECORD = pd.Timedelta(seconds=60 + STALE_SECONDS)
 
 
-def periods(starts: Sequence[Any] = (), ends: Sequence[Any] = ()) -> pd.DataFrame:
-    """Return a table of periods: `start`, `end` (times in UTC)."""
-    return pd.DataFrame({"start": starts, "end": ends}, dtype="datetime64[ns, UTC]")
+def no_periods() -> pd.DataFrame:
+    """Return an empty table of periods: `start`, `end` (times in UTC)."""
+    return pd.DataFrame({"start": [], "end": []}, dtype="datetime64[ns, UTC]")
 
 
 def stops(
@@ -40,7 +40,7 @@ def stops(
         One row per period: `start`, `end`. They do not overlap and are sorted. If a service is
         still stopped, the last period ends at the latest possible time.
     """
-    found = [periods()]
+    found = [no_periods()]
     for service in services:
         records = minutes[service].dropna(subset=["at", "seconds"]).sort_values("at")
         if records.empty:
@@ -72,7 +72,7 @@ def gaps(teeth: Mapping[str, pd.DataFrame], until: datetime) -> pd.DataFrame:
         teeth: By result, as `without_stops` returns them.
         until: The end of the last period, if a result has no trades from after the stop yet.
     """
-    found = [periods()]
+    found = [no_periods()]
     for ages in teeth.values():
         begins = ages["from"].shift(-1).fillna(pd.Timestamp(until))
         apart = begins > ages["to"]
