@@ -74,14 +74,8 @@ def read(path: Path) -> list[Alert]:
     Raises:
         OutputError: the file cannot be read.
     """
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise outputs.cannot_read(path, error) from error
     # The text after the last line end is not a whole line.
-    lines = text.split("\n")[:-1]
+    lines = outputs.read_text(path).split("\n")[:-1]
     return [
         dict(zip(COLUMNS, line.split(","), strict=True)) for line in lines if _LINE.fullmatch(line)
     ]

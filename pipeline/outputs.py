@@ -472,6 +472,20 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file, with damaged bytes replaced; "" if it does not exist.
+
+    Raises:
+        OutputError: the file cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
 def read_record(path: Path) -> list[dict[str, str]]:
     """Return the rows of a file that `append_csv` wrote, without cells that need quotes.
 
@@ -481,13 +495,7 @@ def read_record(path: Path) -> list[dict[str, str]]:
     Raises:
         OutputError: the file cannot be read.
     """
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    header, *lines = text.split("\n")
+    header, *lines = read_text(path).split("\n")
     names = header.split(",")
     cells = (line.replace("\0", "").split(",") for line in lines)
     return [dict(zip(names, row, strict=False)) for row in cells if row != [""]]
