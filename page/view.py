@@ -94,11 +94,10 @@ def write_choices() -> None:
 def write_answers(sources: Sources) -> None:
     """Write the findings of the comparison, and the market."""
     snapshot, settings = sources.reader.snapshot(), sources.settings
-    refused = filter(None, [refusal(DataDir(settings.data_dir), settings)])
+    refused = refusal(DataDir(settings.data_dir), settings)
     settings = settings_table.in_use(snapshot.services, settings)
-    unusable = filter(None, [status.unusable_feed(snapshot.services)])
-    problems = (*unusable, *refused, *snapshot.problems)
-    elements.alert("  \n".join(problems), "error")
+    problems = (status.unusable_feed(snapshot.services), refused, *snapshot.problems)
+    elements.alert("  \n".join(filter(None, problems)), "error")
     elements.caption(snapshot.reading)
     write_findings(latest_comparison(sources.comparer), snapshot.taken_at)
     write_market(snapshot, market.market(snapshot, chosen_span(), settings), settings)

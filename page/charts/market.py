@@ -42,6 +42,13 @@ HOVER = "hover"
 # --- price ----------------------------------------------------------------------------------
 
 
+#: The colours of rising and falling candles, as values of Vega-Lite.
+_UP, _DOWN = alt.value(palette.UP), alt.value(palette.DOWN)
+_RISING = alt.condition("datum.close >= datum.open", _UP, _DOWN)
+#: A mark that is hidden where the data says so: Vega has no scale for an empty data set.
+_SHOWN = alt.condition("datum.shown", alt.value(1), alt.value(0))
+
+
 @cache
 def _price_specification(product: str, decimals: int, renderer: str) -> Spec:
     base, _, quote = product.partition("-")
@@ -54,13 +61,36 @@ def _price_specification(product: str, decimals: int, renderer: str) -> Spec:
         translate="[pointerdown[event.pointerType === 'mouse'], window:pointerup] "
         "> window:pointermove!",
     )
-    candles = alt.Chart()
-    up, down = alt.value(palette.UP), alt.value(palette.DOWN)
-    rising = alt.condition("datum.close >= datum.open", up, down)
-    price_scale = alt.Scale(zero=False, range=[_from_bottom(PRICE_BOTTOM), 0], padding=4)
-    prices = {"scale": price_scale, "title": None}
+    over = alt.selection_point(
+        name=HOVER,
+        on="pointermove",
+        clear="pointerout",
+        fields=["middle", "close", "clock"],
+        empty=False,
+    )
     money = f",.{decimals}f"
-    tooltip = [
+    candles = alt.Chart()
+    hover = candles.mark_rect(opacity=0).encode(
+        x=x_time("start"), x2="end:T", y=alt.value(0), y2=_bottom(), tooltip=_tooltip(base, money)
+    )
+    upright, moment, *levels = _crosshair(money)
+    priced = alt.layer(*_candles(candles), _average_line(), *_last_price(money), *levels)
+    named = [
+        _name(f"price, {quote}", 0, alt.value(-8), "left"),
+        _name(f"volume, {base}", 0, _place(VOLUME_TOP + 8), "left"),
+        _name("sentiment", -6, _place(SENTIMENT_TOP - CELL), "right"),
+        _name(HIGH, -6, _place(HIGH_TOP - CELL / 2), "right"),
+        _name(SPIKE, -6, _place(SPIKE_TOP - CELL / 2), "right"),
+    ]
+    volume, flags = _volume(candles), _flag_cells(candles)
+    layers = (_seams(), priced, volume, *flags, upright, moment, *named)
+    whole = alt.layer(hover.add_params(zoom, over), *layers).resolve_scale(y="independent")
+    whole = whole.properties(data=alt.NamedData("candles")).transform_filter(zoom)
+    return specification(whole, CHART_HEIGHT, renderer, right=LABELS_RIGHT, fit="fit")
+
+
+def _tooltip(base: str, money: str) -> list[alt.Tooltip]:
+    return [
         alt.Tooltip("when:N", title="UTC"),
         alt.Tooltip("state:N", title="window"),
         alt.Tooltip("open:Q", format=money),
@@ -73,70 +103,88 @@ def _price_specification(product: str, decimals: int, renderer: str) -> Spec:
         alt.Tooltip("sentiment:N"),
         alt.Tooltip("flags:N"),
     ]
+
+
+def _prices() -> dict[str, Any]:
+    """Return the axis that all marks at a price share."""
+    scale = alt.Scale(zero=False, range=[_from_bottom(PRICE_BOTTOM), 0], padding=4)
+    return {"scale": scale, "title": None}
+
+
+def _candles(candles: Any) -> tuple[Any, Any]:
+    """Return the wicks and the bodies. Those of open windows are pale and dashed."""
     wick = candles.mark_rule().encode(
         x=x_time("middle"),
-        y=alt.Y("min:Q", **prices),
+        y=alt.Y("min:Q", **_prices()),
         y2="max:Q",
-        color=rising,
+        color=_RISING,
         opacity=alt.condition("datum.is_open", alt.value(0.6), alt.value(1)),
     )
     body = candles.mark_bar().encode(
         strokeWidth=alt.StrokeWidth("stroke:Q", scale=None),
         x=x_time("body_start"),
         x2="body_end:T",
-        y=alt.Y("open:Q", **prices),
+        y=alt.Y("open:Q", **_prices()),
         y2="close:Q",
-        fill=rising,
-        stroke=rising,
+        fill=_RISING,
+        stroke=_RISING,
         fillOpacity=alt.condition("datum.is_open", alt.value(0.2), alt.value(1)),
         strokeDash=alt.condition("datum.is_open", alt.value([3, 2]), alt.value([1, 0])),
     )
-    shown = alt.condition("datum.shown", alt.value(1), alt.value(0))
+    return wick, body
+
+
+def _average_line() -> Any:
+    """Return the line at the average price of the batch."""
     average = alt.Chart(alt.NamedData("average"))
-    line = average.mark_rule(color=palette.AVERAGE, strokeDash=[6, 4], strokeWidth=1.5).encode(
-        y=alt.Y("value:Q", **prices), opacity=shown
+    return average.mark_rule(color=palette.AVERAGE, strokeDash=[6, 4], strokeWidth=1.5).encode(
+        y=alt.Y("value:Q", **_prices()), opacity=_SHOWN
     )
+
+
+def _last_price(money: str) -> tuple[Any, Any]:
+    """Return the line at the last price, and its label at the right edge."""
     last = alt.Chart(alt.NamedData("last")).encode(
-        y=alt.Y("price:Q", **prices), color=alt.condition("datum.rose", up, down)
+        y=alt.Y("price:Q", **_prices()), color=alt.condition("datum.rose", _UP, _DOWN)
     )
-    last_line = last.mark_rule(strokeDash=[1, 3], strokeWidth=1.5)
-    last_label = last.mark_text(
-        align="left", dx=5, fontSize=12, fontWeight="bold", clip=False
-    ).encode(x=_right(), text=alt.Text("price:Q", format=money))
-    seam = (
+    line = last.mark_rule(strokeDash=[1, 3], strokeWidth=1.5)
+    label = last.mark_text(align="left", dx=5, fontSize=12, fontWeight="bold", clip=False).encode(
+        x=_right(), text=alt.Text("price:Q", format=money)
+    )
+    return line, label
+
+
+def _seams() -> Any:
+    """Return a vertical line where the recording starts again."""
+    return (
         alt.Chart(alt.NamedData("seams"))
         .mark_rule(color=palette.QUIET, strokeDash=[2, 4], strokeWidth=1.5)
-        .encode(x=x_time("at"), y=alt.value(0), y2=_bottom(), opacity=shown)
+        .encode(x=x_time("at"), y=alt.value(0), y2=_bottom(), opacity=_SHOWN)
     )
-    volume = candles.mark_rect().encode(
+
+
+def _volume(candles: Any) -> Any:
+    scale = alt.Scale(
+        range=[_from_bottom(VOLUME_BOTTOM), _from_bottom(VOLUME_TOP)], domainMin=0, nice=True
+    )
+    axis = alt.Axis(title=None, orient="left", tickCount=2, grid=False)
+    return candles.mark_rect().encode(
         x=x_time("body_start"),
         x2="body_end:T",
-        y=alt.Y(
-            "volume:Q",
-            scale=alt.Scale(
-                range=[_from_bottom(VOLUME_BOTTOM), _from_bottom(VOLUME_TOP)],
-                domainMin=0,
-                nice=True,
-            ),
-            axis=alt.Axis(title=None, orient="left", tickCount=2, grid=False),
-        ),
+        y=alt.Y("volume:Q", scale=scale, axis=axis),
         y2=alt.Y2Datum(0),
-        fill=rising,
-        stroke=rising,
+        fill=_RISING,
+        stroke=_RISING,
         strokeWidth=alt.StrokeWidth("widening:Q", scale=None),
         fillOpacity=alt.condition("datum.is_open", alt.value(0.25), alt.value(0.7)),
     )
-    over = alt.selection_point(
-        name=HOVER,
-        on="pointermove",
-        clear="pointerout",
-        fields=["middle", "close", "clock"],
-        empty=False,
-    )
-    hover = candles.mark_rect(opacity=0).encode(
-        x=x_time("start"), x2="end:T", y=alt.value(0), y2=_bottom(), tooltip=tooltip
-    )
-    # One row with the values of the candle below the pointer: see `price_chart`.
+
+
+def _crosshair(money: str) -> tuple[Any, Any, Any, Any]:
+    """Return its vertical line, the time at its top, its horizontal line and the price there.
+
+    Its data set has one row, which gets the values of the candle below the pointer.
+    """
     cross = alt.Chart(alt.NamedData("cross")).transform_calculate(
         **{
             name: f"isValid({HOVER}.{name}) ? {HOVER}.{name}[0] : datum.{name}"
@@ -145,32 +193,23 @@ def _price_specification(product: str, decimals: int, renderer: str) -> Spec:
         shown=f"isValid({HOVER}.close)",
     )
     upright = cross.mark_rule(color=palette.QUIET).encode(
-        x=x_time("middle"), y=alt.value(0), y2=_bottom(), opacity=shown
-    )
-    level = cross.mark_rule(color=palette.QUIET).encode(y=alt.Y("close:Q", **prices), opacity=shown)
-    values = cross.mark_text(
-        align="left", dx=5, fontSize=12, color=palette.QUIET, clip=False
-    ).encode(
-        x=_right(),
-        y=alt.Y("close:Q", **prices),
-        text=alt.Text("close:Q", format=money),
-        opacity=shown,
+        x=x_time("middle"), y=alt.value(0), y2=_bottom(), opacity=_SHOWN
     )
     moment = cross.mark_text(
         baseline="bottom", dy=-2, fontSize=12, color=palette.QUIET, clip=False
-    ).encode(x=x_time("middle"), y=alt.value(0), text="clock:N", opacity=shown)
-    priced = alt.layer(wick, body, line, last_line, last_label, level, values)
-    named = [
-        _name(f"price, {quote}", 0, alt.value(-8), "left"),
-        _name(f"volume, {base}", 0, _place(VOLUME_TOP + 8), "left"),
-        _name("sentiment", -6, _place(SENTIMENT_TOP - CELL), "right"),
-        _name(HIGH, -6, _place(HIGH_TOP - CELL / 2), "right"),
-        _name(SPIKE, -6, _place(SPIKE_TOP - CELL / 2), "right"),
-    ]
-    layers = (seam, priced, volume, *_flag_cells(candles), upright, moment, *named)
-    whole = alt.layer(hover.add_params(zoom, over), *layers).resolve_scale(y="independent")
-    whole = whole.properties(data=alt.NamedData("candles")).transform_filter(zoom)
-    return specification(whole, CHART_HEIGHT, renderer, right=LABELS_RIGHT, fit="fit")
+    ).encode(x=x_time("middle"), y=alt.value(0), text="clock:N", opacity=_SHOWN)
+    level = cross.mark_rule(color=palette.QUIET).encode(
+        y=alt.Y("close:Q", **_prices()), opacity=_SHOWN
+    )
+    value = cross.mark_text(
+        align="left", dx=5, fontSize=12, color=palette.QUIET, clip=False
+    ).encode(
+        x=_right(),
+        y=alt.Y("close:Q", **_prices()),
+        text=alt.Text("close:Q", format=money),
+        opacity=_SHOWN,
+    )
+    return upright, moment, level, value
 
 
 def _from_bottom(pixels: float) -> Any:
