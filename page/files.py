@@ -154,39 +154,34 @@ class Reader:
             return self._last
 
     def _read_all(self, now: datetime) -> Snapshot:
-        data = self._data
-        days = self._list(data.stream_csv, outputs.STREAM_FILES, now)
-        newest_run = self._list(data.batch_output, outputs.BATCH_FILES, now)[-1:]
-        windows = [data.stream_live, *reversed(days)]
-        services = {name: data.status_of(name) for name in outputs.SERVICES}
-        for path in (*services.values(), data.source):
-            self._want(path, outputs.read_json)
-        minutes = {name: data.minutes_of(name) for name in outputs.SERVICES}
-        for path in minutes.values():
-            self._want(path, _read_minute)
-        self._want(data.batch_log, lambda _path: Table(inputs.read_batch_log(data)))
-        for path in newest_run:
-            self._want(path, _read_run)
-        for path in windows:  # the newest first
-            self._want(path, read_windows)
-        self._want(data.batch_windows, _read_counts)
-        alert_files = (data.alerts_stream, data.alerts_batch)
-        for path in alert_files:
-            self._want(path, alerts.read)
+        days = self._list(self._data.stream_csv, outputs.STREAM_FILES, now)
+        run = next(iter(self._list(self._data.batch_output, outputs.BATCH_FILES, now)[-1:]), None)
+        readers = self._readers(days, run)
+        for path, read in readers.items():
+            self._want(path, read)
         wait(self._reading.values(), timeout=PATIENCE_SECONDS)
         self._collect()
-        wanted = {
-            *windows,
-            *newest_run,
-            data.batch_windows,
-            data.batch_log,
-            data.source,
-            *alert_files,
-            *services.values(),
-            *minutes.values(),
-        }
-        for gone in self._entries.keys() - wanted:
+        for gone in self._entries.keys() - readers.keys():
             del self._entries[gone]
+        return self._content(days, run, now)
+
+    def _readers(self, days: Sequence[Path], run: Path | None) -> dict[Path, Callable[[Path], Any]]:
+        """Return the function that reads each file, in the order in which the files are read."""
+        data = self._data
+        status_files = (*map(data.status_of, outputs.SERVICES), data.source)
+        return {
+            **dict.fromkeys(status_files, outputs.read_json),
+            **dict.fromkeys(map(data.minutes_of, outputs.SERVICES), _read_minute),
+            data.batch_log: lambda _path: Table(inputs.read_batch_log(data)),
+            **({run: _read_run} if run else {}),
+            **dict.fromkeys((data.stream_live, *reversed(days)), read_windows),  # newest first
+            data.batch_windows: _read_counts,
+            **dict.fromkeys((data.alerts_stream, data.alerts_batch), alerts.read),
+        }
+
+    def _content(self, days: Sequence[Path], run: Path | None, now: datetime) -> Snapshot:
+        """Return what is read so far."""
+        data = self._data
         finals = self._join(days)
         return Snapshot(
             taken_at=now,
@@ -194,33 +189,28 @@ class Reader:
             finals=finals,
             open_windows=self._open(data.stream_live, finals),
             batch_windows=self._table(data.batch_windows),
-            batch_run=self._value(newest_run[0], {}) if newest_run else {},
-            batch_problem=self._problem(newest_run[0]) if newest_run else None,
+            batch_run=self._value(run, {}) if run else {},
+            batch_problem=self._problem(run) if run else None,
             runs=self._value(data.batch_log, None) or Table(_no_runs()),
-            alerts=(self._value(alert_files[0], []), self._value(alert_files[1], [])),
-            services={
-                name: status.ServiceStatus(
-                    name,
-                    on_this_clock(self._value(path, {}), now),
-                    self._problem(path),
-                    self._value(minutes[name], {}),
-                )
-                for name, path in services.items()
-            },
+            alerts=(self._value(data.alerts_stream, []), self._value(data.alerts_batch, [])),
+            services={name: self._service(name, now) for name in outputs.SERVICES},
             source=self._value(data.source, {}),
-            problems=self._gone(bool(newest_run))
+            problems=self._gone(run is not None)
             + self._problems(
                 (
-                    *windows,
-                    data.batch_windows,
-                    *newest_run,
-                    data.batch_log,
-                    *alert_files,
-                    data.source,
+                    *(data.stream_live, *reversed(days), data.batch_windows),
+                    *([run] if run else []),
+                    *(data.batch_log, data.alerts_stream, data.alerts_batch, data.source),
                 )
             ),
             loading=tuple(sorted(path.name for path in self._reading)),
         )
+
+    def _service(self, name: str, now: datetime) -> status.ServiceStatus:
+        path = self._data.status_of(name)
+        fields = on_this_clock(self._value(path, {}), now)
+        minute: Mapping[str, Any] = self._value(self._data.minutes_of(name), {})
+        return status.ServiceStatus(name, fields, self._problem(path), minute)
 
     def _gone(self, has_results: bool) -> tuple[str, ...]:
         """Return a sentence if the database is missing although there are results of it."""
