@@ -13,6 +13,7 @@ from typing import Any, Literal
 from page import formatting
 from pipeline.health import STALE_SECONDS
 from pipeline.outputs import SERVICES
+from pipeline.source import feed_description, is_as_recorded
 
 PRODUCER, CONSUMER, STREAM, SCHEDULER = SERVICES
 
@@ -114,22 +115,13 @@ def feed_of(producer: ServiceStatus, source: Mapping[str, Any]) -> Feed:
     published = producer.part("feed")
     known = published or source
     kind = known.get("kind") if known.get("kind") in ("live", "replay") else None
-    recording = formatting.text(known.get("recording"))
-    as_recorded = kind == "replay" and known.get("retimed") is False
-    if kind == "live":
-        name = f"live feed {formatting.text(known.get('url'))}"
-    elif kind == "replay":
-        pace = _pace(known.get("speed"))
-        times = "with its original timestamps" if as_recorded else "re-timed to the present"
-        name = f"replay of {recording}, {times}{pace}"
-    else:
-        name = "unknown feed"
+    pace = _pace(known.get("speed")) if kind == "replay" else ""
     return Feed(
         kind=kind,
         synthetic=known.get("synthetic") is True,
-        as_recorded=as_recorded,
+        as_recorded=is_as_recorded(known),
         ended=kind == "replay" and published.get("state") == "ended",
-        name=name,
+        name=formatting.text(f"{feed_description(known) or 'unknown feed'}{pace}"),
     )
 
 

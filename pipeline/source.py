@@ -212,10 +212,31 @@ def seams(source: Mapping[str, Any], first: datetime, last: datetime, most: int)
     return [began + n * every for n in range(since, until + 1)]
 
 
+def is_as_recorded(feed: Mapping[str, object]) -> bool:
+    """Return whether a feed replays a recording with its original timestamps."""
+    return feed.get("kind") == "replay" and feed.get("retimed") is False
+
+
+def feed_description(feed: Mapping[str, object]) -> str:
+    """Return a feed in a few words; "" if its kind is unknown.
+
+    Examples are `live feed wss://…` and `replay of a.gz, re-timed to the present`.
+    """
+    match feed.get("kind"):
+        case "live":
+            return f"live feed {feed.get('url', 'of unknown address')}"
+        case "replay":
+            how = "re-timed to the present"
+            if is_as_recorded(feed):
+                how = "with its original timestamps"
+            return f"replay of {feed.get('recording', 'an unknown recording')}, {how}"
+    return ""
+
+
 def _feed_name(feed: Mapping[str, object]) -> str:
     if feed.get("kind") == "live":
         return f"the live feed {feed.get('url')}"
-    retimed = "re-timed" if feed.get("retimed") else "as recorded"
+    retimed = "as recorded" if is_as_recorded(feed) else "re-timed"
     if "repeat_s" in feed:
         retimed += f", repeated every {feed['repeat_s']} s"
     return f"a replay of {feed.get('recording')} ({retimed})"

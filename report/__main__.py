@@ -24,14 +24,14 @@ from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.decision import headline
 from pipeline.compare.figures import figures
 from pipeline.compare.inputs import read_outputs, require_folder
-from pipeline.compare.reproduction import run_sections, source_text
+from pipeline.compare.reproduction import run_sections
 from pipeline.compare.section import Section
 from pipeline.compare.sections import sections
 from pipeline.compare.summary import summary
 from pipeline.errors import exit_on_error, sentence
 from pipeline.outputs import DataDir, OutputError, stream_files, write_atomically
 from pipeline.settings import load
-from pipeline.source import check
+from pipeline.source import check, feed_description
 from report.figures import draw, svg
 
 TITLE = "Stream and batch: one market feed, processed both ways"
@@ -96,7 +96,7 @@ def make(data: DataDir, default_interval_s: float, last: timedelta | None) -> di
     context = {
         "title": TITLE,
         "made": f"{times.now():%Y-%m-%d %H:%M} UTC",
-        "about": f"{source_text(comparison.outputs.source)}. {_span(comparison)}",
+        "about": f"{_source(comparison)}. {_span(comparison)}",
         "headline": headline(comparison),
         "summary": summary(comparison),
         "sections": shown,
@@ -118,6 +118,11 @@ def captions(shown: Iterable[Section], drawn: Container[str]) -> dict[str, str]:
         )
         for number, section in enumerate(with_figure, 1)
     }
+
+
+def _source(comparison: Comparison) -> str:
+    text = feed_description(comparison.outputs.source) or "data source unknown"
+    return text[0].upper() + text[1:]
 
 
 def _span(comparison: Comparison) -> str:

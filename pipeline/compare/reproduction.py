@@ -8,6 +8,7 @@ from pipeline.compare.comparison import Comparison
 from pipeline.compare.formatting import UNKNOWN
 from pipeline.compare.section import Section, Table
 from pipeline.settings import Settings, setting_text
+from pipeline.source import is_as_recorded
 
 
 def run_sections(comparison: Comparison) -> tuple[Section, ...]:
@@ -69,7 +70,7 @@ def _reproduction(comparison: Comparison) -> Section:
         feed = status["producer"].get("feed") or {}
         path = feed.get("path") or source.get("recording")
         recording = shlex.quote(str(path).replace("`", "'"))
-        pace = "" if source.get("retimed") else f" RETIME=0 SPEED={feed.get('speed', 'max')}"
+        pace = f" RETIME=0 SPEED={feed.get('speed', 'max')}" if is_as_recorded(source) else ""
         command = f"{before}make demo RECORDING={recording} DATA_DIR=data-again{pace}"
         run = f"`{command}` replays the same recording."
         if "path" not in feed:
@@ -106,13 +107,3 @@ def _settings_of_results(status: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if value is not None and (text != default or name == "batch_interval_seconds"):
             found.append(f"{name.upper()}={shlex.quote(text.replace('`', chr(39)))}")
     return found
-
-
-def source_text(source: Mapping[str, Any]) -> str:
-    """Return the source of the trades as text."""
-    if source.get("kind") == "live":
-        return f"Live feed {source.get('url', UNKNOWN)}"
-    if source.get("kind") == "replay":
-        how = "re-timed to the present" if source.get("retimed") else "with its original timestamps"
-        return f"Replay of {source.get('recording', UNKNOWN)}, {how}"
-    return "Data source unknown"

@@ -259,6 +259,23 @@ def test_a_folder_with_windows_of_another_length_is_refused_with_what_to_do(
         source.check(data, Settings(window=5 * MINUTE))
 
 
+@pytest.mark.parametrize(
+    ("feed", "text"),
+    [
+        (LIVE, f"live feed {LIVE['url']}"),
+        (REPLAY, "replay of sample.gz, re-timed to the present"),
+        (REPLAY | {"retimed": False}, "replay of sample.gz, with its original timestamps"),
+        ({"kind": "replay"}, "replay of an unknown recording, re-timed to the present"),
+        ({"kind": "other"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_page_and_the_report_describe_a_feed_with_the_same_words(
+    feed: dict[str, object], text: str
+) -> None:
+    assert source.feed_description(feed) == text
+
+
 def test_a_damaged_row_is_no_window_of_another_length(data: DataDir) -> None:
     write_windows(data, MINUTE, 3)
     (day,) = outputs.stream_files(data)
