@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -80,8 +80,6 @@ class Layout:
 class AgreementGrid:
     """The cells of the figure and how they are laid out."""
 
-    #: The length of a window.
-    window: timedelta
     layout: Layout
     #: One row per cell, with the columns `CELL_COLUMNS`, all text.
     cells: pd.DataFrame
@@ -97,18 +95,23 @@ def agreement_grid(
         stream: The stream's windows, as the text of their cells, final ones first.
         batch: The windows of the newest batch run, as the text of their cells.
     """
-    window = window_length(batch if len(batch) else stream)
+    shape = grid_layout(agreement, window_length(batch, stream))
     if agreement.empty:
-        empty = pd.DataFrame(columns=list(CELL_COLUMNS))
-        return AgreementGrid(window, Layout(window, 60 * window), empty)
-    ranked = rank(agreement, stream, batch)
-    shape = layout(ranked["start"].max() - ranked["start"].min() + window, window)
-    worst = group(ranked, shape)
+        return AgreementGrid(shape, pd.DataFrame(columns=list(CELL_COLUMNS)))
+    worst = group(rank(agreement, stream, batch), shape)
     unequal = worst[worst["columns"] != ""]
     values = dict(
         zip(unequal["window_start"], differing_values(unequal, stream, batch), strict=True)
     )
-    return AgreementGrid(window, shape, describe(worst, shape, values))
+    return AgreementGrid(shape, describe(worst, shape, values))
+
+
+def grid_layout(agreement: pd.DataFrame, window: timedelta) -> Layout:
+    """Return the layout for these windows, as `agreement` returns them, of this length."""
+    if agreement.empty:
+        return Layout(window, 60 * window)
+    first, last = (pd.Timestamp(agreement["window_start"].iloc[place]) for place in (0, -1))
+    return layout((last - first).to_pytimedelta() + window, window)
 
 
 def _offset(offset: timedelta, cell: timedelta) -> str:
@@ -132,13 +135,18 @@ def layout(covered: timedelta, window: timedelta) -> Layout:
     return shape
 
 
-def window_length(cells: pd.DataFrame) -> timedelta:
-    """Return the length of the windows in a table of text cells; 1 minute without any window."""
-    known = cells[(cells["window_start"] != "") & (cells["window_end"] != "")].tail(1)
-    if known.empty:
-        return timedelta(minutes=1)
-    start, end = (pd.Timestamp(known[name].iloc[0]) for name in ("window_start", "window_end"))
-    return (end - start).to_pytimedelta()
+def window_length(*tables: pd.DataFrame) -> timedelta:
+    """Return the length of the windows in the first table of text cells that has one.
+
+    Returns:
+        1 minute without any window.
+    """
+    for cells in tables:
+        known = cells[(cells["window_start"] != "") & (cells["window_end"] != "")].tail(1)
+        if len(known):
+            start, end = (known[f"window_{edge}"].iloc[0] for edge in ("start", "end"))
+            return datetime.fromisoformat(end) - datetime.fromisoformat(start)
+    return timedelta(minutes=1)
 
 
 def rank(agreement: pd.DataFrame, stream: pd.DataFrame, batch: pd.DataFrame) -> pd.DataFrame:

@@ -88,6 +88,11 @@ class Comparison:
     windows: pd.DataFrame
 
     @property
+    def stream_windows(self) -> pd.DataFrame:
+        """Return the windows of the stream as the text of their cells, final ones first."""
+        return pd.concat([self.outputs.final, self.outputs.still_open], ignore_index=True)
+
+    @property
     def unexplained(self) -> int:
         """Return the number of windows that differ for an unknown reason."""
         return int(self.agreement["cause"].str.contains(UNEXPLAINED, regex=False).sum())

@@ -83,11 +83,10 @@ class Figures:
 
 def figures(comparison: Comparison) -> Figures:
     """Return the data of each figure."""
-    outputs = comparison.outputs
-    stream = pd.concat([outputs.final, outputs.still_open], ignore_index=True)
+    batch = comparison.outputs.batch
     return Figures(
         frontier=frontier_figure(comparison.frontier),
-        agreement=agreement_grid(comparison.agreement, stream, outputs.batch),
+        agreement=agreement_grid(comparison.agreement, comparison.stream_windows, batch),
         freshness=age_points(comparison.teeth),
         latency=latency_bars(comparison.waterfall),
         detection=detection_times(comparison.detection),

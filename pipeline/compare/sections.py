@@ -11,8 +11,13 @@ from typing import Any
 import pandas as pd
 
 from pipeline.compare.agreement import EQUAL, STATUSES, rejected_ids
-from pipeline.compare.agreement_grid import MISSING, SYMBOLS, differing_values, window_length
-from pipeline.compare.agreement_grid import layout as grid_layout
+from pipeline.compare.agreement_grid import (
+    MISSING,
+    SYMBOLS,
+    differing_values,
+    grid_layout,
+    window_length,
+)
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.completeness import LOSSES, STORED_OF_ISSUED
 from pipeline.compare.decision import detection_section, frontier_section, watermark_section
@@ -81,10 +86,9 @@ def _agreement(comparison: Comparison) -> Section:
     if len(noteworthy):
         tables.append(_noteworthy_windows(comparison))
     if len(windows):
-        first, last = (pd.Timestamp(windows["window_start"].iloc[place]) for place in (0, -1))
         outputs = comparison.outputs
-        window = window_length(outputs.batch if len(outputs.batch) else outputs.final)
-        shape = grid_layout((last - first).to_pytimedelta() + window, window)
+        window = window_length(outputs.batch, outputs.final, outputs.still_open)
+        shape = grid_layout(windows, window)
         note = (
             f"A cell covers {length(shape.cell)} of event time. A row covers {length(shape.row)}."
         )
@@ -115,10 +119,9 @@ _TRADES = (
 
 
 def _noteworthy_windows(comparison: Comparison) -> Table:
-    outputs, noteworthy = comparison.outputs, comparison.noteworthy
+    noteworthy = comparison.noteworthy
     shown = noteworthy.head(MAX_LISTED)
-    stream = pd.concat([outputs.final, outputs.still_open], ignore_index=True)
-    values = differing_values(shown, stream, outputs.batch)
+    values = differing_values(shown, comparison.stream_windows, comparison.outputs.batch)
     rows = [
         (
             window_time(row["window_start"]),

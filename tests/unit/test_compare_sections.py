@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from pipeline.compare import sections as module
-from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, STATUSES
+from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, NOT_YET_FINAL, STATUSES
 from pipeline.compare.causes import GAP, LATE, UNEXPLAINED
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.completeness import Backfill
-from pipeline.compare.figures import Figures
+from pipeline.compare.figures import Figures, figures
 from pipeline.compare.formatting import (
     UNKNOWN,
     confidence_interval,
@@ -30,7 +30,7 @@ from pipeline.compare.modes import READS
 from pipeline.compare.reproduction import run_sections
 from pipeline.compare.section import Section
 from pipeline.compare.sections import MAX_LISTED, sections
-from pipeline.outputs import LOG_FIELDS, DataDir
+from pipeline.outputs import LOG_FIELDS, WINDOW_COLUMNS, DataDir
 from tests import page_data
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -88,6 +88,18 @@ def agreement(*windows: tuple[str, str]) -> pd.DataFrame:
         for n, (status, cause) in enumerate(windows)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def test_the_note_about_the_cells_is_that_of_the_figure_before_any_window_is_final(
+    nothing: Comparison,
+) -> None:
+    row = {"window_start": "2026-03-01T00:00:00Z", "window_end": "2026-03-01T00:05:00Z"}
+    still_open = pd.DataFrame([dict.fromkeys(WINDOW_COLUMNS, "1") | row], dtype=str)
+    outputs = replace(nothing.outputs, still_open=still_open)
+    found = replace(nothing, outputs=outputs, agreement=agreement((NOT_YET_FINAL, "")))
+    note = "A cell covers 5 minutes of event time. A row covers 5 hours."
+    assert section(found, "agreement").figure_note == note
+    assert figures(found).agreement.layout.cell == timedelta(minutes=5)
 
 
 def test_unexplained_windows_are_listed_first_then_differences_then_missing_trades(
