@@ -30,7 +30,7 @@ REPLAY = --recording $(call quoted,$(RECORDING)) --speed $(call quoted,$(SPEED))
 	--retime $(call quoted,$(RETIME)) --backlog $(call quoted,$(BACKLOG)) \
 	--feed-port $(call quoted,$(FEED_PORT))
 
-.PHONY: help demo run status report test test-slow test-compose lint bench bench-growth bench-peers faults soak screenshots audit sbom clean venv venv-dev venv-audit jars archive need-python need-java need-demo need-run
+.PHONY: help demo run status report test test-slow test-compose lint bench bench-growth bench-peers bench-scale faults soak screenshots audit sbom clean venv venv-dev venv-audit jars archive need-python need-java need-demo need-run
 # In order, also with -j: a check comes before the installation.
 .NOTPARALLEL:
 
@@ -71,6 +71,9 @@ bench-growth: venv-dev jars archive
 
 bench-peers: venv-dev jars archive jars/flink/lib/.made
 	@exec $(VENV) -m benchmarks.peers $(ARGS)
+
+bench-scale: venv-dev jars archive
+	@exec $(VENV) -m benchmarks.scale $(ARGS)
 
 faults: venv-dev jars archive
 	@exec $(VENV) -m faults --recording $(call quoted,$(RECORDING)) $(ARGS)

@@ -84,12 +84,13 @@ class Bench:
     Attributes:
         folder: the directory of all its files.
         log: prints a line about the progress.
+        running: the processes, in the order of their start.
     """
 
     def __init__(self, folder: Path, log: Callable[[str], None]) -> None:
         self.folder = folder
         self.log = log
-        self._running: list[Running] = []
+        self.running: list[Running] = []
         folder.mkdir(parents=True)
 
     def __enter__(self) -> Self:
@@ -104,7 +105,7 @@ class Bench:
         # A second Ctrl-C takes effect after all processes have ended.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         try:
-            for running in reversed(self._running):
+            for running in reversed(self.running):
                 running.stop()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
@@ -123,7 +124,7 @@ class Bench:
         """Start a command; the `with` block ends it."""
         log = self.folder / f"{name}.log"
         running = Running(command, log, self.environment(**environment))
-        self._running.append(running)
+        self.running.append(running)
         return running
 
     def python(self, name: str, *arguments: object, **environment: object) -> Running:
@@ -154,7 +155,7 @@ class Bench:
             address = f"127.0.0.1:{port}"
             try:
                 what = "the start of the Kafka broker"
-                self.wait(lambda port=port: _listens(port), BROKER_SECONDS, what, kafka)  # type: ignore[misc]
+                self.wait(lambda port=port: listens(port), BROKER_SECONDS, what, kafka)  # type: ignore[misc]
                 names = [name for topic in topics_ for name in (topic, f"{topic}_rejected")]
                 topics.create(address, *names)
             except (BenchmarkError, KafkaError, TemporaryError) as error:
@@ -172,7 +173,7 @@ class Bench:
         """Start a replay of a recording; return its address."""
         port = free_port()
         replay = self.python("feed", "-m", "feed.replay", recording, *options, "--port", port)
-        self.wait(lambda: _listens(port), 120, "the start of the feed", replay)
+        self.wait(lambda: listens(port), 120, "the start of the feed", replay)
         return f"ws://127.0.0.1:{port}"
 
     def output(self, running: Running, seconds: float, what: str) -> str:
@@ -229,6 +230,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -23,6 +23,8 @@ from local import prerequisites, topics
 ROOT = Path(__file__).resolve().parent.parent
 #: The only variables that a test's processes inherit: a developer's settings must not reach them.
 KEPT = ("PATH", "HOME", "JAVA_HOME", "LANG", "TMPDIR", "TZ")
+#: The class of Spark's Java process, and of the one that prints its command before.
+SUBMIT, LAUNCHER = "org.apache.spark.deploy.SparkSubmit", "org.apache.spark.launcher.Main"
 T = TypeVar("T")
 
 # A busy machine makes any example slow: the time that one takes says nothing about the code.
@@ -89,7 +91,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], T], timeout: float, what: str, *processes: "Running") -> T:
+def wait_until(
+    condition: Callable[[], T | None], timeout: float, what: str, *processes: "Running"
+) -> T:
     """Return the condition's value once it is true.
 
     Fail with `what` and the last lines of the processes after `timeout` seconds, or as soon as one
@@ -147,6 +151,19 @@ class Running:
             return [root, *root.children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
+
+    def java(self) -> psutil.Process:
+        """Wait until the process has started Spark's Java process, and return that one."""
+
+        def find() -> psutil.Process | None:
+            for process in self.tree():
+                with suppress(psutil.NoSuchProcess):
+                    command = process.cmdline() if process.name() == "java" else []
+                    if SUBMIT in command and LAUNCHER not in command:
+                        return process
+            return None
+
+        return wait_until(find, 30, "Spark's Java process", self)
 
     def terminate(self, timeout: float = 15) -> int:
         """Send SIGTERM and return the exit status. Fail if the process does not end."""

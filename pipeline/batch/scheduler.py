@@ -184,6 +184,8 @@ class Scheduler:
             processes.end(processes.tree_of(process), END_SECONDS)
             raise
         exit_code = int(process.returncode)
+        if exit_code:  # Java is the parent of the Python process, which can continue without it
+            end_processes(run)
         result = self._result(run)
         status = status_of(exit_code, ended_as, result)
         cost = {
@@ -239,11 +241,7 @@ class Scheduler:
             return
         run = note["run"]
         self._service.log.warning("ending run %s, whose scheduler was killed", run)
-        was_running = False
-        for process in psutil.process_iter(["cmdline"]):
-            if {str(SCRIPT), "--run", run} <= set(process.info["cmdline"] or ()):
-                was_running = True
-                processes.end(processes.tree(process.pid), END_SECONDS)
+        was_running = end_processes(run)
         result = self._result(run)
         if not result or (was_running and result["status"] == "failed"):
             result = {"status": "stopped"}  # the run failed because this scheduler ended it
@@ -285,6 +283,16 @@ class Scheduler:
 
     def _retrying(self, write: Any, *arguments: Any) -> None:
         self._service.retrying("disk space")(write, *arguments)
+
+
+def end_processes(run: str) -> bool:
+    """End all processes of a run; return whether there were any."""
+    found = False
+    for process in psutil.process_iter(["cmdline"]):
+        if {str(SCRIPT), "--run", run} <= set(process.info["cmdline"] or ()):
+            found = True
+            processes.end(processes.tree(process.pid), END_SECONDS)
+    return found
 
 
 @contextlib.contextmanager

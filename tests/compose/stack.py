@@ -22,6 +22,13 @@ RECORDING = Path(os.environ.get("RECORDING") or SAMPLE).absolute()
 SPEED = 20
 #: Seconds that the Compose files give a service to stop.
 GRACE = 20
+#: Prints the pid of each Java process that it kills. The image has no program for that. The Java
+#: process that prints the command of another one is not the driver.
+KILL_JAVA = """for process in /proc/[0-9]*; do
+    if grep -qs '^java$' $process/comm && ! grep -qs launcher.Main $process/cmdline; then
+        kill -9 ${process#/proc/} && echo $process
+    fi
+done; true"""
 BUILD_SECONDS = 1800
 START_SECONDS = 240
 
@@ -92,6 +99,11 @@ class Stack:
     def kill(self, service: str) -> None:
         """Send SIGKILL to every process of a container except its init."""
         self.compose("exec", "-T", service, "sh", "-c", "kill -9 -1")
+
+    def kill_java(self, service: str) -> bool:
+        """Send SIGKILL to Spark's Java process in a container; return whether it was running."""
+        killed = self.compose("exec", "-T", service, "sh", "-c", KILL_JAVA)
+        return bool(killed.strip())
 
     def results(self) -> Path:
         """Copy the data volume and return the copy."""

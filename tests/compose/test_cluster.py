@@ -35,5 +35,13 @@ def test_a_killed_part_comes_back_and_the_pipeline_goes_on(stack: Stack, service
     await_(stack.all_healthy, START_SECONDS, stack, f"all healthy after kill -9 of {service}")
 
 
+@pytest.mark.parametrize("service", ["spark-processor", "batch-scheduler"])
+def test_the_pipeline_goes_on_after_the_java_process_of_a_driver_was_killed(
+    stack: Stack, service: str
+) -> None:
+    await_(lambda: stack.kill_java(service), START_SECONDS, stack, f"a driver of {service}")
+    await_(stack.all_healthy, START_SECONDS, stack, f"all healthy after kill -9 in {service}")
+
+
 def test_the_results_equal_an_independent_computation(stack: Stack) -> None:
     assert stack.settle(timeout=1200) == []

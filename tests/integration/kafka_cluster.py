@@ -2,15 +2,15 @@
 
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from kafka.admin import KafkaAdminClient
 
+from local import clusters, topics
 from local import kafka as local_kafka
-from local import prerequisites, topics
 from tests.conftest import Broker, Running, listens, require_jars, wait_until
 
 NODES = 3
@@ -22,37 +22,16 @@ class KafkaNode(Broker):
     def __init__(self, folder: Path, number: int) -> None:
         folder.mkdir()
         super().__init__(folder)
-        self.number = number
-        self._properties = folder / "server.properties"
+        self.node = clusters.KafkaNode(number, folder, self.port, self.controller_port)
 
-    @property
-    def _java(self) -> list[str]:
-        java = [str(prerequisites.find_java()), "-Xmx160m", *local_kafka.JAVA_OPTIONS]
-        return [*java, "-cp", str(local_kafka.JARS / "lib" / "*")]
-
-    def format(self, cluster_id: str, voters: str) -> None:
+    def format(self, cluster_id: str, nodes: Sequence[clusters.KafkaNode]) -> None:
         """Make the empty storage of the node."""
-        copies = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
-        replaced = {
-            "node.id": self.number,
-            "controller.quorum.voters": voters,
-            "default.replication.factor": NODES,
-            "min.insync.replicas": NODES - 1,
-            **{f"{name}.replication.factor": NODES for name in copies},
-            "log.dirs": self.folder / "log",
-        }
-        own = "".join(f"{name}={value}\n" for name, value in replaced.items())
-        # If two lines have the same name, the last one counts.
-        lines = local_kafka.server_properties(self.port, self.controller_port) + own
-        self._properties.write_text(lines, encoding="utf-8")
-        options = ["--cluster-id", cluster_id, "--config", str(self._properties)]
-        command = [*self._java, "kafka.tools.StorageTool", "format", *options]
-        subprocess.run(command, check=True, capture_output=True)
+        self.node.configuration.write_text(self.node.properties(nodes), encoding="utf-8")
+        subprocess.run(self.node.format_command(cluster_id), check=True, capture_output=True)
 
     def start(self) -> "KafkaNode":
         """Start the node. It accepts connections when enough nodes run."""
-        command = [*self._java, "kafka.Kafka", str(self._properties)]
-        self._running = Running(command, self.folder / "kafka.log", {})
+        self._running = Running(self.node.command(), self.folder / "kafka.log", {})
         return self
 
 
@@ -71,9 +50,8 @@ class KafkaCluster(Broker):
 
     def start(self) -> "KafkaCluster":
         cluster_id = local_kafka.cluster_id()
-        voters = ",".join(f"{node.number}@127.0.0.1:{node.controller_port}" for node in self.nodes)
         for node in self.nodes:
-            node.format(cluster_id, voters)
+            node.format(cluster_id, [each.node for each in self.nodes])
             node.start()
         for node in self.nodes:
             wait_until(partial(listens, node.port), 90, "the start of a node")
@@ -93,7 +71,7 @@ class KafkaCluster(Broker):
         finally:
             admin.close()
         number = described["partitions"][0]["leader_id"]
-        return next(node for node in self.nodes if node.number == number)
+        return next(node for node in self.nodes if node.node.number == number)
 
     def kill(self) -> None:
         for node in self.nodes:

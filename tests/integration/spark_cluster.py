@@ -1,18 +1,14 @@
 """A real Spark standalone cluster on this machine: a master and two workers, each a process."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline import spark
+from local import clusters
 from tests.conftest import Running, free_port, listens, wait_until
 
 #: Each worker can run both jobs alone.
 WORKERS = 2
-#: The classes of the master and the worker, as the scripts of Spark start them.
-MASTER = "org.apache.spark.deploy.master.Master"
-WORKER = "org.apache.spark.deploy.worker.Worker"
 
 
 class SparkCluster:
@@ -37,33 +33,17 @@ class SparkCluster:
 
     def start_master(self) -> None:
         self._state.mkdir(exist_ok=True)
-        options = (
-            f"-Dspark.deploy.recoveryMode=FILESYSTEM -Dspark.deploy.recoveryDirectory={self._state}"
-        )
-        self.master = self._start(
-            MASTER, options, "--host", "127.0.0.1", "--port", str(self.port), "--webui-port", "0"
-        )
+        self.master = self._start("master", clusters.spark_master(self.port, self._state))
         wait_until(lambda: listens(self.port), 60, "the start of the Spark master", self.master)
 
     def start_worker(self) -> None:
         """Start one more worker."""
-        work = self.folder / f"work{len(self.workers)}"
-        resources = ("--cores", "4", "--memory", "4g", "--work-dir", str(work))
-        where = ("--host", "127.0.0.1", "--webui-port", "0")
-        self.workers.append(self._start(WORKER, "", *where, *resources, self.address))
+        name = f"worker-{len(self.workers)}"
+        program = clusters.spark_worker(self.address, self.folder / name, cores=4, memory="4g")
+        self.workers.append(self._start(name, program))
 
-    def _start(self, name: str, options: str, *arguments: str) -> Running:
-        """Start one of Spark's processes with the program that also finds its Java and jars."""
-        environment = {
-            "PATH": os.environ["PATH"],
-            "SPARK_HOME": str(spark.SPARK_HOME),
-            "SPARK_LOCAL_IP": "127.0.0.1",
-            "SPARK_DAEMON_MEMORY": "256m",
-            "SPARK_DAEMON_JAVA_OPTS": f"-XX:+UseSerialGC -XX:TieredStopAtLevel=1 {options}",
-        }
-        command = [str(spark.SPARK_HOME / "bin" / "spark-class"), name, *arguments]
-        log = self.folder / f"{name.rsplit('.', 1)[-1].lower()}-{len(self.workers)}.log"
-        return Running(command, log, environment)
+    def _start(self, name: str, program: clusters.Program) -> Running:
+        return Running(program.command, self.folder / f"{name}.log", program.environment)
 
     def kill(self) -> None:
         """Kill every process of the cluster, the executors included."""

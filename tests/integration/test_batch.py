@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -209,20 +208,9 @@ def test_a_run_over_its_time_limit_is_ended_with_all_its_processes(
     assert [process.name() for process in scheduler.tree()][1:] == []
 
 
-#: The class of the Java process of a run, and of the one that prints its command before.
-SUBMIT, LAUNCHER = "org.apache.spark.deploy.SparkSubmit", "org.apache.spark.launcher.Main"
-
-
 def processes_of_a_run(scheduler: Running) -> list[psutil.Process]:
     """Wait until a run has started its Java process, and return all its processes."""
-
-    def java() -> bool:
-        with suppress(psutil.NoSuchProcess):
-            commands = [p.cmdline() for p in scheduler.tree() if p.name() == "java"]
-            return any(SUBMIT in c and LAUNCHER not in c for c in commands)
-        return False
-
-    wait_until(java, 30, "the run's start", scheduler)
+    scheduler.java()
     return scheduler.tree()[1:]
 
 

@@ -1,4 +1,4 @@
-"""The pipeline on a Spark cluster and a replicated Kafka: exact when parts of them are killed."""
+"""The pipeline on a Spark cluster and a replicated Kafka: exact when parts of it are killed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from tests import golden
 from tests.conftest import Run, wait_until
 from tests.integration.chain import SAMPLE, Chain, new_chain
+from tests.integration.conftest import has_ended
 from tests.integration.kafka_cluster import KafkaCluster, started_kafka_cluster
 from tests.integration.spark_cluster import SparkCluster, started_spark_cluster
 
@@ -33,15 +34,47 @@ def chain(run: Run, tmp_path: Path, brokers: KafkaCluster, spark: SparkCluster) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_results_are_exact_when_the_leading_broker_and_a_worker_are_killed(
+def test_results_are_exact_when_parts_of_the_clusters_and_the_drivers_are_killed(
     chain: Chain, brokers: KafkaCluster, spark: SparkCluster
 ) -> None:
-    chain.feed(SAMPLE, "600")
+    """The leading broker, a worker, and the Java processes of the stream and of a batch run."""
+    chain.feed(SAMPLE, "60")
     chain.start()
     alive = list(chain.running.values())
     wait_until(lambda: chain.rows() > 1000, 60, "1,000 rows", *alive)
     brokers.leader(chain.topic).kill()
     wait_until(chain.final_windows, 120, "a final window", *alive)
     spark.workers[0].kill()
+    final = len(chain.final_windows())
+    wait_until(lambda: len(chain.final_windows()) > final, 120, "another final window", *alive)
+    kill_driver_of_stream(chain)
+    kill_driver_of_batch_run(chain)
+    assert chain.status("producer")["state"] != "ended"  # so all of this was during the replay
     expected = chain.settle(SAMPLE, 180)
     assert golden.differences(expected, chain.data) == []
+
+
+def kill_driver_of_stream(chain: Chain) -> None:
+    """Kill the driver's Java process alone, and start the service again as a supervisor does."""
+    stream = chain.running["spark_processor"]
+    stream.java().kill()
+    assert stream.process.wait(60) == 2
+    (line,) = stream.errors()
+    assert "The Java process of the stream has ended." in line
+    chain.start("spark_processor")
+
+
+def kill_driver_of_batch_run(chain: Chain) -> None:
+    """Kill the Java process of a run alone: the run fails, and none of its processes continues."""
+    chain.start("batch_scheduler")
+    scheduler = chain.running["batch_scheduler"]
+    java = scheduler.java()
+    child = lambda: next(iter(java.children()), None)  # noqa: E731
+    python = wait_until(child, 30, "the Python process of the run", scheduler)
+    python.suspend()  # without an end by the scheduler, it would stay
+    java.kill()
+    log = chain.data / "batch_log.txt"
+    wait_until(log.exists, 30, "the line of the run", scheduler)
+    assert " status=failed exit=-9 " in log.read_text(encoding="utf-8")
+    assert has_ended(python, 10)
+    assert scheduler.terminate() == 0

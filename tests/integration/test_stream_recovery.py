@@ -67,11 +67,6 @@ def market(tmp_path_factory: pytest.TempPathFactory, module_kafka: Broker) -> It
         market.topic.close()
 
 
-def java_of(stream: Running) -> psutil.Process:
-    (java,) = (process for process in stream.tree() if process.name() == "java")
-    return java
-
-
 def becomes_unhealthy(market: Market, cause: str) -> float:
     """Wait until the status names the cause, and return after how many seconds."""
     began = time.monotonic()
@@ -88,7 +83,7 @@ def test_a_suspended_process_is_named_in_the_status_and_nothing_is_lost(market: 
     """Java is suspended first, then Kafka. Both continue afterwards."""
     chain = market.chain
     suspensions = [
-        (java_of(market.stream).send_signal, "the Java process does not answer"),
+        (market.stream.java().send_signal, "the Java process does not answer"),
         (chain.broker.signal, "Kafka does not answer"),
     ]
     for send_signal, cause in suspensions:

@@ -41,6 +41,7 @@ ARGS_OF = {
     "bench": "benchmarks",
     "bench-growth": "benchmarks.growth",
     "bench-peers": "benchmarks.peers",
+    "bench-scale": "benchmarks.scale",
     "faults": "faults",
     "soak": "faults.soak",
     "screenshots": "tests.screenshots",
