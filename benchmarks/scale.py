@@ -19,7 +19,7 @@ from benchmarks import capacity, catch_up, clusters, machine, parts, record
 from benchmarks.capacity import Capacity, Moment, Plan, Publication, Step
 from benchmarks.cost import memory
 from benchmarks.processes import CONNECT_MS, SCRIPTS, Bench, BenchmarkError, Running
-from feed.replay import Arguments, parse_count
+from feed.arguments import Arguments, parse_count
 from local import topics
 from pipeline.outputs import DataDir
 from pipeline.processes import tree_cost
