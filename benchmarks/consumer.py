@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from benchmarks import inputs
-from benchmarks.processes import BASELINE, SCRIPTS, Bench, Open
+from benchmarks.processes import BASELINE, Bench, Open
 from benchmarks.results import Goal, Result, rate
 from benchmarks.sizes import Sizes
 from pipeline.ingest import store
@@ -38,7 +38,7 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
 def poll_rate(bench: Bench, servers: str, rows: int) -> float:
     """Return the records per second of an empty poll loop."""
     bench.log(f"{bench.folder.name}: polling the messages")
-    loop = bench.python("poll", SCRIPTS / "poll.py", servers, TOPIC, rows)
+    loop = bench.python("poll", "-m", "benchmarks.scripts.poll", servers, TOPIC, rows)
     seconds, count = bench.output(loop, TIMEOUT, "the end of the poll loop").split()
     return int(count) / float(seconds)
 

@@ -11,7 +11,7 @@ from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
 
 from benchmarks import inputs
-from benchmarks.processes import BASELINE, CONNECT_MS, SCRIPTS, Bench, Open
+from benchmarks.processes import BASELINE, CONNECT_MS, Bench, Open
 from benchmarks.results import Goal, Result
 from benchmarks.sizes import Sizes
 
@@ -65,5 +65,5 @@ def send_rate(bench: Bench, count: int) -> float:
     sample = bench.folder / "message.json"
     sample.write_bytes(inputs.message(next(inputs.walk())))
     bench.log(f"{bench.folder.name}: sending {count:,} messages")
-    loop = bench.python("send", SCRIPTS / "send.py", servers, TOPIC, sample, count)
+    loop = bench.python("send", "-m", "benchmarks.scripts.send", servers, TOPIC, sample, count)
     return count / float(bench.output(loop, TIMEOUT, "the end of the send loop"))

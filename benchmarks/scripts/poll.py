@@ -1,6 +1,6 @@
-"""Poll records and do nothing with them: `python poll.py SERVERS TOPIC ROWS`.
+"""Poll records and do nothing with them, with the options of the consumer.
 
-It has the options of `pipeline/ingest/loader.py`. It prints the seconds from the first record to
+`python -m benchmarks.scripts.poll SERVERS TOPIC ROWS` prints the seconds from the first record to
 the last, and the number of records after the first poll.
 """
 
@@ -10,24 +10,28 @@ import time
 from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
 
-servers, topic, rows = sys.argv[1:]
+from pipeline.ingest.kafka import READ_OPTIONS
+from pipeline.settings import Settings
 
-consumer = KafkaConsumer(
-    bootstrap_servers=servers,
-    bootstrap_timeout_ms=120_000,
-    enable_auto_commit=False,
-    auto_offset_reset="earliest",
-    max_poll_records=5000,
-    max_partition_fetch_bytes=8 * 1024 * 1024,
-    metrics_enabled=False,
-)
-place = TopicPartition(topic, 0)
-consumer.assign([place])
 
-count, first, first_count = 0, 0.0, 0
-while count < int(rows):
-    count += len(consumer.poll(timeout_ms=500).get(place, []))
-    if count and not first_count:
-        first, first_count = time.perf_counter(), count
-print(time.perf_counter() - first, count - first_count)
-consumer.close()
+def main() -> None:
+    servers, topic, rows = sys.argv[1:]
+    consumer = KafkaConsumer(
+        bootstrap_servers=servers,
+        bootstrap_timeout_ms=120_000,
+        max_poll_records=Settings().poll_max_records,
+        **READ_OPTIONS,
+    )
+    place = TopicPartition(topic, 0)
+    consumer.assign([place])
+    count, first, first_count = 0, 0.0, 0
+    while count < int(rows):
+        count += len(consumer.poll(timeout_ms=500).get(place, []))
+        if count and not first_count:
+            first, first_count = time.perf_counter(), count
+    print(time.perf_counter() - first, count - first_count)
+    consumer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from threading import Event
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -51,6 +52,26 @@ _FAILED = re.compile(
 _CUT_OFF = "RequestTimedOutError"
 #: Milliseconds after which kafka-python drops a record. The producer must never drop one.
 _FOREVER_MS = 2**31 - 1
+#: What affects the throughput of a client that sends, and of one that reads. The benchmarks measure
+#: the limit of kafka-python with the same options.
+SEND_OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {
+        "acks": "all",
+        "enable_idempotence": True,
+        "compression_type": "lz4",
+        "linger_ms": 5,
+        "batch_size": 131_072,
+        "metrics_enabled": False,
+    }
+)
+READ_OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",
+        "max_partition_fetch_bytes": 8 * 1024 * 1024,
+        "metrics_enabled": False,
+    }
+)
 
 
 class Sender:
@@ -74,11 +95,7 @@ class Sender:
             connected,
             KafkaProducer,
             **_client(settings),
-            acks="all",
-            enable_idempotence=True,
-            compression_type="lz4",
-            linger_ms=5,
-            batch_size=131_072,
+            **SEND_OPTIONS,
             delivery_timeout_ms=_FOREVER_MS,
             max_block_ms=3000,
         )
@@ -176,8 +193,7 @@ def consumer_and_metadata(
     kafka, metadata = connected(
         KafkaConsumer,
         **_client(settings),
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
+        **READ_OPTIONS,
         **options,
     )
     kafka.assign([partition(settings.kafka_topic)])
@@ -244,8 +260,8 @@ class TopicIdentity:
         Raises:
             KafkaError: Kafka does not respond.
         """
-        clients = ("allow_auto_create_topics", "metrics_enabled")  # not known to the admin client
-        options = {name: value for name, value in _client(settings).items() if name not in clients}
+        options = _client(settings)
+        del options["allow_auto_create_topics"]  # not known to the admin client
         self._topic = settings.kafka_topic
         self._admin, _ = connected(KafkaAdminClient, request_timeout_ms=IDENTITY_MS, **options)
 
@@ -355,7 +371,7 @@ def _records(
     offsets: Callable[[KafkaConsumer, TopicPartition, int], tuple[int, int]],
 ) -> Iterator[Any]:
     """Yield the records between the two offsets that `offsets` returns for the end of the topic."""
-    kafka = consumer(settings, max_partition_fetch_bytes=8 * 1024 * 1024)
+    kafka = consumer(settings)
     try:
         trades = partition(settings.kafka_topic)
         end = kafka.end_offsets([trades])[trades]
@@ -448,6 +464,5 @@ def _client(settings: Settings) -> dict[str, Any]:
         "metadata_max_age_ms": METADATA_MS,
         "reconnect_backoff_max_ms": 2000,
         "allow_auto_create_topics": False,
-        "metrics_enabled": False,
         **kafka_security.client_options(settings),
     }

@@ -61,7 +61,6 @@ class Loader:
             self._settings,
             group_id=GROUP,
             max_poll_records=self._settings.poll_max_records,
-            max_partition_fetch_bytes=8 * 1024 * 1024,
         )
         try:
             self._topic_id = kafka.existing_topic_id(consumer, metadata, self._settings)

@@ -85,6 +85,9 @@ class Rules(NamedTuple):
 
 CONTRACT = Rules()
 
+#: The rows of one path, each with its name, by window start.
+NamedRows = dict[int, tuple[str, dict[str, str]]]
+
 
 @dataclass
 class Golden:
@@ -451,40 +454,24 @@ def check_stream(golden: Golden, data_dir: Path, final: set[int] | None = None) 
     """
     problems: list[str] = []
     final = set(final_windows(golden)) if final is None else final
-    seen: dict[int, str] = {}
-    found: dict[int, tuple[str, dict[str, str]]] = {}
+    found: NamedRows = {}
     files = sorted((data_dir / "stream_csv").glob("*.csv"))
     if final and not files:
         problems.append("stream_csv: no file")
-    for file in [*files, data_dir / "stream_live.csv"]:
-        live = file.name == "stream_live.csv"
+    for file in files:
         before = -1
-        for row in _rows(file, problems) if file.is_file() else []:
-            start = cell_time(row.get("window_start", ""))
-            name = f"{file.name} window {row.get('window_start')}"
-            if start is None or start not in golden.windows:
-                problems.append(f"{name}: no such window in the recording")
-                continue
-            if start in seen:
-                problems.append(f"{name}: also in {seen[start]}")
-                continue
-            seen[start] = file.name
-            if live and start in final:
-                problems.append(f"{name}: is final, and belongs in stream_csv")
-            if not live and start not in final:
+        for start, name in _check_windows(golden, file, found, problems):
+            if start not in final:
                 problems.append(f"{name}: cannot be final")
-            if not live and (file.stem != iso(start)[:10] or start <= before):
+            if file.stem != iso(start)[:10] or start <= before:
                 problems.append(f"{name}: in the wrong file or order")
             before = start
-            found[start] = (name, row)
-            problems += window_problems(
-                name, start, golden.windows[start], row, golden.rules.window
-            )
-    problems += z_problems(golden.windows, found)
-    problems += [
-        f"stream window {iso(start)}: missing" for start in golden.windows if start not in seen
-    ]
-    return problems
+    live = data_dir / "stream_live.csv"
+    if live.is_file():
+        for start, name in _check_windows(golden, live, found, problems):
+            if start in final:
+                problems.append(f"{name}: is final, and belongs in stream_csv")
+    return [*problems, *_problems_of_all_windows(golden, "stream", found)]
 
 
 def check_batch_windows(golden: Golden, file: Path) -> list[str]:
@@ -492,24 +479,47 @@ def check_batch_windows(golden: Golden, file: Path) -> list[str]:
     if not file.is_file():
         return [f"{file.name}: missing"]
     problems: list[str] = []
-    seen: dict[int, tuple[str, dict[str, str]]] = {}
+    found: NamedRows = {}
+    _check_windows(golden, file, found, problems)
+    return [*problems, *_problems_of_all_windows(golden, file.name, found)]
+
+
+def _check_windows(
+    golden: Golden, file: Path, found: NamedRows, problems: list[str]
+) -> list[tuple[int, str]]:
+    """Compare each row of a file with the expected window, which must not have a row yet.
+
+    Args:
+        golden: the expected results.
+        file: a CSV file with a row for each window.
+        found: the rows of the path. The rows of this file are added.
+        problems: the differences are added.
+
+    Returns:
+        The window start and the name of each added row, in the order of the file.
+    """
+    added = []
     for row in _rows(file, problems):
         start = cell_time(row.get("window_start", ""))
         name = f"{file.name} window {row.get('window_start')}"
         if start is None or start not in golden.windows:
             problems.append(f"{name}: no such window in the recording")
-        elif start in seen:
-            problems.append(f"{name}: in two rows")
+        elif start in found:
+            problems.append(f"{name}: also in {found[start][0]}")
         else:
-            seen[start] = (name, row)
-            problems += window_problems(
-                name, start, golden.windows[start], row, golden.rules.window
-            )
-    problems += z_problems(golden.windows, seen)
-    problems += [
-        f"{file.name} window {iso(start)}: missing" for start in golden.windows if start not in seen
-    ]
-    return problems
+            found[start] = name, row
+            window = golden.windows[start]
+            problems += window_problems(name, start, window, row, golden.rules.window)
+            added.append((start, name))
+    return added
+
+
+def _problems_of_all_windows(golden: Golden, path: str, found: NamedRows) -> Iterator[str]:
+    """Yield the wrong z-scores in the rows of one path, and the windows that it does not have."""
+    yield from z_problems(golden.windows, found)
+    for start in golden.windows:
+        if start not in found:
+            yield f"{path} window {iso(start)}: missing"
 
 
 def check_batch_total(golden: Golden, folder: Path) -> list[str]:
