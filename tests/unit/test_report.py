@@ -160,16 +160,25 @@ def test_two_reports_of_the_same_data_differ_only_in_their_date(
     assert {path.name: path.read_bytes() for path in (data.report / "figures").iterdir()} == svgs
 
 
-def test_the_html_file_refers_to_no_other_file(tmp_path: Path) -> None:
-    html, _ = made(filled(tmp_path, 30))
+@pytest.fixture(scope="module")
+def all_figures(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Return both formats of a report with every figure, on paths that differ."""
+    data = DataDir(tmp_path_factory.mktemp("disputed"))
+    page_data.disputed(data, times.now())
+    return made(data)
+
+
+def test_the_html_file_refers_to_no_other_file(all_figures: tuple[str, str]) -> None:
+    html, _ = all_figures
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []
-    for drawn in re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', html):
-        assert base64.b64decode(drawn).startswith(b"<?xml")
+    drawn = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', html)
+    assert len(drawn) == len(figures.DRAWINGS)
+    for figure in drawn:
+        assert base64.b64decode(figure).startswith(b"<?xml")
 
 
-def test_every_table_scrolls_in_its_own_box_and_by_keyboard(tmp_path: Path) -> None:
-    page_data.disputed(DataDir(tmp_path), NOON)
-    html = making.make(DataDir(tmp_path), 60, None)["report.html"]
+def test_every_table_scrolls_in_its_own_box_and_by_keyboard(all_figures: tuple[str, str]) -> None:
+    html, _ = all_figures
     boxes = re.findall(
         r'<div class="wide" role="region" aria-label="[^"]+" tabindex="0"><table>', html
     )
@@ -286,10 +295,8 @@ def test_an_empty_folder_has_nothing_to_report_yet(tmp_path: Path, monkeypatch, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_figure_is_drawn_and_belongs_to_a_section(tmp_path: Path) -> None:
-    data = DataDir(tmp_path)
-    page_data.disputed(data, times.now())
-    _, markdown = made(data)
+def test_every_figure_is_drawn_and_belongs_to_a_section(all_figures: tuple[str, str]) -> None:
+    _, markdown = all_figures
     assert set(re.findall(r"figures/(\w+)\.svg", markdown)) == set(figures.DRAWINGS)
     numbers = re.findall(r"^Figure (\d+)\. \w.*\.$", markdown, re.MULTILINE)
     assert numbers == [str(number + 1) for number in range(len(figures.DRAWINGS))]
