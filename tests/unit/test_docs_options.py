@@ -27,7 +27,10 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "data/sa
 #: The services and the page. They have settings and no options; the README describes them.
 SERVICES = {"producer", "consumer", "spark_processor", "batch_scheduler", "dashboard"}
 #: Other programs start these. They cannot be used alone.
-INTERNAL = {"local.supervise", "page.downloads", "page.view", "tests.integration.impatient_feed"}
+INTERNAL = {
+    *("local.supervise", "page.downloads", "page.view", "tests.integration.impatient_feed"),
+    *("benchmarks.scripts.poll", "benchmarks.scripts.send"),
+}
 #: Programs that take arguments without argparse, and their arguments.
 PLAIN_ARGUMENTS = {
     "pipeline.health": {"NAME", "DATA_DIR"},
