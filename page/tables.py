@@ -69,6 +69,8 @@ WINDOW_COLUMNS: dict[str, Any] = {
     "last_trade_time": _time("last trade (UTC)"),
     "written_at": _time("written (UTC)"),
 }
+#: The columns that can be negative, and their decimal places in the table.
+SIGNED = {"volume_imbalance": 3, "range_z": 2, "volume_z": 2}
 PRICES = ("open_price", "max_price", "min_price", "close_price", "avg_price", "price_range", "vwap")
 #: The columns of the table of batch runs, in order.
 RUN_COLUMNS: dict[str, Any] = {
@@ -107,8 +109,12 @@ def window_rows(snapshot: Snapshot, span_name: str) -> tuple[pd.DataFrame, int]:
     """Return the newest windows of the span, newest first, and the number of all of them."""
     finals, live = _in_span(snapshot, span_name)
     newest = [finals.tail(MAX_WINDOW_ROWS).assign(state="final"), live.assign(state="open")]
-    rows = pd.concat(newest).tail(MAX_WINDOW_ROWS)
-    return rows.iloc[::-1][list(WINDOW_COLUMNS)], len(finals) + len(live)
+    rows = pd.concat(newest).tail(MAX_WINDOW_ROWS).iloc[::-1][list(WINDOW_COLUMNS)]
+    # The browser rounds to the same places, but writes -0.0004 as -0.000.
+    rounded = {
+        name: rows[name].astype(float).round(places) + 0.0 for name, places in SIGNED.items()
+    }
+    return rows.assign(**rounded), len(finals) + len(live)
 
 
 def window_columns(rows: pd.DataFrame) -> dict[str, Any]:

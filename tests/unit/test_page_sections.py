@@ -17,7 +17,7 @@ from page import (
     tables,
 )
 from page.charts import market as charts
-from page.files import Reader, Snapshot
+from page.files import Reader, Snapshot, Table
 from page.sections import alerts, header, market, newest_results, services, settings_table
 from pipeline import outputs, times
 from pipeline.compare.totals import SharedTotals
@@ -453,6 +453,19 @@ def test_prices_in_the_table_of_windows_have_thousands_separators_and_enough_dec
     for name, found in columns.items():
         if name.endswith("_price") or name in ("price_range", "vwap"):
             assert found["type_config"]["format"] == pattern
+
+
+def test_a_ratio_that_is_rounded_to_zero_has_no_minus_in_the_table(snapshot_of) -> None:
+    """The browser writes -0.0001 with three decimals as -0.000."""
+    snapshot = snapshot_of("live")
+    frame = snapshot.finals.frame.assign(volume_imbalance=-0.0004, range_z=-0.004, volume_z=-1.234)
+    rows, _ = tables.window_rows(replace(snapshot, finals=Table(frame)), "15 min")
+    final = rows[rows["state"] == "final"].iloc[0]
+    assert [str(final[name]) for name in ("volume_imbalance", "range_z", "volume_z")] == [
+        "0.0",
+        "0.0",
+        "-1.23",
+    ]
 
 
 def test_a_span_begins_with_its_first_window(snapshot_of) -> None:
