@@ -15,16 +15,14 @@ from pyspark.sql import Row
 
 from pipeline import histogram, outputs, thresholds, times, window_files
 from pipeline.alerts import AlertLog
-from pipeline.logs import show
 from pipeline.metrics import definitions
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import finality, micro_batches
+from pipeline.stream.console import Console
 from pipeline.stream.final_rows import FinalRows
 from pipeline.stream.finality import Cells, State, Window
 
-#: Maximum number of windows printed to the console for one micro-batch.
-CONSOLE_WINDOWS = 5
 #: Columns of `stream_latency.csv`: the number of trades by bucket of `histogram`, as JSON.
 LATENCY_COLUMNS = ("window_start", "leg", "counts")
 #: That file, like `stream_versions.csv`, loses its older half above this size, bytes: more than a
@@ -259,55 +257,3 @@ def added_trades(before: State, changed: Iterable[Window]) -> int:
         )
         for window in changed
     )
-
-
-#: The columns of the console, their headings and their widths.
-_CONSOLE: dict[str, tuple[str, int]] = {
-    "window_start": ("window start (UTC)", 20),
-    "trade_count": ("trades", 7),
-    "avg_price": ("average price", 16),
-    "price_range": ("price range", 12),
-    "total_volume": ("volume", 14),
-    "volatility_flag": ("volatility", 10),
-    "market_sentiment": ("sentiment", 9),
-    "volume_spike": ("volume spike", 12),
-}
-#: Rows after which the header of the console is printed again.
-CONSOLE_ROWS = 50
-
-
-class Console:
-    """Prints the newest windows of each micro-batch, below a header."""
-
-    def __init__(self) -> None:
-        #: Rows since the last header.
-        self._rows = CONSOLE_ROWS
-
-    def print(self, kind: str, windows: list[Cells]) -> None:
-        """Print the newest windows of a micro-batch.
-
-        Args:
-            kind: `open` or `FINAL`.
-            windows: their cells, as text.
-        """
-        if not windows:
-            return
-        if self._rows >= CONSOLE_ROWS:
-            self._rows = 0
-            show(f"{'state':<5} " + " ".join(f"{head:>{size}}" for head, size in _CONSOLE.values()))
-        for line in console_lines(kind, windows):
-            show(line)
-            self._rows += 1
-
-
-def console_lines(kind: str, windows: list[Cells]) -> list[str]:
-    """Return a line for each of the newest windows, oldest first."""
-    found = []
-    if (omitted := len(windows) - CONSOLE_WINDOWS) > 0:
-        found.append(f"{kind:<5} ({omitted} earlier windows omitted)")
-    newest = sorted(windows, key=lambda cells: cells["window_start"])[-CONSOLE_WINDOWS:]
-    found += [
-        f"{kind:<5} " + " ".join(f"{cells[name]:>{size}}" for name, (_, size) in _CONSOLE.items())
-        for cells in newest
-    ]
-    return found

@@ -14,7 +14,7 @@ SCRIPT = """
 import logging
 from pipeline import logs
 from pipeline.outputs import WINDOW_COLUMNS
-from pipeline.stream.windows import Console
+from pipeline.stream.console import Console
 logs.log_to_stdout("INFO")
 logging.getLogger("stream").info("caf\\u00e9 \\u2192")
 Console().print("FINAL", [dict.fromkeys(WINDOW_COLUMNS, "\\u2192")])

@@ -18,6 +18,7 @@ from pipeline import outputs
 from pipeline.metrics import definitions
 from pipeline.settings import Settings
 from pipeline.stream import checkpoint
+from pipeline.stream.console import CONSOLE_ROWS, CONSOLE_WINDOWS, Console
 from pipeline.stream.pace import Pace, next_due
 from pipeline.stream.progress import (
     PROGRESS_COLUMNS,
@@ -28,9 +29,6 @@ from pipeline.stream.progress import (
 )
 from pipeline.stream.records import PARSED, parse_batches, parse_record
 from pipeline.stream.windows import (
-    CONSOLE_ROWS,
-    CONSOLE_WINDOWS,
-    Console,
     Publication,
     to_window,
 )
