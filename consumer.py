@@ -1,8 +1,8 @@
-"""Store the trades of the Kafka topic `raw_prices` in SQLite."""
+"""Store the trades of the Kafka topic `raw_prices` in SQLite or PostgreSQL."""
 
 from contextlib import ExitStack, closing
 
-from pipeline.ingest import store
+from pipeline import stores
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.ingest.kafka import Sender
 from pipeline.ingest.loader import Loader
@@ -12,7 +12,9 @@ from pipeline.service import Service, run
 def load(service: Service, resources: ExitStack) -> None:
     """Store trades until the service is asked to stop."""
     connect = service.retrying("the database")
-    connection = resources.enter_context(closing(connect(store.open_writer, service.data.database)))
+    connection = resources.enter_context(
+        closing(connect(stores.chosen(service.settings).open_writer))
+    )
     sender = Sender(service)
     resources.callback(sender.close)
     loader = Loader(service, connection, DeadLetters(service, sender))

@@ -9,11 +9,12 @@ import streamlit as st
 from page.charts import comparison, market
 from page.files import reader_of
 from page.pace import Pace
+from pipeline import stores
 from pipeline.settings import load
 
 settings = load()
 market.prepare(settings.product_id)
 comparison.prepare()
-reader_of(settings.data_dir, Pace()).snapshot()
+reader_of(settings.data_dir, Pace(), stores.chosen(settings)).snapshot()
 
 app = st.App("page/view.py")

@@ -104,7 +104,9 @@ def fill_topic(bench: Bench, servers: str, recording: Path) -> None:
 
 def kafka_jars() -> str:
     """Return the jars of Spark's Kafka connector, as Spark's setting expects them."""
-    return ",".join(str(jar) for jar in spark.jars() if not jar.name.startswith("sqlite"))
+    return ",".join(
+        str(jar) for jar in spark.jars() if not jar.name.startswith(("sqlite", "postgresql"))
+    )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from benchmarks.results import Goal, Result, rate
 from benchmarks.sizes import Sizes
 from pipeline.ingest import store
 from pipeline.outputs import DataDir
+from pipeline.stores import sqlite
 
 TOPIC = "raw_prices"
 #: Longest run of each side, seconds.
@@ -51,7 +52,7 @@ def our_rate(bench: Bench, servers: str, rows: int) -> float | None:
     bench.wait(
         lambda: stored(database) >= rows, TIMEOUT, f"{rows} rows in SQLite", consumer, every=0.5
     )
-    with closing(store.open_reader(database)) as connection:
+    with closing(sqlite.open_reader(database)) as connection:
         commits = connection.execute(
             "SELECT committed_at, stored FROM ingest ORDER BY first_offset"
         ).fetchall()
@@ -79,7 +80,7 @@ def fill(bench: Bench, rows: int) -> str:
 def stored(database: Path) -> int:
     """Return the number of rows in the table; 0 while there is no table."""
     try:
-        with closing(store.open_reader(database)) as connection:
+        with closing(sqlite.open_reader(database)) as connection:
             return store.total_rows(connection)
     except sqlite3.OperationalError:
         return 0

@@ -5,7 +5,6 @@ The trades are the same on every machine. They are not market data.
 
 import heapq
 import itertools
-import sqlite3
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import NamedTuple
 from kafka import KafkaProducer
 
 from benchmarks.processes import CONNECT_MS
-from pipeline.ingest import store
+from pipeline.stores import sqlite
 
 SEED = 20250601
 #: Time of the first trade, and trades per second.
@@ -158,7 +157,7 @@ class Table:
 
     def grow(self, rows: int) -> None:
         """Fill the table up to a number of rows, with the matching rows in table `ingest`."""
-        connection = store.open_writer(self.path)
+        connection = sqlite.open_writer(self.path)
         try:
             while self.rows < rows:
                 trades = list(itertools.islice(self._walk, min(_CHUNK, rows - self.rows)))
@@ -166,7 +165,7 @@ class Table:
         finally:
             connection.close()
 
-    def _insert(self, connection: sqlite3.Connection, trades: list[Trade]) -> None:
+    def _insert(self, connection: sqlite.SqliteWriter, trades: list[Trade]) -> None:
         first, last = trades[0], trades[-1]
         self.rows = last.number + 1
         now = datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -174,7 +173,7 @@ class Table:
         ids = (FIRST_ID + first.number, FIRST_ID + last.number)
         counts = (first.number, last.number, count, count, 0, 0)
         transaction = (*counts, *ids, first.time, last.time, now, self.rows)
-        with store.transaction(connection):
+        with connection.transaction():
             connection.executemany(_INSERT_ROW, map(_row, trades))
             connection.execute(_INSERT_INGEST, transaction)
             connection.execute(_ADD_TO_TOTALS, (count, count))

@@ -33,6 +33,7 @@ def describe() -> dict[str, str]:
         "Kafka broker": _jar_version("kafka", "kafka_2.13-"),
         "Kafka connector of Spark": _jar_version("spark", "spark-sql-kafka-0-10_2.13-"),
         "sqlite-jdbc": _jar_version("spark", "sqlite-jdbc-"),
+        "PostgreSQL JDBC driver": _jar_version("spark", "postgresql-"),
     }
     return {
         **machine.describe(),

@@ -4,6 +4,7 @@ It removes only files and directories of known names. `sample/` and everything e
 """
 
 import argparse
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from local import stack
 from local.terminal import refuse
 from local.variables import absolute_path
 from pipeline import processes
-from pipeline.outputs import DataDir
+from pipeline.outputs import DataDir, OutputError, read_status
 
 
 def outputs_in(data: DataDir) -> list[Path]:
@@ -46,6 +47,13 @@ def has_only_a_report(data: DataDir, found: list[Path]) -> bool:
     return found == [data.report] and (data.report / "report.md").is_file()
 
 
+def store_of(data: DataDir) -> str:
+    """Return the setting STORE_URL of the consumer that filled the directory."""
+    with contextlib.suppress(OutputError, TypeError, KeyError):
+        return str(read_status(data, "consumer")["settings"]["store_url"])
+    return "sqlite"
+
+
 def main() -> None:
     """Remove the outputs, unless a stack runs on them or another program made them."""
     parser = argparse.ArgumentParser(prog="python -m local.clean", description=__doc__)
@@ -67,12 +75,15 @@ def main() -> None:
         )
     stack.lock(data.root, "make clean")
     processes.end(stack.leftovers(data.root), wait_seconds=5)
+    store_url = store_of(data)
     for path in outputs_in(data):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
     print(f"Removed the outputs in {data.root}")
+    if store_url != "sqlite":
+        print(f"The trades in {store_url} stay. Set STORE_URL to an empty database")
 
 
 if __name__ == "__main__":

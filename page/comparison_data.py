@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from page import formatting
-from pipeline import settings, times
+from pipeline import settings, stores, times
 from pipeline.compare.comparison import compare
 from pipeline.compare.figures import Figures, figures
 from pipeline.compare.inputs import read_outputs
@@ -23,6 +23,7 @@ from pipeline.compare.summary import Finding, findings
 from pipeline.compare.totals import SharedTotals
 from pipeline.outputs import DataDir, OutputError
 from pipeline.source import check
+from pipeline.stores.interface import Store
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,23 @@ class ComparisonData:
     shared: SharedTotals
 
 
-def load(data: DataDir, last: timedelta | None, interval_s: float) -> ComparisonData | str:
+def load(
+    data: DataDir, last: timedelta | None, interval_s: float, trades: Store | None = None
+) -> ComparisonData | str:
     """Read a data directory and compare the paths.
 
     Args:
         data: the data directory.
         last: the span, counted back from the newest window; None for everything.
         interval_s: the batch interval, if the scheduler has not published its own.
+        trades: the store of the trades. None: the SQLite database of the directory.
 
     Returns:
         The data, or a sentence that names the reason why the data directory cannot be compared.
     """
     try:
         made_at = times.now()
-        comparison = compare(read_outputs(data, last), interval_s)
+        comparison = compare(read_outputs(data, last, trades), interval_s)
     except OutputError as error:
         return formatting.text(str(error))
     return ComparisonData(
@@ -92,8 +96,10 @@ def main() -> None:
     given = parser.parse_args()
     last = None if given.last is None else timedelta(seconds=given.last)
     data = DataDir(given.data_dir)
-    refused = refusal(data, settings.load())
-    pickle.dump(refused or load(data, last, given.interval), sys.stdout.buffer)
+    chosen = settings.load()
+    refused = refusal(data, chosen)
+    found = refused or load(data, last, given.interval, stores.chosen(chosen))
+    pickle.dump(found, sys.stdout.buffer)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from pipeline.alerts import Alert
 from pipeline.compare import inputs
 from pipeline.health import on_this_clock
 from pipeline.outputs import DataDir, OutputError
+from pipeline.stores.interface import Store
+from pipeline.stores.sqlite import SqliteStore
 
 #: Seconds that a refresh waits for files that are being read; the page names the others.
 PATIENCE_SECONDS = 0.15
@@ -127,8 +129,11 @@ class _Entry:
 class Reader:
     """Reads one data directory for all viewers of the page."""
 
-    def __init__(self, data: DataDir, pace: Pace | None = None) -> None:
+    def __init__(
+        self, data: DataDir, pace: Pace | None = None, trades: Store | None = None
+    ) -> None:
         self._data = data
+        self._trades = trades or SqliteStore(data.database)
         self._shared_s = (pace or Pace()).snapshot
         self._entries: dict[Path, _Entry] = {}
         self._reading: dict[Path, Future[_Entry]] = {}
@@ -214,12 +219,10 @@ class Reader:
 
     def _gone(self, has_results: bool) -> tuple[str, ...]:
         """Return a sentence if the database is missing although there are results of it."""
-        path = self._data.database
-        return (
-            (f"{path} is missing. Check that the consumer runs: it fills a new one from Kafka",)
-            if has_results and not path.exists()
-            else ()
-        )
+        path = self._trades.missing() if has_results else None
+        if path is None:
+            return ()
+        return (f"{path} is missing. Check that the consumer runs: it fills a new one from Kafka",)
 
     def _want(self, path: Path, read: Callable[[Path], Any]) -> None:
         """Start reading a file, unless it is unchanged or being read."""
@@ -305,9 +308,9 @@ class Reader:
 
 
 @st.cache_resource(show_spinner=False)
-def reader_of(root: Path, pace: Pace) -> Reader:
+def reader_of(root: Path, pace: Pace, _trades: Store) -> Reader:
     """Return the one reader of a data directory in this process."""
-    return Reader(DataDir(root), pace)
+    return Reader(DataDir(root), pace, _trades)
 
 
 def _signature(path: Path) -> Signature | None:

@@ -20,6 +20,7 @@ from page.parts import PARTS, Sources, interval_of
 from page.sections import answers, header, market, settings_table
 from page.sections import comparison as comparison_texts
 from page.spans import chosen_span, latest_comparison
+from pipeline import stores
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings, load
 
@@ -40,7 +41,7 @@ def main(pace: Pace | None = None) -> None:
     st.set_page_config(page_title="Stream and batch", page_icon="📈", layout="wide")
     st.html(_STYLE)
     settings = load()
-    reader = reader_of(settings.data_dir, pace)
+    reader = reader_of(settings.data_dir, pace, stores.chosen(settings))
     comparer = comparer_of(settings.data_dir, float(settings.batch_interval_seconds), pace)
     sources = Sources(settings, reader, comparer)
     paused = bool(st.session_state.get("paused"))

@@ -13,7 +13,7 @@ import errno
 import socket
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 
 #: Exit status after an operational error, and after an internal error.
@@ -59,6 +59,41 @@ _KAFKA_ACTIONS = {
 }
 
 
+#: What a person can do about an error of PostgreSQL, by its SQLSTATE. The error of a refused
+#: connection has no SQLSTATE, so a part of its text identifies it.
+_LOGIN = (
+    "PostgreSQL refuses the login. Check the user in STORE_URL and the password in "
+    "STORE_PASSWORD_FILE"
+)
+_DAMAGED = (
+    "PostgreSQL reports damaged data. Restore a backup, or set STORE_URL to an empty database: the "
+    "consumer fills it from Kafka"
+)
+_POSTGRESQL_ACTIONS = {
+    **dict.fromkeys(("28000", "28P01", "authentication failed", "no password supplied"), _LOGIN),
+    **dict.fromkeys(('role "', "is not permitted to log in"), _LOGIN),
+    "pg_hba.conf": "PostgreSQL refuses this client. Allow it in pg_hba.conf of the server",
+    **dict.fromkeys(
+        ("3D000", "does not exist"),
+        "PostgreSQL has no such database. Create it, or correct STORE_URL",
+    ),
+    **dict.fromkeys(
+        ("42501", "permission denied"),
+        "PostgreSQL refuses access. Make the user in STORE_URL the owner of the database",
+    ),
+    **dict.fromkeys(("XX001", "XX002"), _DAMAGED),
+}
+#: What a person can do about an error of PostgreSQL that a retry can end.
+_POSTGRESQL_TEMPORARY_ACTIONS = {
+    "53100": "The disk of PostgreSQL is full. Free space on it",
+    "53300": "PostgreSQL has too many connections. Close some, or raise max_connections",
+    "55P03": "Another program has locked the database. Stop that program",
+}
+#: The classes of SQLSTATE that a retry can end: connection, conflict of transactions, resources,
+#: lock, operator, system, and a server that is read-only during a switch-over.
+_POSTGRESQL_TEMPORARY = ("08", "40", "53", "55", "57", "58", "25006")
+
+
 class TemporaryError(Exception):
     """An error that is expected to end without any action of a person."""
 
@@ -92,8 +127,14 @@ def family_of(error: BaseException) -> Family:
         return Family.OPERATIONAL
     if isinstance(error, sqlite3.Error):
         return _family_of_sqlite_error(error)
+    if _is_of_postgresql(error):
+        return _family_of_postgresql_error(error)
     if isinstance(error, OSError):
         return _family_of_os_error(error)
+    return _family_of_kafka_error(error)
+
+
+def _family_of_kafka_error(error: BaseException) -> Family:
     retriable = getattr(error, "retriable", None)
     if retriable is None:
         return Family.FAULT
@@ -114,7 +155,7 @@ def sentence(error: BaseException) -> str:
     """Return the text of an exception on one line.
 
     The text of an OSError has no error number. It names the file, and the action if there is one.
-    The text of a Kafka error begins with the action if there is one.
+    The text of an error of Kafka or PostgreSQL begins with the action if there is one.
     """
     if isinstance(error, OSError) and error.strerror:
         path = error.filename2 or error.filename
@@ -124,10 +165,13 @@ def sentence(error: BaseException) -> str:
             return f"{error.strerror}: {action.format(path)}"
         return f"{path}: {error.strerror}"
     text = " ".join(str(error).split()) or type(error).__name__
-    actions = (_KAFKA_ACTIONS.get(name) for name in _class_names(error))
-    if hasattr(error, "retriable") and (action := next(filter(None, actions), None)):
-        return f"{action}. Cause: {text}"
-    return text
+    action = None
+    if hasattr(error, "retriable"):
+        actions = (_KAFKA_ACTIONS.get(name) for name in _class_names(error))
+        action = next(filter(None, actions), None)
+    elif _is_of_postgresql(error):
+        action = _postgresql_action(error, _POSTGRESQL_ACTIONS | _POSTGRESQL_TEMPORARY_ACTIONS)
+    return text if action is None else f"{action}. Cause: {text}"
 
 
 def _family_of_sqlite_error(error: sqlite3.Error) -> Family:
@@ -137,6 +181,33 @@ def _family_of_sqlite_error(error: sqlite3.Error) -> Family:
         return Family.FAULT if wrong_sql else Family.TEMPORARY
     # Constraint violations and the like are subclasses: the program wrote something wrong.
     return Family.OPERATIONAL if type(error) is sqlite3.DatabaseError else Family.FAULT
+
+
+def _is_of_postgresql(error: BaseException) -> bool:
+    """Return whether the client of PostgreSQL raised this. Only that store imports the client."""
+    return type(error).__module__.partition(".")[0] == "psycopg"
+
+
+def _family_of_postgresql_error(error: BaseException) -> Family:
+    """Return the family: temporary for a lost server or a full disk, operational for a refusal."""
+    if _postgresql_action(error, _POSTGRESQL_ACTIONS):
+        return Family.OPERATIONAL
+    state = getattr(error, "sqlstate", None)
+    if state is None:  # the client itself: no connection, or a wrong call
+        is_lost = "OperationalError" in _class_names(error)
+    else:
+        is_lost = state.startswith(_POSTGRESQL_TEMPORARY)
+    return Family.TEMPORARY if is_lost else Family.FAULT
+
+
+def _postgresql_action(error: BaseException, actions: Mapping[str, str]) -> str | None:
+    """Return what a person can do about an error of PostgreSQL; None if it is not in the table."""
+    state = getattr(error, "sqlstate", None)
+    if state is not None:
+        return actions.get(state)
+    if "OperationalError" not in _class_names(error):
+        return None
+    return next((action for part, action in actions.items() if part in str(error)), None)
 
 
 def _family_of_os_error(error: OSError) -> Family:

@@ -27,6 +27,12 @@ from pydantic import (
 _UNITS = {"second": 1, "minute": 60, "hour": 3600}
 _DURATION = re.compile(r"([1-9][0-9]{0,5}) (second|minute|hour)s?")
 _DAY = timedelta(days=1)
+_POSTGRESQL_PORT = 5432
+_POSTGRESQL = re.compile(
+    r"postgresql://(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})(?P<password>:.*)?@"
+    r"(?P<host>[^@/]+?)(:(?P<port>[0-9]{1,5}))?/(?P<database>[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})",
+    re.ASCII,
+)
 #: Seconds. No interval or time limit needs to be longer than a month.
 _MONTH = 31 * 86_400
 #: Maximum number of characters before the reason in an error message. A longer value is cut, so
@@ -150,6 +156,19 @@ def _address(text: str, schemes: tuple[str, str], example: str) -> str:
     if "@" in parts.netloc or "#" in text:
         raise ValueError("must not contain a user name, a password or a '#'")
     return text
+
+
+def _store_address(text: str) -> str:
+    """Return `sqlite`, or the address of a PostgreSQL database with its port."""
+    if text == "sqlite":
+        return text
+    match = _POSTGRESQL.fullmatch(text)
+    if match is None or not _is_host(match["host"]) or not 1 <= int(match["port"] or 1) <= 65_535:
+        raise ValueError("must be sqlite or postgresql://user@host:port/database")
+    if match["password"] is not None:
+        raise ValueError("must not contain a password: put it into a file, STORE_PASSWORD_FILE")
+    port = match["port"] or _POSTGRESQL_PORT
+    return f"postgresql://{match['user']}@{match['host']}:{port}/{match['database']}"
 
 
 def _is_host(text: str) -> bool:
@@ -309,6 +328,15 @@ class Settings(BaseModel):
         validate_default=True,
         description="Data directory: the place of all outputs (`/app/data` in containers)",
     )
+    store_url: Annotated[str, AfterValidator(_store_address)] = Field(
+        default="sqlite",
+        description="Store of the trades: sqlite (a file in DATA_DIR), or "
+        "postgresql://user@host:port/database",
+    )
+    store_password_file: File | None = Field(
+        default=None,
+        description="With PostgreSQL: file with one line, the password of the user in STORE_URL",
+    )
     window: Duration = Field(
         default=timedelta(minutes=1),
         description="Length of the tumbling event-time windows",
@@ -396,7 +424,7 @@ class Settings(BaseModel):
         default=5_000,
         ge=1,
         le=1_000_000,
-        description="Maximum number of records in one SQLite transaction",
+        description="Maximum number of records in one transaction of the store",
     )
     trigger_seconds: float = Field(
         default=1,

@@ -15,7 +15,7 @@ import pyspark
 from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
-from pipeline import environment, java, spark_jvm
+from pipeline import environment, java, spark_jvm, stores
 from pipeline.errors import OperationalError
 from pipeline.settings import NAMES, Settings
 
@@ -47,26 +47,33 @@ _ARROW_BATCH = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "2000",
     "spark.sql.execution.arrow.maxBytesPerBatch": "4m",
 }
-#: The jars without which a job fails, by the beginning of their names.
+#: The jars without which a job fails, by the beginning of their names. A batch run needs one more:
+#: the driver of its store.
 _NEEDED_JARS = (
     *("spark-sql-kafka-0-10", "spark-token-provider-kafka-0-10", "kafka-clients", "commons-pool2"),
-    "sqlite-jdbc",
 )
+
+
+_NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
 class SetupError(OperationalError):
     """Something that a person has to install is missing. The text names it and the command."""
 
 
-def jars() -> list[Path]:
+def jars(*further: str) -> list[Path]:
     """Return the jars of this project, which Spark needs beside its own.
+
+    Args:
+        further: the beginnings of the names of jars that are also needed.
 
     Raises:
         SetupError: a jar is missing.
     """
     folder = ROOT / "jars" / "spark" / "lib"
     found = sorted(folder.glob("*.jar"))
-    missing = [name for name in _NEEDED_JARS if not any(j.name.startswith(name) for j in found)]
+    needed = (*_NEEDED_JARS, *further)
+    missing = [name for name in needed if not any(j.name.startswith(name) for j in found)]
     if missing:
         raise SetupError(
             f"No {missing[0]} jar. Run `rm -rf jars/spark/lib; make jars`. Searched in {folder}"
@@ -217,7 +224,8 @@ def stream_configuration(settings: Settings) -> dict[str, str]:
 
 def batch_configuration(settings: Settings, rows: int) -> dict[str, str]:
     """Return the configuration of a batch run over this number of rows."""
-    few = rows < C1_ROWS or settings.batch_mode != "full"  # in other modes SQLite reads the rows
+    jars(stores.chosen(settings).driver)
+    few = rows < C1_ROWS or settings.batch_mode != "full"  # in other modes the store reads the rows
     options = java_options(archive_path(settings), c1_only=few)
     return configuration(settings, settings.batch_memory, options)
 
@@ -255,7 +263,7 @@ def session(name: str, config: dict[str, str]) -> SparkSession:
     return submitted_session(name, config)
 
 
-def submitted_session(name: str, config: Mapping[str, str] = MappingProxyType({})) -> SparkSession:
+def submitted_session(name: str, config: Mapping[str, str] = _NO_VARIABLES) -> SparkSession:
     """Return the session of a process that spark-submit started; it has its configuration."""
     conf = SparkConf().setAppName(name).setAll(list(config.items()))
     if user := _name_for_nameless_user():
@@ -263,12 +271,20 @@ def submitted_session(name: str, config: Mapping[str, str] = MappingProxyType({}
     return SparkSession.builder.config(conf=conf).getOrCreate()
 
 
-def submit_command(config: dict[str, str], script: Path, *arguments: str) -> list[str]:
+def submit_command(
+    config: dict[str, str], script: Path, *arguments: str, own: Mapping[str, str] = _NO_VARIABLES
+) -> list[str]:
     """Return the command that runs a script of this project by spark-submit.
 
     It sets the whole environment itself (`env -i`), so it does the same wherever it is started.
+
+    Args:
+        config: the configuration of Spark.
+        script: the script.
+        arguments: the arguments of the script.
+        own: environment variables that replace those of this process.
     """
-    variables = [f"{name}={value}" for name, value in _environment(config).items()]
+    variables = [f"{name}={value}" for name, value in {**_environment(config), **own}.items()]
     command = ["env", "-i", *variables, str(SPARK_HOME / "bin" / "spark-submit")]
     for key, value in config.items():
         command += ["--conf", f"{key}={value}"]

@@ -18,7 +18,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from pipeline import times
+from pipeline import stores, times
 from pipeline.compare.arguments import add_minutes
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.decision import headline
@@ -32,6 +32,7 @@ from pipeline.errors import exit_on_error, sentence
 from pipeline.outputs import DataDir, OutputError, stream_files, write_atomically
 from pipeline.settings import load
 from pipeline.source import check, feed_description
+from pipeline.stores.interface import Store
 from report.figures import draw, svg
 
 TITLE = "Stream and batch: one market feed, processed both ways"
@@ -57,7 +58,8 @@ def main() -> None:
             require_folder(data)
             require_results(data)
         check(data, settings)
-        files = make(data, settings.batch_interval_seconds, arguments.minutes)
+        interval_s = settings.batch_interval_seconds
+        files = make(data, interval_s, arguments.minutes, stores.chosen(settings))
         if arguments.zip:
             sys.stdout.buffer.write(zipped(files))
             return
@@ -76,13 +78,19 @@ def require_results(data: DataDir) -> None:
     )
 
 
-def make(data: DataDir, default_interval_s: float, last: timedelta | None) -> dict[str, str]:
+def make(
+    data: DataDir,
+    default_interval_s: float,
+    last: timedelta | None,
+    trades: Store | None = None,
+) -> dict[str, str]:
     """Read, compare and draw.
 
     Args:
         data: The data directory.
         default_interval_s: The batch interval, used if the scheduler's is unknown.
         last: Cover only this time before the newest result. None: everything.
+        trades: The store of the trades. None: the SQLite database of the directory.
 
     Returns:
         The text of each file, by its path below the report's directory.
@@ -90,7 +98,7 @@ def make(data: DataDir, default_interval_s: float, last: timedelta | None) -> di
     Raises:
         OutputError: A file has unexpected content, or the database cannot be read.
     """
-    comparison = compare(read_outputs(data, last), default_interval_s)
+    comparison = compare(read_outputs(data, last, trades), default_interval_s)
     shown = (*sections(comparison), *run_sections(comparison))
     drawn = {name: svg(figure) for name, figure in draw(figures(comparison)).items()}
     context = {

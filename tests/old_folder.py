@@ -16,6 +16,7 @@ from pathlib import Path
 from pipeline import histogram, outputs
 from pipeline.ingest import store
 from pipeline.outputs import DataDir
+from pipeline.stores import sqlite
 from pipeline.stream import micro_batches
 from pipeline.stream.micro_batches import OffsetRange
 from tests import page_data
@@ -67,9 +68,9 @@ def write(data: DataDir, days: int, now: datetime, rates: Rates) -> None:
     }
     newest.write_text(outputs.to_csv(outputs.BATCH_COLUMNS, [{**row, **covered}]))
     write_position(data, days * rates.transactions, now)
-    with closing(store.open_writer(data.database)) as connection:
+    with closing(sqlite.open_writer(data.database)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
-        with store.transaction(connection):
+        with connection.transaction():
             write_rows(connection, days, now, rates)
 
 

@@ -23,6 +23,7 @@ from pipeline.outputs import DataDir
 from pipeline.service import MINUTE_COLUMNS
 from pipeline.settings import Settings
 from pipeline.source import claim
+from pipeline.stores import sqlite
 from pipeline.stream import micro_batches
 from pipeline.stream.micro_batches import OffsetRange
 
@@ -240,7 +241,7 @@ def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades
         [late],
         recent,
     )
-    connection = store.open_writer(data.database)
+    connection = sqlite.open_writer(data.database)
     for number, stored in enumerate(batches):
         first = 100 * number
         receipts = [one.time + timedelta(milliseconds=90) for one in stored]
@@ -441,7 +442,7 @@ def full(data: DataDir, now: datetime, feed: Mapping[str, Any], *, minutes: int 
     write_runs(data, now - timedelta(seconds=54), 30, failed=(11, 20))
     write_work(data, now, finals)
     write_statuses(data, statuses(now, feed))
-    store.open_writer(data.database).close()
+    sqlite.open_writer(data.database).close()
 
 
 def empty(data: DataDir, now: datetime) -> None:

@@ -34,9 +34,9 @@ from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.freshness import BATCH
 from pipeline.compare.inputs import read_batch_log, read_outputs
 from pipeline.compare.watermark import watermarks
-from pipeline.ingest import store
 from pipeline.metrics.definitions import HIGH, SPIKE
 from pipeline.outputs import DataDir, read_status
+from pipeline.stores import sqlite
 
 #: What was predicted, at which setting, the predicted and the measured value, and the limit.
 Row = tuple[str, float, float, float, float]
@@ -199,7 +199,7 @@ def late_up_to(watermark_s: float) -> Callable[[], float]:
 
 def drops(data: DataDir, watermark_s: int) -> tuple[int, int, float]:
     """Return how many trades the stream dropped as late, the bound, and the estimate."""
-    with closing(store.open_reader(data.database)) as connection:
+    with closing(sqlite.open_reader(data.database)) as connection:
         lags = pd.DataFrame(database.lags(connection, None), columns=["behind", "bucket", "count"])
     row = watermarks(lags, {}, None).row(watermark_s) or {}
     progress = pd.read_csv(data.stream_progress)

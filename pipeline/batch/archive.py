@@ -13,12 +13,14 @@ from pathlib import Path
 
 import psutil
 
-from pipeline import processes, spark, times
+from pipeline import processes, spark, stores, times
 from pipeline.errors import exit_on_error
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
-from pipeline.outputs import DataDir
 from pipeline.settings import Settings, load
+
+#: The trades of the run are in a database of their own.
+_STORE = {"store_url": "sqlite"}
 
 
 def make_archive(settings: Settings) -> Path:
@@ -33,8 +35,8 @@ def make_archive(settings: Settings) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_unfinished(path.parent)
     with tempfile.TemporaryDirectory() as folder:
-        settings = settings.model_copy(update={"data_dir": Path(folder)})
-        with closing(store.open_writer(DataDir(settings.data_dir).database)) as connection:
+        settings = settings.model_copy(update={"data_dir": Path(folder), **_STORE})
+        with closing(stores.chosen(settings).open_writer()) as connection:
             store.store(connection, _few_trades(), times.now())
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         print("Making the class-data archive. This takes up to a minute, once.", flush=True)
@@ -42,7 +44,9 @@ def make_archive(settings: Settings) -> Path:
         options = f"{options} -XX:ArchiveClassesAtExit={temporary}"
         config = spark.configuration(settings, settings.batch_memory, options)
         arguments = ("--run", "archive", "--began", str(time.monotonic()))
-        command = spark.submit_command(config, spark.ROOT / "batch_processor.py", *arguments)
+        script = spark.ROOT / "batch_processor.py"
+        own = {name.upper(): value for name, value in _STORE.items()}
+        command = spark.submit_command(config, script, *arguments, own=own)
         status, errors = _run(command)
         if status != 0 or not temporary.exists():
             temporary.unlink(missing_ok=True)

@@ -5,19 +5,12 @@ from datetime import timedelta
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
+from pipeline import stores
 from pipeline.batch import jdbc
 from pipeline.batch.snapshot import Ranges
 from pipeline.metrics import unit_sums
 from pipeline.settings import Settings
 
-#: Four whole numbers for each row. Reading a value by JDBC takes longer than adding it up, so the
-#: side is the sign of the size: a negative size is a sale.
-_QUERY = (
-    f"SELECT part, trade_id, {unit_sums.units('price')} AS price, "  # noqa: S608 - constants
-    f"(CASE side WHEN 'buy' THEN 1 ELSE -1 END) * ({unit_sums.units('last_size')}) AS signed_size, "
-    f"{jdbc.TIME_US} AS time_us "
-    "FROM given CROSS JOIN btc_prices ON trade_id BETWEEN first AND last"
-)
 _COLUMNS = ("trade_id LONG", "price LONG", "signed_size LONG", "time_us LONG")
 
 
@@ -37,7 +30,8 @@ def add_up(
 
 def read_trades(session: SparkSession, settings: Settings, ranges: Ranges) -> DataFrame:
     """Return the trades: `trade_id`, `price` and `signed_size` in units, `time_us`."""
-    return jdbc.read(session, settings, ranges, _QUERY, _COLUMNS).drop("part")
+    query = stores.chosen(settings).queries.trades
+    return jdbc.read(session, settings, ranges, query, _COLUMNS).drop("part")
 
 
 def groups_of(trades: DataFrame, window_us: int) -> DataFrame:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pyspark.sql import SparkSession
 
-from pipeline import outputs
+from pipeline import outputs, stores
 from pipeline.batch import full, kept_sums, pushdown
 from pipeline.batch.kept_sums import KeptSums, UnusableError
 from pipeline.batch.snapshot import Ranges, Snapshot, has_transaction, read_store
@@ -32,7 +32,7 @@ def add_up(session: SparkSession, settings: Settings, snapshot: Snapshot) -> Add
     Without usable sums of an earlier run, this is a full run.
 
     Raises:
-        sqlite3.Error: the database cannot be read.
+        TemporaryError: the database cannot be read now.
     """
     try:
         kept = usable(settings, snapshot)
@@ -55,7 +55,7 @@ def usable(settings: Settings, snapshot: Snapshot) -> KeptSums:
     """
     data = outputs.DataDir(settings.data_dir)
     kept = kept_sums.read(data.batch_sums, settings.window)
-    same = read_store(data.database, partial(has_transaction, transaction=kept.newest))
+    same = read_store(stores.chosen(settings), partial(has_transaction, transaction=kept.newest))
     if not same:
         raise UnusableError(f"the database was replaced or restored since run {kept.run}")
     if difference(kept.ranges, snapshot.ranges):

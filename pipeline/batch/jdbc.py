@@ -1,23 +1,17 @@
-"""Read the database by Spark's JDBC source, over several connections at once."""
+"""Read the store by Spark's JDBC source, over several connections at once."""
 
-import json
 from collections.abc import Iterable
 
 from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 
-from pipeline import outputs
+from pipeline import stores
 from pipeline.batch.snapshot import Ranges
 from pipeline.ingest import store
 from pipeline.settings import Settings
 
-#: SQL for `time` in whole seconds, and in microseconds, since 1970. SQLite before 3.51 rounds the
-#: last half millisecond of a second up. The driver contains a newer one. `store.TIME_US` is right
-#: in all versions, but takes twice as long.
-TIME_S = "unixepoch(time)"
-TIME_US = f"{TIME_S} * 1000000 + substr(time, 21, 6)"
 #: Metrics of Spark's JDBC scan, nanoseconds, summed over all tasks: the query up to its first row,
-#: then each fetch of a row from SQLite into Spark's format.
+#: then each fetch of a row from the store into Spark's format.
 _METRICS = ("queryExecutionTime", "fetchAndTransformToInternalRowsNs")
 
 
@@ -35,34 +29,26 @@ def read(
 
     Args:
         session: the session.
-        settings: `batch_partitions` is the number of connections.
+        settings: they name the store; `batch_partitions` is the number of connections.
         ranges: the ranges of ids.
         query: SQL over the table `given(part, first, last)`: the ranges, split into parts of equal
             size. Its first column is `part`: each connection reads one part.
         columns: the further columns of the query, with the type of each in Spark.
     """
     parts = store.split_ranges(ranges, settings.batch_partitions)
-    database = outputs.DataDir(settings.data_dir).database
+    source = stores.chosen(settings)
+    url, access = source.jdbc()
+    schema = {"customSchema": ", ".join(["part INT", *columns]), "fetchsize": "10000"}
     return session.read.jdbc(
-        f"jdbc:sqlite:{database.as_uri()}?mode=ro",
-        f"({over_ranges(parts, query)})",
+        url,
+        f"({source.queries.over_ranges(parts, query)}) AS found",
         predicates=[f"part = {part}" for part in range(len(parts))],
-        properties={"customSchema": ", ".join(["part INT", *columns]), "fetchsize": "10000"},
-    )
-
-
-def over_ranges(parts: list[Ranges], query: str) -> str:
-    """Return the query with its table `given(part, first, last)`."""
-    given = json.dumps([(part, *ids) for part, group in enumerate(parts) for ids in group])
-    return (
-        "WITH RECURSIVE given(part, first, last) AS (SELECT json_extract(value, '$[0]'), "  # noqa: S608
-        f"json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each('{given}')) "
-        f"{query}"
+        properties={**access, **schema},
     )
 
 
 def read_seconds(collected: DataFrame) -> float | None:
-    """Return how long SQLite and JDBC took in a collected query, wall seconds.
+    """Return how long the store and JDBC took in a collected query, wall seconds.
 
     Reading and aggregating are one pass. Spark measures the fetch of each row, summed over the
     tasks. The tasks have equally many rows, so the sum divided by the number of parallel tasks is

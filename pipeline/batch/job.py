@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from pyspark.sql import SparkSession
 
-from pipeline import alerts, outputs, source, spark, thresholds, times
+from pipeline import alerts, outputs, source, spark, stores, thresholds, times
 from pipeline.batch import full, incremental, pushdown
 from pipeline.batch.incremental import Added
-from pipeline.batch.snapshot import Snapshot, not_replaced, read_store, snapshot
+from pipeline.batch.snapshot import Snapshot, read_store, snapshot
 from pipeline.java_errors import cause
 from pipeline.logs import show
 from pipeline.metrics import definitions, unit_sums
@@ -69,7 +69,7 @@ def _execute(settings: Settings, data: outputs.DataDir, arguments: Arguments) ->
     Raises:
         OSError: an output cannot be written.
         OutputError: the data directory holds another product, or windows of another length.
-        sqlite3.Error: the database cannot be read.
+        TemporaryError: the database cannot be read now.
     """
     source.claim(data, settings)
     source.check_window(data, settings.window)
@@ -89,11 +89,10 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
         TemporaryError: the database was replaced during the run, so the result may mix two files.
     """
     data = outputs.DataDir(settings.data_dir)
-    if not data.database.exists():
-        return {"status": "no_data"}
+    store = stores.chosen(settings)
     snapshot_at = times.now()
-    with not_replaced(data.database):
-        stored = read_store(data.database, snapshot)
+    with store.unchanged():
+        stored = read_store(store, snapshot)
         if stored is None or not stored.ranges:
             return {"status": "no_data"}
         began = time.monotonic()

@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -16,10 +15,10 @@ from typing import Any
 
 import psutil
 
-from pipeline import outputs, processes, source, spark, times
+from pipeline import outputs, processes, source, spark, stores, times
 from pipeline.batch import job, retention
 from pipeline.batch.snapshot import read_store
-from pipeline.errors import Family, family_of, sentence
+from pipeline.errors import Family, OperationalError, TemporaryError, family_of, sentence
 from pipeline.ingest import store
 from pipeline.service import Service
 
@@ -87,6 +86,7 @@ class Scheduler:
         self._service = service
         self._settings = service.settings
         self._data = service.data
+        self._store = stores.chosen(service.settings)
         source.check_window(self._data, self._settings.window)
         #: Holds the name of the current run. If this scheduler is killed, the next one reads it.
         self._run_file = self._data.status / "batch_scheduler_run.json"
@@ -101,7 +101,7 @@ class Scheduler:
         self._report("waiting for the first trades")
         end = time.monotonic() + self._settings.batch_interval_seconds
         while not self._service.stop.is_set() and time.monotonic() < end:
-            with contextlib.suppress(sqlite3.Error):  # the first run reports it
+            with contextlib.suppress(TemporaryError, OperationalError):  # the first run reports it
                 if self._rows():
                     return
             self._service.sleep(0.5)
@@ -129,11 +129,11 @@ class Scheduler:
         self._service.details["next_run"] = datetime.fromtimestamp(due, UTC)
 
     def _rows(self) -> int:
-        return read_store(self._data.database, store.total_rows) or 0
+        return read_store(self._store, store.total_rows) or 0
 
     def _newest_event_time(self) -> datetime | None:
-        with contextlib.suppress(sqlite3.Error):  # the next run reports it
-            return read_store(self._data.database, store.newest_event_time)
+        with contextlib.suppress(TemporaryError, OperationalError):  # the next run reports it
+            return read_store(self._store, store.newest_event_time)
         return None
 
     def _delete_expired_runs(self) -> None:
@@ -154,14 +154,9 @@ class Scheduler:
             if family_of(error) is Family.FAULT:
                 raise
             self._service.log.debug("the traceback of the next error", exc_info=error)
-            ended = {"status": "failed", "reason": self._reason(error)}
+            ended = {"status": "failed", "reason": sentence(error)}
         self._log(ended | {"started": started, "run": run})
         self._run_file.unlink(missing_ok=True)
-
-    def _reason(self, error: Exception) -> str:
-        if isinstance(error, sqlite3.Error):
-            return store.unreadable(self._data.database, error)
-        return sentence(error)
 
     def _execute(self, run: str, started: datetime) -> dict[str, Any]:
         """Start a run, wait until it has ended, and return the fields of its log line."""
@@ -202,16 +197,19 @@ class Scheduler:
 
     def _require_database(self) -> None:
         """Raise an error if an earlier run read a database that is no longer there."""
-        if self._data.batch_windows.exists() and not self._data.database.exists():
+        if self._data.batch_windows.exists() and (missing := self._store.missing()):
             raise outputs.OutputError(
-                f"{self._data.database.name} is missing. Check that the consumer runs: it fills a "
-                f"new one from Kafka. The file: {self._data.database}"
+                f"{missing.name} is missing. Check that the consumer runs: it fills a new one from "
+                f"Kafka. The file: {missing}"
             )
 
     def _command(self, run: str, began: float, rows: int) -> list[str]:
         config = spark.batch_configuration(self._settings, rows)
         arguments = ("--run", run, "--began", str(began))
-        return spark.submit_command(config, SCRIPT, *arguments)
+        password = self._settings.store_password_file
+        # The run has another working directory, so a relative path would name another file.
+        own = {} if password is None else {"STORE_PASSWORD_FILE": str(password)}
+        return spark.submit_command(config, SCRIPT, *arguments, own=own)
 
     def _watch(self, process: psutil.Popen, deadline: float) -> tuple[str | None, int]:
         """Wait until a run ends, or end it; return how it was ended and its peak memory, bytes."""

@@ -16,6 +16,7 @@ from datetime import datetime
 
 import pandas as pd
 
+from pipeline import stores
 from pipeline.compare.arguments import add_minutes
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.decision import headline
@@ -51,7 +52,7 @@ def main() -> None:
     try:
         require_folder(data)
         check(data, settings)
-        outputs = read_outputs(data, arguments.minutes)
+        outputs = read_outputs(data, arguments.minutes, stores.chosen(settings))
         comparison = compare(outputs, settings.batch_interval_seconds)
         print(as_json(comparison) if arguments.json else as_text(comparison))
     except OutputError as error:

@@ -1,7 +1,6 @@
-"""What the comparison reads from the consumer's database, on a read-only connection."""
+"""What the comparison reads from the store, on a connection that shows one snapshot."""
 
 import itertools
-import sqlite3
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,13 +10,14 @@ from pipeline.compare.unread import PlacedTrade, PlacedTrades
 from pipeline.ingest import transactions
 from pipeline.ingest.store import AFTER_ALL_TIMES, id_span, minute_text, time_text
 from pipeline.metrics.definitions import HIGH, SPIKE
+from pipeline.stores.interface import Connection
 from pipeline.stream_starts import Start
 
 #: The columns of a trade that the comparison reads.
 _TRADE = "trade_id, time, side, price, last_size"
 
 
-def ingest_counts(connection: sqlite3.Connection) -> tuple[int, int, int, int]:
+def ingest_counts(connection: Connection) -> tuple[int, int, int, int]:
     """Return the number of records read from Kafka, stored, repeated and rejected."""
     names = ("records", "stored", "repeated", "rejected")
     sums = ", ".join(f"coalesce(sum({name}), 0)" for name in names)
@@ -28,7 +28,7 @@ def ingest_counts(connection: sqlite3.Connection) -> tuple[int, int, int, int]:
 
 
 def evidence(
-    connection: sqlite3.Connection,
+    connection: Connection,
 ) -> list[tuple[str | None, int | None, int, str, str, float, float, str, str]]:
     """Return all late or conflicting records in the order in which the consumer read them.
 
@@ -42,7 +42,7 @@ def evidence(
     ).fetchall()
 
 
-def consumed_offsets(connection: sqlite3.Connection) -> tuple[str | None, int, int]:
+def consumed_offsets(connection: Connection) -> tuple[str | None, int, int]:
     """Return the id of the topic, the first offset read, and the offset after the last one.
 
     Records that schema version 2 stored are left out, because they have no topic.
@@ -58,7 +58,7 @@ def consumed_offsets(connection: sqlite3.Connection) -> tuple[str | None, int, i
     return row[0], first, row[1]
 
 
-def backfilled(connection: sqlite3.Connection) -> set[int]:
+def backfilled(connection: Connection) -> set[int]:
     """Return the ids of late trades that filled a gap and have no quotes: backfilled over REST.
 
     Other late trades came from the feed. They filled a gap that existed only because they were
@@ -75,7 +75,7 @@ def backfilled(connection: sqlite3.Connection) -> set[int]:
 
 
 def stored_after(
-    connection: sqlite3.Connection, covered: tuple[int, int], rows: int, before: str
+    connection: Connection, covered: tuple[int, int], rows: int, before: str
 ) -> list[tuple[int, str, str, float, float]]:
     """Return the trades stored after the snapshot of a batch run: id, time, side, price, size.
 
@@ -94,14 +94,14 @@ def stored_after(
     if snapshot is not None:
         trades += connection.execute(
             f"SELECT {_TRADE} FROM gaps CROSS JOIN btc_prices "  # noqa: S608 - a constant
-            "ON trade_id BETWEEN gaps.first_trade_id AND gaps.last_trade_id "
-            "WHERE filled_at > ? AND trade_id BETWEEN ? AND ?",
+            "WHERE trade_id BETWEEN gaps.first_trade_id AND gaps.last_trade_id "
+            "AND filled_at > ? AND trade_id BETWEEN ? AND ?",
             (snapshot, *covered),
         ).fetchall()
     return trades
 
 
-def _committed_at(connection: sqlite3.Connection, rows: int) -> str | None:
+def _committed_at(connection: Connection, rows: int) -> str | None:
     """Return when the last transaction ended after which the table had this number of rows.
 
     It reads only the transactions since then, because the number of rows never decreases.
@@ -114,7 +114,7 @@ def _committed_at(connection: sqlite3.Connection, rows: int) -> str | None:
 
 
 def placed_trades(
-    connection: sqlite3.Connection, start: Start, window: timedelta, delay: timedelta
+    connection: Connection, start: Start, window: timedelta, delay: timedelta
 ) -> list[PlacedTrades]:
     """Return the trades of all windows with a record that a checkpoint skipped, with their offsets.
 
@@ -148,14 +148,14 @@ def placed_trades(
     return [PlacedTrades(start.topic, start.skipped, found.since, found.until, [*trades.values()])]
 
 
-def _late_ids(connection: sqlite3.Connection) -> set[int]:
+def _late_ids(connection: Connection) -> set[int]:
     """Return the ids of the trades whose exact offset is in `evidence`."""
     rows = connection.execute("SELECT trade_id FROM evidence WHERE kind = 'stored'")
     return {trade_id for (trade_id,) in rows}
 
 
 def _trades_of(
-    connection: sqlite3.Connection,
+    connection: Connection,
     transaction: tuple[int, int, int, int, int],
     period: tuple[str, str],
     late: set[int],
@@ -189,7 +189,7 @@ def _trades_of(
 
 
 def gaps_with_neighbours(
-    connection: sqlite3.Connection,
+    connection: Connection,
 ) -> list[tuple[int, int, bool, str | None, str | None]]:
     """Return each gap: first id, last id, whether it is filled, times of the trades around it."""
     rows = connection.execute(
@@ -203,7 +203,7 @@ def gaps_with_neighbours(
 
 
 def latencies(
-    connection: sqlite3.Connection,
+    connection: Connection,
     since: datetime | None,
     left_out: Iterable[tuple[datetime, datetime]],
 ) -> list[tuple[str, int, int]]:
@@ -229,7 +229,7 @@ def latencies(
     return [(*key, count) for key, count in counts.items() if count]
 
 
-def lags(connection: sqlite3.Connection, since: datetime | None) -> list[tuple[str, int, int]]:
+def lags(connection: Connection, since: datetime | None) -> list[tuple[str, int, int]]:
     """Return how far trades came behind: kind, bucket, count (see `pipeline.ingest.lags`).
 
     Args:
@@ -250,7 +250,7 @@ def _first_minute(since: datetime | None) -> str:
 
 
 def crossings(
-    connection: sqlite3.Connection,
+    connection: Connection,
     alerts: Iterable[tuple[str, str, float]],
     window: timedelta,
 ) -> list[tuple[str, str, str]]:
@@ -291,9 +291,9 @@ def crossings(
 #: Sums are rounded to the digits of a trade: they are sums of binary fractions.
 _CROSSING = {
     kind: (
-        f"SELECT time FROM (SELECT time, round({value}, 8) AS value FROM btc_prices "  # noqa: S608
-        "WHERE trade_id >= ? AND trade_id < ? AND time >= ? AND time < ? "
-        "WINDOW so_far AS (ORDER BY time, trade_id)) WHERE value > ? LIMIT 1"
+        f"SELECT time FROM (SELECT time, round(CAST({value} AS NUMERIC), 8) AS value "  # noqa: S608
+        "FROM btc_prices WHERE trade_id >= ? AND trade_id < ? AND time >= ? AND time < ? "
+        "WINDOW so_far AS (ORDER BY time, trade_id)) AS sums WHERE value > ? LIMIT 1"
     )
     for kind, value in (
         (HIGH, "max(price) OVER so_far - min(price) OVER so_far"),
@@ -302,7 +302,7 @@ _CROSSING = {
 }
 
 
-def _first_id(connection: sqlite3.Connection, ids: range, time: str) -> int:
+def _first_id(connection: Connection, ids: range, time: str) -> int:
     """Return the first id whose trade is at or after a time; the end if there is none."""
 
     def time_of(trade_id: int) -> str:

@@ -6,9 +6,7 @@ services only write.
 
 import json
 import re
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,6 +20,7 @@ from pipeline.compare.lateness import NOTHING_CONSUMED, ConsumedOffsets, Record
 from pipeline.compare.modes import FULL, READS
 from pipeline.compare.stops import stops, union
 from pipeline.compare.unread import PlacedTrades
+from pipeline.errors import OperationalError, TemporaryError
 from pipeline.ingest import store
 from pipeline.outputs import (
     BATCH_COLUMNS,
@@ -40,6 +39,8 @@ from pipeline.outputs import (
     read_status,
     stream_files,
 )
+from pipeline.stores.interface import Connection, Store
+from pipeline.stores.sqlite import SqliteStore
 from pipeline.stream.finality import VERSION_COLUMNS
 from pipeline.stream.micro_batches import OffsetRange, read_offset_ranges
 from pipeline.stream_starts import Start
@@ -199,13 +200,16 @@ def require_folder(data: DataDir) -> None:
         )
 
 
-def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutputs:
+def read_outputs(
+    data: DataDir, last: timedelta | None = None, trades: Store | None = None
+) -> PipelineOutputs:
     """Read all outputs. A missing file is an empty table.
 
     Args:
         data: The data directory.
         last: Compare only this length of time before the newest result. Completeness and growth
             always cover everything. None: everything.
+        trades: The store of the trades. None: the SQLite database of the directory.
 
     Raises:
         OutputError: A file has unexpected content, or the database cannot be read.
@@ -230,7 +234,8 @@ def read_outputs(data: DataDir, last: timedelta | None = None) -> PipelineOutput
         "stream": _read_alerts(data.alerts_stream),
         "batch": _read_alerts(data.alerts_batch),
     }
-    stored = _read_database(
+    stored = _read_store(
+        trades or SqliteStore(data.database),
         data,
         runs.iloc[-1] if len(runs) else None,
         None if as_recorded else span,
@@ -359,7 +364,7 @@ _GAP_COLUMNS = ("first_trade_id", "last_trade_id", "filled", "after", "before")
 
 @dataclass(frozen=True)
 class _Stored:
-    """What the consumer stored in the database. Without a database: nothing."""
+    """What the consumer stored. Without a database: nothing."""
 
     records: Sequence[Record] = ()
     consumed: ConsumedOffsets = NOTHING_CONSUMED
@@ -383,7 +388,8 @@ class _Stored:
     counts: IngestCounts | None = None
 
 
-def _read_database(
+def _read_store(
+    trades: Store,
     data: DataDir,
     newest_run: Any,
     span: tuple[datetime, datetime] | None,
@@ -395,6 +401,7 @@ def _read_database(
     """Return what the consumer stored, and what the stream read at that time.
 
     Args:
+        trades: The store of the trades.
         data: The data directory.
         newest_run: The result of the newest batch run. None: there is no run.
         span: The time for which latencies are read. None: all times.
@@ -406,39 +413,36 @@ def _read_database(
     Raises:
         OutputError: The database cannot be read.
     """
-    if not data.database.exists():
-        return _Stored()
     since, left_out = (span[0], catching_up(stopped, span[1])) if span else (None, ())
+
+    def query(connection: Connection) -> _Stored:
+        records = [Record(*row) for row in database.evidence(connection)]
+        starts, offset_ranges = stream_starts.read(data), read_offset_ranges(data)
+        latencies = database.latencies(connection, since, left_out)
+        return _Stored(
+            records=records,
+            consumed=ConsumedOffsets(*database.consumed_offsets(connection)),
+            after_snapshot=_stored_after(connection, newest_run),
+            gaps=database.gaps_with_neighbours(connection),
+            backfilled=database.backfilled(connection),
+            starts=starts,
+            offset_ranges=offset_ranges,
+            placed=_placed(connection, window, starts, offset_ranges),
+            latencies=pd.DataFrame(latencies, columns=["leg", "bucket", "count"]),
+            lags=pd.DataFrame(
+                database.lags(connection, since), columns=["behind", "bucket", "count"]
+            ),
+            crossings=_crossings(connection, alerted, window),
+            counts=_ingest_counts(connection),
+        )
+
     try:
-        with (
-            closing(store.open_reader(data.database)) as connection,
-            _explaining_missing_tables(data),
-        ):
-            connection.execute("BEGIN")  # one snapshot for all queries
-            records = [Record(*row) for row in database.evidence(connection)]
-            starts, offset_ranges = stream_starts.read(data), read_offset_ranges(data)
-            latencies = database.latencies(connection, since, left_out)
-            return _Stored(
-                records=records,
-                consumed=ConsumedOffsets(*database.consumed_offsets(connection)),
-                after_snapshot=_stored_after(connection, newest_run),
-                gaps=database.gaps_with_neighbours(connection),
-                backfilled=database.backfilled(connection),
-                starts=starts,
-                offset_ranges=offset_ranges,
-                placed=_placed(connection, window, starts, offset_ranges),
-                latencies=pd.DataFrame(latencies, columns=["leg", "bucket", "count"]),
-                lags=pd.DataFrame(
-                    database.lags(connection, since), columns=["behind", "bucket", "count"]
-                ),
-                crossings=_crossings(connection, alerted, window),
-                counts=_ingest_counts(connection),
-            )
-    except sqlite3.Error as error:
-        raise OutputError(store.unreadable(data.database, error)) from error
+        return trades.read(query) or _Stored()
+    except (TemporaryError, OperationalError) as error:
+        raise OutputError(str(error)) from error
 
 
-def _stored_after(connection: sqlite3.Connection, run: Any) -> list[Any]:
+def _stored_after(connection: Connection, run: Any) -> list[Any]:
     """Return the trades stored after the snapshot of a batch run; none without a known snapshot."""
     if run is None or run[["first_trade_id", "last_trade_id"]].isna().any():
         return []
@@ -448,7 +452,7 @@ def _stored_after(connection: sqlite3.Connection, run: Any) -> list[Any]:
 
 
 def _placed(
-    connection: sqlite3.Connection,
+    connection: Connection,
     window: timedelta | None,
     starts: Iterable[Start],
     offset_ranges: Iterable[OffsetRange],
@@ -465,7 +469,7 @@ def _placed(
 
 
 def _crossings(
-    connection: sqlite3.Connection,
+    connection: Connection,
     alerted: Sequence[tuple[str, str, float]],
     window: timedelta | None,
 ) -> pd.DataFrame:
@@ -476,7 +480,7 @@ def _crossings(
     return table
 
 
-def _ingest_counts(connection: sqlite3.Connection) -> IngestCounts | None:
+def _ingest_counts(connection: Connection) -> IngestCounts | None:
     """Return the consumer's counts. None: it has stored nothing yet."""
     ids = store.id_span(connection)
     if not ids:
@@ -544,25 +548,6 @@ def _reported(micro_batches: pd.DataFrame) -> dict[int, tuple[int, int]]:
     known = known.apply(pd.to_numeric, errors="coerce")
     whole = known.dropna().astype("int64").itertuples(index=False)
     return {number: (rows, late) for number, rows, late in whole}
-
-
-@contextmanager
-def _explaining_missing_tables(data: DataDir) -> Iterator[None]:
-    """Turn a missing table into an error that names the action.
-
-    Raises:
-        OutputError: The database lacks tables that the consumer of this version creates.
-    """
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if not store.no_table_yet(error):
-            raise
-        raise OutputError(
-            f"{data.database.name} lacks tables of this version. Start the consumer, which creates "
-            "them, or use another data directory if the database belongs to another program. "
-            f"The file: {data.database}"
-        ) from error
 
 
 def _is_json(text: object) -> bool:

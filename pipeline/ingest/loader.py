@@ -1,10 +1,9 @@
-"""Load records from Kafka into SQLite.
+"""Load records from Kafka into the store.
 
 One transaction stores the trades and the offsets. Then the consumer commits the offset to Kafka.
 """
 
 import gc
-import sqlite3
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -21,6 +20,7 @@ from pipeline.ingest import kafka, retention, store, trade
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.service import Service
 from pipeline.source import record_topic_id
+from pipeline.stores.interface import Writer
 
 GROUP = "sqlite_writer"
 #: Seconds. At a low rate, records are collected for this long before they are stored.
@@ -36,9 +36,7 @@ RETENTION_SECONDS = 3600.0
 class Loader:
     """Polls records, stores them and commits their offset, until the service is asked to stop."""
 
-    def __init__(
-        self, service: Service, connection: store.Writer, dead_letters: DeadLetters
-    ) -> None:
+    def __init__(self, service: Service, connection: Writer, dead_letters: DeadLetters) -> None:
         self._service = service
         self._settings = service.settings
         self._connection = connection
@@ -110,12 +108,8 @@ class Loader:
             RestartError: the topic was created again, or the database was deleted or replaced.
             StoreError: the database is damaged.
         """
-        try:
+        with self._connection.explaining_damage():
             self._run()
-        except sqlite3.DatabaseError as error:
-            if type(error) is not sqlite3.DatabaseError:  # a subclass has another cause
-                raise
-            raise store.damaged(self._service.data.database, error) from error
 
     def _run(self) -> None:
         while not self._service.stop.is_set():
@@ -143,7 +137,7 @@ class Loader:
         Raises:
             RestartError: the topic was created again, or the database was deleted or replaced.
         """
-        self._connection.check_files()
+        self._connection.check()
         found = kafka.known_topic_id(self._metadata, self._settings)
         if found not in {None, self._topic_id}:
             raise RestartError(
@@ -177,7 +171,7 @@ class Loader:
 
     def _store(self, batch: store.Batch) -> store.StoreResult:
         """Store a batch at the present time: the rows become visible at the commit."""
-        self._connection.check_files()
+        self._connection.check()
         return store.store(
             self._connection,
             batch,

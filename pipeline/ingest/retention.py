@@ -14,13 +14,13 @@ Each call deletes a bounded number of rows in one transaction. A call that is in
 nothing, and the next one continues.
 """
 
-import sqlite3
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from pipeline import outputs, stream_starts
 from pipeline.ingest import store, transactions
 from pipeline.settings import Settings
+from pipeline.stores.interface import Connection, Writer
 
 #: Maximum number of rows of each table that one call deletes. A call takes some milliseconds, in
 #: which the loader waits.
@@ -28,7 +28,7 @@ CHUNK = 10_000
 
 
 def delete_expired(
-    connection: sqlite3.Connection, data: outputs.DataDir, settings: Settings, now: datetime
+    connection: Writer, data: outputs.DataDir, settings: Settings, now: datetime
 ) -> int:
     """Delete old rows and return their number, at most CHUNK of each table.
 
@@ -40,7 +40,7 @@ def delete_expired(
     """
     if settings.retention_days is None:
         return 0
-    with store.transaction(connection):
+    with connection.transaction():
         newest = store.newest_event_time(connection)
         if newest is None:
             return 0
@@ -50,7 +50,7 @@ def delete_expired(
 
 
 def _delete_transactions(
-    connection: sqlite3.Connection, data: outputs.DataDir, settings: Settings, oldest: datetime
+    connection: Connection, data: outputs.DataDir, settings: Settings, oldest: datetime
 ) -> int:
     needed, offsets_by_topic = [], needed_offsets(data)
     for topic, offsets in offsets_by_topic:
@@ -99,7 +99,7 @@ def _batch_snapshots(data: outputs.DataDir) -> list[str]:
     return [store.time_text(start) for start in starts if start]
 
 
-def _last_before(connection: sqlite3.Connection, moment: str, first: int, newest: int) -> int:
+def _last_before(connection: Connection, moment: str, first: int, newest: int) -> int:
     """Return the number of the last transaction before a time; the first one if none was."""
     numbers = range(first, newest + 1)
     return max(first, transactions.first(connection, numbers, "committed_at", moment) - 1)
@@ -117,7 +117,7 @@ def between(needed: Iterable[range], numbers: range) -> list[range]:
     return found
 
 
-def _delete_minutes(connection: sqlite3.Connection, oldest: datetime) -> int:
+def _delete_minutes(connection: Connection, oldest: datetime) -> int:
     """Delete counts by minute, and return the number of rows."""
     return sum(
         connection.execute(

@@ -5,18 +5,18 @@ event times of a topic ascend with the number of the transaction. A binary searc
 few rows of a table with millions.
 """
 
-import sqlite3
 from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from pipeline.ingest.store import AFTER_ALL_TIMES, time_text
+from pipeline.stores.interface import Connection
 
 #: Greater than every number in the table.
 _AFTER_ALL_NUMBERS = 2**63
 
 
-def numbers_of(connection: sqlite3.Connection, topic: str) -> range:
+def numbers_of(connection: Connection, topic: str) -> range:
     """Return the numbers of the transactions that read a topic. Some rows may be deleted."""
     rows = connection.execute(
         "SELECT topic, first_number FROM ingest_totals ORDER BY first_number"
@@ -29,7 +29,7 @@ def numbers_of(connection: sqlite3.Connection, topic: str) -> range:
     return range(firsts[0], end)
 
 
-def is_read_once(connection: sqlite3.Connection, topic: str) -> bool:
+def is_read_once(connection: Connection, topic: str) -> bool:
     """Return whether the consumer read each record of a topic at most once, in order.
 
     Otherwise the offsets do not ascend with the number of the transaction. The consumer reads a
@@ -65,7 +65,7 @@ class Surroundings(NamedTuple):
 
 
 def around(
-    connection: sqlite3.Connection,
+    connection: Connection,
     topic: str,
     offsets: tuple[int, int | None],
     window: timedelta,
@@ -112,7 +112,7 @@ def around(
     return Surroundings(found, since, until, 0 < kept == len(found))
 
 
-def first(connection: sqlite3.Connection, numbers: range, column: str, least: int | str) -> int:
+def first(connection: Connection, numbers: range, column: str, least: int | str) -> int:
     """Return the first number whose column has at least this value; the end if there is none.
 
     Args:
@@ -136,7 +136,7 @@ def first(connection: sqlite3.Connection, numbers: range, column: str, least: in
     return numbers.start + bisect_left(numbers, least, key=value)
 
 
-def _newest_trade(connection: sqlite3.Connection, numbers: range, number: int) -> datetime | None:
+def _newest_trade(connection: Connection, numbers: range, number: int) -> datetime | None:
     """Return the greatest event time before a transaction. None: it is the first one."""
     row = connection.execute(
         "SELECT newest_trade FROM ingest WHERE number < ? AND number >= ? "

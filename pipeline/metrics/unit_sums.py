@@ -1,6 +1,6 @@
 """The sums over the trades of a window in whole numbers: exact like decimals, and faster.
 
-Prices and sizes are whole numbers of UNIT. SQLite or Spark adds up small groups of trades in 64-bit
+Prices and sizes are whole numbers of UNIT. The store or Spark adds up groups of trades in 64-bit
 numbers. Python merges the groups into windows: its whole numbers have no limit. The metrics follow
 from the merged sums by `pipeline.metrics.definitions`, as in the stream.
 
@@ -32,7 +32,7 @@ _UNKNOWN_TURNOVER = 10**38
 #: Returns a whole number times a power of ten. The default context would round to 28 digits.
 _scale = Context(prec=80).scaleb
 
-#: The columns that both SQLite and Spark compute over the trades of a group. Their input is:
+#: The columns that both stores and Spark compute over the trades of a group. Their input is:
 #: `trade_id`, `price` and `size` in units, `buy` (1: the taker bought, else 0), and the halves
 #: `price_high`, `price_low`, `size_high` and `size_low`.
 GROUP_SUMS: Mapping[str, str] = {
@@ -76,18 +76,23 @@ class UnitSums(NamedTuple):
     last_trade_time: int
 
 
-def units(column: str) -> str:
-    """Return the SQL of SQLite for a REAL column in units, exact for every valid trade.
+def units(column: str, whole: str = "CAST({} + 0.5 AS INTEGER)") -> str:
+    """Return the SQL for a REAL column in units, exact for every valid trade.
 
     A valid price or size has at most 15 digits. A product below 1e15 is off by less than 0.3 and
     gives the nearest whole number. From 10 million on, the last decimal places are therefore
     zero, and the factor leaves them out.
+
+    Args:
+        column: the name of the column.
+        whole: the SQL for the whole number nearest to a positive REAL. The default is for SQLite.
     """
+    exact = [whole.format(f"{column} * 1e{places}") for places in (8, 7, 6, 5)]
     return (
-        f"CASE WHEN {column} < 1e7 THEN CAST({column} * 1e8 + 0.5 AS INTEGER) "
-        f"WHEN {column} < 1e8 THEN CAST({column} * 1e7 + 0.5 AS INTEGER) * 10 "
-        f"WHEN {column} < 1e9 THEN CAST({column} * 1e6 + 0.5 AS INTEGER) * 100 "
-        f"ELSE CAST({column} * 1e5 + 0.5 AS INTEGER) * 1000 END"
+        f"CASE WHEN {column} < 1e7 THEN {exact[0]} "
+        f"WHEN {column} < 1e8 THEN {exact[1]} * 10 "
+        f"WHEN {column} < 1e9 THEN {exact[2]} * 100 "
+        f"ELSE {exact[3]} * 1000 END"
     )
 
 

@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation, localcontext
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from feed import recording
 
@@ -389,7 +389,7 @@ def verify(path: Path, data_dir: Path, now: datetime | None = None) -> list[str]
 def differences(golden: Golden, data_dir: Path) -> list[str]:
     """Return the differences between the output files and the expected results."""
     return [
-        *bounded(check_table(golden, data_dir / "crypto_prices.db")),
+        *bounded(check_table(golden, data_dir)),
         *bounded(check_stream(golden, data_dir)),
         *bounded(check_batch_windows(golden, data_dir / "batch_windows.csv")),
         *bounded(check_batch_total(golden, data_dir / "batch_output")),
@@ -403,26 +403,65 @@ def bounded(problems: Iterable[str]) -> list[str]:
     return [*found[:SHOWN], f"... and {more} more like these"] if more > 0 else found
 
 
-def check_table(golden: Golden, database: Path) -> list[str]:
-    """Return the differences between the stored and the expected trades."""
-    if not database.is_file():
-        return [f"{database.name}: missing"]
-    query = "SELECT trade_id, price, best_bid, best_ask, side, time, last_size FROM btc_prices"
+class TableError(Exception):
+    """The stored trades cannot be read. The text is the reason."""
+
+
+def query_table(data_dir: Path, query: str) -> list[Any]:
+    """Return the rows of a query over what the consumer of a data directory stored.
+
+    The settings in its status file name the store.
+
+    Raises:
+        TableError: the store is missing or cannot be read.
+    """
     try:
-        with closing(
-            sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
-        ) as connection:
-            problems: list[str] = []
-            stored = set()
-            for row in connection.execute(query):
-                stored.add(row[0])
-                trade = golden.trades.get(row[0])
-                if trade is None:
-                    problems.append(f"btc_prices trade_id {row[0]}: not in the recording")
-                else:
-                    problems += row_problems(trade, row)
+        status = json.loads((data_dir / "status" / "consumer.json").read_text(encoding="utf-8"))
+        settings = status["settings"]
+    except (OSError, ValueError, KeyError):
+        settings = {}
+    if settings.get("store_url", "sqlite") != "sqlite":
+        return _query_postgresql(settings, query)
+    database = data_dir / "crypto_prices.db"
+    if not database.is_file():
+        raise TableError(f"{database.name}: missing")
+    address = f"{database.absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+            return connection.execute(query).fetchall()
     except sqlite3.Error as error:
-        return [f"{database.name}: {error}"]
+        raise TableError(f"{database.name}: {error}") from error
+
+
+def _query_postgresql(settings: Mapping[str, Any], query: str) -> list[Any]:
+    import psycopg
+
+    url, file = settings["store_url"], settings["store_password_file"]
+    password = Path(file).read_text(encoding="utf-8").rstrip("\n") if file else None
+    try:
+        with psycopg.connect(url, password=password) as connection:
+            rows: list[Any] = connection.execute(query).fetchall()
+    except psycopg.Error as error:
+        raise TableError(f"{url}: {error}") from error
+    return rows
+
+
+def check_table(golden: Golden, data_dir: Path) -> list[str]:
+    """Return the differences between the stored and the expected trades."""
+    query = "SELECT trade_id, price, best_bid, best_ask, side, time, last_size FROM btc_prices"
+    problems: list[str] = []
+    stored = set()
+    try:
+        rows = query_table(data_dir, query)
+    except TableError as error:
+        return [str(error)]
+    for row in rows:
+        stored.add(row[0])
+        trade = golden.trades.get(row[0])
+        if trade is None:
+            problems.append(f"btc_prices trade_id {row[0]}: not in the recording")
+        else:
+            problems += row_problems(trade, row)
     missing = sorted(golden.trades.keys() - stored)
     return problems + [f"btc_prices trade_id {trade_id}: missing" for trade_id in missing]
 

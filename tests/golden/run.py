@@ -10,9 +10,7 @@ compared.
 import csv
 import hashlib
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -54,14 +52,13 @@ def verify(path: Path, data_dir: Path, now: datetime | None = None) -> list[str]
     _check_source(source, path, data_dir)
     if not source.get("retimed"):
         return golden.differences(golden.compute(path, now, rules), data_dir)
-    table = data_dir / "crypto_prices.db"
-    first, last = _stored_ids(table)
+    first, last = _stored_ids(data_dir)
     issued = golden.compute_frames(_issued(path, first, now), now, rules)
     batch = _up_to(issued, _newest_of_batch(data_dir))
     final = {start for start in issued.windows if _in_stream_csv(data_dir, start)}
     expected = _without_unfinished(issued, final)
     found = [
-        *golden.bounded(golden.check_table(_up_to(issued, last), table)),
+        *golden.bounded(golden.check_table(_up_to(issued, last), data_dir)),
         *golden.bounded(_of_final_windows(golden.check_stream(expected, data_dir, final))),
     ]
     if batch.trades:
@@ -130,15 +127,18 @@ def _json(path: Path) -> dict[str, Any]:
 # --- a run that was re-timed ------------------------------------------------------------------
 
 
-def _stored_ids(table: Path) -> tuple[int, int]:
+def _stored_ids(data_dir: Path) -> tuple[int, int]:
     """Return the lowest and the highest stored trade id."""
-    if not table.is_file():
-        raise RefusedError(f"{table.name} is missing, so nothing can be compared: {table.parent}")
-    with closing(sqlite3.connect(f"{table.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+    try:
         query = "SELECT min(trade_id), max(trade_id) FROM btc_prices"
-        first, last = connection.execute(query).fetchone()
+        ((first, last),) = golden.query_table(data_dir, query)
+    except golden.TableError as error:
+        raise RefusedError(
+            f"The stored trades cannot be read, so nothing can be compared: {error}. "
+            f"DATA_DIR={data_dir}"
+        ) from error
     if first is None:
-        raise RefusedError(f"btc_prices has no row yet. Wait for the first trades: {table.parent}")
+        raise RefusedError(f"btc_prices has no row yet. Wait for the first trades: {data_dir}")
     return first, last
 
 

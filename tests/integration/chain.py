@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,9 +75,8 @@ class Chain:
 
     def rows(self) -> int:
         try:
-            with sqlite3.connect(f"file:{self.data}/crypto_prices.db?mode=ro", uri=True) as db:
-                return int(db.execute("SELECT count(*) FROM btc_prices").fetchone()[0])
-        except sqlite3.OperationalError:
+            return int(golden.query_table(self.data, "SELECT count(*) FROM btc_prices")[0][0])
+        except golden.TableError:
             return 0
 
     def final_windows(self) -> list[dict[str, str]]:
@@ -103,12 +101,12 @@ class Chain:
 
     def ids(self) -> tuple[set[int], set[int]]:
         """Return the ids of the stored trades, and the ids in open gaps."""
-        with sqlite3.connect(f"file:{self.data}/crypto_prices.db?mode=ro", uri=True) as db:
-            stored = {row[0] for row in db.execute("SELECT trade_id FROM btc_prices")}
-            gaps = db.execute(
-                "SELECT first_trade_id, last_trade_id FROM gaps WHERE filled_at IS NULL"
-            ).fetchall()
-        return stored, {number for first, last in gaps for number in range(first, last + 1)}
+        rows = golden.query_table(self.data, "SELECT trade_id FROM btc_prices")
+        open_gaps = "SELECT first_trade_id, last_trade_id FROM gaps WHERE filled_at IS NULL"
+        gaps = golden.query_table(self.data, open_gaps)
+        return {row[0] for row in rows}, {
+            number for first, last in gaps for number in range(first, last + 1)
+        }
 
     def settle(self, recording: Path, timeout: float) -> golden.Golden:
         """Wait until both paths have processed every trade, and return the expected results.

@@ -20,6 +20,7 @@ from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
 from pipeline.settings import load
+from pipeline.stores import sqlite
 from tests.conftest import ROOT, Run, Running, require_jars, running, wait_until
 from tests.integration.conftest import has_ended
 
@@ -46,7 +47,7 @@ def data(tmp_path: Path) -> DataDir:
 
 def fill(data: DataDir, ids: Sequence[int]) -> None:
     """Store trades of these ids, four per second of event time."""
-    connection = store.open_writer(data.database)
+    connection = sqlite.open_writer(data.database)
     trades = [trade(place, trade_id) for place, trade_id in enumerate(ids, 1)]
     batch = store.Batch(0, len(trades) - 1, len(trades), 0, BEGAN, BEGAN, trades)
     store.store(connection, batch, BEGAN)

@@ -1,4 +1,4 @@
-"""All modes of the batch write the same results, in real Spark over a real database.
+"""All modes of the batch write the same results, in real Spark over real databases.
 
 `tests.golden` computes the expected results independently.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from pipeline import outputs, processes, spark, times
+from pipeline import outputs, processes, spark, stores, times
 from pipeline.batch import job
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
@@ -26,6 +26,7 @@ from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 from tests import golden
 from tests.conftest import require_jars, wait_until
+from tests.postgresql import PostgresqlServer, running_server
 
 MODES = ("full", "pushdown", "incremental")
 BEGAN = datetime(2025, 12, 2, 5, tzinfo=UTC)
@@ -48,17 +49,25 @@ def session() -> Iterator[SparkSession]:
     one.stop()
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresqlServer]:
+    with running_server() as server:
+        yield server
+
+
 class Table:
     """A database that grows step by step, as the consumer fills it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **store_settings: Any) -> None:
         self.data = DataDir(folder)
         self.trades: dict[int, Trade] = {}
         self._runs = 0
+        self._settings = {"spark_master": "local[2]", "data_dir": folder, **store_settings}
 
     def put(self, *trades: Trade) -> None:
         """Store trades in one transaction. A trade with a stored id is a repeat."""
-        with closing(store.open_writer(self.data.database)) as connection:
+        settings = Settings.model_validate(self._settings)
+        with closing(stores.chosen(settings).open_writer()) as connection:
             first = store.next_offset(connection) or 0
             last = first + len(trades) - 1
             batch = store.Batch(first, last, len(trades), 0, BEGAN, BEGAN, trades)
@@ -71,8 +80,8 @@ class Table:
 
     def run(self, session: SparkSession, mode: str, **settings: Any) -> dict[str, Any]:
         """Execute a run and return what the log shows about it."""
-        given = {"spark_master": "local[2]", "data_dir": self.data.root, "batch_mode": mode}
-        return job.process(session, Settings(**(given | settings)), self.next_run())  # type: ignore[arg-type]
+        given = self._settings | {"batch_mode": mode} | settings
+        return job.process(session, Settings.model_validate(given), self.next_run())
 
     def results(self) -> list[list[dict[str, str]]]:
         """Return the rows of the newest results, without what differs from run to run."""
@@ -139,30 +148,42 @@ def run_all(table: Table, session: SparkSession, **settings: Any) -> list[dict[s
 
 
 def test_all_modes_write_the_same_results_while_a_table_grows(
-    session: SparkSession, tmp_path: Path
+    session: SparkSession, server: PostgresqlServer, tmp_path: Path
 ) -> None:
     """Late, repeated and backfilled trades arrive between the runs, and amounts of any size."""
+    access = {"store_url": server.new_database(), "store_password_file": server.password_file}
+    tables = (Table(tmp_path / "sqlite"), Table(tmp_path / "postgresql", **access))
+
+    def put(*trades: Trade) -> None:
+        for table in tables:
+            table.put(*trades)
+
+    def run_on_both(**settings: Any) -> list[dict[str, Any]]:
+        logged, other = (run_all(table, session, **settings) for table in tables)
+        assert [line["mode"] for line in other] == [line["mode"] for line in logged]
+        assert tables[1].results() == tables[0].results()
+        return logged
+
     rng = random.Random(11)
-    table = Table(tmp_path)
-    table.put(*made([*range(1000, 2600), *range(2700, 3000)], 0, 900, rng))
-    logged = run_all(table, session)
+    put(*made([*range(1000, 2600), *range(2700, 3000)], 0, 900, rng))
+    logged = run_on_both()
     assert [line["mode"] for line in logged] == ["full", "pushdown", "full"]
     assert logged[2]["reason"] == "read the whole table: batch_sums.json does not exist"
-    assert table.problems() == []
+    assert tables[0].problems() == []
 
     late = made(range(3000, 3100), 100, 300, rng)
     backfilled = made([*range(2600, 2650), 2699], 600, 300, rng)
     greatest = Trade(2**63 - 1, GREATEST, None, None, "buy", BEGAN, GREATEST)
     # The sums of a full group of these trades are the greatest in 64-bit numbers.
     full_group = [Trade(n, BOUND, None, None, "buy", BEGAN, BOUND) for n in range(4000, 5100)]
-    table.put(*late, *list(table.trades.values())[:50])
-    table.put(*backfilled, greatest, *full_group)
-    logged = run_all(table, session)
+    put(*late, *list(tables[0].trades.values())[:50])
+    put(*backfilled, greatest, *full_group)
+    logged = run_on_both()
     assert [line["mode"] for line in logged] == list(MODES)
-    assert {line["rows"] for line in logged} == {len(table.trades)}
-    assert table.problems() == []
+    assert {line["rows"] for line in logged} == {len(tables[0].trades)}
+    assert tables[0].problems() == []
 
-    logged = run_all(table, session, volatility_range=Decimal("0.5"), spike_volume=Decimal(10**9))
+    logged = run_on_both(volatility_range=Decimal("0.5"), spike_volume=Decimal(10**9))
     assert logged[2]["mode"] == "incremental"  # nothing new, and other thresholds
 
 

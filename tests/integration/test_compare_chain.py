@@ -35,8 +35,8 @@ from pipeline.compare.causes import (
 )
 from pipeline.compare.completeness import LOSSES
 from pipeline.compare.watermark import watermarks
-from pipeline.ingest import store
 from pipeline.outputs import DataDir
+from pipeline.stores import sqlite
 from pipeline.stream.micro_batches import read_offset_ranges
 from tests.conftest import Broker, Run, running, wait_until
 from tests.integration.chain import Chain, new_chain
@@ -300,7 +300,7 @@ def test_of_late_events_around_the_watermark_exactly_those_that_were_dropped_are
 
 
 def test_no_more_trades_were_dropped_than_the_bound_of_the_watermark(story: Story) -> None:
-    with closing(store.open_reader(DataDir(story.data).database)) as connection:
+    with closing(sqlite.open_reader(DataDir(story.data).database)) as connection:
         rows = database.lags(connection, None)
     found = watermarks(pd.DataFrame(rows, columns=["behind", "bucket", "count"]), {}, None)
     minute, longer = (found.row(seconds) or {} for seconds in (60, 600))

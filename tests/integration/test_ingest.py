@@ -30,6 +30,7 @@ from pipeline.ingest.publisher import REPORT_SECONDS, Publisher
 from pipeline.outputs import OutputError
 from pipeline.service import Service
 from pipeline.settings import Settings
+from pipeline.stores import sqlite
 from tests.conftest import Broker, Run, Running, free_port, wait_until
 
 GOOD = (
@@ -50,7 +51,7 @@ def test_nothing_is_stored_until_kafka_has_the_dead_letters_before_it(
     service = Service("consumer", settings)
     with ExitStack() as resources:
         path = service.data.database
-        connection = resources.enter_context(closing(store.open_writer(path)))
+        connection = resources.enter_context(closing(sqlite.open_writer(path)))
         sender = Sender(service)
         resources.callback(sender.close)
         loader = Loader(service, connection, DeadLetters(service, sender))
@@ -83,7 +84,7 @@ def test_a_consumer_that_cannot_start_leaves_no_connection_open(
     )
     service = Service("consumer", settings)
     with ExitStack() as resources:
-        connection = resources.enter_context(closing(store.open_writer(service.data.database)))
+        connection = resources.enter_context(closing(sqlite.open_writer(service.data.database)))
         sender = Sender(service)
         resources.callback(sender.close)
         dead_letters = DeadLetters(service, sender)
@@ -233,7 +234,7 @@ def test_a_topic_created_again_while_the_consumer_is_down_is_read_from_its_begin
 
 
 def old_latencies(consumer: Consumer) -> list[Any]:
-    with closing(store.open_reader(consumer.database)) as reader:
+    with closing(sqlite.open_reader(consumer.database)) as reader:
         return reader.execute("SELECT 1 FROM latency WHERE minute < '2025'").fetchall()
 
 

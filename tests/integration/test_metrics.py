@@ -25,6 +25,7 @@ from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.metrics import definitions, spark_sums
 from pipeline.settings import Settings
+from pipeline.stores import sqlite
 from tests.conftest import require_jars
 
 SETTINGS = Settings(spark_master="local[1]")
@@ -473,7 +474,7 @@ def test_a_real_column_read_by_jdbc_gives_the_units_of_the_decimal_that_was_stor
     settings = Settings(
         spark_master="local[1]", data_dir=tmp_path / "odd name é", batch_partitions=3
     )
-    connection = store.open_writer(settings.data_dir / "crypto_prices.db")
+    connection = sqlite.open_writer(settings.data_dir / "crypto_prices.db")
     batch = store.Batch(0, len(trades) - 1, len(trades), 0, began, began, trades)
     store.store(connection, batch, began)
     ranges = store.stored_ranges(connection)

@@ -19,6 +19,7 @@ from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
 from pipeline.service import Service
 from pipeline.settings import Settings
+from pipeline.stores import sqlite
 from pipeline.stream import recovery
 from tests import old_folder
 from tests.conftest import ROOT
@@ -67,7 +68,7 @@ def command(part: str, *arguments: str, data: DataDir) -> tuple[float, float]:
 
 
 def start_of_consumer(data: DataDir) -> None:
-    with closing(store.open_writer(data.database)) as connection:
+    with closing(sqlite.open_writer(data.database)) as connection:
         store.next_offset(connection)
         store.newest_topic(connection)
         store.total_rows(connection)
@@ -95,7 +96,7 @@ def test_a_year_of_two_transactions_per_second_slows_no_start_and_no_commit(
 ) -> None:
     """Sixty million rows of `ingest`. They take 10 GB on the disk."""
     data, count, now = DataDir(tmp_path), 60_000_000, datetime.now(UTC)
-    store.open_writer(data.database).close()
+    sqlite.open_writer(data.database).close()
     with closing(sqlite3.connect(data.database, isolation_level=None)) as connection:
         connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
         old_folder.write_transactions(connection, count, now)
@@ -104,7 +105,7 @@ def test_a_year_of_two_transactions_per_second_slows_no_start_and_no_commit(
     assert rows < 0.1
     trade = Trade(count + 1, "93000.25", "93000.24", None, "buy", now, "0.25")
     batch = store.Batch(count + 1, count + 1, 1, 0, now, now, [trade], [now], topic=None)
-    with closing(store.open_writer(data.database)) as connection:
+    with closing(sqlite.open_writer(data.database)) as connection:
         commit = cpu_s("commit", lambda: store.store(connection, batch, now))
         assert commit < 0.1
         settings = Settings(data_dir=tmp_path, retention_days=10)
@@ -117,7 +118,7 @@ def test_a_year_of_two_transactions_per_second_slows_no_start_and_no_commit(
 
 
 def store_rows(data: DataDir, count: int) -> None:
-    with closing(store.open_reader(data.database)) as connection:
+    with closing(sqlite.open_reader(data.database)) as connection:
         assert store.total_rows(connection) == count
 
 
@@ -133,7 +134,7 @@ def test_comparison_and_report_end_in_an_old_folder(old: DataDir) -> None:
 @pytest.mark.slow
 def test_a_step_of_retention_does_not_delay_the_consumer(old: DataDir) -> None:
     settings = Settings(data_dir=old.root, retention_days=10)
-    with closing(store.open_writer(old.database)) as connection:
+    with closing(sqlite.open_writer(old.database)) as connection:
 
         def step() -> None:
             found = retention.delete_expired(connection, old, settings, datetime.now(UTC))

@@ -12,6 +12,7 @@ from benchmarks import inputs, stream, viewer
 from benchmarks.processes import Bench, BenchmarkError, free_port
 from benchmarks.results import Goal, Result, per_minute, percentile, rate, shown, table
 from pipeline.ingest import store, trade
+from pipeline.stores import sqlite
 
 
 def messages(count: int) -> list[bytes]:
@@ -42,13 +43,13 @@ def test_a_grown_table_equals_one_that_the_consumer_filled(tmp_path: Path):
     table_.grow(300)
     table_.grow(700)
     trades = [trade.decode(raw, "BTC-USD", datetime.now(UTC)) for raw in messages(700)]
-    with closing(store.open_writer(tmp_path / "stored.db")) as connection:
+    with closing(sqlite.open_writer(tmp_path / "stored.db")) as connection:
         batch = store.Batch(0, 699, 700, 0, inputs.BEGIN, inputs.BEGIN, trades)
         store.store(connection, batch, datetime.now(UTC))
         expected = connection.execute(
             "SELECT trade_id, price, side, time, last_size FROM btc_prices"
         ).fetchall()
-    with closing(store.open_reader(table_.path)) as connection:
+    with closing(sqlite.open_reader(table_.path)) as connection:
         rows = connection.execute(
             "SELECT trade_id, price, side, time, last_size FROM btc_prices"
         ).fetchall()

@@ -1,7 +1,6 @@
 """Detection: the decisive trade is found in the store, and times count from it."""
 
 import random
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -17,19 +16,20 @@ from pipeline.compare.detection import Detection, detection
 from pipeline.compare.freshness import BATCH, RESULTS, STREAM_FINAL, STREAM_OPEN
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
+from pipeline.stores import sqlite
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(store.open_writer(tmp_path / "crypto_prices.db")) as writer:
+def connection(tmp_path: Path) -> Iterator[sqlite.SqliteWriter]:
+    with closing(sqlite.open_writer(tmp_path / "crypto_prices.db")) as writer:
         writer.execute("PRAGMA synchronous = OFF")
         yield writer
 
 
-def put(connection: sqlite3.Connection, trades: list[Trade]) -> None:
+def put(connection: sqlite.SqliteWriter, trades: list[Trade]) -> None:
     batch = store.Batch(0, len(trades) - 1, len(trades), 0, NOON, NOON, trades)
     store.store(connection, batch, NOON)
 
@@ -51,7 +51,7 @@ def directly(trades: list[Trade], start: datetime, kind: str, threshold: Decimal
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_decisive_trade_is_the_first_with_which_the_value_is_above_the_threshold(
-    connection: sqlite3.Connection, seed: int
+    connection: sqlite.SqliteWriter, seed: int
 ) -> None:
     """An equal value is not above it. Some trades are missing, some are a little out of order."""
     source = random.Random(seed)
@@ -75,7 +75,7 @@ def test_the_decisive_trade_is_the_first_with_which_the_value_is_above_the_thres
             assert [row[2] for row in found] == ([] if expected is None else [expected])
 
 
-def test_without_trades_there_is_no_decisive_one(connection: sqlite3.Connection) -> None:
+def test_without_trades_there_is_no_decisive_one(connection: sqlite.SqliteWriter) -> None:
     assert database.crossings(connection, [(times.iso(NOON), "High", 0.0)], MINUTE) == []
 
 

@@ -15,6 +15,7 @@ from pipeline.compare import database
 from pipeline.compare.lateness import ConsumedOffsets, Outcomes, Record, outcomes
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
+from pipeline.stores import sqlite
 from pipeline.stream.micro_batches import MicroBatch, OffsetRange, extend
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -87,8 +88,8 @@ class Chain:
             reported[number] = (end - first, spark.late[-1])
             more, last = extend(last, MicroBatch(number, first, end, judged_by), counted, IDENTITY)
             rows += more
-        connection = sqlite3.connect(":memory:", isolation_level=None)
-        connection.executescript(store._SCHEMA)
+        connection = sqlite3.connect(":memory:", isolation_level=None, factory=sqlite.SqliteWriter)
+        connection.executescript(sqlite.SCHEMA)
         for first, end in itertools.pairwise([0, *itertools.accumulate(polls), len(trades)]):
             offsets = range(min(first, len(trades)), min(end, len(trades)))
             if offsets:

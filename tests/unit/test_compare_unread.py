@@ -20,6 +20,7 @@ from pipeline.compare.unread import Reading, readings
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import WINDOW_COLUMNS
+from pipeline.stores import sqlite
 from pipeline.stream.micro_batches import OffsetRange
 from pipeline.stream_starts import Start
 
@@ -80,7 +81,7 @@ class Folder:
     #: First offset, and the offset after the last one.
     parts: Sequence[tuple[int, int]] = ()
 
-    def store(self, connection: sqlite3.Connection) -> None:
+    def store(self, connection: sqlite.SqliteWriter) -> None:
         first = place = 0
         while first < len(self.trades):
             own = self.trades[first : first + self.polls[place % len(self.polls)]]
@@ -109,8 +110,10 @@ class Folder:
 
     def evidence(self) -> Evidence:
         starts = self.starts
-        with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-            connection.executescript(store._SCHEMA)
+        with closing(
+            sqlite3.connect(":memory:", isolation_level=None, factory=sqlite.SqliteWriter)
+        ) as connection:
+            connection.executescript(sqlite.SCHEMA)
             self.store(connection)
             records = [Record(*row) for row in database.evidence(connection)]
             placed = [
@@ -285,8 +288,10 @@ def test_the_offsets_of_a_poll_with_a_late_trade_are_a_range() -> None:
 def test_nothing_is_placed_if_the_consumer_read_the_topic_twice() -> None:
     """After a power cut of the broker's host, new records can have the offsets of lost ones."""
     folder = Folder(steady(120), parts=[(0, 30), (65, 120)])
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.executescript(store._SCHEMA)
+    with closing(
+        sqlite3.connect(":memory:", isolation_level=None, factory=sqlite.SqliteWriter)
+    ) as connection:
+        connection.executescript(sqlite.SCHEMA)
         folder.store(connection)
         first, second = folder.starts
         assert database.placed_trades(connection, second, MINUTE, MINUTE)
@@ -299,8 +304,10 @@ def test_nothing_is_placed_if_the_consumer_read_the_topic_twice() -> None:
 def test_nothing_is_placed_if_a_transaction_around_the_start_was_deleted(number: int) -> None:
     """Retention can have deleted it before the checkpoint began."""
     folder = Folder(steady(120), polls=[10], parts=[(0, 30), (65, 120)])
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.executescript(store._SCHEMA)
+    with closing(
+        sqlite3.connect(":memory:", isolation_level=None, factory=sqlite.SqliteWriter)
+    ) as connection:
+        connection.executescript(sqlite.SCHEMA)
         folder.store(connection)
         start = folder.starts[1]
         (placed,) = database.placed_trades(connection, start, MINUTE, MINUTE)

@@ -141,7 +141,7 @@ def test_without_a_folder_that_may_execute_the_error_names_all_of_them(
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give a folder with empty files for everything that Spark needs."""
     jars = ("spark-sql-kafka-0-10_2.13", "spark-token-provider-kafka-0-10_2.13", "kafka-clients")
-    for name in (*jars, "commons-pool2", "sqlite-jdbc"):
+    for name in (*jars, "commons-pool2", "sqlite-jdbc", "postgresql"):
         path = tmp_path / "jars" / "spark" / "lib" / f"{name}-1.0.jar"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -155,13 +155,12 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_complete_installation_has_a_class_path(installed: Path) -> None:
-    assert len(spark.class_path()) == 6
+    assert len(spark.class_path()) == 7
 
 
 @pytest.mark.parametrize(
     ("missing", "text"),
     [
-        ("jars/spark/lib/sqlite-jdbc-1.0.jar", r"^No sqlite-jdbc jar\. Run "),
         ("jars/spark/lib/kafka-clients-1.0.jar", r"^No kafka-clients jar\. Run "),
         ("pyspark/jars/spark-core.jar", "Cannot find jars in "),
         (
@@ -174,6 +173,18 @@ def test_a_part_that_is_missing_is_named(installed: Path, missing: str, text: st
     (installed / missing).unlink()
     with pytest.raises(spark.SetupError, match=text):
         spark.class_path()
+
+
+@pytest.mark.parametrize(
+    ("store_url", "driver"),
+    [("sqlite", "sqlite-jdbc"), ("postgresql://user@host:5432/prices", "postgresql")],
+)
+def test_a_batch_run_needs_the_driver_of_its_store(
+    installed: Path, store_url: str, driver: str
+) -> None:
+    (installed / "jars" / "spark" / "lib" / f"{driver}-1.0.jar").unlink()
+    with pytest.raises(spark.SetupError, match=rf"^No {driver} jar\. Run "):
+        spark.batch_configuration(Settings(store_url=store_url), rows=1)
 
 
 def test_a_spark_submit_that_cannot_be_executed_is_named(installed: Path) -> None:

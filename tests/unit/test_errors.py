@@ -34,9 +34,9 @@ from pipeline.errors import (
     sentence,
 )
 from pipeline.ingest.exchange import FeedError
-from pipeline.ingest.store import StoreError
 from pipeline.service import Service
 from pipeline.settings import Settings
+from pipeline.stores.interface import StoreError
 from pipeline.stream.finality import StateError
 
 

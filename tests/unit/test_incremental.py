@@ -25,6 +25,8 @@ from pipeline.metrics import unit_sums
 from pipeline.metrics.unit_sums import UnitSums
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings
+from pipeline.stores import sqlite
+from pipeline.stores.sqlite import SqliteStore
 from tests.unit.test_unit_sums import expected, trade
 
 NOW = datetime(2025, 12, 2, 5, tzinfo=UTC)
@@ -157,7 +159,7 @@ def data(tmp_path: Path) -> DataDir:
 def put(data: DataDir, *ids: int, second: int = 0) -> None:
     """Store trades of these ids in one transaction."""
     at = NOW + timedelta(seconds=second)
-    with closing(store.open_writer(data.database)) as connection:
+    with closing(sqlite.open_writer(data.database)) as connection:
         first = store.next_offset(connection) or 0
         trades = [trade(number, "1", "1") for number in ids]
         batch = store.Batch(first, first + len(ids) - 1, len(ids), 0, at, at, trades)
@@ -166,7 +168,7 @@ def put(data: DataDir, *ids: int, second: int = 0) -> None:
 
 def run(data: DataDir) -> None:
     """Keep the sums as a run does."""
-    stored = snapshot.read_store(data.database, snapshot.snapshot)
+    stored = SqliteStore(data.database).read(snapshot.snapshot)
     assert stored is not None
     settings = Settings(data_dir=data.root, batch_mode="incremental")
     incremental.keep(settings, "20251202T050000Z", stored, incremental.Added({}, None))
@@ -178,7 +180,7 @@ def new_ids(data: DataDir) -> list[int]:
     Raises:
         UnusableError: it would read the whole table.
     """
-    stored = snapshot.read_store(data.database, snapshot.snapshot)
+    stored = SqliteStore(data.database).read(snapshot.snapshot)
     assert stored is not None
     found = incremental.usable(Settings(data_dir=data.root), stored)
     return ids_in(difference(stored.ranges, found.ranges))
@@ -240,7 +242,7 @@ def test_a_backup_that_was_made_after_the_run_can_be_restored(data: DataDir) -> 
 def test_a_database_that_lacks_rows_of_the_last_run_needs_a_full_run(data: DataDir) -> None:
     put(data, 10, 11, 12)
     run(data)
-    with closing(store.open_writer(data.database)) as connection:
+    with closing(sqlite.open_writer(data.database)) as connection:
         connection.execute("DELETE FROM btc_prices WHERE trade_id = 12")
     with pytest.raises(UnusableError, match="the database lacks rows that run 20251202T050000Z"):
         new_ids(data)
@@ -252,10 +254,10 @@ def test_old_bookkeeping_can_be_deleted_between_runs(data: DataDir) -> None:
     put(data, 11, second=1)
     run(data)
     put(data, 12, second=2)
-    with closing(store.open_writer(data.database)) as connection:
+    with closing(sqlite.open_writer(data.database)) as connection:
         connection.execute("DELETE FROM ingest WHERE number < 2")
     assert new_ids(data) == [12]
-    with closing(store.open_writer(data.database)) as connection:
+    with closing(sqlite.open_writer(data.database)) as connection:
         connection.execute("DELETE FROM ingest WHERE number < 3")
     with pytest.raises(UnusableError, match="was replaced or restored"):
         new_ids(data)
@@ -263,7 +265,7 @@ def test_old_bookkeeping_can_be_deleted_between_runs(data: DataDir) -> None:
 
 def test_a_database_without_transactions_keeps_no_sums(data: DataDir) -> None:
     put(data, 10)
-    with closing(store.open_writer(data.database)) as connection:
+    with closing(sqlite.open_writer(data.database)) as connection:
         connection.execute("DELETE FROM ingest")
     run(data)
     assert not data.batch_sums.exists()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline.ingest import lags, store
 from pipeline.ingest.lags import LONGEST, MICRO_BATCHES, NEWEST, NOT_BEHIND, Position
 from pipeline.ingest.trade import Trade
+from pipeline.stores import sqlite
 from tests.unit.test_store import write_version
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -124,14 +125,14 @@ def directly(
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(store.open_writer(tmp_path / "crypto_prices.db")) as writer:
+def connection(tmp_path: Path) -> Iterator[sqlite.SqliteWriter]:
+    with closing(sqlite.open_writer(tmp_path / "crypto_prices.db")) as writer:
         writer.execute("PRAGMA synchronous = OFF")
         yield writer
 
 
 def put(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
     records: Sequence[tuple[int, datetime, datetime | None]],
     offset: int,
     topic: str = "topic",
@@ -146,7 +147,7 @@ def put(
     store.store(connection, batch, NOON)
 
 
-def stored(connection: sqlite3.Connection) -> list[tuple[str, str, int, int]]:
+def stored(connection: sqlite.SqliteWriter) -> list[tuple[str, str, int, int]]:
     return connection.execute("SELECT * FROM lags ORDER BY 1, 2, 3").fetchall()
 
 
@@ -160,8 +161,10 @@ def test_the_counts_do_not_depend_on_transactions_repeats_or_a_second_reading(
         (trade_id, time, received)
         for (*_, trade_id), (time, received, _) in zip(made, arrivals, strict=True)
     ]
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.executescript(store._SCHEMA)
+    with closing(
+        sqlite3.connect(":memory:", isolation_level=None, factory=sqlite.SqliteWriter)
+    ) as connection:
+        connection.executescript(sqlite.SCHEMA)
         place = 0
         for size in sizes:
             if records[place : place + size]:
@@ -177,7 +180,7 @@ def test_the_counts_do_not_depend_on_transactions_repeats_or_a_second_reading(
         assert stored(connection) == before
 
 
-def test_a_transaction_that_fails_counts_nothing(connection: sqlite3.Connection) -> None:
+def test_a_transaction_that_fails_counts_nothing(connection: sqlite.SqliteWriter) -> None:
     records: list[tuple[int, datetime, datetime | None]] = [
         (1, at(10), at(10)),
         (2, at(5), at(12)),
@@ -201,7 +204,7 @@ def test_a_transaction_that_fails_counts_nothing(connection: sqlite3.Connection)
     ]
 
 
-def test_a_new_topic_starts_without_a_newest_event_time(connection: sqlite3.Connection) -> None:
+def test_a_new_topic_starts_without_a_newest_event_time(connection: sqlite.SqliteWriter) -> None:
     put(connection, [(1, at(100), at(100)), (2, at(101), at(104))], 0)
     put(connection, [(3, at(10), at(106)), (4, at(9), at(110))], 0, topic="other")
     assert [row[2:] for row in stored(connection) if row[1] == NEWEST] == [(NOT_BEHIND, 3), (1, 1)]
@@ -210,9 +213,9 @@ def test_a_new_topic_starts_without_a_newest_event_time(connection: sqlite3.Conn
 def test_a_database_of_version_4_counts_lags_from_its_conversion_on(tmp_path: Path) -> None:
     path = tmp_path / "data" / "crypto_prices.db"
     write_version(4, path)
-    with closing(store.open_reader(path)) as reader:
+    with closing(sqlite.open_reader(path)) as reader:
         assert reader.execute("SELECT minute, behind, bucket, count FROM lags").fetchall() == []
-    with closing(store.open_writer(path)) as writer:
+    with closing(sqlite.open_writer(path)) as writer:
         assert store.total_rows(writer) == 3
         # The newest trade was 100 s after five o'clock.
         five = datetime(2025, 12, 2, 5, tzinfo=UTC)

@@ -28,8 +28,9 @@ PACKAGES = ("pipeline", "feed", "local", "page", "report", "tests", "benchmarks"
 #: Lines of the longest entry point.
 ENTRY_POINT_LINES = 60
 
-#: The modules directly in `pipeline/`.
+#: The modules directly in `pipeline/`, and those in these packages.
 SHARED = "shared modules of pipeline"
+SHARED_PACKAGES = {"metrics", "stores"}
 ENTRY = "entry points"
 PATHS = {SHARED, "pipeline.ingest", "pipeline.stream", "pipeline.batch"}
 #: What each part may import beside itself. Tests, benchmarks and faults may import everything.
@@ -98,7 +99,7 @@ def part_of(module: str) -> str:
     if first != "pipeline":
         return first
     is_package = modules()[".".join([first, *rest[:1]])].name == "__init__.py"
-    own_part = rest and is_package and rest[0] != "metrics"
+    own_part = rest and is_package and rest[0] not in SHARED_PACKAGES
     return f"pipeline.{rest[0]}" if own_part else SHARED
 
 

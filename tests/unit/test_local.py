@@ -1,6 +1,7 @@
 """Running without containers: the checks before a start, the programs, the cleaning."""
 
 import fcntl
+import json
 import os
 import pwd
 import re
@@ -757,6 +758,18 @@ def test_clean_removes_the_outputs_and_nothing_else(tmp_path: Path, monkeypatch)
     run_clean(monkeypatch, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "sample"]
     assert (tmp_path / "sample" / "s.gz").exists()
+
+
+def test_clean_says_that_the_trades_in_postgresql_stay(tmp_path: Path, monkeypatch, capsys) -> None:
+    fill(tmp_path)
+    (tmp_path / "source.json").write_text("{}")
+    address = "postgresql://me@host:5432/prices"
+    (tmp_path / "status").mkdir()
+    status = json.dumps({"settings": {"store_url": address}})
+    (tmp_path / "status" / "consumer.json").write_text(status)
+    run_clean(monkeypatch, tmp_path)
+    expected = f"The trades in {address} stay. Set STORE_URL to an empty database"
+    assert expected in capsys.readouterr().out
 
 
 def test_clean_refuses_a_folder_without_source_json(tmp_path: Path, monkeypatch, capsys) -> None:

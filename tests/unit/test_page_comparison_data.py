@@ -13,10 +13,10 @@ from pipeline.compare.comparison import compare
 from pipeline.compare.inputs import read_outputs
 from pipeline.compare.sections import sections
 from pipeline.compare.summary import findings
-from pipeline.ingest import store
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 from pipeline.source import claim
+from pipeline.stores import sqlite
 from tests import page_data
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -73,7 +73,7 @@ def test_an_unreadable_file_gives_a_sentence(data) -> None:
 def test_a_locked_or_foreign_database_gives_a_sentence(data, monkeypatch) -> None:
     """The lock is real: another connection holds it."""
     page_data.disputed(data, NOW)
-    monkeypatch.setattr(store, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.1)
     with closing(sqlite3.connect(data.database, isolation_level=None)) as keeper:
         keeper.execute("PRAGMA locking_mode = EXCLUSIVE")
         keeper.execute("BEGIN IMMEDIATE")

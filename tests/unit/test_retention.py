@@ -21,6 +21,7 @@ from pipeline.ingest import retention, store, transactions
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir
 from pipeline.settings import Settings
+from pipeline.stores import sqlite
 from pipeline.stream import micro_batches
 from pipeline.stream.micro_batches import OffsetRange
 from pipeline.stream_starts import Start
@@ -60,7 +61,7 @@ def made_folder(tmp_path_factory: pytest.TempPathFactory) -> DataDir:
     """Make a data directory of twelve days, with a difference of each cause that offsets prove."""
     data, trades = DataDir(tmp_path_factory.mktemp("original") / "data"), made_trades()
     data.status.mkdir(parents=True)
-    with closing(store.open_writer(data.database)) as connection:
+    with closing(sqlite.open_writer(data.database)) as connection:
         for first in range(0, len(trades), 7):
             own = trades[first : first + 7]
             at = NOON + ((first + 6) // PER_DAY) * DAY + timedelta(minutes=10)
@@ -131,13 +132,13 @@ def settings(days: int | None) -> Settings:
 
 def delete(data: DataDir, days: int | None, now: datetime = NOW) -> Iterator[int]:
     """Delete step by step; yield how many rows each step deleted."""
-    with closing(store.open_writer(data.database)) as connection:
+    with closing(sqlite.open_writer(data.database)) as connection:
         while deleted := retention.delete_expired(connection, data, settings(days), now):
             yield deleted
 
 
 def numbers(data: DataDir) -> list[int]:
-    with closing(store.open_reader(data.database)) as connection:
+    with closing(sqlite.open_reader(data.database)) as connection:
         return [n for (n,) in connection.execute("SELECT number FROM ingest ORDER BY number")]
 
 
@@ -165,7 +166,7 @@ def test_the_comparison_counts_the_same_after_every_step_of_retention(
 def store_and_read_in_another_topic(data: DataDir) -> None:
     """The topic is created again, and every service continues for four days."""
     topic = TOPIC.replace("9", "8")
-    with closing(store.open_writer(data.database)) as connection:
+    with closing(sqlite.open_writer(data.database)) as connection:
         for offset in range(4):
             at = NOW + (1 + offset) * DAY
             own = [trade(DAYS * PER_DAY + 1 + offset, (at - NOON).total_seconds())]
@@ -185,7 +186,7 @@ def test_what_is_needed_around_a_start_stays_the_same(
         store_and_read_in_another_topic(folder)
 
     def found() -> transactions.Surroundings | None:
-        with closing(store.open_reader(folder.database)) as connection:
+        with closing(sqlite.open_reader(folder.database)) as connection:
             minute = timedelta(minutes=1)
             return transactions.around(connection, TOPIC, SKIPPED, minute, minute)
 
@@ -200,7 +201,7 @@ def test_old_rows_of_a_topic_that_was_read_twice_are_deleted(folder: DataDir) ->
     """Its offsets prove nothing, so no count depends on them."""
     own = made_trades()[-7:]
     batch = store.Batch(0, 6, 7, 0, NOW, NOW, own, [NOW] * 7, TOPIC, range(7))
-    with closing(store.open_writer(folder.database)) as connection:
+    with closing(sqlite.open_writer(folder.database)) as connection:
         store.store(connection, batch, NOW)
     before, rows = totals(folder), len(numbers(folder))
     assert {row["cause"] for row in before["agreement"]} & {causes.DELETED} == set()
@@ -213,7 +214,7 @@ def test_rows_younger_than_the_retention_stay(folder: DataDir) -> None:
     before = numbers(folder)
     assert list(delete(folder, 30)) == []
     assert sum(delete(folder, 5)) > 0
-    with closing(store.open_reader(folder.database)) as connection:
+    with closing(sqlite.open_reader(folder.database)) as connection:
         oldest = store.time_text(NOW - 5 * DAY)
         kept = connection.execute("SELECT count(*) FROM ingest WHERE committed_at >= ?", (oldest,))
         assert kept.fetchone()[0] == -(-5 * PER_DAY // 7)
@@ -233,7 +234,7 @@ def test_a_clock_that_is_years_ahead_deletes_nothing(folder: DataDir) -> None:
     assert numbers(folder) == before
     # The age is then measured from the newest trade.
     assert sum(delete(folder, 5, NOW + 3650 * DAY)) > 0
-    with closing(store.open_reader(folder.database)) as connection:
+    with closing(sqlite.open_reader(folder.database)) as connection:
         newest = store.newest_event_time(connection)
         assert newest == made_trades()[-1].time
         oldest = connection.execute("SELECT min(minute) FROM latency").fetchone()[0]
@@ -253,7 +254,7 @@ def test_transactions_that_the_stream_has_not_read_stay(folder: DataDir) -> None
     # Offset 77 is in the second minute of the second day. The windows that are then open stay.
     kept = numbers(folder)
     assert kept == before[before.index(kept[0]) :]
-    with closing(store.open_reader(folder.database)) as connection:
+    with closing(sqlite.open_reader(folder.database)) as connection:
         first = connection.execute("SELECT min(first_offset) FROM ingest").fetchone()[0]
     assert 77 - 24 - 7 <= first <= 77 - 12
 
@@ -263,7 +264,7 @@ def test_the_transaction_that_the_newest_run_has_read_last_stays(folder: DataDir
     for path in outputs.batch_files(folder)[4:]:
         path.unlink()  # the batch has not run for a week
     list(delete(folder, 1))
-    with closing(store.open_reader(folder.database)) as connection:
+    with closing(sqlite.open_reader(folder.database)) as connection:
         kept = connection.execute(
             "SELECT total_rows FROM ingest WHERE first_offset > 250"
         ).fetchall()
@@ -272,7 +273,7 @@ def test_the_transaction_that_the_newest_run_has_read_last_stays(folder: DataDir
 
 def test_a_deletion_that_is_interrupted_deletes_nothing(folder: DataDir) -> None:
     before = numbers(folder)
-    with closing(store.open_writer(folder.database)) as connection:
+    with closing(sqlite.open_writer(folder.database)) as connection:
         connection.execute(
             "CREATE TEMP TRIGGER broken BEFORE DELETE ON main.latency "
             "BEGIN SELECT raise(ABORT, 'broken'); END"
@@ -285,7 +286,7 @@ def test_a_deletion_that_is_interrupted_deletes_nothing(folder: DataDir) -> None
 
 def test_the_consumer_continues_after_the_newest_record(folder: DataDir) -> None:
     list(delete(folder, 1, NOW + 1000 * DAY))
-    with closing(store.open_reader(folder.database)) as connection:
+    with closing(sqlite.open_reader(folder.database)) as connection:
         assert store.next_offset(connection) == store.total_rows(connection) == DAYS * PER_DAY
         assert store.newest_topic(connection) == TOPIC
 

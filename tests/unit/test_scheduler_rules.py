@@ -2,7 +2,6 @@
 
 import errno
 import json
-import sqlite3
 import threading
 import time
 from contextlib import closing
@@ -25,6 +24,7 @@ from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir, read_status, run_id, write_atomically
 from pipeline.service import Service
 from pipeline.settings import Settings
+from pipeline.stores import sqlite
 
 #: Quarters of a second: floats hold them exactly.
 quarters = st.integers(0, 4 * 10**9).map(lambda n: n / 4)
@@ -172,7 +172,7 @@ def logged(tmp_path: Path) -> list[dict[str, str]]:
 
 def store_trade(data: DataDir, at: datetime) -> None:
     trades = [Trade(1, "100", None, None, "buy", at, "1")]
-    with closing(store.open_writer(data.database)) as connection:
+    with closing(sqlite.open_writer(data.database)) as connection:
         store.store(connection, store.Batch(0, 0, 1, 0, at, at, trades), at)
 
 
@@ -227,7 +227,7 @@ def test_a_run_after_the_clock_was_set_back_has_a_name_of_its_own_that_sorts_las
             PermissionError(errno.EACCES, "Permission denied", "/bin/env"),
             "Permission_denied:_give_",
         ),
-        (sqlite3.OperationalError("disk I/O error"), "Cannot_read_"),
+        (TemporaryError("Cannot read crypto_prices.db: disk I/O error"), "Cannot_read_"),
     ],
 )
 def test_a_run_that_cannot_start_is_logged_as_failed_with_the_reason_and_the_service_goes_on(

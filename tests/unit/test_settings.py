@@ -59,6 +59,8 @@ GOOD = {
     "KAFKA_CREDENTIALS_FILE": ("/etc/kafka/user", Path("/etc/kafka/user")),
     "KAFKA_CA_FILE": ("/etc/kafka/ca.pem", Path("/etc/kafka/ca.pem")),
     "DATA_DIR": ("/srv/crypto", Path("/srv/crypto")),
+    "STORE_URL": ("postgresql://me@db.example/prices", "postgresql://me@db.example:5432/prices"),
+    "STORE_PASSWORD_FILE": ("/run/secrets/store", Path("/run/secrets/store")),
     "WINDOW": ("30 seconds", timedelta(seconds=30)),
     "WATERMARK": ("2 hours", timedelta(hours=2)),
     "BATCH_INTERVAL_SECONDS": ("0.5", 0.5),
@@ -133,6 +135,7 @@ BAD = [
     ),
     *(("FEED_URL", f"wss://{value}") for value in ("h/#x", "?x", "h:+1")),
     *(("FEED_REST_URL", f"http{value}") for value in ("://h:x", ":///x", "s://", ":h")),
+    *(("STORE_URL", value) for value in ("SQLite", "postgresql://h/db", "data/prices.db")),
     *(("PRODUCT_ID", value) for value in ("btc-usd", "BTCUSD", "BTC-", "BTC-USD\n")),
     *(("KAFKA_TOPIC", value) for value in ("a b", "raw/prices", "ä", ".", "..")),
     ("KAFKA_TOPIC", "__consumer_offsets"),
@@ -241,6 +244,32 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().err
     assert text.count("\n") == 1
     return text
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("postgres://me@h:1/db", "mysql://me@h/db", "postgresql://me@h", "postgresql://me@h/"),
+        *("postgresql://me@h:0/db", "postgresql://me@h:65536/db", "postgresql://me@-h/db"),
+        *("postgresql://me@h/db?x=1", "postgresql://me@h/a/b", "postgresql://@h/db"),
+    ],
+)
+def test_an_address_of_another_form_is_no_store(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STORE_URL", address)
+    line = refusal(monkeypatch, capsys)
+    assert line.endswith("is invalid: must be sqlite or postgresql://user@host:port/database\n")
+
+
+def test_a_password_in_the_address_of_the_store_is_refused_and_not_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for password in ("secret", "secret:@x", ""):
+        monkeypatch.setenv("STORE_URL", f"postgresql://me:{password}@host:5432/prices")
+        line = refusal(monkeypatch, capsys)
+        assert "must not contain a password: put it into a file, STORE_PASSWORD_FILE" in line
+        assert "secret" not in line
 
 
 def test_a_long_value_is_cut_so_that_the_reason_stays_near_the_beginning(

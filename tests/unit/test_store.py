@@ -20,6 +20,8 @@ from pipeline import histogram
 from pipeline.compare import database
 from pipeline.ingest import store, transactions
 from pipeline.ingest.trade import Trade
+from pipeline.stores import sqlite, sqlite_queries
+from pipeline.stores.interface import StoreError
 from pipeline.stream_starts import Start
 from tests import old_folder, page_data
 
@@ -45,8 +47,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def connection(path: Path) -> Iterator[sqlite3.Connection]:
-    writer = store.open_writer(path)
+def connection(path: Path) -> Iterator[sqlite.SqliteWriter]:
+    writer = sqlite.open_writer(path)
     writer.execute("PRAGMA synchronous = OFF")  # no power cut is tested here
     yield writer
     writer.close()
@@ -56,7 +58,7 @@ def ids_in(connection: sqlite3.Connection) -> list[int]:
     return [row[0] for row in connection.execute("SELECT trade_id FROM btc_prices ORDER BY 1")]
 
 
-def insert(connection: sqlite3.Connection, **changed: object) -> None:
+def insert(connection: sqlite.SqliteWriter, **changed: object) -> None:
     good = {
         "trade_id": 1,
         "price": 86321.55,
@@ -76,7 +78,7 @@ def insert(connection: sqlite3.Connection, **changed: object) -> None:
 # --- a table of bookkeeping that grows for years ----------------------------------------------
 
 
-def sqlite_steps(connection: sqlite3.Connection, work: Callable[[], object]) -> int:
+def sqlite_steps(connection: sqlite.SqliteWriter, work: Callable[[], object]) -> int:
     """Return how many tens of instructions SQLite runs. A busy machine does not change it."""
     tens = itertools.count()
     connection.set_progress_handler(lambda: next(tens) < 0, 10)
@@ -99,7 +101,7 @@ def steps_after(path: Path, count: int) -> list[int]:
         store.open_gaps,
         store.stored_ranges,
     )
-    with closing(store.open_writer(path)) as connection:
+    with closing(sqlite.open_writer(path)) as connection:
         old_folder.write_transactions(connection, count, NOW)
 
         def start() -> None:
@@ -127,7 +129,7 @@ def test_a_start_and_a_commit_cost_the_same_after_many_transactions_as_after_few
 # --- schema ---------------------------------------------------------------------------------
 
 
-def test_the_columns_are_those_of_the_design(connection: sqlite3.Connection) -> None:
+def test_the_columns_are_those_of_the_design(connection: sqlite.SqliteWriter) -> None:
     columns = connection.execute("PRAGMA table_info(btc_prices)").fetchall()
     assert [(name, kind, primary) for _, name, kind, _, _, primary in columns] == [
         ("trade_id", "INTEGER", 1),
@@ -142,12 +144,12 @@ def test_the_columns_are_those_of_the_design(connection: sqlite3.Connection) -> 
 
 
 def test_the_writer_syncs_every_commit(path: Path) -> None:
-    writer = store.open_writer(path)
+    writer = sqlite.open_writer(path)
     assert writer.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     writer.close()
 
 
-def test_a_valid_row_passes_the_checks(connection: sqlite3.Connection) -> None:
+def test_a_valid_row_passes_the_checks(connection: sqlite.SqliteWriter) -> None:
     insert(connection)
     insert(connection, trade_id=2**63 - 1, price=9999999999.99999, best_bid=None, side="sell")
     assert ids_in(connection) == [1, 2**63 - 1]
@@ -159,7 +161,7 @@ BAD_NUMBERS = [float("inf"), float("-inf"), -1.0, 0.0, 1e10]
 @pytest.mark.parametrize("column", ["price", "best_bid", "best_ask", "last_size"])
 @pytest.mark.parametrize("value", BAD_NUMBERS)
 def test_infinity_zero_and_values_out_of_range_fail_the_checks(
-    connection: sqlite3.Connection, column: str, value: float
+    connection: sqlite.SqliteWriter, column: str, value: float
 ) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
         insert(connection, **{column: value})
@@ -167,7 +169,7 @@ def test_infinity_zero_and_values_out_of_range_fail_the_checks(
 
 @pytest.mark.parametrize("column", ["price", "last_size"])
 def test_nan_fails_the_checks_because_sqlite_stores_it_as_null(
-    connection: sqlite3.Connection, column: str
+    connection: sqlite.SqliteWriter, column: str
 ) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="NOT NULL"):
         insert(connection, **{column: float("nan")})
@@ -192,27 +194,27 @@ def test_nan_fails_the_checks_because_sqlite_stores_it_as_null(
     ],
 )
 def test_other_impossible_values_fail_the_checks(
-    connection: sqlite3.Connection, column: str, value: object
+    connection: sqlite.SqliteWriter, column: str, value: object
 ) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         insert(connection, **{column: value})
 
 
 def test_a_database_of_another_version_is_an_error_that_says_what_to_do(path: Path) -> None:
-    store.open_writer(path).close()
+    sqlite.open_writer(path).close()
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 7")
     other.close()
-    with pytest.raises(store.StoreError, match=r"version 7, not 5\. .*DATA_DIR="):
-        store.open_writer(path)
+    with pytest.raises(StoreError, match=r"version 7, not 5\. .*DATA_DIR="):
+        sqlite.open_writer(path)
 
 
 def test_opening_again_keeps_the_stored_trades(path: Path) -> None:
     for offset, trade_id in enumerate([5, 6]):
-        writer = store.open_writer(path)
+        writer = sqlite.open_writer(path)
         store.store(writer, batch([trade_id], offset), NOW)
         writer.close()
-    reader = store.open_reader(path)
+    reader = sqlite.open_reader(path)
     assert ids_in(reader) == [5, 6]
     reader.close()
 
@@ -220,7 +222,7 @@ def test_opening_again_keeps_the_stored_trades(path: Path) -> None:
 # --- storing --------------------------------------------------------------------------------
 
 
-def test_a_batch_is_stored_with_its_bookkeeping(connection: sqlite3.Connection) -> None:
+def test_a_batch_is_stored_with_its_bookkeeping(connection: sqlite.SqliteWriter) -> None:
     later = NOW + timedelta(seconds=1, microseconds=5)
     trades = [make(11), make(10), make(11)]
     result = store.store(connection, store.Batch(40, 44, 5, 2, NOW, later, trades), later)
@@ -237,7 +239,9 @@ def test_a_batch_is_stored_with_its_bookkeeping(connection: sqlite3.Connection) 
     assert store.id_span(connection) == (10, 11)
 
 
-def test_an_empty_database_has_no_offset_no_rows_and_no_ids(connection: sqlite3.Connection) -> None:
+def test_an_empty_database_has_no_offset_no_rows_and_no_ids(
+    connection: sqlite.SqliteWriter,
+) -> None:
     assert store.next_offset(connection) is None
     assert store.total_rows(connection) == 0
     assert store.id_span(connection) is None
@@ -245,14 +249,16 @@ def test_an_empty_database_has_no_offset_no_rows_and_no_ids(connection: sqlite3.
     assert store.open_gaps(connection) == (0, 0)
 
 
-def test_the_first_of_two_trades_with_one_id_is_stored(connection: sqlite3.Connection) -> None:
+def test_the_first_of_two_trades_with_one_id_is_stored(connection: sqlite.SqliteWriter) -> None:
     trades = [make(1, "100"), make(1, "200")]
     store.store(connection, store.Batch(0, 1, 2, 0, NOW, NOW, trades), NOW)
     store.store(connection, store.Batch(2, 2, 1, 0, NOW, NOW, [make(1, "300")]), NOW)
     assert connection.execute("SELECT price FROM btc_prices").fetchall() == [(100.0,)]
 
 
-def test_a_batch_of_rejected_messages_only_moves_the_offset(connection: sqlite3.Connection) -> None:
+def test_a_batch_of_rejected_messages_only_moves_the_offset(
+    connection: sqlite.SqliteWriter,
+) -> None:
     result = store.store(connection, batch([], 7, rejected=3), NOW)
     assert result == store.StoreResult(0, 0, 0)
     assert store.next_offset(connection) == 10
@@ -261,7 +267,7 @@ def test_a_batch_of_rejected_messages_only_moves_the_offset(connection: sqlite3.
     ]
 
 
-def test_storing_a_batch_again_changes_no_row(connection: sqlite3.Connection) -> None:
+def test_storing_a_batch_again_changes_no_row(connection: sqlite.SqliteWriter) -> None:
     store.store(connection, batch([1, 2, 5]), NOW)
     store.store(connection, batch([6, 9], 3), NOW)
     gaps = connection.execute("SELECT * FROM gaps").fetchall()
@@ -273,7 +279,7 @@ def test_storing_a_batch_again_changes_no_row(connection: sqlite3.Connection) ->
 
 
 def test_a_repeated_id_is_the_only_violation_that_is_ignored(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     store.store(connection, batch([1]), NOW)
     bad = Trade(2, "1e10", None, None, "buy", NOW, "1")  # no validated trade has this price
@@ -284,7 +290,7 @@ def test_a_repeated_id_is_the_only_violation_that_is_ignored(
 
 
 def test_total_rows_is_correct_after_a_new_topic_starts_at_offset_0(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     store.store(connection, batch([1, 2, 3], 1000), NOW)
     for number in range(3):
@@ -295,7 +301,7 @@ def test_total_rows_is_correct_after_a_new_topic_starts_at_offset_0(
 
 
 def test_the_next_offset_is_the_one_of_the_newest_topic(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     store.store(connection, batch([1, 2, 3], 1000), NOW)
     store.store(connection, batch([4, 5], 0), NOW + timedelta(minutes=1))
@@ -305,7 +311,7 @@ def test_the_next_offset_is_the_one_of_the_newest_topic(
 # --- one transaction ------------------------------------------------------------------------
 
 
-def test_an_error_in_a_transaction_stores_nothing(connection: sqlite3.Connection) -> None:
+def test_an_error_in_a_transaction_stores_nothing(connection: sqlite.SqliteWriter) -> None:
     store.store(connection, batch([1, 5]), NOW)
     connection.execute(
         "CREATE TRIGGER broken BEFORE INSERT ON ingest BEGIN SELECT raise(ABORT, 'broken'); END"
@@ -323,9 +329,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from typing import Any
-from pipeline.ingest import store, transactions
+from pipeline.ingest import store
+from pipeline.stores import sqlite
 from tests.unit.test_store import NOW, batch
-connection = store.open_writer(Path(sys.argv[1]))
+connection = sqlite.open_writer(Path(sys.argv[1]))
 connection.create_function("kill", 0, lambda: os.kill(os.getpid(), signal.SIGKILL))
 connection.execute("CREATE TEMP TRIGGER t AFTER INSERT ON main.ingest BEGIN SELECT kill(); END")
 store.store(connection, batch(list(range(3, 3000)), 2), NOW)
@@ -333,14 +340,14 @@ store.store(connection, batch(list(range(3, 3000)), 2), NOW)
 
 
 def test_a_kill_before_the_commit_stores_nothing(path: Path) -> None:
-    writer = store.open_writer(path)
+    writer = sqlite.open_writer(path)
     store.store(writer, batch([1, 2]), NOW)
     writer.close()
     run = subprocess.run(
         [sys.executable, "-c", KILLED, str(path)], cwd=ROOT, check=False, timeout=30
     )
     assert run.returncode == -signal.SIGKILL
-    writer = store.open_writer(path)
+    writer = sqlite.open_writer(path)
     assert ids_in(writer) == [1, 2]
     assert store.next_offset(writer) == 2
     assert store.store(writer, batch([3], 2), NOW) == store.StoreResult(1, 0, 3)
@@ -348,9 +355,9 @@ def test_a_kill_before_the_commit_stores_nothing(path: Path) -> None:
     writer.close()
 
 
-def test_a_transaction_commits_everything_or_nothing(connection: sqlite3.Connection) -> None:
+def test_a_transaction_commits_everything_or_nothing(connection: sqlite.SqliteWriter) -> None:
     def insert_two(first: int, second: int) -> None:
-        with store.transaction(connection):
+        with connection.transaction():
             insert(connection, trade_id=first)
             insert(connection, trade_id=second)
 
@@ -364,7 +371,7 @@ def test_a_transaction_commits_everything_or_nothing(connection: sqlite3.Connect
 
 
 def test_a_locked_database_raises_an_error_and_loses_nothing(
-    connection: sqlite3.Connection, path: Path
+    connection: sqlite.SqliteWriter, path: Path
 ) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -377,7 +384,7 @@ def test_a_locked_database_raises_an_error_and_loses_nothing(
 
 
 def test_a_full_database_raises_an_error_and_loses_nothing(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     store.store(connection, batch([1]), NOW)
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
@@ -390,9 +397,9 @@ def test_a_full_database_raises_an_error_and_loses_nothing(
     assert store.store(connection, many, NOW).total_rows == 19_999
 
 
-def test_a_reader_cannot_write(connection: sqlite3.Connection, path: Path) -> None:
+def test_a_reader_cannot_write(connection: sqlite.SqliteWriter, path: Path) -> None:
     store.store(connection, batch([1]), NOW)
-    reader = store.open_reader(path)
+    reader = sqlite.open_reader(path)
     assert ids_in(reader) == [1]
     for statement in ("DELETE FROM btc_prices", "PRAGMA user_version = 9", "CREATE TABLE t (x)"):
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
@@ -403,24 +410,24 @@ def test_a_reader_cannot_write(connection: sqlite3.Connection, path: Path) -> No
 def test_a_reader_does_not_create_a_database(path: Path) -> None:
     path.parent.mkdir()
     with pytest.raises(sqlite3.OperationalError):
-        store.open_reader(path).execute("SELECT 1 FROM btc_prices")
+        sqlite.open_reader(path).execute("SELECT 1 FROM btc_prices")
     assert not path.exists()
 
 
 def test_a_reader_opens_a_path_with_special_characters(tmp_path: Path) -> None:
     path = tmp_path / "a b?c#d%20é" / "crypto_prices.db"
-    writer = store.open_writer(path)
+    writer = sqlite.open_writer(path)
     store.store(writer, batch([1]), NOW)
-    reader = store.open_reader(path)
+    reader = sqlite.open_reader(path)
     assert ids_in(reader) == [1]
     reader.close()
     writer.close()
 
 
-def test_a_reader_sees_only_whole_batches(connection: sqlite3.Connection, path: Path) -> None:
-    reader = store.open_reader(path)
+def test_a_reader_sees_only_whole_batches(connection: sqlite.SqliteWriter, path: Path) -> None:
+    reader = sqlite.open_reader(path)
     store.store(connection, batch([1, 2]), NOW)
-    with store.transaction(connection):
+    with connection.transaction():
         insert(connection, trade_id=3)
         assert ids_in(reader) == [1, 2]
     assert ids_in(reader) == [1, 2, 3]
@@ -430,13 +437,13 @@ def test_a_reader_sees_only_whole_batches(connection: sqlite3.Connection, path: 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(OSError, match="file"):
-        store.open_writer(tmp_path / "file" / "crypto_prices.db")
+        sqlite.open_writer(tmp_path / "file" / "crypto_prices.db")
 
 
 # --- gaps -----------------------------------------------------------------------------------
 
 
-def gaps_in(connection: sqlite3.Connection) -> set[int]:
+def gaps_in(connection: sqlite.SqliteWriter) -> set[int]:
     """Return the missing ids one by one, so that a gap recorded twice changes the count."""
     rows = connection.execute(
         "SELECT first_trade_id, last_trade_id FROM gaps WHERE filled_at IS NULL"
@@ -446,7 +453,7 @@ def gaps_in(connection: sqlite3.Connection) -> set[int]:
     return set(ids)
 
 
-def test_a_gap_is_found_between_and_within_batches(connection: sqlite3.Connection) -> None:
+def test_a_gap_is_found_between_and_within_batches(connection: sqlite.SqliteWriter) -> None:
     store.store(connection, batch([10, 11, 15]), NOW)
     store.store(connection, batch([20], 3), NOW)
     rows = connection.execute("SELECT * FROM gaps ORDER BY 1").fetchall()
@@ -456,7 +463,7 @@ def test_a_gap_is_found_between_and_within_batches(connection: sqlite3.Connectio
 
 
 def test_late_trades_split_a_gap_and_fill_it_at_last(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     found, filled = "2025-12-02T05:00:00.000000Z", "2025-12-02T06:00:00.000000Z"
     store.store(connection, batch([1, 10]), NOW)
@@ -472,18 +479,20 @@ def test_late_trades_split_a_gap_and_fill_it_at_last(
     assert {row[2:] for row in rows} == {(found, filled)}
 
 
-def test_an_id_below_the_least_one_opens_a_gap_between_them(connection: sqlite3.Connection) -> None:
+def test_an_id_below_the_least_one_opens_a_gap_between_them(
+    connection: sqlite.SqliteWriter,
+) -> None:
     store.store(connection, batch([100]), NOW)
     store.store(connection, batch([90, 91], 1), NOW)
     assert gaps_in(connection) == set(range(92, 100))
 
 
-def test_the_first_trade_opens_no_gap(connection: sqlite3.Connection) -> None:
+def test_the_first_trade_opens_no_gap(connection: sqlite.SqliteWriter) -> None:
     store.store(connection, batch([987_654_321]), NOW)
     assert store.open_gaps(connection) == (0, 0)
 
 
-def test_a_gap_at_the_end_of_64_bits_is_counted(connection: sqlite3.Connection) -> None:
+def test_a_gap_at_the_end_of_64_bits_is_counted(connection: sqlite.SqliteWriter) -> None:
     store.store(connection, batch([1]), NOW)
     store.store(connection, batch([2**63 - 1], 1), NOW)
     assert store.open_gaps(connection) == (1, 2**63 - 3)
@@ -498,7 +507,7 @@ batches_of_ids = st.lists(st.lists(st.integers(1, 60), max_size=12), min_size=1,
 def test_open_gaps_are_exactly_the_ids_between_the_stored_ones(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]]
 ) -> None:
-    connection = store.open_writer(tmp_path_factory.mktemp("gaps") / "crypto_prices.db")
+    connection = sqlite.open_writer(tmp_path_factory.mktemp("gaps") / "crypto_prices.db")
     connection.execute("PRAGMA synchronous = OFF")
     stored: set[int] = set()
     offset = 0
@@ -523,7 +532,7 @@ def test_open_gaps_are_exactly_the_ids_between_the_stored_ones(
 
 
 def test_gaps_are_correct_after_thousands_of_ids_in_any_order(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     rng = random.Random(7)
     ids = rng.sample(range(1, 8_000), 3_000)
@@ -570,7 +579,7 @@ def test_large_ranges_are_split_in_a_moment() -> None:
 
 
 def test_stored_times_sort_as_the_times_do(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     moments = [NOW, NOW + timedelta(microseconds=1), NOW + timedelta(milliseconds=100)]
     trades = [Trade(n, "1", None, None, "buy", at, "1") for n, at in enumerate(moments, 1)]
@@ -584,9 +593,9 @@ def test_a_file_that_is_not_a_database_is_an_error_of_one_sentence(tmp_path: Pat
     path = tmp_path / "crypto_prices.db"
     path.write_text("this is a letter, and long enough to have a header of a hundred bytes" * 4)
     with pytest.raises(
-        store.StoreError, match=r"^Cannot open .*: file is not a database\. Move the file away"
+        StoreError, match=r"^Cannot open .*: file is not a database\. Move the file away"
     ):
-        store.open_writer(path)
+        sqlite.open_writer(path)
 
 
 # --- evidence -------------------------------------------------------------------------------
@@ -598,7 +607,7 @@ def timed(trade_id: int, second: float, size: str = "0.25") -> Trade:
 
 
 def put(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
     *trades: Trade,
     offset: int | None = None,
     topic: str = "topic",
@@ -612,13 +621,13 @@ def put(
     return store.store(connection, one, NOW + timedelta(seconds=2), timedelta(seconds=60))
 
 
-def recorded(connection: sqlite3.Connection, columns: str) -> list[tuple[Any, ...]]:
+def recorded(connection: sqlite.SqliteWriter, columns: str) -> list[tuple[Any, ...]]:
     rows = connection.execute(f"SELECT {columns} FROM evidence ORDER BY number")  # noqa: S608
     return rows.fetchall()
 
 
 def test_records_a_watermark_before_the_newest_are_recorded_as_late(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     """Spark drops an event at or before the watermark of the micro-batch before its own."""
     put(connection, timed(1, 0), timed(2, 100), timed(3, 40.000001), timed(4, 40))
@@ -634,7 +643,7 @@ def test_records_a_watermark_before_the_newest_are_recorded_as_late(
 
 
 def test_each_record_with_the_id_of_a_stored_trade_and_another_content_is_recorded(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     put(connection, timed(1, 0), timed(1, 0), timed(1, 0, size="0.5"))
     result = put(connection, timed(1, 7), timed(1, 7), timed(2, 8))
@@ -651,7 +660,7 @@ def test_each_record_with_the_id_of_a_stored_trade_and_another_content_is_record
 
 
 def test_a_topic_that_is_read_again_gives_the_same_evidence(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     records = [timed(1, 0), timed(2, 100), timed(3, 5), timed(2, 101), timed(4, 130)]
     put(connection, *records)
@@ -663,7 +672,7 @@ def test_a_topic_that_is_read_again_gives_the_same_evidence(
 
 
 def test_the_lateness_in_a_new_topic_counts_from_its_own_event_times(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     put(connection, timed(1, 0), timed(2, 100))
     put(connection, timed(3, 10), timed(4, 80), timed(5, 20), offset=0, topic="other")
@@ -672,7 +681,7 @@ def test_the_lateness_in_a_new_topic_counts_from_its_own_event_times(
 
 
 def test_the_offsets_read_are_those_of_the_newest_topic(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     assert database.consumed_offsets(connection) == (None, 0, 0)
     put(connection, timed(1, 0), timed(2, 1), offset=7)
@@ -702,13 +711,13 @@ def test_a_database_of_version_3_has_the_same_totals_before_and_after_its_conver
     path: Path,
 ) -> None:
     write_version(3, path)
-    for connect in (store.open_reader, store.open_writer, store.open_writer, store.open_reader):
+    for connect in (sqlite.open_reader, sqlite.open_writer, sqlite.open_writer, sqlite.open_reader):
         with closing(connect(path)) as connection:
             totals = connection.execute("SELECT * FROM ingest_totals ORDER BY topic").fetchall()
             assert totals == VERSION_3_TOTALS
             assert database.ingest_counts(connection) == (10, 7, 2, 1)
             assert database.consumed_offsets(connection) == ("two", 0, 4)
-    with closing(store.open_writer(path)) as writer:
+    with closing(sqlite.open_writer(path)) as writer:
         put(writer, make(8), make(9), offset=4, topic="two")
         assert database.ingest_counts(writer) == (12, 9, 2, 1)
         assert database.consumed_offsets(writer) == ("two", 0, 6)
@@ -718,11 +727,11 @@ def test_a_conversion_that_is_interrupted_changes_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_version(3, path)
-    statements = store._CONVERT[3].replace("PRAGMA user_version", "SELECT nothing; PRAGMA")
+    statements = sqlite._CONVERT[3].replace("PRAGMA user_version", "SELECT nothing; PRAGMA")
     with monkeypatch.context() as broken:
-        broken.setitem(store._CONVERT, 3, statements)
+        broken.setitem(sqlite._CONVERT, 3, statements)
         with pytest.raises(sqlite3.OperationalError, match="nothing"):
-            store.open_writer(path)
+            sqlite.open_writer(path)
     with closing(sqlite3.connect(path)) as plain:
         assert plain.execute("PRAGMA user_version").fetchone() == (3,)
         assert not plain.execute(
@@ -730,7 +739,7 @@ def test_a_conversion_that_is_interrupted_changes_nothing(
         ).fetchall()
 
 
-def test_totals_are_the_sums_over_all_transactions(connection: sqlite3.Connection) -> None:
+def test_totals_are_the_sums_over_all_transactions(connection: sqlite.SqliteWriter) -> None:
     for offset, (ids, rejected) in enumerate([([1, 2], 0), ([2, 3], 1), ([], 2)]):
         store.store(connection, batch(ids, 10 * offset, rejected=rejected), NOW)
     assert (
@@ -741,9 +750,9 @@ def test_totals_are_the_sums_over_all_transactions(connection: sqlite3.Connectio
     )
 
 
-def add_transactions(connection: sqlite3.Connection, first: int, last: int) -> None:
+def add_transactions(connection: sqlite.SqliteWriter, first: int, last: int) -> None:
     """Add transactions as the consumer does: one trade each, one transaction per second."""
-    with store.transaction(connection):
+    with connection.transaction():
         connection.execute(
             "WITH RECURSIVE n(n) AS (SELECT ? UNION ALL SELECT n + 1 FROM n WHERE n < ?) "
             "INSERT INTO ingest SELECT n, n, n, 1, 1, 0, 0, n, n, '-', '-', "
@@ -753,7 +762,9 @@ def add_transactions(connection: sqlite3.Connection, first: int, last: int) -> N
         )
 
 
-def steps_of(connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], object]) -> int:
+def steps_of(
+    connection: sqlite.SqliteWriter, query: Callable[[sqlite.SqliteWriter], object]
+) -> int:
     """Return how many steps SQLite's virtual machine takes for a query, in tens."""
     steps = itertools.count()
     connection.set_progress_handler(lambda: next(steps) < 0, 10)
@@ -763,7 +774,7 @@ def steps_of(connection: sqlite3.Connection, query: Callable[[sqlite3.Connection
 
 
 #: What start-up and comparison read from `ingest`.
-QUERIES: dict[str, Callable[[sqlite3.Connection], object]] = {
+QUERIES: dict[str, Callable[[sqlite.SqliteWriter], object]] = {
     "counts": database.ingest_counts,
     "consumed offsets": database.consumed_offsets,
     "next offset": store.next_offset,
@@ -780,7 +791,7 @@ QUERIES: dict[str, Callable[[sqlite3.Connection], object]] = {
 
 
 def test_no_query_at_a_start_or_in_the_comparison_reads_more_of_an_older_table_of_transactions(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     put(connection, make(1), topic="topic")
     add_transactions(connection, 2, 500)
@@ -797,13 +808,13 @@ def test_a_reader_shows_a_database_of_version_2_before_the_consumer_has_converte
     path: Path,
 ) -> None:
     write_version_2(path)
-    with closing(store.open_reader(path)) as reader:
+    with closing(sqlite.open_reader(path)) as reader:
         before = database.evidence(reader)
         assert database.consumed_offsets(reader) == (None, 0, 0)
         assert (store.next_offset(reader), store.total_rows(reader)) == (3, 2)
         assert database.backfilled(reader) == set()
-    store.open_writer(path).close()
-    with closing(store.open_reader(path)) as reader:
+    sqlite.open_writer(path).close()
+    with closing(sqlite.open_reader(path)) as reader:
         assert database.evidence(reader) == before
     assert [(row[0], row[2], row[7]) for row in before] == [
         (None, 2, store.STORED),
@@ -813,7 +824,7 @@ def test_a_reader_shows_a_database_of_version_2_before_the_consumer_has_converte
 
 def test_a_database_of_version_2_keeps_its_evidence_without_offsets(path: Path) -> None:
     write_version_2(path)
-    with closing(store.open_writer(path)) as writer:
+    with closing(sqlite.open_writer(path)) as writer:
         assert writer.execute("PRAGMA user_version").fetchone() == (5,)
         assert recorded(writer, "topic, kafka_offset, trade_id, last_size, kind, lateness_s") == [
             (None, None, 2, 0.25, "stored", 75.5),
@@ -828,11 +839,11 @@ def test_a_database_of_version_2_keeps_its_evidence_without_offsets(path: Path) 
         put(writer, timed(4, 97), timed(5, 40))
         assert recorded(writer, "trade_id, kafka_offset")[2:] == [(5, 4)]
         assert database.consumed_offsets(writer) == ("topic", 3, 5)
-    store.open_writer(path).close()
+    sqlite.open_writer(path).close()
 
 
 def test_a_late_trade_is_backfilled_if_it_filled_a_gap_and_has_no_quotes(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     late = NOW - timedelta(minutes=5)
     quoted = Trade(3, "86321.55", "86321.54", "86321.56", "buy", late, "0.25")
@@ -845,7 +856,7 @@ def test_a_late_trade_is_backfilled_if_it_filled_a_gap_and_has_no_quotes(
 
 
 def test_latencies_of_stored_trades_are_counted_by_minute_and_leg(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     trades = [timed(number, number / 10) for number in range(1, 4)]
     receipts = [trade.time + timedelta(seconds=0.3) for trade in trades]
@@ -861,7 +872,7 @@ def test_latencies_of_stored_trades_are_counted_by_minute_and_leg(
 
 
 def test_latencies_are_summed_from_the_first_full_minute_without_the_minutes_left_out(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     rows = [(f"2025-12-02T05:{minute:02}Z", "leg", 7, 10**minute) for minute in range(6)]
     connection.executemany("INSERT INTO latency VALUES (?, ?, ?, ?)", rows)
@@ -876,18 +887,18 @@ def test_latencies_are_summed_from_the_first_full_minute_without_the_minutes_lef
 
 
 def test_a_repeat_with_a_later_time_moves_the_watermark(
-    connection: sqlite3.Connection,
+    connection: sqlite.SqliteWriter,
 ) -> None:
     put(connection, timed(1, 0))
     put(connection, timed(1, 90), timed(2, 20))
     assert recorded(connection, "trade_id, kind") == [(1, "conflict"), (2, "stored")]
 
 
-def test_event_times_are_exact_to_the_microsecond_in_sql(connection: sqlite3.Connection) -> None:
+def test_event_times_are_exact_to_the_microsecond_in_sql(connection: sqlite.SqliteWriter) -> None:
     """SQLite before 3.51 rounds the last half millisecond of a second up."""
     seconds = [0, 59.9994, 59.9995, 59.999999, 60]
     put(connection, *(timed(number, second) for number, second in enumerate(seconds, 1)))
-    query = f"SELECT {store.TIME_US} FROM btc_prices ORDER BY trade_id"  # noqa: S608
+    query = f"SELECT {sqlite_queries.TIME_US} FROM btc_prices ORDER BY trade_id"  # noqa: S608
     rows = connection.execute(query)
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     begin = (NOW - epoch) // timedelta(microseconds=1)

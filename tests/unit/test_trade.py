@@ -2,7 +2,6 @@
 
 import json
 import re
-import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import times
 from pipeline.ingest import store, trade
+from pipeline.stores import sqlite
 
 PRODUCT = "BTC-USD"
 RECEIVED = datetime(2025, 12, 2, 5, 0, tzinfo=UTC)
@@ -614,8 +614,8 @@ def test_the_independent_validator_agrees_on_damaged_bytes(data: st.DataObject) 
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
-    connection = store.open_writer(tmp_path_factory.mktemp("trade") / "crypto_prices.db")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite.SqliteWriter]:
+    connection = sqlite.open_writer(tmp_path_factory.mktemp("trade") / "crypto_prices.db")
     connection.execute("PRAGMA synchronous = OFF")  # no power cut is tested here
     yield connection
     connection.close()
@@ -624,7 +624,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Conne
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_every_valid_trade_passes_the_checks_of_the_table_and_is_read_back_exactly(
-    database: sqlite3.Connection, data: st.DataObject
+    database: sqlite.SqliteWriter, data: st.DataObject
 ) -> None:
     amounts = {field: data.draw(decimal_texts) for field in DECIMALS}
     raw = message(

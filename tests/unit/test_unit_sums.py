@@ -18,11 +18,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline import times
-from pipeline.batch import jdbc, pushdown
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.metrics import unit_sums
 from pipeline.metrics.unit_sums import UnitSums
+from pipeline.stores import sqlite
+from pipeline.stores.sqlite_queries import QUERIES
 
 BEGAN = datetime(2025, 12, 2, 5, tzinfo=UTC)
 DAY_S = 86_400
@@ -38,11 +39,11 @@ def trade(number: int, price: str, size: str, side: str = "buy", ms: int = 7) ->
 
 def sums_in_sqlite(trades: Sequence[Trade], path: Path, window_s: int) -> dict[int, UnitSums]:
     """Store the trades and return the sums of each window, as a push-down run computes them."""
-    with closing(store.open_writer(path)) as connection:
+    with closing(sqlite.open_writer(path)) as connection:
         batch = store.Batch(0, len(trades) - 1, len(trades), 0, BEGAN, BEGAN, trades)
         store.store(connection, batch, BEGAN)
         parts = store.split_ranges(store.stored_ranges(connection), 2)
-        query = jdbc.over_ranges(parts, pushdown.query(window_s))
+        query = QUERIES.over_ranges(parts, QUERIES.groups(window_s))
         chunks = connection.execute(f"SELECT groups FROM ({query})").fetchall()  # noqa: S608
     groups = (unit_sums.of_group(group) for (text,) in chunks for group in json.loads(text))
     return unit_sums.by_window(groups, window_s * 1_000_000)

@@ -1,0 +1,21 @@
+"""The place where the trades are stored: SQLite, or PostgreSQL if STORE_URL names it.
+
+`interface.py` is what all other modules use. `sqlite.py` and `postgresql.py` open the databases,
+and contain their schemas. `sqlite_queries.py` and `postgresql_queries.py` are the SQL of batch
+runs.
+"""
+
+from pipeline.outputs import DataDir
+from pipeline.settings import Settings
+from pipeline.stores import sqlite
+from pipeline.stores.interface import Store
+
+
+def chosen(settings: Settings) -> Store:
+    """Return the store that the settings name. This opens nothing."""
+    if settings.store_url == "sqlite":
+        return sqlite.SqliteStore(DataDir(settings.data_dir).database)
+    # The import of the client takes a tenth of a second. Only this store needs it.
+    from pipeline.stores import postgresql  # noqa: PLC0415
+
+    return postgresql.PostgresqlStore(settings)

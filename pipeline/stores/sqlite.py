@@ -1,0 +1,421 @@
+"""The SQLite database: its schema, its connections and its errors.
+
+Only the connection of the consumer writes; all others are read-only. SQLite before 3.51.3 can
+corrupt the write-ahead log if two connections write at once.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.errors import Family, RestartError, TemporaryError, family_of
+from pipeline.stores import sqlite_queries
+from pipeline.stores.interface import (
+    BUSY_SECONDS,
+    SCHEMA_VERSION,
+    Connection,
+    JdbcSource,
+    MissingTablesError,
+    StoreError,
+)
+
+T = TypeVar("T")
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS btc_prices (
+    trade_id  INTEGER PRIMARY KEY CHECK (trade_id > 0),
+    price     REAL NOT NULL CHECK (price > 0 AND price < 1e10),
+    best_bid  REAL CHECK (best_bid > 0 AND best_bid < 1e10),
+    best_ask  REAL CHECK (best_ask > 0 AND best_ask < 1e10),
+    side      TEXT NOT NULL CHECK (side IN ('buy', 'sell')),
+    time      TEXT NOT NULL CHECK (time GLOB '[12][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T*Z'),
+    last_size REAL NOT NULL CHECK (last_size > 0 AND last_size < 1e10)
+);
+-- One row for each transaction of the consumer. total_rows is the number of stored trades after
+-- it. newest_trade is the greatest event time since the consumer last started at the beginning of
+-- the topic.
+CREATE TABLE IF NOT EXISTS ingest (
+    number         INTEGER PRIMARY KEY,
+    first_offset   INTEGER NOT NULL,
+    last_offset    INTEGER NOT NULL CHECK (last_offset >= first_offset),
+    records        INTEGER NOT NULL,
+    stored         INTEGER NOT NULL,
+    repeated       INTEGER NOT NULL,
+    rejected       INTEGER NOT NULL,
+    first_trade_id INTEGER,
+    last_trade_id  INTEGER,
+    first_receipt  TEXT NOT NULL,
+    last_receipt   TEXT NOT NULL,
+    committed_at   TEXT NOT NULL,
+    total_rows     INTEGER NOT NULL,
+    newest_trade   TEXT,
+    topic          TEXT     -- Kafka's id of the topic; NULL: recorded by schema version 2
+);
+-- Running totals over all transactions of a topic. Readers do not have to sum `ingest`, and the
+-- totals stay when retention deletes rows of `ingest`.
+CREATE TABLE IF NOT EXISTS ingest_totals (
+    topic        TEXT PRIMARY KEY,  -- Kafka's id of the topic; '': recorded by schema version 2
+    first_number INTEGER NOT NULL,  -- the number of the first transaction, and its first offset
+    first_offset INTEGER NOT NULL,
+    records      INTEGER NOT NULL,
+    stored       INTEGER NOT NULL,
+    repeated     INTEGER NOT NULL,
+    rejected     INTEGER NOT NULL
+) WITHOUT ROWID;
+-- Ranges of trade ids that were never received, between the least and the greatest stored id.
+CREATE TABLE IF NOT EXISTS gaps (
+    first_trade_id INTEGER PRIMARY KEY,
+    last_trade_id  INTEGER NOT NULL CHECK (last_trade_id >= first_trade_id),
+    found_at       TEXT NOT NULL,
+    filled_at      TEXT
+);
+-- Records that can make the two paths differ. Late records: their event time is at least a
+-- watermark before the newest one, so the stream may have dropped them; repeats included.
+-- Conflicts: a stored trade has the same id and other content; only the first one is stored.
+CREATE TABLE IF NOT EXISTS evidence (
+    number       INTEGER PRIMARY KEY,
+    topic        TEXT,    -- Kafka's id of the topic; NULL: recorded by schema version 2
+    kafka_offset INTEGER,
+    trade_id     INTEGER NOT NULL,
+    time         TEXT NOT NULL,
+    side         TEXT NOT NULL,
+    price        REAL NOT NULL,
+    last_size    REAL NOT NULL,
+    kind         TEXT NOT NULL CHECK (kind IN ('stored', 'repeat', 'conflict')),
+    lateness_s   REAL,    -- seconds before the newest event time; NULL: less than the watermark
+    UNIQUE (topic, kafka_offset)
+);
+-- Latencies of stored trades by minute of receipt, in the buckets of pipeline/histogram.py.
+CREATE TABLE IF NOT EXISTS latency (
+    minute TEXT NOT NULL,
+    leg    TEXT NOT NULL,
+    bucket INTEGER NOT NULL,
+    count  INTEGER NOT NULL,
+    PRIMARY KEY (minute, leg, bucket)
+) WITHOUT ROWID;
+-- How far stored trades came behind an event time, by minute of receipt: pipeline/ingest/lags.py.
+-- Backfilled trades are left out.
+CREATE TABLE IF NOT EXISTS lags (
+    minute TEXT NOT NULL,
+    behind TEXT NOT NULL CHECK (behind IN ('newest', 'micro_batches')),
+    bucket INTEGER NOT NULL,
+    count  INTEGER NOT NULL,
+    PRIMARY KEY (minute, behind, bucket)
+) WITHOUT ROWID;
+-- One row: the event times with which the lags of the next transaction are computed.
+CREATE TABLE IF NOT EXISTS lag_position (
+    number          INTEGER PRIMARY KEY CHECK (number = 1),
+    started         TEXT,   -- when the current micro-batch began to collect records
+    before_previous TEXT,   -- the newest event time of the micro-batches before the previous one
+    before          TEXT    -- the newest event time of the micro-batches before the current one
+);
+CREATE INDEX IF NOT EXISTS open_gaps ON gaps (first_trade_id, last_trade_id)
+    WHERE filled_at IS NULL;
+"""
+
+#: Schema version 2 recorded late trades and conflicts without their topic and offset.
+_VERSION_2_EVIDENCE = """
+SELECT NULL AS number, NULL AS topic, NULL AS kafka_offset, trade_id, time, side, price, last_size,
+    'stored' AS kind, behind_s AS lateness_s FROM late JOIN btc_prices USING (trade_id)
+UNION ALL
+SELECT NULL, NULL, NULL, trade_id, time, side, price, last_size, 'conflict', NULL FROM conflicts
+"""
+#: Schema version 3 had no totals. The row with the least number has the first offset.
+_VERSION_3_TOTALS = """
+SELECT coalesce(topic, '') AS topic, min(number) AS first_number, first_offset,
+    sum(records) AS records, sum(stored) AS stored, sum(repeated) AS repeated,
+    sum(rejected) AS rejected FROM ingest GROUP BY coalesce(topic, '')
+"""
+_CONVERT = {
+    2: f"""
+BEGIN IMMEDIATE;
+ALTER TABLE ingest ADD COLUMN topic TEXT;
+{SCHEMA}
+INSERT INTO evidence {_VERSION_2_EVIDENCE};
+INSERT INTO ingest_totals {_VERSION_3_TOTALS};
+DROP TABLE late;
+DROP TABLE conflicts;
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+""",
+    3: f"""
+BEGIN IMMEDIATE;
+{SCHEMA}
+INSERT INTO ingest_totals {_VERSION_3_TOTALS};
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+""",
+    4: f"""
+BEGIN IMMEDIATE;
+{SCHEMA}
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+""",
+}
+#: Schema version 4 had no lags.
+_VERSION_4_LAGS = (
+    "CREATE TEMP VIEW lags AS SELECT '' AS minute, '' AS behind, 0 AS bucket, 0 AS count WHERE 0;"
+)
+#: Read-only connections show an older schema version as the current one, until the consumer has
+#: converted the database.
+_SHOW = {
+    2: f"""
+CREATE TEMP VIEW evidence AS {_VERSION_2_EVIDENCE};
+CREATE TEMP VIEW ingest AS SELECT *, NULL AS topic FROM main.ingest;
+CREATE TEMP VIEW ingest_totals AS {_VERSION_3_TOTALS};
+{_VERSION_4_LAGS}
+""",  # noqa: S608 - constants
+    3: f"CREATE TEMP VIEW ingest_totals AS {_VERSION_3_TOTALS}; {_VERSION_4_LAGS}",
+    4: _VERSION_4_LAGS,
+}
+
+_INSERT_TRADE = """
+INSERT INTO btc_prices (trade_id, price, best_bid, best_ask, side, time, last_size)
+VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (trade_id) DO NOTHING
+"""
+
+
+def damaged(path: Path, error: sqlite3.DatabaseError) -> StoreError:
+    """Return the error for a file that is not a database, or is damaged."""
+    return StoreError(
+        f"Cannot open {path.name}: {error}. Move the file away: the consumer fills a new one from "
+        f"Kafka. Or choose another directory with DATA_DIR=. The file: {path}"
+    )
+
+
+class SqliteWriter(sqlite3.Connection):
+    """The writing connection. It can check that its files are still at their paths.
+
+    SQLite writes into files that were deleted or replaced, without an error.
+    """
+
+    #: The database, its write-ahead log and its shared memory.
+    _paths: tuple[Path, ...] = ()
+    _files: tuple[tuple[int, int], ...] = ()
+    _bytes = 0
+
+    def remember_files(self, path: Path) -> None:
+        """Record which files this connection has opened."""
+        self._paths = (path, *_companions(path))
+        self._files, self._bytes = _identities(self._paths)
+
+    def check(self) -> None:
+        """Check that the files at the paths are the open ones. This takes some microseconds.
+
+        Raises:
+            RestartError: a file was deleted, replaced or truncated. The database has to be opened
+                again. What it then lacks is read again from Kafka.
+        """
+        path = self._paths[0]
+        try:
+            files, size = _identities(self._paths)
+        except OSError as error:
+            name = Path(error.filename or path).name
+            raise RestartError(
+                f"{name} was deleted while it was open. The consumer opens it again and reads "
+                f"missing records from Kafka. The database: {path}"
+            ) from error
+        if files != self._files:
+            raise RestartError(
+                f"{path.name} was replaced while it was open. The consumer opens it again and "
+                f"reads missing records from Kafka. The database: {path}"
+            )
+        if size < self._bytes:  # SQLite never makes it shorter: nothing here runs VACUUM
+            raise RestartError(
+                f"{path.name} was truncated while it was open. The consumer opens it again. Its "
+                f"size was {self._bytes} bytes and is {size} bytes. The database: {path}"
+            )
+        self._bytes = size
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit everything that is written in the block, or nothing after an error."""
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            if self.in_transaction:  # on a full disk, SQLite has already rolled back
+                self.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def explaining_damage(self) -> Iterator[None]:
+        """Turn the error of a damaged database into a StoreError that names the action."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:  # a subclass has another cause
+                raise
+            raise damaged(self._paths[0], error) from error
+
+    def stored_ids(self, ids: Sequence[int]) -> set[int]:
+        """Return which of these trade ids are stored."""
+        rows = self.execute(
+            "SELECT trade_id FROM json_each(?) CROSS JOIN btc_prices ON trade_id = value",
+            (json.dumps(ids),),
+        )
+        return {trade_id for (trade_id,) in rows}
+
+    def insert_trades(self, rows: Iterable[tuple[object, ...]]) -> None:
+        """Insert rows of `btc_prices`, except those whose trade id is stored."""
+        self.executemany(_INSERT_TRADE, rows)
+
+
+def _companions(path: Path) -> tuple[Path, ...]:
+    return tuple(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
+
+
+def _identities(paths: Iterable[Path]) -> tuple[tuple[tuple[int, int], ...], int]:
+    """Return the device and inode of each file, and the size of the first."""
+    found = [path.stat() for path in paths]
+    return tuple((of.st_dev, of.st_ino) for of in found), found[0].st_size
+
+
+def _discard_log_of_truncated(path: Path) -> None:
+    """Delete the write-ahead log of a database that was truncated to 0 bytes.
+
+    SQLite would combine the log and the empty file into a damaged database. SQLite writes the first
+    page of a new database before it creates a log, so no sound database is in this state.
+    """
+    if path.exists() and path.stat().st_size == 0:
+        for companion in _companions(path):
+            companion.unlink(missing_ok=True)
+
+
+def open_writer(path: Path) -> SqliteWriter:
+    """Open the only writing connection; create or migrate the schema.
+
+    Raises:
+        sqlite3.OperationalError: the database is locked or full, or cannot be written.
+        StoreError: the file is not a database, or has another schema version.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _discard_log_of_truncated(path)
+    connection = sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, factory=SqliteWriter
+    )
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # survives a power cut; costs little
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version in _CONVERT:
+            connection.executescript(_CONVERT[version])
+        elif version not in {0, SCHEMA_VERSION}:
+            raise StoreError(
+                f"{path.name} has schema version {version}, not {SCHEMA_VERSION}. Choose another "
+                f"directory with DATA_DIR=. The file: {path}"
+            )
+        connection.executescript(f"{SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};")
+        connection.remember_files(path)
+    except sqlite3.OperationalError:
+        connection.close()
+        raise
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise damaged(path, error) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open a read-only connection.
+
+    Raises:
+        sqlite3.OperationalError: the database does not exist yet.
+    """
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+    )
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version in _SHOW:
+            connection.executescript(_SHOW[version])
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class SqliteStore:
+    """The SQLite database of a data directory."""
+
+    queries = sqlite_queries.QUERIES
+    driver = "sqlite-jdbc"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def open_writer(self) -> SqliteWriter:
+        """Open the only writing connection; create or migrate the schema: see `open_writer`."""
+        return open_writer(self._path)
+
+    def read(self, query: Callable[[Connection], T]) -> T | None:
+        """Return the result of a query over one snapshot; None if there is no database yet.
+
+        Raises:
+            TemporaryError: the database cannot be read now.
+            MissingTablesError: it has no tables of this version.
+            StoreError: it cannot be read. The text names the action.
+        """
+        if not self._path.exists():
+            return None
+        try:
+            with closing(open_reader(self._path)) as connection:
+                connection.execute("BEGIN")
+                return query(connection)
+        except sqlite3.Error as error:
+            raise unreadable(self._path, error) from error
+
+    def missing(self) -> Path | None:
+        """Return the file of the database if it does not exist."""
+        return None if self._path.exists() else self._path
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Check after the block that the database is still the file that it was before.
+
+        The file stays open, so no other file can get its inode.
+
+        Raises:
+            TemporaryError: it was replaced or deleted.
+        """
+        if not self._path.exists():
+            yield
+            return
+        with self._path.open("rb") as opened:
+            yield
+            if not self._path.exists() or not os.path.samestat(
+                os.fstat(opened.fileno()), self._path.stat()
+            ):
+                raise TemporaryError(
+                    f"{self._path.name} was replaced during the run. The next run reads the new one"
+                )
+
+    def jdbc(self) -> JdbcSource:
+        """Return how Spark reads the database."""
+        return JdbcSource(f"jdbc:sqlite:{self._path.as_uri()}?mode=ro", {})
+
+
+def unreadable(path: Path, error: sqlite3.Error) -> Exception:
+    """Return the error for a database that cannot be read. Its text names the action."""
+    if "no such table" in str(error):
+        return MissingTablesError(
+            f"{path.name} lacks tables of this version. Start the consumer, which creates them, or "
+            f"use another data directory if the database belongs to another program. The file: "
+            f"{path}"
+        )
+    if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        action = "another program has locked it. Stop that program"
+    elif getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CANTOPEN:
+        action = f"{error}. Give this user access to it"
+    else:
+        action = f"{error}. Move it away: the consumer fills a new one from Kafka"
+    kind = TemporaryError if family_of(error) is Family.TEMPORARY else StoreError
+    return kind(f"Cannot read {path.name}: {action}. The file: {path}")
