@@ -5,14 +5,15 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pipeline import histogram
 from pipeline.ingest import lags
 from pipeline.ingest.trade import Trade
-from pipeline.stores.interface import Connection, Writer
+from pipeline.stores.interface import Connection, Content, Writer
 
 _ADD_TO_TOTALS = """
 INSERT INTO ingest_totals VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic) DO UPDATE SET
@@ -85,12 +86,13 @@ def store(
         total = total_rows(connection)
         newest = _newest_trade(connection, batch)
         known = _known(connection, ids, span)
-        new, duplicates = split_new_and_duplicate(batch.trades, known)
+        new, duplicates = split_new_and_duplicate(batch.trades, known.keys())
         stored = [batch.trades[place] for place in new]
         connection.insert_trades(map(_row, stored))
         for id_range in id_ranges(ids):
             span = _update_gaps(connection, id_range, span, committed_at)
-        _insert_evidence(connection, batch, set(new), newest, watermark)
+        kinds = _kinds_of_duplicates(batch.trades, duplicates, known)
+        _insert_evidence(connection, batch, kinds, newest, watermark)
         if batch.receipts:
             receipts = [batch.receipts[place] for place in new]
             _count_latencies(connection, stored, receipts, now)
@@ -232,15 +234,15 @@ def id_ranges(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield members[0], members[-1]
 
 
-def _known(connection: Writer, ids: list[int], span: tuple[int, int] | None) -> set[int]:
-    """Return which of these sorted ids are stored; ids above all stored ones need no query."""
+def _known(connection: Writer, ids: list[int], span: tuple[int, int] | None) -> dict[int, Content]:
+    """Return the stored trades of these sorted ids; ids above all stored ones need no query."""
     if span is None or not ids or ids[0] > span[1]:
-        return set()
-    return connection.stored_ids(ids)
+        return {}
+    return connection.stored_trades(ids)
 
 
 def split_new_and_duplicate(
-    trades: Sequence[Trade], known: set[int]
+    trades: Sequence[Trade], known: AbstractSet[int]
 ) -> tuple[list[int], list[int]]:
     """Return the positions of the trades with a new id, and of those with a known one."""
     seen = set(known)
@@ -257,7 +259,7 @@ def split_new_and_duplicate(
 def _insert_evidence(
     connection: Connection,
     batch: Batch,
-    new: set[int],
+    kinds: Mapping[int, str],
     newest: datetime | None,
     watermark: timedelta,
 ) -> None:
@@ -266,7 +268,7 @@ def _insert_evidence(
     Args:
         connection: the writing connection, in the transaction that stores the batch.
         batch: the records of one poll.
-        new: the positions of the trades that were stored.
+        kinds: the kind of each trade that was not stored, by its position.
         newest: the greatest event time before the batch.
         watermark: the watermark of the stream. Spark never drops a trade with less lateness,
             however the trades are split into micro-batches.
@@ -278,7 +280,7 @@ def _insert_evidence(
             newest = trade.time
         elif newest - trade.time >= watermark:
             lateness = (newest - trade.time).total_seconds()
-        kind = STORED if place in new else _kind_of_duplicate(connection, trade)
+        kind = kinds.get(place, STORED)
         if lateness is not None or kind == CONFLICT:
             offset = batch.offsets[place] if batch.offsets else None
             rows.append((batch.topic, offset, trade.trade_id, *_content(trade), kind, lateness))
@@ -289,14 +291,28 @@ def _insert_evidence(
     )
 
 
-def _kind_of_duplicate(connection: Connection, trade: Trade) -> str:
-    stored = connection.execute(
-        "SELECT time, side, price, last_size FROM btc_prices WHERE trade_id = ?", (trade.trade_id,)
-    ).fetchone()
-    return REPEAT if stored == _content(trade) else CONFLICT
+def _kinds_of_duplicates(
+    trades: Sequence[Trade], duplicates: Sequence[int], known: Mapping[int, Content]
+) -> dict[int, str]:
+    """Return the kind of each trade that was not stored, by its position.
+
+    Args:
+        trades: the trades of a batch.
+        duplicates: the positions of those that were not stored.
+        known: the content of the trades that were stored before, by their ids.
+    """
+    if not duplicates:
+        return {}
+    first = {trade.trade_id: trade for trade in reversed(trades)}
+    kinds = {}
+    for place in duplicates:
+        trade = trades[place]
+        stored = known.get(trade.trade_id) or _content(first[trade.trade_id])
+        kinds[place] = REPEAT if stored == _content(trade) else CONFLICT
+    return kinds
 
 
-def _content(trade: Trade) -> tuple[str, str, float, float]:
+def _content(trade: Trade) -> Content:
     return time_text(trade.time), trade.side, float(trade.price), float(trade.last_size)
 
 

@@ -19,6 +19,10 @@ BUSY_SECONDS = 5.0
 Parts = Sequence[Sequence[tuple[int, int]]]
 
 
+#: The time, side, price and size of a stored trade.
+Content = tuple[str, str, float, float]
+
+
 class StoreError(OperationalError):
     """The store is damaged, belongs to another program, or has another schema version."""
 
@@ -65,8 +69,8 @@ class Writer(Connection, Protocol):
         """Turn the error of a damaged database into a StoreError that names the action."""
         ...
 
-    def stored_ids(self, ids: Sequence[int]) -> set[int]:
-        """Return which of these trade ids are stored."""
+    def stored_trades(self, ids: Sequence[int]) -> dict[int, Content]:
+        """Return the stored trades of these ids."""
         ...
 
     def insert_trades(self, rows: Iterable[tuple[object, ...]]) -> None:

@@ -26,6 +26,7 @@ from pipeline.stores.interface import (
     BUSY_SECONDS,
     SCHEMA_VERSION,
     Connection,
+    Content,
     Cursor,
     JdbcSource,
     MissingTablesError,
@@ -242,13 +243,14 @@ class PostgresqlWriter(PostgresqlConnection):
         """Do nothing: `pipeline.errors` has a sentence for each error of PostgreSQL."""
         yield
 
-    def stored_ids(self, ids: Sequence[int]) -> set[int]:
-        """Return which of these trade ids are stored."""
+    def stored_trades(self, ids: Sequence[int]) -> dict[int, Content]:
+        """Return the stored trades of these ids."""
         rows = self.execute(
-            "SELECT trade_id FROM btc_prices WHERE trade_id = ANY(CAST(? AS bigint[]))",
+            "SELECT trade_id, time, side, price, last_size FROM btc_prices "
+            "WHERE trade_id = ANY(CAST(? AS bigint[]))",
             (list(ids),),
         )
-        return {trade_id for (trade_id,) in rows}
+        return {row[0]: row[1:] for row in rows}
 
     def insert_trades(self, rows: Iterable[tuple[object, ...]]) -> None:
         """Insert rows of `btc_prices`, except those whose trade id is stored."""

@@ -18,6 +18,7 @@ from pipeline.stores.interface import (
     BUSY_SECONDS,
     SCHEMA_VERSION,
     Connection,
+    Content,
     JdbcSource,
     MissingTablesError,
     StoreError,
@@ -253,13 +254,14 @@ class SqliteWriter(sqlite3.Connection):
                 raise
             raise damaged(self._paths[0], error) from error
 
-    def stored_ids(self, ids: Sequence[int]) -> set[int]:
-        """Return which of these trade ids are stored."""
+    def stored_trades(self, ids: Sequence[int]) -> dict[int, Content]:
+        """Return the stored trades of these ids."""
         rows = self.execute(
-            "SELECT trade_id FROM json_each(?) CROSS JOIN btc_prices ON trade_id = value",
+            "SELECT trade_id, time, side, price, last_size "
+            "FROM json_each(?) CROSS JOIN btc_prices ON trade_id = value",
             (json.dumps(ids),),
         )
-        return {trade_id for (trade_id,) in rows}
+        return {row[0]: row[1:] for row in rows}
 
     def insert_trades(self, rows: Iterable[tuple[object, ...]]) -> None:
         """Insert rows of `btc_prices`, except those whose trade id is stored."""
