@@ -28,7 +28,7 @@ QUICK_STACK = "quick"
 #: faults concern batch runs, so the stacks start fewer of them.
 ENVIRONMENT = {
     MAIN: {"BATCH_INTERVAL_SECONDS": "30"},
-    QUICK_STACK: {"BATCH_INTERVAL_SECONDS": "45"},
+    QUICK_STACK: {"BATCH_INTERVAL_SECONDS": "300"},
 }
 #: Seconds for the start of a stack and for the comparison of its results at the end.
 STACK_SECONDS = 100.0

@@ -390,22 +390,6 @@ def test_the_page_is_used_by_keyboard(disputed, shared_visit) -> None:
     )
 
 
-def test_a_paused_page_stays_as_it_is_until_it_continues(live, shared_visit) -> None:
-    seen = shared_visit("live", live.address).charted()
-    switch = seen.page.get_by_role("switch", name="Pause")
-    switch.focus()
-    seen.page.keyboard.press("Space")
-    expect(seen.page.locator(".p-chips")).to_contain_text("PAGE PAUSED", timeout=20_000)
-    before = seen.text(".p-clock"), seen.text(".p-age")
-    seen.page.wait_for_timeout(1500 + 3000 * FAST_SECONDS)
-    assert (seen.text(".p-clock"), seen.text(".p-age")) == before
-    switch.focus()
-    seen.page.keyboard.press("Space")
-    expect(seen.page.locator(".p-clock")).not_to_have_text(before[0], timeout=20_000)
-    expect(seen.page.locator(".p-chips")).not_to_contain_text("PAGE PAUSED")
-    assert seen.complaints == []
-
-
 def test_the_comparison_shows_how_the_files_differ(disputed, shared_visit) -> None:
     stream, batch = windows_of(disputed.server.data)
     alone, differing = batch.keys() - stream.keys(), differing_windows(stream, batch)
@@ -546,6 +530,31 @@ def _sockets(process: psutil.Process) -> list[Any]:
     return []
 
 
+# --- the server -----------------------------------------------------------------------------
+
+
+def test_a_page_without_its_server_warns_and_recovers(
+    forwarded_server: Server, run: Run, visit
+) -> None:
+    """The browser counts down by itself. The server stops at once, with a viewer connected."""
+    server = forwarded_server
+    page_data.refresh(server.data, times.now(), page_data.LIVE)
+    seen = visit(server.address).charted()
+    warning = seen.page.locator(".p-watch")
+    assert seen.box(".p-watch")["height"] == 0
+    expect(warning).to_have_css("visibility", "hidden")  # from screen readers, too
+    began = time.monotonic()
+    server.process.terminate(timeout=8)
+    assert time.monotonic() - began < 8
+    expect(warning).to_have_css("max-height", "96px", timeout=30_000)
+    expect(warning).to_have_css("visibility", "visible")
+    assert "No update from the page's server" in warning.inner_text()
+    old = seen.text(".p-clock")
+    serve(run, server.data, port=int(server.address.rpartition(":")[2]))
+    expect(seen.page.locator(".p-clock")).not_to_have_text(old, timeout=60_000)
+    expect(warning).to_have_css("max-height", "0px", timeout=30_000)
+
+
 # --- changing data --------------------------------------------------------------------------
 
 
@@ -606,6 +615,22 @@ def test_a_refresh_dims_nothing(live, shared_visit) -> None:
         page_data.refresh(live.data, times.now(), page_data.LIVE)
         seen.page.wait_for_timeout(1000 * FAST_SECONDS)
     assert seen.page.evaluate("() => { window.looking = false; return window.lowest }") == 1
+
+
+def test_a_paused_page_stays_as_it_is_until_it_continues(live, shared_visit) -> None:
+    seen = shared_visit("live", live.address).charted()
+    switch = seen.page.get_by_role("switch", name="Pause")
+    switch.focus()
+    seen.page.keyboard.press("Space")
+    expect(seen.page.locator(".p-chips")).to_contain_text("PAGE PAUSED", timeout=20_000)
+    before = seen.text(".p-clock"), seen.text(".p-age")
+    seen.page.wait_for_timeout(1500 + 3000 * FAST_SECONDS)
+    assert (seen.text(".p-clock"), seen.text(".p-age")) == before
+    switch.focus()
+    seen.page.keyboard.press("Space")
+    expect(seen.page.locator(".p-clock")).not_to_have_text(before[0], timeout=20_000)
+    expect(seen.page.locator(".p-chips")).not_to_contain_text("PAGE PAUSED")
+    assert seen.complaints == []
 
 
 def test_viewers_share_one_comparison_and_see_the_same(live, shared_visit, visit) -> None:
@@ -714,34 +739,12 @@ def test_every_state_is_named_on_a_page_that_stays_open(fast, shared_visit) -> N
         assert seen.complaints == [], scenario
 
 
-# --- the server -----------------------------------------------------------------------------
+# --- a long time ---------------------------------------------------------------------------
 
 
 @pytest.fixture
 def data(tmp_path) -> DataDir:
     return DataDir(tmp_path / "data")
-
-
-def test_a_page_without_its_server_warns_and_recovers(
-    forwarded_server: Server, run: Run, visit
-) -> None:
-    """The browser counts down by itself. The server stops at once, with a viewer connected."""
-    server = forwarded_server
-    page_data.refresh(server.data, times.now(), page_data.LIVE)
-    seen = visit(server.address).charted()
-    warning = seen.page.locator(".p-watch")
-    assert seen.box(".p-watch")["height"] == 0
-    expect(warning).to_have_css("visibility", "hidden")  # from screen readers, too
-    began = time.monotonic()
-    server.process.terminate(timeout=8)
-    assert time.monotonic() - began < 8
-    expect(warning).to_have_css("max-height", "96px", timeout=30_000)
-    expect(warning).to_have_css("visibility", "visible")
-    assert "No update from the page's server" in warning.inner_text()
-    old = seen.text(".p-clock")
-    serve(run, server.data, port=int(server.address.rpartition(":")[2]))
-    expect(seen.page.locator(".p-clock")).not_to_have_text(old, timeout=60_000)
-    expect(warning).to_have_css("max-height", "0px", timeout=30_000)
 
 
 @pytest.mark.slow
