@@ -155,7 +155,7 @@ def test_the_page_shows_the_results_comparison_and_services_of_the_real_stack(
     # A time range that no viewer has chosen before is compared at once.
     recorded = [data.minutes_of(name) for name in ("spark_processor", "batch_scheduler")]
     wait_until(lambda: all(path.exists() for path in recorded), 90, "the cost of both paths", made)
-    page.get_by_role("radio", name="6 h", exact=True).click()
+    page.get_by_text("6 h", exact=True).click()
     findings = page.locator(".st-key-findings .p-answer")
     expect(findings.nth(0)).to_contain_text(re.compile(r"All \d+ windows match"), timeout=60_000)
     ages = re.compile(r"open windows [\d.]+ s, final windows [\d.]+ s, batch [\d.]+ s")
