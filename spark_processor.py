@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from pipeline import source, spark, spark_jvm
 from pipeline.service import Service, run
 from pipeline.stream import recovery
-from pipeline.stream.code_generation import CodeGeneration
 from pipeline.stream.micro_batches import Recorder
 from pipeline.stream.pace import Pace
 from pipeline.stream.progress import Progress
@@ -32,7 +31,6 @@ def stream(service: Service, resources: ExitStack) -> None:
     folder = recovery.prepare(service, topic.id)
     recorder = Recorder(service.data, folder / "query", settings, topic.id)
     pace = Pace(settings.trigger_seconds, service.stop)
-    code_generation = CodeGeneration()
     progress = Progress(service, recorder, topic)
 
     with recovery.explaining(service, folder, topic):
@@ -42,11 +40,10 @@ def stream(service: Service, resources: ExitStack) -> None:
             rows = changed.collect()
             topic.confirm()  # these records are of this topic
             publication = windows.publish(rows, micro_batch)
-            code_generation.follow(changed.sparkSession, recorder.records_in(micro_batch))
             waited_s = 0.0 if windows.closes_next else pace.wait()
             progress.published(micro_batch, publication, waited_s)
 
-        query = start_query(session, settings, folder, process_micro_batch)
+        query = start_query(session, settings, folder, process_micro_batch, recorder.records_in)
         resources.callback(query.stop)
         query_s = time.monotonic() - began
         service.log.info("streaming aggregation logic time: %.2f s", query_s)

@@ -39,6 +39,8 @@ from pipeline.settings import Settings, changed, invalid, load
 STATUS_SECONDS = 1.0
 #: Seconds between two log lines of the counters.
 COUNTERS_SECONDS = 60.0
+#: The state of a service that ended on request.
+STOPPED = "stopped"
 #: Maximum number of warnings about single messages between two of these lines.
 MESSAGE_WARNINGS = 60
 #: Seconds between two measurements of the process tree.
@@ -221,7 +223,7 @@ class Service:
         self.close("failed", text[:STATUS_CHARACTERS])
         return EXIT_OPERATIONAL if operational else EXIT_FAULT
 
-    def close(self, state: str = "stopped", message: str = "stopped on request") -> None:
+    def close(self, state: str = STOPPED, message: str = "stopped on request") -> None:
         """Log the counters and write the last status."""
         self.log_counters()
         self.report(state, message, healthy=False)
@@ -241,7 +243,8 @@ class Service:
         self._state, self._message, self._healthy = state, message, healthy
         if changed:
             text = message if message.startswith(state) else f"{state}: {message}"
-            self.log.log(logging.INFO if healthy else logging.WARNING, "%s", text)
+            expected = healthy or state == STOPPED
+            self.log.log(logging.INFO if expected else logging.WARNING, "%s", text)
             self.tick(at_once=True)
 
     def error(self, text: str) -> None:

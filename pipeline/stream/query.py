@@ -13,6 +13,7 @@ from pipeline import kafka_security, spark_jvm
 from pipeline.ingest import trade
 from pipeline.metrics import spark_sums
 from pipeline.settings import Settings
+from pipeline.stream.code_generation import CodeGeneration
 from pipeline.stream.records import COLUMNS, PARSED, parse_batches
 
 #: Receives the windows that a micro-batch changed, and the number of the micro-batch.
@@ -40,8 +41,16 @@ class Query:
     Spark wraps such an error in one of its own, whose text starts with a long traceback.
     """
 
-    def __init__(self, windows: DataFrame, checkpoint: Path, process: MicroBatchFunction) -> None:
+    def __init__(
+        self,
+        windows: DataFrame,
+        checkpoint: Path,
+        process: MicroBatchFunction,
+        records_in: Callable[[int], int],
+    ) -> None:
         self._process = process
+        self._records_in = records_in
+        self._code_generation = CodeGeneration()
         self._error: Exception | None = None
         self._stopping = False
         self.spark = (
@@ -54,6 +63,7 @@ class Query:
     def _on_micro_batch(self, changed: DataFrame, micro_batch: int) -> None:
         try:
             self._process(changed, micro_batch)
+            self._code_generation.follow(changed.sparkSession, self._records_in(micro_batch))
         except Exception as error:  # noqa: BLE001 - `has_ended` raises it
             self._error = error
             # Spark logs the traceback several times, and the service the cause once.
@@ -89,7 +99,11 @@ class Query:
 
 
 def start_query(
-    session: SparkSession, settings: Settings, checkpoint: Path, process: MicroBatchFunction
+    session: SparkSession,
+    settings: Settings,
+    checkpoint: Path,
+    process: MicroBatchFunction,
+    records_in: Callable[[int], int],
 ) -> Query:
     """Start the query in update mode.
 
@@ -101,9 +115,10 @@ def start_query(
         settings: the settings of the service.
         checkpoint: the directory of the checkpoint.
         process: called after each micro-batch. Spark starts the next one when it returns.
+        records_in: returns the number of records in a micro-batch.
     """
     trades = parse(read_kafka(session, settings), settings.product_id)
-    return Query(aggregate(trades, settings), checkpoint, process)
+    return Query(aggregate(trades, settings), checkpoint, process, records_in)
 
 
 def read_kafka(session: SparkSession, settings: Settings) -> DataFrame:

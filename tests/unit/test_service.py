@@ -209,11 +209,13 @@ def test_a_tick_logs_the_counters_when_they_are_due(
 def test_a_closed_service_is_stopped_and_not_healthy(
     running: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     running.report("running", "publishing", healthy=True)
     running.close()
     assert status_of(running)["state"] == "stopped"
     assert status_of(running)["healthy"] is False
-    assert caplog.messages[-1] == "stopped on request"
+    last = caplog.records[-1]
+    assert (last.levelname, last.message) == ("INFO", "stopped on request")
 
 
 # --- signals --------------------------------------------------------------------------------
