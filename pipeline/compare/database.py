@@ -3,8 +3,9 @@
 import itertools
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
+from functools import cache
 
 from pipeline.compare.unread import PlacedTrade, PlacedTrades
 from pipeline.ingest import transactions
@@ -271,14 +272,12 @@ def crossings(
     ids = id_span(connection)
     if ids is None:
         return []
+    first_id = _first_ids(connection, range(ids[0], ids[1] + 1))
     found = []
     for start, kind, threshold in alerts:
         first = datetime.fromisoformat(start)
         # Trades with neighbouring ids can be a little out of order.
-        low, high = (
-            _first_id(connection, range(ids[0], ids[1] + 1), time_text(moment))
-            for moment in (first - window, first + 2 * window)
-        )
+        low, high = (first_id(time_text(moment)) for moment in (first - window, first + 2 * window))
         row = connection.execute(
             _CROSSING[kind],
             (low, high, time_text(first), time_text(first + window), threshold),
@@ -302,13 +301,18 @@ _CROSSING = {
 }
 
 
-def _first_id(connection: Connection, ids: range, time: str) -> int:
-    """Return the first id whose trade is at or after a time; the end if there is none."""
+def _first_ids(connection: Connection, ids: range) -> Callable[[str], int]:
+    """Return the function that finds the first id whose trade is at or after a time.
 
+    It returns the end of the range if there is none. Its searches share what they have read:
+    windows have common edges, and a query to PostgreSQL takes longer than one to SQLite.
+    """
+
+    @cache
     def time_of(trade_id: int) -> str:
         row = connection.execute(
             "SELECT time FROM btc_prices WHERE trade_id >= ? ORDER BY trade_id LIMIT 1", (trade_id,)
         ).fetchone()
         return AFTER_ALL_TIMES if row is None else str(row[0])
 
-    return ids.start + bisect_left(ids, time, key=time_of)
+    return cache(lambda time: ids.start + bisect_left(ids, time, key=time_of))
