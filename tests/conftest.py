@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,8 +67,13 @@ def require(what: str, present: object) -> None:
     pytest.skip(f"{what} is missing")
 
 
+@cache
+def _has_java() -> bool:
+    return prerequisites.java_problem() is None
+
+
 def require_java() -> None:
-    require("Java 17 or 21", prerequisites.java_problem() is None)
+    require("Java 17 or 21", _has_java())
 
 
 def require_jars(which: str) -> None:

@@ -158,7 +158,6 @@ def hostile(folder: Path, secure: SecureBroker) -> Iterator[Chain]:
         running_hostile(folder) as run,
         new_chain(run, folder, secure, **secure.settings) as chain,
     ):
-        chain.environment |= {"BATCH_INTERVAL_SECONDS": 20}
         chain.feed(SAMPLE, "max", "--hold")
         chain.start()
         chain.settle(SAMPLE, 150)
