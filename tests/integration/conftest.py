@@ -29,6 +29,11 @@ QUIET = (
 END_SECONDS = 10
 #: A word of the command line that identifies the program.
 PROGRAMS = ("consumer.py", "kafka.Kafka")
+#: The other programs that process trades, and the Java process of the stream.
+OTHER_PROGRAMS = (
+    *("producer.py", "spark_processor.py", "batch_scheduler.py"),
+    "org.apache.spark.deploy.SparkSubmit",
+)
 
 
 # --- the browser ----------------------------------------------------------------------------
@@ -173,13 +178,13 @@ class Demo:
         made = self.make(target, **variables)
         return made.process.wait(60), made.text()
 
-    def pids(self) -> dict[str, int]:
-        """Return the pids of the running PROGRAMS."""
+    def pids(self, *programs: str) -> dict[str, int]:
+        """Return the pids of the running programs; by default of PROGRAMS."""
         found: dict[str, int] = {}
         for process in stack.leftovers(self.data.root):
             with contextlib.suppress(psutil.NoSuchProcess):
                 words = process.cmdline()
-                found |= {name: process.pid for name in PROGRAMS if name in words}
+                found |= {name: process.pid for name in programs or PROGRAMS if name in words}
         return found
 
 

@@ -10,9 +10,9 @@ import signal
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import psutil
@@ -23,15 +23,26 @@ from local import programs, stack
 from pipeline import outputs
 from pipeline.compare.inputs import read_batch_log, read_windows
 from tests.conftest import Running, wait_until
-from tests.integration.conftest import END_SECONDS, PROGRAMS, Demo, Visit, end_by, new_demo, show
+from tests.integration.conftest import (
+    END_SECONDS,
+    OTHER_PROGRAMS,
+    PROGRAMS,
+    Demo,
+    Visit,
+    end_by,
+    new_demo,
+    show,
+)
 
 
-class Stack(NamedTuple):
+@dataclass
+class Stack:
     """A stack that runs and has its first results."""
 
     demo: Demo
+    #: The process of its newest start.
     made: Running
-    #: The final windows at that time.
+    #: The final windows at that time, and later at its end.
     windows: pd.DataFrame
 
 
@@ -51,8 +62,8 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def test_one_command_gives_windows_a_batch_result_and_the_page(running_stack: Stack) -> None:
-    demo, made, windows = running_stack
-    assert len(windows) >= 25  # of the 30 windows of the backlog
+    demo, made = running_stack.demo, running_stack.made
+    assert len(running_stack.windows) >= 25  # of the 30 windows of the backlog
     assert outputs.batch_files(demo.data)
     assert read_batch_log(demo.data)["status"].iloc[-1] == "ok"
     assert "REPLAY of synthetic_btcusd.jsonl.gz (SYNTHETIC, re-timed to the present)" in made.text()
@@ -101,7 +112,7 @@ def test_the_page_shows_the_results_comparison_and_services_of_the_real_stack(
     running_stack: Stack, visit
 ) -> None:
     """It names a service that hangs, and recovers with it."""
-    demo, made, _ = running_stack
+    demo, made = running_stack.demo, running_stack.made
     data = demo.data
     seen: Visit = visit(f"http://127.0.0.1:{demo.ports['DASHBOARD_PORT']}").charted()
     page, main = seen.page, seen.page.locator("[data-testid=stMain]")
@@ -176,7 +187,7 @@ def test_the_page_shows_the_results_comparison_and_services_of_the_real_stack(
 
 
 def test_killed_processes_are_restarted(running_stack: Stack) -> None:
-    demo, made, _ = running_stack
+    demo, made = running_stack.demo, running_stack.made
     before = demo.pids()
     # A process that ends earlier is reported as "ended soon after its start".
     born = max(psutil.Process(pid).create_time() for pid in before.values())
@@ -195,46 +206,54 @@ def test_killed_processes_are_restarted(running_stack: Stack) -> None:
     assert "consumer was killed" in made.text()
 
 
-def test_the_stack_ends_and_continues_where_it_was(running_stack: Stack) -> None:
-    demo, made, _ = running_stack
-    data = demo.data
-    # Ctrl-C: a terminal sends SIGINT to its whole foreground process group.
+def test_ctrl_c_ends_the_stack(running_stack: Stack) -> None:
+    made = running_stack.made
+    # A terminal sends SIGINT to its whole foreground process group.
     took = end_by(made, lambda: os.killpg(made.pid, signal.SIGINT))
     assert took < END_SECONDS, made.tail()
-    windows = read_windows(*outputs.stream_files(data))
+    running_stack.windows = read_windows(*outputs.stream_files(running_stack.demo.data))
 
-    # Another feed is refused.
-    status, text = demo.outcome("demo", RETIME="0")
+
+def test_another_feed_is_refused(running_stack: Stack) -> None:
+    status, text = running_stack.demo.outcome("demo", RETIME="0")
     assert (status, "DATA_DIR=" in text, "make clean" in text) == (2, True, True), text
-
-    # The same feed continues.
-    again = demo.make("demo")
-    last = windows["window_start"].iloc[-1]
-    wait_until(
-        lambda: read_windows(*outputs.stream_files(data))["window_start"].iloc[-1] > last,
-        150,
-        "newer windows",
-        again,
-    )
-    after = read_windows(*outputs.stream_files(data))
-    assert after["window_start"].is_unique
-    kept = after[after["window_start"].isin(windows["window_start"])].reset_index(drop=True)
-    assert kept.equals(windows)  # final windows have not changed
 
 
 def test_the_next_start_ends_the_processes_that_a_killed_supervisor_left(
     running_stack: Stack,
 ) -> None:
     demo = running_stack.demo
-    before, left = demo.started[-1], stack.leftovers(demo.data.root)
+    before, expected = demo.make("demo"), (*PROGRAMS, *OTHER_PROGRAMS)
+    wait_until(lambda: demo.pids(*expected).keys() == set(expected), 60, "all programs", before)
+    left = stack.leftovers(demo.data.root)
     supervisor = next(p for p in before.tree() if "local.supervise" in p.cmdline())
     supervisor.kill()
     before.process.wait(10)
-    again = demo.make("demo")
+    again = running_stack.made = demo.make("demo")
     wait_until(lambda: "REPLAY of" in again.text(), 60, "the next start", again)
     assert "of an earlier stack that was killed" in again.text()
     assert not [p for p in left if p.is_running()]
-    assert end_by(again, again.process.terminate) < END_SECONDS
+
+
+def test_the_stack_continues_where_it_was(running_stack: Stack) -> None:
+    """After Ctrl-C, and after a killed supervisor."""
+    made, data, before = running_stack.made, running_stack.demo.data, running_stack.windows
+    last = before["window_start"].iloc[-1]
+    wait_until(
+        lambda: read_windows(*outputs.stream_files(data))["window_start"].iloc[-1] > last,
+        150,
+        "newer windows",
+        made,
+    )
+    after = read_windows(*outputs.stream_files(data))
+    assert after["window_start"].is_unique
+    kept = after[after["window_start"].isin(before["window_start"])].reset_index(drop=True)
+    assert kept.equals(before)  # final windows have not changed
+
+
+def test_sigterm_to_make_ends_the_stack(running_stack: Stack) -> None:
+    made = running_stack.made
+    assert end_by(made, made.process.terminate) < END_SECONDS
 
 
 def test_a_stack_that_has_ended_is_cleaned(running_stack: Stack) -> None:
