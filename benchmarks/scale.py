@@ -29,7 +29,7 @@ FILE = parts.FOLDER / "scale.json"
 HEAP = "3g"
 #: Seconds between two looks at the end of the topic.
 LOOK_SECONDS = 0.2
-START_TIMEOUT = 180
+START_TIMEOUT = 400
 DRAIN_TIMEOUT = 180
 #: Seconds of the lags in one column of the table.
 SHOWN_SECONDS = 10

@@ -169,7 +169,7 @@ class Running:
                         return process
             return None
 
-        return wait_until(find, 30, "Spark's Java process", self)
+        return wait_until(find, 60, "Spark's Java process", self)
 
     def terminate(self, timeout: float = 15) -> int:
         """Send SIGTERM and return the exit status. Fail if the process does not end."""
