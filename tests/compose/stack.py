@@ -1,12 +1,14 @@
 """A stack of this project that Docker Compose runs: its containers, volumes and results."""
 
+import csv
 import json
 import os
+import sqlite3
 import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,8 @@ class Stack:
         self.port = free_port()
         self._folder = folder
         self._copies = 0
+        password = folder / "store_password"
+        password.write_text(f"{uuid.uuid4().hex}\n", encoding="utf-8")
         kept = {n: v for n, v in os.environ.items() if n in KEPT or n.startswith("DOCKER_")}
         self.environment = kept | {
             "DASHBOARD_PORT": str(self.port),
@@ -58,6 +62,8 @@ class Stack:
             "DATA_DIR": "/nowhere",
             "JAVA_HOME": "/nowhere",
             "KAFKA_BOOTSTRAP_SERVERS": "nowhere:1",
+            "STORE_URL": "postgresql://nobody@nowhere:1/nothing",
+            "STORE_PASSWORD_FILE": str(password),
         }
 
     def compose(self, *arguments: str, timeout: float = 120) -> str:
@@ -106,11 +112,31 @@ class Stack:
         return bool(killed.strip())
 
     def results(self) -> Path:
-        """Copy the data volume and return the copy."""
+        """Copy the data volume, and the trades in PostgreSQL if there are any; return the copy."""
         self._copies += 1
         copy = self._folder / f"results-{self._copies}"
         self.compose("cp", "dashboard:/app/data", str(copy))
+        if "postgres" in self.states():
+            self._copy_trades(copy)
         return copy
+
+    def _copy_trades(self, copy: Path) -> None:
+        """Write the trades to a database in the copy, where the check can read them."""
+        columns = "trade_id, price, best_bid, best_ask, side, time, last_size"
+        query = f"COPY (SELECT {columns} FROM btc_prices) TO STDOUT (FORMAT csv)"  # noqa: S608
+        access = ("--username", "prices", "--dbname", "prices", "--command", query)
+        rows = csv.reader(self.compose("exec", "-T", "postgres", "psql", *access).splitlines())
+        with closing(sqlite3.connect(copy / "crypto_prices.db")) as table, table:
+            table.execute(
+                "CREATE TABLE btc_prices (trade_id INTEGER, price REAL, best_bid REAL, "
+                "best_ask REAL, side TEXT, time TEXT, last_size REAL)"
+            )
+            insert = "INSERT INTO btc_prices VALUES (?, ?, ?, ?, ?, ?, ?)"
+            table.executemany(insert, map(_stored, rows))
+        path = copy / "status" / "consumer.json"
+        status = json.loads(path.read_text(encoding="utf-8"))
+        status["settings"]["store_url"] = "sqlite"
+        path.write_text(json.dumps(status), encoding="utf-8")
 
     def batch_log(self) -> list[str]:
         """Return the lines of batch_log.txt, read with the README's command."""
@@ -124,6 +150,13 @@ class Stack:
         while (problems := golden.verify(RECORDING, self.results())) and time.monotonic() < end:
             time.sleep(5)
         return problems
+
+
+def _stored(row: list[str]) -> tuple[object, ...]:
+    """Return a row of `btc_prices`. Older versions of SQLite read some numbers inexactly."""
+    trade_id, price, bid, ask, side, moment, size = row
+    numbers = [float(cell) if cell else None for cell in (price, bid, ask)]
+    return int(trade_id), *numbers, side, moment, float(size)
 
 
 def await_(condition: Callable[[], bool], timeout: float, stack: Stack, what: str) -> None:

@@ -22,7 +22,12 @@ SPARK: dict[str, dict[str, Any]] = {
     name: service for name, service in CLUSTER["services"].items() if "build" in service
 }
 #: Every service that a file describes completely.
-SERVICES: dict[str, dict[str, Any]] = {**LIVE["services"], "feed": FEED, **SPARK}
+SERVICES: dict[str, dict[str, Any]] = {
+    **LIVE["services"],
+    "feed": FEED,
+    **SPARK,
+    "postgres": CLUSTER["services"]["postgres"],
+}
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 #: The services that end when their work is done.
 ONE_SHOT = {"topics", "report"}
@@ -59,6 +64,18 @@ def conditions(name: str, *files: dict[str, Any]) -> dict[str, str]:
 def test_the_services_are_those_of_the_design() -> None:
     expected = "kafka topics producer consumer spark-processor batch-scheduler dashboard report"
     assert set(LIVE["services"]) == set(expected.split())
+
+
+def test_only_the_services_that_use_the_store_of_the_cluster_get_its_password() -> None:
+    """The password is no environment variable, and each service has the address of the store."""
+    services = CLUSTER["services"]
+    readers = {name for name, service in services.items() if "secrets" in service}
+    assert readers == {"postgres", "consumer", "batch-scheduler", "dashboard", "report"}
+    ours = {name for name in services if name in CONFIGURED}
+    assert {services[name]["environment"]["STORE_URL"] for name in ours} == {
+        "postgresql://prices@postgres:5432/prices"
+    }
+    assert not re.search(r"PASSWORD:", (ROOT / "docker-compose.cluster.yml").read_text())
 
 
 def test_there_is_no_obsolete_version_key() -> None:
@@ -100,7 +117,8 @@ def test_every_container_has_few_rights_and_a_memory_limit(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["mem_limit"]
     assert "privileged" not in service
-    assert "user" not in service, "a volume belongs to the image's user"
+    # A volume belongs to the image's user. The image of PostgreSQL starts as root and changes it.
+    assert service.get("user") == {"postgres": "postgres"}.get(name)
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
