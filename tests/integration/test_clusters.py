@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import golden
@@ -41,8 +42,11 @@ def test_results_are_exact_when_parts_of_the_clusters_and_the_drivers_are_killed
     chain: Chain, brokers: KafkaCluster, spark: SparkCluster
 ) -> None:
     """The leading broker, a worker, and the Java processes of the stream and of a batch run."""
-    chain.feed(SAMPLE, "30")
-    chain.start()
+    chain.start("consumer", "spark_processor")
+    runs = lambda: chain.status("spark_processor").get("state") == "running"  # noqa: E731
+    wait_until(runs, SECONDS, "a running stream", *chain.running.values())
+    chain.feed(SAMPLE, "30")  # a minute of event time in two seconds
+    chain.start("producer")
     alive = list(chain.running.values())
     wait_until(lambda: chain.rows() > 1000, SECONDS, "1,000 rows", *alive)
     brokers.leader(chain.topic).kill()
@@ -69,10 +73,14 @@ def kill_driver_of_stream(chain: Chain) -> None:
 def kill_driver_of_batch_run(chain: Chain) -> None:
     """Kill the Java process of a run alone: the run fails, and none of its processes continues."""
     chain.start("batch_scheduler")
-    scheduler = chain.running["batch_scheduler"]
+    scheduler = chain.running.pop("batch_scheduler")
     java = scheduler.java()
-    child = lambda: next(iter(java.children()), None)  # noqa: E731
-    python = wait_until(child, SECONDS, "the Python process of the run", scheduler)
+    python = wait_until(
+        lambda: next((child for child in java.children() if is_python(child)), None),
+        SECONDS,
+        "the Python process of the run",
+        scheduler,
+    )
     python.suspend()  # without an end by the scheduler, it would stay
     java.kill()
     log = chain.data / "batch_log.txt"
@@ -80,3 +88,11 @@ def kill_driver_of_batch_run(chain: Chain) -> None:
     assert " status=failed exit=-9 " in log.read_text(encoding="utf-8")
     assert has_ended(python, 10)
     assert scheduler.terminate() == 0
+
+
+def is_python(process: psutil.Process) -> bool:
+    """Return whether this is Python: Java also starts other programs, and forks before it does."""
+    try:
+        return process.name().startswith("python")
+    except psutil.NoSuchProcess:
+        return False
