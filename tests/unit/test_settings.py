@@ -265,11 +265,25 @@ def test_an_address_of_another_form_is_no_store(
 def test_a_password_in_the_address_of_the_store_is_refused_and_not_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for password in ("secret", "secret:@x", ""):
+    for password in ("secret", "secret:@x", "a/secret", ""):
         monkeypatch.setenv("STORE_URL", f"postgresql://me:{password}@host:5432/prices")
         line = refusal(monkeypatch, capsys)
         assert "must not contain a password: put it into a file, STORE_PASSWORD_FILE" in line
         assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me@host/prices?password=secret",
+        "jdbc:postgresql://h/db?user=me&PASSWORD=secret",
+    ],
+)
+def test_a_password_in_an_address_of_another_form_is_not_printed(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STORE_URL", address)
+    assert "secret" not in refusal(monkeypatch, capsys)
 
 
 def test_a_long_value_is_cut_so_that_the_reason_stays_near_the_beginning(
