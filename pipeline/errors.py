@@ -82,6 +82,7 @@ _POSTGRESQL_ACTIONS = {
         "PostgreSQL refuses access. Make the user in STORE_URL the owner of the database",
     ),
     **dict.fromkeys(("XX001", "XX002"), _DAMAGED),
+    "42P07": "The database has tables of another program. Set STORE_URL to an empty database",
 }
 #: What a person can do about an error of PostgreSQL that a retry can end.
 _POSTGRESQL_TEMPORARY_ACTIONS = {

@@ -107,11 +107,12 @@ def _committed_at(connection: Connection, rows: int) -> str | None:
 
     It reads only the transactions since then, because the number of rows never decreases.
     """
-    found = connection.execute("SELECT total_rows, committed_at FROM ingest ORDER BY number DESC")
-    for total_rows, committed_at in found:
-        if total_rows <= rows:
-            return str(committed_at) if total_rows == rows else None
-    return None
+    last = connection.execute(
+        "SELECT total_rows, committed_at FROM ingest WHERE total_rows <= ? "
+        "ORDER BY number DESC LIMIT 1",
+        (rows,),
+    ).fetchone()
+    return str(last[1]) if last and last[0] == rows else None
 
 
 def placed_trades(

@@ -12,7 +12,7 @@ FULL = "full"
 #: What a run of each mode reads, as a sentence.
 READS = {
     FULL: "Every batch run reads the whole table.",
-    "pushdown": "Every batch run reads the whole table, and SQLite adds up its rows.",
+    "pushdown": "Every batch run reads the whole table, and the store adds up its rows.",
     "incremental": "A batch run reads only the trades stored since the run before it.",
 }
 #: Each value is the median of at most this number of newest runs, because the table grows.

@@ -129,9 +129,17 @@ SELECT * FROM unnest(%b::bigint[], %b::double precision[], %b::double precision[
     %b::double precision[], %b::text[], %b::text[], %b::double precision[])
 ON CONFLICT (trade_id) DO NOTHING
 """
-#: The options of each connection. They do not depend on the configuration of the server: floating
-#: point numbers are exact, and a statement does not wait forever for a lock.
-_OPTIONS = f"-c extra_float_digits=1 -c lock_timeout={BUSY_SECONDS * 1000:.0f} -c timezone=UTC"
+#: The options of each connection. They do not depend on the configuration of the server:
+#: - Floating point numbers are exact, and a statement does not wait forever for a lock.
+#: - A transaction that has waited for the lock sees what the transaction before it has stored.
+#: - The server closes a connection whose machine is lost. By default it takes two hours to notice
+#:   the loss, and an unfinished transaction keeps its lock.
+_OPTIONS = (
+    f"-c extra_float_digits=1 -c lock_timeout={BUSY_SECONDS * 1000:.0f} -c timezone=UTC "
+    r"-c default_transaction_isolation=read\ committed "
+    f"-c tcp_keepalives_idle={_NETWORK_SECONDS // 3} "
+    f"-c tcp_keepalives_interval={_NETWORK_SECONDS // 3} -c tcp_keepalives_count=2"
+)
 
 
 @cache
@@ -391,7 +399,7 @@ class PostgresqlStore:
             )
 
     def _password(self) -> str | None:
-        """Return the first line of the file with the password; None if there is no file."""
+        """Return the password, the only line of its file; None if no file is set."""
         path = self._settings.store_password_file
         if path is None:
             return None

@@ -356,14 +356,23 @@ def test_a_replaced_table_fails_the_run(settings: Settings, writer: Writer) -> N
         writer.execute("TRUNCATE btc_prices")
 
 
-def test_a_commit_waits_for_the_disk_although_the_server_would_not(
-    server: PostgresqlServer, settings: Settings
+@pytest.mark.parametrize(
+    ("name", "of_server", "own"),
+    [
+        ("synchronous_commit", "off", "on"),  # a commit waits for the disk
+        # A transaction sees everything that was stored while it waited for the lock.
+        ("default_transaction_isolation", "repeatable read", "read committed"),
+        ("tcp_keepalives_idle", "7200", "10"),  # a lost machine does not keep the lock
+    ],
+)
+def test_the_guarantees_do_not_depend_on_the_configuration_of_the_server(
+    server: PostgresqlServer, settings: Settings, name: str, of_server: str, own: str
 ) -> None:
-    name = settings.store_url.rpartition("/")[2]
+    database_name = settings.store_url.rpartition("/")[2]
     with psycopg.connect(server.url(), password=PASSWORD, autocommit=True) as admin:
-        admin.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+        admin.execute(f"ALTER DATABASE {database_name} SET {name} = '{of_server}'")
     with closing(stores.chosen(settings).open_writer()) as writer:
-        assert writer.execute("SHOW synchronous_commit").fetchone() == ("on",)
+        assert writer.execute(f"SHOW {name}").fetchone() == (own,)
 
 
 # --- refusals and errors ----------------------------------------------------------------------
@@ -515,6 +524,11 @@ POSTGRESQL: list[tuple[psycopg.Error, Family, str]] = [
         "PostgreSQL refuses access. Make the user in STORE_URL the owner",
     ),
     (psycopg.errors.DataCorrupted("page"), Family.OPERATIONAL, "PostgreSQL reports damaged data"),
+    (
+        psycopg.errors.DuplicateTable('relation "gaps" already exists'),
+        Family.OPERATIONAL,
+        "The database has tables of another program. Set STORE_URL to an empty database",
+    ),
     (psycopg.errors.SyntaxError("SELEKT"), Family.FAULT, "SELEKT"),
     (psycopg.errors.UndefinedColumn("does not exist"), Family.FAULT, "does not exist"),
     (psycopg.errors.CheckViolation("violated"), Family.FAULT, "violated"),
