@@ -52,9 +52,7 @@ _ARROW_BATCH = {
 _NEEDED_JARS = (
     *("spark-sql-kafka-0-10", "spark-token-provider-kafka-0-10", "kafka-clients", "commons-pool2"),
 )
-
-
-_NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
+_EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 class SetupError(OperationalError):
@@ -263,7 +261,7 @@ def session(name: str, config: dict[str, str]) -> SparkSession:
     return submitted_session(name, config)
 
 
-def submitted_session(name: str, config: Mapping[str, str] = _NO_VARIABLES) -> SparkSession:
+def submitted_session(name: str, config: Mapping[str, str] = _EMPTY) -> SparkSession:
     """Return the session of a process that spark-submit started; it has its configuration."""
     conf = SparkConf().setAppName(name).setAll(list(config.items()))
     if user := _name_for_nameless_user():
@@ -272,7 +270,7 @@ def submitted_session(name: str, config: Mapping[str, str] = _NO_VARIABLES) -> S
 
 
 def submit_command(
-    config: dict[str, str], script: Path, *arguments: str, own: Mapping[str, str] = _NO_VARIABLES
+    config: dict[str, str], script: Path, *arguments: str, own: Mapping[str, str] = _EMPTY
 ) -> list[str]:
     """Return the command that runs a script of this project by spark-submit.
 
