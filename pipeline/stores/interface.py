@@ -17,8 +17,6 @@ SCHEMA_VERSION = 5
 BUSY_SECONDS = 5.0
 #: Groups of ranges of trade ids: the first and the last id of each. One connection reads a group.
 Parts = Sequence[Sequence[tuple[int, int]]]
-
-
 #: The time, side, price and size of a stored trade.
 Content = tuple[str, str, float, float]
 
@@ -50,7 +48,7 @@ class Connection(Protocol):
 
 
 class Writer(Connection, Protocol):
-    """The connection of the consumer, which alone writes."""
+    """The connection of the consumer. No other connection writes."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """Commit everything that is written in the block, or nothing after an error."""
@@ -127,7 +125,8 @@ class Store(Protocol):
     def missing(self) -> Path | None:
         """Return the file of the database if it does not exist.
 
-        None also if the database is not a file: then the error of a connection says so.
+        The result is also None if the database is not a file. An attempt to connect then reports
+        that it is missing.
         """
         ...
 

@@ -35,7 +35,7 @@ from pipeline.stores.interface import (
 
 T = TypeVar("T")
 
-#: Seconds to wait for a connection, and for the answer of a server that the network has lost.
+#: Seconds to wait for a connection, and for a machine that no longer answers.
 _CONNECT_SECONDS, _NETWORK_SECONDS = 10, 30
 #: The key of the advisory lock of a transaction of the consumer. Only the consumer uses it.
 _LOCK = 7_306_932_401
