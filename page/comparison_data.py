@@ -96,7 +96,7 @@ def main() -> None:
     given = parser.parse_args()
     last = None if given.last is None else timedelta(seconds=given.last)
     data = DataDir(given.data_dir)
-    chosen = settings.load()
+    chosen = settings.load().model_copy(update={"data_dir": given.data_dir})
     refused = refusal(data, chosen)
     found = refused or load(data, last, given.interval, stores.chosen(chosen))
     pickle.dump(found, sys.stdout.buffer)
