@@ -35,7 +35,7 @@ from tests import golden
 from tests.conftest import Broker, Run, wait_until
 from tests.integration.chain import SAMPLE, new_chain
 from tests.postgresql import PASSWORD, PostgresqlServer, running_server
-from tests.unit.test_store import BAD_NUMBERS
+from tests.unit.test_store import BAD_NUMBERS, GOOD_ROW
 from tests.unit.test_unit_sums import CASES, DAY_S, expected, hard_decimals, trade, units
 
 NOON = datetime(2025, 12, 2, 12, tzinfo=UTC)
@@ -252,17 +252,6 @@ def test_sums_are_exact_at_the_bounds(settings: Settings, writer: Writer, name: 
         assert unit_sums.by_window(groups, length) == {
             start: expected(members) for start, members in windows.items()
         }
-
-
-GOOD_ROW = {
-    "trade_id": 1,
-    "price": 86321.55,
-    "best_bid": 86321.54,
-    "best_ask": None,
-    "side": "buy",
-    "time": "2025-12-02T05:00:00.000000Z",
-    "last_size": 0.25,
-}
 
 
 @pytest.mark.parametrize(

@@ -54,24 +54,27 @@ def connection(path: Path) -> Iterator[sqlite.SqliteWriter]:
     writer.close()
 
 
+#: A row of `btc_prices` that every check accepts.
+GOOD_ROW = {
+    "trade_id": 1,
+    "price": 86321.55,
+    "best_bid": 86321.54,
+    "best_ask": None,
+    "side": "buy",
+    "time": "2025-12-02T05:00:00.000000Z",
+    "last_size": 0.25,
+}
+
+
 def ids_in(connection: sqlite3.Connection) -> list[int]:
     return [row[0] for row in connection.execute("SELECT trade_id FROM btc_prices ORDER BY 1")]
 
 
 def insert(connection: sqlite.SqliteWriter, **changed: object) -> None:
-    good = {
-        "trade_id": 1,
-        "price": 86321.55,
-        "best_bid": 86321.54,
-        "best_ask": None,
-        "side": "buy",
-        "time": "2025-12-02T05:00:00.000000Z",
-        "last_size": 0.25,
-    }
     connection.execute(
         "INSERT INTO btc_prices VALUES "
         "(:trade_id, :price, :best_bid, :best_ask, :side, :time, :last_size)",
-        good | changed,
+        GOOD_ROW | changed,
     )
 
 
