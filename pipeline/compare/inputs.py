@@ -39,6 +39,7 @@ from pipeline.outputs import (
     read_status,
     stream_files,
 )
+from pipeline.source import is_as_recorded
 from pipeline.stores.interface import Connection, Store
 from pipeline.stores.sqlite import SqliteStore
 from pipeline.stream.finality import VERSION_COLUMNS
@@ -226,7 +227,7 @@ def read_outputs(
         since = span[1] - last
         span = max(span[0], since), span[1]
     source = read_json(data.source)
-    as_recorded = source.get("retimed") is False
+    as_recorded = is_as_recorded(source)
     micro_batches = _read_micro_batches(data)
     minutes = {name: _read_minutes(data, name) for name in SERVICES}
     status = {name: read_status(data, name) for name in SERVICES}

@@ -205,3 +205,18 @@ def test_a_batch_log_that_is_a_folder_is_an_error_that_names_it(data: DataDir) -
     data.batch_log.mkdir()
     with pytest.raises(OutputError, match=r"batch_log\.txt"):
         inputs.read_batch_log(data)
+
+
+@pytest.mark.parametrize(
+    ("source", "as_recorded"),
+    [
+        ('{"kind": "replay", "retimed": false}', True),
+        ('{"kind": "replay", "retimed": true}', False),
+        ('{"kind": "live", "retimed": false}', False),
+    ],
+)
+def test_only_a_replay_with_its_original_timestamps_counts_as_recorded(
+    data: DataDir, source: str, as_recorded: bool
+) -> None:
+    data.source.write_text(source)
+    assert inputs.read_outputs(data).replayed_as_recorded is as_recorded
