@@ -42,22 +42,22 @@ class ComparisonData:
 
 
 def load(
-    data: DataDir, last: timedelta | None, interval_s: float, trades: Store | None = None
+    data: DataDir, trades: Store, last: timedelta | None, interval_s: float
 ) -> ComparisonData | str:
     """Read a data directory and compare the paths.
 
     Args:
         data: the data directory.
+        trades: the store of the trades.
         last: the span, counted back from the newest window; None for everything.
         interval_s: the batch interval, if the scheduler has not published its own.
-        trades: the store of the trades. None: the SQLite database of the directory.
 
     Returns:
         The data, or a sentence that names the reason why the data directory cannot be compared.
     """
     try:
         made_at = times.now()
-        comparison = compare(read_outputs(data, last, trades), interval_s)
+        comparison = compare(read_outputs(data, trades, last), interval_s)
     except OutputError as error:
         return formatting.text(str(error))
     return ComparisonData(
@@ -98,7 +98,7 @@ def main() -> None:
     data = DataDir(given.data_dir)
     chosen = settings.load().model_copy(update={"data_dir": given.data_dir})
     refused = refusal(data, chosen)
-    found = refused or load(data, last, given.interval, stores.chosen(chosen))
+    found = refused or load(data, stores.chosen(chosen), last, given.interval)
     pickle.dump(found, sys.stdout.buffer)
 
 

@@ -28,7 +28,6 @@ from pipeline.compare import inputs
 from pipeline.health import on_this_clock
 from pipeline.outputs import DataDir, OutputError
 from pipeline.stores.interface import Store
-from pipeline.stores.sqlite import SqliteStore
 
 #: Seconds that a refresh waits for files that are being read; the page names the others.
 PATIENCE_SECONDS = 0.15
@@ -129,11 +128,9 @@ class _Entry:
 class Reader:
     """Reads one data directory for all viewers of the page."""
 
-    def __init__(
-        self, data: DataDir, pace: Pace | None = None, trades: Store | None = None
-    ) -> None:
+    def __init__(self, data: DataDir, trades: Store, pace: Pace | None = None) -> None:
         self._data = data
-        self._trades = trades or SqliteStore(data.database)
+        self._trades = trades
         self._shared_s = (pace or Pace()).snapshot
         self._entries: dict[Path, _Entry] = {}
         self._reading: dict[Path, Future[_Entry]] = {}
@@ -310,7 +307,7 @@ class Reader:
 @st.cache_resource(show_spinner=False)
 def reader_of(root: Path, pace: Pace, _trades: Store) -> Reader:
     """Return the one reader of a data directory in this process."""
-    return Reader(DataDir(root), pace, _trades)
+    return Reader(DataDir(root), _trades, pace)
 
 
 def _signature(path: Path) -> Signature | None:

@@ -59,7 +59,7 @@ def main() -> None:
             require_results(data)
         check(data, settings)
         interval_s = settings.batch_interval_seconds
-        files = make(data, interval_s, arguments.minutes, stores.chosen(settings))
+        files = make(data, stores.chosen(settings), interval_s, arguments.minutes)
         if arguments.zip:
             sys.stdout.buffer.write(zipped(files))
             return
@@ -80,17 +80,17 @@ def require_results(data: DataDir) -> None:
 
 def make(
     data: DataDir,
+    trades: Store,
     default_interval_s: float,
     last: timedelta | None,
-    trades: Store | None = None,
 ) -> dict[str, str]:
     """Read, compare and draw.
 
     Args:
         data: The data directory.
+        trades: The store of the trades.
         default_interval_s: The batch interval, used if the scheduler's is unknown.
         last: Cover only this time before the newest result. None: everything.
-        trades: The store of the trades. None: the SQLite database of the directory.
 
     Returns:
         The text of each file, by its path below the report's directory.
@@ -98,7 +98,7 @@ def make(
     Raises:
         OutputError: A file has unexpected content, or the database cannot be read.
     """
-    comparison = compare(read_outputs(data, last, trades), default_interval_s)
+    comparison = compare(read_outputs(data, trades, last), default_interval_s)
     shown = (*sections(comparison), *run_sections(comparison))
     drawn = {name: svg(figure) for name, figure in draw(figures(comparison)).items()}
     context = {

@@ -141,7 +141,9 @@ def measured(
         # Ages and costs count from the first result of both paths on.
         wait_for_runs(stack.data, runs + 2, interval_s)
         observer.end()
-        found = compare(read_outputs(stack.data), interval_s)
+        found = compare(
+            read_outputs(stack.data, sqlite.SqliteStore(stack.data.database)), interval_s
+        )
         return found, observer.agrees() and not found.detection.false
 
 

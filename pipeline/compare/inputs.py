@@ -41,7 +41,6 @@ from pipeline.outputs import (
 )
 from pipeline.source import is_as_recorded
 from pipeline.stores.interface import Connection, Store
-from pipeline.stores.sqlite import SqliteStore
 from pipeline.stream.finality import VERSION_COLUMNS
 from pipeline.stream.micro_batches import OffsetRange, read_offset_ranges
 from pipeline.stream_starts import Start
@@ -201,16 +200,14 @@ def require_folder(data: DataDir) -> None:
         )
 
 
-def read_outputs(
-    data: DataDir, last: timedelta | None = None, trades: Store | None = None
-) -> PipelineOutputs:
+def read_outputs(data: DataDir, trades: Store, last: timedelta | None = None) -> PipelineOutputs:
     """Read all outputs. A missing file is an empty table.
 
     Args:
         data: The data directory.
+        trades: The store of the trades.
         last: Compare only this length of time before the newest result. Completeness and growth
             always cover everything. None: everything.
-        trades: The store of the trades. None: the SQLite database of the directory.
 
     Raises:
         OutputError: A file has unexpected content, or the database cannot be read.
@@ -236,7 +233,7 @@ def read_outputs(
         "batch": _read_alerts(data.alerts_batch),
     }
     stored = _read_store(
-        trades or SqliteStore(data.database),
+        trades,
         data,
         runs.iloc[-1] if len(runs) else None,
         None if as_recorded else span,

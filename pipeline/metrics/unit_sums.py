@@ -76,7 +76,7 @@ class UnitSums(NamedTuple):
     last_trade_time: int
 
 
-def units(column: str, whole: str = "CAST({} + 0.5 AS INTEGER)") -> str:
+def units(column: str, whole: str) -> str:
     """Return the SQL for a REAL column in units, exact for every valid trade.
 
     A valid price or size has at most 15 digits. A product below 1e15 is off by less than 0.3 and
@@ -85,7 +85,7 @@ def units(column: str, whole: str = "CAST({} + 0.5 AS INTEGER)") -> str:
 
     Args:
         column: the name of the column.
-        whole: the SQL for the whole number nearest to a positive REAL. The default is for SQLite.
+        whole: the SQL for the whole number nearest to a positive REAL.
     """
     exact = [whole.format(f"{column} * 1e{places}") for places in (8, 7, 6, 5)]
     return (

@@ -12,11 +12,15 @@ TIME_US = "unixepoch(substr(time, 1, 19)) * 1000000 + substr(time, 21, 6)"
 _DRIVER_TIME_S = "unixepoch(time)"
 _DRIVER_TIME_US = f"{_DRIVER_TIME_S} * 1000000 + substr(time, 21, 6)"
 
+#: A cast truncates here. PostgreSQL rounds.
+_WHOLE = "CAST({} + 0.5 AS INTEGER)"
+_PRICE, _SIZE = (unit_sums.units(column, _WHOLE) for column in ("price", "last_size"))
+
 #: Four whole numbers for each row. Reading a value by JDBC takes longer than adding it up, so the
 #: side is the sign of the size: a negative size is a sale.
 _TRADES = (
-    f"SELECT part, trade_id, {unit_sums.units('price')} AS price, "  # noqa: S608 - constants
-    f"(CASE side WHEN 'buy' THEN 1 ELSE -1 END) * ({unit_sums.units('last_size')}) AS signed_size, "
+    f"SELECT part, trade_id, {_PRICE} AS price, "  # noqa: S608 - constants
+    f"(CASE side WHEN 'buy' THEN 1 ELSE -1 END) * ({_SIZE}) AS signed_size, "
     f"{_DRIVER_TIME_US} AS time_us "
     "FROM given CROSS JOIN btc_prices ON trade_id BETWEEN first AND last"
 )
@@ -32,8 +36,8 @@ _CHUNKS = (
     "FROM chunk WHERE last < until)"
 )
 _TRADES_OF_CHUNK = (
-    f"SELECT trade_id, time, side = 'buy' AS buy, {unit_sums.units('price')} AS price, "  # noqa: S608
-    f"{unit_sums.units('last_size')} AS size, max(price, last_size) < 1e7 AS small "
+    f"SELECT trade_id, time, side = 'buy' AS buy, {_PRICE} AS price, "  # noqa: S608
+    f"{_SIZE} AS size, max(price, last_size) < 1e7 AS small "
     f"FROM btc_prices WHERE trade_id BETWEEN chunk.first AND chunk.last {_COMPUTE_ONCE}"
 )
 #: SQLite computes a half for each use faster than it passes it through a subquery.
@@ -66,8 +70,8 @@ def _groups(window_s: int) -> str:
     values = ", ".join(
         [
             *unit_sums.GROUP_SUMS,
-            unit_sums.units("opening.price"),
-            unit_sums.units("closing.price"),
+            unit_sums.units("opening.price", _WHOLE),
+            unit_sums.units("closing.price", _WHOLE),
             TIME_US.replace("time", "first_time"),
             TIME_US.replace("time", "last_time"),
         ]

@@ -35,6 +35,7 @@ from page.parts import PARTS
 from pipeline import outputs, times
 from pipeline.metrics import definitions
 from pipeline.outputs import DataDir
+from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
 from tests.conftest import ROOT, Run, Running, free_port, running, wait_until
 from tests.integration.conftest import Visit, show
@@ -72,7 +73,7 @@ def test_no_state_of_the_data_folder_breaks_the_page(scenario, tmp_path, monkeyp
     data = DataDir(tmp_path)
     page_data.SCENARIOS[scenario](data, times.now())
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    loaded = comparison_data.load(data, None, 60)
+    loaded = comparison_data.load(data, SqliteStore(data.database), None, 60)
     latest = (
         LatestComparison(data=loaded)
         if isinstance(loaded, ComparisonData)

@@ -21,6 +21,7 @@ from pipeline.compare.freshness import (
 )
 from pipeline.compare.inputs import read_outputs
 from pipeline.outputs import DataDir
+from pipeline.stores.sqlite import SqliteStore
 from tests.conftest import Broker, Run, wait_until
 from tests.integration.chain import SAMPLE, SCRIPTS, Chain, new_chain
 
@@ -132,7 +133,9 @@ def moment(seconds: float) -> datetime:
 
 def is_recorded(chain: Chain, until: float) -> bool:
     """Return whether the stream has recorded its micro-batches up to this time."""
-    published = read_outputs(DataDir(chain.data)).micro_batches["published_at"].max()
+    data = DataDir(chain.data)
+    outputs = read_outputs(data, SqliteStore(data.database))
+    published = outputs.micro_batches["published_at"].max()
     return bool(published > moment(until))
 
 
@@ -162,7 +165,7 @@ def test_the_ages_reported_are_those_that_an_observer_of_the_files_sees(
     assert command.process.wait(60) == 0, command.text()
     reported = json.loads(command.text())
     span = [datetime.fromisoformat(text) for text in reported["span"]]
-    published = publications(read_outputs(DataDir(data)))
+    published = publications(read_outputs(DataDir(data), SqliteStore(DataDir(data).database)))
     for name, observed in seen.items():
         whole = freshness(sawtooth(published[name], *span))
         assert whole is not None

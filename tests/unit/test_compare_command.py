@@ -20,6 +20,7 @@ from pipeline.compare.__main__ import main
 from pipeline.compare.arguments import minutes
 from pipeline.compare.comparison import missing_ids
 from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir, to_csv, write_final_windows
+from pipeline.stores.sqlite import SqliteStore
 from tests.unit.test_compare_agreement import frame, gaps, seconds, window
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -244,7 +245,7 @@ def test_records_are_read_without_lines_that_were_cut_off(command: Command, tmp_
         "window_start,leg,counts\n2025-06-01T12:00:00Z,open_to_final\n"
         '2025-06-01T12:00:00Z,open_to_final,"{""5"": 7}"\n'
     )
-    written = inputs.read_outputs(data)
+    written = inputs.read_outputs(data, SqliteStore(data.database))
     assert list(written.minutes["spark_processor"]["cpu_s"]) == [30.0]
     assert list(written.window_latencies["counts"]) == ['{"5": 7}']
     assert command(tmp_path).returncode == 0

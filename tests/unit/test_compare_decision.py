@@ -21,6 +21,7 @@ from pipeline.compare.frontier import BatchModel, Frontier
 from pipeline.compare.inputs import read_outputs
 from pipeline.compare.watermark import watermarks
 from pipeline.outputs import DataDir
+from pipeline.stores.sqlite import SqliteStore
 from tests.unit.test_compare_frontier import MODEL, measured
 from tests.unit.test_compare_sections import agreement
 from tests.unit.test_compare_watermark import lags, status
@@ -117,7 +118,8 @@ def test_an_interval_is_rounded_down_so_that_the_result_is_not_older() -> None:
 def test_a_share_below_one_percent_of_a_core_is_not_shown_as_zero(tmp_path: Path) -> None:
     """The table and the finding about the CPU cost write shares in the same way."""
     cheap = BatchModel("full", 1e6, duration_s=1.0, cpu_s=1.4, published_age_s=4.0)
-    nothing = compare(read_outputs(DataDir(tmp_path)), 60)
+    data = DataDir(tmp_path)
+    nothing = compare(read_outputs(data, SqliteStore(data.database)), 60)
     found = replace(nothing, frontier=Frontier((cheap,), {}, measured(1.5, 92, 33), 60))
     rows = {row[0]: row[1:] for row in frontier_section(found).tables[0].rows}
     assert rows["30 minutes"] == ("batch every 3,592 s", "1,800 s", "1", "0.04 %")
@@ -141,7 +143,8 @@ def with_ages(comparison: Comparison, opened: float, batch: float) -> Comparison
 
 
 def test_the_headline_names_agreement_freshness_and_cost(tmp_path: Path) -> None:
-    nothing = compare(read_outputs(DataDir(tmp_path)), 60)
+    data = DataDir(tmp_path)
+    nothing = compare(read_outputs(data, SqliteStore(data.database)), 60)
     assert headline(nothing) == "Nothing to compare yet."
     windows = agreement(*[(EQUAL, "")] * 52)
     found = replace(with_ages(nothing, 1.5, 53.5), agreement=windows)
@@ -158,7 +161,8 @@ def test_the_headline_names_agreement_freshness_and_cost(tmp_path: Path) -> None
 
 
 def test_the_headline_calls_no_difference_explained_without_evidence(tmp_path: Path) -> None:
-    nothing = compare(read_outputs(DataDir(tmp_path)), 60)
+    data = DataDir(tmp_path)
+    nothing = compare(read_outputs(data, SqliteStore(data.database)), 60)
     for cause, sentence in (
         (LATE, "2 of 3 windows differ, all explained."),
         (NOT_RECORDED, "2 of 3 windows differ, evidence not recorded for 1."),
@@ -186,7 +190,8 @@ def test_no_choice_is_named_while_the_stream_is_unknown(tmp_path: Path) -> None:
     points = measured(1.5, 92, 33)
     found = Frontier((MODEL,), {}, points[points["result"] == BATCH], 60)
     assert choice_sentence(found) == ""
-    nothing = compare(read_outputs(DataDir(tmp_path)), 60)
+    data = DataDir(tmp_path)
+    nothing = compare(read_outputs(data, SqliteStore(data.database)), 60)
     section = frontier_section(replace(nothing, frontier=found))
     assert section.lines == frontier_sentences(found)
     assert section.tables[0].rows == ()

@@ -28,13 +28,15 @@ from pipeline.compare.inputs import read_outputs
 from pipeline.compare.latency import STEPS
 from pipeline.compare.sections import sections
 from pipeline.outputs import DataDir
+from pipeline.stores.sqlite import SqliteStore
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
 def nothing(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    return compare(read_outputs(DataDir(tmp_path_factory.mktemp("nothing"))), 60)
+    data = DataDir(tmp_path_factory.mktemp("nothing"))
+    return compare(read_outputs(data, SqliteStore(data.database)), 60)
 
 
 def test_without_data_every_figure_is_empty(nothing: Comparison) -> None:

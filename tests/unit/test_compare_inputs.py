@@ -10,6 +10,7 @@ import pytest
 from pipeline import outputs
 from pipeline.compare import inputs
 from pipeline.outputs import DataDir, OutputError
+from pipeline.stores.sqlite import SqliteStore
 
 NOW = datetime(2025, 12, 2, 5, 10, tzinfo=UTC)
 
@@ -219,4 +220,4 @@ def test_only_a_replay_with_its_original_timestamps_counts_as_recorded(
     data: DataDir, source: str, as_recorded: bool
 ) -> None:
     data.source.write_text(source)
-    assert inputs.read_outputs(data).replayed_as_recorded is as_recorded
+    assert inputs.read_outputs(data, SqliteStore(data.database)).replayed_as_recorded is as_recorded

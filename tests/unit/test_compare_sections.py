@@ -31,6 +31,7 @@ from pipeline.compare.reproduction import run_sections
 from pipeline.compare.section import Section
 from pipeline.compare.sections import MAX_LISTED, sections
 from pipeline.outputs import LOG_FIELDS, WINDOW_COLUMNS, DataDir
+from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -40,12 +41,13 @@ NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
 def disputed(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     data = DataDir(tmp_path_factory.mktemp("disputed"))
     page_data.disputed(data, NOW)
-    return compare(read_outputs(data), 60)
+    return compare(read_outputs(data, SqliteStore(data.database)), 60)
 
 
 @pytest.fixture(scope="module")
 def nothing(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    return compare(read_outputs(DataDir(tmp_path_factory.mktemp("nothing"))), 60)
+    data = DataDir(tmp_path_factory.mktemp("nothing"))
+    return compare(read_outputs(data, SqliteStore(data.database)), 60)
 
 
 def section(comparison: Comparison, key: str) -> Section:

@@ -14,6 +14,7 @@ from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN, freshne
 from pipeline.compare.inputs import catching_up, read_outputs
 from pipeline.compare.stops import gaps, overlap, stops, union, without_stops
 from pipeline.outputs import DataDir
+from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
 from tests.unit.test_compare_freshness import NOON, publications, seconds
 
@@ -151,7 +152,7 @@ def test_the_cost_of_catching_up_after_a_stop_is_left_out(tmp_path: Path) -> Non
     now = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
     data = DataDir(tmp_path)
     page_data.live(data, now)
-    before = compare(read_outputs(data), 60)
+    before = compare(read_outputs(data, SqliteStore(data.database)), 60)
     path = data.minutes_of("spark_processor")
     table = pd.read_csv(path)
     age = now - pd.to_datetime(table["at"])
@@ -164,7 +165,7 @@ def test_the_cost_of_catching_up_after_a_stop_is_left_out(tmp_path: Path) -> Non
     table.loc[last, ["seconds", "cpu_s"]] = [30.0, 12.0]
     table.loc[first, "cpu_s"] = 500.0
     path.write_text(table.to_csv(index=False))
-    after = compare(read_outputs(data), 60)
+    after = compare(read_outputs(data, SqliteStore(data.database)), 60)
     stream = after.cost.set_index("path").loc["stream"]
     assert stream["cpu_s_per_hour"] == before.cost["cpu_s_per_hour"].iloc[0] == 24 * 60
     assert stream["answers"] < before.cost["answers"].iloc[0] - 10

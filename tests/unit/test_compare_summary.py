@@ -16,6 +16,7 @@ from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
 from pipeline.compare.inputs import read_outputs
 from pipeline.compare.summary import TITLES, Finding, findings, forecast, summary
 from pipeline.outputs import DataDir
+from pipeline.stores.sqlite import SqliteStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -36,7 +37,8 @@ def windows(*statuses: str, cause: str = "") -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def nothing(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    return compare(read_outputs(DataDir(tmp_path_factory.mktemp("nothing"))), 600)
+    data = DataDir(tmp_path_factory.mktemp("nothing"))
+    return compare(read_outputs(data, SqliteStore(data.database)), 600)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from page.sections import answers, comparison
 from pipeline.compare.figures import GrowthFigure
 from pipeline.compare.summary import TITLES, Finding, Kind
 from pipeline.outputs import DataDir
+from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -26,14 +27,15 @@ NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
 def found(tmp_path_factory) -> ComparisonData:
     data = DataDir(tmp_path_factory.mktemp("disputed"))
     page_data.disputed(data, NOW)
-    loaded = comparison_data.load(data, None, 60)
+    loaded = comparison_data.load(data, SqliteStore(data.database), None, 60)
     assert isinstance(loaded, ComparisonData)
     return replace(loaded, made_at=NOW - timedelta(seconds=20), cpu_s=2.0)
 
 
 @pytest.fixture(scope="module")
 def nothing(tmp_path_factory) -> ComparisonData:
-    loaded = comparison_data.load(DataDir(tmp_path_factory.mktemp("empty")), None, 60)
+    data = DataDir(tmp_path_factory.mktemp("empty"))
+    loaded = comparison_data.load(data, SqliteStore(data.database), None, 60)
     assert isinstance(loaded, ComparisonData)
     return loaded
 

@@ -28,14 +28,14 @@ def data(tmp_path) -> DataDir:
 
 
 def loaded(data: DataDir, last: timedelta | None = None) -> comparison_data.ComparisonData:
-    found = comparison_data.load(data, last, 60)
+    found = comparison_data.load(data, sqlite.SqliteStore(data.database), last, 60)
     assert isinstance(found, comparison_data.ComparisonData), found
     return found
 
 
 def test_the_data_are_those_of_the_comparison(data) -> None:
     page_data.disputed(data, NOW)
-    comparison = compare(read_outputs(data), 60)
+    comparison = compare(read_outputs(data, sqlite.SqliteStore(data.database)), 60)
     found = loaded(data)
     assert found.findings == findings(comparison)
     assert found.sections == sections(comparison)
@@ -65,7 +65,7 @@ def test_every_state_of_a_folder_can_be_compared(data, scenario) -> None:
 
 def test_an_unreadable_file_gives_a_sentence(data) -> None:
     page_data.foreign(data, NOW)
-    found = comparison_data.load(data, None, 60)
+    found = comparison_data.load(data, sqlite.SqliteStore(data.database), None, 60)
     assert isinstance(found, str)
     assert ".csv" in found
 
@@ -77,13 +77,13 @@ def test_a_locked_or_foreign_database_gives_a_sentence(data, monkeypatch) -> Non
     with closing(sqlite3.connect(data.database, isolation_level=None)) as keeper:
         keeper.execute("PRAGMA locking_mode = EXCLUSIVE")
         keeper.execute("BEGIN IMMEDIATE")
-        said = comparison_data.load(data, None, 60)
+        said = comparison_data.load(data, sqlite.SqliteStore(data.database), None, 60)
     assert said == (
         "Cannot read crypto_prices.db: another program has locked it. Stop that program. The file: "
         f"{data.database}"
     )
     data.database.write_bytes(b"not a database, but long enough to look like one" * 30)
-    assert comparison_data.load(data, None, 60) == (
+    assert comparison_data.load(data, sqlite.SqliteStore(data.database), None, 60) == (
         "Cannot read crypto_prices.db: file is not a database. Move it away: the consumer fills a "
         f"new one from Kafka. The file: {data.database}"
     )

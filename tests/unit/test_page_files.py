@@ -14,6 +14,7 @@ from page.pace import Pace
 from pipeline import outputs, times
 from pipeline.compare import inputs
 from pipeline.outputs import DataDir
+from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -24,6 +25,10 @@ ALWAYS = Pace(snapshot=0)
 @pytest.fixture
 def data(tmp_path) -> DataDir:
     return DataDir(tmp_path / "data")
+
+
+def reader_of(data: DataDir, pace: Pace = ALWAYS) -> Reader:
+    return Reader(data, SqliteStore(data.database), pace)
 
 
 @pytest.fixture
@@ -61,7 +66,7 @@ def test_the_fast_reader_reads_the_same_values_as_the_pipelines_reader(data) -> 
 @pytest.mark.usefixtures("patient")
 def test_an_empty_or_missing_folder_is_no_problem(data) -> None:
     for _ in range(2):
-        seen = Reader(data, ALWAYS).snapshot()
+        seen = reader_of(data).snapshot()
         assert len(seen.finals.frame) == len(seen.live) == len(seen.runs.frame) == 0
         assert seen.batch_run == {}
         assert seen.problems == seen.loading == ()
@@ -71,7 +76,7 @@ def test_an_empty_or_missing_folder_is_no_problem(data) -> None:
 @pytest.mark.usefixtures("patient")
 def test_only_changed_files_are_read_again(data, reads) -> None:
     page_data.sample(data, NOW)
-    reader = Reader(data, ALWAYS)
+    reader = reader_of(data)
     reader.snapshot()
     assert "2026-03-01.csv" in reads
     assert "batch_windows.csv" in reads
@@ -90,7 +95,7 @@ def test_a_file_replaced_within_the_same_clock_tick_is_noticed(data) -> None:
     outputs.write_status(data, "producer", {"starts": 1})
     path = data.status_of("producer")
     before = path.stat()
-    reader = Reader(data, ALWAYS)
+    reader = reader_of(data)
     assert reader.snapshot().services["producer"].fields == {"starts": 1}
     outputs.write_status(data, "producer", {"starts": 2})
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -100,7 +105,7 @@ def test_a_file_replaced_within_the_same_clock_tick_is_noticed(data) -> None:
 @pytest.mark.usefixtures("patient")
 def test_new_days_and_runs_appear_and_deleted_ones_disappear(data) -> None:
     page_data.write_days(data, page_data.windows_until(NOW.replace(second=0), 5))
-    reader = Reader(data, ALWAYS)
+    reader = reader_of(data)
     assert len(reader.snapshot().finals.frame) == 5
     midnight = NOW.replace(hour=0, minute=0, second=0)
     page_data.write_days(data, page_data.windows_until(midnight, 7))
@@ -119,7 +124,7 @@ def test_a_window_that_has_just_become_final_is_not_open_as_well(data) -> None:
     page_data.write_live(data, NOW)
     final = page_data.window(NOW.replace(second=0) - timedelta(minutes=1), 1)
     outputs.write_final_windows(data, [outputs.cells(outputs.WINDOW_COLUMNS, final)])
-    seen = Reader(data, ALWAYS).snapshot()
+    seen = reader_of(data).snapshot()
     assert len(seen.live) == 1
     assert seen.live["window_start"].iloc[0] == NOW.replace(second=0)
 
@@ -127,7 +132,7 @@ def test_a_window_that_has_just_become_final_is_not_open_as_well(data) -> None:
 @pytest.mark.usefixtures("patient")
 def test_foreign_and_broken_files_are_named_and_the_rest_is_shown(data) -> None:
     page_data.foreign(data, NOW)
-    seen = Reader(data, ALWAYS).snapshot()
+    seen = reader_of(data).snapshot()
     assert len(seen.finals.frame) == 180
     assert len(seen.live) == 2
     named = " ".join(seen.problems)
@@ -143,7 +148,7 @@ def test_a_file_of_an_older_version_is_read_as_far_as_it_goes(data) -> None:
     data.stream_csv.mkdir(parents=True)
     text = "window_start,window_end,avg_price\n2026-03-01T11:00:00Z,2026-03-01T11:01:00Z,93000.5\n"
     (data.stream_csv / "2026-03-01.csv").write_text(text)
-    seen = Reader(data, ALWAYS).snapshot()
+    seen = reader_of(data).snapshot()
     [problem] = seen.problems
     assert "2026-03-01.csv is from an older version and has no max_price, min_price" in problem
     assert seen.finals.frame["avg_price"].tolist() == [93000.5]
@@ -154,9 +159,9 @@ def test_a_file_of_an_older_version_is_read_as_far_as_it_goes(data) -> None:
 def test_rows_without_a_window_start_are_left_out_and_reported(data) -> None:
     page_data.sample(data, times.now())
     day = outputs.stream_files(data)[-1]
-    before = len(Reader(data, ALWAYS).snapshot().finals.frame)
+    before = len(reader_of(data).snapshot().finals.frame)
     day.write_text(day.read_text() + "garbage\n")
-    seen = Reader(data, ALWAYS).snapshot()
+    seen = reader_of(data).snapshot()
     assert len(seen.finals.frame) == before
     assert seen.problems == (f"{day} has 1 row without a window start. The page ignores such rows",)
 
@@ -166,10 +171,10 @@ def test_rows_without_a_window_start_are_left_out_and_reported(data) -> None:
 def test_a_damaged_row_hides_no_other_row(data, damage: str) -> None:
     page_data.sample(data, times.now())
     day = outputs.stream_files(data)[-1]
-    before = Reader(data, ALWAYS).snapshot().finals.frame
+    before = reader_of(data).snapshot().finals.frame
     lines = day.read_text().splitlines()
     day.write_text("\n".join([*lines[:-1], damage, lines[-1]]) + "\n")
-    seen = Reader(data, ALWAYS).snapshot()
+    seen = reader_of(data).snapshot()
     assert len(seen.finals.frame) == len(before)
     assert list(seen.finals.frame["trade_count"]) == list(before["trade_count"])
     [problem] = seen.problems
@@ -183,7 +188,7 @@ def test_an_unreadable_cell_is_reported(data) -> None:
     day = outputs.stream_files(data)[-1]
     row = day.read_text().splitlines()[-1]
     day.write_text(day.read_text().replace(row, row.replace(",", ",abc", 3)))
-    [problem] = Reader(data, ALWAYS).snapshot().problems
+    [problem] = reader_of(data).snapshot().problems
     assert problem.startswith(f"{day} has unreadable cells. They are shown as unknown: ")
 
 
@@ -191,7 +196,7 @@ def test_an_unreadable_cell_is_reported(data) -> None:
 def test_files_with_the_same_problem_share_one_sentence(data) -> None:
     page_data.older(data, datetime(2026, 3, 1, 1, 0, 30, tzinfo=UTC))  # two days
     first, last = outputs.stream_files(data)
-    [problem] = Reader(data, ALWAYS).snapshot().problems
+    [problem] = reader_of(data).snapshot().problems
     assert problem.startswith(f"{last} (and 1 more) is from an older version and has no ")
     assert str(first) not in problem
 
@@ -200,9 +205,9 @@ def test_files_with_the_same_problem_share_one_sentence(data) -> None:
 def test_a_missing_database_is_reported(data) -> None:
     page_data.sample(data, times.now())
     data.database.touch()
-    assert Reader(data, ALWAYS).snapshot().problems == ()
+    assert reader_of(data).snapshot().problems == ()
     data.database.unlink()
-    assert Reader(data, ALWAYS).snapshot().problems == (
+    assert reader_of(data).snapshot().problems == (
         f"{data.database} is missing. Check that the consumer runs: it fills a new one from Kafka",
     )
 
@@ -221,7 +226,7 @@ def test_a_refresh_does_not_wait_for_a_slow_file(data, monkeypatch) -> None:
     monkeypatch.setattr(
         files, "PATIENCE_SECONDS", 0.5
     )  # enough to read the other files on a busy machine
-    reader = Reader(data, ALWAYS)
+    reader = reader_of(data)
     began = time.monotonic()
     seen = reader.snapshot()
     assert time.monotonic() - began < 10
@@ -236,7 +241,7 @@ def test_a_refresh_does_not_wait_for_a_slow_file(data, monkeypatch) -> None:
 @pytest.mark.usefixtures("patient")
 def test_viewers_share_a_snapshot(data, monkeypatch) -> None:
     page_data.sample(data, NOW)
-    reader = Reader(data, Pace(snapshot=60))
+    reader = reader_of(data, Pace(snapshot=60))
     assert reader.snapshot() is reader.snapshot()
 
 
@@ -264,14 +269,14 @@ def test_a_table_keeps_only_the_newest_value_of_each_name() -> None:
 def test_no_broken_status_file_stops_the_page(data, name, content) -> None:
     page_data.sample(data, times.now())
     (data.root / "status" / name).write_bytes(content)
-    snapshot = Reader(data, ALWAYS).snapshot()
+    snapshot = reader_of(data).snapshot()
     assert len(snapshot.finals.frame) == 180
 
 
 @pytest.mark.usefixtures("patient")
 def test_a_clock_that_is_set_back_does_not_freeze_the_page(data, monkeypatch) -> None:
     page_data.sample(data, times.now())
-    reader = Reader(data, ALWAYS)
+    reader = reader_of(data)
     earlier = reader.snapshot().taken_at - timedelta(hours=1)
     monkeypatch.setattr(times, "now", lambda: earlier)
     assert reader.snapshot().taken_at == earlier
@@ -283,6 +288,6 @@ def test_the_newest_row_of_long_per_minute_records_is_read(data) -> None:
     for n in range(100):
         row = {"at": n, "seconds": 60, "counters": f'{{"received": {n}, "x": "{"y" * 90}"}}'}
         outputs.append_csv(data.minutes_of("producer"), columns, row, 10**6)
-    minute = Reader(data, ALWAYS).snapshot().services["producer"].minute
+    minute = reader_of(data).snapshot().services["producer"].minute
     assert minute["at"] == "99"
     assert minute["counters"].startswith('{"received": 99,')

@@ -24,6 +24,7 @@ from pipeline.compare.totals import SharedTotals
 from pipeline.metrics import definitions
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings
+from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
@@ -39,7 +40,7 @@ def snapshot_of(tmp_path, monkeypatch):
     def made(scenario: str) -> Snapshot:
         data = DataDir(tmp_path / scenario)
         page_data.SCENARIOS[scenario](data, NOW)
-        return Reader(data).snapshot()
+        return Reader(data, SqliteStore(data.database)).snapshot()
 
     return made
 

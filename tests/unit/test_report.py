@@ -14,6 +14,7 @@ import pytest
 from pipeline import outputs, times
 from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir, to_csv, write_final_windows
 from pipeline.settings import Settings, parse_duration
+from pipeline.stores.sqlite import SqliteStore
 from report import __main__ as making
 from report import figures
 from tests import page_data
@@ -98,7 +99,7 @@ def write_batch_windows(data: DataDir, windows: list[dict[str, str]]) -> None:
 
 
 def made(data: DataDir) -> tuple[str, str]:
-    making.write(making.make(data, 600, None), data.report)
+    making.write(making.make(data, SqliteStore(data.database), 600, None), data.report)
     html, markdown = ((data.report / f"report.{kind}").read_text() for kind in ("html", "md"))
     assert re.findall(r"<h2>(.*)</h2>", html) == list(SECTIONS)
     assert re.findall(r"^## (.*)$", markdown, re.MULTILINE) == list(SECTIONS)

@@ -22,6 +22,7 @@ from pipeline.ingest.trade import Trade
 from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
+from pipeline.stores.sqlite import SqliteStore
 from pipeline.stream import micro_batches
 from pipeline.stream.micro_batches import OffsetRange
 from pipeline.stream_starts import Start
@@ -121,7 +122,7 @@ def write_positions(data: DataDir, end: int) -> None:
 
 def totals(data: DataDir) -> dict[str, Any]:
     """Return every count of the comparison. Ages, latencies and costs cover only the kept days."""
-    found = json.loads(as_json(compare(read_outputs(data), 600)))
+    found = json.loads(as_json(compare(read_outputs(data, SqliteStore(data.database)), 600)))
     names = ("agreement", "unexplained", "compared", "missing", "funnel", "flags", "shared")
     return {name: found[name] for name in (*names, "growth", "runs", "windows") if name in found}
 

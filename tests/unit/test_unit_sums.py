@@ -23,7 +23,7 @@ from pipeline.ingest.trade import Trade
 from pipeline.metrics import unit_sums
 from pipeline.metrics.unit_sums import UnitSums
 from pipeline.stores import sqlite
-from pipeline.stores.sqlite_queries import QUERIES
+from pipeline.stores.sqlite_queries import _WHOLE, QUERIES
 
 BEGAN = datetime(2025, 12, 2, 5, tzinfo=UTC)
 DAY_S = 86_400
@@ -100,7 +100,7 @@ def test_a_stored_real_gives_the_units_of_every_valid_amount() -> None:
         rows = [(number, float(amount)) for number, amount in enumerate(amounts)]
         connection.executemany("INSERT INTO amounts VALUES (?, ?)", rows)
         found = connection.execute(
-            f"SELECT {unit_sums.units('amount')} FROM amounts ORDER BY number"  # noqa: S608
+            f"SELECT {unit_sums.units('amount', _WHOLE)} FROM amounts ORDER BY number"  # noqa: S608
         ).fetchall()
     assert len(amounts) > 10_000
     assert [unit for (unit,) in found] == [units(amount) for amount in amounts]
