@@ -106,7 +106,7 @@ venv-audit: .venv-audit/.made
 jars: jars/spark/lib/.made jars/kafka/lib/.made
 
 archive: venv jars
-	@exec $(VENV) -m pipeline.batch.archive
+	@exec $(VENV) -m local.archives
 
 .venv/.made: requirements.txt | need-python
 	@echo "Installing requirements.txt in .venv (the first time takes a minute or two)"

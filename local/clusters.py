@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from local import kafka, prerequisites
+from local import kafka
 from pipeline import spark
 
 #: The classes of the master and the worker, as the scripts of Spark start them.
@@ -53,16 +53,11 @@ class KafkaNode:
     def format_command(self, cluster_id: str) -> list[str]:
         """Return the command that makes its empty storage. The configuration file must exist."""
         options = ["--cluster-id", cluster_id, "--config", str(self.configuration)]
-        return [*_kafka_java(), "kafka.tools.StorageTool", "format", *options]
+        return [*kafka.java_command(), "kafka.tools.StorageTool", "format", *options]
 
     def command(self) -> list[str]:
         """Return the command that runs it. It accepts connections when enough nodes run."""
-        return [*_kafka_java(), "kafka.Kafka", str(self.configuration)]
-
-
-def _kafka_java() -> list[str]:
-    java = [str(prerequisites.find_java()), f"-Xmx{kafka.HEAP}", *kafka.JAVA_OPTIONS]
-    return [*java, "-cp", str(kafka.JARS / "lib" / "*")]
+        return [*kafka.java_command(), "kafka.Kafka", str(self.configuration)]
 
 
 class Program(NamedTuple):

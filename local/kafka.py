@@ -12,10 +12,13 @@ import uuid
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
-from local import prerequisites
-from pipeline import environment
+from pipeline import environment, java
+from pipeline.errors import EXIT_OPERATIONAL, exit_on_error
 
-JARS = Path(__file__).resolve().parent.parent / "jars" / "kafka"
+ROOT = Path(__file__).resolve().parent.parent
+JARS = ROOT / "jars" / "kafka"
+#: `local.archives` makes the class-data archive.
+ARCHIVES = ROOT / "jars" / "archive"
 #: Java heap. Measured: 128 MiB are enough for 300,000 messages in and out at full speed. The
 #: resident memory is 190 MB.
 HEAP = "160m"
@@ -25,6 +28,7 @@ JAVA_OPTIONS = (
     "-XX:TieredStopAtLevel=1",
     "-Xss512k",
     "-Djava.awt.headless=true",
+    f"-Dlog4j2.configurationFile={(JARS / 'log4j2.properties').as_uri()}",
 )
 
 
@@ -67,6 +71,39 @@ def server_properties(port: int, controller_port: int) -> str:
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
+def class_path() -> list[Path]:
+    """Return every jar in a fixed order. A class-data archive is valid for exactly one list."""
+    return sorted((JARS / "lib").glob("*.jar"))
+
+
+def archive_path() -> Path:
+    """Return the path of the class-data archive for this JVM and these jars; it may not exist.
+
+    Raises:
+        JavaError: there is no Java of a version that Kafka runs on.
+    """
+    name = java.archive_name(java.check(os.environ.get("JAVA_HOME")), class_path())
+    return ARCHIVES / f"kafka-{name}"
+
+
+def java_command(*options: str, heap: str = HEAP) -> list[str]:
+    """Return the command that runs a class of Kafka, without the name of the class.
+
+    It uses the class-data archive if it exists. A start then takes 1.9 CPU seconds, not 3.1.
+
+    Args:
+        options: further options of the JVM.
+        heap: the maximum size of the Java heap.
+
+    Raises:
+        JavaError: there is no Java of a version that Kafka runs on.
+    """
+    archive = archive_path()
+    shared = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
+    command = [str(java.find(os.environ.get("JAVA_HOME"))), f"-Xmx{heap}", *JAVA_OPTIONS, *shared]
+    return [*command, *options, "-cp", ":".join(map(str, class_path()))]
+
+
 def cluster_id() -> str:
     """Return a new random id in Kafka's form."""
     while True:
@@ -75,14 +112,20 @@ def cluster_id() -> str:
             return new
 
 
+def format_arguments(configuration: Path) -> list[str]:
+    """Return the class and the arguments that format the storage, if it is not formatted yet."""
+    options = ["--cluster-id", cluster_id(), "--config", str(configuration)]
+    return ["kafka.tools.StorageTool", "format", "--ignore-formatted", *options]
+
+
 def main() -> None:
     """Format the storage if it is new, then become the broker."""
     arguments = _arguments()
-    java = prerequisites.find_java()
-    if java is None or not any((JARS / "lib").glob("kafka_*.jar")):
-        missing = "Java is missing" if java is None else "The jars of the Kafka broker are missing"
-        print(f"{missing}: run `make jars`", file=sys.stderr)
-        sys.exit(2)
+    if not any((JARS / "lib").glob("kafka_*.jar")):
+        print("The jars of the Kafka broker are missing: run `make jars`", file=sys.stderr)
+        sys.exit(EXIT_OPERATIONAL)
+    with exit_on_error():
+        command = java_command(heap=arguments.heap)
     folder = arguments.data_dir.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
@@ -90,22 +133,12 @@ def main() -> None:
     configuration.write_text(
         server_properties(arguments.port, arguments.controller_port), encoding="utf-8"
     )
-    command = [
-        str(java),
-        f"-Xmx{arguments.heap}",
-        *JAVA_OPTIONS,
-        f"-Dlog4j2.configurationFile={(JARS / 'log4j2.properties').as_uri()}",
-        "-cp",
-        str(JARS / "lib" / "*"),
-    ]
     variables = environment.inherited("DATA_DIR") | environment.JAVA
     # The formatting writes this file last: without it the storage is new or incomplete.
     if not Path("log/meta.properties").exists():
-        format_storage = ["kafka.tools.StorageTool", "format", "--ignore-formatted"]
-        options = ["--cluster-id", cluster_id(), "--config", str(configuration)]
-        subprocess.run([*command, *format_storage, *options], env=variables, check=True)
+        subprocess.run([*command, *format_arguments(configuration)], env=variables, check=True)
     sys.stdout.flush()
-    os.execve(java, [*command, "kafka.Kafka", str(configuration)], variables)  # noqa: S606 - it becomes the broker
+    os.execve(command[0], [*command, "kafka.Kafka", str(configuration)], variables)  # noqa: S606 - it becomes the broker
 
 
 def _arguments() -> argparse.Namespace:

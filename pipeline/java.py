@@ -3,9 +3,11 @@
 Only the standard library: `local.prerequisites` uses it before the virtual environment exists.
 """
 
+import hashlib
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline import environment
@@ -70,3 +72,19 @@ def problem(home: str | Path | None) -> str | None:
     except JavaError as error:
         return str(error)
     return None
+
+
+def archive_name(version_text: str, class_path: Iterable[Path]) -> str:
+    """Return a name for the class-data archive of one JVM and one class path.
+
+    The JVM refuses an archive if a jar has another path, size or modification time.
+
+    Args:
+        version_text: what `java -version` prints.
+        class_path: all jars, in their order.
+    """
+    key = hashlib.sha256(version_text.encode())
+    for jar in class_path:
+        stat = jar.stat()
+        key.update(f"{jar} {stat.st_size} {int(stat.st_mtime)}\n".encode())
+    return f"{key.hexdigest()[:16]}.jsa"

@@ -1,7 +1,6 @@
 """The configuration of Spark: jars, JVM options, the class-data archive, spark-submit."""
 
 import contextlib
-import hashlib
 import mmap
 import os
 import pwd
@@ -110,11 +109,7 @@ def archive_path(settings: Settings) -> Path:
         JavaError: there is no Java of a version that Spark runs on.
         SetupError: a jar or a program of Spark is missing.
     """
-    key = hashlib.sha256(java.check(settings.java_home).encode())
-    for jar in class_path():
-        stat = jar.stat()
-        key.update(f"{jar} {stat.st_size} {int(stat.st_mtime)}\n".encode())
-    return ARCHIVES / f"{key.hexdigest()[:16]}.jsa"
+    return ARCHIVES / java.archive_name(java.check(settings.java_home), class_path())
 
 
 def java_options(archive: Path | None, *, c1_only: bool) -> str:

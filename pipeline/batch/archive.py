@@ -33,7 +33,7 @@ def make_archive(settings: Settings) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_unfinished(path.parent)
+    remove_unfinished(path.parent)
     with tempfile.TemporaryDirectory() as folder:
         settings = settings.model_copy(update={"data_dir": Path(folder), **_STORE})
         with closing(stores.chosen(settings).open_writer()) as connection:
@@ -75,7 +75,7 @@ def _run(command: list[str]) -> tuple[int, bytes]:
     return process.returncode, errors
 
 
-def _remove_unfinished(folder: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
     """Remove what interrupted attempts left: each file has up to 128 MB."""
     for path in folder.glob("*.tmp"):
         *_, pid, _ = path.name.split(".")

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from local import kafka as local_kafka
-from local import prerequisites, topics
+from local import topics
 from tests.conftest import Broker, Running, listens, wait_until
 
 USER, PASSWORD = "reader", "pass word'$1"
@@ -48,15 +48,13 @@ class SecureBroker(Broker):
     def start(self) -> "SecureBroker":
         properties = self.folder / "server.properties"
         properties.write_text(self._properties(), encoding="utf-8")
-        java = [str(prerequisites.find_java()), "-Xmx160m", *local_kafka.JAVA_OPTIONS]
-        java += ["-cp", str(local_kafka.JARS / "lib" / "*")]
         users = {"broker": "internal", USER: PASSWORD}
         added = [f"SCRAM-SHA-512=[name={user},password={users[user]}]" for user in users]
         options = [word for text in added for word in ("--add-scram", text)]
         options += ["--cluster-id", local_kafka.cluster_id(), "--config", str(properties)]
-        command = [*java, "kafka.tools.StorageTool", "format", *options]
+        command = [*local_kafka.java_command(), "kafka.tools.StorageTool", "format", *options]
         subprocess.run(command, check=True, capture_output=True)
-        command = [*java, "kafka.Kafka", str(properties)]
+        command = [*local_kafka.java_command(), "kafka.Kafka", str(properties)]
         self._running = Running(command, self.folder / "kafka.log", {})
         wait_until(lambda: listens(self.port), 60, "the broker's start", self._running)
         return self

@@ -1,5 +1,7 @@
 """The broker without containers, and how a starting or killed stack ends."""
 
+import os
+import subprocess
 import time
 import uuid
 from pathlib import Path
@@ -7,7 +9,9 @@ from pathlib import Path
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from local import kafka as local_kafka
 from local import stack, topics
+from local.archives import make_broker_archive
 from pipeline.outputs import read_status
 from tests.conftest import Broker, Run, require_jars, wait_until
 from tests.integration.conftest import END_SECONDS, Demo, end_by
@@ -42,6 +46,20 @@ def test_acknowledged_records_survive_a_killed_broker(own_kafka: Broker) -> None
     own_kafka.kill()
     own_kafka.start()
     assert read(own_kafka, topic, len(values)) == values
+
+
+def test_the_jvm_of_kafka_really_uses_the_class_data_archive() -> None:
+    """With -Xshare:on the JVM refuses to start on an archive that does not fit."""
+    require_jars("kafka")
+    option = f"-XX:SharedArchiveFile={make_broker_archive()}"
+    command = local_kafka.java_command("-Xshare:on")
+    assert option in command
+    tool = ("kafka.tools.StorageTool", "random-uuid")
+    done = subprocess.run([*command, *tool], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    command[command.index(option)] = f"-XX:SharedArchiveFile={os.devnull}"
+    done = subprocess.run([*command, *tool], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
 
 
 def test_topics_have_one_partition_and_are_created_once(kafka: Broker, topic: str) -> None:

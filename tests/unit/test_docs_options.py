@@ -36,6 +36,7 @@ PLAIN_ARGUMENTS = {
     "pipeline.health": {"NAME", "DATA_DIR"},
     "pipeline.http_health": {"PORT", "PATH"},
     "pipeline.batch.archive": set[str](),
+    "local.archives": set[str](),
     "local.prerequisites": {"java", "mvn"},
 }
 #: Which program a target of `make` gives its ARGS to.

@@ -1,0 +1,96 @@
+"""Make the class-data archives of Spark and of the broker, each if there is none yet.
+
+`make archive` runs `python -m local.archives`. It makes both at the same time.
+"""
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from local import kafka
+from pipeline import environment, processes, spark
+from pipeline.batch.archive import make_archive, remove_unfinished
+from pipeline.errors import exit_on_error
+from pipeline.settings import load
+
+#: A broker that does not accept connections after this time is stopped all the same.
+_START_SECONDS = 120
+
+
+def make_broker_archive() -> Path:
+    """Make the class-data archive of the broker with a real start, if there is none yet.
+
+    Raises:
+        SetupError: the start failed. Everything also works without the archive, but starts slower.
+    """
+    path = kafka.archive_path()
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(path.parent)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with tempfile.TemporaryDirectory() as folder:
+        output = _start_and_stop_broker(Path(folder), f"-XX:ArchiveClassesAtExit={temporary}")
+    if not temporary.exists():
+        raise spark.SetupError(
+            "Cannot make the class-data archive of Kafka in jars/. Correct the cause and run `make "
+            f"archive` again. Cause: {output[-2000:]}"
+        )
+    temporary.replace(path)
+    return path
+
+
+def _start_and_stop_broker(folder: Path, option: str) -> str:
+    """Start a broker with an option of the JVM and stop it; return its output."""
+    port, controller_port = _free_ports()
+    configuration = folder / "server.properties"
+    properties = kafka.server_properties(port, controller_port)
+    configuration.write_text(properties, encoding="utf-8")
+    formatting = [*kafka.java_command(), *kafka.format_arguments(configuration)]
+    command = [*kafka.java_command(option), "kafka.Kafka", str(configuration)]
+    variables = environment.inherited() | environment.JAVA
+    log = folder / "output"
+    with log.open("wb") as output:
+        run = partial(subprocess.Popen, cwd=folder, env=variables, stdout=output, stderr=output)
+        run(formatting).wait()
+        with run(command) as broker:
+            end = time.monotonic() + _START_SECONDS
+            while broker.poll() is None and not _listens(port) and time.monotonic() < end:
+                time.sleep(0.05)
+            broker.terminate()  # the JVM writes the archive when it ends
+    return log.read_text(encoding="utf-8", errors="replace")
+
+
+def _free_ports() -> tuple[int, int]:
+    """Return two ports on 127.0.0.1 that no process listens on."""
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("127.0.0.1", 0))
+        return first.getsockname()[1], second.getsockname()[1]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def main() -> None:
+    """Make both archives. If one fails, end the processes of the other."""
+    processes.exit_on_sigterm()
+    with exit_on_error(), ThreadPoolExecutor(1) as pool:
+        broker = pool.submit(make_broker_archive)
+        try:
+            make_archive(load())
+            broker.result()
+        except BaseException:
+            processes.end(processes.tree(os.getpid())[1:], wait_seconds=2)
+            raise
+
+
+if __name__ == "__main__":
+    main()
