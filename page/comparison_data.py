@@ -15,6 +15,7 @@ from pathlib import Path
 from page import formatting
 from pipeline import settings, stores, times
 from pipeline.compare.comparison import compare
+from pipeline.compare.decision import choice_sentence
 from pipeline.compare.figures import Figures, figures
 from pipeline.compare.inputs import read_outputs
 from pipeline.compare.section import Section
@@ -35,6 +36,8 @@ class ComparisonData:
     #: The CPU seconds that reading and comparing took.
     cpu_s: float
     findings: tuple[Finding, ...]
+    #: Which result to choose; empty if it is not known.
+    choice: str
     sections: tuple[Section, ...]
     figures: Figures
     #: Totals over the windows that both paths have.
@@ -63,6 +66,7 @@ def load(
     return ComparisonData(
         made_at=made_at,
         findings=findings(comparison),
+        choice=choice_sentence(comparison.frontier),
         sections=sections(comparison),
         figures=figures(comparison),
         shared=comparison.shared,

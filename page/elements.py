@@ -47,10 +47,10 @@ def subsection(title: str, how_to_read: str) -> None:
 # list that Streamlit sends, and the browser would draw them anew. `st.empty` holds the place.
 
 
-def caption(text: str) -> None:
+def caption(text: str, *, width: Literal["stretch", "content"] = "stretch") -> None:
     """Write a quiet sentence, or an empty place."""
     if text:
-        st.caption(plain(text))
+        st.caption(plain(text), width=width)
     else:
         st.empty()
 

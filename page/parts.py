@@ -104,7 +104,7 @@ def write_results(sources: Sources) -> None:
     used = settings_table.in_use(snapshot.services, sources.settings)
     left, right = st.columns(2, gap="medium")
     with left:
-        write_newest_results(snapshot)
+        write_newest_results(snapshot, used.product_id)
         write_counts(snapshot, market.market(snapshot, chosen_span(), used))
     with right:
         elements.section("Stream and batch over the same windows")
@@ -113,11 +113,11 @@ def write_results(sources: Sources) -> None:
         write_comparison(latest, "Results")
 
 
-def write_newest_results(snapshot: Snapshot) -> None:
+def write_newest_results(snapshot: Snapshot, product: str) -> None:
     """Write the newest results of both paths as a table."""
     elements.section("Newest results")
     elements.alert(newest_results.empty_state(snapshot))
-    elements.caption(newest_results.how_to_read(snapshot.batch_run))
+    elements.caption(newest_results.how_to_read(snapshot.batch_run, product))
     columns = newest_results.columns(snapshot)
     elements.table(
         newest_results.heads(columns),

@@ -122,7 +122,9 @@ def write_findings(latest: LatestComparison, now: datetime) -> None:
                 st.html(answers.html(finding))
                 if pressed:
                     st.rerun()
-    elements.caption(comparison_texts.age(latest, now))
+    with st.container(horizontal=True, vertical_alignment="center", key="choice"):
+        st.html(answers.choice_html(comparison_texts.choice(latest)))
+        elements.caption(comparison_texts.age(latest, now), width="content")
     elements.alert(comparison_texts.problem(latest, now), "warning")
 
 

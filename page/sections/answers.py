@@ -21,6 +21,11 @@ LABELS: Mapping[Kind, tuple[str, str]] = {
 }
 
 
+def choice_html(sentence: str) -> str:
+    """Return the sentence about which result to choose as HTML."""
+    return f'<div class="p-choice"><b>Which to choose?</b> {escape(sentence)}</div>'
+
+
 def html(finding: Finding) -> str:
     """Return the card of a finding as HTML."""
     symbol, word = LABELS[finding.kind]

@@ -19,6 +19,12 @@ def findings(latest: LatestComparison) -> tuple[Finding, ...]:
     return tuple(Finding(title, DASH, "", kind) for title in TITLES)
 
 
+def choice(latest: LatestComparison) -> str:
+    """Return which result to choose, or what the answer needs."""
+    found = latest.data.choice if latest.data else ""
+    return found or "No choice yet. It needs the ages and the CPU time of both paths."
+
+
 def age(latest: LatestComparison, now: datetime) -> str:
     """Return how old the comparison is, or for how long the first one has been running."""
     if latest.data is not None and latest.instead_of:

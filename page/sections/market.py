@@ -144,8 +144,7 @@ def how_to_read(shown: Market, average: float | None) -> str:
     if shown.candles.empty:
         return ""
     text = (
-        f"Each candle covers {length(shown.width)} of event time (UTC). Pale candles "
-        "with a dashed outline are open windows."
+        f"A candle covers {length(shown.width)} of event time (UTC). Pale candles are open windows."
     )
     if shown.seams:
         text += (
@@ -156,10 +155,13 @@ def how_to_read(shown: Market, average: float | None) -> str:
         place = candles.place_of(average, shown.candles)
         price = formatting.price(average)
         if place == "within":
-            text += f" Dashed line: average price of the batch, {price}."
+            text += f" Orange line: average price of all trades in the batch, {price}."
         else:
             text += f" The average price of the batch, {price}, is {place} the prices shown."
-    return f"{text} Sentiment row: green up = bullish, red down = bearish."
+    return (
+        f"{text} Sentiment: green up is Bullish, red down is Bearish. High: volatility. Spike: "
+        "volume."
+    )
 
 
 # --- trades counted by each path ------------------------------------------------------------

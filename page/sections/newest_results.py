@@ -69,7 +69,7 @@ def columns(snapshot: Snapshot) -> list[Column]:
 
     span = ("window_start", "window_end")
     return [
-        column("Stream: open window", open_window, *span),
+        column("Stream: newest open window", open_window, *span),
         column("Stream: newest final window", final, *span),
         column(
             "Batch: newest run, all trades",
@@ -129,13 +129,15 @@ def empty_state(snapshot: Snapshot) -> str:
     return f"No batch result yet ({waiting_since(snapshot)}): {why}."
 
 
-def how_to_read(run: Mapping[str, Any]) -> str:
-    """Return what each column covers."""
+def how_to_read(run: Mapping[str, Any], product: str) -> str:
+    """Return what each column covers, and the units."""
     if not run:
         return ""
+    base, _, quote = product.partition("-")
     return (
         "Each column covers the event times in its first two rows, whatever time range is "
-        "selected. The batch covers the whole table, so its totals are larger."
+        "selected. The batch covers all stored trades, so its counts and volume are larger. "
+        f"Prices are in {quote}, volumes in {base}."
     )
 
 

@@ -135,7 +135,8 @@ def _stream_point(found: Frontier) -> tuple[float, float] | None:
 
 def choice_sentence(found: Frontier, accepted_age_s: float = 30) -> str:
     """Return which result to choose if it may have this age; empty if one path is unknown."""
-    if not found.today or _stream_point(found) is None:
+    stream = _stream_point(found)
+    if not found.today or stream is None:
         return ""
     choice = cheapest(found, accepted_age_s)
     accepted = seconds(accepted_age_s)
@@ -143,9 +144,10 @@ def choice_sentence(found: Frontier, accepted_age_s: float = 30) -> str:
         return f"No result is {accepted} old or fresher."
     name, _, cost, _ = _choice_cells(found, choice)
     name = f"a {name}" if choice.mode else f"the stream's {name.removeprefix('stream, ')}"
+    other = f", the stream {number(stream[1], ',.0f')}" if choice.mode else ""
     return (
         f"If a result may be {accepted} old, the cheapest choice is {name}. It costs {cost} CPU "
-        "seconds per hour."
+        f"seconds per hour{other}."
     )
 
 

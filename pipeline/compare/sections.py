@@ -490,12 +490,12 @@ def _metrics(comparison: Comparison) -> Section:
             f"Fixed thresholds ({HIGH}, {SPIKE}, {BULLISH}, {BEARISH}) fit the market that they "
             "were set for. A z-score fits any market: it compares a window's range or volume with "
             f"the windows of the previous hour. A z-score above {UNUSUAL_Z:g} is unusual. Both "
-            "paths use the same definitions. Totals cover the windows of the selected time range "
-            "that both paths have."
+            "paths use the same definitions. The tables cover the windows of the selected time "
+            "range that both paths have."
         ),
         tables=(
             Table(
-                f"Totals over the {count(shared.windows, 'window')} that both paths have",
+                f"All trades of the {count(shared.windows, 'window')} that both paths have",
                 ("metric", "stream", "batch", "stream − batch"),  # noqa: RUF001 - a minus is meant
                 tuple(totals),
             ),

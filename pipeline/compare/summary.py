@@ -29,6 +29,8 @@ Kind = Literal["waiting", "unknown", "fine", "note", "alarm"]
 DECIDING_RUNS = 3
 #: A batch that will be too slow within this time is worth knowing.
 SOON = timedelta(days=30)
+#: Ages in seconds below which a card shows tenths.
+TENTHS_BELOW = 600
 #: Costs that differ by less than this factor count as equal.
 ALIKE = 1.05
 
@@ -100,7 +102,8 @@ def _agreement(comparison: Comparison) -> Finding:
             "waiting",
         )
     first, last = (window_time(decided["window_start"].iloc[place])[:16] for place in (0, -1))
-    span = f"{first} to {last} UTC"
+    last = last[11:] if first[:10] == last[:10] else last
+    span = f"window starts {first} to {last} UTC"
     windows = len(decided)
     differ = comparison.differing
     kind: Kind = "note" if comparison.missing else "fine"
@@ -108,6 +111,8 @@ def _agreement(comparison: Comparison) -> Finding:
         short = "1 window matches" if windows == 1 else f"All {windows:,} windows match"
         which = "the 1 window" if windows == 1 else f"all {windows:,} windows"
         sentence = f"Stream and batch give identical results for {which} compared ({span})."
+        if comparison.missing:
+            short += f", {count(comparison.missing, 'trade')} missing"
     else:
         kind, short = "note", differences(comparison)
         sentence = (
@@ -170,10 +175,13 @@ def _freshness(comparison: Comparison) -> Finding:
         why = "No ages yet. They need a second result from each path."
         return Finding(title, UNKNOWN, why, "waiting")
     measured = timedelta(seconds=max(found.known_seconds for found in known.values()))
-    listed = ", ".join(f"{name} {seconds(age)}" for name, age in ages.items())
+    ages = {name: round(age, 1) for name, age in ages.items()}
+    oldest = max(ages.values())
+    listed = ", ".join(f"{name} {_age(age, oldest)}" for name, age in ages.items())
     stream = next(iter(ages))
-    fresher = seconds(abs(ages[BATCH] - ages[stream]))
+    fresher = _age(abs(ages[BATCH] - ages[stream]), oldest)
     batch = _batch_of(comparison)
+    change = " Open windows still change." if "open windows" in ages else ""
     short = f"The stream's {stream} are {fresher} fresher than {batch}"
     if ages[BATCH] < ages[stream]:
         short = f"{_capitalized(batch)} is {fresher} fresher than the stream's {stream}"
@@ -181,8 +189,13 @@ def _freshness(comparison: Comparison) -> Finding:
         title,
         short,
         f"Median age over {elapsed(measured)} until {comparison.span[1]:%Y-%m-%d %H:%M} UTC: "
-        f"{listed}.",
+        f"{listed}.{change}",
     )
+
+
+def _age(age_s: float, oldest_s: float) -> str:
+    """Return an age with tenths if all ages are short: the reader can subtract them."""
+    return f"{age_s:.1f} s" if oldest_s < TENTHS_BELOW else seconds(age_s)
 
 
 def _cost(comparison: Comparison) -> Finding:
@@ -229,12 +242,14 @@ def _run_time(comparison: Comparison) -> Finding:
     typical = float(recent.median())
     measured = f"The last batch run took {seconds(typical)}."
     if len(recent) > 1:
-        measured = f"The last {len(recent)} batch runs took {seconds(typical)} (median)."
+        measured = f"Median of the last {len(recent)} batch runs: {seconds(typical)}."
     if typical > interval_s:
         short = f"Too slow: a run takes {seconds(typical)}, the interval is {interval_s:g} s"
         advice = f"Set BATCH_INTERVAL_SECONDS to more than {math.ceil(typical)}."
         return Finding(title, short, f"{measured} {advice}", "alarm")
-    short = f"A run takes {seconds(typical)} of its {interval_s:g} s interval"
+    too_slow = growth is not None and growth.refusal == TOO_SLOW_ALREADY
+    short = f"A run takes {seconds(typical)}, the interval is {interval_s:g} s"
+    short = short if too_slow else f"Fast enough: a{short[1:]}"
     if growth and growth.at_limit and comparison.span:
         kind: Kind = "note" if growth.at_limit - comparison.span[1] < SOON else "fine"
         short += f". Too slow from about {growth.at_limit:%Y-%m-%d}"
@@ -244,14 +259,16 @@ def _run_time(comparison: Comparison) -> Finding:
             f"interval at {limit} million trades."
         )
         return Finding(title, short, f"{measured} {trend}", kind)
-    too_slow = growth is not None and growth.refusal == TOO_SLOW_ALREADY
     return Finding(title, short, f"{measured} {sentence}", "note" if too_slow else "fine")
 
 
 def forecast(growth: Growth | None, interval_s: float) -> str:
     """Return when a batch run will take longer than its interval, or why there is no forecast."""
     if growth is None:
-        return "No forecast yet. It needs batch runs over tables of different sizes."
+        return (
+            "No forecast yet of when runs will be too slow. It needs batch runs over tables of "
+            "different sizes."
+        )
     limit = number(growth.rows_at_limit and growth.rows_at_limit / 1e6, ",.1f")
     if growth.refusal == TOO_SLOW_ALREADY:
         return (
@@ -259,7 +276,7 @@ def forecast(growth: Growth | None, interval_s: float) -> str:
             "million trades. The table holds more."
         )
     if growth.refusal or growth.at_limit is None:
-        return f"No forecast: {growth.refusal}."
+        return f"No forecast of when runs will be too slow: {growth.refusal}."
     low, high = (
         "no limit" if rows and math.isinf(rows) else number(rows and rows / 1e6, ",.1f", " million")
         for rows in (growth.rows_low, growth.rows_high)

@@ -177,8 +177,11 @@ def test_the_page_shows_the_results_comparison_and_services_of_the_real_stack(
     expect(findings.nth(1)).to_contain_text(ages, timeout=120_000)
     expect(findings.nth(2)).to_contain_text("CPU seconds per hour", timeout=150_000)
     expect(findings.nth(3)).to_contain_text(
-        re.compile(r"A run takes [\d.]+ s of its 60 s interval")
+        re.compile(r"Fast enough: a run takes [\d.]+ s, the interval is 60 s")
     )
+    choice = page.locator(".p-choice")
+    expect(choice).to_contain_text("If a result may be 30 s old, the cheapest choice is")
+    expect(choice).to_be_in_viewport()
     show(seen, "Results")
     expect(main).to_contain_text(re.compile(r"All \d+ windows that both paths have are identical"))
     show(seen, "Agreement")

@@ -177,7 +177,7 @@ def test_the_choice_for_an_accepted_age_is_a_sentence() -> None:
     found = Frontier((MODEL,), {}, measured(1.5, 92, 33), 60)
     assert choice_sentence(found) == (
         "If a result may be 30 s old, the cheapest choice is a batch every 52 s. It costs 692 CPU "
-        "seconds per hour."
+        "seconds per hour, the stream 1,000."
     )
     stream = choice_sentence(found, 5)
     assert "is the stream's open windows. It costs 1,000 CPU" in stream

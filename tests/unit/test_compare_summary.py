@@ -69,17 +69,17 @@ def test_each_finding_has_a_short_form_and_a_sentence_with_its_numbers(
     assert tuple(one.title for one in found) == TITLES
     assert short(comparison)[:3] == [
         "All 2 windows match",
-        "The stream's open windows are 298 s fresher than a batch every 600 s",
+        "The stream's open windows are 298.5 s fresher than a batch every 600 s",
         "Stream 1,500 CPU seconds per hour (42 % of one core), batch 500 (14 %)",
     ]
     assert [one.kind for one in found] == ["fine", "fine", "fine", "waiting"]
     assert found[0].sentence == (
         "Stream and batch give identical results for all 2 windows compared "
-        "(2026-03-01 12:00 to 2026-03-01 12:01 UTC)."
+        "(window starts 2026-03-01 12:00 to 12:01 UTC)."
     )
     assert found[1].sentence == (
         "Median age over 30 min until 2026-03-01 12:30 UTC: open windows 1.5 s, "
-        "final windows 90 s, batch 300 s."
+        "final windows 90.0 s, batch 300.0 s. Open windows still change."
     )
     assert found[2].sentence == ("The stream uses 3.0 times the CPU of a batch every 600 s.")
     assert summary(comparison) == " ".join(one.sentence for one in found)
@@ -129,7 +129,7 @@ def test_changed_thresholds_are_a_note_that_names_the_settings(comparison: Compa
 
 def test_missing_trades_are_reported_although_the_paths_agree(comparison: Comparison) -> None:
     first = findings(replace(comparison, missing=152))[0]
-    assert (first.short, first.kind) == ("All 2 windows match", "note")
+    assert (first.short, first.kind) == ("All 2 windows match, 152 trades missing", "note")
     assert first.sentence.endswith("152 trade ids were never received, so neither path has them.")
 
 
@@ -169,7 +169,7 @@ def test_the_batch_may_be_fresher_and_may_cost_more(comparison: Comparison) -> N
     cost = comparison.cost.assign(cpu_s_per_hour=[500.0, 1500.0])
     turned = replace(comparison, freshness=ages, cost=cost, interval_s=60.0)
     assert short(turned)[1:3] == [
-        "A batch every 60 s is 40 s fresher than the stream's open windows",
+        "A batch every 60 s is 40.0 s fresher than the stream's open windows",
         "Stream 500 CPU seconds per hour (14 % of one core), batch 1,500 (42 %)",
     ]
     assert findings(turned)[2].sentence == (
@@ -177,7 +177,7 @@ def test_the_batch_may_be_fresher_and_may_cost_more(comparison: Comparison) -> N
     )
     without_open = replace(comparison, freshness=ages | {STREAM_OPEN: None})
     assert short(without_open)[1] == (
-        "A batch every 600 s is 60 s fresher than the stream's final windows"
+        "A batch every 600 s is 60.0 s fresher than the stream's final windows"
     )
     final_only = {STREAM_OPEN: None, STREAM_FINAL: age(90), BATCH: None}
     assert short(replace(comparison, freshness=final_only))[1] == "–"  # noqa: RUF001
@@ -202,10 +202,10 @@ def of_runs(comparison: Comparison, *walls: float, growth: Growth | None, every:
 
 def test_a_forecast_names_the_day_and_how_long_a_run_takes_now(comparison: Comparison) -> None:
     found = of_runs(comparison, 9.0, 6.41, 6.2, growth=FORECAST, every=600)
-    now = "A run takes 6.4 s of its 600 s interval"
+    now = "Fast enough: a run takes 6.4 s, the interval is 600 s"
     assert (found.short, found.kind) == (f"{now}. Too slow from about 2031-07-03", "fine")
     assert found.sentence == (
-        "The last 3 batch runs took 6.4 s (median). Run time grows by 3.0 s per million trades and "
+        "Median of the last 3 batch runs: 6.4 s. Run time grows by 3.0 s per million trades and "
         "reaches the interval at 200.0 million trades."
     )
     assert forecast(FORECAST, 600) == (
@@ -230,15 +230,15 @@ def test_only_the_median_of_the_last_three_runs_decides_that_the_batch_is_too_sl
         found = of_runs(comparison, 9, 9, 70, math.nan, 61, 90, growth=growth, every=60)
         assert found.short == "Too slow: a run takes 70 s, the interval is 60 s"
         assert found.sentence == (
-            "The last 3 batch runs took 70 s (median). Set BATCH_INTERVAL_SECONDS to more than 70."
+            "Median of the last 3 batch runs: 70 s. Set BATCH_INTERVAL_SECONDS to more than 70."
         )
         assert found.kind == "alarm"
         one_slow = of_runs(comparison, 9, 9, 70, growth=growth, every=60)
-        assert one_slow.short.startswith("A run takes 9.0 s of its 60 s interval")
+        assert one_slow.short.startswith("Fast enough: a run takes 9.0 s, the interval is 60 s")
         assert one_slow.kind == "fine"
     late = replace(FORECAST, at_limit=None, refusal=TOO_SLOW_ALREADY, rows_at_limit=2.5e6)
     found = of_runs(comparison, 58, growth=late, every=60)
-    assert (found.short, found.kind) == ("A run takes 58 s of its 60 s interval", "note")
+    assert (found.short, found.kind) == ("A run takes 58 s, the interval is 60 s", "note")
     assert found.sentence.endswith("interval above 2.5 million trades. The table holds more.")
 
 
