@@ -382,7 +382,7 @@ def completeness_chart(figures: Figures) -> Chart | None:
 
 @cache
 def _growth_specification() -> Spec:
-    x = alt.X("rows:Q", title="rows in the table", axis=alt.Axis(format=",", tickCount=5))
+    x = alt.X("rows:Q", title="rows in the table", axis=alt.Axis(format=",d", tickCount=5))
     y = alt.Y("wall_s:Q", title="run time, s", scale=alt.Scale(zero=True))
     runs = (
         alt.Chart(alt.NamedData("runs"))

@@ -442,7 +442,8 @@ def _micro_batches(comparison: Comparison) -> Section:
         line = "No trend yet. It needs more minutes of data."
         if rows[-1][1] != UNKNOWN and steady.low is not None and steady.high is not None:
             flat = steady.low <= 0 <= steady.high
-            line = "No significant trend." if flat else "Micro-batch duration has a trend."
+            way = "increase" if steady.low > 0 else "decrease"
+            line = "No significant trend." if flat else f"The duration of micro-batches {way}s."
     return Section(
         key="micro_batches",
         title="Micro-batch duration",

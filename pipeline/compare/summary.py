@@ -249,17 +249,18 @@ def _run_time(comparison: Comparison) -> Finding:
         return Finding(title, short, f"{measured} {advice}", "alarm")
     too_slow = growth is not None and growth.refusal == TOO_SLOW_ALREADY
     short = f"A run takes {seconds(typical)}, the interval is {interval_s:g} s"
-    short = short if too_slow else f"Fast enough: a{short[1:]}"
     if growth and growth.at_limit and comparison.span:
         kind: Kind = "note" if growth.at_limit - comparison.span[1] < SOON else "fine"
-        short += f". Too slow from about {growth.at_limit:%Y-%m-%d}"
+        short = f"Fast enough until about {growth.at_limit:%Y-%m-%d}: a{short[1:]}"
         limit = number(growth.rows_at_limit and growth.rows_at_limit / 1e6, ",.1f")
         trend = (
             f"Run time grows by {growth.s_per_million:.1f} s per million trades and reaches the "
             f"interval at {limit} million trades."
         )
         return Finding(title, short, f"{measured} {trend}", kind)
-    return Finding(title, short, f"{measured} {sentence}", "note" if too_slow else "fine")
+    if too_slow:
+        return Finding(title, short, f"{measured} {sentence}", "note")
+    return Finding(title, f"Fast enough: a{short[1:]}", f"{measured} {sentence}")
 
 
 def forecast(growth: Growth | None, interval_s: float) -> str:

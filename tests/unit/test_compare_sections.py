@@ -156,7 +156,8 @@ def test_an_empty_section_says_what_will_fill_it(nothing: Comparison) -> None:
     ("low", "high", "line"),
     [
         (-3.0, 9.0, "No significant trend."),
-        (2.0, 9.0, "Micro-batch duration has a trend."),
+        (2.0, 9.0, "The duration of micro-batches increases."),
+        (-9.0, -2.0, "The duration of micro-batches decreases."),
         (None, None, "No trend yet. It needs more minutes of data."),
     ],
 )
