@@ -58,7 +58,11 @@ _KAFKA_ACTIONS = {
     "or message.timestamp.after.max.ms of the topic",
 }
 
-
+#: What a person can do about a damaged SQLite database.
+_SQLITE_ACTION = (
+    "The database in DATA_DIR is damaged. Move crypto_prices.db away: the consumer fills a new one "
+    "from Kafka"
+)
 #: What a person can do about an error of PostgreSQL, by its SQLSTATE. The error of a refused
 #: connection has no SQLSTATE, so a part of its text identifies it.
 _LOGIN = (
@@ -156,7 +160,7 @@ def sentence(error: BaseException) -> str:
     """Return the text of an exception on one line.
 
     The text of an OSError has no error number. It names the file, and the action if there is one.
-    The text of an error of Kafka or PostgreSQL begins with the action if there is one.
+    The text of an error of Kafka or of a store begins with the action if there is one.
     """
     if isinstance(error, OSError) and error.strerror:
         path = error.filename2 or error.filename
@@ -170,6 +174,8 @@ def sentence(error: BaseException) -> str:
     if hasattr(error, "retriable"):
         actions = (_KAFKA_ACTIONS.get(name) for name in _class_names(error))
         action = next(filter(None, actions), None)
+    elif _is_damage(error):
+        action = _SQLITE_ACTION
     elif _is_of_postgresql(error):
         action = _postgresql_action(error, _POSTGRESQL_ACTIONS | _POSTGRESQL_TEMPORARY_ACTIONS)
     return text if action is None else f"{action}. Cause: {text}"
@@ -180,8 +186,12 @@ def _family_of_sqlite_error(error: sqlite3.Error) -> Family:
     if isinstance(error, sqlite3.OperationalError):
         wrong_sql = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
         return Family.FAULT if wrong_sql else Family.TEMPORARY
-    # Constraint violations and the like are subclasses: the program wrote something wrong.
-    return Family.OPERATIONAL if type(error) is sqlite3.DatabaseError else Family.FAULT
+    return Family.OPERATIONAL if _is_damage(error) else Family.FAULT
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Return whether SQLite reports a damaged file. The subclasses have other causes."""
+    return type(error) is sqlite3.DatabaseError
 
 
 def _is_of_postgresql(error: BaseException) -> bool:

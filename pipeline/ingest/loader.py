@@ -106,12 +106,7 @@ class Loader:
 
         Raises:
             RestartError: the topic was created again, or the database was deleted or replaced.
-            StoreError: the database is damaged.
         """
-        with self._connection.explaining_damage():
-            self._run()
-
-    def _run(self) -> None:
         while not self._service.stop.is_set():
             polled = time.monotonic()
             records = self.poll()

@@ -63,10 +63,6 @@ class Writer(Connection, Protocol):
         """
         ...
 
-    def explaining_damage(self) -> AbstractContextManager[None]:
-        """Turn the error of a damaged database into a StoreError that names the action."""
-        ...
-
     def stored_trades(self, ids: Sequence[int]) -> dict[int, Content]:
         """Return the stored trades of these ids."""
         ...
@@ -123,10 +119,9 @@ class Store(Protocol):
         ...
 
     def missing(self) -> Path | None:
-        """Return the file of the database if it does not exist.
+        """Return the file of the database if it does not exist; None if it is not a file.
 
-        The result is also None if the database is not a file. An attempt to connect then reports
-        that it is missing.
+        The page calls this at each refresh, so it must not connect to a server.
         """
         ...
 

@@ -246,11 +246,6 @@ class PostgresqlWriter(PostgresqlConnection):
                 self.execute("ROLLBACK")
             raise
 
-    @contextmanager
-    def explaining_damage(self) -> Iterator[None]:
-        """Do nothing: `pipeline.errors` has a sentence for each error of PostgreSQL."""
-        yield
-
     def stored_trades(self, ids: Sequence[int]) -> dict[int, Content]:
         """Return the stored trades of these ids."""
         rows = self.execute(

@@ -244,16 +244,6 @@ class SqliteWriter(sqlite3.Connection):
                 self.execute("ROLLBACK")
             raise
 
-    @contextmanager
-    def explaining_damage(self) -> Iterator[None]:
-        """Turn the error of a damaged database into a StoreError that names the action."""
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            if type(error) is not sqlite3.DatabaseError:  # a subclass has another cause
-                raise
-            raise damaged(self._paths[0], error) from error
-
     def stored_trades(self, ids: Sequence[int]) -> dict[int, Content]:
         """Return the stored trades of these ids."""
         rows = self.execute(

@@ -184,7 +184,12 @@ def test_a_full_database_is_temporary(tmp_path: Path) -> None:
 def test_a_file_that_is_not_a_database_is_operational(tmp_path: Path) -> None:
     path = tmp_path / "text.db"
     path.write_text("not a database " * 100)
-    assert family_of(sqlite_error(path, "CREATE TABLE t (x)")) is Family.OPERATIONAL
+    error = sqlite_error(path, "CREATE TABLE t (x)")
+    assert family_of(error) is Family.OPERATIONAL
+    assert sentence(error) == (
+        "The database in DATA_DIR is damaged. Move crypto_prices.db away: the consumer fills a new "
+        "one from Kafka. Cause: file is not a database"
+    )
 
 
 @pytest.mark.parametrize("statement", ["SELECT * FROM missing", "SELEKT 1"])
