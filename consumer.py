@@ -13,7 +13,7 @@ def load(service: Service, resources: ExitStack) -> None:
     """Store trades until the service is asked to stop."""
     connect = service.retrying("the database")
     connection = resources.enter_context(
-        closing(connect(stores.chosen(service.settings).open_writer))
+        closing(connect(stores.store_of(service.settings).open_writer))
     )
     sender = Sender(service)
     resources.callback(sender.close)

@@ -15,6 +15,6 @@ from pipeline.settings import load
 settings = load()
 market.prepare(settings.product_id)
 comparison.prepare()
-reader_of(settings.data_dir, Pace(), stores.chosen(settings)).snapshot()
+reader_of(settings.data_dir, Pace(), stores.store_of(settings)).snapshot()
 
 app = st.App("page/view.py")

@@ -102,7 +102,7 @@ def main() -> None:
     data = DataDir(given.data_dir)
     chosen = settings.load().model_copy(update={"data_dir": given.data_dir})
     refused = refusal(data, chosen)
-    found = refused or load(data, stores.chosen(chosen), last, given.interval)
+    found = refused or load(data, stores.store_of(chosen), last, given.interval)
     pickle.dump(found, sys.stdout.buffer)
 
 

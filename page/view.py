@@ -41,7 +41,7 @@ def main(pace: Pace | None = None) -> None:
     st.set_page_config(page_title="Stream and batch", page_icon="📈", layout="wide")
     st.html(_STYLE)
     settings = load()
-    reader = reader_of(settings.data_dir, pace, stores.chosen(settings))
+    reader = reader_of(settings.data_dir, pace, stores.store_of(settings))
     comparer = comparer_of(settings.data_dir, float(settings.batch_interval_seconds), pace)
     sources = Sources(settings, reader, comparer)
     paused = bool(st.session_state.get("paused"))

@@ -58,24 +58,32 @@ class SetupError(OperationalError):
     """Something that a person has to install is missing. The text names it and the command."""
 
 
-def jars(*further: str) -> list[Path]:
+def jars() -> list[Path]:
     """Return the jars of this project, which Spark needs beside its own.
-
-    Args:
-        further: the beginnings of the names of jars that are also needed.
 
     Raises:
         SetupError: a jar is missing.
     """
-    folder = ROOT / "jars" / "spark" / "lib"
-    found = sorted(folder.glob("*.jar"))
-    needed = (*_NEEDED_JARS, *further)
-    missing = [name for name in needed if not any(j.name.startswith(name) for j in found)]
-    if missing:
+    for name in _NEEDED_JARS:
+        _require_jar(name)
+    return sorted(_jar_folder().glob("*.jar"))
+
+
+def _require_jar(name: str) -> None:
+    """Check that there is a jar whose name begins with this text.
+
+    Raises:
+        SetupError: there is none.
+    """
+    folder = _jar_folder()
+    if not any(folder.glob(f"{name}*.jar")):
         raise SetupError(
-            f"No {missing[0]} jar. Run `rm -rf jars/spark/lib; make jars`. Searched in {folder}"
+            f"No {name} jar. Run `rm -rf jars/spark/lib; make jars`. Searched in {folder}"
         )
-    return found
+
+
+def _jar_folder() -> Path:
+    return ROOT / "jars" / "spark" / "lib"
 
 
 def class_path() -> list[Path]:
@@ -217,7 +225,7 @@ def stream_configuration(settings: Settings) -> dict[str, str]:
 
 def batch_configuration(settings: Settings, rows: int) -> dict[str, str]:
     """Return the configuration of a batch run over this number of rows."""
-    jars(stores.chosen(settings).driver)
+    _require_jar(stores.store_of(settings).driver)
     few = rows < C1_ROWS or settings.batch_mode != "full"  # in other modes the store reads the rows
     options = java_options(archive_path(settings), c1_only=few)
     return configuration(settings, settings.batch_memory, options)

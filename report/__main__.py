@@ -59,7 +59,7 @@ def main() -> None:
             require_results(data)
         check(data, settings)
         interval_s = settings.batch_interval_seconds
-        files = make(data, stores.chosen(settings), interval_s, arguments.minutes)
+        files = make(data, stores.store_of(settings), interval_s, arguments.minutes)
         if arguments.zip:
             sys.stdout.buffer.write(zipped(files))
             return

@@ -36,7 +36,7 @@ def make_archive(settings: Settings) -> Path:
     remove_unfinished(path.parent)
     with tempfile.TemporaryDirectory() as folder:
         settings = settings.model_copy(update={"data_dir": Path(folder), **_STORE})
-        with closing(stores.chosen(settings).open_writer()) as connection:
+        with closing(stores.store_of(settings).open_writer()) as connection:
             store.store(connection, _few_trades(), times.now())
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         print("Making the class-data archive. This takes up to a minute, once.", flush=True)

@@ -30,7 +30,7 @@ def add_up(
 
 def read_trades(session: SparkSession, settings: Settings, ranges: Ranges) -> DataFrame:
     """Return the trades: `trade_id`, `price` and `signed_size` in units, `time_us`."""
-    query = stores.chosen(settings).queries.trades
+    query = stores.store_of(settings).queries.trades
     return jdbc.read(session, settings, ranges, query, _COLUMNS).drop("part")
 
 

@@ -55,7 +55,7 @@ def usable(settings: Settings, snapshot: Snapshot) -> KeptSums:
     """
     data = outputs.DataDir(settings.data_dir)
     kept = kept_sums.read(data.batch_sums, settings.window)
-    same = read_store(stores.chosen(settings), partial(has_transaction, transaction=kept.newest))
+    same = read_store(stores.store_of(settings), partial(has_transaction, transaction=kept.newest))
     if not same:
         raise UnusableError(f"the database was replaced or restored since run {kept.run}")
     if difference(kept.ranges, snapshot.ranges):

@@ -36,7 +36,7 @@ def read(
         columns: the further columns of the query, with the type of each in Spark.
     """
     parts = store.split_ranges(ranges, settings.batch_partitions)
-    source = stores.chosen(settings)
+    source = stores.store_of(settings)
     url, access = source.jdbc()
     schema = {"customSchema": ", ".join(["part INT", *columns]), "fetchsize": "10000"}
     return session.read.jdbc(

@@ -89,7 +89,7 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
         TemporaryError: the database was replaced during the run, so the result may mix two files.
     """
     data = outputs.DataDir(settings.data_dir)
-    store = stores.chosen(settings)
+    store = stores.store_of(settings)
     snapshot_at = times.now()
     with store.unchanged():
         stored = read_store(store, snapshot)

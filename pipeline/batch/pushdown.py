@@ -16,7 +16,7 @@ def add_up(
     session: SparkSession, settings: Settings, ranges: Ranges
 ) -> tuple[dict[int, unit_sums.UnitSums], float | None]:
     """Return the sums of each window over the rows of these ranges, and `jdbc.read_seconds`."""
-    sql = stores.chosen(settings).queries.groups(settings.window // timedelta(seconds=1))
+    sql = stores.store_of(settings).queries.groups(settings.window // timedelta(seconds=1))
     read = jdbc.read(session, settings, ranges, sql, ["groups STRING"]).select("groups")
     groups = (
         unit_sums.of_group(group) for row in read.collect() for group in json.loads(row.groups)

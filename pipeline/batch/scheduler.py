@@ -86,7 +86,7 @@ class Scheduler:
         self._service = service
         self._settings = service.settings
         self._data = service.data
-        self._store = stores.chosen(service.settings)
+        self._store = stores.store_of(service.settings)
         source.check_window(self._data, self._settings.window)
         #: Holds the name of the current run. If this scheduler is killed, the next one reads it.
         self._run_file = self._data.status / "batch_scheduler_run.json"

@@ -52,7 +52,7 @@ def main() -> None:
     try:
         require_folder(data)
         check(data, settings)
-        outputs = read_outputs(data, stores.chosen(settings), arguments.minutes)
+        outputs = read_outputs(data, stores.store_of(settings), arguments.minutes)
         comparison = compare(outputs, settings.batch_interval_seconds)
         print(as_json(comparison) if arguments.json else as_text(comparison))
     except OutputError as error:

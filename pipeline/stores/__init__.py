@@ -11,7 +11,7 @@ from pipeline.stores import sqlite
 from pipeline.stores.interface import Store
 
 
-def chosen(settings: Settings) -> Store:
+def store_of(settings: Settings) -> Store:
     """Return the store that the settings name. This opens nothing."""
     if settings.store_url == "sqlite":
         return sqlite.SqliteStore(DataDir(settings.data_dir).database)

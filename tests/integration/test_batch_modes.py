@@ -67,7 +67,7 @@ class Table:
     def put(self, *trades: Trade) -> None:
         """Store trades in one transaction. A trade with a stored id is a repeat."""
         settings = Settings.model_validate(self._settings)
-        with closing(stores.chosen(settings).open_writer()) as connection:
+        with closing(stores.store_of(settings).open_writer()) as connection:
             first = store.next_offset(connection) or 0
             last = first + len(trades) - 1
             batch = store.Batch(first, last, len(trades), 0, BEGAN, BEGAN, trades)

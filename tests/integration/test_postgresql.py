@@ -68,7 +68,7 @@ def settings(server: PostgresqlServer, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def writer(settings: Settings) -> Iterator[Writer]:
-    with closing(stores.chosen(settings).open_writer()) as connection:
+    with closing(stores.store_of(settings).open_writer()) as connection:
         yield connection
 
 
@@ -86,7 +86,7 @@ def ids_in(settings: Settings) -> list[int]:
     def query(connection: Connection) -> list[int]:
         return [n for (n,) in connection.execute("SELECT trade_id FROM btc_prices ORDER BY 1")]
 
-    return stores.chosen(settings).read(query) or []
+    return stores.store_of(settings).read(query) or []
 
 
 # --- the same content and the same results as SQLite ------------------------------------------
@@ -201,7 +201,7 @@ def test_both_stores_have_the_same_rows_and_give_the_same_results(
     settings: Settings, tmp_path: Path
 ) -> None:
     """Also after retention has deleted old bookkeeping."""
-    both: list[Store] = [stores.chosen(Settings(data_dir=tmp_path)), stores.chosen(settings)]
+    both: list[Store] = [stores.store_of(Settings(data_dir=tmp_path)), stores.store_of(settings)]
     made = list(made_batches(random.Random(5)))
     results = []
     for each in both:
@@ -238,7 +238,7 @@ def test_units_are_exact_for_every_valid_amount(writer: Writer) -> None:
 def test_sums_are_exact_at_the_bounds(settings: Settings, writer: Writer, name: str) -> None:
     trades = [trade(number, *values) for number, values in enumerate(CASES[name], 1)]
     store.store(writer, store.Batch(0, 0, 1, 0, NOON, NOON, trades), NOON)
-    queries = stores.chosen(settings).queries
+    queries = stores.store_of(settings).queries
     parts = store.split_ranges(store.stored_ranges(writer), 2)
     for window_s in (1, 60, DAY_S):
         query = queries.over_ranges(parts, queries.groups(window_s))
@@ -278,7 +278,7 @@ def shared_writer(
     server: PostgresqlServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Writer]:
     settings = settings_of(server, tmp_path_factory.mktemp("shared"))
-    with closing(stores.chosen(settings).open_writer()) as connection:
+    with closing(stores.store_of(settings).open_writer()) as connection:
         yield connection
 
 
@@ -287,9 +287,9 @@ def shared_writer(
 
 def test_a_second_writer_makes_the_first_one_start_again(settings: Settings) -> None:
     """Both continue after the newest stored record, so no trade is lost or stored twice."""
-    store_of = stores.chosen(settings)
+    chosen = stores.store_of(settings)
     with ExitStack() as stack:
-        first, second = (stack.enter_context(closing(store_of.open_writer())) for _ in range(2))
+        first, second = (stack.enter_context(closing(chosen.open_writer())) for _ in range(2))
         put(first, [1, 2])
         with pytest.raises(RestartError, match="another program changed PostgreSQL at"):
             put(second, [2, 3], 1)
@@ -317,7 +317,7 @@ def test_dropped_tables_are_created_again(settings: Settings, writer: Writer) ->
     writer.execute(f"DROP TABLE {tables}")
     with pytest.raises(RestartError, match="were dropped"):
         writer.check()
-    with closing(stores.chosen(settings).open_writer()) as again:
+    with closing(stores.store_of(settings).open_writer()) as again:
         assert store.next_offset(again) is None
 
 
@@ -329,7 +329,7 @@ def test_a_reader_sees_one_snapshot_and_cannot_write(settings: Settings, writer:
         put(writer, [2], 1)
         return before, store.total_rows(connection)
 
-    chosen = stores.chosen(settings)
+    chosen = stores.store_of(settings)
     assert chosen.read(query) == (1, 1)
     assert chosen.read(store.total_rows) == 2
     with pytest.raises(TemporaryError, match="read-only"):
@@ -338,7 +338,7 @@ def test_a_reader_sees_one_snapshot_and_cannot_write(settings: Settings, writer:
 
 def test_a_replaced_table_fails_the_run(settings: Settings, writer: Writer) -> None:
     put(writer, [1])
-    chosen = stores.chosen(settings)
+    chosen = stores.store_of(settings)
     with chosen.unchanged():
         put(writer, [2], 1)
     with pytest.raises(TemporaryError, match="was replaced during the run"), chosen.unchanged():
@@ -360,7 +360,7 @@ def test_the_guarantees_do_not_depend_on_the_configuration_of_the_server(
     database_name = settings.store_url.rpartition("/")[2]
     with psycopg.connect(server.url(), password=PASSWORD, autocommit=True) as admin:
         admin.execute(f"ALTER DATABASE {database_name} SET {name} = '{of_server}'")
-    with closing(stores.chosen(settings).open_writer()) as writer:
+    with closing(stores.store_of(settings).open_writer()) as writer:
         assert writer.execute(f"SHOW {name}").fetchone() == (own,)
 
 
@@ -368,7 +368,7 @@ def test_the_guarantees_do_not_depend_on_the_configuration_of_the_server(
 
 
 def test_an_empty_database_has_no_trades(settings: Settings) -> None:
-    chosen = stores.chosen(settings)
+    chosen = stores.store_of(settings)
     assert chosen.read(store.total_rows) is None
     assert chosen.missing() is None
 
@@ -384,7 +384,7 @@ def test_a_newer_schema_and_another_product_are_refused(
     settings: Settings, writer: Writer, change: str, words: str
 ) -> None:
     writer.execute(f"UPDATE store_version SET {change}")  # noqa: S608 - constants
-    chosen = stores.chosen(settings.model_copy(update={"product_id": "BTC-USD"}))
+    chosen = stores.store_of(settings.model_copy(update={"product_id": "BTC-USD"}))
     for use in (chosen.open_writer, lambda: chosen.read(store.total_rows)):
         with pytest.raises(StoreError, match=words):
             use()
@@ -425,7 +425,7 @@ def test_a_refusal_is_one_sentence_that_says_what_to_do(
     settings: Settings, tmp_path: Path, name: str
 ) -> None:
     changed, words = REFUSALS[name]
-    chosen = stores.chosen(settings.model_copy(update=changed(settings, tmp_path)))
+    chosen = stores.store_of(settings.model_copy(update=changed(settings, tmp_path)))
     for use in (chosen.open_writer, lambda: chosen.read(store.total_rows)):
         with pytest.raises(OperationalError) as error:
             use()
@@ -439,14 +439,14 @@ def test_a_user_without_rights_is_refused(server: PostgresqlServer, settings: Se
         secret = psycopg.sql.Literal(PASSWORD)
         admin.execute(psycopg.sql.SQL("CREATE ROLE guest LOGIN PASSWORD {}").format(secret))
     url = settings.store_url.replace("pipeline@", "guest@")
-    chosen = stores.chosen(settings.model_copy(update={"store_url": url}))
+    chosen = stores.store_of(settings.model_copy(update={"store_url": url}))
     with pytest.raises(OperationalError, match="Make the user in STORE_URL the owner"):
         chosen.open_writer()
 
 
 def test_a_lock_of_another_program_is_temporary(settings: Settings, writer: Writer) -> None:
     put(writer, [1])
-    with closing(stores.chosen(settings).open_writer()) as other:
+    with closing(stores.store_of(settings).open_writer()) as other:
         other.execute("SET lock_timeout = 100")
         writer.execute("BEGIN")
         writer.execute("LOCK TABLE btc_prices IN EXCLUSIVE MODE")
@@ -461,7 +461,7 @@ def test_a_lock_of_another_program_is_temporary(settings: Settings, writer: Writ
 def test_a_killed_server_is_temporary_until_it_has_recovered(
     server: PostgresqlServer, settings: Settings
 ) -> None:
-    chosen = stores.chosen(settings)
+    chosen = stores.store_of(settings)
     with closing(chosen.open_writer()) as writer:
         put(writer, [1])
         server.stop(signal.SIGKILL)
