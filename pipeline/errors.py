@@ -73,7 +73,16 @@ _DAMAGED = (
     "PostgreSQL reports damaged data. Restore a backup, or set STORE_URL to an empty database: the "
     "consumer fills it from Kafka"
 )
+_CERTIFICATE = (
+    "The certificate of PostgreSQL does not fit sslrootcert or the host in STORE_URL. Correct "
+    "STORE_URL, or the certificate of the server"
+)
 _POSTGRESQL_ACTIONS = {
+    **dict.fromkeys(("certificate verify failed", "does not match host name"), _CERTIFICATE),
+    "root certificate file": "Cannot read the certificates to trust. Correct sslrootcert in "
+    "STORE_URL",
+    "server does not support SSL": "PostgreSQL does not accept TLS. Set ssl = on in "
+    "postgresql.conf of the server, or correct sslmode in STORE_URL",
     **dict.fromkeys(("28000", "28P01", "authentication failed", "no password supplied"), _LOGIN),
     **dict.fromkeys(('role "', "is not permitted to log in"), _LOGIN),
     "pg_hba.conf": "PostgreSQL refuses this client. Allow it in pg_hba.conf of the server",

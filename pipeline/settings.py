@@ -13,7 +13,7 @@ from decimal import Decimal
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, get_args
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -30,9 +30,14 @@ _DAY = timedelta(days=1)
 _POSTGRESQL_PORT = 5432
 _POSTGRESQL = re.compile(
     r"postgresql://(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})(?P<password>:.*)?@"
-    r"(?P<host>[^@/]+?)(:(?P<port>[0-9]{1,5}))?/(?P<database>[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})",
-    re.ASCII,
+    r"(?P<host>[^@/]+?)(:(?P<port>[0-9]{1,5}))?/(?P<database>[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})"
+    r"(?P<parameters>\?.*)?",
+    re.ASCII | re.DOTALL,
 )
+#: The modes in which both clients of PostgreSQL verify the certificate of the server. In the mode
+#: require, libpq verifies it if there is a file of certificates, and the JDBC driver never does.
+_VERIFYING_MODES = ("verify-ca", "verify-full")
+_TLS_MODES = ("disable", "require", *_VERIFYING_MODES)
 #: Seconds. No interval or time limit needs to be longer than a month.
 _MONTH = 31 * 86_400
 #: Maximum number of characters before the reason in an error message. A longer value is cut, so
@@ -168,7 +173,36 @@ def _store_address(text: str) -> str:
     if match["password"] is not None:
         raise ValueError("must not contain a password: put it into a file, STORE_PASSWORD_FILE")
     port = match["port"] or _POSTGRESQL_PORT
-    return f"postgresql://{match['user']}@{match['host']}:{port}/{match['database']}"
+    parameters = match["parameters"] or ""
+    if parameters:
+        _check_tls(tls_parameters(parameters[1:]))
+    return f"postgresql://{match['user']}@{match['host']}:{port}/{match['database']}{parameters}"
+
+
+def tls_parameters(query: str) -> list[tuple[str, str]]:
+    """Return the names and values of the parameters in STORE_URL, as libpq reads them."""
+    pairs = (pair.partition("=") for pair in query.split("&")) if query else ()
+    return [(name, unquote(value)) for name, _, value in pairs]
+
+
+def _check_tls(given: list[tuple[str, str]]) -> None:
+    """Check the parameters of STORE_URL.
+
+    Raises:
+        ValueError: a parameter is unknown or has another meaning in one of the clients.
+    """
+    parameters = dict(given)
+    if parameters.keys() - {"sslmode", "sslrootcert"} or len(parameters) < len(given):
+        raise ValueError(
+            "must have no other parameters than sslmode and sslrootcert, each of them once"
+        )
+    mode, file = parameters.get("sslmode"), parameters.get("sslrootcert")
+    if mode not in _TLS_MODES:
+        raise ValueError("must have sslmode=disable, require, verify-ca or verify-full")
+    if mode in _VERIFYING_MODES and not re.fullmatch(r"/[^\x00-\x1f\x7f]+", file or ""):
+        raise ValueError(f"must have sslrootcert=/path/of/a/file with sslmode={mode}")
+    if mode not in _VERIFYING_MODES and file is not None:
+        raise ValueError(f"must have no sslrootcert with sslmode={mode}")
 
 
 def _is_host(text: str) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import trustme
+
 from tests.conftest import free_port, listens, require, wait_until
 
 USER, PASSWORD = "pipeline", "not-in-any-log: ünïcode '\\"
@@ -24,7 +26,10 @@ def program(name: str) -> str | None:
 
 
 class PostgresqlServer:
-    """A server with one user, who has a password, and any number of databases."""
+    """A server with one user, who has a password, and any number of databases.
+
+    It has a certificate for 127.0.0.1 of an authority of its own.
+    """
 
     def __init__(self) -> None:
         for name in ("initdb", "postgres"):
@@ -35,13 +40,28 @@ class PostgresqlServer:
         self.folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
         self.password_file = self.folder / "password"
         self.password_file.write_text(PASSWORD + "\n", encoding="utf-8")
+        authority, other = trustme.CA(), trustme.CA()
+        #: The certificate of the authority of this server, and of another one.
+        self.authority_file, self.other_authority_file = (
+            self._pem(name, one.cert_pem.bytes())
+            for name, one in (("authority.pem", authority), ("other.pem", other))
+        )
+        certificate = authority.issue_cert("127.0.0.1")
+        self._certificate = self._pem("server.pem", certificate.cert_chain_pems[0].bytes())
+        self._key = self._pem("server.key", certificate.private_key_pem.bytes())
         if self._user is not None:
-            for path in (self.folder, self.password_file):
+            for path in (self.folder, *self.folder.iterdir()):
                 os.chown(path, self._user, -1)
         self.port = free_port()
         self._databases = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._run("initdb", "--pwfile", str(self.password_file))
+
+    def _pem(self, name: str, content: bytes) -> Path:
+        path = self.folder / name
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+        return path
 
     def _run(self, name: str, *arguments: str) -> None:
         options = [f"--username={USER}", "--auth=scram-sha-256", "--encoding=UTF8"]
@@ -56,6 +76,9 @@ class PostgresqlServer:
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
             "shared_buffers": "16MB",
+            "ssl": "on",
+            "ssl_cert_file": self._certificate,
+            "ssl_key_file": self._key,
             "fsync": "off",  # the kernel keeps what a killed server has written
             "timezone": "Asia/Kolkata",  # results must not depend on it
             "extra_float_digits": -5,
@@ -78,6 +101,10 @@ class PostgresqlServer:
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
+
+    def verified(self, authority_file: Path | None = None) -> str:
+        """Return the parameters of a URL that verify the certificate of this server."""
+        return f"?sslmode=verify-full&sslrootcert={authority_file or self.authority_file}"
 
     def new_database(self) -> str:
         """Return the URL of a new, empty database."""

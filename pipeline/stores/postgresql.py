@@ -20,7 +20,7 @@ from pipeline.errors import (
     family_of,
     sentence,
 )
-from pipeline.settings import Settings
+from pipeline.settings import Settings, tls_parameters
 from pipeline.stores import postgresql_queries
 from pipeline.stores.interface import (
     BUSY_SECONDS,
@@ -273,6 +273,8 @@ class PostgresqlStore:
         parts = urlsplit(settings.store_url)
         self._user, self._host = parts.username, parts.hostname
         self._port, self._database = parts.port, parts.path[1:]
+        #: The parameters of TLS. They have the same names in psycopg and JDBC.
+        self._tls = dict(tls_parameters(parts.query))
         #: For messages.
         self._name = f"PostgreSQL at {self._host}:{self._port}/{self._database}"
 
@@ -369,6 +371,7 @@ class PostgresqlStore:
                 "user": self._user or "",
                 "connectTimeout": str(_CONNECT_SECONDS),
                 "options": _OPTIONS,
+                **self._tls,
                 **({} if password is None else {"password": password}),
             },
         )
@@ -382,6 +385,7 @@ class PostgresqlStore:
                 user=self._user,
                 dbname=self._database,
                 password=password,
+                **self._tls,  # type: ignore[arg-type]
                 options=_OPTIONS,
                 client_encoding="UTF8",
                 connect_timeout=_CONNECT_SECONDS,

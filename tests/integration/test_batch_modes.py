@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
-from pipeline import outputs, processes, spark, stores, times
-from pipeline.batch import job
+from pipeline import java_errors, outputs, processes, spark, stores, times
+from pipeline.batch import jdbc, job
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
@@ -185,6 +186,21 @@ def test_all_modes_write_the_same_results_while_a_table_grows(
 
     logged = run_on_both(volatility_range=Decimal("0.5"), spike_volume=Decimal(10**9))
     assert logged[2]["mode"] == "incremental"  # nothing new, and other thresholds
+
+
+def test_jdbc_verifies_the_certificate_of_postgresql(
+    session: SparkSession, server: PostgresqlServer, tmp_path: Path
+) -> None:
+    url, access = server.new_database(), {"store_password_file": server.password_file}
+    table = Table(tmp_path, store_url=url + server.verified(), **access)
+    table.put(*made(range(1, 100), 0, 300, random.Random(14)))
+    table.run(session, "pushdown")
+    assert table.problems() == []
+    untrusted = url + server.verified(server.other_authority_file)
+    settings = Settings.model_validate(access | {"store_url": untrusted})
+    with pytest.raises(AnalysisException) as error:
+        jdbc.read(session, settings, [(1, 99)], "SELECT part FROM given", [])
+    assert "unable to find valid certification path" in java_errors.cause(error.value)
 
 
 def test_all_modes_agree_in_windows_of_a_day(session: SparkSession, tmp_path: Path) -> None:

@@ -425,13 +425,38 @@ def test_a_refusal_is_one_sentence_that_says_what_to_do(
     settings: Settings, tmp_path: Path, name: str
 ) -> None:
     changed, words = REFUSALS[name]
-    chosen = stores.store_of(settings.model_copy(update=changed(settings, tmp_path)))
+    check_refusal(settings.model_copy(update=changed(settings, tmp_path)), words)
+
+
+def check_refusal(settings: Settings, words: str) -> None:
+    """Check that the writer and a reader are refused with one line that has these words."""
+    chosen = stores.store_of(settings)
     for use in (chosen.open_writer, lambda: chosen.read(store.total_rows)):
         with pytest.raises(OperationalError) as error:
             use()
         assert words in str(error.value)
         assert "\n" not in str(error.value)
         assert PASSWORD not in str(error.value)
+
+
+def test_the_certificate_of_the_server_is_verified(
+    server: PostgresqlServer, settings: Settings, tmp_path: Path
+) -> None:
+    url = settings.store_url
+    encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    for parameters, is_encrypted in ((server.verified(), True), ("?sslmode=disable", False)):
+        right = settings.model_copy(update={"store_url": url + parameters})
+        with closing(stores.store_of(right).open_writer()) as connection:
+            assert connection.execute(encrypted).fetchone() == (is_encrypted,)
+    no_fit = "The certificate of PostgreSQL does not fit sslrootcert or the host in STORE_URL. "
+    no_file = "Cannot read the certificates to trust. Correct sslrootcert in STORE_URL"
+    for wrong, words in (
+        (url + server.verified(server.other_authority_file), no_fit),
+        (url.replace("127.0.0.1", "localhost") + server.verified(), no_fit),
+        (url + server.verified(tmp_path / "missing"), no_file),
+        (url + server.verified(server.password_file), no_file),
+    ):
+        check_refusal(settings.model_copy(update={"store_url": wrong}), words)
 
 
 def test_a_user_without_rights_is_refused(server: PostgresqlServer, settings: Settings) -> None:
@@ -508,6 +533,11 @@ POSTGRESQL: list[tuple[psycopg.Error, Family, str]] = [
         "PostgreSQL refuses this client. Allow it in pg_hba.conf",
     ),
     (
+        psycopg.OperationalError("server does not support SSL, but SSL was required"),
+        Family.OPERATIONAL,
+        "PostgreSQL does not accept TLS. Set ssl = on in postgresql.conf of the server, or correct",
+    ),
+    (
         psycopg.errors.InsufficientPrivilege("denied"),
         Family.OPERATIONAL,
         "PostgreSQL refuses access. Make the user in STORE_URL the owner",
@@ -541,7 +571,7 @@ def test_the_pipeline_is_exact_although_consumer_and_server_are_killed(
 ) -> None:
     """All readers find the trades: batch, comparison and report. The password is nowhere."""
     access = {
-        "STORE_URL": server.new_database(),
+        "STORE_URL": server.new_database() + server.verified(),
         "STORE_PASSWORD_FILE": server.password_file,
     }
     with new_chain(run, tmp_path, kafka, **access, BATCH_MODE="pushdown") as chain:

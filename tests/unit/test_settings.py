@@ -251,7 +251,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     [
         *("postgres://me@h:1/db", "mysql://me@h/db", "postgresql://me@h", "postgresql://me@h/"),
         *("postgresql://me@h:0/db", "postgresql://me@h:65536/db", "postgresql://me@-h/db"),
-        *("postgresql://me@h/db?x=1", "postgresql://me@h/a/b", "postgresql://@h/db"),
+        *("postgresql://me@h/a/b", "postgresql://@h/db"),
     ],
 )
 def test_an_address_of_another_form_is_no_store(
@@ -260,6 +260,54 @@ def test_an_address_of_another_form_is_no_store(
     monkeypatch.setenv("STORE_URL", address)
     line = refusal(monkeypatch, capsys)
     assert line.endswith("is invalid: must be sqlite or postgresql://user@host:port/database\n")
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        *("sslmode=disable", "sslmode=require", "sslmode=verify-ca&sslrootcert=/etc/ca.pem"),
+        "sslrootcert=/etc/my%20ca+1.pem&sslmode=verify-full",
+    ],
+)
+def test_the_address_of_the_store_can_have_parameters_of_tls(
+    parameters: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORE_URL", f"postgresql://me@h/db?{parameters}")
+    assert load().store_url == f"postgresql://me@h:5432/db?{parameters}"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rule"),
+    [
+        *(
+            (text, "must have no other parameters than sslmode and sslrootcert, each of them once")
+            for text in ("x=1", "sslmode=require&sslcert=/x", "sslmode=require&sslmode=disable")
+        ),
+        *(
+            (text, "must have sslmode=disable, require, verify-ca or verify-full")
+            for text in ("", "sslmode", "sslmode=prefer", "sslmode=Require", "sslrootcert=/x")
+        ),
+        *(
+            (
+                f"sslmode=verify-ca{text}",
+                "must have sslrootcert=/path/of/a/file with sslmode=verify-ca",
+            )
+            for text in (
+                "&sslrootcert=",
+                "&sslrootcert=ca.pem",
+                "&sslrootcert=system",
+                "&sslrootcert=/a%0a",
+            )
+        ),
+        ("sslmode=verify-full", "must have sslrootcert=/path/of/a/file with sslmode=verify-full"),
+        ("sslmode=require&sslrootcert=/x", "must have no sslrootcert with sslmode=require"),
+    ],
+)
+def test_other_parameters_of_the_address_of_the_store_are_refused(
+    parameters: str, rule: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STORE_URL", f"postgresql://me@h/db?{parameters}")
+    assert refusal(monkeypatch, capsys).endswith(f" is invalid: {rule}\n")
 
 
 def test_a_password_in_the_address_of_the_store_is_refused_and_not_printed(
