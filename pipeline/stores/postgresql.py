@@ -385,7 +385,7 @@ class PostgresqlStore:
                 user=self._user,
                 dbname=self._database,
                 password=password,
-                **self._tls,  # type: ignore[arg-type]
+                **self._tls,
                 options=_OPTIONS,
                 client_encoding="UTF8",
                 connect_timeout=_CONNECT_SECONDS,

@@ -2,11 +2,14 @@
 
 import json
 import random
+import select
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import psycopg
@@ -309,6 +312,60 @@ def test_a_transaction_that_fails_stores_nothing(settings: Settings, writer: Wri
         put_rows(writer, [5, 0])
     put(writer, [2], 1)
     assert ids_in(settings) == [1, 2]
+
+
+@contextmanager
+def cut_at_commit(server: PostgresqlServer, *, forwards: bool) -> Iterator[tuple[int, Event]]:
+    """Yield the port of a proxy for one connection, and an event that arms it.
+
+    The armed proxy closes the connection at a COMMIT. It forwards the COMMIT to the server before
+    that, and waits for the answer, or it does not.
+    """
+    armed = Event()
+
+    def serve() -> None:
+        client, _ = listener.accept()
+        with client, socket.create_connection(("127.0.0.1", server.port)) as target:
+            other = {client: target, target: client}
+            while True:
+                for source in select.select([client, target], [], [])[0]:
+                    data = source.recv(65_536)
+                    is_cut = armed.is_set() and source is client and b"COMMIT" in data
+                    if not data or (is_cut and not forwards):
+                        return
+                    other[source].sendall(data)
+                    if is_cut:
+                        target.recv(65_536)
+                        return
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1], armed
+        thread.join(10)
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_lost_answer_to_a_commit_loses_and_doubles_nothing(
+    server: PostgresqlServer, settings: Settings, is_stored: bool
+) -> None:
+    """The consumer does not know whether the transaction is stored. The next start reads it."""
+    ids = [1, 2, 2, 3, 4, 5]
+    with cut_at_commit(server, forwards=is_stored) as (port, armed):
+        url = settings.store_url.replace(f":{server.port}/", f":{port}/") + "?sslmode=disable"
+        through_proxy = stores.store_of(settings.model_copy(update={"store_url": url}))
+        with closing(through_proxy.open_writer()) as connection:
+            put(connection, ids[:2])
+            armed.set()
+            with pytest.raises(RestartError, match=r"the connection to PostgreSQL at .* is lost"):
+                put(connection, ids[2:5], 2)
+    with closing(stores.store_of(settings).open_writer()) as again:
+        offset = store.next_offset(again)
+        assert offset == (5 if is_stored else 2)
+        put(again, ids[offset:], offset)
+        totals = again.execute("SELECT records, stored, repeated FROM ingest_totals").fetchall()
+    assert totals == [(6, 5, 1)]
+    assert ids_in(settings) == [1, 2, 3, 4, 5]
 
 
 def test_dropped_tables_are_created_again(settings: Settings, writer: Writer) -> None:
