@@ -166,7 +166,6 @@ class Loader:
 
     def _store(self, batch: store.Batch) -> store.StoreResult:
         """Store a batch at the present time: the rows become visible at the commit."""
-        self._connection.check()
         return store.store(
             self._connection,
             batch,

@@ -51,7 +51,11 @@ class Writer(Connection, Protocol):
     """The connection of the consumer. No other connection writes."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Commit everything that is written in the block, or nothing after an error."""
+        """Check, then commit everything that is written in the block, or nothing after an error.
+
+        Raises:
+            RestartError: see `check`.
+        """
         ...
 
     def check(self) -> None:

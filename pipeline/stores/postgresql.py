@@ -129,6 +129,10 @@ SELECT * FROM unnest(%b::bigint[], %b::double precision[], %b::double precision[
     %b::double precision[], %b::text[], %b::text[], %b::double precision[])
 ON CONFLICT (trade_id) DO NOTHING
 """
+_NEWEST_TRANSACTION = """
+SELECT number, committed_at, topic, last_offset, total_rows
+FROM ingest ORDER BY number DESC LIMIT 1
+"""
 #: The options of each connection. They do not depend on the configuration of the server:
 #: - Floating point numbers are exact, and a statement does not wait forever for a lock.
 #: - A transaction that has waited for the lock sees what the transaction before it has stored.
@@ -205,11 +209,12 @@ class PostgresqlWriter(PostgresqlConnection):
 
     def __init__(self, raw: "psycopg.Connection[Any]", name: str) -> None:
         super().__init__(raw, name)
-        self._newest = self._newest_number()
+        self._newest = self._newest_transaction()
 
-    def _newest_number(self) -> int | None:
-        row = self.execute("SELECT max(number) FROM ingest").fetchone()
-        return None if row is None else row[0]
+    def _newest_transaction(self) -> tuple[object, ...] | None:
+        """Return what identifies the newest transaction. A restored backup can have its number."""
+        found: tuple[object, ...] | None = self.execute(_NEWEST_TRANSACTION).fetchone()
+        return found
 
     def check(self) -> None:
         """Check that no other program has changed the bookkeeping.
@@ -218,7 +223,7 @@ class PostgresqlWriter(PostgresqlConnection):
             RestartError: another program has changed it, or the connection is lost.
         """
         try:
-            found = self._newest_number()
+            found = self._newest_transaction()
         except psycopg.errors.UndefinedTable as error:
             raise RestartError(
                 f"the tables of {self._name} were dropped. The consumer creates them and reads "
@@ -227,18 +232,19 @@ class PostgresqlWriter(PostgresqlConnection):
         if found != self._newest:
             raise RestartError(
                 f"another program changed {self._name}. The consumer continues after the newest "
-                f"stored record. Newest transaction: {found}, expected: {self._newest}"
+                f"stored record. Newest transaction (number, time, topic, offset, rows): {found}, "
+                f"expected: {self._newest}"
             )
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit everything that is written in the block, or nothing after an error."""
+        """Check, then commit everything that is written in the block, or nothing after an error."""
         self.execute("BEGIN")
         try:
             self.execute("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
             self.check()
             yield
-            newest = self._newest_number()
+            newest = self._newest_transaction()
             self.execute("COMMIT")
             self._newest = newest
         except BaseException:

@@ -234,7 +234,8 @@ class SqliteWriter(sqlite3.Connection):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit everything that is written in the block, or nothing after an error."""
+        """Check, then commit everything that is written in the block, or nothing after an error."""
+        self.check()
         self.execute("BEGIN IMMEDIATE")
         try:
             yield

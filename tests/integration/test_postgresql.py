@@ -301,6 +301,22 @@ def test_a_second_writer_makes_the_first_one_start_again(settings: Settings) -> 
     assert ids_in(settings) == [1, 2, 3]
 
 
+def test_a_restored_backup_with_as_many_transactions_is_noticed(
+    settings: Settings, writer: Writer
+) -> None:
+    """The transaction of the writer is gone, and another one has its number."""
+    put(writer, [1])
+    put(writer, [2], 1)
+    with closing(stores.store_of(settings).open_writer()) as other:
+        other.execute("DELETE FROM btc_prices WHERE trade_id = 2")
+        other.execute("DELETE FROM ingest WHERE number = 2")
+    with closing(stores.store_of(settings).open_writer()) as other:
+        put(other, [3, 4], 1)
+    with pytest.raises(RestartError, match="another program changed PostgreSQL at"):
+        put(writer, [5], 3)
+    assert ids_in(settings) == [1, 3, 4]
+
+
 def put_rows(connection: Writer, ids: Sequence[int]) -> None:
     for number in ids:
         connection.insert_trades([tuple((GOOD_ROW | {"trade_id": number}).values())])

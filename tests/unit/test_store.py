@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from pipeline import histogram
 from pipeline.compare import database
+from pipeline.errors import RestartError
 from pipeline.ingest import store, transactions
 from pipeline.ingest.trade import Trade
 from pipeline.stores import sqlite, sqlite_queries
@@ -371,6 +372,15 @@ def test_a_transaction_commits_everything_or_nothing(connection: sqlite.SqliteWr
 
 
 # --- locks and readers -----------------------------------------------------------------------
+
+
+def test_a_transaction_notices_that_the_file_is_gone(
+    connection: sqlite.SqliteWriter, path: Path
+) -> None:
+    """SQLite itself would write into the deleted file without an error."""
+    path.unlink()
+    with pytest.raises(RestartError, match="was deleted while it was open"):
+        store.store(connection, batch([1]), NOW)
 
 
 def test_a_locked_database_raises_an_error_and_loses_nothing(
