@@ -27,6 +27,8 @@ SCRIPT = spark.ROOT / "batch_processor.py"
 CHECK_SECONDS = 0.25
 #: Seconds that a run has to end after SIGTERM. Then it gets SIGKILL.
 END_SECONDS = 3.0
+#: The signals after which Java ends itself, with an exit status instead of the signal.
+_HANDLED_BY_JAVA = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
 #: The statuses of runs that ended as expected.
 EXPECTED_STATUSES = {"ok", "no_data", "stopped"}
 
@@ -64,13 +66,17 @@ def status_of(exit_code: int, ended_as: str | None, result: Mapping[str, Any]) -
 def reason_of(exit_code: int, result: Mapping[str, Any]) -> str:
     """Return why a run failed: the signal that ended it, or the reason that it reported.
 
-    spark-submit ends with 128 plus the signal's number if the signal ended its Python process.
+    The process of spark-submit is Java, the parent of the Python process. It ends with 128 plus
+    the number of a signal if the signal ended the Python process, or if Java itself has handled it.
     """
     number = -exit_code if exit_code < 0 else exit_code - 128
-    if number == signal.SIGKILL:
-        return "killed by SIGKILL: the machine may have run out of memory"
     if number in set(signal.Signals):
-        return f"ended by {signal.Signals(number).name}"
+        python = "Java or Python" if number in _HANDLED_BY_JAVA else "Python"
+        memory = "The system sends it if memory runs out: search for 'Out of memory' in its log"
+        return (
+            f"the {'Java' if exit_code < 0 else python} process of the run ended by signal "
+            f"{number} ({signal.Signals(number).name}), which the scheduler did not send"
+        ) + (f". {memory}" if number == signal.SIGKILL else "")
     if reported := result.get("reason"):
         return str(reported)
     return f"exit status {exit_code}. Read the error in the log of the scheduler"

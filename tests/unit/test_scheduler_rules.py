@@ -105,10 +105,20 @@ def test_the_status_of_a_run_follows_from_its_exit_status_its_result_and_who_end
 @pytest.mark.parametrize(
     ("exit_code", "result", "reason"),
     [
-        (-9, {}, "killed by SIGKILL: the machine may have run out of memory"),
-        (137, {"reason": "the JVM does not answer"}, "killed by SIGKILL: the machine may have run"),
-        (-15, {}, "ended by SIGTERM"),
-        (134, {}, "ended by SIGABRT"),
+        (
+            -9,
+            {},
+            (
+                "the Java process of the run ended by signal 9 (SIGKILL), which the scheduler did "
+                "not send. The system sends it if memory runs out: search for 'Out of memory' in "
+                "its log"
+            ),
+        ),
+        (137, {"reason": "no answer"}, "the Python process of the run ended by signal 9 (SIGKILL)"),
+        (-6, {}, "the Java process of the run ended by signal 6 (SIGABRT), which the scheduler"),
+        (134, {}, "the Python process of the run ended by signal 6 (SIGABRT), which the scheduler"),
+        # Java ends itself with this status after the signal.
+        (143, {}, "the Java or Python process of the run ended by signal 15 (SIGTERM), which the"),
         (2, {"reason": "the disk is full"}, "the disk is full"),
         (1, {}, "exit status 1. Read the error in the log of the scheduler"),
         (255, {}, "exit status 255. Read the error in the log of the scheduler"),
@@ -263,7 +273,7 @@ def test_a_killed_run_is_logged_as_killed_and_no_process_of_it_continues(
     run_once(scheduler)
     (line,) = logged(tmp_path)
     assert (line["status"], line["exit"]) == ("failed", "-9")
-    assert line["reason"].startswith("killed_by_SIGKILL")
+    assert line["reason"].startswith("the_Java_process_of_the_run_ended_by_signal_9_(SIGKILL)")
     commands = [process.info["cmdline"] or () for process in psutil.process_iter(["cmdline"])]
     assert not [command for command in commands if line["run"] in command]
 
