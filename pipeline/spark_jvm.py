@@ -1,11 +1,13 @@
-"""What PySpark has no public interface for: the Java process of a session.
+"""What PySpark has no public interface for: the Java process of a session, and its plans.
 
-Only this module, `pipeline.java_errors` and `pipeline.batch.jdbc` use private names of PySpark.
-They were checked with PySpark 4.2.0. `tests/unit/test_spark_jvm.py` fails if PySpark changes them.
+Only this module and `pipeline.java_errors` use private names of PySpark. They were checked with
+PySpark 4.2.0. `tests/unit/test_spark_jvm.py` fails if PySpark changes them.
 """
 
+from typing import Any
+
 from pyspark import SparkConf, SparkContext
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 
 def log_in(conf: SparkConf, user: str) -> None:
@@ -21,6 +23,11 @@ def log_in(conf: SparkConf, user: str) -> None:
 def version(session: SparkSession) -> str:
     """Return the version of Java, such as `17.0.18`."""
     return str(session.sparkContext._jvm.System.getProperty("java.version"))  # noqa: SLF001
+
+
+def executed_plan(frame: DataFrame) -> Any:
+    """Return the physical plan of a query, an object of Java."""
+    return frame._jdf.queryExecution().executedPlan()  # noqa: SLF001
 
 
 def kill() -> None:

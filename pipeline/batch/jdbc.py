@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 
-from pipeline import stores
+from pipeline import spark_jvm, stores
 from pipeline.batch.snapshot import Ranges
 from pipeline.ingest import store
 from pipeline.settings import Settings
@@ -55,7 +55,7 @@ def read_seconds(collected: DataFrame) -> float | None:
     the time of one task. None: the plan or the metrics of this Spark version are different.
     """
     try:
-        node = collected._jdf.queryExecution().executedPlan()  # noqa: SLF001 - no public way
+        node = spark_jvm.executed_plan(collected)
         while not node.children().isEmpty():
             node = node.children().head()
         spent = sum(node.metrics().apply(name).value() for name in _METRICS)

@@ -4,6 +4,7 @@ import inspect
 
 from pyspark import SparkContext, java_gateway
 from pyspark.errors.exceptions.captured import CapturedException
+from pyspark.sql.classic.dataframe import DataFrame
 
 from pipeline import spark_jvm
 
@@ -12,6 +13,7 @@ def test_the_private_names_of_pyspark_exist() -> None:
     """The tests with Spark use all of them. This one names what is missing."""
     for name in ("_ensure_initialized", "_gateway", "_jvm"):
         assert hasattr(SparkContext, name), name
+    assert "self._jdf" in inspect.getsource(DataFrame.__init__)
     assert "gateway.proc = proc" in inspect.getsource(java_gateway.launch_gateway)
     assert "self._stackTrace = " in inspect.getsource(CapturedException.__init__)
 
