@@ -1,20 +1,16 @@
 """Past trades from the exchange's REST interface: one page of them."""
 
-import contextlib
 import http.client
 import json
 import math
 import socket
-import ssl
-import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,6 +18,7 @@ import msgspec
 from pipeline.errors import TemporaryError, sentence
 from pipeline.ingest.exchange import connect_failure
 from pipeline.ingest.proxy import proxy_for
+from pipeline.ingest.request_deadline import RequestDeadline
 
 #: Trades in a page: the maximum that the exchange allows.
 PAGE_TRADES = 1000
@@ -131,7 +128,7 @@ def _get(base: str, path: str) -> bytes:
     proxy = None
     headers = {"User-Agent": "stream-vs-batch", "Accept": "application/json"}
     too_late = RestError(f"{cannot}: no complete answer within {REQUEST_SECONDS:g} s")
-    with _Deadline() as deadline:
+    with RequestDeadline(REQUEST_SECONDS) as deadline:
         try:
             parts = urlsplit(base)
             proxy = proxy_for(parts.hostname or "", secure=parts.scheme == "https")
@@ -184,74 +181,3 @@ def seconds_to_wait(retry_after: str | None, now: datetime) -> float | None:
             return None
         seconds = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
     return min(max(0.0, seconds), LONGEST_WAIT_SECONDS) if math.isfinite(seconds) else None
-
-
-class _Deadline:
-    """Ends all connections of one request after `REQUEST_SECONDS`.
-
-    A timeout of a socket is for a single read. A server that sends one byte from time to time
-    would never be too late.
-    """
-
-    def __init__(self) -> None:
-        self.expired = False
-        self._sockets: list[socket.socket] = []
-        self._timer = threading.Timer(REQUEST_SECONDS, self._expire)
-        self._timer.daemon = True
-
-    def __enter__(self) -> Self:
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-    def opener(self, *, through_proxy: bool) -> urllib.request.OpenerDirector:
-        """Return an opener whose connections this deadline ends."""
-        watch = self._watch
-
-        class Context(ssl.SSLContext):
-            def wrap_socket(self, sock: socket.socket, *_: Any, **options: Any) -> ssl.SSLSocket:
-                options["do_handshake_on_connect"] = False
-                wrapped = super().wrap_socket(sock, **options)
-                watch(wrapped)
-                wrapped.do_handshake()
-                return wrapped
-
-        context = Context(ssl.PROTOCOL_TLS_CLIENT)  # it verifies certificate and host name
-        context.load_default_certs()
-
-        def connection(kind: Callable[..., Any], host: str, **options: Any) -> Any:
-            one = kind(host, **options)
-            one._create_connection = self._connect  # noqa: SLF001 - no public way to the socket
-            return one
-
-        class Http(urllib.request.HTTPHandler):
-            def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-                return self.do_open(partial(connection, http.client.HTTPConnection), request)
-
-        class Https(urllib.request.HTTPSHandler):
-            def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-                kind = partial(connection, http.client.HTTPSConnection, context=context)
-                return self.do_open(kind, request)
-
-        return urllib.request.build_opener(
-            urllib.request.ProxyHandler(None if through_proxy else {}), Http, Https
-        )
-
-    def _connect(self, *arguments: Any) -> socket.socket:
-        opened = socket.create_connection(*arguments)
-        self._watch(opened)
-        return opened
-
-    def _watch(self, opened: socket.socket) -> None:
-        self._sockets.append(opened)
-        if self.expired:  # the look-up of the host, or the proxy, took too long
-            opened.close()
-            raise TimeoutError
-
-    def _expire(self) -> None:
-        self.expired = True
-        for opened in self._sockets:
-            with contextlib.suppress(OSError):
-                opened.shutdown(socket.SHUT_RDWR)
