@@ -23,7 +23,7 @@ COUNTERS = ("late", "duplicates", "unparsable")
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory, kafka: Broker) -> Iterator[Chain]:
     folder = tmp_path_factory.mktemp("stream")
-    with running(folder) as run, new_chain(run, folder, kafka) as chain:
+    with running(folder) as run, new_chain(run, folder, kafka, TRIGGER_SECONDS=0.3) as chain:
         chain.start("consumer", "spark_processor")
         yield chain
 
