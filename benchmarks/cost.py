@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import psutil
 
 from benchmarks.processes import Bench, BenchmarkError, Running
-from pipeline.processes import MIB, cpu_of_ended_children, tree, tree_cost
+from pipeline.processes import MIB, cpu_of_ended_children, is_fork, tree, tree_cost
 
 #: Seconds between two samples of CPU time and memory. One sample of a JVM takes 10 to 20 ms.
 SAMPLE_SECONDS = 1.0
@@ -27,13 +27,19 @@ class Cost:
 
 def memory(pid: int) -> float:
     """Return the proportional set size of a process and all processes below it, MiB."""
-    total = 0.0
-    for process in tree(pid):
-        try:
-            total += process.memory_full_info().pss / MIB
-        except psutil.NoSuchProcess:
-            continue
-    return total
+    return sum(map(own_memory, tree(pid)))
+
+
+def own_memory(process: psutil.Process) -> float:
+    """Return the proportional set size of one process, MiB; 0 if it has ended or is a fork.
+
+    The JVM starts each command by a fork that has the JVM's memory until the command begins. It
+    would count this memory twice.
+    """
+    try:
+        return 0.0 if is_fork(process) else process.memory_full_info().pss / MIB
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def cost_until(

@@ -14,13 +14,14 @@ import psutil
 
 from benchmarks import inputs
 from benchmarks.consumer import stored
+from benchmarks.cost import own_memory
 from benchmarks.processes import Bench, Open, Running, free_port
 from benchmarks.results import Goal, Result
 from benchmarks.sizes import Sizes
 from benchmarks.viewer import Viewer
 from feed.sample import SAMPLE
 from pipeline.outputs import DataDir, stream_files
-from pipeline.processes import MIB, tree
+from pipeline.processes import tree
 
 SAMPLE_SECONDS = 0.5
 #: Longest wait for the first results, and for everything else, seconds.
@@ -181,7 +182,7 @@ def memory(supervisor: int) -> dict[str, float]:
             name = service_name(process)
             if name == "batch_scheduler" and process.ppid() != supervisor:
                 name = "a batch run"
-            found[name] += process.memory_full_info().pss / MIB
+            found[name] += own_memory(process)
         except psutil.NoSuchProcess:
             continue
     return dict(found)

@@ -63,14 +63,15 @@ def tree_cost(pid: int) -> tuple[float, int]:
         try:
             with process.oneshot():
                 cpu_s += sum(process.cpu_times()[:4])
-                if process.pid == pid or not _is_fork(process):
+                if process.pid == pid or not is_fork(process):
                     rss += process.memory_info().rss
         except psutil.NoSuchProcess:
             continue
     return cpu_s, rss
 
 
-def _is_fork(process: psutil.Process) -> bool:
+def is_fork(process: psutil.Process) -> bool:
+    """Return whether a process is a fork that has not yet started another program."""
     if time.time() - process.create_time() >= FORK_SECONDS:
         return False
     parent = process.parent()
