@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -186,7 +187,7 @@ class Scheduler:
             raise
         exit_code = int(process.returncode)
         if exit_code:  # Java is the parent of the Python process, which can continue without it
-            end_processes(run)
+            end_processes(run, self._settings.data_dir)
         result = self._result(run)
         status = status_of(exit_code, ended_as, result)
         cost = {
@@ -245,7 +246,7 @@ class Scheduler:
             return
         run = note["run"]
         self._service.log.warning("ending run %s, whose scheduler was killed", run)
-        was_running = end_processes(run)
+        was_running = end_processes(run, self._settings.data_dir)
         result = self._result(run)
         if not result or (was_running and result["status"] == "failed"):
             result = {"status": "stopped"}  # the run failed because this scheduler ended it
@@ -289,11 +290,16 @@ class Scheduler:
         self._service.retrying("disk space")(write, *arguments)
 
 
-def end_processes(run: str) -> bool:
-    """End all processes of a run; return whether there were any."""
+def end_processes(run: str, data_dir: Path) -> bool:
+    """End all processes of a run; return whether there were any.
+
+    A run of another data directory that began in the same second has the same name.
+    """
     found = False
-    for process in psutil.process_iter(["cmdline"]):
-        if {str(SCRIPT), "--run", run} <= set(process.info["cmdline"] or ()):
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        own = os.path.realpath((process.info["environ"] or {}).get("DATA_DIR", ""))
+        is_of_run = {str(SCRIPT), "--run", run} <= set(process.info["cmdline"] or ())
+        if is_of_run and own == os.path.realpath(data_dir):
             found = True
             processes.end(processes.tree(process.pid), END_SECONDS)
     return found

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import subprocess
 import threading
 import time
 from contextlib import closing
@@ -260,23 +261,40 @@ def test_a_run_that_cannot_start_is_logged_as_failed_with_the_reason_and_the_ser
 
 
 #: A shell that starts a process with the command line of a run, then kills only itself.
-KILLED = 'sh -c "echo; sleep 60; :" "$0" --run "$1" "$2" | { read _; kill -9 $$; }'
+KILLED = 'sh -c "echo; sleep 60; :" "$0" --run "$1" | { read _; kill -9 $$; }'
 
 
 def test_a_killed_run_is_logged_as_killed_and_no_process_of_it_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after SIGKILL of the Java process: it is the parent of the Python process."""
+    """As after SIGKILL of the Java process: it is the parent of the Python process.
+
+    The run of another stack that began in the same second has the same name, and continues.
+    """
     scheduler = scheduler_of(tmp_path, monkeypatch)
-    command = lambda run, *_: ["sh", "-c", KILLED, str(SCRIPT), run, str(tmp_path)]  # noqa: E731
+    others: list[subprocess.Popen[bytes]] = []
+
+    def command(run: str, *_: object) -> list[str]:
+        waiting = ["sh", "-c", "read _", str(SCRIPT), "--run", run]
+        own = {"DATA_DIR": str(tmp_path / "other")}
+        others.append(subprocess.Popen(waiting, stdin=subprocess.PIPE, env=own))
+        return ["env", f"DATA_DIR={tmp_path}", "sh", "-c", KILLED, str(SCRIPT), run]
+
     monkeypatch.setattr(scheduler, "_command", command)
     run_once(scheduler)
     (line,) = logged(tmp_path)
     assert (line["status"], line["exit"]) == ("failed", "-9")
     assert line["reason"].startswith("the_Java_process_of_the_run_ended_by_signal_9_(SIGKILL)")
-    commands = [process.info["cmdline"] or () for process in psutil.process_iter(["cmdline"])]
-    # Another stack may have a run that began in the same second and has the same name.
-    assert not [command for command in commands if {line["run"], str(tmp_path)} <= {*command}]
+    named = [
+        process
+        for process in psutil.process_iter(["cmdline", "environ"])
+        if line["run"] in (process.info["cmdline"] or ())
+        and str(tmp_path) in (process.info["environ"] or {}).get("DATA_DIR", "")
+    ]
+    (other,) = others
+    with other:
+        other.kill()
+    assert [process.pid for process in named] == [other.pid]
 
 
 def test_a_database_that_is_gone_is_a_failed_run_if_an_earlier_run_read_it(
@@ -359,7 +377,7 @@ def test_an_abandoned_run_is_stopped_if_it_still_runs_and_failed_if_it_had_faile
     note = {"run": run, "started": "2025-01-01T00:00:00Z"}
     write_atomically(scheduler._run_file, json.dumps(note))
     words = ("sleep 60 & wait", str(SCRIPT), "--run", run) if running else ("true",)
-    process = psutil.Popen(["sh", "-c", *words])
+    process = psutil.Popen(["sh", "-c", *words], env={"DATA_DIR": str(tmp_path)})
     if not running:
         process.wait(10)
     scheduler.end_abandoned_run()
