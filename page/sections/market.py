@@ -143,9 +143,7 @@ def how_to_read(shown: Market, average: float | None) -> str:
     """Return how to read the price chart, and where the batch's average price is."""
     if shown.candles.empty:
         return ""
-    text = (
-        f"A candle covers {length(shown.width)} of event time (UTC). Pale candles are open windows."
-    )
+    text = f"A candle covers {length(shown.width)} of event time (UTC). It is pale while open."
     if shown.seams:
         text += (
             " Vertical line: the recording starts again. The price jump there is not a market "
@@ -155,12 +153,11 @@ def how_to_read(shown: Market, average: float | None) -> str:
         place = candles.place_of(average, shown.candles)
         price = formatting.price(average)
         if place == "within":
-            text += f" Orange line: average price of all trades in the batch, {price}."
+            text += f" Orange line: average price of the batch, {price}."
         else:
             text += f" The average price of the batch, {price}, is {place} the prices shown."
     return (
-        f"{text} Sentiment: green up is Bullish, red down is Bearish. High: volatility. Spike: "
-        "volume."
+        f"{text} Sentiment: green up is Bullish, red down Bearish. High: volatility. Spike: volume."
     )
 
 

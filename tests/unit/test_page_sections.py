@@ -397,9 +397,7 @@ def test_the_average_of_the_batch_is_drawn_only_in_view(snapshot_of) -> None:
 
     assert shown_at(middle) == middle
     assert shown_at(1.0) is shown_at(None) is None
-    assert f"average price of all trades in the batch, {middle:,.2f}" in market.how_to_read(
-        shown, middle
-    )
+    assert f"average price of the batch, {middle:,.2f}" in market.how_to_read(shown, middle)
     assert "is below the prices shown" in market.how_to_read(shown, 1.0)
 
 
