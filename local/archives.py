@@ -35,8 +35,11 @@ def make_broker_archive() -> Path:
     remove_unfinished(path.parent)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with tempfile.TemporaryDirectory() as folder:
-        output = _start_and_stop_broker(Path(folder), f"-XX:ArchiveClassesAtExit={temporary}")
-    if not temporary.exists():
+        option = f"-XX:ArchiveClassesAtExit={temporary}"
+        has_started, output = _start_and_stop_broker(Path(folder), option)
+    # A broker that was ended early also writes an archive, but with few classes.
+    if not (has_started and temporary.exists()):
+        temporary.unlink(missing_ok=True)
         raise spark.SetupError(
             "Cannot make the class-data archive of Kafka in jars/. Correct the cause and run `make "
             f"archive` again. Cause: {output[-2000:]}"
@@ -45,8 +48,12 @@ def make_broker_archive() -> Path:
     return path
 
 
-def _start_and_stop_broker(folder: Path, option: str) -> str:
-    """Start a broker with an option of the JVM and stop it; return its output."""
+def _start_and_stop_broker(folder: Path, option: str) -> tuple[bool, str]:
+    """Start a broker with an option of the JVM and stop it.
+
+    Returns:
+        Whether it accepted connections, and its output.
+    """
     port, controller_port = _free_ports()
     configuration = folder / "server.properties"
     properties = kafka.server_properties(port, controller_port)
@@ -60,10 +67,12 @@ def _start_and_stop_broker(folder: Path, option: str) -> str:
         run(formatting).wait()
         with run(command) as broker:
             end = time.monotonic() + _START_SECONDS
-            while broker.poll() is None and not _listens(port) and time.monotonic() < end:
+            while not (has_started := _listens(port)):
+                if broker.poll() is not None or time.monotonic() > end:
+                    break
                 time.sleep(0.05)
             broker.terminate()  # the JVM writes the archive when it ends
-    return log.read_text(encoding="utf-8", errors="replace")
+        return has_started, log.read_text(encoding="utf-8", errors="replace")
 
 
 def _free_ports() -> tuple[int, int]:
