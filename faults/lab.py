@@ -373,7 +373,7 @@ class Run:
         kafka.late |= dict.fromkeys(truth.ids(self._lab.deleted), math.inf)
         judge = truth.Judge(self._slices, offered, kafka)
         judge.judge_table(self._stack.data.database)
-        judge.judge_windows(truth.window_rows(root))
+        judge.judge_windows(truth.window_rows(root), truth.micro_batches(root))
         judge.judge_batch(truth.batch_rows(root))
         data = self._stack.data
         names = {path.stem for path in data.batch_output.glob("*.csv")}

@@ -178,6 +178,37 @@ def test_a_window_may_lack_only_trades_that_arrived_after_the_watermark(issued, 
     assert sum(getattr(outcome, expected) for outcome in found.values()) == 1
 
 
+@pytest.mark.parametrize(("recorded", "expected"), [(True, "late"), (False, "wrong")])
+def test_late_trades_of_several_micro_batches_are_told_apart_by_their_record(
+    issued, recorded, expected
+):
+    """The second micro-batch has a newer watermark, so only its own late trade is dropped."""
+    minutes = by_minute(issued.trades.values())
+    start, trades = next(iter(minutes.items()))
+    latest, dropped, last = trades[5], trades[7], trades[9]
+    late = {latest.trade_id: 9.0, dropped.trade_id: 1.0, last.trade_id: 0.5}
+    offsets = {latest.trade_id: 1, dropped.trade_id: 5, last.trade_id: 9}
+    batches = [
+        truth.MicroBatch("c", 0, 4, latest.time - 1),
+        truth.MicroBatch("c", 4, 8, dropped.time),
+    ]
+    minutes[start] = [t for t in trades if t is not dropped]
+    rows = [window_row(*item) for item in minutes.items()]
+    found = judge(issued, issued.trades.values(), late=late, offsets=offsets)
+    by_start = {row["window_start"]: [row] for row in rows}
+    found.judge_windows(by_start, batches if recorded else [])
+    assert sum(getattr(outcome, expected) for outcome in found.outcomes.values()) == 1
+
+
+def test_the_micro_batches_that_dropped_records_are_read_from_the_record(tmp_path):
+    head = "topic,delay_s,micro_batch,counted_from,first_offset,end_offset,watermark,dropped"
+    (tmp_path / "status").mkdir()
+    (tmp_path / "status" / "stream_drops.csv").write_text(
+        f"{head},checkpoint\nt,60.0,9,3,10,20,1970-01-01T00:00:02.5Z,4,c\nt,60.0,9,3,10\n"
+    )
+    assert truth.micro_batches(tmp_path) == [truth.MicroBatch("c", 10, 20, 2_500_000)]
+
+
 def test_a_batch_run_is_compared_with_the_trades_that_were_stored_then(issued):
     trades = list(issued.trades.values())
     rows = [
