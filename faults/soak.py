@@ -93,6 +93,7 @@ class Sampler(threading.Thread):
             with contextlib.suppress(psutil.Error):
                 program = self._stack.process(name)
                 tree = processes.tree(program.pid) if program else []
+                tree = [process for process in tree if not processes.is_fork(process)]
                 values = (
                     sum(process.memory_info().rss for process in tree) / processes.MIB,
                     sum(process.num_fds() for process in tree),
