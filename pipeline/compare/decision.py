@@ -141,13 +141,13 @@ def choice_sentence(found: Frontier, accepted_age_s: float = 30) -> str:
     choice = cheapest(found, accepted_age_s)
     accepted = seconds(accepted_age_s)
     if choice is None:
-        return f"No result is {accepted} old or fresher."
+        return f"No result has a median age of {accepted} or less."
     name, _, cost, _ = _choice_cells(found, choice)
     name = f"a {name}" if choice.mode else f"the stream's {name.removeprefix('stream, ')}"
     other = f", the stream {number(stream[1], ',.0f')}" if choice.mode else ""
     return (
-        f"If a result may be {accepted} old, the cheapest choice is {name}. It costs {cost} CPU "
-        f"seconds per hour{other}."
+        f"For a median age of {accepted} or less, the cheapest choice is {name}. It costs {cost} "
+        f"CPU seconds per hour{other}."
     )
 
 

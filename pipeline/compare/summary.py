@@ -112,7 +112,7 @@ def _agreement(comparison: Comparison) -> Finding:
         which = "the 1 window" if windows == 1 else f"all {windows:,} windows"
         sentence = f"Stream and batch give identical results for {which} compared ({span})."
         if comparison.missing:
-            short += f", {count(comparison.missing, 'trade')} missing"
+            short += f", {count(comparison.missing, 'trade')} reached neither path"
     else:
         kind, short = "note", differences(comparison)
         sentence = (
@@ -177,7 +177,8 @@ def _freshness(comparison: Comparison) -> Finding:
     measured = timedelta(seconds=max(found.known_seconds for found in known.values()))
     ages = {name: round(age, 1) for name, age in ages.items()}
     oldest = max(ages.values())
-    listed = ", ".join(f"{name} {_age(age, oldest)}" for name, age in ages.items())
+    whose = {name: name if name == BATCH else f"stream's {name}" for name in ages}
+    listed = ", ".join(f"{whose[name]} {_age(age, oldest)}" for name, age in ages.items())
     stream = next(iter(ages))
     fresher = _age(abs(ages[BATCH] - ages[stream]), oldest)
     batch = _batch_of(comparison)

@@ -176,12 +176,12 @@ def test_the_choice_for_an_accepted_age_is_a_sentence() -> None:
     """With 30 s of age, 4 s of them at the publication, a batch can run every 52 s."""
     found = Frontier((MODEL,), {}, measured(1.5, 92, 33), 60)
     assert choice_sentence(found) == (
-        "If a result may be 30 s old, the cheapest choice is a batch every 52 s. It costs 692 CPU "
-        "seconds per hour, the stream 1,000."
+        "For a median age of 30 s or less, the cheapest choice is a batch every 52 s. It costs 692 "
+        "CPU seconds per hour, the stream 1,000."
     )
     stream = choice_sentence(found, 5)
     assert "is the stream's open windows. It costs 1,000 CPU" in stream
-    assert choice_sentence(found, 1) == "No result is 1.0 s old or fresher."
+    assert choice_sentence(found, 1) == "No result has a median age of 1.0 s or less."
     assert choice_sentence(Frontier((), {}, measured(1.5, 92, 33), 60)) == ""
 
 

@@ -78,8 +78,8 @@ def test_each_finding_has_a_short_form_and_a_sentence_with_its_numbers(
         "(window starts 2026-03-01 12:00 to 12:01 UTC)."
     )
     assert found[1].sentence == (
-        "Median age over 30 min until 2026-03-01 12:30 UTC: open windows 1.5 s, "
-        "final windows 90.0 s, batch 300.0 s. Open windows still change."
+        "Median age over 30 min until 2026-03-01 12:30 UTC: stream's open windows 1.5 s, "
+        "stream's final windows 90.0 s, batch 300.0 s. Open windows still change."
     )
     assert found[2].sentence == ("The stream uses 3.0 times the CPU of a batch every 600 s.")
     assert summary(comparison) == " ".join(one.sentence for one in found)
@@ -129,7 +129,10 @@ def test_changed_thresholds_are_a_note_that_names_the_settings(comparison: Compa
 
 def test_missing_trades_are_reported_although_the_paths_agree(comparison: Comparison) -> None:
     first = findings(replace(comparison, missing=152))[0]
-    assert (first.short, first.kind) == ("All 2 windows match, 152 trades missing", "note")
+    assert (first.short, first.kind) == (
+        "All 2 windows match, 152 trades reached neither path",
+        "note",
+    )
     assert first.sentence.endswith("152 trade ids were never received, so neither path has them.")
 
 
