@@ -33,8 +33,8 @@ def memory(pid: int) -> float:
 def own_memory(process: psutil.Process) -> float:
     """Return the proportional set size of one process, MiB; 0 if it has ended or is a fork.
 
-    The JVM starts each command by a fork that has the JVM's memory until the command begins. It
-    would count this memory twice.
+    The JVM starts each command by a fork, which has the memory of the JVM until the command begins.
+    With the fork, this memory would count twice.
     """
     try:
         return 0.0 if is_fork(process) else process.memory_full_info().pss / MIB

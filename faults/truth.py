@@ -1,8 +1,8 @@
 """Recompute what the pipeline must have produced and find every difference.
 
 It is independent of the pipeline: the trades come from the recording, and `tests/golden/`
-computes the metrics in plain Python. Nothing here imports `pipeline/`. Only the limits of the
-micro-batches come from the stream's own record, because nobody else knows them.
+computes the metrics in plain Python. Nothing here imports `pipeline/`. Only the limits and
+watermarks of the micro-batches come from the stream: no other process records them.
 
 - The trades: every trade that the feed issued between the first and the last stored id.
 - The windows and the batch rows: over the trades in Kafka, in the order of their offsets. A trade
@@ -58,7 +58,7 @@ class MicroBatch(NamedTuple):
         checkpoint: Spark's id of its checkpoint.
         first: its first offset.
         end: the offset after its last one.
-        watermark: it dropped the trades whose event time is not after this, microseconds.
+        watermark: it dropped the trades whose event time is at or before this, microseconds.
     """
 
     checkpoint: str
@@ -241,13 +241,13 @@ class Judge:
     def judge_windows(
         self,
         rows: Mapping[str, Sequence[Mapping[str, str]]],
-        micro_batches: Sequence[MicroBatch] = (),
+        micro_batches: Sequence[MicroBatch],
     ) -> None:
         """Compare the windows of the stream with those of the trades in Kafka.
 
         Args:
             rows: the rows of all windows, final and open, by `window_start`.
-            micro_batches: those that dropped records.
+            micro_batches: those that dropped records, as far as the stream recorded them.
         """
         trades: dict[int, list[golden.Trade]] = defaultdict(list)
         for trade in self._kafka.order:
@@ -311,7 +311,7 @@ class Judge:
         A micro-batch drops the trades before its watermark, which is a micro-batch old. If all late
         trades of a window are in one micro-batch, it drops those that are late by more than some
         time. If records were deleted in Kafka, the window lacks the newest instead. If the late
-        trades are in several micro-batches, their record decides.
+        trades are in several micro-batches, the stream's record of these micro-batches decides.
         """
         late = [trade for trade in trades if trade.trade_id in self._kafka.late]
         for checkpoint in {each.checkpoint for each in micro_batches}:

@@ -1,6 +1,6 @@
-"""Make the class-data archives of Spark and of the broker, each if there is none yet.
+"""Make the class-data archives of Spark and of the broker, unless they exist.
 
-`make archive` runs `python -m local.archives`. It makes both at the same time.
+`make archive` runs `python -m local.archives`, which makes both at the same time.
 """
 
 import os
@@ -18,7 +18,7 @@ from pipeline.batch.archive import make_archive, remove_unfinished
 from pipeline.errors import exit_on_error
 from pipeline.settings import load
 
-#: A broker that does not accept connections after this time is stopped all the same.
+#: Seconds that the broker has to accept connections. Then it is stopped.
 _START_SECONDS = 120
 
 
@@ -37,7 +37,7 @@ def make_broker_archive() -> Path:
     with tempfile.TemporaryDirectory() as folder:
         option = f"-XX:ArchiveClassesAtExit={temporary}"
         has_started, output = _start_and_stop_broker(Path(folder), option)
-    # A broker that was ended early also writes an archive, but with few classes.
+    # A broker that ends before it accepts connections also writes an archive, with few classes.
     if not (has_started and temporary.exists()):
         temporary.unlink(missing_ok=True)
         raise spark.SetupError(

@@ -193,9 +193,7 @@ def _check_tls(given: list[tuple[str, str]]) -> None:
     """
     parameters = dict(given)
     if parameters.keys() - {"sslmode", "sslrootcert"} or len(parameters) < len(given):
-        raise ValueError(
-            "must have no other parameters than sslmode and sslrootcert, each of them once"
-        )
+        raise ValueError("must have only the parameters sslmode and sslrootcert, each at most once")
     mode, file = parameters.get("sslmode"), parameters.get("sslrootcert")
     if mode not in _TLS_MODES:
         raise ValueError("must have sslmode=disable, require, verify-ca or verify-full")

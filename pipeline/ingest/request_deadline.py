@@ -1,8 +1,8 @@
 """End an HTTP request of the standard library that takes too long.
 
-`http.client` has no public way to its socket before the answer. Only this module uses a private
-name of it: `HTTPConnection._create_connection`, which opens the socket. It is the same in Python
-3.11, 3.12 and 3.13. `tests/unit/test_request_deadline.py` fails if Python changes it.
+`http.client` gives no public access to its socket before the answer. So this module, and no
+other, uses a private name: `HTTPConnection._create_connection`, which opens the socket. It is the
+same in Python 3.11, 3.12 and 3.13. `tests/unit/test_request_deadline.py` fails if Python changes it.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ from typing import Any, Self
 class RequestDeadline:
     """Ends all connections of one HTTP request after a number of seconds.
 
-    A timeout of a socket is for a single read. A server that sends one byte from time to time
-    would never be too late.
+    The timeout of a socket is for a single read. A server that sends one byte from time to time
+    would never exceed it.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -51,7 +51,7 @@ class Writer(Connection, Protocol):
     """The connection of the consumer. No other connection writes."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Check, then commit everything that is written in the block, or nothing after an error.
+        """Call `check`, then commit what the block writes, or nothing after an error.
 
         Raises:
             RestartError: see `check`.

@@ -212,7 +212,9 @@ class PostgresqlWriter(PostgresqlConnection):
         self._newest = self._newest_transaction()
 
     def _newest_transaction(self) -> tuple[object, ...] | None:
-        """Return what identifies the newest transaction. A restored backup can have its number."""
+        """Return what identifies the newest transaction: in a restored backup, another can have its
+        number.
+        """
         found: tuple[object, ...] | None = self.execute(_NEWEST_TRANSACTION).fetchone()
         return found
 
@@ -238,7 +240,7 @@ class PostgresqlWriter(PostgresqlConnection):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Check, then commit everything that is written in the block, or nothing after an error."""
+        """Call `check`, then commit what the block writes, or nothing after an error."""
         self.execute("BEGIN")
         try:
             self.execute("SELECT pg_advisory_xact_lock(?)", (_LOCK,))

@@ -234,7 +234,7 @@ class SqliteWriter(sqlite3.Connection):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Check, then commit everything that is written in the block, or nothing after an error."""
+        """Call `check`, then commit what the block writes, or nothing after an error."""
         self.check()
         self.execute("BEGIN IMMEDIATE")
         try:

@@ -86,7 +86,7 @@ def windows_judged(
     issued: truth.Issued, rows: Iterable[dict[str, str]], **topic: Any
 ) -> dict[str, truth.Outcome]:
     found = judge(issued, issued.trades.values(), **topic)
-    found.judge_windows({row["window_start"]: [row] for row in rows})
+    found.judge_windows({row["window_start"]: [row] for row in rows}, [])
     return found.outcomes
 
 

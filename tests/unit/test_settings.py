@@ -280,7 +280,7 @@ def test_the_address_of_the_store_can_have_parameters_of_tls(
     ("parameters", "rule"),
     [
         *(
-            (text, "must have no other parameters than sslmode and sslrootcert, each of them once")
+            (text, "must have only the parameters sslmode and sslrootcert, each at most once")
             for text in ("x=1", "sslmode=require&sslcert=/x", "sslmode=require&sslmode=disable")
         ),
         *(
