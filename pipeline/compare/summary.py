@@ -241,27 +241,26 @@ def _run_time(comparison: Comparison) -> Finding:
     if recent.empty:
         return Finding(title, UNKNOWN, sentence, "waiting")
     typical = float(recent.median())
+    compared = f"a run takes {seconds(typical)}, the interval is {interval_s:g} s"
     measured = f"The last batch run took {seconds(typical)}."
     if len(recent) > 1:
         measured = f"Median of the last {len(recent)} batch runs: {seconds(typical)}."
     if typical > interval_s:
-        short = f"Too slow: a run takes {seconds(typical)}, the interval is {interval_s:g} s"
         advice = f"Set BATCH_INTERVAL_SECONDS to more than {math.ceil(typical)}."
-        return Finding(title, short, f"{measured} {advice}", "alarm")
-    too_slow = growth is not None and growth.refusal == TOO_SLOW_ALREADY
-    short = f"A run takes {seconds(typical)}, the interval is {interval_s:g} s"
+        return Finding(title, f"Too slow: {compared}", f"{measured} {advice}", "alarm")
     if growth and growth.at_limit and comparison.span:
         kind: Kind = "note" if growth.at_limit - comparison.span[1] < SOON else "fine"
-        short = f"Fast enough until about {growth.at_limit:%Y-%m-%d}: a{short[1:]}"
+        short = f"Fast enough until about {growth.at_limit:%Y-%m-%d}: {compared}"
         limit = number(growth.rows_at_limit and growth.rows_at_limit / 1e6, ",.1f")
         trend = (
             f"Run time grows by {growth.s_per_million:.1f} s per million trades and reaches the "
             f"interval at {limit} million trades."
         )
         return Finding(title, short, f"{measured} {trend}", kind)
-    if too_slow:
-        return Finding(title, short, f"{measured} {sentence}", "note")
-    return Finding(title, f"Fast enough: a{short[1:]}", f"{measured} {sentence}")
+    if growth is not None and growth.refusal == TOO_SLOW_ALREADY:
+        # The newest runs and the trend disagree, so the card does not decide.
+        return Finding(title, _capitalized(compared), f"{measured} {sentence}", "note")
+    return Finding(title, f"Fast enough: {compared}", f"{measured} {sentence}")
 
 
 def forecast(growth: Growth | None, interval_s: float) -> str:
