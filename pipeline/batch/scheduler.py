@@ -72,15 +72,26 @@ def reason_of(exit_code: int, result: Mapping[str, Any]) -> str:
     """
     number = -exit_code if exit_code < 0 else exit_code - 128
     if number in set(signal.Signals):
-        python = "Java or Python" if number in _HANDLED_BY_JAVA else "Python"
-        memory = "The system sends it if memory runs out: search for 'Out of memory' in its log"
-        return (
-            f"the {'Java' if exit_code < 0 else python} process of the run ended by signal "
-            f"{number} ({signal.Signals(number).name}), which the scheduler did not send"
-        ) + (f". {memory}" if number == signal.SIGKILL else "")
+        if exit_code < 0:
+            process = "Java"
+        else:
+            process = "Java or Python" if number in _HANDLED_BY_JAVA else "Python"
+        return _reason_of_signal(signal.Signals(number), process)
     if reported := result.get("reason"):
         return str(reported)
     return f"exit status {exit_code}. Read the error in the log of the scheduler"
+
+
+def _reason_of_signal(number: signal.Signals, process: str) -> str:
+    reason = (
+        f"signal {number} ({number.name}) ended the {process} process of the run. The scheduler did "
+        "not send it"
+    )
+    if number == signal.SIGKILL:
+        reason += (
+            ". The system sends it if memory runs out: search for 'Out of memory' in the system log"
+        )
+    return reason
 
 
 # --- the scheduler --------------------------------------------------------------------------
@@ -293,13 +304,14 @@ class Scheduler:
 def end_processes(run: str, data_dir: Path) -> bool:
     """End all processes of a run; return whether there were any.
 
-    A run of another data directory that began in the same second has the same name.
+    A run of another data directory that began in the same second has the same name. A process
+    whose environment cannot be read, or has no DATA_DIR, is none of this run.
     """
     found = False
     for process in psutil.process_iter(["cmdline", "environ"]):
-        own = os.path.realpath((process.info["environ"] or {}).get("DATA_DIR", ""))
-        is_of_run = {str(SCRIPT), "--run", run} <= set(process.info["cmdline"] or ())
-        if is_of_run and own == os.path.realpath(data_dir):
+        has_name = {str(SCRIPT), "--run", run} <= set(process.info["cmdline"] or ())
+        directory = (process.info["environ"] or {}).get("DATA_DIR")
+        if has_name and directory and Path(directory).resolve() == data_dir.resolve():
             found = True
             processes.end(processes.tree(process.pid), END_SECONDS)
     return found

@@ -18,7 +18,15 @@ from hypothesis import strategies as st
 
 from pipeline import java, processes, spark, times
 from pipeline.batch.job import EXIT_NO_DATA
-from pipeline.batch.scheduler import SCRIPT, Scheduler, must_end, next_due, reason_of, status_of
+from pipeline.batch.scheduler import (
+    SCRIPT,
+    Scheduler,
+    end_processes,
+    must_end,
+    next_due,
+    reason_of,
+    status_of,
+)
 from pipeline.errors import TemporaryError
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
@@ -110,16 +118,20 @@ def test_the_status_of_a_run_follows_from_its_exit_status_its_result_and_who_end
             -9,
             {},
             (
-                "the Java process of the run ended by signal 9 (SIGKILL), which the scheduler did "
-                "not send. The system sends it if memory runs out: search for 'Out of memory' in "
-                "its log"
+                "signal 9 (SIGKILL) ended the Java process of the run. The scheduler did not send "
+                "it. The system sends it if memory runs out: search for 'Out of memory' in the "
+                "system log"
             ),
         ),
-        (137, {"reason": "no answer"}, "the Python process of the run ended by signal 9 (SIGKILL)"),
-        (-6, {}, "the Java process of the run ended by signal 6 (SIGABRT), which the scheduler"),
-        (134, {}, "the Python process of the run ended by signal 6 (SIGABRT), which the scheduler"),
+        (
+            137,
+            {"reason": "no answer"},
+            "signal 9 (SIGKILL) ended the Python process of the run. The",
+        ),
+        (-6, {}, "signal 6 (SIGABRT) ended the Java process of the run. The scheduler"),
+        (134, {}, "signal 6 (SIGABRT) ended the Python process of the run. The scheduler"),
         # Java ends itself with this status after the signal.
-        (143, {}, "the Java or Python process of the run ended by signal 15 (SIGTERM), which the"),
+        (143, {}, "signal 15 (SIGTERM) ended the Java or Python process of the run. The"),
         (2, {"reason": "the disk is full"}, "the disk is full"),
         (1, {}, "exit status 1. Read the error in the log of the scheduler"),
         (255, {}, "exit status 255. Read the error in the log of the scheduler"),
@@ -284,7 +296,7 @@ def test_a_killed_run_is_logged_as_killed_and_no_process_of_it_continues(
     run_once(scheduler)
     (line,) = logged(tmp_path)
     assert (line["status"], line["exit"]) == ("failed", "-9")
-    assert line["reason"].startswith("the_Java_process_of_the_run_ended_by_signal_9_(SIGKILL)")
+    assert line["reason"].startswith("signal_9_(SIGKILL)_ended_the_Java_process_of_the_run")
     named = [
         process
         for process in psutil.process_iter(["cmdline", "environ"])
@@ -385,3 +397,15 @@ def test_an_abandoned_run_is_stopped_if_it_still_runs_and_failed_if_it_had_faile
     (line,) = logged(tmp_path)
     assert line["status"] == ("stopped" if running else "failed")
     assert ("reason" in line) != running
+
+
+def test_a_run_without_a_data_directory_in_its_environment_is_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even if the scheduler itself runs in its data directory."""
+    monkeypatch.chdir(tmp_path)
+    command = ["sh", "-c", "read _", str(SCRIPT), "--run", "20250102T000000Z"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env={}) as process:
+        assert not end_processes("20250102T000000Z", tmp_path)
+        assert process.poll() is None
+        process.kill()
