@@ -212,8 +212,9 @@ class PostgresqlWriter(PostgresqlConnection):
         self._newest = self._newest_transaction()
 
     def _newest_transaction(self) -> tuple[object, ...] | None:
-        """Return what identifies the newest transaction: in a restored backup, another can have its
-        number.
+        """Return what identifies the newest transaction.
+
+        The number is not enough: in a restored backup, another transaction can have it.
         """
         found: tuple[object, ...] | None = self.execute(_NEWEST_TRANSACTION).fetchone()
         return found
