@@ -84,8 +84,8 @@ def reason_of(exit_code: int, result: Mapping[str, Any]) -> str:
 
 def _reason_of_signal(number: signal.Signals, process: str) -> str:
     reason = (
-        f"signal {number} ({number.name}) ended the {process} process of the run. The scheduler did "
-        "not send it"
+        f"signal {number} ({number.name}) ended the {process} process of the run. The scheduler "
+        "did not send it"
     )
     if number == signal.SIGKILL:
         reason += (

@@ -2,7 +2,8 @@
 
 `http.client` gives no public access to its socket before the answer. So this module, and no
 other, uses a private name: `HTTPConnection._create_connection`, which opens the socket. It is the
-same in Python 3.11, 3.12 and 3.13. `tests/unit/test_request_deadline.py` fails if Python changes it.
+same in Python 3.11, 3.12 and 3.13. `tests/unit/test_request_deadline.py` fails if Python changes
+it.
 """
 
 import contextlib
