@@ -64,14 +64,15 @@ def _start_and_stop_broker(folder: Path, option: str) -> tuple[bool, str]:
     log = folder / "output"
     with log.open("wb") as output:
         run = partial(subprocess.Popen, cwd=folder, env=variables, stdout=output, stderr=output)
-        run(formatting).wait()
+        run(formatting).wait(_START_SECONDS)
         with run(command) as broker:
             end = time.monotonic() + _START_SECONDS
             while not (has_started := _listens(port)):
                 if broker.poll() is not None or time.monotonic() > end:
                     break
                 time.sleep(0.05)
-            broker.terminate()  # the JVM writes the archive when it ends
+            # The JVM writes the archive when it ends.
+            processes.end(processes.tree(broker.pid), wait_seconds=_START_SECONDS)
         return has_started, log.read_text(encoding="utf-8", errors="replace")
 
 

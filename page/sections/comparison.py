@@ -22,7 +22,7 @@ def findings(latest: LatestComparison) -> tuple[Finding, ...]:
 def choice(latest: LatestComparison) -> str:
     """Return which result to choose, or what the answer needs."""
     found = latest.data.choice if latest.data else ""
-    return found or "No answer: it needs the ages and the CPU time of both paths."
+    return found or "No answer yet. It needs the ages and the CPU time of both paths."
 
 
 def age(latest: LatestComparison, now: datetime) -> str:
