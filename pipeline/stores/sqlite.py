@@ -211,6 +211,8 @@ class SqliteWriter(sqlite3.Connection):
             RestartError: a file was deleted, replaced or truncated. The database has to be opened
                 again. What it then lacks is read again from Kafka.
         """
+        if not self._paths:  # a database in memory
+            return
         path = self._paths[0]
         try:
             files, size = _identities(self._paths)
