@@ -106,6 +106,16 @@ class PostgresqlServer:
         """Return the parameters of a URL that verify the certificate of this server."""
         return f"?sslmode=verify-full&sslrootcert={authority_file or self.authority_file}"
 
+    def accepts_connections(self) -> bool:
+        """Return whether the server accepts connections. It listens a moment before it does."""
+        import psycopg
+
+        try:
+            psycopg.connect(self.url(), password=PASSWORD).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
     def new_database(self) -> str:
         """Return the URL of a new, empty database."""
         import psycopg
@@ -137,6 +147,7 @@ def running_server() -> Iterator[PostgresqlServer]:
     server = PostgresqlServer()
     try:
         server.start()
+        wait_until(server.accepts_connections, 60, "a connection to PostgreSQL")
         yield server
     finally:
         server.remove()

@@ -624,6 +624,7 @@ def test_a_paused_page_stays_as_it_is_until_it_continues(live, shared_visit) -> 
     switch.focus()
     seen.page.keyboard.press("Space")
     expect(seen.page.locator(".p-chips")).to_contain_text("PAGE PAUSED", timeout=20_000)
+    seen.page.wait_for_timeout(1000)  # a refresh that was under way ends
     before = seen.text(".p-clock"), seen.text(".p-age")
     seen.page.wait_for_timeout(1500 + 3000 * FAST_SECONDS)
     assert (seen.text(".p-clock"), seen.text(".p-age")) == before
