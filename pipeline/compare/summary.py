@@ -17,7 +17,7 @@ from pipeline.compare.formatting import (
     seconds,
     window_time,
 )
-from pipeline.compare.freshness import BATCH
+from pipeline.compare.freshness import BATCH, STREAM_OPEN
 from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
 
 #: The titles of the findings, in order.
@@ -170,22 +170,23 @@ def _freshness(comparison: Comparison) -> Finding:
         why = "Ages are not measured: this replay keeps the original timestamps of the recording."
         return Finding(title, UNKNOWN, why, "unknown")
     known = {name: found for name, found in comparison.freshness.items() if found is not None}
-    ages = {name.removeprefix("stream, "): found.median for name, found in known.items()}
+    ages = {
+        name.replace("stream, ", "stream's "): round(found.median, 1)
+        for name, found in known.items()
+    }
     if comparison.span is None or BATCH not in ages or len(ages) == 1:
         why = "No ages yet. They need a second result from each path."
         return Finding(title, UNKNOWN, why, "waiting")
     measured = timedelta(seconds=max(found.known_seconds for found in known.values()))
-    ages = {name: round(age, 1) for name, age in ages.items()}
     oldest = max(ages.values())
-    whose = {name: name if name == BATCH else f"stream's {name}" for name in ages}
-    listed = ", ".join(f"{whose[name]} {_age(age, oldest)}" for name, age in ages.items())
+    listed = ", ".join(f"{name} {_age(age, oldest)}" for name, age in ages.items())
     stream = next(iter(ages))
     fresher = _age(abs(ages[BATCH] - ages[stream]), oldest)
     batch = _batch_of(comparison)
-    change = " Open windows still change." if "open windows" in ages else ""
-    short = f"The stream's {stream} are {fresher} fresher than {batch}"
+    change = " Open windows still change." if STREAM_OPEN in known else ""
+    short = f"The {stream} are {fresher} fresher than {batch}"
     if ages[BATCH] < ages[stream]:
-        short = f"{_capitalized(batch)} is {fresher} fresher than the stream's {stream}"
+        short = f"{_capitalized(batch)} is {fresher} fresher than the {stream}"
     return Finding(
         title,
         short,
