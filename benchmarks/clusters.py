@@ -4,8 +4,9 @@ import subprocess
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from benchmarks.processes import BROKER_SECONDS, Bench, Running, free_port, listens
+from benchmarks.processes import BROKER_SECONDS, Bench, Running
 from local import clusters, kafka
+from local.ports import free_port, listens
 
 NODES = 3
 WORKERS = 2

@@ -15,11 +15,12 @@ import psutil
 from benchmarks import inputs
 from benchmarks.consumer import stored
 from benchmarks.cost import own_memory
-from benchmarks.processes import Bench, Open, Running, free_port
+from benchmarks.processes import Bench, Open, Running
 from benchmarks.results import Goal, Result
 from benchmarks.sizes import Sizes
 from benchmarks.viewer import Viewer
 from feed.sample import SAMPLE
+from local.ports import free_port
 from pipeline.outputs import DataDir, stream_files
 from pipeline.processes import tree
 

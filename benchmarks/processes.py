@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Self, TypeVar
 from kafka.errors import KafkaError
 
 from local import topics
+from local.ports import free_port, listens
 from pipeline.errors import TemporaryError
 from pipeline.processes import end, tree
 from pipeline.settings import NAMES
@@ -221,15 +221,3 @@ class Bench:
 
 #: Opens the measurement of a name.
 Open = Callable[[str], Bench]
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 on which no process listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -4,7 +4,6 @@
 """
 
 import os
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from local import kafka
+from local.ports import free_port, listens
 from pipeline import environment, processes, spark
 from pipeline.batch.archive import make_archive, remove_unfinished
 from pipeline.errors import exit_on_error
@@ -54,7 +54,7 @@ def _start_and_stop_broker(folder: Path, option: str) -> tuple[bool, str]:
     Returns:
         Whether it accepted connections, and its output.
     """
-    port, controller_port = _free_ports()
+    port, controller_port = free_port(), free_port()
     configuration = folder / "server.properties"
     properties = kafka.server_properties(port, controller_port)
     configuration.write_text(properties, encoding="utf-8")
@@ -67,26 +67,13 @@ def _start_and_stop_broker(folder: Path, option: str) -> tuple[bool, str]:
         run(formatting).wait(_START_SECONDS)
         with run(command) as broker:
             end = time.monotonic() + _START_SECONDS
-            while not (has_started := _listens(port)):
+            while not (has_started := listens(port)):
                 if broker.poll() is not None or time.monotonic() > end:
                     break
                 time.sleep(0.05)
             # The JVM writes the archive when it ends.
             processes.end(processes.tree(broker.pid), wait_seconds=_START_SECONDS)
         return has_started, log.read_text(encoding="utf-8", errors="replace")
-
-
-def _free_ports() -> tuple[int, int]:
-    """Return two ports on 127.0.0.1 that no process listens on."""
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def main() -> None:

@@ -110,7 +110,8 @@ def write_findings(latest: LatestComparison, now: datetime) -> None:
     with st.container(key="findings"):
         for column, finding in zip(st.columns(len(found), gap="small"), found, strict=True):
             part = answers.PART_OF[finding.title]
-            with column, st.container(key=f"answer-{elements.anchor(finding.title)}"):
+            key = f"answer-{elements.anchor(finding.title)}"
+            with column, st.container(key=key, height="stretch"):
                 pressed = st.button(
                     f"{finding.title} :material/arrow_downward:",
                     type="tertiary",

@@ -4,7 +4,6 @@ import gc
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import psutil
 import pytest
 
 from local import prerequisites, topics
+from local.ports import free_port, listens
 
 ROOT = Path(__file__).resolve().parent.parent
 #: The only variables that a test's processes inherit: a developer's settings must not reach them.
@@ -88,13 +88,6 @@ def chromium() -> str:
     found = found or shutil.which("google-chrome")
     require("Chromium", found)
     return str(found)
-
-
-def free_port() -> int:
-    """Return a port on 127.0.0.1 that no process listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(
@@ -267,11 +260,6 @@ class Broker:
         name = f"t-{uuid.uuid4().hex[:12]}"
         topics.create(self.address, name, f"{name}_rejected")
         return name
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 AnyBroker = TypeVar("AnyBroker", bound=Broker)

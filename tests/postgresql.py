@@ -12,7 +12,8 @@ from pathlib import Path
 
 import trustme
 
-from tests.conftest import free_port, listens, require, wait_until
+from local.ports import free_port, listens
+from tests.conftest import require, wait_until
 
 USER, PASSWORD = "pipeline", "not-in-any-log: ünïcode '\\"
 #: Debian does not put these programs on the PATH.

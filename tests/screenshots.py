@@ -18,13 +18,14 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from local.ports import free_port
 from pipeline import times
 from pipeline.compare.growth import MIN_RUNS as LEAST_RUNS
 from pipeline.compare.inputs import read_batch_log
 from pipeline.outputs import DataDir
 from pipeline.processes import exit_on_sigterm
 from tests import page_data
-from tests.conftest import ROOT, Running, chromium, free_port
+from tests.conftest import ROOT, Running, chromium
 
 FOLDER = ROOT / "docs" / "screenshots"
 SAMPLE = "data/sample/synthetic_btcusd.jsonl.gz"

@@ -21,8 +21,12 @@ def findings(latest: LatestComparison) -> tuple[Finding, ...]:
 
 def choice(latest: LatestComparison) -> str:
     """Return which result to choose, or what the answer needs."""
-    found = latest.data.choice if latest.data else ""
-    return found or "No answer yet. It needs the ages and the CPU time of both paths."
+    found = latest.data
+    if found and found.choice:
+        return found.choice
+    never = found is not None and any(finding.kind == "unknown" for finding in found.findings)
+    begin = "No answer" if never else "No answer yet"
+    return f"{begin}. It needs the ages and the CPU time of both paths."
 
 
 def age(latest: LatestComparison, now: datetime) -> str:

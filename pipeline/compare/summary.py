@@ -29,6 +29,8 @@ Kind = Literal["waiting", "unknown", "fine", "note", "alarm"]
 DECIDING_RUNS = 3
 #: A batch that will be too slow within this time is worth knowing.
 SOON = timedelta(days=30)
+#: A forecast within this time is shown with its hour.
+HOUR_SHOWN = timedelta(days=2)
 #: Ages in seconds below which a card shows tenths.
 TENTHS_BELOW = 600
 #: Costs that differ by less than this factor count as equal.
@@ -48,22 +50,21 @@ class Finding:
 
 
 def summary(comparison: Comparison) -> str:
-    """Return the sentences of all findings as one paragraph."""
-    return " ".join(found.sentence for found in findings(comparison) if found.sentence)
+    """Return the sentences of all findings as one paragraph.
+
+    If there is nothing to compare, the first sentence says so and is enough.
+    """
+    found = findings(comparison)
+    return " ".join(each.sentence for each in (found if comparison.span else found[:1]))
 
 
 def findings(comparison: Comparison) -> tuple[Finding, ...]:
     """Return the four findings, always in the order of `TITLES`."""
-    if comparison.span is None:
-        waiting = _with_damage(comparison, _waiting(comparison))
-        return tuple(
-            Finding(title, UNKNOWN, "" if n else waiting, "waiting")
-            for n, title in enumerate(TITLES)
-        )
     agreement = _agreement(comparison)
     if comparison.outputs.damaged:
+        kind: Kind = "waiting" if comparison.span is None else "alarm"
         sentence = _with_damage(comparison, agreement.sentence)
-        agreement = replace(agreement, sentence=sentence, kind="alarm")
+        agreement = replace(agreement, sentence=sentence, kind=kind)
     return (
         agreement,
         _freshness(comparison),
@@ -74,8 +75,6 @@ def findings(comparison: Comparison) -> tuple[Finding, ...]:
 
 def _with_damage(comparison: Comparison, sentence: str) -> str:
     """Return the sentence with the damaged rows that the comparison leaves out."""
-    if not comparison.outputs.damaged:
-        return sentence
     return (
         f"{sentence} Damaged rows are left out: {'; '.join(comparison.outputs.damaged)}. The next "
         "start of the stream computes them again."
@@ -94,6 +93,8 @@ def _waiting(comparison: Comparison) -> str:
 
 def _agreement(comparison: Comparison) -> Finding:
     title, decided = TITLES[0], comparison.decided
+    if comparison.span is None:
+        return Finding(title, UNKNOWN, _waiting(comparison), "waiting")
     if decided.empty:
         return Finding(
             title,
@@ -250,8 +251,10 @@ def _run_time(comparison: Comparison) -> Finding:
         advice = f"Set BATCH_INTERVAL_SECONDS to more than {math.ceil(typical)}."
         return Finding(title, f"Too slow: {compared}", f"{measured} {advice}", "alarm")
     if growth and growth.at_limit and comparison.span:
-        kind: Kind = "note" if growth.at_limit - comparison.span[1] < SOON else "fine"
-        short = f"Fast enough until about {growth.at_limit:%Y-%m-%d}: {compared}"
+        left = growth.at_limit - comparison.span[1]
+        kind: Kind = "note" if left < SOON else "fine"
+        until = f"{growth.at_limit:{'%Y-%m-%d' if left > HOUR_SHOWN else '%Y-%m-%d %H:00 UTC'}}"
+        short = f"Fast enough until about {until}: {compared}"
         limit = number(growth.rows_at_limit and growth.rows_at_limit / 1e6, ",.1f")
         trend = (
             f"Run time grows by {growth.s_per_million:.1f} s per million trades and reaches the "

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from local.ports import free_port
 from tests import golden
-from tests.conftest import KEPT, free_port, require
+from tests.conftest import KEPT, require
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"

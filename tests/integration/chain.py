@@ -11,8 +11,9 @@ import psutil
 from kafka import KafkaConsumer, TopicPartition
 
 from feed import recording
+from local.ports import free_port
 from tests import golden
-from tests.conftest import ROOT, Broker, Run, Running, free_port, require_jars, wait_until
+from tests.conftest import ROOT, Broker, Run, Running, require_jars, wait_until
 
 SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
 #: The services that process a trade as it comes; a batch run starts with `batch_scheduler`.

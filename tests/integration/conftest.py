@@ -12,9 +12,10 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as Timeout
 
 from local import stack
+from local.ports import free_port
 from pipeline import processes
 from pipeline.outputs import DataDir
-from tests.conftest import ROOT, Running, chromium, free_port, require, require_jars
+from tests.conftest import ROOT, Running, chromium, require, require_jars
 
 #: Chromium must send no requests of its own: a test looks for requests to other hosts.
 QUIET = (

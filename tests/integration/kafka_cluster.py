@@ -11,7 +11,8 @@ from kafka.admin import KafkaAdminClient
 
 from local import clusters, topics
 from local import kafka as local_kafka
-from tests.conftest import Broker, Running, listens, require_jars, wait_until
+from local.ports import listens
+from tests.conftest import Broker, Running, require_jars, wait_until
 
 NODES = 3
 

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from local import kafka as local_kafka
 from local import topics
-from tests.conftest import Broker, Running, listens, wait_until
+from local.ports import listens
+from tests.conftest import Broker, Running, wait_until
 
 USER, PASSWORD = "reader", "pass word'$1"
 

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from local import clusters
-from tests.conftest import Running, free_port, listens, wait_until
+from local.ports import free_port, listens
+from tests.conftest import Running, wait_until
 
 #: Each worker can run both jobs alone.
 WORKERS = 2

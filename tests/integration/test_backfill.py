@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
+from local.ports import free_port
 from pipeline import histogram
 from pipeline.compare.agreement import DIFFERENCES
 from pipeline.compare.causes import BACKFILLED, GAP
 from pipeline.ingest.kafka import is_backfilled
 from tests import golden
-from tests.conftest import Broker, Run, free_port, running, wait_until
+from tests.conftest import Broker, Run, running, wait_until
 from tests.integration.chain import SAMPLE, Chain, frames, new_chain
 
 #: Seconds after which a gap is asked for at the latest.

@@ -28,6 +28,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 from streamlit.testing.v1 import AppTest
 
+from local.ports import free_port
 from page import comparison_data
 from page.comparison_data import ComparisonData
 from page.comparison_worker import Comparer, LatestComparison
@@ -37,7 +38,7 @@ from pipeline.metrics import definitions
 from pipeline.outputs import DataDir
 from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
-from tests.conftest import ROOT, Run, Running, free_port, running, wait_until
+from tests.conftest import ROOT, Run, Running, running, wait_until
 from tests.integration.conftest import Visit, show
 
 VIEW = ROOT / "page" / "view.py"

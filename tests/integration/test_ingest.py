@@ -18,6 +18,7 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import KafkaTimeoutError
 
 from local import topics
+from local.ports import free_port
 from pipeline import times
 from pipeline.ingest import publisher as publisher_module
 from pipeline.ingest import store
@@ -31,7 +32,7 @@ from pipeline.outputs import OutputError
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
-from tests.conftest import Broker, Run, Running, free_port, wait_until
+from tests.conftest import Broker, Run, Running, wait_until
 
 GOOD = (
     b'{"type":"ticker","product_id":"BTC-USD","trade_id":%d,"price":"86321.55","side":"buy",'

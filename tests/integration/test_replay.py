@@ -17,7 +17,8 @@ import pytest
 import websocket
 
 from feed import recording, replay, retime, sample
-from tests.conftest import ROOT, Run, Running, free_port, wait_until
+from local.ports import free_port
+from tests.conftest import ROOT, Run, Running, wait_until
 
 SUBSCRIBE = {"type": "subscribe", "product_ids": ["BTC-USD"], "channels": ["ticker"]}
 BOTH = SUBSCRIBE | {"channels": ["ticker", "heartbeat"]}

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from local.ports import free_port
 from pipeline import times
 from pipeline.ingest import backfill, kafka
 from pipeline.ingest.backfill import Backfill
@@ -19,7 +20,6 @@ from pipeline.ingest.id_ranges import IdRanges
 from pipeline.ingest.trade import Trade
 from pipeline.service import Service
 from pipeline.settings import Settings
-from tests.conftest import free_port
 
 NOON = datetime(2025, 12, 2, 12, tzinfo=UTC)
 #: A status, headers and a body.

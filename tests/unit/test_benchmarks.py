@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import inputs, stream, viewer
-from benchmarks.processes import Bench, BenchmarkError, free_port
+from benchmarks.processes import Bench, BenchmarkError
 from benchmarks.results import Goal, Result, per_minute, percentile, rate, shown, table
+from local.ports import free_port
 from pipeline.ingest import store, trade
 from pipeline.stores import sqlite
 

@@ -92,6 +92,7 @@ def test_unknown_findings_are_dashes_and_no_alarm(nothing: Comparison) -> None:
         "Nothing to compare yet: waiting for the first final window of the stream and the first "
         "batch result."
     )
+    assert all(found.sentence for found in findings(nothing))
 
 
 def test_an_explained_difference_is_a_note_and_an_unexplained_one_an_alarm(
@@ -221,6 +222,9 @@ def test_a_forecast_names_the_day_and_how_long_a_run_takes_now(comparison: Compa
     )
     soon = replace(FORECAST, at_limit=NOON + timedelta(days=29))
     assert of_runs(comparison, 6.4, growth=soon, every=600).kind == "note"
+    today = replace(FORECAST, at_limit=NOON + timedelta(hours=9, minutes=20))
+    found = of_runs(comparison, 6.4, growth=today, every=600)
+    assert found.short.startswith(f"Fast enough until about {NOON:%Y-%m-%d} 21:00 UTC: a run takes")
     for growth in (None, replace(FORECAST, at_limit=None, refusal="3 of 8 required runs")):
         found = of_runs(comparison, 6.4, growth=growth, every=600)
         assert (found.short, found.kind) == (now, "fine")

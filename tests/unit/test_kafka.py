@@ -13,10 +13,10 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from local import topics
+from local.ports import free_port
 from pipeline.errors import TemporaryError
 from pipeline.ingest import kafka
 from pipeline.settings import Settings
-from tests.conftest import free_port
 
 #: Rounds over all paths. Each attempt would leave a thread and four files: see `kafka.connected`.
 ROUNDS = 6

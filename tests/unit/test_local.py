@@ -36,10 +36,10 @@ from local import (
     supervise,
     variables,
 )
+from local.ports import free_port
 from pipeline import java, outputs, processes
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings, load
-from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 TMP = Path("/tmp")  # noqa: S108 - the last place for a socket

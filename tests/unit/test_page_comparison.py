@@ -54,6 +54,15 @@ def test_the_first_screen_says_what_to_choose_or_what_the_answer_needs(found) ->
     assert comparison.choice(LatestComparison()) == needed
 
 
+def test_no_answer_is_promised_if_the_ages_are_never_known(found) -> None:
+    """A replay with original timestamps has no ages."""
+    ages = replace(found.findings[1], kind="unknown")
+    findings = (found.findings[0], ages, *found.findings[2:])
+    never = LatestComparison(replace(found, choice="", findings=findings))
+    needed = "No answer. It needs the ages and the CPU time of both paths."
+    assert comparison.choice(never) == needed
+
+
 def test_an_old_comparison_is_marked(found) -> None:
     """A viewer comes back to a span that nobody has looked at for a while."""
     latest = LatestComparison(found)
