@@ -96,6 +96,8 @@ def _frontier_specification(curves: tuple[tuple[str, str, bool], ...]) -> Spec:
         .mark_point(opacity=0, size=60)
         .encode(x=x, y=y, tooltip=[*tooltip, interval])
     )
+    # Two legends above the chart are wider than a phone.
+    below = alt.Legend(title=None, orient="bottom", columns=2)
     points = (
         alt.Chart(alt.NamedData("points"))
         .mark_point(filled=True, size=110, opacity=1)
@@ -105,18 +107,18 @@ def _frontier_specification(curves: tuple[tuple[str, str, bool], ...]) -> Spec:
             fill=alt.Fill(
                 "name:N",
                 scale=alt.Scale(domain=RESULTS, range=RESULT_COLOURS),
-                legend=alt.Legend(title=None, orient="top", columns=3),
+                legend=below,
             ),
             shape=alt.Shape(
                 "name:N",
                 scale=alt.Scale(domain=RESULTS, range=["circle", "triangle-up", "square"]),
-                legend=alt.Legend(title=None, orient="top", columns=3),
+                legend=below,
             ),
             tooltip=tooltip,
         )
     )
     chart = alt.layer(lines, hover, points).resolve_scale(fill="independent", shape="independent")
-    return specification(chart, 260, "svg")
+    return specification(chart, 280, "svg")
 
 
 def frontier_chart(figures: Figures) -> Chart | None:
