@@ -92,8 +92,8 @@ class Sampler(threading.Thread):
         for name in PROGRAMS:
             with contextlib.suppress(psutil.Error):
                 program = self._stack.process(name)
-                all_of_it = processes.tree(program.pid) if program else []
-                tree = [process for process in all_of_it if not processes.is_fork(process)]
+                whole_tree = processes.tree(program.pid) if program else []
+                tree = [process for process in whole_tree if not processes.is_fork(process)]
                 values = (
                     sum(process.memory_info().rss for process in tree) / processes.MIB,
                     sum(process.num_fds() for process in tree),

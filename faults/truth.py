@@ -1,8 +1,9 @@
 """Recompute what the pipeline must have produced and find every difference.
 
 It is independent of the pipeline: the trades come from the recording, and `tests/golden/`
-computes the metrics in plain Python. Nothing here imports `pipeline/`. Only the limits and
-watermarks of the micro-batches come from the stream: no other process records them.
+computes the metrics in plain Python. Nothing here imports `pipeline/`. Which micro-batches dropped
+records, with their limits and watermarks, comes from the stream: no other process records it. A
+dropped trade must also be late by the recording.
 
 - The trades: every trade that the feed issued between the first and the last stored id.
 - The windows and the batch rows: over the trades in Kafka, in the order of their offsets. A trade
@@ -311,7 +312,7 @@ class Judge:
         A micro-batch drops the trades before its watermark, which is a micro-batch old. If all late
         trades of a window are in one micro-batch, it drops those that are late by more than some
         time. If records were deleted in Kafka, the window lacks the newest instead. If the late
-        trades are in several micro-batches, the stream's record of these micro-batches decides.
+        trades are in several micro-batches, the stream's record of these micro-batches tells which.
         """
         late = [trade for trade in trades if trade.trade_id in self._kafka.late]
         for checkpoint in {each.checkpoint for each in micro_batches}:
@@ -386,12 +387,11 @@ def window_rows(data_dir: Path) -> dict[str, list[dict[str, str]]]:
 def micro_batches(data_dir: Path) -> list[MicroBatch]:
     """Return the micro-batches that dropped records, as far as the stream recorded them."""
     found = []
-    for name in ("stream_drops.csv", "stream_position.csv"):
-        for row in csv_rows(data_dir / "status" / name):
-            watermark = golden.cell_time(row["watermark"] or "")
-            if watermark is not None and row["checkpoint"]:
-                limits = int(row["first_offset"]), int(row["end_offset"])
-                found.append(MicroBatch(row["checkpoint"], *limits, watermark))
+    for row in csv_rows(data_dir / "status" / "stream_drops.csv"):
+        watermark = golden.cell_time(row["watermark"] or "")
+        if watermark is not None and row["checkpoint"]:
+            limits = int(row["first_offset"]), int(row["end_offset"])
+            found.append(MicroBatch(row["checkpoint"], *limits, watermark))
     return found
 
 

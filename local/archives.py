@@ -18,8 +18,8 @@ from pipeline.batch.archive import make_archive, remove_unfinished
 from pipeline.errors import exit_on_error
 from pipeline.settings import load
 
-#: Seconds that the broker has to accept connections. Then it is stopped.
-_START_SECONDS = 120
+#: Maximum time of each step of the broker: making its storage, accepting connections, ending.
+_STEP_SECONDS = 120
 
 
 def make_broker_archive() -> Path:
@@ -64,15 +64,18 @@ def _start_and_stop_broker(folder: Path, option: str) -> tuple[bool, str]:
     log = folder / "output"
     with log.open("wb") as output:
         run = partial(subprocess.Popen, cwd=folder, env=variables, stdout=output, stderr=output)
-        run(formatting).wait(_START_SECONDS)
+        with run(formatting) as formatter:
+            processes.wait(processes.tree(formatter.pid), _STEP_SECONDS)
+            processes.end(processes.tree(formatter.pid), wait_seconds=2)
+        has_started = False
         with run(command) as broker:
-            end = time.monotonic() + _START_SECONDS
+            end = time.monotonic() + _STEP_SECONDS
             while not (has_started := listens(port)):
                 if broker.poll() is not None or time.monotonic() > end:
                     break
                 time.sleep(0.05)
             # The JVM writes the archive when it ends.
-            processes.end(processes.tree(broker.pid), wait_seconds=_START_SECONDS)
+            processes.end(processes.tree(broker.pid), wait_seconds=_STEP_SECONDS)
         return has_started, log.read_text(encoding="utf-8", errors="replace")
 
 

@@ -12,6 +12,7 @@ import uuid
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
+from local.prerequisites import find_java
 from pipeline import environment, java
 from pipeline.errors import EXIT_OPERATIONAL, exit_on_error
 
@@ -100,7 +101,7 @@ def java_command(*options: str, heap: str = HEAP) -> list[str]:
     """
     archive = archive_path()
     shared = [f"-XX:SharedArchiveFile={archive}"] if archive.exists() else []
-    command = [str(java.find(os.environ.get("JAVA_HOME"))), f"-Xmx{heap}", *JAVA_OPTIONS, *shared]
+    command = [str(find_java()), f"-Xmx{heap}", *JAVA_OPTIONS, *shared]
     return [*command, *options, "-cp", ":".join(map(str, class_path()))]
 
 

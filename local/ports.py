@@ -11,6 +11,6 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    """Return whether a process accepts connections on this port."""
+    """Return whether a process listens on this port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

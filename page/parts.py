@@ -37,8 +37,8 @@ class Sources:
 
 # --- the comparison -------------------------------------------------------------------------
 
-#: The sections of the comparison in each part, by their keys: a row of the page each. `Overview`
-#: has all sections that no other part has.
+#: The keys of the comparison's sections in each part. Each inner tuple is one row of the page.
+#: `Overview` also shows all sections that no part lists.
 ROWS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "Overview": (("frontier",), ("overview",)),
     "Results": (("metrics",),),

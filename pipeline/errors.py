@@ -60,8 +60,8 @@ _KAFKA_ACTIONS = {
 
 #: What a person can do about a damaged SQLite database.
 _SQLITE_ACTION = (
-    "The database in DATA_DIR is damaged. Move crypto_prices.db away: the consumer fills a new one "
-    "from Kafka"
+    "The database in DATA_DIR is damaged. Restore a backup, or move crypto_prices.db away: the "
+    "consumer fills a new one from Kafka"
 )
 #: What a person can do about an error of PostgreSQL, by its SQLSTATE. The error of a refused
 #: connection has no SQLSTATE, so a part of its text identifies it.

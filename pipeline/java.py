@@ -28,7 +28,7 @@ class JavaError(OperationalError):
 def find(home: str | Path | None) -> Path | None:
     """Return the `java` command in a JAVA_HOME, or without one the first on the PATH."""
     found = shutil.which("java", path=str(Path(home) / "bin") if home else None)
-    return Path(found) if found else None
+    return Path(found).absolute() if found else None
 
 
 def version(output: str) -> int | None:

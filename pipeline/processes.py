@@ -71,7 +71,10 @@ def tree_cost(pid: int) -> tuple[float, int]:
 
 
 def is_fork(process: psutil.Process) -> bool:
-    """Return whether a process is a fork that has not yet started another program."""
+    """Return whether a process seems to be a fork that has not yet started another program.
+
+    It is younger than FORK_SECONDS and has the command line of its parent.
+    """
     if time.time() - process.create_time() >= FORK_SECONDS:
         return False
     parent = process.parent()

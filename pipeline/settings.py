@@ -545,7 +545,7 @@ def load() -> Settings:
 def invalid(name: str, value: str, reason: str) -> str:
     """Return the line about an invalid setting. The reason contains what is allowed."""
     # A password must not get into a log, wherever it is in an address.
-    hidden = re.sub("(?s)//.*@", "//…@", value)
+    hidden = re.sub("(?s)(//|:).*@", r"\1…@", value)
     shown = repr(re.sub("(?i)(password=)[^&]*", r"\1…", hidden))
     before, after = f"setting {name.upper()}=", " is invalid: "
     room = _BEFORE_REASON - len(before + after)

@@ -108,7 +108,10 @@ class PostgresqlServer:
         return f"?sslmode=verify-full&sslrootcert={authority_file or self.authority_file}"
 
     def accepts_connections(self) -> bool:
-        """Return whether the server accepts connections. It listens a moment before it does."""
+        """Return whether a client can log in.
+
+        The port accepts TCP connections a moment earlier, while the server is still starting.
+        """
         import psycopg
 
         try:

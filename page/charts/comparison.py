@@ -96,8 +96,8 @@ def _frontier_specification(curves: tuple[tuple[str, str, bool], ...]) -> Spec:
         .mark_point(opacity=0, size=60)
         .encode(x=x, y=y, tooltip=[*tooltip, interval])
     )
-    # Two legends above the chart are wider than a phone.
-    below = alt.Legend(title=None, orient="bottom", columns=2)
+    # Both legends above the chart would be wider than a phone.
+    legend_of_points = alt.Legend(title=None, orient="bottom", columns=2)
     points = (
         alt.Chart(alt.NamedData("points"))
         .mark_point(filled=True, size=110, opacity=1)
@@ -107,12 +107,12 @@ def _frontier_specification(curves: tuple[tuple[str, str, bool], ...]) -> Spec:
             fill=alt.Fill(
                 "name:N",
                 scale=alt.Scale(domain=RESULTS, range=RESULT_COLOURS),
-                legend=below,
+                legend=legend_of_points,
             ),
             shape=alt.Shape(
                 "name:N",
                 scale=alt.Scale(domain=RESULTS, range=["circle", "triangle-up", "square"]),
-                legend=below,
+                legend=legend_of_points,
             ),
             tooltip=tooltip,
         )

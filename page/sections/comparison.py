@@ -25,8 +25,9 @@ def choice(latest: LatestComparison) -> str:
     if found and found.choice:
         return found.choice
     never = found is not None and any(finding.kind == "unknown" for finding in found.findings)
-    begin = "No answer" if never else "No answer yet"
-    return f"{begin}. It needs the ages and the CPU time of both paths."
+    if never:
+        return "No answer, because the ages are not measured."
+    return "No answer yet. The answer needs the ages and the CPU time of both paths."
 
 
 def age(latest: LatestComparison, now: datetime) -> str:

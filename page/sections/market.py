@@ -17,7 +17,8 @@ from pipeline.source import REPETITION, seams
 
 #: How to use the price chart. A phone has no mouse.
 MOUSE = "Drag to pan, Ctrl+scroll to zoom, double-click to reset."
-#: Starts of the recording in a chart at most. A very short recording starts again every second.
+#: The maximum number of recording starts that a chart marks. A very short recording starts again
+#: every second.
 MAX_SEAMS = 50
 
 
@@ -34,7 +35,7 @@ class Market:
     first_price: float | None
     last_price: float | None
     #: The times in the span at which a re-timed recording started again. The first price is the
-    #: first one after them.
+    #: first one after the last of them.
     seams: tuple[datetime, ...] = ()
 
 
@@ -116,7 +117,7 @@ def joined(
 
 
 def waiting_since(snapshot: Snapshot) -> str:
-    """Return for how long the page has been waiting for what it does not find."""
+    """Return how long the page has been waiting for missing data."""
     waited = formatting.age(formatting.seconds_since(snapshot.first_look, snapshot.taken_at))
     return f"waiting for {waited}"
 
@@ -157,7 +158,8 @@ def how_to_read(shown: Market, average: float | None) -> str:
         else:
             text += f" The average price of the batch, {price}, is {place} the prices shown."
     return (
-        f"{text} Sentiment: green up is Bullish, red down Bearish. High: volatility. Spike: volume."
+        f"{text} Sentiment is Bullish (green) or Bearish (red). High marks a large price range, "
+        "Spike a large volume."
     )
 
 

@@ -146,9 +146,9 @@ def shared_windows(shared: SharedTotals | None) -> str:
     if shared is None or not shared.windows:
         return ""
     if not shared.differing and shared.windows == 1:
-        return "The 1 window that both paths have is identical."
+        return "The 1 window in both paths is identical."
     if not shared.differing:
-        return f"All {formatting.count(shared.windows)} windows that both paths have are identical."
+        return f"All {formatting.count(shared.windows)} windows in both paths are identical."
     differences = dict(zip(shared.totals["metric"], shared.totals["difference"], strict=True))
     differing = [
         f"{LABELS[metric]} {formatting.difference(differences[metric], write)}"
@@ -158,7 +158,8 @@ def shared_windows(shared: SharedTotals | None) -> str:
     unknown = shared.totals["difference"].isna().any()
     totals = ", ".join(differing) or ("no known difference" if unknown else "no difference")
     return (
-        f"{formatting.count(shared.differing)} of the "
-        f"{formatting.many(shared.windows, 'window')} that both paths have differ. "
+        f"{formatting.count(shared.differing)} of "
+        f"{formatting.many(shared.windows, 'window')} in both paths "
+        f"{'differs' if shared.differing == 1 else 'differ'}. "
         f"Stream minus batch over all these windows: {totals}."
     )

@@ -16,7 +16,7 @@ HOW_TO_READ = (
 
 
 def in_use(services: Mapping[str, ServiceStatus], settings: Settings) -> Settings:
-    """Return the page's settings, with those that the stream runs with in their place.
+    """Return the page's settings, with the values that the stream publishes where there are any.
 
     The page shows files of the stream: the stream's window and thresholds apply to them.
     """

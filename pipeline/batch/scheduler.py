@@ -69,6 +69,7 @@ def reason_of(exit_code: int, result: Mapping[str, Any]) -> str:
 
     The process of spark-submit is Java, the parent of the Python process. It ends with 128 plus
     the number of a signal if the signal ended the Python process, or if Java itself has handled it.
+    A launcher runs before both. If a signal ends it, the status is the same.
     """
     number = -exit_code if exit_code < 0 else exit_code - 128
     if number in set(signal.Signals):
@@ -305,7 +306,7 @@ def end_processes(run: str, data_dir: Path) -> bool:
     """End all processes of a run; return whether there were any.
 
     A run of another data directory that began in the same second has the same name. A process
-    whose environment cannot be read, or has no DATA_DIR, is none of this run.
+    is not part of this run if its environment cannot be read or has no DATA_DIR.
     """
     found = False
     for process in psutil.process_iter(["cmdline", "environ"]):

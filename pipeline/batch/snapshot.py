@@ -4,15 +4,14 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from pipeline.ingest import store as stored
-from pipeline.stores.interface import Connection, MissingTablesError, Store
+from pipeline.stores.interface import TRANSACTION, Connection, MissingTablesError, Store
 
 T = TypeVar("T")
 
 #: Ranges of trade ids: the first and the last id of each, in ascending order.
 Ranges = list[tuple[int, int]]
-#: A transaction of the consumer: the values of _TRANSACTION. No other one has the same values.
+#: The values of `TRANSACTION`.
 Transaction = tuple[object, ...]
-_TRANSACTION = "number, committed_at, first_offset, last_offset, total_rows"
 
 
 class Snapshot(NamedTuple):
@@ -40,7 +39,7 @@ def read_store(store: Store, query: Callable[[Connection], T]) -> T | None:
 def snapshot(connection: Connection) -> Snapshot:
     """Return what is stored now. Call it in a transaction: both values are of one moment."""
     newest = connection.execute(
-        f"SELECT {_TRANSACTION} FROM ingest ORDER BY number DESC LIMIT 1"  # noqa: S608 - a constant
+        f"SELECT {TRANSACTION} FROM ingest ORDER BY number DESC LIMIT 1"  # noqa: S608 - a constant
     ).fetchone()
     return Snapshot(stored.stored_ranges(connection), newest)
 
@@ -52,7 +51,7 @@ def has_transaction(connection: Connection, transaction: Transaction) -> bool:
     was restored from an older backup, or filled again from Kafka, does not have it.
     """
     found = connection.execute(
-        f"SELECT {_TRANSACTION} FROM ingest WHERE number = ?",  # noqa: S608 - a constant
+        f"SELECT {TRANSACTION} FROM ingest WHERE number = ?",  # noqa: S608 - a constant
         transaction[:1],
     ).fetchone()
     return bool(found == transaction)

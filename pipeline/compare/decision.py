@@ -11,7 +11,7 @@ from pipeline.compare.frontier import LARGER, BatchModel, Choice, Frontier, chea
 from pipeline.compare.inputs import MAX_ALERTS
 from pipeline.compare.modes import RECENT_RUNS, Mode
 from pipeline.compare.section import Section, Table
-from pipeline.compare.summary import differences
+from pipeline.compare.summary import differences, freshness
 from pipeline.compare.watermark import Watermarks
 from pipeline.ingest.lags import LONGEST
 from pipeline.metrics.definitions import HIGH, SPIKE
@@ -41,18 +41,15 @@ def _agreement(comparison: Comparison) -> str:
 
 def _fresher(comparison: Comparison) -> str:
     """Return which path is fresher and what it costs; empty if the ages are unknown."""
-    opened, batch = (comparison.freshness[result] for result in (STREAM_OPEN, BATCH))
-    if opened is None or batch is None:
+    text = freshness(comparison).short
+    if text == UNKNOWN:
         return ""
-    gain = batch.median - opened.median
-    text = (
-        f"The stream's open windows are {seconds(abs(gain))} "
-        f"{'fresher' if gain >= 0 else 'older'} than a batch every {comparison.interval_s:g} s"
-    )
     points = [comparison.frontier.point(result) for result in (STREAM_OPEN, BATCH)]
     costs = [point[1] for point in points if point is not None and point[1] > 0]
     if len(costs) == 2:
-        text += f", at {costs[0] / costs[1]:.1f} times the CPU"
+        stream, batch = costs
+        ratio = stream / batch if text.startswith("The stream") else batch / stream
+        text += f", at {ratio:.1f} times the CPU"
     return f"{text}."
 
 
@@ -127,6 +124,10 @@ def _choice_cells(found: Frontier, choice: Choice | None) -> tuple[str, str, str
     return name, seconds(choice.age_s), number(cost, ",.0f"), of_a_core(cost)
 
 
+def _article(name: str) -> str:
+    return "an" if name.startswith("i") else "a"
+
+
 def _stream_point(found: Frontier) -> tuple[float, float] | None:
     """Return the age and the cost of the open windows; None if one of them is unknown."""
     point = found.point(STREAM_OPEN)
@@ -143,8 +144,12 @@ def choice_sentence(found: Frontier, accepted_age_s: float = 30) -> str:
     if choice is None:
         return f"No result has a median age of {accepted} or less."
     name, _, cost, _ = _choice_cells(found, choice)
-    name = f"a {name}" if choice.mode else f"the stream's {name.removeprefix('stream, ')}"
-    other = f", the stream {number(stream[1], ',.0f')}" if choice.mode else ""
+    name = (
+        f"{_article(name)} {name}"
+        if choice.mode
+        else f"the stream's {name.removeprefix('stream, ')}"
+    )
+    other = f". The stream costs {number(stream[1], ',.0f')}" if choice.mode else ""
     return (
         f"For a median age of {accepted} or less, the cheapest choice is {name}. It costs {cost} "
         f"CPU seconds per hour{other}."
@@ -211,8 +216,8 @@ def frontier_sentences(found: Frontier) -> tuple[str, ...]:
             )
         else:
             sentences.append(
-                f"A {name} every {_every(interval)} would cost as much as the stream and be "
-                f"{seconds(model.age_s(interval))} old. {open_windows}"
+                f"{_article(name).capitalize()} {name} every {_every(interval)} would cost as much "
+                f"as the stream and be {seconds(model.age_s(interval))} old. {open_windows}"
             )
     return tuple(sentences)
 
@@ -229,20 +234,16 @@ def detection_section(comparison: Comparison) -> Section:
         lines = ["Times are not measured: this replay keeps the original timestamps."]
     if found.checked:
         lines.append(
-            f"{found.false:,} of {count(found.checked, 'alert')} "
-            f"{'is' if found.false == 1 else 'are'} false: the result of the window has a lower "
-            "value than the alert."
-            if found.false
-            else f"None of {count(found.checked, 'alert')} is false: the result of each window has "
-            "at least the value of its alert."
+            f"False alerts: {found.false:,} of {found.checked:,}. An alert is false if the result "
+            "of its window has a lower value than the alert."
         )
     header = ("result", "windows", "median", "p99", "longest")
     return Section(
         key="detection",
         title="Detection",
         how_to_read=(
-            f"The time until a result shows that a window is {HIGH} or a {SPIKE}, from the event "
-            "time of the trade that crosses the threshold. Each path publishes an alert when it "
+            "The time from the event time of the trade that crosses the threshold until a result "
+            f"shows that the window is {HIGH} or a {SPIKE}. Each path publishes an alert when it "
             f"first shows such a window. The latest {MAX_ALERTS:,} alerts are measured. Windows "
             "around a stop of a service are left out."
         ),
@@ -267,8 +268,8 @@ def detection_sentence(found: Detection) -> str:
     sentence = f"Median time to detection: the stream's open windows {opened}, the batch {batch}."
     if found.by_both:
         sentence += (
-            f" The stream was first in {found.stream_first:,} of "
-            f"{count(found.by_both, 'alert')} that both paths have published."
+            f" Alerts that both paths published: {found.by_both:,}. The stream was first for "
+            f"{found.stream_first:,} of them."
         )
     return sentence
 
@@ -293,10 +294,10 @@ def watermark_section(comparison: Comparison) -> Section:
         how_to_read=(
             "The stream waits for late trades for the length of its watermark. A longer watermark "
             "drops fewer trades and makes final windows older. The stream can drop a trade only "
-            "if the event time of the trade is at least the watermark behind the newest event "
-            'time before it. The column "dropped at most" counts these trades. The estimate '
-            "compares each trade with the newest one of the micro-batches before the previous "
-            "one, as Spark does. Ages are medians. Recovered trades are left out."
+            "if its event time is earlier than the newest event time so far by the length of the "
+            'watermark or more. The column "dropped at most" counts these trades. The estimate '
+            "compares each trade with the newest event time of all micro-batches before the "
+            "previous one, as Spark does. Ages are medians. Recovered trades are left out."
         ),
         lines=(watermark_sentence(found),),
         tables=(Table("", header, tuple(rows) if found.trades else ()),),

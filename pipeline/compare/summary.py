@@ -27,10 +27,10 @@ TITLES = ("Agreement", "Freshness", "CPU cost", "Batch run time")
 Kind = Literal["waiting", "unknown", "fine", "note", "alarm"]
 #: How many runs decide whether the batch is too slow now. A single one can be slow by chance.
 DECIDING_RUNS = 3
-#: A batch that will be too slow within this time is worth knowing.
+#: If the batch will be too slow within this time, the finding is a `note`.
 SOON = timedelta(days=30)
-#: A forecast within this time is shown with its hour.
-HOUR_SHOWN = timedelta(days=2)
+#: A forecast within this time is shown with its time of day.
+TIME_SHOWN = timedelta(days=2)
 #: Ages in seconds below which a card shows tenths.
 TENTHS_BELOW = 600
 #: Costs that differ by less than this factor count as equal.
@@ -52,7 +52,7 @@ class Finding:
 def summary(comparison: Comparison) -> str:
     """Return the sentences of all findings as one paragraph.
 
-    If there is nothing to compare, the first sentence says so and is enough.
+    If there is nothing to compare, return only the first sentence, which gives the reason.
     """
     found = findings(comparison)
     return " ".join(each.sentence for each in (found if comparison.span else found[:1]))
@@ -67,7 +67,7 @@ def findings(comparison: Comparison) -> tuple[Finding, ...]:
         agreement = replace(agreement, sentence=sentence, kind=kind)
     return (
         agreement,
-        _freshness(comparison),
+        freshness(comparison),
         _cost(comparison),
         _run_time(comparison),
     )
@@ -113,7 +113,7 @@ def _agreement(comparison: Comparison) -> Finding:
         which = "the 1 window" if windows == 1 else f"all {windows:,} windows"
         sentence = f"Stream and batch give identical results for {which} compared ({span})."
         if comparison.missing:
-            short += f", {count(comparison.missing, 'trade')} reached neither path"
+            short += f", {count(comparison.missing, 'trade')} missing from both"
     else:
         kind, short = "note", differences(comparison)
         sentence = (
@@ -121,8 +121,6 @@ def _agreement(comparison: Comparison) -> Finding:
         )
         if comparison.unexplained:
             kind, sentence = "alarm", f"{short}. {sentence}"
-            unexplained = comparison.unexplained
-            short = f"{count(unexplained, 'window')} {_differ(unexplained)}, {UNEXPLAINED}"
         causes = Counter(cause for text in differ["cause"] for cause in text.split("; "))
         causes = Counter({cause: n for cause, n in causes.items() if cause not in (GAP, REJECTED)})
         other = {c: n for c, n in causes.items() if c.startswith(THRESHOLDS)}
@@ -141,7 +139,7 @@ def _agreement(comparison: Comparison) -> Finding:
 def differences(comparison: Comparison) -> str:
     """Return how many windows differ, and whether the cause of each is known."""
     if unexplained := comparison.unexplained:
-        return f"{count(unexplained, 'window')} {_differ(unexplained)} and no cause was found"
+        return f"{count(unexplained, 'window')} {_differ(unexplained)}, {UNEXPLAINED}"
     windows, unrecorded = len(comparison.differing), comparison.unrecorded
     causes = f"{NOT_RECORDED} for {unrecorded:,}" if unrecorded else "all explained"
     return f"{windows:,} of {comparison.compared:,} windows {_differ(windows)}, {causes}"
@@ -165,7 +163,8 @@ def _missing_trades(comparison: Comparison) -> str:
     return text
 
 
-def _freshness(comparison: Comparison) -> Finding:
+def freshness(comparison: Comparison) -> Finding:
+    """Return which path is fresher, and by how much."""
     title = TITLES[1]
     if comparison.replayed_as_recorded:
         why = "Ages are not measured: this replay keeps the original timestamps of the recording."
@@ -233,7 +232,7 @@ def _capitalized(text: str) -> str:
 
 
 def _run_time(comparison: Comparison) -> Finding:
-    """Return how long a batch run takes, and when that is longer than its interval.
+    """Return how long a batch run takes, and when it will take longer than its interval.
 
     Only the newest runs decide whether it is too slow now. The trend decides about the future.
     """
@@ -250,21 +249,26 @@ def _run_time(comparison: Comparison) -> Finding:
     if typical > interval_s:
         advice = f"Set BATCH_INTERVAL_SECONDS to more than {math.ceil(typical)}."
         return Finding(title, f"Too slow: {compared}", f"{measured} {advice}", "alarm")
-    if growth and growth.at_limit and comparison.span:
+    if growth and growth.at_limit and comparison.span and growth.at_limit > comparison.span[1]:
         left = growth.at_limit - comparison.span[1]
         kind: Kind = "note" if left < SOON else "fine"
-        until = f"{growth.at_limit:{'%Y-%m-%d' if left > HOUR_SHOWN else '%Y-%m-%d %H:00 UTC'}}"
+        until = f"{growth.at_limit:{'%Y-%m-%d' if left > TIME_SHOWN else '%Y-%m-%d %H:%M UTC'}}"
         short = f"Fast enough until about {until}: {compared}"
-        limit = number(growth.rows_at_limit and growth.rows_at_limit / 1e6, ",.1f")
         trend = (
             f"Run time grows by {growth.s_per_million:.1f} s per million trades and reaches the "
-            f"interval at {limit} million trades."
+            f"interval at {_limit(growth)} million trades."
         )
         return Finding(title, short, f"{measured} {trend}", kind)
     if growth is not None and growth.refusal == TOO_SLOW_ALREADY:
-        # The newest runs and the trend disagree, so the card does not decide.
+        # The newest runs are fast enough, but the trend exceeds the interval. So the card shows
+        # neither "Fast enough" nor "Too slow".
         return Finding(title, _capitalized(compared), f"{measured} {sentence}", "note")
     return Finding(title, f"Fast enough: {compared}", f"{measured} {sentence}")
+
+
+def _limit(growth: Growth) -> str:
+    """Return the rows of the table, in millions, over which a run takes one interval."""
+    return number(growth.rows_at_limit and growth.rows_at_limit / 1e6, ",.1f")
 
 
 def forecast(growth: Growth | None, interval_s: float) -> str:
@@ -274,7 +278,7 @@ def forecast(growth: Growth | None, interval_s: float) -> str:
             "No forecast yet of when runs will be too slow. It needs batch runs over tables of "
             "different sizes."
         )
-    limit = number(growth.rows_at_limit and growth.rows_at_limit / 1e6, ",.1f")
+    limit = _limit(growth)
     if growth.refusal == TOO_SLOW_ALREADY:
         return (
             f"By its trend, the run time exceeds the {interval_s:g} s interval above {limit} "

@@ -15,6 +15,9 @@ T = TypeVar("T")
 SCHEMA_VERSION = 5
 #: Seconds that a statement waits for the lock of another process before it fails.
 BUSY_SECONDS = 5.0
+#: The columns of `ingest` that identify a transaction. In a restored backup, a transaction can have
+#: the number of another one.
+TRANSACTION = "number, committed_at, topic, first_offset, last_offset, total_rows"
 #: Groups of ranges of trade ids: the first and the last id of each. One connection reads a group.
 Parts = Sequence[Sequence[tuple[int, int]]]
 #: The time, side, price and size of a stored trade.

@@ -25,6 +25,7 @@ from pipeline.stores import postgresql_queries
 from pipeline.stores.interface import (
     BUSY_SECONDS,
     SCHEMA_VERSION,
+    TRANSACTION,
     Connection,
     Content,
     Cursor,
@@ -129,10 +130,7 @@ SELECT * FROM unnest(%b::bigint[], %b::double precision[], %b::double precision[
     %b::double precision[], %b::text[], %b::text[], %b::double precision[])
 ON CONFLICT (trade_id) DO NOTHING
 """
-_NEWEST_TRANSACTION = """
-SELECT number, committed_at, topic, last_offset, total_rows
-FROM ingest ORDER BY number DESC LIMIT 1
-"""
+_NEWEST_TRANSACTION = f"SELECT {TRANSACTION} FROM ingest ORDER BY number DESC LIMIT 1"  # noqa: S608
 #: The options of each connection. They do not depend on the configuration of the server:
 #: - Floating point numbers are exact, and a statement does not wait forever for a lock.
 #: - A transaction that has waited for the lock sees what the transaction before it has stored.
@@ -214,7 +212,8 @@ class PostgresqlWriter(PostgresqlConnection):
     def _newest_transaction(self) -> tuple[object, ...] | None:
         """Return what identifies the newest transaction.
 
-        The number is not enough: in a restored backup, another transaction can have it.
+        Its number is not enough: after a restored backup, another transaction can have the same
+        number.
         """
         found: tuple[object, ...] | None = self.execute(_NEWEST_TRANSACTION).fetchone()
         return found
@@ -283,7 +282,7 @@ class PostgresqlStore:
         self._user, self._host = parts.username, parts.hostname
         self._port, self._database = parts.port, parts.path[1:]
         #: The parameters of TLS. They have the same names in psycopg and JDBC.
-        self._tls = dict(tls_parameters(parts.query))
+        self._tls = dict(tls_parameters(settings.store_url.partition("?")[2]))
         #: For messages.
         self._name = f"PostgreSQL at {self._host}:{self._port}/{self._database}"
 

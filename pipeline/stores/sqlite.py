@@ -180,11 +180,15 @@ VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (trade_id) DO NOTHING
 """
 
 
+#: What a person can do about a damaged file.
+_REPLACE = "Restore a backup, or move the file away: the consumer fills a new one from Kafka"
+
+
 def damaged(path: Path, error: sqlite3.DatabaseError) -> StoreError:
     """Return the error for a file that is not a database, or is damaged."""
     return StoreError(
-        f"Cannot open {path.name}: {error}. Move the file away: the consumer fills a new one from "
-        f"Kafka. Or choose another directory with DATA_DIR=. The file: {path}"
+        f"Cannot open {path.name}: {error}. {_REPLACE}. Or choose another directory with "
+        f"DATA_DIR=. The file: {path}"
     )
 
 
@@ -211,8 +215,6 @@ class SqliteWriter(sqlite3.Connection):
             RestartError: a file was deleted, replaced or truncated. The database has to be opened
                 again. What it then lacks is read again from Kafka.
         """
-        if not self._paths:  # a database in memory
-            return
         path = self._paths[0]
         try:
             files, size = _identities(self._paths)
@@ -411,6 +413,6 @@ def unreadable(path: Path, error: sqlite3.Error) -> Exception:
     elif getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CANTOPEN:
         action = f"{error}. Give this user access to it"
     else:
-        action = f"{error}. Move it away: the consumer fills a new one from Kafka"
+        action = f"{error}. {_REPLACE}"
     kind = TemporaryError if family_of(error) is Family.TEMPORARY else StoreError
     return kind(f"Cannot read {path.name}: {action}. The file: {path}")

@@ -124,9 +124,8 @@ class Stack:
     def _copy_trades(self, copy: Path) -> None:
         """Write the trades to a database in the copy, where the check can read them."""
         columns = "trade_id, price, best_bid, best_ask, side, time, last_size"
-        query = f"COPY (SELECT {columns} FROM btc_prices) TO STDOUT (FORMAT csv)"  # noqa: S608
-        access = ("--username", "prices", "--dbname", "prices", "--command", query)
-        rows = csv.reader(self.compose("exec", "-T", "postgres", "psql", *access).splitlines())
+        rows = self._rows(f"SELECT {columns} FROM btc_prices")  # noqa: S608
+        gaps = self._rows("SELECT first_trade_id, last_trade_id, filled_at FROM gaps")
         with closing(sqlite3.connect(copy / "crypto_prices.db")) as table, table:
             table.execute(
                 "CREATE TABLE btc_prices (trade_id INTEGER, price REAL, best_bid REAL, "
@@ -134,10 +133,20 @@ class Stack:
             )
             insert = "INSERT INTO btc_prices VALUES (?, ?, ?, ?, ?, ?, ?)"
             table.executemany(insert, map(_stored, rows))
+            table.execute("CREATE TABLE gaps (first_trade_id, last_trade_id, filled_at)")
+            known = ((int(first), int(last), filled or None) for first, last, filled in gaps)
+            table.executemany("INSERT INTO gaps VALUES (?, ?, ?)", known)
         path = copy / "status" / "consumer.json"
         status = json.loads(path.read_text(encoding="utf-8"))
         status["settings"]["store_url"] = "sqlite"
         path.write_text(json.dumps(status), encoding="utf-8")
+
+    def _rows(self, query: str) -> list[list[str]]:
+        """Return the rows of a query in PostgreSQL."""
+        copy = f"COPY ({query}) TO STDOUT (FORMAT csv)"
+        access = ("--username", "prices", "--dbname", "prices", "--command", copy)
+        answer = self.compose("exec", "-T", "postgres", "psql", *access)
+        return list(csv.reader(answer.splitlines()))
 
     def batch_log(self) -> list[str]:
         """Return the lines of batch_log.txt, read with the README's command."""

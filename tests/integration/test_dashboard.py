@@ -414,7 +414,7 @@ def test_the_comparison_shows_how_the_files_differ(disputed, shared_visit) -> No
     counted = [sum(int(path[one]["trade_count"]) for one in both) for path in (stream, batch)]
     show(seen, "Results")
     expect(main_of(seen)).to_contain_text(
-        f"2 of the {len(both)} windows that both paths have differ", timeout=20_000
+        f"2 of {len(both)} windows in both paths differ", timeout=20_000
     )
     expect(main_of(seen)).to_contain_text(f"trades {counted[0] - counted[1]:+d}")
     totals = seen.page.locator("[class*=metrics-table-0] tr", has_text="trades")

@@ -183,7 +183,7 @@ def test_the_page_shows_the_results_comparison_and_services_of_the_real_stack(
     expect(choice).to_contain_text("For a median age of 30 s or less, the cheapest choice is")
     expect(choice).to_be_in_viewport()
     show(seen, "Results")
-    expect(main).to_contain_text(re.compile(r"All \d+ windows that both paths have are identical"))
+    expect(main).to_contain_text(re.compile(r"All \d+ windows in both paths are identical"))
     show(seen, "Agreement")
     expect(page.locator("[class*=agreement-table-0]")).to_contain_text(re.compile(r"differs\s*0"))
     assert seen.complaints == []

@@ -459,7 +459,9 @@ def test_a_database_that_is_damaged_while_the_consumer_runs_ends_it_with_what_to
     consumer.write(21)
     assert consumer.process.process.wait(20) == 2
     message = consumer.status()["message"]
-    assert message.startswith("The database in DATA_DIR is damaged. Move crypto_prices.db away: ")
+    assert message.startswith(
+        "The database in DATA_DIR is damaged. Restore a backup, or move crypto_prices.db away: "
+    )
     assert "the consumer fills a new one from Kafka" in message
     assert message.endswith("Cause: database disk image is malformed")
     consumer.database.unlink()

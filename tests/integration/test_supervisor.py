@@ -173,7 +173,8 @@ def supervisor_in_a_terminal(folder: Path, line: str) -> tuple[int, int, psutil.
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ |= environment(folder)
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have started the tests
+        # Under `nohup`, the tests and their child processes ignore SIGHUP.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         os.execvp("bash", ["bash", "--norc", "-i"])  # noqa: S606 - a shell is what the test needs
     time.sleep(0.5)
     os.write(terminal, f"{line.format(makefile=makefile)}\n".encode())

@@ -135,7 +135,7 @@ def test_an_unexplained_difference_is_exit_status_1_and_comes_first(
     both_paths(tmp_path, "6")
     done = command(tmp_path)
     assert done.returncode == 1, done.stderr
-    assert done.stdout.startswith("1 window differs and no cause was found.")
+    assert done.stdout.startswith("1 window differs, cause unknown.")
     found = json.loads(command(tmp_path, "--json").stdout)
     assert found["unexplained"] == 1
     assert found["agreement"][0]["columns"] == "trade_count"
@@ -145,7 +145,7 @@ def test_the_names_that_programs_read_from_json_stay(command: Command, tmp_path:
     both_paths(tmp_path, "6")
     found = json.loads(command(tmp_path, "--json").stdout)
     assert found["agreement"][0]["verdict"] == "differs"
-    assert found["verdict"].startswith("1 window differs and no cause was found.")
+    assert found["verdict"].startswith("1 window differs, cause unknown.")
     assert [set(answer) for answer in found["answers"]] == [
         {"question", "short", "sentence", "kind"}
     ] * 4

@@ -149,14 +149,14 @@ def test_the_headline_names_agreement_freshness_and_cost(tmp_path: Path) -> None
     windows = agreement(*[(EQUAL, "")] * 52)
     found = replace(with_ages(nothing, 1.5, 53.5), agreement=windows)
     assert headline(found) == (
-        "Both paths agree on all 52 windows. The stream's open windows are 52 s fresher than a "
+        "Both paths agree on all 52 windows. The stream's open windows are 52.0 s fresher than a "
         "batch every 60 s, at 1.7 times the CPU."
     )
     differ = agreement((DIFFERS, LATE), (DIFFERS, UNEXPLAINED), (EQUAL, ""))
     found = replace(with_ages(nothing, 30, 20), agreement=differ)
     assert headline(found) == (
-        "1 window differs and no cause was found. The stream's open windows are 10 s older than a "
-        "batch every 60 s, at 1.7 times the CPU."
+        "1 window differs, cause unknown. A batch every 60 s is 10.0 s fresher than the stream's "
+        "open windows, at 0.6 times the CPU."
     )
 
 
@@ -177,12 +177,15 @@ def test_the_choice_for_an_accepted_age_is_a_sentence() -> None:
     found = Frontier((MODEL,), {}, measured(1.5, 92, 33), 60)
     assert choice_sentence(found) == (
         "For a median age of 30 s or less, the cheapest choice is a batch every 52 s. It costs 692 "
-        "CPU seconds per hour, the stream 1,000."
+        "CPU seconds per hour. The stream costs 1,000."
     )
     stream = choice_sentence(found, 5)
     assert "is the stream's open windows. It costs 1,000 CPU" in stream
     assert choice_sentence(found, 1) == "No result has a median age of 1.0 s or less."
     assert choice_sentence(Frontier((), {}, measured(1.5, 92, 33), 60)) == ""
+    incremental = replace(MODEL, mode="incremental", cpu_s=MODEL.cpu_s / 2)
+    both = choice_sentence(Frontier((MODEL, incremental), {}, measured(1.5, 92, 33), 60))
+    assert "the cheapest choice is an incremental batch every 52 s." in both
 
 
 def test_no_choice_is_named_while_the_stream_is_unknown(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Which late events and duplicates the stream counted, compared with a model of Spark."""
 
 import itertools
-import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,8 +14,8 @@ from pipeline.compare import database
 from pipeline.compare.lateness import ConsumedOffsets, Outcomes, Record, outcomes
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
-from pipeline.stores import sqlite
 from pipeline.stream.micro_batches import MicroBatch, OffsetRange, extend
+from tests.unit import memory_store
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -88,8 +87,7 @@ class Chain:
             reported[number] = (end - first, spark.late[-1])
             more, last = extend(last, MicroBatch(number, first, end, judged_by), counted, IDENTITY)
             rows += more
-        connection = sqlite3.connect(":memory:", isolation_level=None, factory=sqlite.SqliteWriter)
-        connection.executescript(sqlite.SCHEMA)
+        connection = memory_store.open_writer()
         for first, end in itertools.pairwise([0, *itertools.accumulate(polls), len(trades)]):
             offsets = range(min(first, len(trades)), min(end, len(trades)))
             if offsets:

@@ -109,7 +109,7 @@ def test_an_explained_difference_is_a_note_and_an_unexplained_one_an_alarm(
     unknown = replace(comparison, agreement=windows(EQUAL, DIFFERS, cause=UNEXPLAINED))
     first = findings(unknown)[0]
     assert (first.short, first.kind) == ("1 window differs, cause unknown", "alarm")
-    assert first.sentence.startswith("1 window differs and no cause was found. 1 of 2 windows")
+    assert first.sentence.startswith("1 window differs, cause unknown. 1 of 2 windows")
 
 
 def test_changed_thresholds_are_a_note_that_names_the_settings(comparison: Comparison) -> None:
@@ -131,7 +131,7 @@ def test_changed_thresholds_are_a_note_that_names_the_settings(comparison: Compa
 def test_missing_trades_are_reported_although_the_paths_agree(comparison: Comparison) -> None:
     first = findings(replace(comparison, missing=152))[0]
     assert (first.short, first.kind) == (
-        "All 2 windows match, 152 trades reached neither path",
+        "All 2 windows match, 152 trades missing from both",
         "note",
     )
     assert first.sentence.endswith("152 trade ids were never received, so neither path has them.")
@@ -224,7 +224,7 @@ def test_a_forecast_names_the_day_and_how_long_a_run_takes_now(comparison: Compa
     assert of_runs(comparison, 6.4, growth=soon, every=600).kind == "note"
     today = replace(FORECAST, at_limit=NOON + timedelta(hours=9, minutes=20))
     found = of_runs(comparison, 6.4, growth=today, every=600)
-    assert found.short.startswith(f"Fast enough until about {NOON:%Y-%m-%d} 21:00 UTC: a run takes")
+    assert found.short.startswith(f"Fast enough until about {NOON:%Y-%m-%d} 21:20 UTC: a run takes")
     for growth in (None, replace(FORECAST, at_limit=None, refusal="3 of 8 required runs")):
         found = of_runs(comparison, 6.4, growth=growth, every=600)
         assert (found.short, found.kind) == (now, "fine")

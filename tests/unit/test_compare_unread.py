@@ -1,6 +1,5 @@
 """Trades that Kafka deleted before the stream read them, in constructed topics."""
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from pipeline.outputs import WINDOW_COLUMNS
 from pipeline.stores import sqlite
 from pipeline.stream.micro_batches import OffsetRange
 from pipeline.stream_starts import Start
+from tests.unit import memory_store
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -110,10 +110,7 @@ class Folder:
 
     def evidence(self) -> Evidence:
         starts = self.starts
-        with closing(
-            sqlite3.connect(":memory:", isolation_level=None, factory=sqlite.SqliteWriter)
-        ) as connection:
-            connection.executescript(sqlite.SCHEMA)
+        with closing(memory_store.open_writer()) as connection:
             self.store(connection)
             records = [Record(*row) for row in database.evidence(connection)]
             placed = [
@@ -288,10 +285,7 @@ def test_the_offsets_of_a_poll_with_a_late_trade_are_a_range() -> None:
 def test_nothing_is_placed_if_the_consumer_read_the_topic_twice() -> None:
     """After a power cut of the broker's host, new records can have the offsets of lost ones."""
     folder = Folder(steady(120), parts=[(0, 30), (65, 120)])
-    with closing(
-        sqlite3.connect(":memory:", isolation_level=None, factory=sqlite.SqliteWriter)
-    ) as connection:
-        connection.executescript(sqlite.SCHEMA)
+    with closing(memory_store.open_writer()) as connection:
         folder.store(connection)
         first, second = folder.starts
         assert database.placed_trades(connection, second, MINUTE, MINUTE)
@@ -304,10 +298,7 @@ def test_nothing_is_placed_if_the_consumer_read_the_topic_twice() -> None:
 def test_nothing_is_placed_if_a_transaction_around_the_start_was_deleted(number: int) -> None:
     """Retention can have deleted it before the checkpoint began."""
     folder = Folder(steady(120), polls=[10], parts=[(0, 30), (65, 120)])
-    with closing(
-        sqlite3.connect(":memory:", isolation_level=None, factory=sqlite.SqliteWriter)
-    ) as connection:
-        connection.executescript(sqlite.SCHEMA)
+    with closing(memory_store.open_writer()) as connection:
         folder.store(connection)
         start = folder.starts[1]
         (placed,) = database.placed_trades(connection, start, MINUTE, MINUTE)

@@ -187,8 +187,8 @@ def test_a_file_that_is_not_a_database_is_operational(tmp_path: Path) -> None:
     error = sqlite_error(path, "CREATE TABLE t (x)")
     assert family_of(error) is Family.OPERATIONAL
     assert sentence(error) == (
-        "The database in DATA_DIR is damaged. Move crypto_prices.db away: the consumer fills a new "
-        "one from Kafka. Cause: file is not a database"
+        "The database in DATA_DIR is damaged. Restore a backup, or move crypto_prices.db away: the "
+        "consumer fills a new one from Kafka. Cause: file is not a database"
     )
 
 

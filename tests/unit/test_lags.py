@@ -15,6 +15,7 @@ from pipeline.ingest import lags, store
 from pipeline.ingest.lags import LONGEST, MICRO_BATCHES, NEWEST, NOT_BEHIND, Position
 from pipeline.ingest.trade import Trade
 from pipeline.stores import sqlite
+from tests.unit import memory_store
 from tests.unit.test_store import write_version
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -161,10 +162,7 @@ def test_the_counts_do_not_depend_on_transactions_repeats_or_a_second_reading(
         (trade_id, time, received)
         for (*_, trade_id), (time, received, _) in zip(made, arrivals, strict=True)
     ]
-    with closing(
-        sqlite3.connect(":memory:", isolation_level=None, factory=sqlite.SqliteWriter)
-    ) as connection:
-        connection.executescript(sqlite.SCHEMA)
+    with closing(memory_store.open_writer()) as connection:
         place = 0
         for size in sizes:
             if records[place : place + size]:

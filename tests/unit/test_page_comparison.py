@@ -49,7 +49,7 @@ def test_the_findings_are_those_of_the_comparison_with_its_age(found) -> None:
 def test_the_first_screen_says_what_to_choose_or_what_the_answer_needs(found) -> None:
     advice = "For a median age of 30 s or less, the cheapest choice is a batch every 52 s."
     assert comparison.choice(LatestComparison(replace(found, choice=advice))) == advice
-    needed = "No answer yet. It needs the ages and the CPU time of both paths."
+    needed = "No answer yet. The answer needs the ages and the CPU time of both paths."
     assert comparison.choice(LatestComparison(replace(found, choice=""))) == needed
     assert comparison.choice(LatestComparison()) == needed
 
@@ -59,8 +59,7 @@ def test_no_answer_is_promised_if_the_ages_are_never_known(found) -> None:
     ages = replace(found.findings[1], kind="unknown")
     findings = (found.findings[0], ages, *found.findings[2:])
     never = LatestComparison(replace(found, choice="", findings=findings))
-    needed = "No answer. It needs the ages and the CPU time of both paths."
-    assert comparison.choice(never) == needed
+    assert comparison.choice(never) == "No answer, because the ages are not measured."
 
 
 def test_an_old_comparison_is_marked(found) -> None:

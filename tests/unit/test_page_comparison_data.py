@@ -84,8 +84,8 @@ def test_a_locked_or_foreign_database_gives_a_sentence(data, monkeypatch) -> Non
     )
     data.database.write_bytes(b"not a database, but long enough to look like one" * 30)
     assert comparison_data.load(data, sqlite.SqliteStore(data.database), None, 60) == (
-        "Cannot read crypto_prices.db: file is not a database. Move it away: the consumer fills a "
-        f"new one from Kafka. The file: {data.database}"
+        "Cannot read crypto_prices.db: file is not a database. Restore a backup, or move the file "
+        f"away: the consumer fills a new one from Kafka. The file: {data.database}"
     )
 
 

@@ -63,7 +63,7 @@ def test_a_comparison_comes_from_a_child_process_and_no_viewer_waits(tmp_path) -
     assert first.asked_at is not None
     found = waited(comparer, "1 h")
     assert found.data is not None
-    assert found.data.findings[0].sentence.startswith("2 windows differ and no cause")
+    assert found.data.findings[0].sentence.startswith("2 windows differ, cause unknown")
     assert comparer.latest("1 h") is found
     # Until another span is compared, this one is shown in its place.
     assert comparer.kept("6 h", "1 h") is None

@@ -157,8 +157,7 @@ def test_the_windows_of_both_paths_are_compared_whatever_else_a_path_has() -> No
         return newest_results.shared_windows(SharedTotals(windows, differing, found))
 
     assert text(7, 2, totals) == (
-        "2 of the 7 windows that both paths have differ. "
-        "Stream minus batch over all these windows: trades -1."
+        "2 of 7 windows in both paths differ. Stream minus batch over all these windows: trades -1."
     )
     same = totals.assign(difference=0.0)
     assert text(7, 1, same).endswith("Stream minus batch over all these windows: no difference.")
@@ -166,8 +165,8 @@ def test_the_windows_of_both_paths_are_compared_whatever_else_a_path_has() -> No
     assert text(7, 1, unknown).endswith(
         "Stream minus batch over all these windows: no known difference."
     )
-    assert text(1, 0, same) == "The 1 window that both paths have is identical."
-    assert text(7, 0, same) == "All 7 windows that both paths have are identical."
+    assert text(1, 0, same) == "The 1 window in both paths is identical."
+    assert text(7, 0, same) == "All 7 windows in both paths are identical."
     assert newest_results.shared_windows(None) == text(0, 0, totals.iloc[:0]) == ""
 
 

@@ -248,7 +248,7 @@ def test_an_unexplained_window_is_listed_first(tmp_path: Path) -> None:
     rows[37]["close_price"] = "7"
     write_batch_windows(data, rows)
     html, _ = made(data)
-    assert "1 window differs and no cause was found." in html
+    assert "1 window differs, cause unknown." in html
     cells = re.findall(r"<td>2025-06-01 (\S+)</td>\s*<td>≠ (\w+)</td>\s*<td>([^<]+)</td>", html)
     assert cells[0] == ("12:37:00", "differs", "cause unknown")
 

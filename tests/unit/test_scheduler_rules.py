@@ -402,7 +402,7 @@ def test_an_abandoned_run_is_stopped_if_it_still_runs_and_failed_if_it_had_faile
 def test_a_run_without_a_data_directory_in_its_environment_is_not_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even if the scheduler itself runs in its data directory."""
+    """An empty DATA_DIR is not the current directory, here the data directory of the scheduler."""
     monkeypatch.chdir(tmp_path)
     command = ["sh", "-c", "read _", str(SCRIPT), "--run", "20250102T000000Z"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, env={}) as process:

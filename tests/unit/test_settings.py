@@ -325,6 +325,8 @@ def test_a_password_in_the_address_of_the_store_is_refused_and_not_printed(
     [
         "postgresql://me@host/prices?password=secret",
         "jdbc:postgresql://h/db?user=me&PASSWORD=secret",
+        "me:secret@host:5432/db",
+        "postgresql:/me:secret@host/db",
     ],
 )
 def test_a_password_in_an_address_of_another_form_is_not_printed(

@@ -606,7 +606,7 @@ def test_a_file_that_is_not_a_database_is_an_error_of_one_sentence(tmp_path: Pat
     path = tmp_path / "crypto_prices.db"
     path.write_text("this is a letter, and long enough to have a header of a hundred bytes" * 4)
     with pytest.raises(
-        StoreError, match=r"^Cannot open .*: file is not a database\. Move the file away"
+        StoreError, match=r"^Cannot open .*: file is not a database\. Restore a backup"
     ):
         sqlite.open_writer(path)
 
