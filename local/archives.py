@@ -7,14 +7,14 @@ import os
 import subprocess
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
 from local import kafka
 from local.ports import free_port, listens
-from pipeline import environment, processes, spark
-from pipeline.batch.archive import make_archive, remove_unfinished
+from pipeline import environment, java, processes, spark
+from pipeline.batch.archive import make_archive
 from pipeline.errors import exit_on_error
 from pipeline.settings import load
 
@@ -31,20 +31,15 @@ def make_broker_archive() -> Path:
     path = kafka.archive_path()
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(path.parent)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, java.new_archive(path) as temporary:
         option = f"-XX:ArchiveClassesAtExit={temporary}"
         has_started, output = _start_and_stop_broker(Path(folder), option)
-    # A broker that ends before it accepts connections also writes an archive, with few classes.
-    if not (has_started and temporary.exists()):
-        temporary.unlink(missing_ok=True)
-        raise spark.SetupError(
-            "Cannot make the class-data archive of Kafka in jars/. Correct the cause and run `make "
-            f"archive` again. Cause: {output[-2000:]}"
-        )
-    temporary.replace(path)
+        # A broker that ends before it accepts connections also writes an archive, with few classes.
+        if not (has_started and temporary.exists()):
+            raise spark.SetupError(
+                "Cannot make the class-data archive of Kafka in jars/. Correct the cause and run "
+                f"`make archive` again. Cause: {output[-2000:]}"
+            )
     return path
 
 
@@ -82,11 +77,11 @@ def _start_and_stop_broker(folder: Path, option: str) -> tuple[bool, str]:
 def main() -> None:
     """Make both archives. If one fails, end the processes of the other."""
     processes.exit_on_sigterm()
-    with exit_on_error(), ThreadPoolExecutor(1) as pool:
-        broker = pool.submit(make_broker_archive)
+    with exit_on_error(), ThreadPoolExecutor(2) as pool:
         try:
-            make_archive(load())
-            broker.result()
+            made = pool.submit(make_broker_archive), pool.submit(make_archive, load())
+            for archive in wait(made, return_when=FIRST_EXCEPTION).done:
+                archive.result()
         except BaseException:
             processes.end(processes.tree(os.getpid())[1:], wait_seconds=2)
             raise

@@ -18,8 +18,6 @@ from pipeline.errors import EXIT_OPERATIONAL, exit_on_error
 
 ROOT = Path(__file__).resolve().parent.parent
 JARS = ROOT / "jars" / "kafka"
-#: `local.archives` makes the class-data archive.
-ARCHIVES = ROOT / "jars" / "archive"
 #: Java heap. Measured: 128 MiB are enough for 300,000 messages in and out at full speed. The
 #: resident memory is 190 MB.
 HEAP = "160m"
@@ -83,8 +81,7 @@ def archive_path() -> Path:
     Raises:
         JavaError: there is no Java of a version that Kafka runs on.
     """
-    name = java.archive_name(java.check(os.environ.get("JAVA_HOME")), class_path())
-    return ARCHIVES / f"kafka-{name}"
+    return java.archive_path(java.check(os.environ.get("JAVA_HOME")), class_path())
 
 
 def java_command(*options: str, heap: str = HEAP) -> list[str]:

@@ -1,13 +1,15 @@
-"""Find the Java runtime that Spark and Kafka run on, and check its version.
+"""The Java runtime that Spark and Kafka run on, and the class-data archives for it.
 
 Only the standard library: `local.prerequisites` uses it before the virtual environment exists.
 """
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline import environment
@@ -15,6 +17,7 @@ from pipeline.errors import OperationalError
 
 #: The versions with long-term support that both Spark 4.2 and Kafka 4.3 run on.
 VERSIONS = (17, 21)
+_ARCHIVES = Path(__file__).resolve().parent.parent / "jars" / "archive"
 HOW_TO_INSTALL = (
     "Install Java 17 or 21 (Debian: apt-get install openjdk-17-jre-headless; "
     "macOS: brew install openjdk@21), or set JAVA_HOME."
@@ -74,8 +77,8 @@ def problem(home: str | Path | None) -> str | None:
     return None
 
 
-def archive_name(version_text: str, class_path: Iterable[Path]) -> str:
-    """Return a name for the class-data archive of one JVM and one class path.
+def archive_path(version_text: str, class_path: Iterable[Path]) -> Path:
+    """Return the path of the class-data archive for one JVM and one class path.
 
     The JVM refuses an archive if a jar has another path, size or modification time.
 
@@ -87,4 +90,38 @@ def archive_name(version_text: str, class_path: Iterable[Path]) -> str:
     for jar in class_path:
         stat = jar.stat()
         key.update(f"{jar} {stat.st_size} {int(stat.st_mtime)}\n".encode())
-    return f"{key.hexdigest()[:16]}.jsa"
+    return _ARCHIVES / f"{key.hexdigest()[:16]}.jsa"
+
+
+@contextmanager
+def new_archive(path: Path) -> Iterator[Path]:
+    """Give a temporary path for a new class-data archive, and move the archive to its path.
+
+    After an error there is no archive. What interrupted attempts left is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_unfinished(path.parent)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove the files of processes that have ended. Each file has up to 128 MB."""
+    for path in folder.glob("*.tmp"):
+        *_, pid, _ = path.name.split(".")
+        if not (pid.isdecimal() and _is_running(int(pid))):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # sends no signal
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True

@@ -22,7 +22,6 @@ ROOT = Path(__file__).parent.parent
 SPARK_HOME = Path(pyspark.__file__).parent
 #: The configuration of the log of the Java process. Spark's own one adds ten lines to each start.
 LOG_CONFIG = ROOT / "pipeline" / "log4j2.properties"
-ARCHIVES = ROOT / "jars" / "archive"
 
 #: Below this number of rows the C1 compiler alone is faster, as it starts faster.
 C1_ROWS = 2_000_000
@@ -117,7 +116,7 @@ def archive_path(settings: Settings) -> Path:
         JavaError: there is no Java of a version that Spark runs on.
         SetupError: a jar or a program of Spark is missing.
     """
-    return ARCHIVES / java.archive_name(java.check(settings.java_home), class_path())
+    return java.archive_path(java.check(settings.java_home), class_path())
 
 
 def java_options(archive: Path | None, *, c1_only: bool) -> str:

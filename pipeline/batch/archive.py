@@ -3,7 +3,6 @@
 `python -m pipeline.batch.archive` makes it with a real batch run over a few trades.
 """
 
-import os
 import subprocess
 import tempfile
 import time
@@ -11,9 +10,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import psutil
-
-from pipeline import processes, spark, stores, times
+from pipeline import java, processes, spark, stores, times
 from pipeline.errors import exit_on_error
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
@@ -32,13 +29,10 @@ def make_archive(settings: Settings) -> Path:
     path = spark.archive_path(settings)
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(path.parent)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, java.new_archive(path) as temporary:
         settings = settings.model_copy(update={"data_dir": Path(folder), **_STORE})
         with closing(stores.store_of(settings).open_writer()) as connection:
             store.store(connection, _few_trades(), times.now())
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         print("Making the class-data archive. This takes up to a minute, once.", flush=True)
         options = spark.java_options(None, c1_only=True)
         options = f"{options} -XX:ArchiveClassesAtExit={temporary}"
@@ -49,13 +43,11 @@ def make_archive(settings: Settings) -> Path:
         command = spark.submit_command(config, script, *arguments, own=own)
         status, errors = _run(command)
         if status != 0 or not temporary.exists():
-            temporary.unlink(missing_ok=True)
             output = errors.decode(errors="replace")[-2000:]
             raise spark.SetupError(
                 "Cannot make the class-data archive in jars/. Correct the cause and run `make "
                 f"archive` again. Cause: {output}"
             )
-    temporary.replace(path)
     return path
 
 
@@ -73,14 +65,6 @@ def _run(command: list[str]) -> tuple[int, bytes]:
             processes.end(processes.tree(process.pid), wait_seconds=2)
             raise
     return process.returncode, errors
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what interrupted attempts left: each file has up to 128 MB."""
-    for path in folder.glob("*.tmp"):
-        *_, pid, _ = path.name.split(".")
-        if not (pid.isdecimal() and psutil.pid_exists(int(pid))):
-            path.unlink(missing_ok=True)
 
 
 def _few_trades() -> store.Batch:

@@ -1,0 +1,47 @@
+"""The class-data archives of a Java runtime."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline import java
+
+
+def test_an_archive_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "archives" / "a.jsa"
+    with java.new_archive(path) as temporary:
+        temporary.write_bytes(b"classes")
+        assert not path.exists()
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_an_archive_with_an_error_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsa"
+    with pytest.raises(RuntimeError), java.new_archive(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_only_what_ended_processes_left_is_removed(tmp_path: Path) -> None:
+    """Another stack of the same checkout may be making an archive."""
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    left, used = (tmp_path / f"b.{pid}.tmp" for pid in (ended.pid, os.getppid()))
+    for path in (left, used):
+        path.write_bytes(b"half")
+    with java.new_archive(tmp_path / "a.jsa") as temporary:
+        temporary.write_bytes(b"classes")
+    assert {*tmp_path.iterdir()} == {used, tmp_path / "a.jsa"}
+
+
+def test_the_java_of_a_relative_java_home_is_found_from_every_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = tmp_path / "jdk" / "bin" / "java"
+    command.parent.mkdir(parents=True)
+    command.touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    assert java.find("jdk") == command
