@@ -19,9 +19,14 @@ def test_an_archive_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
 
 def test_an_archive_with_an_error_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "a.jsa"
-    with pytest.raises(RuntimeError), java.new_archive(path) as temporary:
-        temporary.write_bytes(b"half")
-        raise RuntimeError
+
+    def fail() -> None:
+        with java.new_archive(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert [*tmp_path.iterdir()] == []
 
 
