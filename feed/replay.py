@@ -416,7 +416,7 @@ def latest_event_time() -> int:
 
 
 def read_tiles(path: Path) -> retime.Tiles:
-    """Return the endless sequence of a recording.
+    """Return the messages of a recording as a sequence without end: see `feed.retime`.
 
     Raises:
         RecordingError: the recording cannot be read, or it has no time.

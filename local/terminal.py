@@ -20,7 +20,7 @@ def write_through() -> None:
 
 
 def say(text: str) -> None:
-    """Print one line, or lose it."""
+    """Print one line. If the terminal is gone, print nothing."""
     with contextlib.suppress(OSError):
         print(text, flush=True)
 

@@ -106,7 +106,7 @@ def price_decimals(lowest: object) -> int:
 
 
 def price(value: object, *, sign: bool = False) -> str:
-    """Return a price, with more decimals the smaller it is."""
+    """Return a price with 2 decimals, or with 8 if it is small."""
     found = number(value)
     if found is None:
         return DASH

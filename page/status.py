@@ -55,7 +55,7 @@ class ServiceStatus:
 
 
 def condition(service: ServiceStatus, now: datetime) -> Condition:
-    """Return whether a service does its work, by its status file."""
+    """Return the condition of a service according to its status file."""
     if service.problem is not None:
         return "unreadable"
     updated = service.moment("updated")

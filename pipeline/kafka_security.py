@@ -86,8 +86,8 @@ def _credentials(settings: Settings) -> Credentials | None:
     path = settings.kafka_credentials_file
     if path is None:
         raise OperationalError(
-            "KAFKA_CREDENTIALS_FILE is not set. Set it: KAFKA_SECURITY_PROTOCOL="
-            f"{settings.kafka_security_protocol} needs a user name and a password"
+            "KAFKA_CREDENTIALS_FILE is not set. Set it to the path of a file with a user name and "
+            f"a password. KAFKA_SECURITY_PROTOCOL={settings.kafka_security_protocol} needs them"
         )
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -175,11 +175,11 @@ class DataDir:
 
     @property
     def stream_starts(self) -> Path:
-        """A row for each checkpoint of the stream: the first offset that it read."""
+        """The first offset that each checkpoint of the stream read, one row per checkpoint."""
         return self.status / "stream_starts.csv"
 
     def thresholds_of(self, service: str) -> Path:
-        """The thresholds that a path used, a row for each period: `pipeline.thresholds`."""
+        """The thresholds that a path used, one row per period: see `pipeline.thresholds`."""
         return self.status / f"{service}_thresholds.csv"
 
     def minutes_of(self, service: str) -> Path:

@@ -107,7 +107,7 @@ def end(processes: Iterable[psutil.Process], wait_seconds: float) -> None:
 
 
 def wait(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Wait until processes have ended; return those that still run.
+    """Wait at most this many seconds until processes have ended; return those that still run.
 
     While Linux removes an ended process, `pidfd_open` fails with EINVAL, or with ENOENT since Linux
     6.15. psutil 7.2.2 does not handle this: https://github.com/giampaolo/psutil/issues/2715.

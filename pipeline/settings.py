@@ -229,7 +229,7 @@ def _folder(path: Path) -> Path:
         path = path.expanduser().absolute()
     except RuntimeError:
         raise ValueError(
-            "must be a directory: the home directory of this user is unknown"
+            "must be a path without ~, because the home directory of this user is unknown"
         ) from None
     for folder in (path, *path.parents):
         try:

@@ -84,7 +84,7 @@ def _times(seconds: pd.Series) -> tuple[int, float, float, float]:
 
 
 def _checked(alerts: pd.DataFrame, windows: pd.DataFrame) -> tuple[int, int]:
-    """Return how many alerts have a window, and how many windows are below the alert's value.
+    """Return how many alerts have their window in the table, and how many of these are false.
 
     Range and volume of a window only grow while trades arrive.
     """

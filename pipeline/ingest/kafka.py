@@ -173,7 +173,10 @@ class Sender:
         lost = sum(not future.succeeded() for _, future in self._pending)
         self._pending.clear()
         if lost:
-            self._service.error(f"stopped before Kafka acknowledged {lost} messages")
+            self._service.error(
+                f"the producer stopped before Kafka acknowledged {lost} messages. They may be "
+                "missing in Kafka"
+            )
 
 
 def partition(topic: str) -> TopicPartition:

@@ -82,7 +82,7 @@ class Loader:
             consumer.close(timeout_ms=0)
             raise
         place = "the beginning of the topic" if start is None else f"offset {start}"
-        self._service.log.info("starting at %s (topic id %s)", place, self._topic_id)
+        self._service.log.info("the consumer starts at %s (topic id %s)", place, self._topic_id)
         if filled_by not in {None, self._topic_id}:
             self._service.log.warning("the stored rows are from another topic, id %s", filled_by)
         return consumer, metadata

@@ -71,7 +71,7 @@ def rest_url(feed_url: str) -> str:
 
 
 def fetch_trades(base: str, product: str, after: int) -> list[PastTrade]:
-    """Return the newest trades with an id below `after`, newest first; a page of them at most.
+    """Return the newest trades with an id below `after`, newest first, at most one page.
 
     Raises:
         RestError: the request failed, or the answer is not such a page.

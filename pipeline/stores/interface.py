@@ -54,7 +54,7 @@ class Writer(Connection, Protocol):
     """The connection of the consumer. No other connection writes."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Call `check`, then commit what the block writes, or nothing after an error.
+        """Call `check`, then commit what the block writes. After an error, commit nothing.
 
         Raises:
             RestartError: see `check`.

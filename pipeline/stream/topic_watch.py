@@ -53,8 +53,8 @@ class TopicWatch:
         """
         if self._found != self.id:
             raise TopicChangedError(
-                f"Topic {self.topic} was created again. The stream reads the new "
-                f"one from its beginning; final windows stay. Kafka's id was {self.id} and is "
+                f"Topic {self.topic} was created again. The stream reads the new one from its "
+                f"beginning and keeps the final windows. Kafka's id was {self.id} and is "
                 f"{self._found}."
             )
 

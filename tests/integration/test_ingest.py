@@ -274,7 +274,7 @@ def test_a_broker_that_lost_its_newest_records_and_gave_their_offsets_to_others_
     consumer.write(*range(101, 151))
     consumer.start()
     consumer.wait_for(*range(1, 21), *range(101, 151))
-    assert "starting at the beginning of the topic" in consumer.process.text()
+    assert "the consumer starts at the beginning of the topic" in consumer.process.text()
 
 
 def test_another_name_of_the_topic_is_refused_and_the_first_one_continues(
