@@ -316,28 +316,22 @@ class Sums:
 
     def metrics(self) -> dict[str, object]:
         """Return every metric of the trades so far, at least one."""
-        rules = self._rules
         buys, sells = self.buys, self.count - self.buys
         with localcontext(prec=80):
             volume = self._bought + self._sold
             price_range = (int(self._high) - int(self._low)) / UNIT
-            if buys > rules.ratio * sells:
-                sentiment = "Bullish"
-            elif sells > rules.ratio * buys:
-                sentiment = "Bearish"
-            else:
-                sentiment = "Neutral"
+            flags = flags_of(price_range, volume / UNIT, buys, sells, self._rules)
             return {
                 "avg_price": self._prices / UNIT / self.count,
                 "max_price": int(self._high) / UNIT,
                 "min_price": int(self._low) / UNIT,
                 "price_range": price_range,
-                "volatility_flag": "High" if price_range > rules.range else "Normal",
+                "volatility_flag": flags["volatility_flag"],
                 "total_volume": volume / UNIT,
                 "trade_count": self.count,
                 "buy_sell_ratio": buys / (sells + Decimal("1e-5")),
-                "market_sentiment": sentiment,
-                "volume_spike": "Spike" if volume / UNIT > rules.spike else "Normal",
+                "market_sentiment": flags["market_sentiment"],
+                "volume_spike": flags["volume_spike"],
                 "buy_count": buys,
                 "sell_count": sells,
                 "vwap": self._turnover / UNIT / volume,
@@ -353,6 +347,31 @@ class Sums:
 def _scaled(number: Decimal) -> int:
     """Return a number with at most eight decimal places as an integer in units of 10^-8."""
     return int(number.scaleb(8))
+
+
+def flags_of(
+    price_range: Decimal, volume: Decimal, buys: int, sells: int, rules: Rules
+) -> dict[str, str]:
+    """Return the flags that follow from the thresholds."""
+    if buys > rules.ratio * sells:
+        sentiment = "Bullish"
+    elif sells > rules.ratio * buys:
+        sentiment = "Bearish"
+    else:
+        sentiment = "Neutral"
+    return {
+        "volatility_flag": "High" if price_range > rules.range else "Normal",
+        "market_sentiment": sentiment,
+        "volume_spike": "Spike" if volume > rules.spike else "Normal",
+    }
+
+
+def with_flags(found: Mapping[str, object], rules: Rules) -> dict[str, object]:
+    """Return metrics with the flags of other thresholds."""
+    price_range, volume = (Decimal(str(found[name])) for name in ("price_range", "total_volume"))
+    buys, sells = (int(str(found[name])) for name in ("buy_count", "sell_count"))
+    with localcontext(prec=80):
+        return {**found, **flags_of(price_range, volume, buys, sells, rules)}
 
 
 def z_score(value: Decimal, before: list[Decimal]) -> Decimal | None:
@@ -546,7 +565,7 @@ def _check_windows(
         The window start and the name of each added row, in the order of the file.
     """
     added = []
-    for row in _rows(file, problems):
+    for row in read_rows(file, problems):
         start = cell_time(row.get("window_start", ""))
         name = f"{file.name} window {row.get('window_start')}"
         if start is None or start not in golden.windows:
@@ -575,7 +594,7 @@ def check_batch_total(golden: Golden, folder: Path) -> list[str]:
     if not files:
         return [f"{folder.name}: no file"]
     problems: list[str] = []
-    rows = _rows(files[-1], problems)
+    rows = read_rows(files[-1], problems)
     name = f"{folder.name}/{files[-1].name}"
     if len(rows) != 1 or not golden.total:
         return [*problems, f"{name}: {len(rows)} rows, from {len(golden.trades)} trades"]
@@ -588,7 +607,8 @@ def check_batch_total(golden: Golden, folder: Path) -> list[str]:
     return problems
 
 
-def _rows(file: Path, problems: list[str]) -> list[dict[str, str]]:
+def read_rows(file: Path, problems: list[str]) -> list[dict[str, str]]:
+    """Return the rows of a CSV file. An error is added to the problems."""
     try:
         with file.open(encoding="utf-8", newline="") as text:
             return [

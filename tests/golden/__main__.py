@@ -7,6 +7,7 @@ from pathlib import Path
 
 from feed import recording
 from tests.golden import run
+from tests.golden.run_settings import RefusedError
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -20,7 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         problems = run.verify(options.recording, options.data_dir)
-    except (recording.RecordingError, run.RefusedError) as error:
+    except (recording.RecordingError, RefusedError) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
     for problem in problems:

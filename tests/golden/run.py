@@ -1,67 +1,49 @@
 """Compare the output files of any run of a replay with the results computed in `tests/golden`.
 
-Product, window, watermark and thresholds come from the status files of the data directory. A
-re-timed run has no end. Its expected trades are those that the replay has issued from the first
-stored trade on. The table is compared up to the newest stored trade, and each batch result up to
-the newest trade that it covers. Open windows, and the windows after the newest final one, are not
-compared.
+The settings come from the data directory: see `tests/golden/run_settings.py`. A re-timed run has no
+end. Its expected trades are those that the replay has issued from the first stored trade on. The
+table is compared up to the newest stored trade, and each batch result up to the newest trade that
+it covers. Open windows, and the windows after the newest final one, are not compared.
 """
 
 import csv
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from feed import recording, retime
 from tests import golden
-from tests.golden import Golden, Rules
-
-#: The setting of each rule.
-_SETTINGS = {
-    "product": "product_id",
-    "window": "window",
-    "watermark": "watermark",
-    "range": "volatility_range",
-    "ratio": "sentiment_ratio",
-    "spike": "spike_volume",
-}
-#: The services whose results are compared.
-_SERVICES = ("spark_processor", "batch_scheduler")
-
-
-class RefusedError(Exception):
-    """The data directory cannot be compared with the recording. The text is one sentence."""
+from tests.golden import Golden, run_settings
+from tests.golden.run_settings import Period, RefusedError
 
 
 def verify(path: Path, data_dir: Path, now: datetime | None = None) -> list[str]:
     """Return the differences between the output files of a run and the results of its recording.
 
     Raises:
-        RefusedError: the data directory holds another feed, or its services had other settings
-            than each other.
+        RefusedError: the data directory holds another feed, or its settings are unknown.
         RecordingError: the recording cannot be read.
     """
-    rules = rules_of(data_dir)
-    source = _json(data_dir / "source.json")
-    _check_source(source, path, data_dir)
-    if not source.get("retimed"):
-        return golden.differences(golden.compute(path, now, rules), data_dir)
-    first, last = _stored_ids(data_dir)
-    issued = golden.compute_frames(_issued(path, first, now), now, rules)
-    batch = _up_to(issued, _newest_of_batch(data_dir))
-    final = {start for start in issued.windows if _in_stream_csv(data_dir, start)}
-    expected = _without_unfinished(issued, final)
+    retimed = _is_retimed(path, data_dir)
+    periods = run_settings.periods_of_stream(data_dir)
+    rules = periods[-1].rules
+    final = None
+    if not retimed:
+        table = stream = batch = golden.compute(path, now, rules)
+    else:
+        first, last = _stored_ids(data_dir)
+        issued = golden.compute_frames(_issued(path, first, now), now, rules)
+        table, batch = _up_to(issued, last), _up_to(issued, _newest_of_batch(data_dir))
+        final = {start for start in issued.windows if _in_stream_csv(data_dir, start)}
+        stream = _without_unfinished(issued, final)
+    of_stream = golden.check_stream(_as_streamed(stream, data_dir, periods), data_dir, final)
     found = [
-        *golden.bounded(golden.check_table(_up_to(issued, last), data_dir)),
-        *golden.bounded(_of_final_windows(golden.check_stream(expected, data_dir, final))),
+        *golden.bounded(golden.check_table(table, data_dir)),
+        *golden.bounded(_of_final_windows(of_stream) if retimed else of_stream),
     ]
-    if batch.trades:
+    if batch.trades or not retimed:
+        batch = _as_batched(batch, data_dir)
         found += [
             *golden.bounded(golden.check_batch_windows(batch, data_dir / "batch_windows.csv")),
             *golden.bounded(golden.check_batch_total(batch, data_dir / "batch_output")),
@@ -69,59 +51,96 @@ def verify(path: Path, data_dir: Path, now: datetime | None = None) -> list[str]
     return found
 
 
-def rules_of(data_dir: Path) -> Rules:
-    """Return the rules of a run, from the settings in its status files.
+def _is_retimed(path: Path, data_dir: Path) -> bool:
+    """Return whether the replay was re-timed.
 
     Raises:
-        RefusedError: the services ran with different settings.
+        RefusedError: another feed than a replay of this recording filled the data directory.
     """
-    found: dict[str, Any] = {}
-    for name, setting in _SETTINGS.items():
-        values = {
-            str(settings[setting])
-            for service in _SERVICES
-            for settings in [_json(data_dir / "status" / f"{service}.json").get("settings")]
-            if isinstance(settings, dict) and setting in settings
-        }
-        if len(values) > 1:
-            raise RefusedError(
-                f"{setting.upper()} differs between the stream and the batch: "
-                f"{' and '.join(sorted(values))}. Run both with one value. DATA_DIR={data_dir}"
-            )
-        for value in values:
-            found[name] = _rule(name, value)
-    return Rules(**found)
-
-
-def _rule(name: str, value: str) -> object:
-    if name in ("window", "watermark"):
-        return pd.Timedelta(value) // timedelta(microseconds=1)
-    return value if name == "product" else Decimal(value)
-
-
-def _check_source(source: Mapping[str, Any], path: Path, data_dir: Path) -> None:
-    """Refuse a data directory that another feed has filled."""
+    file = data_dir / "source.json"
+    if not file.exists():
+        raise RefusedError(
+            "source.json is missing, so the feed of the run is unknown. Give the data directory "
+            f"of a run: {data_dir} is none."
+        )
+    source = run_settings.read_object(file)
     if source.get("kind") == "live":
         raise RefusedError(
             f"DATA_DIR holds the live feed {source.get('url')}, not a recording. Record the feed "
             f"with `python -m feed.record` and replay the recording. DATA_DIR={data_dir}"
         )
-    held = source.get("fingerprint")
-    with path.open("rb") as file:
-        given = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    if held is not None and held != given:
+    held, retimed = source.get("fingerprint"), source.get("retimed")
+    if held is None or not isinstance(retimed, bool):
+        raise RefusedError(
+            "source.json does not name a recording, so the feed of the run is unknown. Run a "
+            f"replay with an empty data directory. DATA_DIR={data_dir}"
+        )
+    if held != recording.identity(path, None)["fingerprint"]:
         raise RefusedError(
             f"DATA_DIR holds a replay of {source.get('recording')} with other content than "
             f"{path.name}. Give the recording that was replayed. DATA_DIR={data_dir}"
         )
+    return retimed
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+# --- thresholds that changed during the run ---------------------------------------------------
+
+#: Returns the earliest and the latest time at which a row can have been computed; None: unknown.
+Computed = Callable[[Mapping[str, str]], tuple[int | None, int | None]]
+
+
+def _as_streamed(found: Golden, data_dir: Path, periods: Sequence[Period]) -> Golden:
+    """Return the results with the flags of the thresholds that the stream used for each window."""
+    windows = dict(found.windows)
+    once = run_settings.has_one_checkpoint(data_dir)
+
+    def of_final(row: Mapping[str, str]) -> tuple[int | None, int | None]:
+        # `written_at` is when the window became final. Its flags are as old as its newest trade, or
+        # newer. A row that another checkpoint computed again keeps the first `written_at`.
+        return _time(row, "last_receipt_time"), _time(row, "written_at") if once else None
+
+    for file in sorted((data_dir / "stream_csv").glob("*.csv")):
+        _use_flags(windows, file, periods, of_final)
+    live = data_dir / "stream_live.csv"
+    if live.is_file():
+        _use_flags(windows, live, periods, _when_written)
+    return replace(found, windows=windows)
+
+
+def _as_batched(found: Golden, data_dir: Path) -> Golden:
+    """Return the results with the flags of the thresholds that the newest batch run used."""
+    file, totals = data_dir / "batch_windows.csv", sorted((data_dir / "batch_output").glob("*.csv"))
+    if not file.is_file() and not totals:
+        return found
+    periods = run_settings.periods_of_batch(data_dir)
+    windows, total = dict(found.windows), found.total
+    if file.is_file():
+        _use_flags(windows, file, periods, _when_written)
+    for row in golden.read_rows(totals[-1], []) if totals and total else []:
+        possible = run_settings.candidates(periods, *_when_written(row))
+        total = run_settings.with_flags(f"batch_output/{totals[-1].name}", total, possible)
+    return replace(found, windows=windows, total=total)
+
+
+def _use_flags(
+    windows: dict[int, dict[str, object]], file: Path, periods: Sequence[Period], of: Computed
+) -> None:
+    """Set the flags of the windows in a file to those of the thresholds of its rows."""
+    for row in golden.read_rows(file, []):
+        start = _time(row, "window_start")
+        if start is not None and start in windows:
+            name = f"window {golden.iso(start)} in {file.name}"
+            possible = run_settings.candidates(periods, *of(row))
+            windows[start] = run_settings.with_flags(name, windows[start], possible)
+
+
+def _when_written(row: Mapping[str, str]) -> tuple[int | None, int | None]:
+    written = _time(row, "written_at")
+    return written, written
+
+
+def _time(row: Mapping[str, str], column: str) -> int | None:
+    return golden.cell_time(row.get(column, ""))
 
 
 # --- a run that was re-timed ------------------------------------------------------------------

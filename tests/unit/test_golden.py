@@ -16,7 +16,9 @@ from feed import recording, retime
 from pipeline.ingest import trade
 from tests import golden
 from tests.golden import run as golden_run
+from tests.golden import run_settings
 from tests.golden.__main__ import main
+from tests.golden.run_settings import Period, RefusedError
 
 NOW = datetime(2025, 7, 1, tzinfo=UTC)
 MESSAGE: dict[str, object] = {
@@ -267,6 +269,8 @@ def right(recording_path, tmp_path):
                 "INSERT INTO btc_prices VALUES (?, ?, ?, ?, ?, ?, ?)", (t.trade_id, *row)
             )
     connection.close()
+    (data / "source.json").write_text(json.dumps(recording.identity(recording_path, None)))
+    statuses(data)
     return data
 
 
@@ -489,11 +493,22 @@ def test_a_window_that_lacks_a_trade_is_reported_without_the_scores_of_later_win
 
 # --- any run of a replay ----------------------------------------------------------------------
 
+DEFAULTS = {
+    "product_id": "BTC-USD",
+    "window": "PT1M",
+    "watermark": "PT1M",
+    "volatility_range": "50",
+    "sentiment_ratio": "1.2",
+    "spike_volume": "100",
+}
 
-def statuses(data: Path, **settings: str) -> None:
+
+def statuses(data: Path, starts: int = 1, **settings: str) -> None:
+    """Write the status files of a run with these settings and the default ones."""
     (data / "status").mkdir(exist_ok=True)
-    for service in ("spark_processor", "batch_scheduler"):
-        (data / "status" / f"{service}.json").write_text(json.dumps({"settings": settings}))
+    for service in ("consumer", "spark_processor", "batch_scheduler"):
+        status = {"starts": starts, "settings": DEFAULTS | settings}
+        (data / "status" / f"{service}.json").write_text(json.dumps(status))
 
 
 def test_the_settings_of_the_run_are_used(recording_path, right, capsys):
@@ -508,7 +523,7 @@ def test_the_settings_of_the_run_are_used(recording_path, right, capsys):
     problems = "\n".join(golden_run.verify(recording_path, right, LATER))
     assert "no such window in the recording" in problems
     assert "window_end is '2025-06-30T23:59:00Z'" in problems
-    assert golden_run.rules_of(right).window == 2 * golden.MINUTE
+    assert run_settings.periods_of_stream(right)[-1].rules.window == 2 * golden.MINUTE
 
 
 @pytest.mark.parametrize(
@@ -516,7 +531,7 @@ def test_the_settings_of_the_run_are_used(recording_path, right, capsys):
     [
         ({"kind": "live", "url": "wss://x"}, "holds the live feed wss://x, not a recording"),
         (
-            {"kind": "replay", "recording": "q.gz", "fingerprint": "ab"},
+            {"kind": "replay", "recording": "q.gz", "fingerprint": "ab", "retimed": False},
             "holds a replay of q.gz with other content than r.jsonl",
         ),
     ],
@@ -534,9 +549,187 @@ def test_a_directory_of_another_feed_is_refused_with_the_reason(
 def test_services_with_different_settings_are_refused(recording_path, right):
     statuses(right, window="PT1M")
     path = right / "status" / "batch_scheduler.json"
-    path.write_text(json.dumps({"settings": {"window": "PT2M"}}))
-    with pytest.raises(golden_run.RefusedError, match="WINDOW differs between the stream and the"):
+    path.write_text(json.dumps({"starts": 1, "settings": DEFAULTS | {"window": "PT2M"}}))
+    with pytest.raises(RefusedError, match="WINDOW differs between the stream and the"):
         golden_run.verify(recording_path, right, LATER)
+
+
+def record(data: Path, service: str, *periods: tuple[str, str]) -> None:
+    """Write the record of the thresholds: since when, and the threshold of the price range."""
+    lines = [f"{since},{limit},1.2,100\n" for since, limit in periods]
+    text = "".join(["since,volatility_range,sentiment_ratio,spike_volume\n", *lines])
+    (data / "status" / f"{service}_thresholds.csv").write_text(text)
+
+
+@pytest.fixture
+def restarted(recording_path, right):
+    """A run whose price range threshold changed from 50 to 1.5 at 12:00.
+
+    The price range is 2 in the window of 23:58, and 3 in the window of 23:59. The first window
+    became final before the restart, the second one after it.
+    """
+    rows = rows_of(golden.compute(recording_path, LATER))
+    for row, received, written in zip(
+        rows,
+        ("11:57:59", "12:01:00", "12:02:00", "12:03:00"),
+        ("11:59:59", "12:02:00", "12:02:01", "12:03:01"),
+        strict=True,
+    ):
+        row["last_receipt_time"] = f"2025-08-01T{received}Z"
+        row["written_at"] = f"2025-08-01T{written}Z"
+    second = rows[1] | {"volatility_flag": "High"}
+    write_csv(right / "stream_csv" / "2025-06-30.csv", [rows[0], second])
+    write_csv(right / "stream_live.csv", rows[2:])
+    statuses(right, starts=2, volatility_range="1.5")
+    record(
+        right, "spark_processor", ("1970-01-01T00:00:00Z", "50"), ("2025-08-01T12:00:00Z", "1.5")
+    )
+    # The newest batch run was before the restart.
+    for file in (right / "batch_windows.csv", *(right / "batch_output").iterdir()):
+        with file.open(newline="") as text:
+            old = [row | {"written_at": "2025-08-01T11:59:00Z"} for row in csv.DictReader(text)]
+        write_csv(file, old)
+    record(right, "batch_processor", ("2025-08-01T11:00:00Z", "50"))
+    return right
+
+
+def test_each_row_is_judged_by_the_thresholds_of_its_period(recording_path, restarted):
+    assert golden_run.verify(recording_path, restarted, LATER) == []
+    change(restarted / "stream_csv" / "2025-06-30.csv", ",High,", ",Normal,")
+    change(restarted / "stream_csv" / "2025-06-30.csv", ",Normal,", ",High,")
+    problems = golden_run.verify(recording_path, restarted, LATER)
+    day = "2025-06-30.csv window 2025-06-30T23"
+    assert problems == [
+        f"{day}:58:00Z: volatility_flag is 'High', not Normal",
+        f"{day}:59:00Z: volatility_flag is 'Normal', not High",
+    ]
+
+
+def test_the_batch_is_judged_by_the_thresholds_of_its_newest_run(recording_path, restarted):
+    record(
+        restarted, "batch_processor", ("2025-08-01T11:00:00Z", "9"), ("2025-08-01T11:30:00Z", "1.5")
+    )
+    problems = golden_run.verify(recording_path, restarted, LATER)
+    assert [problem.split(": ")[0] for problem in problems] == [
+        "batch_windows.csv window 2025-06-30T23:58:00Z",
+        "batch_windows.csv window 2025-06-30T23:59:00Z",
+    ]
+    record(
+        restarted, "batch_processor", ("2025-08-01T11:00:00Z", "1"), ("2025-08-01T11:30:00Z", "999")
+    )
+    (problem,) = golden_run.verify(recording_path, restarted, LATER)
+    assert problem == "batch_output/20250701T000200Z.csv: volatility_flag is 'High', not Normal"
+
+
+def test_a_window_that_was_open_when_its_flags_changed_is_refused(recording_path, restarted):
+    """It was computed before or after the restart, but became final after it."""
+    file = restarted / "stream_csv" / "2025-06-30.csv"
+    change(file, "2025-08-01T12:01:00Z", "2025-08-01T11:59:58Z")
+    with pytest.raises(RefusedError, match="of window 2025-06-30T23:59:00Z in 2025-06-30.csv are"):
+        golden_run.verify(recording_path, restarted, LATER)
+    # Both thresholds give the same flags.
+    record(
+        restarted, "spark_processor", ("1970-01-01T00:00:00Z", "50"), ("2025-08-01T12:00:00Z", "40")
+    )
+    (problem,) = golden_run.verify(recording_path, restarted, LATER)
+    assert "23:59:00Z: volatility_flag is 'High', not Normal" in problem
+
+
+def test_a_window_that_another_checkpoint_may_have_computed_again_is_refused(
+    recording_path, restarted
+):
+    """Such a row keeps the time of its first version."""
+    starts = restarted / "status" / "stream_starts.csv"
+    starts.write_text("topic,read_before,first_offset,checkpoint\nt,0,0,a\n")
+    assert golden_run.verify(recording_path, restarted, LATER) == []
+    starts.write_text(f"{starts.read_text()}t,9,0,b\n")
+    with pytest.raises(RefusedError, match="of window 2025-06-30T23:58:00Z in 2025-06-30.csv are"):
+        golden_run.verify(recording_path, restarted, LATER)
+
+
+def test_a_row_that_is_older_than_the_record_is_refused(recording_path, restarted):
+    record(restarted, "spark_processor", ("2025-08-01T12:00:00Z", "1.5"))
+    with pytest.raises(RefusedError, match="older than the record of the thresholds"):
+        golden_run.verify(recording_path, restarted, LATER)
+
+
+@pytest.mark.parametrize(
+    ("earliest", "latest", "possible"),
+    [
+        (None, None, [1, 2, 3]),
+        (None, 5, []),
+        (5, 10, [1]),
+        (12, 19, [1]),
+        (12, 20, [1, 2]),
+        (20, 25, [2]),
+        (12, 31, [1, 2, 3]),
+        (31, None, [3]),
+        (25, None, [2, 3]),
+    ],
+)
+def test_the_rules_between_two_times(earliest, latest, possible):
+    periods = [
+        Period(since, golden.Rules(window=number))
+        for number, since in enumerate((10, 20, 30), start=1)
+    ]
+    found = run_settings.candidates(periods, earliest, latest)
+    assert [rules.window for rules in found] == possible
+
+
+STATUS_FILES = [f"status/{name}.json" for name in ("consumer", "spark_processor")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        *((name, None, f"{name} is missing, so the settings") for name in STATUS_FILES),
+        *((name, '{"settings": ', "is not valid JSON") for name in STATUS_FILES),
+        *((name, "[]", "does not hold a JSON object") for name in STATUS_FILES),
+        *((name, '{"starts": 1}', f"{name} has no settings") for name in STATUS_FILES),
+        ("status/batch_scheduler.json", None, "status/batch_scheduler.json is missing"),
+        (
+            "status/spark_processor.json",
+            json.dumps({"starts": 1, "settings": DEFAULTS | {"spike_volume": None}}),
+            "SPIKE_VOLUME of the run is unknown: the data directory records None",
+        ),
+        (
+            "status/spark_processor.json",
+            json.dumps({"starts": 1, "settings": DEFAULTS | {"window": "soon"}}),
+            "WINDOW of the run is unknown: the data directory records 'soon'",
+        ),
+        (
+            "status/spark_processor.json",
+            json.dumps({"starts": 2, "settings": DEFAULTS}),
+            "status/spark_processor_thresholds.csv is missing",
+        ),
+        ("status/spark_processor_thresholds.csv", "since\nx,5\n", "has a damaged line: 'x,5'"),
+        (
+            "status/spark_processor_thresholds.csv",
+            "since,volatility_range,sentiment_ratio,spike_volume\n2025-08-01T12:00:00Z,5\n",
+            "SENTIMENT_RATIO of the run is unknown",
+        ),
+        ("status/spark_processor_thresholds.csv", "since\n", "has no row"),
+        ("source.json", None, "source.json is missing, so the feed of the run is unknown"),
+        ("source.json", "{", "is not valid JSON"),
+        ("source.json", '{"product": "BTC-USD"}', "source.json does not name a recording"),
+        ("source.json", '{"kind": "replay", "retimed": false}', "does not name a recording"),
+    ],
+)
+def test_a_run_with_unknown_settings_is_refused_with_the_reason(
+    recording_path, right, capsys, name, content, reason
+):
+    path = right / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    with pytest.raises(SystemExit) as end:
+        main([str(recording_path), str(right)])
+    assert end.value.code == 2
+    written = capsys.readouterr()
+    assert reason in written.err
+    assert written.err.count("\n") == 1
+    assert written.out == ""
 
 
 @pytest.fixture
@@ -575,7 +768,8 @@ def retimed(recording_path, tmp_path):
         "last_trade_time": golden.iso(int(str(batch.total["last_trade_time"]))),
     }
     write_csv(data / "batch_output" / "20250801T000000Z.csv", [total])
-    (data / "source.json").write_text(json.dumps({"kind": "replay", "retimed": True}))
+    (data / "source.json").write_text(json.dumps(recording.identity(recording_path, {})))
+    statuses(data)
     with sqlite3.connect(data / "crypto_prices.db") as connection:
         connection.executescript(TABLES)
         for t in list(found.trades.values())[:-1]:
