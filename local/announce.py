@@ -104,16 +104,16 @@ def main() -> None:
     parser.add_argument("--dashboard-port", type=int, required=True, help="port of the page")
     arguments = parser.parse_args()
     data = DataDir(arguments.data_dir)
-    start = time.time()
+    start, began = time.time(), time.monotonic()
     announced: set[str] = set()
     progress = Progress()
     while len(announced) < EVENTS:
         for event in events(data, arguments.dashboard_port, start):
             if event not in announced:
                 announced.add(event)
-                print(f"{event} ({time.time() - start:.0f} s after the start)", flush=True)
+                print(f"{event} ({time.monotonic() - began:.0f} s after the start)", flush=True)
         if len(announced) < EVENTS and (
-            line := progress.line(waiting_for(data, announced), time.time() - start)
+            line := progress.line(waiting_for(data, announced), time.monotonic() - began)
         ):
             print(line, flush=True)
         time.sleep(CHECK_SECONDS)

@@ -11,7 +11,7 @@ from pipeline.compare.frontier import LARGER, BatchModel, Choice, Frontier, chea
 from pipeline.compare.inputs import MAX_ALERTS
 from pipeline.compare.modes import RECENT_RUNS, Mode
 from pipeline.compare.section import Section, Table
-from pipeline.compare.summary import differences, freshness
+from pipeline.compare.summary import NO_AGES, differences, freshness
 from pipeline.compare.watermark import Watermarks
 from pipeline.ingest.lags import LONGEST
 from pipeline.metrics.definitions import HIGH, SPIKE
@@ -81,6 +81,9 @@ def frontier_section(comparison: Comparison) -> Section:
             tuple(map(_mode_cells, comparison.modes)),
         ),
     )  # fmt: skip
+    lines: tuple[str, ...] = (*frontier_sentences(found), *filter(None, [choice_sentence(found)]))
+    if comparison.replayed_as_recorded:
+        lines = (NO_AGES,)
     return Section(
         key="frontier",
         title="Which path and interval",
@@ -92,11 +95,11 @@ def frontier_section(comparison: Comparison) -> Section:
             "runs, if there is one. One process computes both results of the stream, so both have "
             "the cost of the whole process."
         ),
-        lines=(*frontier_sentences(found), *filter(None, [choice_sentence(found)])),
+        lines=lines,
         tables=tables if found.today else (),
         figure_note=(
-            "Lower and further to the left is better. Points are measured, lines are the model. "
-            "Both scales are logarithmic."
+            "Lower and further to the left is better. Points are measured"
+            f"{', lines are the model' if found.today else ''}. Both scales are logarithmic."
         ),
         figure_alt="Median age of each result against its CPU seconds per hour",
     )
@@ -231,7 +234,7 @@ def detection_section(comparison: Comparison) -> Section:
     ]
     lines = [detection_sentence(found)]
     if comparison.replayed_as_recorded:
-        lines = ["Times are not measured: this replay keeps the original timestamps."]
+        lines = [NO_AGES]
     if found.checked:
         lines.append(
             f"False alerts: {found.false:,} of {found.checked:,}. An alert is false if the result "
@@ -287,6 +290,7 @@ def watermark_section(comparison: Comparison) -> Section:
         )
         for watermark, at_most, estimate, age in found.listed.itertuples(index=False)
     ]
+    dashed = " Dashed line: the estimate." if found.table["estimate"].notna().any() else ""
     header = ("watermark", "dropped at most", "share", "estimate", "age of final windows")
     return Section(
         key="watermark",
@@ -299,11 +303,14 @@ def watermark_section(comparison: Comparison) -> Section:
             "compares each trade with the newest event time of all micro-batches before the "
             "previous one, as Spark does. Ages are medians. Recovered trades are left out."
         ),
-        lines=(watermark_sentence(found),),
+        lines=(
+            watermark_sentence(found),
+            *([NO_AGES] if comparison.replayed_as_recorded and found.trades else []),
+        ),
         tables=(Table("", header, tuple(rows) if found.trades else ()),),
         figure_note=(
-            "Solid line: at most. Dashed line: the estimate. Logarithmic scale. A line ends where "
-            "no trade would have been dropped."
+            f"Solid line: at most.{dashed} Logarithmic scale. A line ends where no trade would "
+            "have been dropped."
         ),
         figure_alt="Share of dropped trades by watermark",
     )

@@ -33,7 +33,7 @@ from pipeline.compare.formatting import (
 )
 from pipeline.compare.modes import READS
 from pipeline.compare.section import Section, Table
-from pipeline.compare.summary import forecast
+from pipeline.compare.summary import NO_AGES, forecast
 from pipeline.compare.totals import UNUSUAL_Z
 from pipeline.compare.tradeoffs import aspects
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, LABELS, SPIKE
@@ -143,9 +143,7 @@ def _noteworthy_windows(comparison: Comparison) -> Table:
 def _freshness(comparison: Comparison) -> Section:
     lines = []
     if comparison.replayed_as_recorded:
-        lines.append(
-            "Ages are not measured: this replay keeps the original timestamps of the recording."
-        )
+        lines.append(NO_AGES)
     elif not comparison.teeth:
         lines.append("No ages yet. They need a result from each path.")
     elif comparison.span:

@@ -22,6 +22,8 @@ from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
 
 #: The titles of the findings, in order.
 TITLES = ("Agreement", "Freshness", "CPU cost", "Batch run time")
+#: Why no section has ages, for a replay with its original timestamps.
+NO_AGES = "Ages are not measured: this replay keeps the original timestamps of the recording."
 #: What a finding is: not measured yet (`waiting`), not measurable here (`unknown`), `fine`, worth
 #: knowing (`note`), or wrong (`alarm`).
 Kind = Literal["waiting", "unknown", "fine", "note", "alarm"]
@@ -167,8 +169,7 @@ def freshness(comparison: Comparison) -> Finding:
     """Return which path is fresher, and by how much."""
     title = TITLES[1]
     if comparison.replayed_as_recorded:
-        why = "Ages are not measured: this replay keeps the original timestamps of the recording."
-        return Finding(title, UNKNOWN, why, "unknown")
+        return Finding(title, UNKNOWN, NO_AGES, "unknown")
     known = {name: found for name, found in comparison.freshness.items() if found is not None}
     ages = {
         name.replace("stream, ", "stream's "): round(found.median, 1)

@@ -72,9 +72,7 @@ def has_one_checkpoint(data_dir: Path) -> bool:
     return not path.exists() or len(_text(path).split("\n")) <= 3  # header, row, end of file
 
 
-def candidates(
-    periods: Sequence[Period], earliest: int | None, latest: int | None
-) -> list[Rules]:
+def candidates(periods: Sequence[Period], earliest: int | None, latest: int | None) -> list[Rules]:
     """Return the rules that can have decided the flags of a row.
 
     Args:

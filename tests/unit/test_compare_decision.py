@@ -19,6 +19,8 @@ from pipeline.compare.decision import (
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN, Freshness
 from pipeline.compare.frontier import BatchModel, Frontier
 from pipeline.compare.inputs import read_outputs
+from pipeline.compare.sections import sections
+from pipeline.compare.summary import NO_AGES
 from pipeline.compare.watermark import watermarks
 from pipeline.outputs import DataDir
 from pipeline.stores.sqlite import SqliteStore
@@ -198,3 +200,37 @@ def test_no_choice_is_named_while_the_stream_is_unknown(tmp_path: Path) -> None:
     section = frontier_section(replace(nothing, frontier=found))
     assert section.lines == frontier_sentences(found)
     assert section.tables[0].rows == ()
+
+
+def test_a_replay_as_recorded_has_one_reason_why_ages_are_not_measured(tmp_path: Path) -> None:
+    """No section promises ages that will never come, and no caption names a line without data."""
+    data = DataDir(tmp_path)
+    nothing = compare(read_outputs(data, SqliteStore(data.database)), 60)
+    recorded = replace(
+        nothing,
+        replayed_as_recorded=True,
+        frontier=Frontier((), {}, measured(1.5, 92, 33).iloc[:0], 60),
+        watermarks=watermarks(
+            lags({-1: 9, 3: 1}, {-1: 9, 3: 1}), status(timedelta(minutes=1)), None, is_live_pace=False
+        ),
+    )
+    found = {section.key: section for section in sections(recorded)}
+    assert NO_AGES.endswith("this replay keeps the original timestamps of the recording.")
+    assert found["frontier"].lines == (NO_AGES,)
+    assert found["freshness"].lines == (NO_AGES,)
+    assert found["detection"].lines[0] == NO_AGES
+    assert found["watermark"].lines[1:] == (NO_AGES,)
+    assert "lines" not in found["frontier"].figure_note
+    assert "Dashed" not in found["watermark"].figure_note
+    live = replace(
+        recorded,
+        replayed_as_recorded=False,
+        frontier=Frontier((MODEL,), {}, measured(1.5, 92, 33), 60),
+    )
+    live = replace(
+        live, watermarks=watermarks(lags({-1: 9, 3: 1}, {-1: 9, 3: 1}), status(timedelta(minutes=1)), 62.0)
+    )
+    shown = {section.key: section for section in sections(live)}
+    assert not any(NO_AGES in section.lines for section in shown.values())
+    assert "lines are the model" in shown["frontier"].figure_note
+    assert "Dashed" in shown["watermark"].figure_note

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -647,6 +648,58 @@ def test_the_progress_of_a_start_is_printed_every_few_seconds_and_later_rarely()
     assert progress.line("starting Spark", 40.0)
     assert not progress.line("starting Spark", 65.0)
     assert progress.line("starting Spark", 70.0)
+
+
+def test_a_step_of_the_wall_clock_changes_no_seconds_since_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The wall clock is set back by an hour while the start waits."""
+    wall, seconds = iter([9000.0, *[5400.0] * 99]), iter(range(100, 199))
+    clock = SimpleNamespace(
+        time=lambda: next(wall), monotonic=lambda: float(next(seconds)), sleep=lambda _: None
+    )
+    happened = iter([[], ["a"], ["a", "b", "c"]])
+    monkeypatch.setattr(announce, "time", clock)
+    monkeypatch.setattr(announce, "events", lambda *_: next(happened))
+    monkeypatch.setattr(
+        sys, "argv", ["announce", "--data-dir", str(tmp_path), "--dashboard-port", "1"]
+    )
+    announce.main()
+    assert capsys.readouterr().out.splitlines() == [
+        "waiting for Kafka (1 s after the start)",
+        "a (2 s after the start)",
+        "b (4 s after the start)",
+        "c (5 s after the start)",
+    ]
+
+
+def test_status_into_a_closed_pipe_prints_no_traceback(tmp_path: Path) -> None:
+    """As in `make status | head`: the reader ends before the status is printed."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = (
+        "from local import stack, status\n"
+        "stack.is_running = lambda *_: True\n"
+        "stack.holder = lambda *_: 'pid 1'\n"
+        "process = {'name': 'consumer', 'state': 10, 'statename': 'STARTING'}\n"
+        "status.processes = lambda *_: 3 * [process]\n"
+        "status.main()\n"
+    )
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", code, "--data-dir", str(folder)],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_only_files_written_since_the_start_are_announced(tmp_path: Path) -> None:
