@@ -13,14 +13,16 @@ prediction is off by more than its limit.
 
 import argparse
 import csv
+import math
 import shutil
+import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -28,23 +30,31 @@ import pandas as pd
 
 from faults.servers import Late
 from faults.stack import Stack
-from pipeline import alerts, times
+from pipeline import times
 from pipeline.compare import database
 from pipeline.compare.comparison import Comparison, compare
-from pipeline.compare.freshness import BATCH
+from pipeline.compare.detection import KEY
+from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN
+from pipeline.compare.frontier import BatchModel, Frontier
 from pipeline.compare.inputs import read_batch_log, read_outputs
 from pipeline.compare.watermark import watermarks
 from pipeline.metrics.definitions import HIGH, SPIKE
-from pipeline.outputs import DataDir, read_status
+from pipeline.outputs import DataDir, read_status, stream_files
 from pipeline.stores import sqlite
 
 #: What was predicted, at which setting, the predicted and the measured value, and the limit.
 Row = tuple[str, float, float, float, float]
+#: The start of a window, and HIGH or SPIKE.
+Key = tuple[str, str]
+#: The flag of a window that has each kind.
+FLAGS = {"volatility_flag": HIGH, "volume_spike": SPIKE}
 #: How far a prediction may be off.
 AGE_LIMIT, CPU_LIMIT, DROPS_LIMIT = 0.15, 0.25, 0.15
 #: How far the time of an alert may be from the time at which the observer sees the result, and how
 #: often the observer looks, in seconds.
 SEEN_LIMIT, POLL_SECONDS = 1.0, 0.1
+#: With fewer results to compare on a path, the run proves nothing.
+LEAST_ALERTS = 3
 #: With fewer drops, the estimate is not checked.
 LEAST_DROPS = 100
 #: Every second trade comes late, by up to this multiple of the watermark.
@@ -83,6 +93,7 @@ class Observer(threading.Thread):
             for path, file in (
                 ("stream", self._data.stream_live),
                 ("batch", self._data.batch_windows),
+                *(("final", file) for file in stream_files(self._data)),
             ):
                 with suppress(FileNotFoundError):
                     changed = file.stat().st_mtime_ns
@@ -93,31 +104,108 @@ class Observer(threading.Thread):
     def _look(self, path: str, file: Path) -> None:
         now = times.now()
         for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines()):
-            for flag in ("volatility_flag", "volume_spike"):
-                if row[flag] in (HIGH, SPIKE):
-                    self.seen.setdefault((path, row["window_start"], row[flag]), now)
+            for flag, kind in FLAGS.items():
+                if row[flag] == kind:
+                    self.seen.setdefault((path, row["window_start"], kind), now)
 
     def end(self) -> None:
         self._ended.set()
         self.join()
 
-    def agrees(self) -> bool:
-        """Print how far the alerts are from the observed times; return whether all are near."""
-        within = True
-        for path, file in (
-            ("stream", self._data.alerts_stream),
-            ("batch", self._data.alerts_batch),
-        ):
-            off = [
-                abs((self.seen[key] - raised).total_seconds())
-                for alert in alerts.read(file)
-                if (raised := datetime.fromisoformat(alert["raised_at"])) > self.began
-                and (key := (path, alert["window_start"], alert["kind"])) in self.seen
-            ]
-            within &= max(off, default=0.0) <= SEEN_LIMIT
-            farthest = f"{max(off):.2f} s" if off else "-"
-            say(f"{len(off)} alerts of the {path}, at most {farthest} from the observer's time")
-        return within
+    def of(self, path: str) -> dict[Key, datetime]:
+        """Return when the observer first saw each High and Spike window of a path."""
+        return {(start, kind): at for (of, start, kind), at in self.seen.items() if of == path}
+
+
+def detection_problems(found: Comparison, observer: Observer, until: datetime) -> list[str]:
+    """Return what does not agree between a comparison and the observer.
+
+    Args:
+        found: the comparison.
+        observer: it has ended after the files of the comparison were read.
+        until: when the files were read.
+    """
+    outputs = found.outputs
+    final = [
+        (row.window_start, kind, row.written_at)
+        for row in outputs.final.itertuples()
+        for flag, kind in FLAGS.items()
+        if getattr(row, flag) == kind
+    ]
+    recorded = {path: times_of(of[[*KEY, "raised_at"]]) for path, of in outputs.alerts.items()}
+    recorded["final"] = times_of(pd.DataFrame(final, columns=[*KEY, "at"]))
+    crossed = times_of(outputs.crossings[[*KEY, "crossed_at"]])
+    since = "" if found.span is None else times.iso(found.span[0])
+    events = {
+        key: at for key, at in crossed.items() if key in recorded["final"] and key[0] >= since
+    }
+    problems = []
+    for path, result in (("stream", STREAM_OPEN), ("final", STREAM_FINAL), ("batch", BATCH)):
+        seen, known = observer.of(path), recorded[path]
+        problems += disagreements(path, known, seen, observer.began, until)
+        observed = median_s(events, {key: at for key, at in seen.items() if key in known})
+        problems += off_median(result, found.detection.median(result), observed)
+    return problems
+
+
+def times_of(table: pd.DataFrame) -> dict[Key, datetime]:
+    """Return the times in a table with the columns of KEY and a time."""
+    return {
+        (start, kind): pd.Timestamp(at).to_pydatetime()
+        for start, kind, at in table.dropna().itertuples(index=False)
+    }
+
+
+def disagreements(
+    path: str,
+    recorded: Mapping[Key, datetime],
+    seen: Mapping[Key, datetime],
+    began: datetime,
+    until: datetime,
+) -> list[str]:
+    """Return what does not agree between the recorded and the observed times of one path.
+
+    Args:
+        path: its name.
+        recorded: when the path recorded that a window is High or a Spike.
+        seen: when the observer first saw it.
+        began: when the observer began. What was recorded earlier is not compared.
+        until: when the records were read. What was seen just before it can have no record yet.
+    """
+    watched = {key: at for key, at in recorded.items() if at > began}
+    off = [abs((seen[key] - at).total_seconds()) for key, at in watched.items() if key in seen]
+    farthest = f"{max(off):.2f} s" if off else "-"
+    say(f"{len(off)} results of {path}, at most {farthest} from the observer's time")
+    latest = until - timedelta(seconds=SEEN_LIMIT)
+    found = [f"{path}: the observer did not see {key}" for key in watched if key not in seen]
+    found += [
+        f"{path}: no record of {key}, which the observer saw"
+        for key, at in seen.items()
+        if key not in recorded and at < latest
+    ]
+    if len(watched) < LEAST_ALERTS:
+        found.append(f"{path}: {len(watched)} results, at least {LEAST_ALERTS} are needed")
+    if off and max(off) > SEEN_LIMIT:
+        found.append(f"{path}: {farthest} from the observer's time")
+    return found
+
+
+def off_median(result: str, reported: float, observed: float) -> list[str]:
+    """Return a problem if a reported median time to detection is not the observer's."""
+    if abs(reported - observed) <= SEEN_LIMIT:  # False if one of them is unknown
+        return []
+    return [f"{result}: reported median {reported:.2f} s, observed {observed:.2f} s"]
+
+
+def median_s(crossed: Mapping[Key, datetime], seen: Mapping[Key, datetime]) -> float:
+    """Return the median time from the crossing to the observation, in seconds; NaN without one."""
+    off = [(at - crossed[key]).total_seconds() for key, at in seen.items() if key in crossed]
+    return statistics.median(off) if off else math.nan
+
+
+def model_of(found: Frontier, mode: str) -> BatchModel | None:
+    """Return the model of a mode of the batch."""
+    return next((model for model in found.today if model.mode == mode), None)
 
 
 def wait_for_runs(data: DataDir, count: int, interval_s: float) -> None:
@@ -135,16 +223,23 @@ def measured(
     """Run the batch with an interval; return the comparison and whether the alerts are right."""
     say(f"a batch every {interval_s:g} s, {runs} runs")
     environment = {"BATCH_INTERVAL_SECONDS": f"{interval_s:g}"}
-    with running(recording, folder, environment) as stack:
-        observer = Observer(stack.data)
-        observer.start()
-        # Ages and costs count from the first result of both paths on.
-        wait_for_runs(stack.data, runs + 2, interval_s)
+    observer = Observer(DataDir(folder / "data"))
+    observer.start()  # before the stack, so it sees each result
+    try:
+        with running(recording, folder, environment) as stack:
+            # Ages and costs count from the first result of both paths on.
+            wait_for_runs(stack.data, runs + 2, interval_s)
+            until = times.now()
+            outputs = read_outputs(stack.data, sqlite.SqliteStore(stack.data.database))
+            found = compare(outputs, interval_s)
+    finally:
         observer.end()
-        found = compare(
-            read_outputs(stack.data, sqlite.SqliteStore(stack.data.database)), interval_s
-        )
-        return found, observer.agrees() and not found.detection.false
+    problems = detection_problems(found, observer, until)
+    if found.detection.false:
+        problems.append(f"{found.detection.false} false alerts")
+    for problem in problems:
+        say(problem)
+    return found, not problems
 
 
 def check_frontier(
@@ -152,9 +247,9 @@ def check_frontier(
 ) -> bool:
     """Print predicted and measured ages and costs; return whether all are within their limits."""
     base, alerts_agree = measured(recording, folder / f"every-{base_s:g}", base_s, runs)
-    if not base.frontier.today:
+    model = model_of(base.frontier, base.mode)
+    if model is None:
         sys.exit("The first run has no model: it lacks ages or CPU times.")
-    model = base.frontier.today[0]
     rows: list[Row] = []
     for interval_s in intervals:
         found, agree = measured(recording, folder / f"every-{interval_s:g}", interval_s, runs)

@@ -211,7 +211,10 @@ def test_a_replay_as_recorded_has_one_reason_why_ages_are_not_measured(tmp_path:
         replayed_as_recorded=True,
         frontier=Frontier((), {}, measured(1.5, 92, 33).iloc[:0], 60),
         watermarks=watermarks(
-            lags({-1: 9, 3: 1}, {-1: 9, 3: 1}), status(timedelta(minutes=1)), None, is_live_pace=False
+            lags({-1: 9, 3: 1}, {-1: 9, 3: 1}),
+            status(timedelta(minutes=1)),
+            None,
+            is_live_pace=False,
         ),
     )
     found = {section.key: section for section in sections(recorded)}
@@ -228,7 +231,10 @@ def test_a_replay_as_recorded_has_one_reason_why_ages_are_not_measured(tmp_path:
         frontier=Frontier((MODEL,), {}, measured(1.5, 92, 33), 60),
     )
     live = replace(
-        live, watermarks=watermarks(lags({-1: 9, 3: 1}, {-1: 9, 3: 1}), status(timedelta(minutes=1)), 62.0)
+        live,
+        watermarks=watermarks(
+            lags({-1: 9, 3: 1}, {-1: 9, 3: 1}), status(timedelta(minutes=1)), 62.0
+        ),
     )
     shown = {section.key: section for section in sections(live)}
     assert not any(NO_AGES in section.lines for section in shown.values())

@@ -1,0 +1,59 @@
+"""The check of the predictions: which alerts agree with an outside observer. Pure parts."""
+
+import math
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pipeline.compare.frontier import Frontier
+from tests import predictions
+from tests.unit.test_compare_frontier import MODEL, measured
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def keyed(*seconds: float) -> dict[tuple[str, str], datetime]:
+    return {(f"w{number}", "High"): at(each) for number, each in enumerate(seconds)}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "seen", "problem"),
+    [
+        (keyed(10, 20, 30), keyed(10.9, 20, 29.1), None),
+        (keyed(-5, 10, 20, 30), keyed(1, 10, 20, 30), None),  # before the observer began
+        (keyed(10, 20, 30), keyed(10, 20, 30, 99.5), None),  # its record may not be read yet
+        (keyed(), keyed(), "at least 3"),
+        (keyed(10, 20), keyed(10, 20), "at least 3"),
+        (keyed(10, 20, 30), keyed(10, 20, 31.1), "1.10 s from the observer"),
+        (keyed(10, 20, 30), keyed(10, 20), "did not see ('w2', 'High')"),
+        (keyed(10, 20, 30), keyed(10, 20, 30, 40), "no record of ('w3', 'High')"),
+    ],
+)
+def test_every_alert_is_seen_and_every_window_that_is_seen_has_its_alert(recorded, seen, problem):
+    found = predictions.disagreements("stream", recorded, seen, NOON, at(100))
+    if problem is None:
+        assert found == []
+    else:
+        (text,) = found
+        assert problem in text
+
+
+def test_the_reported_median_must_be_within_a_second_of_the_observed_one():
+    observed = predictions.median_s(keyed(0, 0, 0), keyed(1, 2, 9))
+    assert observed == 2
+    assert predictions.off_median("batch", 2.9, observed) == []
+    assert predictions.off_median("batch", 3.1, observed)
+    assert predictions.off_median("batch", math.nan, observed)
+    assert predictions.off_median("batch", 2.0, predictions.median_s({}, keyed(1)))
+
+
+def test_the_model_is_the_one_of_the_mode_that_runs():
+    incremental = replace(MODEL, mode="incremental")
+    found = Frontier((MODEL, incremental), {}, measured(1.5, 92, 33), 60)
+    assert predictions.model_of(found, "incremental") is incremental
+    assert predictions.model_of(found, "pushdown") is None
