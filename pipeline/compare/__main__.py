@@ -126,7 +126,7 @@ def section_as_text(section: Section) -> str:
     lines += map(_wrapped, section.lines)
     for table in section.tables:
         if table.rows:
-            lines += ["", *([table.title] if table.title else []), _table_as_text(table)]
+            lines += ["", *([_wrapped(table.title)] if table.title else []), _table_as_text(table)]
     return "\n".join(lines)
 
 
@@ -150,7 +150,7 @@ def _table_as_text(table: Table) -> str:
 
 
 def _row_as_list(header: tuple[str, ...], row: tuple[str, ...]) -> str:
-    lines = [row[0]]
+    lines = [_wrapped(row[0])]
     for name, cell in zip(header[1:], row[1:], strict=True):
         lines += textwrap.wrap(
             f"{name}: {cell}", WIDTH, initial_indent="  ", subsequent_indent="    "

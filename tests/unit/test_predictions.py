@@ -6,8 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pipeline.compare.comparison import compare
 from pipeline.compare.frontier import Frontier
-from tests import predictions
+from pipeline.compare.inputs import read_outputs
+from pipeline.outputs import DataDir
+from pipeline.stores.sqlite import SqliteStore
+from tests import page_data, predictions
 from tests.unit.test_compare_frontier import MODEL, measured
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -57,3 +61,29 @@ def test_the_model_is_the_one_of_the_mode_that_runs():
     found = Frontier((MODEL, incremental), {}, measured(1.5, 92, 33), 60)
     assert predictions.model_of(found, "incremental") is incremental
     assert predictions.model_of(found, "pushdown") is None
+
+
+def test_the_results_of_a_comparison_agree_with_an_observer_that_saw_each_of_them(tmp_path):
+    data = DataDir(tmp_path)
+    page_data.live(data, NOON)
+    found = compare(read_outputs(data, SqliteStore(data.database)), 600)
+    final = {
+        (row["window_start"], kind): datetime.fromisoformat(row["written_at"])
+        for row in found.outputs.final.to_dict("records")
+        for flag, kind in predictions.FLAGS.items()
+        if row[flag] == kind
+    }
+    assert len(final) >= 3
+    observer = predictions.Observer(data)
+    observer.began = min(final.values()) - timedelta(seconds=1)
+    observer.seen = {("final", *key): moment for key, moment in final.items()}
+    of_final = [
+        text
+        for text in predictions.detection_problems(found, observer, NOON)
+        if text.startswith("final:")
+    ]
+    assert of_final == []
+    observer.seen.popitem()
+    assert "final: the observer did not see" in "\n".join(
+        predictions.detection_problems(found, observer, NOON)
+    )
