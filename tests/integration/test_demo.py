@@ -76,6 +76,21 @@ def test_one_command_gives_windows_a_batch_result_and_the_page(running_stack: St
         assert answer.status == 200
 
 
+def test_a_normal_start_logs_no_error(running_stack: Stack) -> None:
+    """The tests below kill processes, which is logged as an error."""
+    logs = sorted(stack.logs(running_stack.demo.data.root).glob("*.log"))
+    assert {"kafka.log", "producer.log", "consumer.log", "spark_processor.log"} <= {
+        log.name for log in logs
+    }
+    errors = [
+        f"{log.name}: {line}"
+        for log in logs
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+        if re.search(r"\bERROR\b", line)
+    ]
+    assert errors == []
+
+
 def test_a_running_stack_keeps_its_folder_and_its_ports(running_stack: Stack) -> None:
     demo = running_stack.demo
     status, text = demo.outcome("demo")
