@@ -64,7 +64,8 @@ def count_lags(
     next_start = _NEVER if started is None else started + interval
     for event_time, received, is_counted in arrivals:
         if received is not None:
-            if received >= next_start:
+            # An earlier time of receipt means that the clock was set back.
+            if started is None or not started <= received < next_start:
                 if started is not None:
                     # After an interval without records, Spark has run an empty micro-batch.
                     reference = before if received < next_start + interval else newest

@@ -59,10 +59,19 @@ def test_the_second_lag_counts_from_the_micro_batches_before_the_previous_one() 
     assert lags_of([(100, 100.2), (90, 102)])[MICRO_BATCHES] == [NOT_BEHIND, 10]
 
 
+def test_a_clock_that_is_set_back_does_not_change_the_lags() -> None:
+    """Every seventh trade is 10 s late."""
+    steady = [(n / 2 - (10 if n % 7 == 0 else 0), n / 2) for n in range(400)]
+    for back in (2, 300):
+        stepped = [(time, received - back * (received >= 60)) for time, received in steady]
+        assert lags_of(stepped) == lags_of(steady), back
+
+
 TRADES = st.lists(
     st.tuples(
         st.integers(0, 400),  # event time, quarters of a second
-        st.integers(0, 9),  # since the receipt of the trade before, quarters of a second
+        # Since the receipt of the trade before, quarters of a second. Some clocks are set back.
+        st.integers(0, 9) | st.integers(0, 9) | st.sampled_from([-1, -20, -300]),
         st.booleans(),  # backfilled
         st.integers(1, 20),  # id: many are repeated
     ),
@@ -96,16 +105,18 @@ def directly(
     arrivals: list[tuple[datetime, datetime | None, bool]], interval: float
 ) -> Counter[tuple[datetime, str, int]]:
     """Compute the lags by their definition: compare each trade with all trades before it."""
-    # The micro-batch of each trade. Backfilled trades are in that of the trade before them.
-    received_in = [
-        None if received is None else int((received - NOON).total_seconds() // interval)
-        for _, received, _ in arrivals
-    ]
-    first = next((number for number in received_in if number is not None), 0)
-    numbers = [
-        max([first, *(number for number in received_in[: place + 1] if number is not None)])
-        for place in range(len(arrivals))
-    ]
+    # The micro-batch of each trade. Backfilled trades are in that of the trade before them. After
+    # the clock was set back, the next micro-batch follows.
+    numbers: list[int] = []
+    number = 0
+    newest_interval: int | None = None
+    for _, received, _ in arrivals:
+        if received is not None:
+            received_in = int((received - NOON).total_seconds() // interval)
+            if newest_interval is not None and received_in != newest_interval:
+                number += max(1, received_in - newest_interval)
+            newest_interval = received_in
+        numbers.append(number)
     counts: Counter[tuple[datetime, str, int]] = Counter()
     for place, (time, received, is_counted) in enumerate(arrivals):
         if received is None or not is_counted:
