@@ -74,11 +74,15 @@ def read(path: Path) -> list[Alert]:
     Raises:
         OutputError: the file cannot be read.
     """
-    # The text after the last line end is not a whole line.
-    lines = outputs.read_text(path).split("\n")[:-1]
     return [
-        dict(zip(COLUMNS, line.split(","), strict=True)) for line in lines if _LINE.fullmatch(line)
+        dict(zip(COLUMNS, line.split(","), strict=True)) for line in _lines(outputs.read_text(path))
     ]
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines of a file that are alerts."""
+    # The text after the last line end is not a whole line.
+    return [line for line in text.split("\n")[:-1] if _LINE.fullmatch(line)]
 
 
 class AlertLog:
@@ -148,25 +152,26 @@ def describe(alert: Mapping[str, str]) -> str:
 def append(path: Path, alerts: Iterable[Alert]) -> None:
     """Append alerts to a file, so that they survive a power cut.
 
-    A line that was cut off is removed first. A file with the columns of another version is emptied.
+    A line that was cut off is removed first. A file with a damaged header is replaced by one with
+    the right header and the alerts that can be read. The lines of another version are no alerts.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError, OutputError: the file cannot be written or read.
     """
-    header, *lines = (
-        text.encode() + b"\n" for text in outputs.to_csv(COLUMNS, alerts).splitlines()
-    )
+    header, *lines = (f"{line}\n" for line in outputs.to_csv(COLUMNS, alerts).splitlines())
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         file.seek(0)
         known = file.read()
-        whole = known[: known.rfind(b"\n") + 1] if known.startswith(header) else b""
-        if len(whole) < len(known):
-            file.truncate(len(whole))
-        file.write(b"".join([b"" if whole else header, *lines]))
-        file.flush()
-        os.fsync(file.fileno())
-    if len(whole) > FILE_BYTES:
-        kept = whole.splitlines(keepends=True)
-        text = b"".join([header, *kept[len(kept) // 2 :], *lines]).decode(errors="replace")
-        outputs.write_atomically(path, text)
+        if known.startswith(header.encode()) and len(known) <= FILE_BYTES:
+            size = known.rfind(b"\n") + 1
+            if size < len(known):
+                file.truncate(size)
+            file.write("".join(lines).encode())
+            file.flush()
+            os.fsync(file.fileno())
+            return
+    kept = [f"{line}\n" for line in _lines(outputs.read_text(path))]
+    if len(known) > FILE_BYTES:
+        kept = kept[len(kept) // 2 :]
+    outputs.write_atomically(path, "".join([header, *kept, *lines]))

@@ -81,6 +81,27 @@ def test_a_file_that_was_cut_off_at_any_byte_loses_no_alert_and_repeats_none(
         assert path_of(tmp_path).read_bytes() == whole
 
 
+@pytest.mark.parametrize(
+    "header",
+    [b"", b"\n", b"window_start,kind\n", b"window_st\x00rt,\xff,value\n", b"\x00" * 58 + b"\n"],
+    ids=["none", "empty", "cut off", "other bytes", "zeros"],
+)
+def test_a_damaged_header_loses_no_alert_and_repeats_none(tmp_path: Path, header: bytes) -> None:
+    windows = [window(0, "60"), window(1, "60", "200")]
+    publish(tmp_path, *windows, window(2, "60"))
+    whole = path_of(tmp_path).read_bytes()
+    path_of(tmp_path).unlink()
+    publish(tmp_path, *windows)
+    good = path_of(tmp_path).read_bytes().partition(b"\n")[2]
+    path_of(tmp_path).write_bytes(header + good)
+    assert len(stored(tmp_path)) == 3
+    assert publish(tmp_path, *windows) == []
+    assert publish(tmp_path, *windows, window(2, "60")) == [("12:02", "High")]
+    assert path_of(tmp_path).read_bytes() == whole
+    assert publish(tmp_path, *windows, window(2, "60")) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["alerts_stream.csv"]
+
+
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(40, 60)), max_size=12), st.integers(0, 12))
 def test_no_alert_is_false_and_none_is_missing(made: list[tuple[int, int]], restart: int) -> None:
