@@ -243,8 +243,13 @@ def _feed_fault(seen: _Evidence) -> FeedState | None:
 
 
 def unusable_feed(services: Mapping[str, ServiceStatus]) -> str:
-    """Return why no message of the feed is usable; empty if trades are usable."""
-    unusable = services[PRODUCER].part("unusable")
+    """Return why no message of the feed is usable; empty if trades are usable.
+
+    Without a connection it is empty too: the producer receives no message then.
+    """
+    producer = services[PRODUCER]
+    connected = producer.fields.get("connected") is not False
+    unusable = producer.part("unusable") if connected else {}
     return formatting.text(unusable.get("text")) if unusable else ""
 
 

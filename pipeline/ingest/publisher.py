@@ -82,6 +82,8 @@ class Publisher:
     def on_connect(self, watchdog: FeedWatchdog) -> None:
         self._watchdog = watchdog
         self._feed = None
+        self._rejections.on_connect()
+        self._service.details["unusable"] = None
 
     def on_message(self, message: Message, received: datetime) -> None:
         """Handle one message and count its outcome.

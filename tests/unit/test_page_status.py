@@ -115,14 +115,21 @@ def test_the_age_counts_from_receipt_for_a_recording_with_original_timestamps() 
 
 
 def test_a_feed_without_a_usable_trade_is_a_state_of_its_own() -> None:
-    """It has priority over the other states of the producer, except DOWN."""
+    """It has priority over the other states of a connected producer."""
     text = (
         "No usable trade: 8,551 messages are for BTC-USD, PRODUCT_ID is ETH-USD. "
         "Correct PRODUCT_ID or FEED_URL"
     )
-    for more in ({}, {"connected": False}, {"healthy": False}, {"last_trade": None}):
+    for more in ({}, {"healthy": False}, {"last_trade": None}):
         found = state({"producer": {"unusable": {"text": text}, **more}})
         assert (found.word, found.reason, found.cause) == ("UNUSABLE", text, "feed")
+    lost = {"connected": False, "healthy": False, "message": "Connection refused"}
+    found = state({"producer": {"unusable": {"text": text}, **lost}})
+    assert (found.word, found.reason) == (
+        "DOWN", "no connection to the feed: Connection refused",
+    )  # fmt: skip
+    shown = status.ServiceStatus("producer", {"unusable": {"text": text}, **lost})
+    assert status.unusable_feed({"producer": shown}) == ""
     silent = state({"producer": {"unusable": {"text": text}, "updated": ago(60)}})
     assert silent.word == "DOWN"
     assert state({"producer": {"unusable": None}}).word == "LIVE"
