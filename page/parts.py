@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from page import candles, downloads, elements, tables
+from page import candles, downloads, elements, status, tables
 from page.charts import comparison as comparison_charts
 from page.charts import market as market_charts
 from page.charts.chart import Chart
@@ -144,7 +144,7 @@ def write_cost(sources: Sources) -> None:
 
 def write_all_alerts(sources: Sources) -> None:
     """Write the newest alerts, and how long each path takes to show one."""
-    write_alerts(sources.reader.snapshot())
+    write_alerts(sources.reader.snapshot(), sources.settings)
     write_comparison(latest_comparison(sources.comparer), "Alerts")
 
 
@@ -208,11 +208,13 @@ def write_durations(snapshot: Snapshot) -> None:
     write_chart(chart, "durations", "Run time of each batch run, by part")
 
 
-def write_alerts(snapshot: Snapshot) -> None:
+def write_alerts(snapshot: Snapshot, settings: Settings) -> None:
     """Write the newest alerts."""
     elements.section("Alerts")
-    rows = alerts.rows(*snapshot.alerts, snapshot.taken_at)
-    elements.caption(alerts.HOW_TO_READ if rows else alerts.EMPTY)
+    window = settings_table.in_use(snapshot.services, settings).window
+    repetition = status.repetition(snapshot.services, snapshot.source)
+    rows = alerts.rows(*snapshot.alerts, snapshot.taken_at, repetition, window)
+    elements.caption(alerts.how_to_read(rows))
     with st.container():
         if rows:
             elements.table(alerts.HEADER, rows, "Alerts", key="alerts")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from page import formatting
 from pipeline.health import STALE_SECONDS
 from pipeline.outputs import SERVICES
-from pipeline.source import feed_description, is_as_recorded
+from pipeline.source import REPETITION, feed_description, is_as_recorded
 
 PRODUCER, CONSUMER, STREAM, SCHEDULER = SERVICES
 
@@ -123,6 +123,12 @@ def feed_of(producer: ServiceStatus, source: Mapping[str, Any]) -> Feed:
         ended=kind == "replay" and published.get("state") == "ended",
         name=formatting.text(f"{feed_description(known) or 'unknown feed'}{pace}"),
     )
+
+
+def repetition(services: Mapping[str, ServiceStatus], source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return when a re-timed recording starts again: see `pipeline.source.seams`."""
+    feed = services[PRODUCER].part("feed") or source
+    return {name: feed.get(name) for name in REPETITION}
 
 
 def _pace(speed: object) -> str:

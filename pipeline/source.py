@@ -212,6 +212,19 @@ def seams(source: Mapping[str, Any], first: datetime, last: datetime, most: int)
     return [began + n * every for n in range(since, until + 1)]
 
 
+def has_seam(source: Mapping[str, Any], start: datetime, end: datetime) -> bool:
+    """Return whether a re-timed recording started again in a window, after its start.
+
+    Price and volume jump there, which is not a market movement.
+
+    Args:
+        source: the content of `source.json`.
+        start: the start of the window.
+        end: its end.
+    """
+    return any(start < moment < end for moment in seams(source, start, end, 2))
+
+
 def is_as_recorded(feed: Mapping[str, object]) -> bool:
     """Return whether a feed replays a recording with its original timestamps."""
     return feed.get("kind") == "replay" and feed.get("retimed") is False

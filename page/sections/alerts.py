@@ -1,40 +1,60 @@
 """The alerts section: windows that are High or a Spike, and when each path first showed them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from page.formatting import DASH
 from pipeline.alerts import Alert
 from pipeline.compare.formatting import number, window_time
+from pipeline.source import has_seam
 
 #: Maximum number of windows in the list.
 LISTED = 20
 #: An alert is marked as new for this long.
 NEW = timedelta(minutes=10)
 HEADER = ("", "window (UTC)", "alert", "value", "threshold", "stream", "batch")
-HOW_TO_READ = (
-    "Windows that are High or a Spike, the newest first, with the time (UTC) at which each path "
-    "first showed them. ● new: within the last 10 minutes."
-)
 EMPTY = "No alert yet. One appears when a window is High or a Spike."
+#: The mark of a window in which a re-timed recording starts again.
+_SEAM = "seam"
 
 
-def rows(stream: Iterable[Alert], batch: Iterable[Alert], now: datetime) -> list[tuple[str, ...]]:
-    """Return a row for each window and kind with an alert, the newest window first."""
+def rows(
+    stream: Iterable[Alert],
+    batch: Iterable[Alert],
+    now: datetime,
+    repetition: Mapping[str, Any],
+    window: timedelta,
+) -> list[tuple[str, ...]]:
+    """Return a row for each window and kind with an alert, the newest window first.
+
+    Args:
+        stream: the alerts of the stream.
+        batch: the alerts of the batch.
+        now: the current time.
+        repetition: when a re-timed recording starts again.
+        window: the length of a window.
+    """
     found: dict[tuple[str, str], dict[str, Alert]] = {}
     for path, raised in (("stream", stream), ("batch", batch)):
         for alert in raised:
             found.setdefault((alert["window_start"], alert["kind"]), {})[path] = alert
-    newest = sorted(found.items(), reverse=True)[:LISTED]
-    return [_row(key, by_path, now) for key, by_path in newest]
+    shown = []
+    for key, by_path in sorted(found.items(), reverse=True)[:LISTED]:
+        start = datetime.fromisoformat(key[0])
+        shown.append(_row(key, by_path, now, is_seam=has_seam(repetition, start, start + window)))
+    return shown
 
 
-def _row(key: tuple[str, str], by_path: Mapping[str, Alert], now: datetime) -> tuple[str, ...]:
+def _row(
+    key: tuple[str, str], by_path: Mapping[str, Alert], now: datetime, *, is_seam: bool
+) -> tuple[str, ...]:
     first = min(by_path.values(), key=lambda alert: alert["raised_at"])
     is_new = now - datetime.fromisoformat(first["raised_at"]) < NEW
+    marks = ("● new" if is_new else "", _SEAM if is_seam else "")
     start, kind = key
     return (
-        "● new" if is_new else "",
+        ", ".join(filter(None, marks)),
         window_time(start),
         kind,
         number(float(first["value"]), ",.2f"),
@@ -44,3 +64,19 @@ def _row(key: tuple[str, str], by_path: Mapping[str, Alert], now: datetime) -> t
             for path in ("stream", "batch")
         ),
     )
+
+
+def how_to_read(shown: Sequence[Sequence[str]]) -> str:
+    """Return how to read the rows, or why there is none."""
+    if not shown:
+        return EMPTY
+    text = (
+        "Windows that are High or a Spike, the newest first, with the time (UTC) at which each "
+        "path first showed them. ● new: within the last 10 minutes."
+    )
+    if any(row[0].endswith(_SEAM) for row in shown):
+        text += (
+            " Seam: the recording starts again in this window. The jump there is not a market "
+            "movement."
+        )
+    return text

@@ -13,7 +13,7 @@ from page.files import Snapshot
 from page.formatting import DASH
 from pipeline.compare.formatting import length
 from pipeline.settings import Settings
-from pipeline.source import REPETITION, seams
+from pipeline.source import seams
 
 #: How to use the price chart. A phone has no mouse.
 MOUSE = "Drag to pan, Ctrl+scroll to zoom, double-click to reset."
@@ -41,8 +41,7 @@ class Market:
 
 def market(snapshot: Snapshot, span_name: str, settings: Settings) -> Market:
     """Return the candles of a span. All viewers and all sections share them."""
-    feed = snapshot.services[status.PRODUCER].part("feed") or snapshot.source
-    repetition = {name: feed.get(name) for name in REPETITION}
+    repetition = status.repetition(snapshot.services, snapshot.source)
     return snapshot.open_windows.derived(
         ("market", span_name),
         (settings, repetition),

@@ -232,6 +232,7 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
                 "stream": final.assign(window_start=outputs.final["window_start"]),
                 "batch": batch.assign(window_start=outputs.batch["window_start"]),
             },
+            outputs.source,
         ),
         modes=found_modes,
         frontier=frontier(

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 import pandas as pd
 
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN
 from pipeline.metrics.definitions import HIGH, SPIKE
+from pipeline.source import has_seam
 
 #: The column of a window that an alert is about.
 VALUES = {HIGH: "price_range", SPIKE: "total_volume"}
@@ -20,7 +23,8 @@ COLUMNS = ("result", "detected", "median", "p99", "longest")
 class Detection:
     """When each result first showed the windows that are High or a Spike."""
 
-    #: How many alerts are measured: those with a known decisive trade.
+    #: How many alerts are measured: those with a known decisive trade, in windows in which no
+    #: recording started again.
     events: int
     #: One row per result, with COLUMNS: how many of the events it has shown, and how long after the
     #: decisive trade, in seconds. NaN: it has shown none.
@@ -43,6 +47,7 @@ def detection(
     crossings: pd.DataFrame,
     regular: pd.DataFrame,
     results: Mapping[str, pd.DataFrame],
+    source: Mapping[str, Any],
 ) -> Detection:
     """Return how long each result took to show that a window is High or a Spike.
 
@@ -51,11 +56,14 @@ def detection(
         crossings: The event time of the trade that made a window High or a Spike: KEY,
             `crossed_at`.
         regular: The final windows of the time in which all services ran: `window_start` as text,
-            `written_at`. Alerts of other windows are late because a service was stopped.
+            `window_end`, `written_at`. Alerts of other windows are late because a service was
+            stopped.
         results: The windows of `stream` (final) and `batch`, typed, with `window_start` as text.
+        source: The content of `source.json`: when a re-timed recording started again.
     """
     events = crossings[crossings["window_start"].isin(regular["window_start"])]
-    events = events.merge(regular[["window_start", "written_at"]], on="window_start")
+    events = events.merge(regular[["window_start", "window_end", "written_at"]], on="window_start")
+    events = _without_seams(events, source)
     for path, raised in alerts.items():
         named = raised[[*KEY, "raised_at"]].rename(columns={"raised_at": path})
         events = events.merge(named, on=KEY, how="left")
@@ -75,6 +83,15 @@ def detection(
         checked=sum(count for count, _ in checked),
         false=sum(false for _, false in checked),
     )
+
+
+def _without_seams(events: pd.DataFrame, source: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the events of windows in which no recording started again."""
+    jumps = [
+        has_seam(source, datetime.fromisoformat(start), end)
+        for start, end in zip(events["window_start"], events["window_end"], strict=True)
+    ]
+    return events[~pd.Series(jumps, index=events.index, dtype=bool)]
 
 
 def _times(seconds: pd.Series) -> tuple[int, float, float, float]:

@@ -114,6 +114,9 @@ def windows(*rows: tuple[int, float, float, float]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "window_start": [start(minute) for minute, *_ in rows],
+            "window_end": pd.to_datetime(
+                [NOON + (minute + 1) * MINUTE for minute, *_ in rows], utc=True
+            ),
             "price_range": [size for _, size, *_ in rows],
             "total_volume": [volume for *_, volume, _ in rows],
             "written_at": pd.to_datetime([at(seconds) for *_, seconds in rows], utc=True),
@@ -122,6 +125,9 @@ def windows(*rows: tuple[int, float, float, float]) -> pd.DataFrame:
 
 
 NONE = raised()
+#: The content of `source.json` for a feed without seams, and for a recording of 100 s from noon on.
+LIVE = {"kind": "live"}
+REPEATED = {"kind": "replay", "repeat_from": "2026-03-01T12:00:00Z", "repeat_s": 100}
 
 
 def test_times_count_from_the_decisive_trade() -> None:
@@ -134,6 +140,7 @@ def test_times_count_from_the_decisive_trade() -> None:
         crossed((0, "High", 10), (0, "Spike", 20), (1, "High", 100)),
         final,
         {"stream": final, "batch": final},
+        LIVE,
     )
     table = found.table.set_index("result")
     assert list(table.index) == list(RESULTS)
@@ -152,6 +159,7 @@ def test_windows_around_a_stop_and_unknown_decisive_trades_are_left_out() -> Non
         crossed((0, "High", 10), (1, "High", 70)),
         final.head(1),
         {"stream": final, "batch": final},
+        LIVE,
     )
     assert found.events == 1
     assert found.table.set_index("result")["longest"][STREAM_OPEN] == 1
@@ -161,6 +169,27 @@ def test_windows_around_a_stop_and_unknown_decisive_trades_are_left_out() -> Non
         BATCH: 0,
     }
     assert found.checked == 2
+
+
+def test_windows_in_which_the_recording_starts_again_are_left_out() -> None:
+    """The jump there is not a market movement. The check for false alerts covers them."""
+    numbers = range(6)
+    final = windows(*((n, 61, 1, 60 * n + 121) for n in numbers))
+    found = detection(
+        {
+            "stream": raised(*((n, "High", 60, 60 * n + 10 + n) for n in numbers)),
+            "batch": NONE,
+        },
+        crossed(*((n, "High", 60 * n + 10) for n in numbers)),
+        final,
+        {"stream": final, "batch": final},
+        REPEATED,
+    )
+    # It starts again at 100, 200 and 300 s. The window from 300 s on begins with it.
+    assert found.events == 4
+    assert found.table.set_index("result")["longest"][STREAM_OPEN] == 5
+    assert found.table.set_index("result")["median"][STREAM_OPEN] == (2 + 4) / 2
+    assert found.checked == 6
 
 
 def test_an_alert_that_the_result_of_its_window_contradicts_is_false() -> None:
@@ -173,6 +202,7 @@ def test_an_alert_that_the_result_of_its_window_contradicts_is_false() -> None:
         crossed(),
         final,
         {"stream": final, "batch": final},
+        LIVE,
     )
     assert (found.checked, found.false) == (3, 2)
 
@@ -180,7 +210,7 @@ def test_an_alert_that_the_result_of_its_window_contradicts_is_false() -> None:
 def test_without_alerts_nothing_is_measured() -> None:
     empty = windows()
     found = detection(
-        {"stream": NONE, "batch": NONE}, crossed(), empty, {"stream": empty, "batch": empty}
+        {"stream": NONE, "batch": NONE}, crossed(), empty, {"stream": empty, "batch": empty}, LIVE
     )
     assert isinstance(found, Detection)
     assert (found.events, found.checked) == (0, 0)

@@ -230,6 +230,13 @@ def test_the_last_error_of_the_recovery_is_shown_with_its_time(nothing: Comparis
     assert line not in missing_trades(nothing, Backfill()).lines
 
 
+def test_the_section_about_detection_names_the_windows_that_are_left_out(
+    disputed: Comparison,
+) -> None:
+    text = section(disputed, "detection").how_to_read
+    assert "Windows in which a replayed recording starts again are left out." in text
+
+
 def test_losses_are_named_with_their_reason_and_gains_as_such() -> None:
     losses = dict.fromkeys(("missing", "rejected", "deleted", "unexplained"), 0)
     lost = losses | {"repeated": 3, "late": 1, "not_yet": 12}

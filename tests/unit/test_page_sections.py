@@ -556,11 +556,32 @@ def test_each_alert_has_one_row_with_the_time_of_each_path_and_a_mark_for_ten_mi
         alert(40, "High", "70", "2026-03-01T11:59:00Z"),
         alert(30, "High", "52", "2026-03-01T11:31:00Z"),
     ]
-    assert alerts.rows(stream, batch, now) == [
+    found = alerts.rows(stream, batch, now, page_data.LIVE, page_data.MINUTE)
+    assert found == [
         ("● new", "2026-03-01 11:49:00", "Spike", "1,200.50", "100", "11:50:00", "–"),  # noqa: RUF001
         ("", "2026-03-01 11:40:00", "High", "61.23", "50", "11:40:09", "11:59:00"),
         ("", "2026-03-01 11:30:00", "High", "52.00", "50", "–", "11:31:00"),  # noqa: RUF001
     ]
     many = [alert(n, "High", "60", "2026-03-01T11:59:00Z") for n in range(50)]
-    assert len(alerts.rows(many, [], now)) == alerts.LISTED
-    assert alerts.rows([], [], now) == []
+    assert len(alerts.rows(many, [], now, page_data.LIVE, page_data.MINUTE)) == alerts.LISTED
+    assert alerts.rows([], [], now, page_data.LIVE, page_data.MINUTE) == []
+    assert alerts.how_to_read([]) == alerts.EMPTY
+    assert alerts.how_to_read(found).endswith("● new: within the last 10 minutes.")
+
+
+def test_an_alert_of_a_window_in_which_the_recording_starts_again_is_marked() -> None:
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    stream = [alert(n, "High", "61", f"2026-03-01T11:{n:02}:59Z") for n in (30, 31, 32, 54, 55, 56)]
+    # The recording starts again at 11:31:20 and, 1440 s later, at 11:55:20.
+    repeated = page_data.replay(repeat_from="2026-03-01T11:31:20Z", repeat_s=1440)
+    found = alerts.rows(stream, [], now, repeated, page_data.MINUTE)
+    assert [row[0] for row in found] == ["● new", "● new, seam", "● new", "", "seam", ""]
+    assert alerts.how_to_read(found).endswith(
+        "● new: within the last 10 minutes. Seam: the recording starts again in this window. The "
+        "jump there is not a market movement."
+    )
+    # Windows of five minutes from 11:30 and 11:54 on contain it too.
+    wide = alerts.rows(stream, [], now, repeated, 5 * page_data.MINUTE)
+    assert [row[0] for row in wide] == ["● new", "● new, seam", "● new, seam", "", "seam", "seam"]
+    as_live = alerts.rows(stream, [], now, {}, page_data.MINUTE)
+    assert [row[0] for row in as_live] == ["● new"] * 3 + [""] * 3

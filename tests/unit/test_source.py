@@ -118,6 +118,23 @@ def test_the_seams_of_a_replay_are_every_start_of_the_recording_in_a_time_range(
     ]
 
 
+@pytest.mark.parametrize("every_s", [1, 7, 50, 60, 61, 3600])
+@pytest.mark.parametrize("length_s", [1, 10, 60, 3600])
+def test_a_window_has_a_seam_if_the_recording_starts_again_after_the_start_of_the_window(
+    every_s: int, length_s: int
+) -> None:
+    """A window that begins with the recording has no jump."""
+    repeated = REPEATED | {"repeat_s": every_s}
+    began = datetime.fromisoformat(str(REPEATED["repeat_from"]))
+    for second in range(-130, 2 * every_s + 10, max(1, every_s // 60)):
+        start = began + timedelta(seconds=second)
+        end = start + timedelta(seconds=length_s)
+        inside = range(second + 1, second + length_s)
+        expected = any(other >= 0 and other % every_s == 0 for other in inside)
+        assert source.has_seam(repeated, start, end) == expected, second
+    assert not source.has_seam(LIVE, began - timedelta(days=1), began + timedelta(days=1))
+
+
 @pytest.mark.parametrize(
     "other",
     [
