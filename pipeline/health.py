@@ -21,6 +21,8 @@ from pipeline import outputs, times
 
 #: Seconds. If its status file is older, a service hangs or is down.
 STALE_SECONDS = 30.0
+#: A healthy service whose last error is older than this has recovered from it.
+PAST_ERROR = timedelta(minutes=10)
 
 
 @cache
@@ -60,6 +62,11 @@ def on_this_clock(status: Mapping[str, Any], now: datetime) -> Mapping[str, Any]
     if not isinstance(at, int | float) or not 0 <= (age := time.monotonic() - at) < 1e9:
         return status
     return {**status, "updated": (now - timedelta(seconds=age)).isoformat()}
+
+
+def error_text(text: str, age: timedelta | None, *, healthy: bool) -> str:
+    """Return the text of a last error of this age, marked if it is over. None: unknown age."""
+    return f"recovered: {text}" if healthy and age is not None and age > PAST_ERROR else text
 
 
 def health(data: outputs.DataDir, name: str, now: datetime) -> str | None:

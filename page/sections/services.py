@@ -1,7 +1,7 @@
 """The services section: a card for each service, and the rejected messages."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 import pandas as pd
@@ -9,9 +9,7 @@ import pandas as pd
 from page import formatting, status
 from page.formatting import DASH
 from page.status import ServiceStatus
-
-#: A healthy service whose last error is older than this has recovered from it.
-PAST_ERROR = timedelta(minutes=10)
+from pipeline.health import error_text
 
 Color = Literal["green", "gray", "red"]
 #: The heading of the column that holds raw messages.
@@ -106,9 +104,8 @@ def _last_error(service: ServiceStatus, now: datetime) -> str:
         return "none" if service.fields else DASH
     at = formatting.moment(error.get("time"))
     text = f"{formatting.text(error.get('text'))} ({formatting.ago(at, now)})"
-    if at and now - at > PAST_ERROR and status.condition(service, now) == "ok":
-        return f"recovered: {text}"
-    return text
+    healthy = status.condition(service, now) == "ok"
+    return error_text(text, None if at is None else now - at, healthy=healthy)
 
 
 def _details(service: ServiceStatus, condition: str) -> list[tuple[str, str]]:
