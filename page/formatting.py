@@ -110,7 +110,7 @@ def price(value: object, *, sign: bool = False) -> str:
     found = number(value)
     if found is None:
         return DASH
-    size = abs(found)
+    size = round(abs(found), 8)  # a difference of two prices has a rounding error
     decimals = 2 if size >= 1 or size == 0 or (sign and size >= 0.01) else 8
     return f"{found:{'+' if sign else ''}z,.{decimals}f}"
 

@@ -37,7 +37,7 @@ from pipeline.compare.inputs import PipelineOutputs, typed
 from pipeline.compare.latency import waterfall
 from pipeline.compare.modes import FULL, Mode, modes, of_mode
 from pipeline.compare.stops import gaps, overlap, stops, without_stops
-from pipeline.compare.totals import SharedTotals, flags, shared_totals
+from pipeline.compare.totals import SharedTotals, flags, shared_totals, shared_windows
 from pipeline.compare.watermark import Watermarks, watermarks
 from pipeline.times import iso
 
@@ -52,6 +52,8 @@ class Comparison:
     span: tuple[datetime, datetime] | None
     #: The feed replays old trades with their original timestamps, so ages are unknown.
     replayed_as_recorded: bool
+    #: The stream runs on a Spark cluster, whose executors the services cannot measure.
+    on_cluster: bool
     #: Seconds from the start of one batch run to the start of the next.
     interval_s: float
     agreement: pd.DataFrame
@@ -148,6 +150,13 @@ def batch_interval_s(status: Mapping[str, Mapping[str, Any]], default: float) ->
     return float(interval) if isinstance(interval, int | float) and interval > 0 else default
 
 
+def _on_cluster(status: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether the stream runs on a Spark cluster, by its status file."""
+    settings = status["spark_processor"].get("settings")
+    master = settings.get("spark_master") if isinstance(settings, Mapping) else None
+    return isinstance(master, str) and master.startswith("spark://")
+
+
 def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
     """Compare the two paths.
 
@@ -165,12 +174,11 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
     teeth = _teeth(outputs)
     regular = _regular_work(outputs, final, log, teeth)
     since = _first_window(outputs, final, still_open, batch)
-    shown, shown_final, shown_batch = all_windows, final, batch
+    shown, shown_final = all_windows, final
     if since is not None:
         shown = shown[shown["window_start"] >= iso(since)].reset_index(drop=True)
-        shown_final, shown_batch = (
-            table[table["window_start"] >= since] for table in (final, batch)
-        )
+        shown_final = shown_final[shown_final["window_start"] >= since]
+    shared = shared_windows(final, batch, shown)
     succeeded = outputs.log[outputs.log["status"] == "ok"]
     ages = {name: freshness(teeth[name]) if teeth else None for name in RESULTS}
     final_age = ages[STREAM_FINAL]
@@ -183,6 +191,7 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
         outputs=outputs,
         span=outputs.span,
         replayed_as_recorded=outputs.replayed_as_recorded,
+        on_cluster=_on_cluster(outputs.status),
         interval_s=interval_s,
         agreement=shown,
         missing=missing_ids(outputs.evidence.gaps, shown),
@@ -241,8 +250,8 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
         growth=growth(of_one_mode, interval_s, rows_per_second(runs), runs["written_at"].max()),
         micro_batches=by_minute(regular.micro_batches),
         steadiness=steadiness(regular.micro_batches),
-        flags=flags({"stream": shown_final, "batch": shown_batch}),
-        shared=shared_totals(shown_final, shown_batch, shown),
+        flags=flags(shared),
+        shared=shared_totals(shared, shown),
         windows=shown_final,
     )
 

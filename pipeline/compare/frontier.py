@@ -7,7 +7,7 @@ median age of the result is this age plus half an interval. An interval is never
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,8 @@ LONGEST_SECONDS = 3600.0
 CURVE_POINTS = 60
 #: How many times larger the table of the future is.
 LARGER = 10
+#: Without a trend, the runs of a mode say nothing about a table that has grown by more than this.
+MAX_GROWTH = 1.5
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class BatchModel:
 class Frontier:
     """What each result costs and how old it is: the batch by the model, and both as measured."""
 
-    #: One for each mode that has run, over the table of today. The newest run's mode comes first.
+    #: One for each mode whose runs tell the cost over the table of today. The newest run's mode
+    #: comes first.
     today: tuple[BatchModel, ...]
     #: By mode: the same over a table that is LARGER times as large. None: growth shows no trend.
     larger: Mapping[str, BatchModel | None]
@@ -102,7 +105,7 @@ def frontier(
 
     Args:
         modes: The modes that have run.
-        log: The successful runs in the log: `run` and, where recorded, `mode`.
+        log: The successful runs in the log: `run`, `rows` and, where recorded, `mode`.
         runs: The results of the batch: `run`, `last_trade_time`, `written_at`.
         ages: The age of each result over time. None: unknown.
         cost: As `pipeline.compare.cost.cost` returns it.
@@ -113,12 +116,15 @@ def frontier(
         names = dict(zip(log["run"], mode_names(log), strict=True))
         of_run = runs["run"].map(names)
         delays = (runs["written_at"] - runs["last_trade_time"]).dt.total_seconds()
+        rows = float(log["rows"].iloc[-1]) if len(log) else math.nan
         for mode in modes:
-            delay = delays[of_run == mode.name].tail(RECENT_RUNS).quantile(0.5)
-            model = BatchModel(mode.name, mode.rows, mode.wall_s, mode.cpu_s, float(delay))
-            if math.isfinite(model.duration_s + model.cpu_s + model.published_age_s):
+            delay = float(delays[of_run == mode.name].tail(RECENT_RUNS).quantile(0.5))
+            model = _at(rows, mode, delay)
+            if model is None and rows <= MAX_GROWTH * mode.rows:
+                model = BatchModel(mode.name, rows, mode.wall_s, mode.cpu_s, delay)
+            if model and math.isfinite(model.duration_s + model.cpu_s + model.published_age_s):
                 today.append(model)
-                larger[mode.name] = _larger(model, mode)
+                larger[mode.name] = _at(LARGER * rows, mode, delay)
     per_hour = cost.set_index("path")["cpu_s_per_hour"]
     measured = [
         (result, found.median, float(per_hour["batch" if result == BATCH else "stream"]))
@@ -129,21 +135,22 @@ def frontier(
     return Frontier(tuple(today), larger, points, interval_s)
 
 
-def _larger(model: BatchModel, mode: Mode) -> BatchModel | None:
-    """Return the model over a larger table, by the trends of the mode.
+def _at(rows: float, mode: Mode, delay_s: float) -> BatchModel | None:
+    """Return the model over a table of this size, by the trends of the mode; None without a trend.
 
     The time that grows lies between the snapshot and the publication.
+
+    Args:
+        rows: The rows of the table.
+        mode: Medians and trends of its newest runs.
+        delay_s: The median age of the newest trade in their results, when they were published.
     """
-    millions = (LARGER - 1) * model.rows / 1e6
+    millions = (rows - mode.median_rows) / 1e6
     more_s, more_cpu_s = mode.wall_s_per_million * millions, mode.cpu_s_per_million * millions
     if not math.isfinite(more_s + more_cpu_s):
         return None
-    return replace(
-        model,
-        rows=LARGER * model.rows,
-        duration_s=model.duration_s + more_s,
-        cpu_s=model.cpu_s + more_cpu_s,
-        published_age_s=model.published_age_s + more_s,
+    return BatchModel(
+        mode.name, rows, mode.wall_s + more_s, mode.cpu_s + more_cpu_s, delay_s + more_s
     )
 
 

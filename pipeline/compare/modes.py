@@ -29,6 +29,7 @@ class Mode:
     #: Rows of the table at the newest run.
     rows: float
     #: Medians of the newest runs.
+    median_rows: float
     wall_s: float
     cpu_s: float
     peak_mib: float
@@ -68,6 +69,7 @@ def _mode(name: str, runs: pd.DataFrame) -> Mode:
         name=name,
         runs=len(runs),
         rows=float(runs["rows"].iloc[-1]),
+        median_rows=float(recent["rows"].quantile(0.5)),
         **{of: float(recent[of].quantile(0.5)) for of in ("wall_s", "cpu_s", "peak_mib")},
         wall_s_per_million=_per_million(runs, "wall_s"),
         cpu_s_per_million=_per_million(runs, "cpu_s"),

@@ -33,6 +33,8 @@ DECIDING_RUNS = 3
 SOON = timedelta(days=30)
 #: A forecast within this time is shown with its time of day.
 TIME_SHOWN = timedelta(days=2)
+#: Smaller numbers of seconds, and of million rows, would be 0.0 or 0.1 with one decimal.
+LEAST_TENTH = 0.1
 #: Ages in seconds below which a card shows tenths.
 TENTHS_BELOW = 600
 #: Costs that differ by less than this factor count as equal.
@@ -186,7 +188,9 @@ def freshness(comparison: Comparison) -> Finding:
     batch = _batch_of(comparison)
     change = " Open windows still change." if STREAM_OPEN in known else ""
     short = f"The {stream} are {fresher} fresher than {batch}"
-    if ages[BATCH] < ages[stream]:
+    if ages[BATCH] == ages[stream]:
+        short = f"The {stream} and {batch} are equally fresh"
+    elif ages[BATCH] < ages[stream]:
         short = f"{_capitalized(batch)} is {fresher} fresher than the {stream}"
     return Finding(
         title,
@@ -204,6 +208,11 @@ def _age(age_s: float, oldest_s: float) -> str:
 def _cost(comparison: Comparison) -> Finding:
     title = TITLES[2]
     stream, batch = comparison.cost["cpu_s_per_hour"]
+    if comparison.on_cluster:
+        why = (
+            "The CPU cost is unknown: the services cannot measure the executors of a Spark cluster."
+        )
+        return Finding(title, UNKNOWN, why, "unknown")
     if not (stream > 0 and batch > 0):
         return Finding(
             title,
@@ -256,8 +265,8 @@ def _run_time(comparison: Comparison) -> Finding:
         until = f"{growth.at_limit:{'%Y-%m-%d' if left > TIME_SHOWN else '%Y-%m-%d %H:%M UTC'}}"
         short = f"Fast enough until about {until}: {compared}"
         trend = (
-            f"Run time grows by {growth.s_per_million:.1f} s per million trades and reaches the "
-            f"interval at {_limit(growth)} million trades."
+            f"Run time grows by {_slope(growth)} per million trades and reaches the interval at "
+            f"{_rows(growth.rows_at_limit)} trades."
         )
         return Finding(title, short, f"{measured} {trend}", kind)
     if growth is not None and growth.refusal == TOO_SLOW_ALREADY:
@@ -267,9 +276,15 @@ def _run_time(comparison: Comparison) -> Finding:
     return Finding(title, f"Fast enough: {compared}", f"{measured} {sentence}")
 
 
-def _limit(growth: Growth) -> str:
-    """Return the rows of the table, in millions, over which a run takes one interval."""
-    return number(growth.rows_at_limit and growth.rows_at_limit / 1e6, ",.1f")
+def _slope(growth: Growth) -> str:
+    slope = growth.s_per_million
+    return f"{slope:.1f} s" if slope >= LEAST_TENTH else f"{slope:.1g} s"
+
+
+def _rows(rows: float | None) -> str:
+    if rows is None or rows < LEAST_TENTH * 1e6:
+        return number(rows, ",.0f")
+    return "no limit" if math.isinf(rows) else f"{rows / 1e6:,.1f} million"
 
 
 def forecast(growth: Growth | None, interval_s: float) -> str:
@@ -279,21 +294,16 @@ def forecast(growth: Growth | None, interval_s: float) -> str:
             "No forecast yet of when runs will be too slow. It needs batch runs over tables of "
             "different sizes."
         )
-    limit = _limit(growth)
     if growth.refusal == TOO_SLOW_ALREADY:
         return (
-            f"By its trend, the run time exceeds the {interval_s:g} s interval above {limit} "
-            "million trades. The table holds more."
+            f"By its trend, the run time exceeds the {interval_s:g} s interval above "
+            f"{_rows(growth.rows_at_limit)} trades. The table holds more."
         )
     if growth.refusal or growth.at_limit is None:
         return f"No forecast of when runs will be too slow: {growth.refusal}."
-    low, high = (
-        "no limit" if rows and math.isinf(rows) else number(rows and rows / 1e6, ",.1f", " million")
-        for rows in (growth.rows_low, growth.rows_high)
-    )
     return (
-        f"Run time grows by {growth.s_per_million:.1f} s per million trades. It reaches the "
-        f"{interval_s:g} s interval at {limit} million trades (95 % confidence interval: {low} to "
-        f"{high}), around {growth.at_limit:%Y-%m-%d} if trades keep arriving at the rate of the "
-        "last hour."
+        f"Run time grows by {_slope(growth)} per million trades. It reaches the {interval_s:g} s "
+        f"interval at {_rows(growth.rows_at_limit)} trades (95 % confidence interval: "
+        f"{_rows(growth.rows_low)} to {_rows(growth.rows_high)}), around "
+        f"{growth.at_limit:%Y-%m-%d} if trades keep arriving at the rate of the last hour."
     )

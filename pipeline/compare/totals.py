@@ -56,21 +56,38 @@ class SharedTotals:
     totals: pd.DataFrame
 
 
-def shared_totals(
+def shared_windows(
     final: pd.DataFrame, batch: pd.DataFrame, agreement: pd.DataFrame
-) -> SharedTotals:
-    """Return the totals of both paths over the same windows.
+) -> dict[str, pd.DataFrame]:
+    """Return the windows of each path that both paths have finished.
 
     Args:
         final: The stream's final windows, typed.
         batch: The windows of the newest batch run, typed.
         agreement: As `agreement` returns it.
     """
-    both = agreement[agreement["status"].isin([EQUAL, DIFFERS])]
+    both = _finished(agreement)
     starts = pd.to_datetime(both["window_start"], utc=True, format="ISO8601")
-    stream, other = (
-        definitions.total(table[table["window_start"].isin(starts)]) for table in (final, batch)
-    )
+    return {
+        path: table[table["window_start"].isin(starts)]
+        for path, table in (("stream", final), ("batch", batch))
+    }
+
+
+def _finished(agreement: pd.DataFrame) -> pd.DataFrame:
+    found: pd.DataFrame = agreement[agreement["status"].isin([EQUAL, DIFFERS])]
+    return found
+
+
+def shared_totals(windows: Mapping[str, pd.DataFrame], agreement: pd.DataFrame) -> SharedTotals:
+    """Return the totals of both paths over the same windows.
+
+    Args:
+        windows: The windows of each path, as `shared_windows` returns them.
+        agreement: As `agreement` returns it.
+    """
+    both = _finished(agreement)
+    stream, other = (definitions.total(windows[path]) for path in ("stream", "batch"))
     rows = [
         (name, value, other[name], value - other[name])
         for name, value in stream.items()

@@ -18,7 +18,7 @@ from pipeline.compare.freshness import (
     sawtooth,
 )
 from pipeline.compare.frontier import BatchModel, Frontier, cheapest, curve, frontier
-from pipeline.compare.modes import RECENT_RUNS, modes
+from pipeline.compare.modes import modes
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MODEL = BatchModel("full", rows=1e6, duration_s=6.0, cpu_s=10.0, published_age_s=4.0)
@@ -160,18 +160,19 @@ def made(table: pd.DataFrame, ages: dict[str, Freshness | None] | None = None) -
 
 
 def test_the_model_is_made_from_the_newest_runs_and_their_trend() -> None:
+    """The newest ten tables have 2 to 2.9 million rows, 2.45 in the median."""
     found = made(log(20))
     (today,) = found.today
-    recent = log(20).tail(RECENT_RUNS)
-    assert (today.duration_s, today.cpu_s) == (recent["wall_s"].median(), recent["cpu_s"].median())
-    assert (today.rows, today.published_age_s) == (2.9e6, 4.0)
+    assert today.rows == 2.9e6
+    assert today.duration_s == pytest.approx(5 + 3 * 2.9)
+    assert today.cpu_s == pytest.approx(8 + 6 * 2.9)
+    assert today.published_age_s == pytest.approx(4 + 3 * 0.45)
     larger = found.larger["full"]
     assert larger is not None
     assert larger.rows == 29e6
-    more = 26.1 * 3  # million rows, at 3 s each
-    assert larger.duration_s == pytest.approx(today.duration_s + more)
-    assert larger.cpu_s == pytest.approx(today.cpu_s + 2 * more)
-    assert larger.published_age_s == pytest.approx(today.published_age_s + more)
+    assert larger.duration_s == pytest.approx(5 + 3 * 29)
+    assert larger.cpu_s == pytest.approx(8 + 6 * 29)
+    assert larger.published_age_s == pytest.approx(4 + 3 * (29 - 2.45))
     assert found.measured["age_s"].tolist() == [1.5, 92, 33]
     assert found.point(BATCH) == (33, 600)
 
@@ -185,9 +186,18 @@ def test_each_mode_has_its_own_model_and_the_newest_one_is_first() -> None:
     table = pd.concat([log(9), log(12, mode="incremental", growth=0, first=9)], ignore_index=True)
     found = made(table)
     assert [model.mode for model in found.today] == ["incremental", "full"]
-    assert [model.duration_s for model in found.today] == [5, log(9)["wall_s"].median()]
+    assert [model.rows for model in found.today] == [2.1e6, 2.1e6]
+    assert [model.duration_s for model in found.today] == pytest.approx([5, 5 + 3 * 2.1])
     assert found.larger["incremental"] is None
     assert found.larger["full"] is not None
+
+
+def test_a_mode_that_ran_over_a_much_smaller_table_and_has_no_trend_has_no_model() -> None:
+    """The first run of the mode `incremental` reads everything and counts as `full`."""
+    newer = log(12, mode="incremental", growth=0, first=1)
+    for rows, modes_ in ((1.4e6, ["incremental", "full"]), (1.3e6, ["incremental"])):
+        table = pd.concat([log(1).assign(rows=rows), newer], ignore_index=True)
+        assert [model.mode for model in made(table).today] == modes_
 
 
 def test_without_ages_or_runs_there_is_no_model() -> None:

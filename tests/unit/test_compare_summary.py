@@ -194,6 +194,21 @@ def test_ages_of_a_replay_as_recorded_are_unknown_and_no_result_is_awaited(
     assert (found.short, found.kind) == ("–", "unknown")  # noqa: RUF001
 
 
+def test_equal_ages_have_no_winner(comparison: Comparison) -> None:
+    ages = comparison.freshness | {STREAM_OPEN: age(30.02), BATCH: age(29.98)}
+    equal = replace(comparison, freshness=ages)
+    assert short(equal)[1] == "The stream's open windows and a batch every 600 s are equally fresh"
+
+
+def test_the_cpu_cost_on_a_spark_cluster_is_unknown_and_not_awaited(
+    comparison: Comparison,
+) -> None:
+    unknown = comparison.cost.assign(cpu_s_per_hour=[math.nan, math.nan])
+    found = findings(replace(comparison, cost=unknown, on_cluster=True))[2]
+    assert (found.short, found.kind) == ("–", "unknown")  # noqa: RUF001
+    assert findings(replace(comparison, cost=unknown))[2].kind == "waiting"
+
+
 FAR = datetime(2031, 7, 3, tzinfo=UTC)
 FORECAST = Growth(9, 5.0, 3.0, 2.0, 4.0, 2e8, 1.5e8, 3e8, FAR, "")
 
@@ -229,6 +244,13 @@ def test_a_forecast_names_the_day_and_how_long_a_run_takes_now(comparison: Compa
         found = of_runs(comparison, 6.4, growth=growth, every=600)
         assert (found.short, found.kind) == (now, "fine")
         assert found.sentence.startswith("The last batch run took 6.4 s. No forecast")
+
+
+def test_a_small_growth_and_a_small_table_are_not_shown_as_0() -> None:
+    slow = replace(FORECAST, s_per_million=0.031)
+    assert forecast(slow, 600).startswith("Run time grows by 0.03 s per million trades. ")
+    small = replace(FORECAST, rows_at_limit=42_000.0, refusal=TOO_SLOW_ALREADY)
+    assert "above 42,000 trades. The table holds more." in forecast(small, 5)
 
 
 def test_only_the_median_of_the_last_three_runs_decides_that_the_batch_is_too_slow(

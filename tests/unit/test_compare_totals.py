@@ -1,12 +1,19 @@
 """Totals and classified windows of both paths."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
+from pipeline import times
 from pipeline.compare import agreement
-from pipeline.compare.inputs import typed
-from pipeline.compare.totals import flags, shared_totals
+from pipeline.compare.comparison import compare
+from pipeline.compare.inputs import read_outputs, typed
+from pipeline.compare.totals import flags, shared_totals, shared_windows
 from pipeline.metrics import definitions
+from pipeline.outputs import DataDir
+from pipeline.stores.sqlite import SqliteStore
+from tests import page_data
 from tests.unit.test_compare_agreement import LAST, evidence, frame, window
 
 
@@ -21,7 +28,9 @@ def test_totals_cover_only_the_windows_that_both_paths_have_in_full() -> None:
     stream = frame(priced(0, 5, "10", "20"), priced(1, 10, "40", "50"), priced(2, 9, "1", "99"))
     batch = frame(priced(0, 5, "10", "20"), priced(1, 11, "40", "60"), priced(3, 9, "1", "99"))
     judged = agreement.agreement(stream, frame(), batch, LAST, evidence())
-    found = shared_totals(typed(stream), typed(batch), judged)
+    shared = shared_windows(typed(stream), typed(batch), judged)
+    assert [len(table) for table in shared.values()] == [2, 2]
+    found = shared_totals(shared, judged)
     by_metric = {row[0]: row[1:] for row in found.totals.itertuples(index=False, name=None)}
     assert (found.windows, found.differing) == (2, 1)
     assert by_metric["trade_count"] == (15, 16, -1)
@@ -32,10 +41,19 @@ def test_totals_cover_only_the_windows_that_both_paths_have_in_full() -> None:
     assert by_metric["sell_count"] == (9, 10, -1)
 
 
+def test_windows_are_classified_over_equal_coverage(tmp_path: Path) -> None:
+    """The batch has two windows that are still open in the stream."""
+    data = DataDir(tmp_path)
+    page_data.live(data, times.now())
+    outputs = read_outputs(data, SqliteStore(data.database))
+    found = compare(outputs, 60).flags.set_index("path")
+    assert found["windows"]["stream"] == found["windows"]["batch"] < len(outputs.batch)
+
+
 def test_without_shared_windows_there_are_no_totals() -> None:
     nothing = typed(frame())
     judged = agreement.agreement(frame(), frame(), frame(), None, evidence())
-    assert shared_totals(nothing, nothing, judged).windows == 0
+    assert shared_totals(shared_windows(nothing, nothing, judged), judged).windows == 0
 
 
 def test_a_total_with_an_unknown_part_is_unknown_and_not_0() -> None:

@@ -62,6 +62,11 @@ def test_a_small_price_has_more_decimals(value, text) -> None:
     assert formatting.price(value) == text
 
 
+def test_a_change_of_one_cent_has_two_decimals() -> None:
+    """The difference of the two floating-point numbers is below 0.01."""
+    assert formatting.price(95000.12 - 95000.11, sign=True) == "+0.01"
+
+
 def test_a_ratio_next_to_zero_has_no_sign_and_a_huge_one_is_short() -> None:
     assert formatting.ratio(-0.0001) == "0.000"
     assert formatting.ratio(-0.0006) == "-0.001"
