@@ -110,8 +110,9 @@ def price(value: object, *, sign: bool = False) -> str:
     found = number(value)
     if found is None:
         return DASH
-    size = round(abs(found), 8)  # a difference of two prices has a rounding error
-    decimals = 2 if size >= 1 or size == 0 or (sign and size >= 0.01) else 8
+    size = abs(found)
+    # a difference of two prices has a rounding error
+    decimals = 2 if size >= 1 or size == 0 or (sign and round(size, 8) >= 0.01) else 8
     return f"{found:{'+' if sign else ''}z,.{decimals}f}"
 
 
