@@ -57,8 +57,8 @@ def _row(
         ", ".join(filter(None, marks)),
         window_time(start),
         kind,
-        number(float(first["value"]), ",.2f"),
-        number(float(first["threshold"]), ",g"),
+        number(float(first["value"]), ",.10g"),
+        number(float(first["threshold"]), ",.10g"),
         *(
             by_path[path]["raised_at"][11:19] if path in by_path else DASH
             for path in ("stream", "batch")

@@ -558,15 +558,23 @@ def test_each_alert_has_one_row_with_the_time_of_each_path_and_a_mark_for_ten_mi
     ]
     found = alerts.rows(stream, batch, now, page_data.LIVE, page_data.MINUTE)
     assert found == [
-        ("● new", "2026-03-01 11:49:00", "Spike", "1,200.50", "100", "11:50:00", "–"),  # noqa: RUF001
-        ("", "2026-03-01 11:40:00", "High", "61.23", "50", "11:40:09", "11:59:00"),
-        ("", "2026-03-01 11:30:00", "High", "52.00", "50", "–", "11:31:00"),  # noqa: RUF001
+        ("● new", "2026-03-01 11:49:00", "Spike", "1,200.5", "100", "11:50:00", "–"),  # noqa: RUF001
+        ("", "2026-03-01 11:40:00", "High", "61.234", "50", "11:40:09", "11:59:00"),
+        ("", "2026-03-01 11:30:00", "High", "52", "50", "–", "11:31:00"),  # noqa: RUF001
     ]
     many = [alert(n, "High", "60", "2026-03-01T11:59:00Z") for n in range(50)]
     assert len(alerts.rows(many, [], now, page_data.LIVE, page_data.MINUTE)) == alerts.LISTED
     assert alerts.rows([], [], now, page_data.LIVE, page_data.MINUTE) == []
     assert alerts.how_to_read([]) == alerts.EMPTY
     assert alerts.how_to_read(found).endswith("● new: within the last 10 minutes.")
+
+
+def test_a_value_next_to_its_threshold_does_not_look_equal_to_it() -> None:
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    small = alert(40, "High", "0.00040001", "2026-03-01T11:40:09Z") | {"threshold": "0.0004"}
+    large = alert(41, "Spike", "1234567.5", "2026-03-01T11:41:09Z") | {"threshold": "1234567"}
+    found = alerts.rows([small, large], [], now, page_data.LIVE, page_data.MINUTE)
+    assert [row[3:5] for row in found] == [("1,234,567.5", "1,234,567"), ("0.00040001", "0.0004")]
 
 
 def test_an_alert_of_a_window_in_which_the_recording_starts_again_is_marked() -> None:
