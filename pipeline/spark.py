@@ -25,15 +25,6 @@ LOG_CONFIG = ROOT / "pipeline" / "log4j2.properties"
 
 #: Below this number of rows the C1 compiler alone is faster, as it starts faster.
 C1_ROWS = 2_000_000
-#: A job over few rows. The heap begins small and grows only when it is full: see decisions.md.
-_SMALL = (
-    "-XX:TieredStopAtLevel=1",
-    "-Xms64m",
-    "-XX:NewSize=16m",
-    "-XX:MaxNewSize=48m",
-    "-XX:MinHeapFreeRatio=15",
-    "-XX:MaxHeapFreeRatio=30",
-)
 #: C2 compiles a method after ten times as many calls and loops as by default. It then compiles only
 #: the loops over the rows, not the code of Spark's start.
 _C2_FOR_HOT_LOOPS = (
@@ -129,13 +120,8 @@ def archive_path(settings: Settings) -> Path:
 
 
 def java_options(archive: Path | None, *, c1_only: bool) -> str:
-    """Return the JVM options of a job, with the class-data archive if it exists.
-
-    Args:
-        archive: the path of the class-data archive.
-        c1_only: the job handles few rows at a time, so the C1 compiler and a small heap are enough.
-    """
-    compiler = _SMALL if c1_only else _C2_FOR_HOT_LOOPS
+    """Return the JVM options of a job, with the class-data archive if it exists."""
+    compiler = ("-XX:TieredStopAtLevel=1",) if c1_only else _C2_FOR_HOT_LOOPS
     log = _quoted(f"-Dlog4j2.configurationFile={LOG_CONFIG}")
     options = ["-XX:+UseSerialGC", _QUIET, *compiler, log]
     if archive is not None and archive.exists():
