@@ -20,17 +20,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("data_dir", type=Path, help="data directory that it was replayed into")
     options = parser.parse_args(arguments)
     try:
-        problems = run.verify(options.recording, options.data_dir)
+        checked = run.verify(options.recording, options.data_dir)
     except (recording.RecordingError, RefusedError) as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
-    for problem in problems:
+    for problem in checked.problems:
         print(problem)
-    if problems:
+    if checked.problems:
         print("Stop the stack before the check: a result that is written meanwhile can differ.")
-    verdict = f"{len(problems)} lines of differences" if problems else "no differences"
+    print(
+        f"Compared: {checked.trades:,} trades, {checked.final_windows:,} final windows, and a "
+        f"batch run over {checked.trades_of_batch:,} trades."
+    )
+    if checked.without_quotes:
+        count = f"{checked.without_quotes:,}"
+        print(f"Stored trades without bid and ask: {count} (recovered trades have none).")
+    count = len(checked.problems)
+    verdict = f"{count} lines of differences" if count else "no differences"
     print(f"{options.recording.name} and {options.data_dir}: {verdict}")
-    sys.exit(1 if problems else 0)
+    sys.exit(1 if count else 0)
 
 
 if __name__ == "__main__":

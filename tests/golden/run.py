@@ -6,11 +6,11 @@ table is compared up to the newest stored trade, and each batch result up to the
 it covers. Open windows, and the windows after the newest final one, are not compared.
 """
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from feed import recording, retime
 from tests import golden
@@ -18,11 +18,24 @@ from tests.golden import Golden, run_settings
 from tests.golden.run_settings import Period, RefusedError
 
 
-def verify(path: Path, data_dir: Path, now: datetime | None = None) -> list[str]:
-    """Return the differences between the output files of a run and the results of its recording.
+class Checked(NamedTuple):
+    """What was compared, and what differs."""
+
+    problems: list[str]
+    #: How many trades, final windows, and trades of the newest batch run were expected.
+    trades: int
+    final_windows: int
+    trades_of_batch: int
+    #: How many stored trades have no bid and ask, although their message has.
+    without_quotes: int
+
+
+def verify(path: Path, data_dir: Path, now: datetime | None = None) -> Checked:
+    """Compare the output files of a run with the results of its recording.
 
     Raises:
-        RefusedError: the data directory holds another feed, or its settings are unknown.
+        RefusedError: the data directory holds another feed, its settings are unknown, or a path
+            has no result to compare.
         RecordingError: the recording cannot be read.
     """
     retimed = _is_retimed(path, data_dir)
@@ -36,19 +49,24 @@ def verify(path: Path, data_dir: Path, now: datetime | None = None) -> list[str]
         issued = golden.compute_frames(_issued(path, first, now), now, rules)
         table, batch = _up_to(issued, last), _up_to(issued, _newest_of_batch(data_dir))
         final = {start for start in issued.windows if _in_stream_csv(data_dir, start)}
+        if not final or not batch.trades:
+            missing = "batch run" if final else "final window"
+            raise RefusedError(f"There is no {missing} to compare yet. DATA_DIR={data_dir}")
         stream = _without_unfinished(issued, final)
-    of_stream = golden.check_stream(_as_streamed(stream, data_dir, periods), data_dir, final)
-    found = [
+    stream, batch = _as_streamed(stream, data_dir, periods), _as_batched(batch, data_dir)
+    problems = [
         *golden.bounded(golden.check_table(table, data_dir)),
-        *golden.bounded(_of_final_windows(of_stream) if retimed else of_stream),
+        *golden.bounded(golden.check_stream(stream, data_dir, final)),
+        *golden.bounded(golden.check_batch_windows(batch, data_dir / "batch_windows.csv")),
+        *golden.bounded(golden.check_batch_total(batch, data_dir / "batch_output")),
     ]
-    if batch.trades or not retimed:
-        batch = _as_batched(batch, data_dir)
-        found += [
-            *golden.bounded(golden.check_batch_windows(batch, data_dir / "batch_windows.csv")),
-            *golden.bounded(golden.check_batch_total(batch, data_dir / "batch_output")),
-        ]
-    return found
+    return Checked(
+        problems,
+        len(table.trades),
+        len(golden.final_windows(stream) if final is None else final),
+        len(batch.trades),
+        golden.without_quotes(table, data_dir),
+    )
 
 
 def _is_retimed(path: Path, data_dir: Path) -> bool:
@@ -186,14 +204,19 @@ def _newest_of_batch(data_dir: Path) -> int:
     files = sorted((data_dir / "batch_output").glob("*.csv"))
     if not files:
         return 0
-    with files[-1].open(encoding="utf-8", newline="") as text:
-        return int(next(csv.DictReader(text))["last_trade_id"])
+    problems: list[str] = []
+    cells = [row.get("last_trade_id", "") for row in golden.read_rows(files[-1], problems)]
+    if len(cells) != 1 or not cells[0].isdecimal():
+        problems.append(f"{files[-1].name}: must have one row with a last_trade_id")
+    if problems:
+        raise RefusedError(f"The newest batch run is damaged: {problems[0]}. DATA_DIR={data_dir}")
+    return int(cells[0])
 
 
 def _in_stream_csv(data_dir: Path, start: int) -> bool:
     text = golden.iso(start)
     path = data_dir / "stream_csv" / f"{text[:10]}.csv"
-    return path.is_file() and f"\n{text}," in path.read_text(encoding="utf-8")
+    return path.is_file() and f"\n{text},".encode() in path.read_bytes()
 
 
 def _without_unfinished(issued: Golden, final: set[int]) -> Golden:
@@ -201,8 +224,3 @@ def _without_unfinished(issued: Golden, final: set[int]) -> Golden:
     newest = max(final, default=-1)
     windows = {start: of for start, of in issued.windows.items() if start <= newest}
     return Golden(issued.rules, issued.trades, windows, issued.total)
-
-
-def _of_final_windows(problems: list[str]) -> list[str]:
-    """Return the differences without those of open windows, which are still incomplete."""
-    return [text for text in problems if not text.startswith("stream_live.csv ")]

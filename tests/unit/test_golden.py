@@ -4,6 +4,7 @@ import csv
 import json
 import sqlite3
 import statistics
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -319,22 +320,30 @@ def test_a_wrong_row_is_found(recording_path, right, statement, problem):
     assert len(problems) <= 2
 
 
-@pytest.mark.parametrize(
-    ("quotes", "gap", "accepted"),
-    [
-        ("best_bid = NULL, best_ask = NULL", (102, 103, "2025-07-01T00:00:00Z"), True),
-        ("best_bid = NULL", (102, 103, "2025-07-01T00:00:00Z"), False),
-        ("best_bid = NULL, best_ask = NULL", (102, 103, None), False),
-        ("best_bid = NULL, best_ask = NULL", (101, 102, "2025-07-01T00:00:00Z"), False),
-    ],
-)
-def test_only_a_recovered_trade_may_lack_its_quotes(recording_path, right, quotes, gap, accepted):
-    """A recovered trade is in a gap that was filled, and has no bid and no ask."""
-    with sqlite3.connect(right / "crypto_prices.db") as connection:
-        connection.execute(f"UPDATE btc_prices SET {quotes} WHERE trade_id = 103")  # noqa: S608
-        connection.execute("INSERT INTO gaps VALUES (?, ?, ?)", gap)
-    connection.close()
-    assert (golden.verify(recording_path, right, LATER) == []) == accepted
+def test_a_recovered_trade_that_was_read_with_its_neighbours_may_lack_its_quotes(
+    recording_path, right, capsys
+):
+    """The consumer sorts the ids of a poll, so it records no gap."""
+    with closing(sqlite3.connect(right / "crypto_prices.db")) as connection, connection:
+        assert connection.execute("SELECT count(*) FROM gaps").fetchone() == (0,)
+        connection.execute(
+            "UPDATE btc_prices SET best_bid = NULL, best_ask = NULL WHERE trade_id = 103"
+        )
+    assert golden.verify(recording_path, right, LATER) == []
+    with pytest.raises(SystemExit) as end:
+        main([str(recording_path), str(right)])
+    assert end.value.code == 0
+    assert (
+        "Stored trades without bid and ask: 1 (recovered trades have none)."
+        in capsys.readouterr().out
+    )
+
+
+def test_a_trade_with_only_one_quote_is_a_difference(recording_path, right):
+    with closing(sqlite3.connect(right / "crypto_prices.db")) as connection, connection:
+        connection.execute("UPDATE btc_prices SET best_bid = NULL WHERE trade_id = 103")
+    (problem,) = golden.verify(recording_path, right, LATER)
+    assert "103: best_bid is None" in problem
 
 
 def change(path: Path, old: str, new: str) -> None:
@@ -514,13 +523,13 @@ def statuses(data: Path, starts: int = 1, **settings: str) -> None:
 def test_the_settings_of_the_run_are_used(recording_path, right, capsys):
     """Other thresholds and another window change the expected results."""
     statuses(right, window="PT1M", watermark="PT1M", volatility_range="50", spike_volume="100")
-    assert golden_run.verify(recording_path, right, LATER) == []
+    assert golden_run.verify(recording_path, right, LATER).problems == []
     statuses(right, volatility_range="1.5", sentiment_ratio="99")
-    problems = "\n".join(golden_run.verify(recording_path, right, LATER))
+    problems = "\n".join(golden_run.verify(recording_path, right, LATER).problems)
     assert "volatility_flag is 'Normal', not High" in problems
     assert "market_sentiment is 'Bearish', not Neutral" in problems
     statuses(right, window="PT2M")
-    problems = "\n".join(golden_run.verify(recording_path, right, LATER))
+    problems = "\n".join(golden_run.verify(recording_path, right, LATER).problems)
     assert "no such window in the recording" in problems
     assert "window_end is '2025-06-30T23:59:00Z'" in problems
     assert run_settings.periods_of_stream(right)[-1].rules.window == 2 * golden.MINUTE
@@ -594,10 +603,10 @@ def restarted(recording_path, right):
 
 
 def test_each_row_is_judged_by_the_thresholds_of_its_period(recording_path, restarted):
-    assert golden_run.verify(recording_path, restarted, LATER) == []
+    assert golden_run.verify(recording_path, restarted, LATER).problems == []
     change(restarted / "stream_csv" / "2025-06-30.csv", ",High,", ",Normal,")
     change(restarted / "stream_csv" / "2025-06-30.csv", ",Normal,", ",High,")
-    problems = golden_run.verify(recording_path, restarted, LATER)
+    problems = golden_run.verify(recording_path, restarted, LATER).problems
     day = "2025-06-30.csv window 2025-06-30T23"
     assert problems == [
         f"{day}:58:00Z: volatility_flag is 'High', not Normal",
@@ -609,7 +618,7 @@ def test_the_batch_is_judged_by_the_thresholds_of_its_newest_run(recording_path,
     record(
         restarted, "batch_processor", ("2025-08-01T11:00:00Z", "9"), ("2025-08-01T11:30:00Z", "1.5")
     )
-    problems = golden_run.verify(recording_path, restarted, LATER)
+    problems = golden_run.verify(recording_path, restarted, LATER).problems
     assert [problem.split(": ")[0] for problem in problems] == [
         "batch_windows.csv window 2025-06-30T23:58:00Z",
         "batch_windows.csv window 2025-06-30T23:59:00Z",
@@ -617,7 +626,7 @@ def test_the_batch_is_judged_by_the_thresholds_of_its_newest_run(recording_path,
     record(
         restarted, "batch_processor", ("2025-08-01T11:00:00Z", "1"), ("2025-08-01T11:30:00Z", "999")
     )
-    (problem,) = golden_run.verify(recording_path, restarted, LATER)
+    (problem,) = golden_run.verify(recording_path, restarted, LATER).problems
     assert problem == "batch_output/20250701T000200Z.csv: volatility_flag is 'High', not Normal"
 
 
@@ -631,7 +640,7 @@ def test_a_window_that_was_open_when_its_flags_changed_is_refused(recording_path
     record(
         restarted, "spark_processor", ("1970-01-01T00:00:00Z", "50"), ("2025-08-01T12:00:00Z", "40")
     )
-    (problem,) = golden_run.verify(recording_path, restarted, LATER)
+    (problem,) = golden_run.verify(recording_path, restarted, LATER).problems
     assert "23:59:00Z: volatility_flag is 'High', not Normal" in problem
 
 
@@ -641,7 +650,7 @@ def test_a_window_that_another_checkpoint_may_have_computed_again_is_refused(
     """Such a row keeps the time of its first version."""
     starts = restarted / "status" / "stream_starts.csv"
     starts.write_text("topic,read_before,first_offset,checkpoint\nt,0,0,a\n")
-    assert golden_run.verify(recording_path, restarted, LATER) == []
+    assert golden_run.verify(recording_path, restarted, LATER).problems == []
     starts.write_text(f"{starts.read_text()}t,9,0,b\n")
     with pytest.raises(RefusedError, match="of window 2025-06-30T23:58:00Z in"):
         golden_run.verify(recording_path, restarted, LATER)
@@ -790,7 +799,7 @@ def retimed(recording_path, tmp_path):
 
 def test_a_retimed_run_is_compared_as_far_as_each_path_has_read(recording_path, retimed):
     data, stopped = retimed
-    assert golden_run.verify(recording_path, data, stopped) == []
+    assert golden_run.verify(recording_path, data, stopped).problems == []
 
 
 @pytest.mark.parametrize(
@@ -805,7 +814,7 @@ def test_a_wrong_value_of_a_retimed_run_is_found(recording_path, retimed, file, 
     path = data / file
     assert ",90006.5," in path.read_text()
     path.write_text(path.read_text().replace(",90006.5,", ",90006.6,"))
-    assert problem in "\n".join(golden_run.verify(recording_path, data, stopped))
+    assert problem in "\n".join(golden_run.verify(recording_path, data, stopped).problems)
 
 
 def test_a_missing_trade_and_a_missing_window_of_a_retimed_run_are_found(recording_path, retimed):
@@ -817,7 +826,39 @@ def test_a_missing_trade_and_a_missing_window_of_a_retimed_run_are_found(recordi
         [(second,)] = connection.execute("SELECT trade_id FROM btc_prices LIMIT 1 OFFSET 1")
         connection.execute("DELETE FROM btc_prices WHERE trade_id = ?", (second,))
     connection.close()
-    problems = golden_run.verify(recording_path, data, stopped)
+    problems = golden_run.verify(recording_path, data, stopped).problems
     assert f"btc_prices trade_id {second}: missing" in problems
     missing = lines[2].split(",")[0]
     assert f"stream window {missing}: missing" in problems
+
+
+@pytest.mark.parametrize(
+    ("folder", "missing"), [("stream_csv", "final window"), ("batch_output", "batch run")]
+)
+def test_a_retimed_run_without_a_result_of_one_path_is_refused(
+    recording_path, retimed, folder, missing
+):
+    data, stopped = retimed
+    for file in (data / folder).iterdir():
+        file.unlink()
+    with pytest.raises(RefusedError, match=f"There is no {missing} to compare yet"):
+        golden_run.verify(recording_path, data, stopped)
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "last_trade_id\n1,\nx\n", "\xff"])
+def test_a_damaged_batch_run_of_a_retimed_run_is_refused(recording_path, retimed, content):
+    data, stopped = retimed
+    (file,) = (data / "batch_output").iterdir()
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(RefusedError, match=f"The newest batch run is damaged: {file.name}"):
+        golden_run.verify(recording_path, data, stopped)
+
+
+def test_a_window_of_a_retimed_run_that_is_final_and_open_is_found(recording_path, retimed):
+    data, stopped = retimed
+    (file,) = (data / "stream_csv").iterdir()
+    lines = file.read_text().splitlines(keepends=True)
+    (data / "stream_live.csv").write_text(lines[0] + lines[3])
+    start = lines[3].split(",")[0]
+    (problem,) = golden_run.verify(recording_path, data, stopped).problems
+    assert problem == f"stream_live.csv window {start}: is final, and belongs in stream_csv"
