@@ -21,7 +21,8 @@ LONGEST_SECONDS = 3600.0
 CURVE_POINTS = 60
 #: How many times larger the table of the future is.
 LARGER = 10
-#: Without a trend, the runs of a mode say nothing about a table that has grown by more than this.
+#: Without a trend, the runs of a mode do not predict the cost over a table that has grown or shrunk
+#: by more than this factor.
 MAX_GROWTH = 1.5
 
 
@@ -120,7 +121,7 @@ def frontier(
         for mode in modes:
             delay = float(delays[of_run == mode.name].tail(RECENT_RUNS).quantile(0.5))
             model = _at(rows, mode, delay)
-            if model is None and rows <= MAX_GROWTH * mode.rows:
+            if model is None and mode.rows / MAX_GROWTH <= rows <= mode.rows * MAX_GROWTH:
                 model = BatchModel(mode.name, rows, mode.wall_s, mode.cpu_s, delay)
             if model and math.isfinite(model.duration_s + model.cpu_s + model.published_age_s):
                 today.append(model)
@@ -146,12 +147,11 @@ def _at(rows: float, mode: Mode, delay_s: float) -> BatchModel | None:
         delay_s: The median age of the newest trade in their results, when they were published.
     """
     millions = (rows - mode.median_rows) / 1e6
-    more_s, more_cpu_s = mode.wall_s_per_million * millions, mode.cpu_s_per_million * millions
-    if not math.isfinite(more_s + more_cpu_s):
+    more_s = mode.wall_s_per_million * millions
+    duration_s, cpu_s = mode.wall_s + more_s, mode.cpu_s + mode.cpu_s_per_million * millions
+    if not (duration_s > 0 and cpu_s > 0):  # far below the tables of the runs; or NaN: no trend
         return None
-    return BatchModel(
-        mode.name, rows, mode.wall_s + more_s, mode.cpu_s + more_cpu_s, delay_s + more_s
-    )
+    return BatchModel(mode.name, rows, duration_s, cpu_s, delay_s + more_s)
 
 
 def curve(model: BatchModel) -> pd.DataFrame:

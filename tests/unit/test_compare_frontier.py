@@ -192,12 +192,30 @@ def test_each_mode_has_its_own_model_and_the_newest_one_is_first() -> None:
     assert found.larger["full"] is not None
 
 
-def test_a_mode_that_ran_over_a_much_smaller_table_and_has_no_trend_has_no_model() -> None:
+@pytest.mark.parametrize(
+    ("rows", "modes_"),
+    [
+        (1.3e6, ["incremental"]),
+        (1.4e6, ["incremental", "full"]),
+        (3.1e6, ["incremental", "full"]),
+        (3.2e6, ["incremental"]),
+    ],
+)
+def test_a_mode_without_a_trend_that_ran_over_a_table_of_another_size_has_no_model(
+    rows: float, modes_: list[str]
+) -> None:
     """The first run of the mode `incremental` reads everything and counts as `full`."""
     newer = log(12, mode="incremental", growth=0, first=1)
-    for rows, modes_ in ((1.4e6, ["incremental", "full"]), (1.3e6, ["incremental"])):
-        table = pd.concat([log(1).assign(rows=rows), newer], ignore_index=True)
-        assert [model.mode for model in made(table).today] == modes_
+    table = pd.concat([log(1).assign(rows=rows), newer], ignore_index=True)
+    assert [model.mode for model in made(table).today] == modes_
+
+
+def test_a_trend_that_predicts_a_negative_run_time_gives_no_model() -> None:
+    """Full runs took 3 s per million rows minus 2 s; the database was then moved away."""
+    full = log(12).assign(wall_s=lambda table: 3 * table["rows"] / 1e6 - 2)
+    newer = log(1, mode="incremental", first=12).assign(rows=0.5e6)
+    table = pd.concat([full, newer], ignore_index=True)
+    assert [model.mode for model in made(table).today] == ["incremental"]
 
 
 def test_without_ages_or_runs_there_is_no_model() -> None:
