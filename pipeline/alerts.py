@@ -30,7 +30,8 @@ FILE_BYTES = 4_000_000
 LOGGED = 5
 
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z"
-_LINE = re.compile(rf"{_TIME},(?:{HIGH}|{SPIKE}),[\d.]+,[\d.]+,(?:{_TIME})?,{_TIME}")
+_NUMBER = r"\d+(?:\.\d+)?"
+_LINE = re.compile(rf"({_TIME}),(?:{HIGH}|{SPIKE}),{_NUMBER},{_NUMBER},({_TIME})?,({_TIME})")
 
 #: The text of each cell, by column.
 Alert = dict[str, str]
@@ -82,7 +83,19 @@ def read(path: Path) -> list[Alert]:
 def _lines(text: str) -> list[str]:
     """Return the lines of a file that are alerts."""
     # The text after the last line end is not a whole line.
-    return [line for line in text.split("\n")[:-1] if _LINE.fullmatch(line)]
+    return [line for line in text.split("\n")[:-1] if _is_alert(line)]
+
+
+def _is_alert(line: str) -> bool:
+    found = _LINE.fullmatch(line)
+    if found is None:
+        return False
+    try:
+        for time in filter(None, found.groups()):
+            datetime.fromisoformat(time)
+    except ValueError:  # for example the 30th of February
+        return False
+    return True
 
 
 class AlertLog:
@@ -108,7 +121,7 @@ class AlertLog:
             now: when a reader could see the windows.
 
         Raises:
-            OSError: the alerts cannot be written.
+            OSError, OutputError: the alerts cannot be written.
         """
         found = [
             alert

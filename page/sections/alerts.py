@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from page.formatting import DASH
 from pipeline.alerts import Alert
-from pipeline.compare.formatting import number, window_time
+from pipeline.compare.formatting import window_time
 from pipeline.source import has_seam
 
 #: Maximum number of windows in the list.
@@ -57,8 +58,8 @@ def _row(
         ", ".join(filter(None, marks)),
         window_time(start),
         kind,
-        number(float(first["value"]), ",.10g"),
-        number(float(first["threshold"]), ",.10g"),
+        f"{Decimal(first['value']):,f}",
+        f"{Decimal(first['threshold']):,f}",
         *(
             by_path[path]["raised_at"][11:19] if path in by_path else DASH
             for path in ("stream", "batch")

@@ -156,6 +156,12 @@ def test_malformed_lines_are_left_out(tmp_path: Path) -> None:
     publish(tmp_path, window(0, "60"))
     with path_of(tmp_path).open("ab") as file:
         file.write(b"\x00" * 40 + b"\nnot an alert\n")
+        for line in (
+            "2026-02-30T12:00:00Z,High,60,50,,2026-03-01T12:00:05Z",
+            "2026-03-01T12:00:00Z,High,6.0.1,50,,2026-03-01T12:00:05Z",
+            "2026-03-01T12:00:00Z,High,60,50,,2026-03-01T25:00:05Z",
+        ):
+            file.write(f"{line}\n".encode())
     assert stored(tmp_path) == [("12:00", "High")]
     assert publish(tmp_path, window(1, "60")) == [("12:01", "High")]
     assert stored(tmp_path) == [("12:00", "High"), ("12:01", "High")]

@@ -572,9 +572,13 @@ def test_each_alert_has_one_row_with_the_time_of_each_path_and_a_mark_for_ten_mi
 def test_a_value_next_to_its_threshold_does_not_look_equal_to_it() -> None:
     now = datetime(2026, 3, 1, 12, tzinfo=UTC)
     small = alert(40, "High", "0.00040001", "2026-03-01T11:40:09Z") | {"threshold": "0.0004"}
-    large = alert(41, "Spike", "1234567.5", "2026-03-01T11:41:09Z") | {"threshold": "1234567"}
+    large = alert(41, "Spike", "1234567890.5", "2026-03-01T11:41:09Z")
+    large |= {"threshold": "1234567890"}
     found = alerts.rows([small, large], [], now, page_data.LIVE, page_data.MINUTE)
-    assert [row[3:5] for row in found] == [("1,234,567.5", "1,234,567"), ("0.00040001", "0.0004")]
+    assert [row[3:5] for row in found] == [
+        ("1,234,567,890.5", "1,234,567,890"),
+        ("0.00040001", "0.0004"),
+    ]
 
 
 def test_an_alert_of_a_window_in_which_the_recording_starts_again_is_marked() -> None:
