@@ -44,6 +44,8 @@ class Publisher:
         self._dead_letters = DeadLetters(service, sender)
         self._published = PublishedTrades()
         self._rejections = SameRejections()
+        #: The beginning of the newest unusable period that was logged.
+        self._unusable_since: datetime | None = None
         self._clock = ExchangeClock()
         #: Trades in the future, according to a clock that may be wrong: message, time of receipt,
         #: and receipt in monotonic seconds. They are handled when the clock is checked.
@@ -282,10 +284,11 @@ class Publisher:
             self._service.report("running", f"LIVE from {feed['url']}", healthy=True)
 
     def _report_unusable(self) -> None:
-        """Show in the status that no message is usable, and log it once."""
+        """Show in the status that no message is usable, and log it once, also if it reconnects."""
         unusable = self._rejections.as_status()
-        if unusable and not self._service.details.get("unusable"):
+        if unusable and unusable["since"] != self._unusable_since:
             self._service.error(unusable["text"])
+            self._unusable_since = unusable["since"]
         self._service.details["unusable"] = unusable
 
     def _report_connecting(self) -> None:

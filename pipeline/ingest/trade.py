@@ -26,6 +26,8 @@ SIGNIFICANT_DIGITS = 15
 EARLIEST = datetime(2012, 1, 1, tzinfo=UTC)
 #: How far the event time may be ahead of the time of receipt, because clocks differ.
 MAX_AHEAD = timedelta(minutes=1)
+#: The end of the reason of a `FutureTradeError`.
+AFTER_RECEIPT = "is more than a minute after the receipt"
 
 #: The default context would round a number to 28 digits before its digits are counted.
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
@@ -189,9 +191,7 @@ def _checked(ticker: _Ticker, product: str, received: datetime) -> Trade:
     if ticker.time < EARLIEST:
         raise InvalidTradeError(f"time: {ticker.time.isoformat()} is before 2012")
     if ticker.time - received > MAX_AHEAD:
-        raise FutureTradeError(
-            f"time: {ticker.time.isoformat()} is more than a minute after the receipt"
-        )
+        raise FutureTradeError(f"time: {ticker.time.isoformat()} {AFTER_RECEIPT}")
     return Trade(
         trade_id=ticker.trade_id,
         price=ticker.price,

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from pipeline.ingest.trade import AFTER_RECEIPT
+
 #: For how long this must last. A few invalid messages in a row do not make a feed unusable.
 UNUSABLE_AFTER = timedelta(seconds=10)
 #: Maximum number of products in the text.
@@ -76,7 +78,8 @@ def description(reasons: Sequence[str], newest: str, messages: int) -> str:
             f"No usable trade: {messages:,} messages are for {listed}, PRODUCT_ID is "
             f"{products[0][2]}. Correct PRODUCT_ID or FEED_URL"
         )
-    checked = "the clock of this machine and FEED_URL" if newest.startswith("time:") else "FEED_URL"
+    by_clock = newest.endswith(AFTER_RECEIPT)
+    checked = "the clock of this machine and FEED_URL" if by_clock else "FEED_URL"
     label = "reason" if len(reasons) == 1 else "newest reason"
     return (
         f"No usable trade: {messages:,} messages are rejected, {label}: {newest}. Check {checked}"

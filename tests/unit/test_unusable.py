@@ -130,6 +130,8 @@ def test_the_clock_of_this_machine_can_be_why_times_are_rejected() -> None:
         f"No usable trade: 20 messages are rejected, newest reason: {later[-1]}. "
         "Check the clock of this machine and FEED_URL"
     )
+    missing = reason_of(FRAME.replace(b'"time"', b'"at"'))
+    assert text_of(rejected(20, missing)).endswith("time: missing. Check FEED_URL")
 
 
 # --- in the producer ------------------------------------------------------------------------
@@ -152,8 +154,9 @@ class NoKafka:
 
 
 def test_the_producer_does_not_show_the_rejections_of_a_connection_that_was_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The log names the same reason once, although the producer connects again."""
     monkeypatch.setattr("pipeline.ingest.publisher.REPORT_SECONDS", 0.0)
     service = Service("producer", Settings(data_dir=tmp_path, product_id="ETH-USD"))
     sender: Any = NoKafka()
@@ -177,3 +180,5 @@ def test_the_producer_does_not_show_the_rejections_of_a_connection_that_was_lost
     assert service.details["unusable"] is None
     assert receive(1) == "No usable trade: 12 messages are for BT"
     publisher.close()
+    logged = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert [text[:39] for text in logged] == ["No usable trade: 11 messages are for BT"]
