@@ -504,7 +504,12 @@ class Settings(BaseModel):
     @property
     def on_cluster(self) -> bool:
         """Return whether Spark runs its tasks on the workers of a cluster."""
-        return self.spark_master.startswith("spark://")
+        return is_cluster(self.spark_master)
+
+
+def is_cluster(spark_master: str) -> bool:
+    """Return whether this is the address of a Spark cluster."""
+    return spark_master.startswith("spark://")
 
 
 #: The environment variables of all settings.

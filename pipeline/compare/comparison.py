@@ -39,6 +39,7 @@ from pipeline.compare.modes import FULL, Mode, modes, of_mode
 from pipeline.compare.stops import gaps, overlap, stops, without_stops
 from pipeline.compare.totals import SharedTotals, flags, shared_totals, shared_windows
 from pipeline.compare.watermark import Watermarks, watermarks
+from pipeline.settings import is_cluster
 from pipeline.times import iso
 
 
@@ -154,7 +155,7 @@ def _on_cluster(status: Mapping[str, Mapping[str, Any]]) -> bool:
     """Return whether the stream runs on a Spark cluster, by its status file."""
     settings = status["spark_processor"].get("settings")
     master = settings.get("spark_master") if isinstance(settings, Mapping) else None
-    return isinstance(master, str) and master.startswith("spark://")
+    return isinstance(master, str) and is_cluster(master)
 
 
 def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:

@@ -11,7 +11,7 @@ from pipeline.compare.frontier import LARGER, BatchModel, Choice, Frontier, chea
 from pipeline.compare.inputs import MAX_ALERTS
 from pipeline.compare.modes import RECENT_RUNS, Mode
 from pipeline.compare.section import Section, Table
-from pipeline.compare.summary import NO_AGES, differences, freshness
+from pipeline.compare.summary import NO_AGES, NO_COST, differences, freshness
 from pipeline.compare.watermark import Watermarks
 from pipeline.ingest.lags import LONGEST
 from pipeline.metrics.definitions import HIGH, SPIKE
@@ -82,6 +82,8 @@ def frontier_section(comparison: Comparison) -> Section:
         ),
     )  # fmt: skip
     lines: tuple[str, ...] = (*frontier_sentences(found), *filter(None, [choice_sentence(found)]))
+    if comparison.on_cluster:
+        lines = (NO_COST,)
     if comparison.replayed_as_recorded:
         lines = (NO_AGES,)
     return Section(

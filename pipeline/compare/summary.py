@@ -24,6 +24,8 @@ from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
 TITLES = ("Agreement", "Freshness", "CPU cost", "Batch run time")
 #: Why no section has ages, for a replay with its original timestamps.
 NO_AGES = "Ages are not measured: this replay keeps the original timestamps of the recording."
+#: Why no section has costs, for a stream that runs on a cluster.
+NO_COST = "The CPU cost is unknown: the services cannot measure the executors of a Spark cluster."
 #: What a finding is: not measured yet (`waiting`), not measurable here (`unknown`), `fine`, worth
 #: knowing (`note`), or wrong (`alarm`).
 Kind = Literal["waiting", "unknown", "fine", "note", "alarm"]
@@ -209,10 +211,7 @@ def _cost(comparison: Comparison) -> Finding:
     title = TITLES[2]
     stream, batch = comparison.cost["cpu_s_per_hour"]
     if comparison.on_cluster:
-        why = (
-            "The CPU cost is unknown: the services cannot measure the executors of a Spark cluster."
-        )
-        return Finding(title, UNKNOWN, why, "unknown")
+        return Finding(title, UNKNOWN, NO_COST, "unknown")
     if not (stream > 0 and batch > 0):
         return Finding(
             title,

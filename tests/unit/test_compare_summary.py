@@ -11,6 +11,7 @@ from pipeline.compare.agreement import COLUMNS, DIFFERS, EQUAL, NOT_YET_FINAL
 from pipeline.compare.causes import GAP, LATE, NOT_RECORDED, THRESHOLDS, UNEXPLAINED
 from pipeline.compare.comparison import Comparison, batch_interval_s, compare
 from pipeline.compare.completeness import Backfill, funnel
+from pipeline.compare.decision import frontier_section
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN, Freshness
 from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
 from pipeline.compare.inputs import read_outputs
@@ -207,6 +208,8 @@ def test_the_cpu_cost_on_a_spark_cluster_is_unknown_and_not_awaited(
     found = findings(replace(comparison, cost=unknown, on_cluster=True))[2]
     assert (found.short, found.kind) == ("–", "unknown")  # noqa: RUF001
     assert findings(replace(comparison, cost=unknown))[2].kind == "waiting"
+    section = frontier_section(replace(comparison, cost=unknown, on_cluster=True))
+    assert section.lines == (found.sentence,)
 
 
 FAR = datetime(2031, 7, 3, tzinfo=UTC)
