@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.compare.inputs import IngestCounts
-from pipeline.health import STALE_SECONDS, error_text
+from pipeline.health import STALE_SECONDS
 
 #: Why a stage holds fewer trades than its input.
 LOSSES = ("missing", "repeated", "rejected", "late", "deleted", "unexplained", "not_yet")
@@ -160,7 +160,7 @@ class Backfill:
     #: that it does not request again, because the exchange does not serve them or they are too old.
     recovered: int | None = None
     not_served: int | None = None
-    #: The error of the newest request, marked if it is over, and its time. Empty: no error.
+    #: The error of the newest request and its time. Empty: it succeeded, or no trade is missing.
     last_error: str = ""
     last_error_time: str = ""
 
@@ -183,25 +183,9 @@ def backfill(status: Mapping[str, Mapping[str, Any]]) -> Backfill:
         in_progress=in_progress,
         recovered=_count(fields.get("recovered")),
         not_served=_count(fields.get("not_served")),
-        last_error=_error_text(error, producer, in_progress),
+        last_error=str(error.get("text") or ""),
         last_error_time=str(error.get("time") or ""),
     )
-
-
-def _error_text(
-    error: Mapping[str, Any], producer: Mapping[str, Any], in_progress: int | None
-) -> str:
-    """Return the text of the last error; empty without one.
-
-    The producer clears an error when a later request succeeds. So an error is over only if no trade
-    is left to request.
-    """
-    text = str(error.get("text") or "")
-    if not text:
-        return ""
-    at, now = _moment(error.get("time")), _moment(producer.get("updated"))
-    healthy = producer.get("healthy") is True and in_progress == 0
-    return error_text(text, now - at if at and now else None, healthy=healthy)
 
 
 def _is_running(service: Mapping[str, Any], status: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -290,8 +290,10 @@ class Backfill:
             self._publish_answer(self._answer)
         if self._request is None and self._answer is None:
             self._ask()
-        gaps = self._missing.gaps()
-        self._details |= {"gaps": len(gaps), "missing": self._missing.missing()}
+        gaps, missing = self._missing.gaps(), self._missing.missing()
+        self._details |= {"gaps": len(gaps), "missing": missing}
+        if not missing:  # the feed can deliver missing trades after a failed request
+            self._details["last_error"] = None
 
     def _ask(self) -> None:
         """Start the next request if it is due. Its thread waits for the rest of the pause.

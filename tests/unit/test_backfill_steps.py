@@ -201,6 +201,18 @@ def test_after_a_temporary_error_the_gap_is_requested_again(
     assert producer.details["last_error"] is None
 
 
+def test_an_error_is_over_when_the_feed_has_delivered_the_missing_trades(
+    producer: Producer, exchange: Exchange
+) -> None:
+    exchange.first = [(404, {}, b"")]
+    producer.receive(3, 6)
+    producer.step_until(lambda: producer.details["last_error"])
+    producer.receive(4, 5)
+    producer.backfill.step()
+    assert producer.details["missing"] == 0
+    assert producer.details["last_error"] is None
+
+
 @pytest.mark.parametrize(
     ("answer", "least"),
     [
