@@ -2,13 +2,16 @@
 
 Frontier: the stack runs with one batch interval. The model predicts age and CPU time at other
 intervals. Then the stack runs with these intervals. During each run, an observer polls the result
-files. The times at which it finds High and Spike windows are compared with those of the alerts.
+files. The times at which it finds High and Spike windows are compared with those of the alerts and
+of the final rows.
 
 Watermark: the stack runs with short watermarks while many trades come late. The drops that Spark
 counts are compared with the bound and the estimate.
 
 It takes about half an hour and needs a machine that does nothing else. The exit status is 1 if a
-prediction is off by more than its limit.
+prediction is off by more than its limit, if the stream drops more trades than the bound, if the
+results disagree with the observer, if a path has fewer than 3 results to compare, or if an alert is
+false.
 """
 
 import argparse

@@ -23,7 +23,10 @@ from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
 #: The titles of the findings, in order.
 TITLES = ("Agreement", "Freshness", "CPU cost", "Batch run time")
 #: Why no section has ages, for a replay with its original timestamps.
-NO_AGES = "Ages are not measured: this replay keeps the original timestamps of the recording."
+NO_AGES = (
+    "Ages and times to detection are not measured: this replay keeps the original timestamps of "
+    "the recording."
+)
 #: What a finding is: not measured yet (`waiting`), not measurable here (`unknown`), `fine`, worth
 #: knowing (`note`), or wrong (`alarm`).
 Kind = Literal["waiting", "unknown", "fine", "note", "alarm"]
