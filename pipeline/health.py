@@ -23,6 +23,8 @@ from pipeline import outputs, times
 STALE_SECONDS = 30.0
 #: A healthy service whose last error is older than this has recovered from it.
 PAST_ERROR = timedelta(minutes=10)
+#: The mark at the beginning of such an error.
+RESOLVED = "resolved: "
 
 
 @cache
@@ -65,8 +67,14 @@ def on_this_clock(status: Mapping[str, Any], now: datetime) -> Mapping[str, Any]
 
 
 def error_text(text: str, age: timedelta | None, *, healthy: bool) -> str:
-    """Return the text of a last error of this age, marked if it is over. None: unknown age."""
-    return f"recovered: {text}" if healthy and age is not None and age > PAST_ERROR else text
+    """Return the text of the last error, after RESOLVED if the service has recovered from it.
+
+    Args:
+        text: the error.
+        age: the age of the error; None if unknown.
+        healthy: whether the service is healthy now.
+    """
+    return f"{RESOLVED}{text}" if healthy and age is not None and age > PAST_ERROR else text
 
 
 def health(data: outputs.DataDir, name: str, now: datetime) -> str | None:

@@ -160,7 +160,8 @@ class Backfill:
     #: that it does not request again, because the exchange does not serve them or they are too old.
     recovered: int | None = None
     not_served: int | None = None
-    #: The error of the newest request, marked if it is over, and its time. Empty: no error.
+    #: The error of the newest request, and its time. Empty: no error. The text begins with
+    #: `pipeline.health.RESOLVED` if the producer has recovered from the error.
     last_error: str = ""
     last_error_time: str = ""
 
@@ -193,8 +194,9 @@ def _error_text(
 ) -> str:
     """Return the text of the last error; empty without one.
 
-    The producer clears an error when a later request succeeds. So an error is over only if no trade
-    is left to request.
+    The producer clears an error when a later request succeeds. An error that it has not cleared
+    counts as resolved if the producer is healthy, the error is older than `PAST_ERROR`, and no
+    trade is left to request.
     """
     text = str(error.get("text") or "")
     if not text:

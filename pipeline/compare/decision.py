@@ -249,8 +249,8 @@ def detection_section(comparison: Comparison) -> Section:
             "The time from the event time of the trade that crosses the threshold until a result "
             f"shows that the window is {HIGH} or a {SPIKE}. Each path publishes an alert when it "
             f"first shows such a window. The latest {MAX_ALERTS:,} alerts are measured. Windows "
-            "around a stop of a service are left out. Windows in which a replayed recording starts "
-            "again are left out."
+            "around a stop of a service, and windows in which a replayed recording starts again, "
+            "are left out."
         ),
         lines=tuple(lines),
         tables=(Table("", header, tuple(rows) if found.events else ()),),
@@ -311,8 +311,8 @@ def watermark_section(comparison: Comparison) -> Section:
         ),
         tables=(Table("", header, tuple(rows) if found.trades else ()),),
         figure_note=(
-            f"Solid line: at most.{dashed} Logarithmic scale. A line ends where no trade would "
-            "have been dropped."
+            f"Solid line: upper bound of the dropped trades.{dashed} Logarithmic scale. A line "
+            "ends where no trade would have been dropped."
         ),
         figure_alt="Share of dropped trades by watermark",
     )

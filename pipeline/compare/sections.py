@@ -36,6 +36,7 @@ from pipeline.compare.section import Section, Table
 from pipeline.compare.summary import NO_AGES, forecast
 from pipeline.compare.totals import UNUSUAL_Z
 from pipeline.compare.tradeoffs import aspects
+from pipeline.health import RESOLVED
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, LABELS, SPIKE
 
 #: Maximum number of windows or gaps in a table.
@@ -253,8 +254,11 @@ def _completeness(comparison: Comparison) -> Section:
         tables.append(_gaps(gaps, comparison.outputs.evidence.rejected))
     found = comparison.backfill
     if found.last_error:
-        when = window_time(found.last_error_time)
-        lines.append(f"Last error while recovering trades ({when} UTC): {found.last_error}")
+        when = f"{window_time(found.last_error_time)} UTC"
+        error = found.last_error.removeprefix(RESOLVED)
+        if error != found.last_error:
+            when += ", resolved"
+        lines.append(f"Last error while recovering trades ({when}): {error}")
     return Section(
         key="completeness",
         title="Completeness",

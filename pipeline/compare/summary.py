@@ -299,8 +299,8 @@ def forecast(growth: Growth | None, interval_s: float) -> str:
         )
     if growth.refusal == TOO_SLOW_ALREADY:
         return (
-            f"By its trend, the run time exceeds the {interval_s:g} s interval above "
-            f"{_rows(growth.rows_at_limit)} trades. The table holds more."
+            f"The trend predicts a run time above the {interval_s:g} s interval for tables of more "
+            f"than {_rows(growth.rows_at_limit)} trades. The table already has more."
         )
     if growth.refusal or growth.at_limit is None:
         return f"No forecast of when runs will be too slow: {growth.refusal}."

@@ -73,11 +73,11 @@ def description(reasons: Sequence[str], newest: str, messages: int) -> str:
             names[NAMED:] = ["other products"]
         listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
         return (
-            f"No usable trade: {messages:,} messages are for {listed}, PRODUCT_ID is "
+            f"No usable trade: {messages:,} messages are for {listed}, but PRODUCT_ID is "
             f"{products[0][2]}. Correct PRODUCT_ID or FEED_URL"
         )
     checked = "the clock of this machine and FEED_URL" if newest.startswith("time:") else "FEED_URL"
-    label = "reason" if len(reasons) == 1 else "newest reason"
+    label = "Reason" if len(reasons) == 1 else "Newest reason"
     return (
-        f"No usable trade: {messages:,} messages are rejected, {label}: {newest}. Check {checked}"
+        f"No usable trade: {messages:,} messages were rejected. {label}: {newest}. Check {checked}"
     )

@@ -37,13 +37,14 @@ def verify(path: Path, data_dir: Path, now: datetime | None = None) -> list[str]
         table, batch = _up_to(issued, last), _up_to(issued, _newest_of_batch(data_dir))
         final = {start for start in issued.windows if _in_stream_csv(data_dir, start)}
         stream = _without_unfinished(issued, final)
-    of_stream = golden.check_stream(_as_streamed(stream, data_dir, periods), data_dir, final)
+    stream = _with_flags_of_stream(stream, data_dir, periods)
+    of_stream = golden.check_stream(stream, data_dir, final)
     found = [
         *golden.bounded(golden.check_table(table, data_dir)),
         *golden.bounded(_of_final_windows(of_stream) if retimed else of_stream),
     ]
     if batch.trades or not retimed:
-        batch = _as_batched(batch, data_dir)
+        batch = _with_flags_of_batch(batch, data_dir)
         found += [
             *golden.bounded(golden.check_batch_windows(batch, data_dir / "batch_windows.csv")),
             *golden.bounded(golden.check_batch_total(batch, data_dir / "batch_output")),
@@ -60,8 +61,8 @@ def _is_retimed(path: Path, data_dir: Path) -> bool:
     file = data_dir / "source.json"
     if not file.exists():
         raise RefusedError(
-            "source.json is missing, so the feed of the run is unknown. Give the data directory "
-            f"of a run: {data_dir} is none."
+            "source.json is missing, so the feed of the run is unknown. Give the data directory of "
+            f"a run. DATA_DIR={data_dir}"
         )
     source = run_settings.read_object(file)
     if source.get("kind") == "live":
@@ -86,10 +87,10 @@ def _is_retimed(path: Path, data_dir: Path) -> bool:
 # --- thresholds that changed during the run ---------------------------------------------------
 
 #: Returns the earliest and the latest time at which a row can have been computed; None: unknown.
-Computed = Callable[[Mapping[str, str]], tuple[int | None, int | None]]
+ComputationTimes = Callable[[Mapping[str, str]], tuple[int | None, int | None]]
 
 
-def _as_streamed(found: Golden, data_dir: Path, periods: Sequence[Period]) -> Golden:
+def _with_flags_of_stream(found: Golden, data_dir: Path, periods: Sequence[Period]) -> Golden:
     """Return the results with the flags of the thresholds that the stream used for each window."""
     windows = dict(found.windows)
     once = run_settings.has_one_checkpoint(data_dir)
@@ -107,7 +108,7 @@ def _as_streamed(found: Golden, data_dir: Path, periods: Sequence[Period]) -> Go
     return replace(found, windows=windows)
 
 
-def _as_batched(found: Golden, data_dir: Path) -> Golden:
+def _with_flags_of_batch(found: Golden, data_dir: Path) -> Golden:
     """Return the results with the flags of the thresholds that the newest batch run used."""
     file, totals = data_dir / "batch_windows.csv", sorted((data_dir / "batch_output").glob("*.csv"))
     if not file.is_file() and not totals:
@@ -123,7 +124,10 @@ def _as_batched(found: Golden, data_dir: Path) -> Golden:
 
 
 def _use_flags(
-    windows: dict[int, dict[str, object]], file: Path, periods: Sequence[Period], of: Computed
+    windows: dict[int, dict[str, object]],
+    file: Path,
+    periods: Sequence[Period],
+    of: ComputationTimes,
 ) -> None:
     """Set the flags of the windows in a file to those of the thresholds of its rows."""
     for row in golden.read_rows(file, []):

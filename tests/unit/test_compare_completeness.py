@@ -100,7 +100,7 @@ def test_the_producer_reports_the_trades_that_it_recovers() -> None:
     ("at", "missing", "changes", "shown"),
     [
         ("2026-03-01T11:50:31Z", 0, {}, "refused"),
-        ("2026-03-01T11:50:29Z", 0, {}, "recovered: refused"),
+        ("2026-03-01T11:50:29Z", 0, {}, "resolved: refused"),
         ("2026-03-01T11:50:29Z", 3, {}, "refused"),
         ("2026-03-01T11:50:29Z", 0, {"healthy": False}, "refused"),
         ("2026-03-01T11:50:29Z", 0, {"state": "stopped"}, "refused"),
@@ -108,10 +108,10 @@ def test_the_producer_reports_the_trades_that_it_recovers() -> None:
         ("yesterday", 0, {}, "refused"),
     ],
 )
-def test_an_error_of_the_recovery_that_has_been_over_for_ten_minutes_is_past(
+def test_a_recovery_error_older_than_ten_minutes_is_shown_as_resolved(
     at: str, missing: int, changes: dict[str, object], shown: str
 ) -> None:
-    """It is not over while trades are left to request, or while the producer does not work."""
+    """It is not resolved while trades are left to request, or while the producer fails."""
     reported = REPORTED | {"missing": missing, "last_error": {"text": "refused", "time": at}}
     fields = {"healthy": True, "backfill": reported} | changes
     assert backfill(producer(**fields)).last_error == shown

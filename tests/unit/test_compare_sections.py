@@ -227,6 +227,8 @@ def test_the_last_error_of_the_recovery_is_shown_with_its_time(nothing: Comparis
     error = Backfill(last_error="refused", last_error_time="2026-03-01T12:00:00Z")
     line = "Last error while recovering trades (2026-03-01 12:00:00 UTC): refused"
     assert missing_trades(nothing, error).lines[-1] == line
+    resolved = replace(error, last_error="resolved: refused")
+    assert missing_trades(nothing, resolved).lines[-1] == line.replace("UTC", "UTC, resolved")
     assert line not in missing_trades(nothing, Backfill()).lines
 
 
@@ -234,7 +236,7 @@ def test_the_section_about_detection_names_the_windows_that_are_left_out(
     disputed: Comparison,
 ) -> None:
     text = section(disputed, "detection").how_to_read
-    assert "Windows in which a replayed recording starts again are left out." in text
+    assert "windows in which a replayed recording starts again, are left out." in text
 
 
 def test_losses_are_named_with_their_reason_and_gains_as_such() -> None:
