@@ -36,7 +36,7 @@ DECIDING_RUNS = 3
 SOON = timedelta(days=30)
 #: A forecast within this time is shown with its time of day.
 TIME_SHOWN = timedelta(days=2)
-#: Smaller numbers of seconds, and of million rows, would be 0.0 or 0.1 with one decimal.
+#: Below this, one decimal is too coarse: 0.03 s would become 0.0 s, and 42,000 rows 0.0 million.
 LEAST_TENTH = 0.1
 #: Ages in seconds below which a card shows tenths.
 TENTHS_BELOW = 600

@@ -26,11 +26,14 @@ class SameRejections:
         self._newest = ""
         self._messages = 0
         self._since: datetime | None = None
-        #: The newest rejection on the current connection. None: there was none.
+        #: The time of the newest rejection on the current connection. None: there was none.
         self._until: datetime | None = None
 
     def on_connect(self) -> None:
-        """Record that a new connection began: only a rejection on it shows that it is unusable."""
+        """Record that a new connection began.
+
+        Only a rejection on this connection shows that the feed is unusable.
+        """
         self._until = None
 
     def on_rejected(self, reason: str, received: datetime) -> None:

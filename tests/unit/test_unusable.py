@@ -122,7 +122,7 @@ def test_another_reason_is_shown_unchanged() -> None:
     )
 
 
-def test_the_clock_of_this_machine_can_be_why_times_are_rejected() -> None:
+def test_rejected_times_name_the_clock_of_this_machine_as_a_possible_cause() -> None:
     later = [
         reason_of(FRAME.replace(b"12:00:00Z", b"13:00:%02dZ" % second)) for second in range(20)
     ]
