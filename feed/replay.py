@@ -416,7 +416,7 @@ def latest_event_time() -> int:
 
 
 def read_tiles(path: Path) -> retime.Tiles:
-    """Return the messages of a recording as a sequence without end: see `feed.retime`.
+    """Return the messages of a recording as an endless sequence (see `feed.retime`).
 
     Raises:
         RecordingError: the recording cannot be read, or it has no time.

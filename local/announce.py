@@ -104,16 +104,17 @@ def main() -> None:
     parser.add_argument("--dashboard-port", type=int, required=True, help="port of the page")
     arguments = parser.parse_args()
     data = DataDir(arguments.data_dir)
-    start, began = time.time(), time.monotonic()
+    start_time, start_monotonic = time.time(), time.monotonic()
     announced: set[str] = set()
     progress = Progress()
     while len(announced) < EVENTS:
-        for event in events(data, arguments.dashboard_port, start):
+        for event in events(data, arguments.dashboard_port, start_time):
             if event not in announced:
                 announced.add(event)
-                print(f"{event} ({time.monotonic() - began:.0f} s after the start)", flush=True)
+                seconds = time.monotonic() - start_monotonic
+                print(f"{event} ({seconds:.0f} s after the start)", flush=True)
         if len(announced) < EVENTS and (
-            line := progress.line(waiting_for(data, announced), time.monotonic() - began)
+            line := progress.line(waiting_for(data, announced), time.monotonic() - start_monotonic)
         ):
             print(line, flush=True)
         time.sleep(CHECK_SECONDS)

@@ -79,8 +79,8 @@ def main() -> None:
     processes.exit_on_sigterm()
     with exit_on_error(), ThreadPoolExecutor(2) as pool:
         try:
-            made = pool.submit(make_broker_archive), pool.submit(make_archive, load())
-            for archive in wait(made, return_when=FIRST_EXCEPTION).done:
+            archives = pool.submit(make_broker_archive), pool.submit(make_archive, load())
+            for archive in wait(archives, return_when=FIRST_EXCEPTION).done:
                 archive.result()
         except BaseException:
             processes.end(processes.tree(os.getpid())[1:], wait_seconds=2)

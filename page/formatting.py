@@ -106,12 +106,12 @@ def price_decimals(lowest: object) -> int:
 
 
 def price(value: object, *, sign: bool = False) -> str:
-    """Return a price with 2 decimals, or with 8 if it is small."""
+    """Return a price with 2 decimals, or with 8 if it is below 1 (a change: below 0.01)."""
     found = number(value)
     if found is None:
         return DASH
     size = abs(found)
-    # a difference of two prices has a rounding error
+    # The difference of two prices has a floating-point error: 0.01 can become 0.0099999.
     decimals = 2 if size >= 1 or size == 0 or (sign and round(size, 8) >= 0.01) else 8
     return f"{found:{'+' if sign else ''}z,.{decimals}f}"
 

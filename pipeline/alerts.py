@@ -165,8 +165,9 @@ def describe(alert: Mapping[str, str]) -> str:
 def append(path: Path, alerts: Iterable[Alert]) -> None:
     """Append alerts to a file, so that they survive a power cut.
 
-    A line that was cut off is removed first. A file with a damaged header is replaced by one with
-    the right header and the alerts that can be read. The lines of another version are no alerts.
+    A line that was cut off is removed first. If the header is damaged, the function replaces the
+    file: it writes the right header and keeps every line that is an alert. Lines with the columns
+    of another version are dropped.
 
     Raises:
         OSError, OutputError: the file cannot be written or read.

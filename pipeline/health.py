@@ -65,8 +65,14 @@ def on_this_clock(status: Mapping[str, Any], now: datetime) -> Mapping[str, Any]
 
 
 def error_text(text: str, age: timedelta | None, *, healthy: bool) -> str:
-    """Return the text of a last error of this age, marked if it is over. None: unknown age."""
-    return f"recovered: {text}" if healthy and age is not None and age > PAST_ERROR else text
+    """Return the text of the last error, marked `resolved` if the service has recovered from it.
+
+    Args:
+        text: the error.
+        age: the age of the error; None if unknown.
+        healthy: whether the service is healthy now.
+    """
+    return f"resolved: {text}" if healthy and age is not None and age > PAST_ERROR else text
 
 
 def health(data: outputs.DataDir, name: str, now: datetime) -> str | None:

@@ -95,9 +95,10 @@ def archive_path(version_text: str, class_path: Iterable[Path]) -> Path:
 
 @contextmanager
 def new_archive(path: Path) -> Iterator[Path]:
-    """Give a temporary path for a new class-data archive, and move the archive to its path.
+    """Yield a temporary path for a new class-data archive.
 
-    After an error there is no archive. What interrupted attempts left is removed.
+    If the block succeeds, move the archive to `path`. After an error, remove the temporary file.
+    First remove the temporary files of processes that have ended.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_unfinished(path.parent)

@@ -248,7 +248,9 @@ def _absolute(path: Path) -> Path:
     try:
         return path.expanduser().absolute()
     except RuntimeError:
-        raise ValueError("must be a file: this user's home directory is unknown") from None
+        raise ValueError(
+            "must be a path without ~, because the home directory of this user is unknown"
+        ) from None
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_at_most_a_day)]

@@ -213,7 +213,7 @@ def seams(source: Mapping[str, Any], first: datetime, last: datetime, most: int)
 
 
 def has_seam(source: Mapping[str, Any], start: datetime, end: datetime) -> bool:
-    """Return whether a re-timed recording started again in a window, after its start.
+    """Return whether a re-timed recording started again inside a window, but not at its start.
 
     Price and volume jump there, which is not a market movement.
 

@@ -2,13 +2,16 @@
 
 Frontier: the stack runs with one batch interval. The model predicts age and CPU time at other
 intervals. Then the stack runs with these intervals. During each run, an observer polls the result
-files. The times at which it finds High and Spike windows are compared with those of the alerts.
+files. The times at which it finds High and Spike windows are compared with those of the alerts and
+of the final rows.
 
 Watermark: the stack runs with short watermarks while many trades come late. The drops that Spark
 counts are compared with the bound and the estimate.
 
 It takes about half an hour and needs a machine that does nothing else. The exit status is 1 if a
-prediction is off by more than its limit.
+prediction is off by more than its limit, if the stream drops more trades than the bound, if the
+results disagree with the observer, if a path has fewer than 3 results to compare, or if an alert is
+false.
 """
 
 import argparse
@@ -20,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,6 +37,7 @@ from pipeline import times
 from pipeline.compare import database
 from pipeline.compare.comparison import Comparison, compare
 from pipeline.compare.detection import KEY
+from pipeline.compare.formatting import count
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN
 from pipeline.compare.frontier import BatchModel, Frontier
 from pipeline.compare.inputs import read_batch_log, read_outputs
@@ -46,6 +50,12 @@ from pipeline.stores import sqlite
 Row = tuple[str, float, float, float, float]
 #: The start of a window, and HIGH or SPIKE.
 Key = tuple[str, str]
+#: What each path is called in a message.
+PATHS = {
+    "stream": "the stream's open windows",
+    "final": "the stream's final windows",
+    "batch": "the batch",
+}
 #: The flag of a window that has each kind.
 FLAGS = {"volatility_flag": HIGH, "volume_spike": SPIKE}
 #: How far a prediction may be off.
@@ -174,20 +184,45 @@ def disagreements(
     """
     watched = {key: at for key, at in recorded.items() if at > began}
     off = [abs((seen[key] - at).total_seconds()) for key, at in watched.items() if key in seen]
-    farthest = f"{max(off):.2f} s" if off else "-"
-    say(f"{len(off)} results of {path}, at most {farthest} from the observer's time")
+    say(comparison_text(path, off))
     latest = until - timedelta(seconds=SEEN_LIMIT)
-    found = [f"{path}: the observer did not see {key}" for key in watched if key not in seen]
+    found = [
+        f"{path}: the observer did not see {window_text(key)}" for key in watched if key not in seen
+    ]
     found += [
-        f"{path}: no record of {key}, which the observer saw"
+        f"{path}: no record of {window_text(key)}, which the observer saw"
         for key, at in seen.items()
         if key not in recorded and at < latest
     ]
     if len(watched) < LEAST_ALERTS:
-        found.append(f"{path}: {len(watched)} results, at least {LEAST_ALERTS} are needed")
+        results = count(len(watched), "result")
+        found.append(f"{path}: only {results} to compare, {LEAST_ALERTS} are needed")
     if off and max(off) > SEEN_LIMIT:
-        found.append(f"{path}: {farthest} from the observer's time")
+        found.append(
+            f"{path}: largest difference from the observer {max(off):.2f} s, "
+            f"limit {SEEN_LIMIT:.2f} s"
+        )
     return found
+
+
+def comparison_text(path: str, off: Sequence[float]) -> str:
+    """Return how many results of a path were compared, and the largest difference.
+
+    Args:
+        path: its name.
+        off: the difference of each result from the observer's time, in seconds.
+    """
+    name = PATHS[path]
+    if not off:
+        return f"No result of {name} to compare"
+    results = count(len(off), "result")
+    return f"Compared {results} of {name}: largest difference from the observer {max(off):.2f} s"
+
+
+def window_text(key: Key) -> str:
+    """Return a window with its kind: `the High window 2026-03-01T12:00:00Z`."""
+    start, kind = key
+    return f"the {kind} window {start}"
 
 
 def off_median(result: str, reported: float, observed: float) -> list[str]:
@@ -236,7 +271,7 @@ def measured(
         observer.end()
     problems = detection_problems(found, observer, until)
     if found.detection.false:
-        problems.append(f"{found.detection.false} false alerts")
+        problems.append(count(found.detection.false, "false alert"))
     for problem in problems:
         say(problem)
     return found, not problems

@@ -17,7 +17,7 @@ NEW = timedelta(minutes=10)
 HEADER = ("", "window (UTC)", "alert", "value", "threshold", "stream", "batch")
 EMPTY = "No alert yet. One appears when a window is High or a Spike."
 #: The mark of a window in which a re-timed recording starts again.
-_SEAM = "seam"
+_SEAM = "restart"
 
 
 def rows(
@@ -68,16 +68,16 @@ def _row(
 
 
 def how_to_read(shown: Sequence[Sequence[str]]) -> str:
-    """Return how to read the rows, or why there is none."""
+    """Return how to read the rows, or why there are no rows."""
     if not shown:
         return EMPTY
     text = (
-        "Windows that are High or a Spike, the newest first, with the time (UTC) at which each "
-        "path first showed them. ● new: within the last 10 minutes."
+        "The table lists the windows that are High or a Spike, newest first, with the time (UTC) "
+        "at which each path first showed them. ● new: first shown within the last 10 minutes."
     )
     if any(row[0].endswith(_SEAM) for row in shown):
         text += (
-            " Seam: the recording starts again in this window. The jump there is not a market "
-            "movement."
+            f" {_SEAM}: the recording starts again in this window. Its jump of the price or the "
+            "volume is not a market movement."
         )
     return text

@@ -152,7 +152,7 @@ def batch_interval_s(status: Mapping[str, Mapping[str, Any]], default: float) ->
 
 
 def _on_cluster(status: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether the stream runs on a Spark cluster, by its status file."""
+    """Return whether the stream runs on a Spark cluster, according to its status file."""
     settings = status["spark_processor"].get("settings")
     master = settings.get("spark_master") if isinstance(settings, Mapping) else None
     return isinstance(master, str) and is_cluster(master)

@@ -60,7 +60,7 @@ def cost(minutes: Mapping[str, pd.DataFrame], log: pd.DataFrame, finals: pd.Seri
 
 
 def _recorded(minutes: pd.DataFrame, moments: pd.Series) -> pd.Series:
-    """Return which moments are within the recorded minutes. Without any row, all are."""
+    """Return which moments are within the recorded minutes. If there is no row, all moments are."""
     if minutes.empty:
         return moments.notna()
     begins = minutes["at"] - pd.to_timedelta(minutes["seconds"], unit="s")

@@ -44,13 +44,14 @@ def _fresher(comparison: Comparison) -> str:
     text = freshness(comparison).short
     if text == UNKNOWN:
         return ""
-    points = [comparison.frontier.point(result) for result in (STREAM_OPEN, BATCH)]
-    costs = [point[1] for point in points if point is not None and point[1] > 0]
-    if len(costs) == 2:
-        stream, batch = costs
-        ratio = stream / batch if text.startswith("The stream") else batch / stream
-        text += f", at {ratio:.1f} times the CPU"
-    return f"{text}."
+    stream, batch = map(comparison.frontier.point, (STREAM_OPEN, BATCH))
+    if not (stream and batch and stream[1] > 0 and batch[1] > 0):
+        return f"{text}."
+    stream_age, batch_age = round(stream[0], 1), round(batch[0], 1)
+    if batch_age == stream_age:
+        return f"{text}. The stream uses {stream[1] / batch[1]:.1f} times the CPU of the batch."
+    fresher, other = (batch, stream) if batch_age < stream_age else (stream, batch)
+    return f"{text}, at {fresher[1] / other[1]:.1f} times the CPU."
 
 
 def frontier_section(comparison: Comparison) -> Section:
@@ -250,8 +251,8 @@ def detection_section(comparison: Comparison) -> Section:
             "The time from the event time of the trade that crosses the threshold until a result "
             f"shows that the window is {HIGH} or a {SPIKE}. Each path publishes an alert when it "
             f"first shows such a window. The latest {MAX_ALERTS:,} alerts are measured. Windows "
-            "around a stop of a service are left out. Windows in which a replayed recording starts "
-            "again are left out."
+            "around a stop of a service, and windows in which a replayed recording starts again, "
+            "are left out."
         ),
         lines=tuple(lines),
         tables=(Table("", header, tuple(rows) if found.events else ()),),
@@ -312,8 +313,8 @@ def watermark_section(comparison: Comparison) -> Section:
         ),
         tables=(Table("", header, tuple(rows) if found.trades else ()),),
         figure_note=(
-            f"Solid line: at most.{dashed} Logarithmic scale. A line ends where no trade would "
-            "have been dropped."
+            f"Solid line: upper bound of the dropped trades.{dashed} Logarithmic scale. A line "
+            "ends where no trade would have been dropped."
         ),
         figure_alt="Share of dropped trades by watermark",
     )

@@ -63,8 +63,8 @@ class BatchModel:
 class Frontier:
     """What each result costs and how old it is: the batch by the model, and both as measured."""
 
-    #: One for each mode whose runs tell the cost over the table of today. The newest run's mode
-    #: comes first.
+    #: One for each mode whose cost over the current table can be predicted. The mode of the newest
+    #: run comes first.
     today: tuple[BatchModel, ...]
     #: By mode: the same over a table that is LARGER times as large. None: growth shows no trend.
     larger: Mapping[str, BatchModel | None]
@@ -137,14 +137,18 @@ def frontier(
 
 
 def _at(rows: float, mode: Mode, delay_s: float) -> BatchModel | None:
-    """Return the model over a table of this size, by the trends of the mode; None without a trend.
+    """Return the model for a table with this many rows, from the trends of the mode.
 
-    The time that grows lies between the snapshot and the publication.
+    A larger table makes the time from the snapshot to the publication longer, so the age at
+    publication grows by the same seconds as the run.
 
     Args:
         rows: The rows of the table.
         mode: Medians and trends of its newest runs.
         delay_s: The median age of the newest trade in their results, when they were published.
+
+    Returns:
+        The model; None without a trend.
     """
     millions = (rows - mode.median_rows) / 1e6
     more_s = mode.wall_s_per_million * millions

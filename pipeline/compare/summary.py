@@ -23,7 +23,10 @@ from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
 #: The titles of the findings, in order.
 TITLES = ("Agreement", "Freshness", "CPU cost", "Batch run time")
 #: Why no section has ages, for a replay with its original timestamps.
-NO_AGES = "Ages are not measured: this replay keeps the original timestamps of the recording."
+NO_AGES = (
+    "Ages and times to detection are not measured: this replay keeps the original timestamps of "
+    "the recording."
+)
 #: Why no section has costs, for a stream that runs on a cluster.
 NO_COST = "The CPU cost is unknown: the services cannot measure the executors of a Spark cluster."
 #: What a finding is: not measured yet (`waiting`), not measurable here (`unknown`), `fine`, worth
@@ -35,7 +38,7 @@ DECIDING_RUNS = 3
 SOON = timedelta(days=30)
 #: A forecast within this time is shown with its time of day.
 TIME_SHOWN = timedelta(days=2)
-#: Smaller numbers of seconds, and of million rows, would be 0.0 or 0.1 with one decimal.
+#: Below this, one decimal is too coarse: 0.03 s would become 0.0 s, and 42,000 rows 0.0 million.
 LEAST_TENTH = 0.1
 #: Ages in seconds below which a card shows tenths.
 TENTHS_BELOW = 600
@@ -295,8 +298,8 @@ def forecast(growth: Growth | None, interval_s: float) -> str:
         )
     if growth.refusal == TOO_SLOW_ALREADY:
         return (
-            f"By its trend, the run time exceeds the {interval_s:g} s interval above "
-            f"{_rows(growth.rows_at_limit)} trades. The table holds more."
+            f"The trend predicts a run time above the {interval_s:g} s interval for tables of more "
+            f"than {_rows(growth.rows_at_limit)} trades. The table already has more."
         )
     if growth.refusal or growth.at_limit is None:
         return f"No forecast of when runs will be too slow: {growth.refusal}."

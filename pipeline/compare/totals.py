@@ -47,7 +47,7 @@ def flags(windows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class SharedTotals:
-    """The totals of both paths over the windows that both have finished."""
+    """The totals of both paths over the windows that are complete on both paths."""
 
     windows: int
     #: How many of these windows differ. The totals can still be equal.
@@ -59,7 +59,7 @@ class SharedTotals:
 def shared_windows(
     final: pd.DataFrame, batch: pd.DataFrame, agreement: pd.DataFrame
 ) -> dict[str, pd.DataFrame]:
-    """Return the windows of each path that both paths have finished.
+    """Return the windows of each path that are complete on both paths.
 
     Args:
         final: The stream's final windows, typed.

@@ -173,9 +173,10 @@ class Sender:
         lost = sum(not future.succeeded() for _, future in self._pending)
         self._pending.clear()
         if lost:
+            messages = "1 message" if lost == 1 else f"{lost:,} messages"
             self._service.error(
-                f"the producer stopped before Kafka acknowledged {lost} messages. They may be "
-                "missing in Kafka"
+                f"the producer stopped before Kafka acknowledged {messages}. After its next start, "
+                "it recovers the trades that Kafka lacks, up to BACKFILL_SECONDS old"
             )
 
 

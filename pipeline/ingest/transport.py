@@ -248,7 +248,7 @@ def _addresses(host: str, port: int, waiter: Waiter) -> list[Any]:
         except queue.Empty:
             continue
         except TimeoutError as error:
-            raise TimeoutError(f"the name server did not answer for {host}: {error}") from None
+            raise TimeoutError(f"cannot resolve the host name {host}: {error}") from None
         if isinstance(answer, UnicodeError):
             raise OSError(f"{host!r} is not a host name") from answer
         if isinstance(answer, Exception):

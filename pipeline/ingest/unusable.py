@@ -28,11 +28,14 @@ class SameRejections:
         self._newest = ""
         self._messages = 0
         self._since: datetime | None = None
-        #: The newest rejection on the current connection. None: there was none.
+        #: The time of the newest rejection on the current connection. None: there was none.
         self._until: datetime | None = None
 
     def on_connect(self) -> None:
-        """Record that a new connection began: only a rejection on it shows that it is unusable."""
+        """Record that a new connection began.
+
+        Only a rejection on this connection shows that the feed is unusable.
+        """
         self._until = None
 
     def on_rejected(self, reason: str, received: datetime) -> None:
@@ -75,12 +78,12 @@ def description(reasons: Sequence[str], newest: str, messages: int) -> str:
             names[NAMED:] = ["other products"]
         listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
         return (
-            f"No usable trade: {messages:,} messages are for {listed}, PRODUCT_ID is "
+            f"No usable trade: {messages:,} messages are for {listed}, but PRODUCT_ID is "
             f"{products[0][2]}. Correct PRODUCT_ID or FEED_URL"
         )
     by_clock = newest.endswith(AFTER_RECEIPT)
     checked = "the clock of this machine and FEED_URL" if by_clock else "FEED_URL"
-    label = "reason" if len(reasons) == 1 else "newest reason"
+    label = "Reason" if len(reasons) == 1 else "Newest reason"
     return (
-        f"No usable trade: {messages:,} messages are rejected, {label}: {newest}. Check {checked}"
+        f"No usable trade: {messages:,} messages were rejected. {label}: {newest}. Check {checked}"
     )

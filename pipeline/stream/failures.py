@@ -76,7 +76,7 @@ RULES = (
         "|[Ss]ome data may have been (?:lost|missed)",
         StreamError,
         "Kafka lost records that the checkpoint expects. Delete the directory `checkpoints` in "
-        "{data_dir}: the stream then reads the topic again, and final windows stay. "
+        "{data_dir}: the stream then reads the topic again and keeps the final windows. "
         "Cause: {cause}",
     ),
     _rule(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from feed import recording
 from tests.golden import run
-from tests.golden.run_settings import RefusedError
+from tests.golden.run_settings import RefusedError, UnknownSettingsError
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -22,7 +22,11 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         checked = run.verify(options.recording, options.data_dir)
     except (recording.RecordingError, RefusedError) as error:
-        sys.stderr.write(f"{error}\n")
+        advice = ""
+        if isinstance(error, UnknownSettingsError):
+            advice = " Run the replay again in an empty data directory."
+            advice += f" DATA_DIR={options.data_dir}"
+        sys.stderr.write(f"{error}{advice}\n")
         sys.exit(2)
     for problem in checked.problems:
         print(problem)

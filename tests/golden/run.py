@@ -53,7 +53,8 @@ def verify(path: Path, data_dir: Path, now: datetime | None = None) -> Checked:
             missing = "batch run" if final else "final window"
             raise RefusedError(f"There is no {missing} to compare yet. DATA_DIR={data_dir}")
         stream = _without_unfinished(issued, final)
-    stream, batch = _as_streamed(stream, data_dir, periods), _as_batched(batch, data_dir)
+    stream = _with_flags_of_stream(stream, data_dir, periods)
+    batch = _with_flags_of_batch(batch, data_dir)
     problems = [
         *golden.bounded(golden.check_table(table, data_dir)),
         *golden.bounded(golden.check_stream(stream, data_dir, final)),
@@ -78,8 +79,8 @@ def _is_retimed(path: Path, data_dir: Path) -> bool:
     file = data_dir / "source.json"
     if not file.exists():
         raise RefusedError(
-            "source.json is missing, so the feed of the run is unknown. Give the data directory "
-            f"of a run: {data_dir} is none."
+            "source.json is missing, so the feed of the run is unknown. Give the data directory of "
+            f"a run. DATA_DIR={data_dir}"
         )
     source = run_settings.read_object(file)
     if source.get("kind") == "live":
@@ -104,10 +105,10 @@ def _is_retimed(path: Path, data_dir: Path) -> bool:
 # --- thresholds that changed during the run ---------------------------------------------------
 
 #: Returns the earliest and the latest time at which a row can have been computed; None: unknown.
-Computed = Callable[[Mapping[str, str]], tuple[int | None, int | None]]
+ComputationTimes = Callable[[Mapping[str, str]], tuple[int | None, int | None]]
 
 
-def _as_streamed(found: Golden, data_dir: Path, periods: Sequence[Period]) -> Golden:
+def _with_flags_of_stream(found: Golden, data_dir: Path, periods: Sequence[Period]) -> Golden:
     """Return the results with the flags of the thresholds that the stream used for each window."""
     windows = dict(found.windows)
     once = run_settings.has_one_checkpoint(data_dir)
@@ -125,7 +126,7 @@ def _as_streamed(found: Golden, data_dir: Path, periods: Sequence[Period]) -> Go
     return replace(found, windows=windows)
 
 
-def _as_batched(found: Golden, data_dir: Path) -> Golden:
+def _with_flags_of_batch(found: Golden, data_dir: Path) -> Golden:
     """Return the results with the flags of the thresholds that the newest batch run used."""
     file, totals = data_dir / "batch_windows.csv", sorted((data_dir / "batch_output").glob("*.csv"))
     if not file.is_file() and not totals:
@@ -141,7 +142,10 @@ def _as_batched(found: Golden, data_dir: Path) -> Golden:
 
 
 def _use_flags(
-    windows: dict[int, dict[str, object]], file: Path, periods: Sequence[Period], of: Computed
+    windows: dict[int, dict[str, object]],
+    file: Path,
+    periods: Sequence[Period],
+    of: ComputationTimes,
 ) -> None:
     """Set the flags of the windows in a file to those of the thresholds of its rows."""
     for row in golden.read_rows(file, []):

@@ -17,7 +17,8 @@ from tests import golden
 from tests.golden import Rules
 
 CONSUMER, STREAM = "consumer", "spark_processor"
-#: The batch has two programs: the scheduler writes a status, a run records its thresholds.
+#: The batch has two programs. The scheduler writes the status file. Each run records its
+#: thresholds.
 SCHEDULER, BATCH = "batch_scheduler", "batch_processor"
 
 #: The member of `Rules` for each setting.
@@ -29,8 +30,12 @@ class RefusedError(Exception):
     """The data directory cannot be compared with the recording. The text is the reason."""
 
 
+class UnknownSettingsError(RefusedError):
+    """The data directory does not record the settings that a comparison needs."""
+
+
 class Period(NamedTuple):
-    """Rules, and since when a path used them, microseconds since 1970."""
+    """The rules of a path from a time on (microseconds since 1970)."""
 
     since: int
     rules: Rules
@@ -42,7 +47,8 @@ def periods_of_stream(data_dir: Path) -> list[Period]:
     Raises:
         RefusedError: the settings are unknown, or differ between the stream and the batch.
     """
-    _settings(data_dir, CONSUMER)  # they name the store
+    # Refuse a run without the settings of the consumer, which name the store.
+    _settings(data_dir, CONSUMER)
     settings = _settings(data_dir, STREAM)
     if _status_path(data_dir, SCHEDULER).exists():
         batch = _settings(data_dir, SCHEDULER)
@@ -73,7 +79,7 @@ def has_one_checkpoint(data_dir: Path) -> bool:
 
 
 def candidates(periods: Sequence[Period], earliest: int | None, latest: int | None) -> list[Rules]:
-    """Return the rules that can have decided the flags of a row.
+    """Return the rules that may have decided the flags of a row.
 
     Args:
         periods: the periods of its path, oldest first.
@@ -97,22 +103,22 @@ def with_flags(
     Args:
         name: the row, for the error.
         metrics: the expected metrics of the row.
-        possible: the rules that can have decided the flags.
+        possible: the rules that may have decided the flags.
 
     Raises:
-        RefusedError: the flags are not known exactly.
+        UnknownSettingsError: the flags are not known exactly.
     """
     found = [golden.with_flags(metrics, rules) for rules in possible]
     if not found:
-        raise RefusedError(
+        raise UnknownSettingsError(
             f"The thresholds of {name} are unknown: the row is older than the record of the "
             "thresholds."
         )
     if any(other != found[0] for other in found):
-        raise RefusedError(
-            f"The thresholds of {name} are unknown: they changed at a restart, its flags differ "
-            "between the old and the new ones, and the files do not show which of the two the row "
-            "has."
+        raise UnknownSettingsError(
+            f"The thresholds of {name} are unknown. They changed at a restart, and the old and new "
+            "thresholds give different flags. The files do not show which thresholds the row was "
+            "computed with."
         )
     return found[0]
 
@@ -122,7 +128,7 @@ def _periods(data_dir: Path, service: str, settings: Mapping[str, Any]) -> list[
     path = _record_path(data_dir, service)
     if not path.exists():
         if settings["starts"] != 1:
-            raise RefusedError(
+            raise UnknownSettingsError(
                 f"status/{path.name} is missing, so the thresholds of earlier starts are unknown."
             )
         return [Period(0, _with_thresholds(rules, settings))]
@@ -133,10 +139,10 @@ def _periods(data_dir: Path, service: str, settings: Mapping[str, Any]) -> list[
         row = dict(zip(names, line.split(","), strict=False))
         since = golden.cell_time(row.get("since", ""))
         if since is None:
-            raise RefusedError(f"status/{path.name} has a damaged line: {line!r}.")
+            raise UnknownSettingsError(f"status/{path.name} has a damaged line: {line!r}.")
         found.append(Period(since, _with_thresholds(rules, row)))
     if not found:
-        raise RefusedError(f"status/{path.name} has no row, so the thresholds are unknown.")
+        raise UnknownSettingsError(f"status/{path.name} has no row, so the thresholds are unknown.")
     return found
 
 
@@ -149,13 +155,15 @@ def _settings(data_dir: Path, service: str) -> dict[str, Any]:
     path = _status_path(data_dir, service)
     if not path.exists():
         raise RefusedError(
-            f"status/{path.name} is missing, so the settings of the run are unknown. Give the "
-            f"data directory of a run: {data_dir} is none."
+            f"status/{path.name} is missing, so the settings of the run are unknown. Give the data "
+            f"directory of a run. DATA_DIR={data_dir}"
         )
     status = read_object(path)
     settings = status.get("settings")
     if not isinstance(settings, dict):
-        raise RefusedError(f"status/{path.name} has no settings, so those of the run are unknown.")
+        raise UnknownSettingsError(
+            f"status/{path.name} has no field `settings`, so the settings of the run are unknown."
+        )
     return {**settings, "starts": status.get("starts")}
 
 
@@ -169,7 +177,7 @@ def _value(values: Mapping[str, Any], name: str) -> Any:
             return pd.Timedelta(text) // timedelta(microseconds=1)
         return text if name == "product_id" else Decimal(text)
     except (ValueError, TypeError, InvalidOperation) as error:
-        raise RefusedError(
+        raise UnknownSettingsError(
             f"{name.upper()} of the run is unknown: the data directory records {text!r}."
         ) from error
 
@@ -183,9 +191,9 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(_text(path))
     except ValueError as error:
-        raise RefusedError(f"{path} is not valid JSON: {error}.") from error
+        raise UnknownSettingsError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(found, dict):
-        raise RefusedError(f"{path} does not hold a JSON object.")
+        raise UnknownSettingsError(f"{path} does not hold a JSON object.")
     return found
 
 

@@ -162,6 +162,19 @@ def test_the_headline_names_agreement_freshness_and_cost(tmp_path: Path) -> None
     )
 
 
+def test_the_headline_names_the_path_that_costs_more_if_both_are_equally_fresh(
+    tmp_path: Path,
+) -> None:
+    """The stream costs 1000 CPU seconds per hour, the batch 600."""
+    data = DataDir(tmp_path)
+    nothing = compare(read_outputs(data, SqliteStore(data.database)), 60)
+    found = replace(with_ages(nothing, 30.02, 29.98), agreement=agreement((EQUAL, "")))
+    assert headline(found) == (
+        "Both paths agree on the 1 window compared. The stream's open windows and a batch every "
+        "60 s are equally fresh. The stream uses 1.7 times the CPU of the batch."
+    )
+
+
 def test_the_headline_calls_no_difference_explained_without_evidence(tmp_path: Path) -> None:
     data = DataDir(tmp_path)
     nothing = compare(read_outputs(data, SqliteStore(data.database)), 60)

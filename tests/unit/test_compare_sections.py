@@ -234,7 +234,7 @@ def test_the_section_about_detection_names_the_windows_that_are_left_out(
     disputed: Comparison,
 ) -> None:
     text = section(disputed, "detection").how_to_read
-    assert "Windows in which a replayed recording starts again are left out." in text
+    assert "windows in which a replayed recording starts again, are left out." in text
 
 
 def test_losses_are_named_with_their_reason_and_gains_as_such() -> None:

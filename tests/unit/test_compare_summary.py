@@ -253,7 +253,7 @@ def test_a_small_growth_and_a_small_table_are_not_shown_as_0() -> None:
     slow = replace(FORECAST, s_per_million=0.031)
     assert forecast(slow, 600).startswith("Run time grows by 0.03 s per million trades. ")
     small = replace(FORECAST, rows_at_limit=42_000.0, refusal=TOO_SLOW_ALREADY)
-    assert "above 42,000 trades. The table holds more." in forecast(small, 5)
+    assert "more than 42,000 trades. The table already has more." in forecast(small, 5)
 
 
 def test_only_the_median_of_the_last_three_runs_decides_that_the_batch_is_too_slow(
@@ -274,7 +274,7 @@ def test_only_the_median_of_the_last_three_runs_decides_that_the_batch_is_too_sl
     late = replace(FORECAST, at_limit=None, refusal=TOO_SLOW_ALREADY, rows_at_limit=2.5e6)
     found = of_runs(comparison, 58, growth=late, every=60)
     assert (found.short, found.kind) == ("A run takes 58 s, the interval is 60 s", "note")
-    assert found.sentence.endswith("interval above 2.5 million trades. The table holds more.")
+    assert found.sentence.endswith("of more than 2.5 million trades. The table already has more.")
 
 
 @pytest.mark.parametrize("refusal", ["", "2 of 8 required runs are done", TOO_SLOW_ALREADY])

@@ -42,7 +42,7 @@ def test_totals_cover_only_the_windows_that_both_paths_have_in_full() -> None:
     assert by_metric["sell_count"] == (9, 10, -1)
 
 
-def test_windows_are_classified_over_equal_coverage(tmp_path: Path) -> None:
+def test_both_paths_classify_the_same_windows(tmp_path: Path) -> None:
     """The batch has two windows that the stream lacks."""
     data = DataDir(tmp_path)
     page_data.live(data, times.now())

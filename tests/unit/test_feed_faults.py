@@ -388,7 +388,7 @@ def test_a_look_up_of_the_host_that_never_ends_is_given_up(
 ) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(5))
     with pytest.raises(
-        FeedError, match=r"the name server did not answer for exchange\.example\.org"
+        FeedError, match=r"cannot resolve the host name exchange\.example\.org: no complete answer"
     ):
         Connection("ws://exchange.example.org", "BTC-USD", 1000)
 

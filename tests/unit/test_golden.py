@@ -694,7 +694,7 @@ STATUS_FILES = [f"status/{name}.json" for name in ("consumer", "spark_processor"
         *(((name, None), f"{name} is missing, so the settings") for name in STATUS_FILES),
         *(((name, '{"settings": '), "is not valid JSON") for name in STATUS_FILES),
         *(((name, "[]"), "does not hold a JSON object") for name in STATUS_FILES),
-        *(((name, '{"starts": 1}'), f"{name} has no settings") for name in STATUS_FILES),
+        *(((name, '{"starts": 1}'), f"{name} has no field `settings`") for name in STATUS_FILES),
         (("status/batch_scheduler.json", None), "status/batch_scheduler.json is missing"),
         (
             (
@@ -743,6 +743,7 @@ def test_a_run_with_unknown_settings_is_refused_with_the_reason(
     assert end.value.code == 2
     written = capsys.readouterr()
     assert reason in written.err
+    assert str(right) in written.err
     assert written.err.count("\n") == 1
     assert written.out == ""
 

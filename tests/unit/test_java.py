@@ -30,7 +30,7 @@ def test_an_archive_with_an_error_is_removed(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == []
 
 
-def test_only_what_ended_processes_left_is_removed(tmp_path: Path) -> None:
+def test_only_the_files_of_ended_processes_are_removed(tmp_path: Path) -> None:
     """Another stack of the same checkout may be making an archive."""
     with subprocess.Popen(["true"]) as ended:
         pass

@@ -105,8 +105,8 @@ def directly(
     arrivals: list[tuple[datetime, datetime | None, bool]], interval: float
 ) -> Counter[tuple[datetime, str, int]]:
     """Compute the lags by their definition: compare each trade with all trades before it."""
-    # The micro-batch of each trade. Backfilled trades are in that of the trade before them. After
-    # the clock was set back, the next micro-batch follows.
+    # The micro-batch of each trade. Backfilled trades are in that of the trade before them. When
+    # the clock is set back, a new micro-batch begins.
     numbers: list[int] = []
     number = 0
     newest_interval: int | None = None

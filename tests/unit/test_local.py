@@ -650,7 +650,7 @@ def test_the_progress_of_a_start_is_printed_every_few_seconds_and_later_rarely()
     assert progress.line("starting Spark", 70.0)
 
 
-def test_a_step_of_the_wall_clock_changes_no_seconds_since_the_start(
+def test_a_change_of_the_wall_clock_does_not_change_the_seconds_since_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The wall clock is set back by an hour while the start waits."""

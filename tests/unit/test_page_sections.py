@@ -485,14 +485,14 @@ def publishing(**fields: dict[str, Any]) -> dict[str, status.ServiceStatus]:
 @pytest.mark.parametrize(
     ("minutes", "healthy", "is_past"), [(9, True, False), (11, True, True), (11, False, False)]
 )
-def test_an_error_from_which_a_service_has_recovered_is_shown_as_recovered(
+def test_an_error_from_which_a_service_has_recovered_is_shown_as_resolved(
     minutes: int, healthy: bool, is_past: bool
 ) -> None:
     error = {"time": times.iso(NOW - timedelta(minutes=minutes)), "text": "no broker answers"}
     fields = {"updated": times.iso(NOW), "state": "running", "healthy": healthy}
     found = publishing(consumer=fields | {"last_error": error})["consumer"]
     shown = dict(services.card_rows(found, NOW))["last error"]
-    assert shown == ("recovered: " if is_past else "") + f"no broker answers ({minutes} min ago)"
+    assert shown == ("resolved: " if is_past else "") + f"no broker answers ({minutes} min ago)"
 
 
 def test_every_setting_is_shown_with_its_meaning() -> None:
@@ -566,7 +566,7 @@ def test_each_alert_has_one_row_with_the_time_of_each_path_and_a_mark_for_ten_mi
     assert len(alerts.rows(many, [], now, page_data.LIVE, page_data.MINUTE)) == alerts.LISTED
     assert alerts.rows([], [], now, page_data.LIVE, page_data.MINUTE) == []
     assert alerts.how_to_read([]) == alerts.EMPTY
-    assert alerts.how_to_read(found).endswith("● new: within the last 10 minutes.")
+    assert alerts.how_to_read(found).endswith("● new: first shown within the last 10 minutes.")
 
 
 def test_a_value_next_to_its_threshold_does_not_look_equal_to_it() -> None:
@@ -587,13 +587,14 @@ def test_an_alert_of_a_window_in_which_the_recording_starts_again_is_marked() ->
     # The recording starts again at 11:31:20 and, 1440 s later, at 11:55:20.
     repeated = page_data.replay(repeat_from="2026-03-01T11:31:20Z", repeat_s=1440)
     found = alerts.rows(stream, [], now, repeated, page_data.MINUTE)
-    assert [row[0] for row in found] == ["● new", "● new, seam", "● new", "", "seam", ""]
+    assert [row[0] for row in found] == ["● new", "● new, restart", "● new", "", "restart", ""]
     assert alerts.how_to_read(found).endswith(
-        "● new: within the last 10 minutes. Seam: the recording starts again in this window. The "
-        "jump there is not a market movement."
+        "● new: first shown within the last 10 minutes. restart: the recording starts again in "
+        "this window. Its jump of the price or the volume is not a market movement."
     )
     # Windows of five minutes from 11:30 and 11:54 on contain it too.
     wide = alerts.rows(stream, [], now, repeated, 5 * page_data.MINUTE)
-    assert [row[0] for row in wide] == ["● new", "● new, seam", "● new, seam", "", "seam", "seam"]
+    new, old = "● new, restart", "restart"
+    assert [row[0] for row in wide] == ["● new", new, new, "", old, old]
     as_live = alerts.rows(stream, [], now, {}, page_data.MINUTE)
     assert [row[0] for row in as_live] == ["● new"] * 3 + [""] * 3

@@ -31,11 +31,11 @@ def keyed(*seconds: float) -> dict[tuple[str, str], datetime]:
         (keyed(10, 20, 30), keyed(10.9, 20, 29.1), None),
         (keyed(-5, 10, 20, 30), keyed(1, 10, 20, 30), None),  # before the observer began
         (keyed(10, 20, 30), keyed(10, 20, 30, 99.5), None),  # its record may not be read yet
-        (keyed(), keyed(), "at least 3"),
-        (keyed(10, 20), keyed(10, 20), "at least 3"),
-        (keyed(10, 20, 30), keyed(10, 20, 31.1), "1.10 s from the observer"),
-        (keyed(10, 20, 30), keyed(10, 20), "did not see ('w2', 'High')"),
-        (keyed(10, 20, 30), keyed(10, 20, 30, 40), "no record of ('w3', 'High')"),
+        (keyed(), keyed(), "only 0 results to compare, 3 are needed"),
+        (keyed(10, 20), keyed(10, 20), "only 2 results to compare, 3 are needed"),
+        (keyed(10, 20, 30), keyed(10, 20, 31.1), "from the observer 1.10 s, limit 1.00 s"),
+        (keyed(10, 20, 30), keyed(10, 20), "did not see the High window w2"),
+        (keyed(10, 20, 30), keyed(10, 20, 30, 40), "no record of the High window w3"),
     ],
 )
 def test_every_alert_is_seen_and_every_window_that_is_seen_has_its_alert(recorded, seen, problem):
@@ -45,6 +45,14 @@ def test_every_alert_is_seen_and_every_window_that_is_seen_has_its_alert(recorde
     else:
         (text,) = found
         assert problem in text
+
+
+def test_a_path_without_results_has_no_largest_difference():
+    assert predictions.comparison_text("batch", []) == "No result of the batch to compare"
+    assert predictions.comparison_text("final", [0.2, 0.9, 0.1]) == (
+        "Compared 3 results of the stream's final windows: largest difference from the observer "
+        "0.90 s"
+    )
 
 
 def test_the_reported_median_must_be_within_a_second_of_the_observed_one():

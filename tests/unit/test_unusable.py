@@ -50,7 +50,7 @@ def test_the_text_about_messages_of_another_product_names_both_products() -> Non
     assert found == {
         "since": NOON,
         "messages": 8551,
-        "text": "No usable trade: 8,551 messages are for BTC-USD, PRODUCT_ID is ETH-USD. "
+        "text": "No usable trade: 8,551 messages are for BTC-USD, but PRODUCT_ID is ETH-USD. "
         "Correct PRODUCT_ID or FEED_URL",
     }
 
@@ -74,7 +74,7 @@ def test_only_ten_seconds_of_the_same_reason_are_an_unusable_feed() -> None:
 def test_messages_of_several_other_products_count_together(products: list[str], named: str) -> None:
     found = rejected(20, *map(of_product, products))
     assert text_of(found) == (
-        f"No usable trade: 20 messages are for {named}, PRODUCT_ID is BTC-USD. "
+        f"No usable trade: 20 messages are for {named}, but PRODUCT_ID is BTC-USD. "
         "Correct PRODUCT_ID or FEED_URL"
     )
 
@@ -85,12 +85,12 @@ def test_a_reason_counts_without_the_value_that_it_quotes() -> None:
     ]
     assert len(set(negative)) == 30
     assert text_of(rejected(30, *negative)) == (
-        "No usable trade: 30 messages are rejected, newest reason: "
+        "No usable trade: 30 messages were rejected. Newest reason: "
         "price: '-30' is not a positive decimal. Check FEED_URL"
     )
     missing = reason_of(FRAME.replace(b'"product_id":"BTC-USD",', b""))
     assert text_of(rejected(20, of_product("ETH-USD"), missing)) == (
-        "No usable trade: 20 messages are rejected, newest reason: product_id: missing. "
+        "No usable trade: 20 messages were rejected. Newest reason: product_id: missing. "
         "Check FEED_URL"
     )
 
@@ -118,16 +118,16 @@ def test_only_a_rejection_on_the_current_connection_makes_the_feed_unusable() ->
 
 def test_another_reason_is_shown_unchanged() -> None:
     assert description(["price: missing"], "price: missing", 20) == (
-        "No usable trade: 20 messages are rejected, reason: price: missing. Check FEED_URL"
+        "No usable trade: 20 messages were rejected. Reason: price: missing. Check FEED_URL"
     )
 
 
-def test_the_clock_of_this_machine_can_be_why_times_are_rejected() -> None:
+def test_rejected_times_name_the_clock_of_this_machine_as_a_possible_cause() -> None:
     later = [
         reason_of(FRAME.replace(b"12:00:00Z", b"13:00:%02dZ" % second)) for second in range(20)
     ]
     assert text_of(rejected(20, *later)) == (
-        f"No usable trade: 20 messages are rejected, newest reason: {later[-1]}. "
+        f"No usable trade: 20 messages were rejected. Newest reason: {later[-1]}. "
         "Check the clock of this machine and FEED_URL"
     )
     missing = reason_of(FRAME.replace(b'"time"', b'"at"'))
