@@ -255,7 +255,7 @@ def detection_section(comparison: Comparison) -> Section:
             "are left out."
         ),
         lines=tuple(lines),
-        tables=(Table("", header, tuple(rows) if found.events else ()),),
+        tables=(Table("", header, () if found.events.empty else tuple(rows)),),
         figure_note=(
             "A point is the median. The line ends at the p99. Logarithmic scale: a time below "
             f"{MIN_AGE_SECONDS} s is drawn at {MIN_AGE_SECONDS} s."
@@ -266,7 +266,7 @@ def detection_section(comparison: Comparison) -> Section:
 
 def detection_sentence(found: Detection) -> str:
     """Return how long the open windows and the batch took, and which of them was first."""
-    if not found.events:
+    if found.events.empty:
         return (
             "No time to detection yet. It needs an alert for a window that becomes final while all "
             "services run."

@@ -23,9 +23,9 @@ COLUMNS = ("result", "detected", "median", "p99", "longest")
 class Detection:
     """When each result first showed the windows that are High or a Spike."""
 
-    #: How many alerts are measured: those with a known decisive trade, in windows in which no
-    #: recording started again.
-    events: int
+    #: The alerts that are measured, KEY and `crossed_at`: those with a known decisive trade, in
+    #: windows in which no recording started again.
+    events: pd.DataFrame
     #: One row per result, with COLUMNS: how many of the events it has shown, and how long after the
     #: decisive trade, in seconds. NaN: it has shown none.
     table: pd.DataFrame
@@ -76,7 +76,7 @@ def detection(
     both = events.dropna(subset=["stream", "batch"])
     checked = [_checked(alerts[path], results[path]) for path in ("stream", "batch")]
     return Detection(
-        events=len(events),
+        events=events[[*KEY, "crossed_at"]],
         table=pd.DataFrame(rows, columns=list(COLUMNS)),
         by_both=len(both),
         stream_first=int((both["stream"] < both["batch"]).sum()),

@@ -147,7 +147,7 @@ def test_times_count_from_the_decisive_trade() -> None:
     assert table["detected"].tolist() == [3, 3, 2]
     assert table["median"].tolist() == [2, 101, pytest.approx((35 + 1.5) / 2)]
     assert table["longest"].tolist() == [2, 111, 35]
-    assert (found.events, found.by_both, found.stream_first) == (3, 2, 1)
+    assert (len(found.events), found.by_both, found.stream_first) == (3, 2, 1)
     assert (found.checked, found.false) == (5, 0)
     assert found.median(BATCH) == pytest.approx(18.25)
 
@@ -161,7 +161,7 @@ def test_windows_around_a_stop_and_unknown_decisive_trades_are_left_out() -> Non
         {"stream": final, "batch": final},
         LIVE,
     )
-    assert found.events == 1
+    assert len(found.events) == 1
     assert found.table.set_index("result")["longest"][STREAM_OPEN] == 1
     assert found.table.set_index("result")["detected"].to_dict() == {
         STREAM_OPEN: 1,
@@ -186,7 +186,7 @@ def test_windows_in_which_the_recording_starts_again_are_left_out() -> None:
         REPEATED,
     )
     # It starts again at 100, 200 and 300 s. The window from 300 s on begins with it.
-    assert found.events == 4
+    assert len(found.events) == 4
     assert found.table.set_index("result")["longest"][STREAM_OPEN] == 5
     assert found.table.set_index("result")["median"][STREAM_OPEN] == (2 + 4) / 2
     assert found.checked == 6
@@ -213,5 +213,5 @@ def test_without_alerts_nothing_is_measured() -> None:
         {"stream": NONE, "batch": NONE}, crossed(), empty, {"stream": empty, "batch": empty}, LIVE
     )
     assert isinstance(found, Detection)
-    assert (found.events, found.checked) == (0, 0)
+    assert (len(found.events), found.checked) == (0, 0)
     assert found.table["median"].isna().all()
