@@ -3,6 +3,9 @@
 `local/start.py` becomes this process, so it is the child of `make`. Therefore the signals of the
 terminal, and those that `make` forwards, reach supervisor. Every program has a process group of
 its own and does not receive them.
+
+Only this module extends supervisor's classes, which are not documented in detail:
+tests/unit/test_local.py fails when the installed version is not `CHECKED_VERSION`.
 """
 
 import contextlib
@@ -21,6 +24,8 @@ from supervisor.supervisord import Supervisor
 from local import stack, terminal
 from pipeline import processes
 
+#: The version of supervisor with which this module was checked.
+CHECKED_VERSION = "4.3.0"
 #: Longest wait before a program that keeps failing is started again.
 MAX_BACKOFF_SECONDS = 30
 #: Seconds to wait after the operating system refused something, such as memory.

@@ -20,7 +20,7 @@ from pipeline.errors import (
     is_temporary,
     sentence,
 )
-from pipeline.ingest.kafka import connected
+from pipeline.ingest.kafka_connection import connected
 from pipeline.settings import Settings, load
 
 #: Seconds to wait for the broker.

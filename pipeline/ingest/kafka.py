@@ -1,31 +1,24 @@
 """Kafka: the topics, and how a record is sent without loss."""
 
-import gc
-import logging
-import os
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from threading import Event
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.cluster import ClusterMetadata
 from kafka.errors import KafkaTimeoutError, NoError, UnknownTopicOrPartitionError, for_code
-from kafka.net.compat import KafkaNetClient
 from kafka.structs import TopicPartition
 
 from pipeline import kafka_security, times
 from pipeline.errors import OperationalError, TemporaryError
+from pipeline.ingest.kafka_connection import connected
 from pipeline.ingest.trade import BACKFILL_HEADER
 from pipeline.service import Service
 from pipeline.settings import Settings
-
-T = TypeVar("T")
 
 #: How many records before a moment `records_since` yields. One of them is usually a trade, which
 #: has the trade id below a gap that begins at that moment.
@@ -43,13 +36,6 @@ POSITION_MS = 3000
 CONNECT_MS = 3000
 #: Milliseconds between two reads of the topic's metadata, which show that it was created again.
 METADATA_MS = 2000
-#: How kafka-python logs a failed connection: with an error number and its name, or with a text.
-#: The line "Bootstrap failed" follows, but it does not contain the cause.
-_FAILED = re.compile(
-    r"(?<!Bootstrap) failed: (?:\w*Error: )*(?:([0-9]+) E[A-Z]+|(.+?))(?: \(backoff .*\))?$"
-)
-#: The error that kafka-python logs for a request without an answer in time.
-_CUT_OFF = "RequestTimedOutError"
 #: Milliseconds after which kafka-python drops a record. The producer must never drop one.
 _FOREVER_MS = 2**31 - 1
 #: What affects the throughput of a client that sends, and of one that reads. The benchmarks measure
@@ -390,75 +376,6 @@ def _records(
             yield from (record for record in records if record.offset < end)
     finally:
         kafka.close(timeout_ms=1000)
-
-
-def connected(make: Callable[..., T], **options: Any) -> tuple[T, ClusterMetadata]:
-    """Return a new Kafka client and its metadata; close what it opened if it cannot connect.
-
-    After a failed attempt, kafka-python itself leaves a thread running and its sockets open. A
-    service that waits for Kafka would run out of file descriptors in half an hour.
-
-    Raises:
-        TemporaryError: no broker answered; the text has the cause.
-    """
-    opened: list[KafkaNetClient] = []
-
-    def open_network(**config: Any) -> KafkaNetClient:
-        opened.append(KafkaNetClient(**config))
-        return opened[-1]
-
-    with _last_error() as causes:
-        try:
-            return make(kafka_client=open_network, **options), opened[-1].cluster
-        except BaseException as error:
-            while opened:  # no variable may keep one of them
-                opened.pop().close()
-            gc.collect()  # refused sockets stay open in reference cycles: one for each attempt
-            if not isinstance(error, KafkaTimeoutError):
-                raise
-            raise TemporaryError(_no_connection(options, causes)) from error
-
-
-def _no_connection(options: Mapping[str, Any], causes: Sequence[str]) -> str:
-    """Return the sentence about a failed attempt to connect."""
-    cause = causes[-1] if causes else "no answer"
-    advice = "Check KAFKA_BOOTSTRAP_SERVERS, and that the broker runs"
-    if "sasl_mechanism" in options and "disconnected" in cause:
-        advice = "Check the user name and the password in KAFKA_CREDENTIALS_FILE"
-    elif "certificate" in cause:
-        advice = "Check KAFKA_CA_FILE"
-    servers = ",".join(options["bootstrap_servers"])
-    return f"no connection to Kafka. {advice}. Cause: {cause} ({servers})"
-
-
-@contextmanager
-def _last_error() -> Iterator[Sequence[str]]:
-    """Give the newest error that kafka-python logs. A request that was cut off counts last.
-
-    The exception of a failed attempt contains only a timeout. The cause (refused, certificate,
-    login) is only in the log.
-    """
-    newest: deque[str] = deque(maxlen=1)
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if failed := _FAILED.search(record.getMessage()):
-                cause = os.strerror(int(failed[1])) if failed[1] else failed[2]
-                # The end of the attempt cuts off its last request. With this error, a broker that
-                # closes the connection after a wrong password would look like a silent one.
-                if not newest or _CUT_OFF not in cause:
-                    newest.append(cause)
-
-    logger, handler = logging.getLogger("kafka.net.manager"), Keep(logging.WARNING)
-    before = logger.level, logger.propagate
-    logger.setLevel(logging.WARNING)
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
-        yield newest
-    finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = before
 
 
 def _client(settings: Settings) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The Kafka clients when no broker answers, or the topic does not exist."""
 
 import gc
+import importlib.metadata
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,10 +16,10 @@ from kafka.errors import KafkaError
 from local import topics
 from local.ports import free_port
 from pipeline.errors import TemporaryError
-from pipeline.ingest import kafka
+from pipeline.ingest import kafka, kafka_connection
 from pipeline.settings import Settings
 
-#: Rounds over all paths. Each attempt would leave a thread and four files: see `kafka.connected`.
+#: Rounds over all paths. Each attempt would leave a thread and four files: see `connected`.
 ROUNDS = 6
 CONNECT_MS = 20
 
@@ -45,7 +46,9 @@ def create_topics(settings: Settings) -> None:
 
 def connect_producer(settings: Settings) -> None:
     servers = [settings.kafka_bootstrap_servers]
-    kafka.connected(KafkaProducer, bootstrap_servers=servers, bootstrap_timeout_ms=CONNECT_MS)
+    kafka_connection.connected(
+        KafkaProducer, bootstrap_servers=servers, bootstrap_timeout_ms=CONNECT_MS
+    )
 
 
 #: What each service, and the creation of the topics, does at its start.
@@ -113,4 +116,9 @@ def test_a_closed_connection_is_the_cause_also_if_the_last_attempt_is_cut_off(
 
 def test_a_wrong_option_of_a_client_keeps_its_own_error() -> None:
     with pytest.raises(ValueError, match="no_such_option"):
-        kafka.connected(KafkaProducer, no_such_option=1)
+        kafka_connection.connected(KafkaProducer, no_such_option=1)
+
+
+def test_the_installed_kafka_python_is_the_checked_version() -> None:
+    """After an upgrade: read `kafka.net.manager` and its log lines, then change CHECKED_VERSION."""
+    assert importlib.metadata.version("kafka-python") == kafka_connection.CHECKED_VERSION

@@ -1,6 +1,7 @@
 """Running without containers: the checks before a start, the programs, the cleaning."""
 
 import fcntl
+import importlib.metadata
 import json
 import os
 import pwd
@@ -439,6 +440,11 @@ def test_two_starts_at_once_give_one_stack_and_one_sentence(tmp_path: Path) -> N
 
 
 # --- the programs -----------------------------------------------------------------------------
+
+
+def test_the_installed_supervisor_is_the_checked_version() -> None:
+    """After an upgrade: read the classes that `supervise` extends, then change CHECKED_VERSION."""
+    assert importlib.metadata.version("supervisor") == supervise.CHECKED_VERSION
 
 
 def configured(read: variables.Variables) -> ServerOptions:
