@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta
@@ -63,7 +64,7 @@ AGE_LIMIT, CPU_LIMIT, DROPS_LIMIT = 0.15, 0.25, 0.15
 #: How far the time of an alert may be from the time at which the observer sees the result, and how
 #: often the observer looks, in seconds.
 SEEN_LIMIT, POLL_SECONDS = 1.0, 0.1
-#: With fewer results to compare on a path, the run proves nothing.
+#: With fewer results to compare on a path in all runs, the check proves nothing.
 LEAST_ALERTS = 3
 #: With fewer dropped trades, the run proves nothing.
 LEAST_DROPS = 100
@@ -127,13 +128,18 @@ class Observer(threading.Thread):
         return {(start, kind): at for (of, start, kind), at in self.seen.items() if of == path}
 
 
-def detection_problems(found: Comparison, observer: Observer, until: datetime) -> list[str]:
+def detection_problems(
+    found: Comparison, observer: Observer, until: datetime
+) -> tuple[list[str], Counter[str]]:
     """Return what does not agree between a comparison and the observer.
 
     Args:
         found: the comparison.
         observer: it has ended after the files of the comparison were read.
         until: when the files were read.
+
+    Returns:
+        One line for each problem, and the number of results that were compared, by path.
     """
     outputs = found.outputs
     final = [
@@ -145,13 +151,15 @@ def detection_problems(found: Comparison, observer: Observer, until: datetime) -
     recorded = {path: times_of(of[[*KEY, "raised_at"]]) for path, of in outputs.alerts.items()}
     recorded["final"] = times_of(pd.DataFrame(final, columns=[*KEY, "at"]))
     events = times_of(found.detection.events)
-    problems = []
+    problems: list[str] = []
+    compared: Counter[str] = Counter()
     for path, result in (("stream", STREAM_OPEN), ("final", STREAM_FINAL), ("batch", BATCH)):
         seen, known = observer.of(path), recorded[path]
         problems += disagreements(path, known, seen, observer.began, until)
         observed = median_s(events, {key: at for key, at in seen.items() if key in known})
         problems += off_median(result, found.detection.median(result), observed)
-    return problems
+        compared[path] = sum(at > observer.began for at in known.values())
+    return problems, compared
 
 
 def times_of(table: pd.DataFrame) -> dict[Key, datetime]:
@@ -190,9 +198,6 @@ def disagreements(
         for key, at in seen.items()
         if key not in recorded and at < latest
     ]
-    if len(watched) < LEAST_ALERTS:
-        results = count(len(watched), "result")
-        found.append(f"{path}: only {results} to compare, {LEAST_ALERTS} are needed")
     if off and max(off) > SEEN_LIMIT:
         found.append(
             f"{path}: largest difference from the observer {max(off):.2f} s, "
@@ -222,7 +227,12 @@ def window_text(key: Key) -> str:
 
 
 def off_median(result: str, reported: float, observed: float) -> list[str]:
-    """Return a problem if a reported median time to detection is not the observer's."""
+    """Return a problem if a reported median time to detection is not the observer's.
+
+    Both are unknown if the run has no High or Spike window with a known decisive trade.
+    """
+    if math.isnan(reported) and math.isnan(observed):
+        return []
     if abs(reported - observed) <= SEEN_LIMIT:  # False if one of them is unknown
         return []
     return [f"{result}: reported median {reported:.2f} s, observed {observed:.2f} s"]
@@ -250,8 +260,12 @@ def wait_for_runs(data: DataDir, count: int, interval_s: float) -> None:
 
 def measured(
     recording: Path, folder: Path, interval_s: float, runs: int
-) -> tuple[Comparison, bool]:
-    """Run the batch with an interval; return the comparison and whether the alerts are right."""
+) -> tuple[Comparison, list[str], Counter[str]]:
+    """Run the batch with an interval.
+
+    Returns:
+        The comparison, and what `detection_problems` returns.
+    """
     say(f"a batch every {interval_s:g} s, {runs} runs")
     environment = {"BATCH_INTERVAL_SECONDS": f"{interval_s:g}"}
     observer = Observer(DataDir(folder / "data"))
@@ -265,26 +279,28 @@ def measured(
             found = compare(outputs, interval_s)
     finally:
         observer.end()
-    problems = detection_problems(found, observer, until)
+    problems, compared = detection_problems(found, observer, until)
     if found.detection.false:
         problems.append(count(found.detection.false, "false alert"))
     for problem in problems:
         say(problem)
-    return found, not problems
+    return found, problems, compared
 
 
 def check_frontier(
     recording: Path, folder: Path, base_s: float, intervals: list[float], runs: int
 ) -> bool:
     """Print predicted and measured ages and costs; return whether all are within their limits."""
-    base, alerts_agree = measured(recording, folder / f"every-{base_s:g}", base_s, runs)
+    base, problems, compared = measured(recording, folder / f"every-{base_s:g}", base_s, runs)
     model = model_of(base.frontier, base.mode)
     if model is None:
         sys.exit("The first run has no model: it lacks ages or CPU times.")
     rows: list[Row] = []
     for interval_s in intervals:
-        found, agree = measured(recording, folder / f"every-{interval_s:g}", interval_s, runs)
-        alerts_agree &= agree
+        where = folder / f"every-{interval_s:g}"
+        found, more_problems, more_compared = measured(recording, where, interval_s, runs)
+        problems += more_problems
+        compared += more_compared
         point = found.frontier.point(BATCH)
         if point is None:
             sys.exit(f"The run with an interval of {interval_s:g} s has no age or no cost.")
@@ -292,8 +308,13 @@ def check_frontier(
             ("age, s", interval_s, model.age_s(interval_s), point[0], AGE_LIMIT),
             ("CPU s per hour", interval_s, model.cpu_s_per_hour(interval_s), point[1], CPU_LIMIT),
         ]
+    for path in PATHS:
+        if compared[path] < LEAST_ALERTS:
+            results = count(compared[path], "result")
+            say(f"{path}: only {results} to compare in all runs, {LEAST_ALERTS} are needed")
+            problems.append(path)
     title = f"Frontier, predicted from a batch every {base_s:g} s"
-    return show(title, "interval, s", rows) and alerts_agree
+    return show(title, "interval, s", rows) and not problems
 
 
 def check_watermarks(recording: Path, folder: Path, seconds: list[int], length_s: float) -> bool:
