@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from page import formatting
-from pipeline.health import STALE_SECONDS
+from pipeline.health import STALE_SECONDS, unhealthy_text
 from pipeline.outputs import SERVICES
 from pipeline.source import REPETITION, feed_description, is_as_recorded
 
@@ -96,7 +96,7 @@ def sentence(service: ServiceStatus, now: datetime) -> str:
             message = "" if message in (formatting.DASH, "starting") else f": {message}"
             return f"{name} has been starting for {started}{restarts}{message}"
         case _:
-            return f"{name} is {service.text('state')}: {service.text('message')}"
+            return unhealthy_text(name, service.text("state"), service.text("message"))
 
 
 @dataclass(frozen=True)

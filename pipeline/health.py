@@ -75,6 +75,14 @@ def error_text(text: str, age: timedelta | None, *, healthy: bool) -> str:
     return f"resolved: {text}" if healthy and age is not None and age > PAST_ERROR else text
 
 
+def unhealthy_text(name: str, state: object, message: object) -> str:
+    """Return the state and the message of an unhealthy service on one line.
+
+    The page and the health check of a container show the same text.
+    """
+    return f"{name} ({state}): {message}"
+
+
 def health(data: outputs.DataDir, name: str, now: datetime) -> str | None:
     """Return why a service is unhealthy, in one sentence; None if it is healthy."""
     try:
@@ -90,7 +98,7 @@ def health(data: outputs.DataDir, name: str, now: datetime) -> str | None:
             "future. Check the clock of this machine, and the log of the service"
         )
     if not status.get("healthy"):
-        return f"{name} is {status.get('state')}: {status.get('message')}"
+        return unhealthy_text(name, status.get("state"), status.get("message"))
     return None
 
 

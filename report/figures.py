@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 
 from pipeline.compare import palette
 from pipeline.compare.agreement import EQUAL
-from pipeline.compare.agreement_grid import SYMBOLS, AgreementGrid
+from pipeline.compare.agreement_grid import MISSING, SYMBOLS, AgreementGrid
 from pipeline.compare.figures import Figures, FrontierFigure, GrowthFigure
 from pipeline.compare.formatting import number, seconds
 from pipeline.compare.freshness import MIN_AGE_SECONDS
@@ -148,6 +148,9 @@ def agreement(grid: AgreementGrid) -> Figure | None:
         for status, colour in palette.WINDOW_STATUS.items()
         if status in seen
     ]
+    if (cells["symbol"] == MISSING).any():
+        label = f"{MISSING} {EQUAL}, both lack trades"
+        patches.append(Patch(color=palette.WINDOW_STATUS[EQUAL], label=label))
     _legend(axes, 3, handles=patches)
     return figure
 

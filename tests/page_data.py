@@ -332,7 +332,7 @@ def common(service: str, now: datetime, **more: Any) -> dict[str, Any]:
         "service": service,
         "state": "running",
         "healthy": True,
-        "message": "does its work",
+        "message": "storing trades",
         "pid": 4242,
         "starts": 1,
         "started": now - timedelta(minutes=31),
@@ -360,6 +360,16 @@ HOURLY = replay(repeat_from="2025-01-01T00:00:01Z", repeat_s=3600)
 LIVE = {"kind": "live", "url": "wss://ws-feed.exchange.coinbase.com", "state": "playing"}
 
 
+def _message(feed: Mapping[str, Any] | None) -> str:
+    """Return what a healthy producer reports."""
+    if feed is None:
+        return "waiting for the first answer from wss://ws-feed.exchange.coinbase.com"
+    if feed.get("kind") == "live":
+        return f"LIVE from {feed['url']}"
+    label = "SYNTHETIC REPLAY" if feed.get("synthetic") else "REPLAY"
+    return f"{label} of {feed.get('recording')}"
+
+
 def statuses(
     now: datetime, feed: Mapping[str, Any] | None, *, trade_time: datetime | None = None
 ) -> dict[str, dict[str, Any]]:
@@ -370,7 +380,7 @@ def statuses(
         "producer": common(
             "producer",
             now,
-            message="reads the feed",
+            message=_message(feed),
             counters={
                 "reconnects": 2,
                 "received": 11_932,
@@ -391,7 +401,7 @@ def statuses(
         "consumer": common(
             "consumer",
             now,
-            message="stores what comes",
+            message="storing trades",
             counters={"records": 10_921, "stored": 10_921, "repeated": 0, "rejected": 0},
             rows=10_921,
             lag=3,
@@ -401,7 +411,7 @@ def statuses(
         "spark_processor": common(
             "spark_processor",
             now,
-            message="the query runs",
+            message="reading Kafka and writing windows",
             counters={"rows": 10_918, "late": 0, "duplicates": 1, "unparsable": 0}
             | {"final_windows": 29},
             start_s=4.1,
@@ -415,7 +425,7 @@ def statuses(
         "batch_scheduler": common(
             "batch_scheduler",
             now,
-            message="waits for the next run",
+            message="waiting for the next run",
             counters={"ok": 28, "failed": 2},
             next_run=now + timedelta(seconds=40),
             running=None,
@@ -494,7 +504,10 @@ def down(data: DataDir, now: datetime) -> None:
     full(data, now - timedelta(seconds=95), LIVE)
     found = statuses(now - timedelta(seconds=95), LIVE)
     del found["spark_processor"], found["batch_scheduler"]
-    error = "KafkaConnectionError: no broker answers at localhost:9092"
+    error = (
+        "no connection to Kafka. Check KAFKA_BOOTSTRAP_SERVERS, and that the broker runs. "
+        "Cause: Connection refused (localhost:9092)"
+    )
     found["consumer"] = common(
         "consumer",
         now,

@@ -10,13 +10,17 @@ from page.comparison_worker import OLD_SECONDS, LatestComparison
 from page.formatting import DASH
 from pipeline.compare.summary import TITLES, Finding, Kind
 
+#: What each card shows if there is no comparison. `problem` is the message.
+FAILED = "The comparison failed. The message below gives the cause."
+
 
 def findings(latest: LatestComparison) -> tuple[Finding, ...]:
     """Return the findings of the newest comparison, or placeholders."""
     if latest.data is not None:
         return latest.data.findings
     kind: Kind = "waiting" if latest.asked_at else "unknown"
-    return tuple(Finding(title, DASH, "", kind) for title in TITLES)
+    sentence = FAILED if latest.problem else ""
+    return tuple(Finding(title, DASH, sentence, kind) for title in TITLES)
 
 
 def choice(latest: LatestComparison) -> str:
@@ -24,6 +28,8 @@ def choice(latest: LatestComparison) -> str:
     found = latest.data
     if found and found.choice:
         return found.choice
+    if found is None and latest.problem:
+        return "No answer: the comparison failed."
     never = found is not None and any(finding.kind == "unknown" for finding in found.findings)
     if never:
         return "No answer, because the ages are not measured."

@@ -83,8 +83,8 @@ def html(shown: Header) -> str:
         _chip(name, "source") for name in source
     )
     old = "" if word in ("LIVE", "REPLAY") else " p-old"
-    # "producer stopped 5 min ago" names the cause already.
-    named = not shown.state.cause or shown.state.reason.startswith(f"{shown.state.cause} ")
+    # "producer stopped 5 min ago" names the cause already, and so does "no connection to the feed".
+    named = not shown.state.cause or shown.state.cause in shown.state.reason
     cause = "" if named else f" · cause: {shown.state.cause}"
     others = [problem for problem in shown.problems if problem not in shown.state.reason]
     # On one line: the header must leave room for the rest of the page.

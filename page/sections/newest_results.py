@@ -137,7 +137,8 @@ def how_to_read(run: Mapping[str, Any], product: str) -> str:
     return (
         "Each column covers the event times in its first two rows, whatever time range is "
         "selected. The batch covers all stored trades, so its counts and volume are larger. "
-        f"Prices are in {quote}, volumes in {base}."
+        f"Prices are in {quote}, volumes in {base}. The thresholds of {HIGH} and {SPIKE} are set "
+        "for one window. For the whole table, the two flags have no meaning."
     )
 
 

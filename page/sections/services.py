@@ -50,7 +50,7 @@ def card_rows(service: ServiceStatus, now: datetime) -> list[tuple[str, str]]:
         message = formatting.text(service.problem)
     starts = service.number("starts")
     return [
-        ("status", message),
+        ("last message", message),
         ("heartbeat", formatting.ago(service.moment("updated"), now)),
         ("started", _started(service, now)),
         ("restarts", DASH if starts is None else formatting.count(max(starts - 1, 0))),
@@ -149,7 +149,7 @@ def _details(service: ServiceStatus, condition: str) -> list[tuple[str, str]]:
 def rejected_caption(services: Mapping[str, ServiceStatus]) -> str:
     """Return how many messages the services rejected since they started, by reason."""
     if not any("rejected" in service.fields for service in services.values()):
-        return "Rejected messages are unknown until a service starts."
+        return "No count of rejected messages: no service has reported one yet."
     reasons = status.rejected_by_reason(services)
     if not reasons:
         return "No message rejected since the services started."

@@ -29,7 +29,7 @@ SYMBOLS = {
     EQUAL: "=",
 }
 #: The symbol of equal windows for which neither path has all trades that the exchange issued.
-MISSING = "−"  # noqa: RUF001 - a minus is meant
+MISSING = "!"
 #: Maximum number of rows. If there are more windows, a cell holds several of them.
 MAX_ROWS = 32
 #: Maximum number of columns of a window whose two values are listed.
@@ -193,6 +193,11 @@ def group(ranked: pd.DataFrame, shape: Layout) -> pd.DataFrame:
     )
 
 
+def symbol_of(status: str, cause: str) -> str:
+    """Return the symbol of a window. An equal window has a cause if both paths lack trades."""
+    return MISSING if status == EQUAL and cause else SYMBOLS[status]
+
+
 def describe(worst: pd.DataFrame, shape: Layout, values: dict[str, str]) -> pd.DataFrame:
     """Return the cells with the text of their tooltips.
 
@@ -209,7 +214,7 @@ def describe(worst: pd.DataFrame, shape: Layout, values: dict[str, str]) -> pd.D
             "column": [columns[place] for place in worst["place"]],
             "status": worst["status"].tolist(),
             "symbol": [
-                MISSING if status == EQUAL and cause else SYMBOLS[status]
+                symbol_of(status, cause)
                 for status, cause in zip(worst["status"], worst["cause"], strict=True)
             ],
             **{

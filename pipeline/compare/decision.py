@@ -203,9 +203,9 @@ def frontier_sentences(found: Frontier) -> tuple[str, ...]:
     """Return for each mode at which interval the batch costs as much as the stream."""
     stream = _stream_point(found)
     if not found.today:
-        return ("No comparison yet. It needs batch runs with a known age and CPU time.",)
+        return ("No cost curve yet. It needs a batch run with a known age and CPU time.",)
     if stream is None:
-        return ("No comparison yet. It needs one full minute of data from each path.",)
+        return ("No cost curve yet. It needs one full minute of data from each path.",)
     age_s, cost = stream
     open_windows = f"The stream's open windows are {seconds(age_s)} old at that cost."
     sentences = []

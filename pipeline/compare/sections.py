@@ -16,6 +16,7 @@ from pipeline.compare.agreement_grid import (
     SYMBOLS,
     differing_values,
     grid_layout,
+    symbol_of,
     window_length,
 )
 from pipeline.compare.comparison import Comparison
@@ -33,7 +34,7 @@ from pipeline.compare.formatting import (
 )
 from pipeline.compare.modes import READS
 from pipeline.compare.section import Section, Table
-from pipeline.compare.summary import NO_AGES, forecast
+from pipeline.compare.summary import NO_AGES, NO_AGES_YET, forecast
 from pipeline.compare.totals import UNUSUAL_Z
 from pipeline.compare.tradeoffs import aspects
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, LABELS, SPIKE
@@ -78,7 +79,9 @@ def _agreement(comparison: Comparison) -> Section:
     rows = [(SYMBOLS[name], name, f"{int(counts.get(name, 0)):,}") for name in STATUSES]
     lacking = int(((windows["status"] == EQUAL) & (windows["cause"] != "")).sum())
     if lacking:
-        rows.append((MISSING, f"{EQUAL}: of these, trades missing in both paths", f"{lacking:,}"))
+        rows.append(
+            (MISSING, f"{EQUAL}, but both paths lack trades (included above)", f"{lacking:,}")
+        )
     tables = [Table("Windows by status", ("symbol", "status", "windows"), tuple(rows), 2)]
     lines, note = [], ""
     if comparison.compared and noteworthy.empty:
@@ -94,6 +97,8 @@ def _agreement(comparison: Comparison) -> Section:
         )
         if shape.cell > window:
             note += " A cell shows the worst status among its windows."
+        if lacking:
+            note += f" {MISSING} marks an equal window for which both paths lack trades."
     return Section(
         key="agreement",
         title="Agreement",
@@ -125,7 +130,7 @@ def _noteworthy_windows(comparison: Comparison) -> Table:
     rows = [
         (
             window_time(row["window_start"]),
-            f"{SYMBOLS[row['status']]} {row['status']}",
+            f"{symbol_of(row['status'], row['cause'])} {row['status']}",
             row["cause"] or UNKNOWN,
             ", ".join(f"{row[name]:,} {label}" for name, label in _TRADES if row[name]) or UNKNOWN,
             value,
@@ -144,8 +149,8 @@ def _freshness(comparison: Comparison) -> Section:
     lines = []
     if comparison.replayed_as_recorded:
         lines.append(NO_AGES)
-    elif not comparison.teeth:
-        lines.append("No ages yet. They need a result from each path.")
+    elif not any(comparison.freshness.values()):
+        lines.append(NO_AGES_YET)
     elif comparison.span:
         lines.append(
             f"Measured from {comparison.span[0]:%Y-%m-%d %H:%M:%S} to "

@@ -22,6 +22,9 @@ from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
 
 #: The titles of the findings, in order.
 TITLES = ("Agreement", "Freshness", "CPU cost", "Batch run time")
+#: Why no age is known yet. Ages are measured from the time at which both paths have a result until
+#: the newest result: with one result from each path, this is no time.
+NO_AGES_YET = "No ages yet. They need a result from each path, and then one more result."
 #: Why no section has ages, for a replay with its original timestamps.
 NO_AGES = (
     "Ages and times to detection are not measured: this replay keeps the original timestamps of "
@@ -183,8 +186,7 @@ def freshness(comparison: Comparison) -> Finding:
         for name, found in known.items()
     }
     if comparison.span is None or BATCH not in ages or len(ages) == 1:
-        why = "No ages yet. They need a second result from each path."
-        return Finding(title, UNKNOWN, why, "waiting")
+        return Finding(title, UNKNOWN, NO_AGES_YET, "waiting")
     measured = timedelta(seconds=max(found.known_seconds for found in known.values()))
     oldest = max(ages.values())
     listed = ", ".join(f"{name} {_age(age, oldest)}" for name, age in ages.items())

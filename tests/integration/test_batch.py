@@ -146,9 +146,7 @@ def test_a_database_that_cannot_be_read_is_a_failed_run_not_an_empty_table(runs:
 def test_a_run_without_java_is_a_failed_run_of_a_scheduler_that_goes_on(runs: Runs) -> None:
     assert (runs.no_java["status"], runs.no_java.get("exit")) == ("failed", None)
     assert "Install_Java_17_or_21" in runs.no_java["reason"]
-    assert str(runs.unhealthy).startswith(
-        "batch_scheduler is last run failed: No java in JAVA_HOME"
-    )
+    assert str(runs.unhealthy).startswith("batch_scheduler (last run failed): No java in JAVA_HOME")
 
 
 def test_a_failed_run_logs_its_own_reason(runs: Runs) -> None:

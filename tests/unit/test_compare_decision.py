@@ -129,7 +129,7 @@ def test_a_share_below_one_percent_of_a_core_is_not_shown_as_zero(tmp_path: Path
 
 def test_without_costs_or_runs_the_sentence_says_what_is_missing() -> None:
     points = measured(1.5, 92, 33)
-    assert "needs batch runs" in frontier_sentences(Frontier((), {}, points, 60))[0]
+    assert "needs a batch run" in frontier_sentences(Frontier((), {}, points, 60))[0]
     found = frontier_sentences(Frontier((MODEL,), {}, points.iloc[1:], 60))
     assert "one full minute" in found[0]
 
@@ -204,7 +204,7 @@ def test_the_choice_for_an_accepted_age_is_a_sentence() -> None:
 
 
 def test_no_choice_is_named_while_the_stream_is_unknown(tmp_path: Path) -> None:
-    """Only a batch is known. A sentence above says that there is no comparison yet."""
+    """Only a batch is known. A sentence above says that there is no cost curve yet."""
     points = measured(1.5, 92, 33)
     found = Frontier((MODEL,), {}, points[points["result"] == BATCH], 60)
     assert choice_sentence(found) == ""

@@ -108,8 +108,13 @@ def test_unexplained_windows_are_listed_first_then_differences_then_missing_trad
     nothing: Comparison,
 ) -> None:
     windows = [(EQUAL, GAP), (DIFFERS, UNEXPLAINED), (DIFFERS, LATE), (EQUAL, ""), (DIFFERS, LATE)]
-    found = section(replace(nothing, agreement=agreement(*windows)), "agreement").tables[1]
+    whole = section(replace(nothing, agreement=agreement(*windows)), "agreement")
+    lacking = ("!", "equal, but both paths lack trades (included above)", "1")
+    assert whole.tables[0].rows[-1] == lacking
+    assert whole.figure_note.endswith("! marks an equal window for which both paths lack trades.")
+    found = whole.tables[1]
     assert found.title == "Windows that differ or lack trades: 4"
+    assert found.rows[-1][1] == "! equal"
     assert [(row[0][-8:], row[2]) for row in found.rows] == [
         ("00:01:00", UNEXPLAINED),
         ("00:04:00", LATE),
@@ -144,7 +149,7 @@ def test_unknown_values_are_dashes(nothing: Comparison) -> None:
 
 def test_an_empty_section_says_what_will_fill_it(nothing: Comparison) -> None:
     for key, text in (
-        ("freshness", "They need a result from each path."),
+        ("freshness", "They need a result from each path, and then one more result."),
         ("completeness", "They appear when the producer receives a trade."),
         ("growth", "It needs batch runs"),
         ("micro_batches", "appears when the stream reads a trade."),

@@ -115,7 +115,7 @@ def test_a_heartbeat_has_the_clock_that_all_processes_share() -> None:
 
 def test_an_unhealthy_status_gives_its_state_and_message(tmp_path: Path) -> None:
     data = written(tmp_path, healthy=False, state="waiting for Kafka", message="no answer")
-    assert health(data, "consumer", NOW) == "consumer is waiting for Kafka: no answer"
+    assert health(data, "consumer", NOW) == "consumer (waiting for Kafka): no answer"
 
 
 def health_check(*arguments: object) -> subprocess.CompletedProcess[str]:

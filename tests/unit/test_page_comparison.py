@@ -126,6 +126,10 @@ def test_a_failure_leaves_the_last_good_comparison_with_its_age(found) -> None:
     assert comparison.problem(never, NOW).startswith("No comparison: database is locked")
     assert comparison.section_caption(never, NOW).startswith("No comparison: database is locked")
     assert comparison.age(never, NOW) == ""
+    assert {(each.kind, each.short, each.sentence) for each in comparison.findings(never)} == {
+        ("unknown", "–", "The comparison failed. The message below gives the cause.")  # noqa: RUF001
+    }
+    assert comparison.choice(never) == "No answer: the comparison failed."
 
 
 # --- charts ---------------------------------------------------------------------------------

@@ -173,7 +173,7 @@ def test_each_unhealthy_service_has_a_sentence() -> None:
         absent=("batch_scheduler",),
     )
     assert status.problems(found, NOW) == [
-        "consumer is waiting for Kafka: no broker",
+        "consumer (waiting for Kafka): no broker",
         "no heartbeat from spark_processor for 1 min 35 s",
         "not started yet: batch_scheduler",
     ]
