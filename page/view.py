@@ -150,7 +150,7 @@ def write_market(snapshot: Snapshot, shown: market.Market, settings: Settings) -
     elements.section("Market (stream)", tip=market.MOUSE)
     average = number(snapshot.batch_run.get("avg_price"))
     elements.alert(market.empty_state(snapshot))
-    elements.caption(market.how_to_read(shown, average))
+    elements.caption(market.how_to_read(shown, average, settings))
     with st.container():
         if shown.candles.empty:
             return

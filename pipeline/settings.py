@@ -509,6 +509,12 @@ class Settings(BaseModel):
         return is_cluster(self.spark_master)
 
 
+def currencies(product: str) -> tuple[str, str]:
+    """Return the base currency and the quote currency of a product: BTC and USD of `BTC-USD`."""
+    base, _, quote = product.partition("-")
+    return base, quote
+
+
 def is_cluster(spark_master: str) -> bool:
     """Return whether this is the address of a Spark cluster."""
     return spark_master.startswith("spark://")

@@ -21,6 +21,7 @@ from page.charts.chart import (
 from page.tables import MARKS, outcome_of
 from pipeline.compare import palette
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, SPIKE
+from pipeline.settings import currencies
 
 #: Places within the price chart, pixels from its bottom: in full screen only the prices grow.
 PRICE_BOTTOM, VOLUME_TOP, VOLUME_BOTTOM = 144, 118, 54
@@ -51,7 +52,7 @@ _SHOWN = alt.condition("datum.shown", alt.value(1), alt.value(0))
 
 @cache
 def _price_specification(product: str, decimals: int, renderer: str) -> Spec:
-    base, _, quote = product.partition("-")
+    base, quote = currencies(product)
     zoom = alt.selection_interval(
         name=ZOOM,
         bind="scales",

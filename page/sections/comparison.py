@@ -27,7 +27,7 @@ def choice(latest: LatestComparison) -> str:
     """Return which result to choose, or what the answer needs."""
     found = latest.data
     if found and found.choice:
-        return found.choice
+        return f"{found.choice} The tab Overview lists other ages."
     if found is None and latest.problem:
         return "No answer: the comparison failed."
     never = found is not None and any(finding.kind == "unknown" for finding in found.findings)

@@ -12,7 +12,8 @@ from page import candles, formatting, status
 from page.files import Snapshot
 from page.formatting import DASH
 from pipeline.compare.formatting import length
-from pipeline.settings import Settings
+from pipeline.metrics.definitions import HIGH, SPIKE
+from pipeline.settings import Settings, currencies
 from pipeline.source import seams
 
 #: How to use the price chart. A phone has no mouse.
@@ -135,15 +136,25 @@ def empty_state(snapshot: Snapshot) -> str:
     why = "; ".join(reasons) or "the stream is running and has received no trade"
     return (
         f"No window yet ({waiting_since(snapshot)}): {why}. The first trade opens a window. A "
-        "window becomes final when its end plus the watermark has passed in event time."
+        "window becomes final when a trade arrives whose event time is after the end of the window "
+        "by at least the watermark."
     )
 
 
-def how_to_read(shown: Market, average: float | None) -> str:
-    """Return how to read the price chart, and where the batch's average price is."""
+def how_to_read(shown: Market, average: float | None, settings: Settings) -> str:
+    """Return how to read the price chart, and where the batch's average price is.
+
+    Args:
+        shown: the candles.
+        average: the average price of the batch; None if unknown.
+        settings: the settings of the stream.
+    """
     if shown.candles.empty:
         return ""
-    text = f"A candle covers {length(shown.width)} of event time (UTC). It is pale while open."
+    text = (
+        f"A candle covers {length(shown.width)} of event time (UTC). It is pale while open. Dotted "
+        "horizontal line: last price."
+    )
     if shown.seams:
         text += (
             " Vertical line: the recording starts again. The price jump there is not a market "
@@ -156,9 +167,11 @@ def how_to_read(shown: Market, average: float | None) -> str:
             text += f" Orange line: average price of the batch, {price}."
         else:
             text += f" The average price of the batch, {price}, is {place} the prices shown."
+    base, quote = currencies(settings.product_id)
     return (
-        f"{text} Sentiment is Bullish (green) or Bearish (red). High marks a large price range, "
-        "Spike a large volume."
+        f"{text} Sentiment is Bullish (green) or Bearish (red). {HIGH} marks a window with a price "
+        f"range above {settings.volatility_range:,f} {quote}, {SPIKE} a window with a volume above "
+        f"{settings.spike_volume:,f} {base}. No mark: Neutral or Normal."
     )
 
 
@@ -209,5 +222,5 @@ def counts_how_to_read(shown: Market) -> str:
         return ""
     return (
         f"Each bar is the count of the stream over {length(shown.width)}, each line the count of "
-        "the batch. A line on top of its bar means equal counts."
+        "the batch. If a line touches the top of its bar, both counts are equal."
     )

@@ -11,6 +11,7 @@ from page.files import Snapshot
 from page.sections.market import waiting_since
 from pipeline.compare.totals import SharedTotals
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, LABELS, SPIKE
+from pipeline.settings import currencies
 
 #: The metrics in the order of the table, and their formats.
 FORMATS: dict[str, Callable[[object], str]] = {
@@ -133,7 +134,7 @@ def how_to_read(run: Mapping[str, Any], product: str) -> str:
     """Return what each column covers, and the units."""
     if not run:
         return ""
-    base, _, quote = product.partition("-")
+    base, quote = currencies(product)
     return (
         "Each column covers the event times in its first two rows, whatever time range is "
         "selected. The batch covers all stored trades, so its counts and volume are larger. "

@@ -57,26 +57,33 @@ def _fresher(comparison: Comparison) -> str:
 def frontier_section(comparison: Comparison) -> Section:
     """Return what each result costs and how old it is, and which one to choose."""
     found = comparison.frontier
-    header = ("accepted age", "cheapest result", "median age", "CPU s per hour", "of one core")
+    header = (
+        *("accepted age", "cheapest result", "median age", "CPU s per hour"),
+        "share of one core",
+    )
     choices = [
         (length(timedelta(seconds=age)), *_choice_cells(found, cheapest(found, age)))
         for age in ACCEPTED_AGES
         if _stream_point(found)
     ]
-    model = ("batch", "age", "CPU s", f"age, {LARGER}x rows", f"CPU s, {LARGER}x rows")
+    model = (
+        *("interval", "median age", "CPU s per hour"),
+        *(f"age, {LARGER}x rows", f"CPU s, {LARGER}x rows"),
+    )
     tables = (
         Table(
             "The cheapest result by accepted median age", header, tuple(choices), text_columns=2
         ),
         Table(
-            "The batch at other intervals: median age, and CPU seconds per hour",
+            "Computed median age and cost of the batch by interval",
             model,
             tuple(_interval_rows(found)),
         ),
         Table(
-            f"Modes of the batch: medians of up to {RECENT_RUNS} runs, growth per million rows",
+            f"Batch modes: medians of the newest {RECENT_RUNS} runs or fewer, growth per million "
+            "rows",
             (
-                "mode", "runs", "rows", "run time", "CPU s", "peak MiB", "growth, s",
+                "mode", "runs", "rows", "run time", "CPU s", "peak MiB", "run time growth, s",
                 "CPU growth, s",
             ),
             tuple(map(_mode_cells, comparison.modes)),
@@ -91,12 +98,13 @@ def frontier_section(comparison: Comparison) -> Section:
         key="frontier",
         title="Which path and interval",
         how_to_read=(
-            "Freshness against cost. The points are measured. The curve is computed: it shows the "
-            "batch at every interval, from back-to-back runs to an hour. A run uses its CPU time "
-            "once per interval. The median age of its result is the age at publication plus half "
-            f"an interval. The values for {LARGER} times the rows follow from the trend of the "
-            "runs, if there is one. One process computes both results of the stream, so both have "
-            "the cost of the whole process."
+            "The chart shows the median age of each result against its CPU cost. Points are "
+            "measured. The curve is computed for a batch at every interval, from back-to-back runs "
+            "to one hour: the cost is the CPU time of one run divided by the interval, and the "
+            "median age is the age at publication plus half the interval. For a table with "
+            f"{LARGER} times the rows, run time and CPU time come from the measured trend. Without "
+            "a trend, these values are unknown. One process computes the open and the final "
+            "windows, so both have the cost of the whole process."
         ),
         lines=lines,
         tables=tables if found.today else (),
@@ -155,11 +163,13 @@ def choice_sentence(found: Frontier, accepted_age_s: float = 30) -> str:
         if choice.mode
         else f"the stream's {name.removeprefix('stream, ')}"
     )
-    other = f". The stream costs {number(stream[1], ',.0f')}" if choice.mode else ""
-    return (
+    text = (
         f"For a median age of {accepted} or less, the cheapest choice is {name}. It costs {cost} "
-        f"CPU seconds per hour{other}."
+        "CPU seconds per hour."
     )
+    if choice.mode:
+        text += f" The stream costs {number(stream[1], ',.0f')} CPU seconds per hour."
+    return text
 
 
 def _interval_rows(found: Frontier) -> list[tuple[str, ...]]:
@@ -207,7 +217,7 @@ def frontier_sentences(found: Frontier) -> tuple[str, ...]:
     if stream is None:
         return ("No cost curve yet. It needs one full minute of data from each path.",)
     age_s, cost = stream
-    open_windows = f"The stream's open windows are {seconds(age_s)} old at that cost."
+    open_windows = f"The median age of the stream's open windows is {seconds(age_s)}."
     sentences = []
     for model in found.today:
         name = _batch_name(found, model.mode)
@@ -215,15 +225,16 @@ def frontier_sentences(found: Frontier) -> tuple[str, ...]:
         if interval is None:
             shortest = model.duration_s
             sentences.append(
-                f"The {name} always costs less than the stream. Back to back, every "
-                f"{shortest:,.1f} s, it uses {number(model.cpu_s_per_hour(shortest), ',.0f')} CPU "
-                f"seconds per hour and is {seconds(model.age_s(shortest))} old. The stream uses "
-                f"{number(cost, ',.0f')}, and its open windows are {seconds(age_s)} old."
+                f"The {name} always uses less CPU than the stream. Back to back, every "
+                f"{shortest:,.1f} s, it would use {number(model.cpu_s_per_hour(shortest), ',.0f')} "
+                f"CPU seconds per hour. Its median age would be {seconds(model.age_s(shortest))}. "
+                f"The stream uses {number(cost, ',.0f')} CPU seconds per hour. {open_windows}"
             )
         else:
             sentences.append(
-                f"{_article(name).capitalize()} {name} every {_every(interval)} would cost as much "
-                f"as the stream and be {seconds(model.age_s(interval))} old. {open_windows}"
+                f"{_article(name).capitalize()} {name} every {_every(interval)} would use as much "
+                f"CPU as the stream. Its median age would be {seconds(model.age_s(interval))}. "
+                f"{open_windows}"
             )
     return tuple(sentences)
 

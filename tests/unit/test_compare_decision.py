@@ -92,8 +92,8 @@ def test_the_break_even_is_named_with_the_ages_of_both_results() -> None:
     found = Frontier((MODEL,), {}, measured(1.5, 92, 33), 60)
     (sentence,) = frontier_sentences(found)
     assert sentence == (
-        "A batch every 36 s would cost as much as the stream and be 22 s old. The stream's open "
-        "windows are 1.5 s old at that cost."
+        "A batch every 36 s would use as much CPU as the stream. Its median age would be 22 s. The "
+        "median age of the stream's open windows is 1.5 s."
     )
 
 
@@ -102,11 +102,11 @@ def test_a_batch_that_costs_less_back_to_back_has_no_break_even() -> None:
     found = Frontier((cheap, MODEL), {}, measured(1.5, 92, 33), 60)
     first, second = frontier_sentences(found)
     assert first == (
-        "The incremental batch always costs less than the stream. Back to back, every 6.0 s, it "
-        "uses 600 CPU seconds per hour and is 7.0 s old. The stream uses 1,000, and its open "
-        "windows are 1.5 s old."
+        "The incremental batch always uses less CPU than the stream. Back to back, every 6.0 s, it "
+        "would use 600 CPU seconds per hour. Its median age would be 7.0 s. The stream uses 1,000 "
+        "CPU seconds per hour. The median age of the stream's open windows is 1.5 s."
     )
-    assert second.startswith("A full batch every 36 s would cost as much")
+    assert second.startswith("A full batch every 36 s would use as much CPU")
 
 
 def test_an_interval_is_rounded_down_so_that_the_result_is_not_older() -> None:
@@ -192,7 +192,7 @@ def test_the_choice_for_an_accepted_age_is_a_sentence() -> None:
     found = Frontier((MODEL,), {}, measured(1.5, 92, 33), 60)
     assert choice_sentence(found) == (
         "For a median age of 30 s or less, the cheapest choice is a batch every 52 s. It costs 692 "
-        "CPU seconds per hour. The stream costs 1,000."
+        "CPU seconds per hour. The stream costs 1,000 CPU seconds per hour."
     )
     stream = choice_sentence(found, 5)
     assert "is the stream's open windows. It costs 1,000 CPU" in stream

@@ -307,7 +307,7 @@ def test_the_change_of_the_price_begins_after_the_last_seam_of_a_replay(snapshot
     hours = [datetime(2026, 3, 1, hour, 0, 1, tzinfo=UTC) for hour in (9, 10, 11, 12)]
     assert list(shown.seams) == hours[-len(shown.seams) :]
     assert shown.first_price is None  # the newest window holds the seam
-    assert "Vertical line: the recording starts again." in market.how_to_read(shown, None)
+    assert "Vertical line: the recording starts again." in market.how_to_read(shown, None, SETTINGS)
     drawn = charts.price_chart(
         shown.candles, shown.width, shown.open_starts, None, "BTC-USD", seams=shown.seams
     )
@@ -406,8 +406,21 @@ def test_the_average_of_the_batch_is_drawn_only_in_view(snapshot_of) -> None:
 
     assert shown_at(middle) == middle
     assert shown_at(1.0) is shown_at(None) is None
-    assert f"average price of the batch, {middle:,.2f}" in market.how_to_read(shown, middle)
-    assert "is below the prices shown" in market.how_to_read(shown, 1.0)
+    assert f"average price of the batch, {middle:,.2f}" in market.how_to_read(
+        shown, middle, SETTINGS
+    )
+    assert "is below the prices shown" in market.how_to_read(shown, 1.0, SETTINGS)
+
+
+def test_the_price_chart_is_explained_with_the_thresholds_and_their_currencies(snapshot_of) -> None:
+    shown = market.market(snapshot_of("live"), "15 min", SETTINGS)
+    used = Settings(
+        product_id="ETH-EUR", volatility_range=Decimal("2.5"), spike_volume=Decimal(1000)
+    )
+    assert market.how_to_read(shown, None, used).endswith(
+        "High marks a window with a price range above 2.5 EUR, Spike a window with a volume above "
+        "1,000 ETH. No mark: Neutral or Normal."
+    )
 
 
 def test_failed_runs_stand_out_and_the_parts_of_the_others_add_up(snapshot_of) -> None:
