@@ -211,9 +211,9 @@ def write_durations(snapshot: Snapshot) -> None:
 def write_alerts(snapshot: Snapshot, settings: Settings) -> None:
     """Write the newest alerts."""
     elements.section("Alerts")
-    window = settings_table.in_use(snapshot.services, settings).window
+    used = settings_table.in_use(snapshot.services, settings)
     repetition = status.repetition(snapshot.services, snapshot.source)
-    rows = alerts.rows(*snapshot.alerts, snapshot.taken_at, repetition, window)
+    rows = alerts.rows(*snapshot.alerts, snapshot.taken_at, repetition, used)
     elements.caption(alerts.how_to_read(rows))
     with st.container():
         if rows:
@@ -224,7 +224,8 @@ def write_windows(snapshot: Snapshot, settings: Settings) -> None:
     """Write the table of windows and its download."""
     elements.section("Windows of the stream")
     rows, count = tables.window_rows(snapshot, chosen_span())
-    elements.caption(tables.windows_caption(snapshot, len(rows), count))
+    product = settings_table.in_use(snapshot.services, settings).product_id
+    elements.caption(tables.windows_caption(snapshot, len(rows), count, product))
     chosen, first = chosen_span(), tables.first_of_span(snapshot, chosen_span())
     with st.container():
         if rows.empty or first is None:

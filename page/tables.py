@@ -9,6 +9,7 @@ import streamlit as st
 from page import candles, formatting
 from page.files import Snapshot
 from pipeline.metrics.definitions import LABELS, MIN_TRAILING_WINDOWS
+from pipeline.settings import units
 
 #: Rows sent to the browser at most; the download has all of them.
 MAX_WINDOW_ROWS = 1440
@@ -85,7 +86,7 @@ RUN_COLUMNS: dict[str, Any] = {
     "logic_s": _number("reading and aggregation, s", "%,.2f"),
     "cpu_s": _number("CPU seconds", "%,.2f"),
     "peak_mib": _number("peak memory, MiB", "%,d"),
-    "read_s": _number("reading, s", "%,.2f"),
+    "read_s": _number("of which reading, s", "%,.2f"),
     "write_s": _number("writing, s", "%,.2f"),
     "reason": "reason",
     "mode": "mode",
@@ -129,16 +130,16 @@ def first_of_span(snapshot: Snapshot, span_name: str) -> datetime | None:
     return min((frame["window_start"].iloc[0] for frame in frames if len(frame)), default=None)
 
 
-def windows_caption(snapshot: Snapshot, shown: int, count: int) -> str:
-    """Return what the table of windows holds."""
+def windows_caption(snapshot: Snapshot, shown: int, count: int, product: str) -> str:
+    """Return what the table of windows holds, and its units."""
     if not count:
         return snapshot.reading or "No window yet. The first trade opens a window."
     which = f"The newest {formatting.count(shown)} of {formatting.many(count, 'window')}"
     if shown == count:
         which = formatting.many(count, "window")
     return (
-        f"{which} in the selected time range. Click a column header to sort. To search, "
-        "hover over the table and click the search icon."
+        f"{which} in the selected time range. {units(product)} Click a column header to sort. To "
+        "search, hover over the table and click the search icon."
     )
 
 
@@ -197,5 +198,6 @@ def durations_caption(runs: pd.DataFrame) -> str:
         f"Newest run: {formatting.text(newest['status'])}, run time {wall}, {rows} rows, mode "
         f"{formatting.text(newest['mode'])}. "
         f"{formatting.many(len(runs), 'run')}: {', '.join(others) or 'all succeeded'}. "
-        f"The chart shows the last {formatting.many(shown, 'run')}, from the oldest to the newest."
+        f"The chart shows the last {formatting.many(shown, 'run')}, from the oldest to the newest. "
+        "The part “other” is writing and shutdown."
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline import outputs
 from pipeline.metrics.definitions import HIGH, SPIKE
-from pipeline.settings import Settings
+from pipeline.settings import Settings, currencies
 
 #: Columns of `alerts_stream.csv` and `alerts_batch.csv`: the window, HIGH or SPIKE, its range or
 #: volume and the threshold, the newest trade in the update that raised the alert, and when a reader
@@ -44,12 +44,24 @@ class _Kind:
     value: str
     threshold: str
     label: str
+    #: Whether the value is in the quote currency. Otherwise it is in the base currency.
+    in_quote: bool
 
 
 _KINDS = (
-    _Kind(HIGH, "volatility_flag", "price_range", "volatility_range", "price range"),
-    _Kind(SPIKE, "volume_spike", "total_volume", "spike_volume", "volume"),
+    _Kind(HIGH, "volatility_flag", "price_range", "volatility_range", "price range", in_quote=True),
+    _Kind(SPIKE, "volume_spike", "total_volume", "spike_volume", "volume", in_quote=False),
 )
+
+
+def unit_of(kind: str, product: str) -> str:
+    """Return the unit of the value and of the threshold of an alert: a currency of the product."""
+    base, quote = currencies(product)
+    return quote if _kind_named(kind).in_quote else base
+
+
+def _kind_named(name: str) -> _Kind:
+    return next(kind for kind in _KINDS if kind.name == name)
 
 
 def alerts_in(window: Mapping[str, object], settings: Settings) -> list[Alert]:
@@ -152,14 +164,21 @@ class AlertLog:
         if (omitted := len(alerts) - LOGGED) > 0:
             self._show(f"ALERT ({omitted} earlier alerts omitted: see {self._path.name})")
         for alert in alerts[-LOGGED:]:
-            self._show(describe(alert))
+            self._show(describe(alert, self._settings.product_id))
 
 
-def describe(alert: Mapping[str, str]) -> str:
-    """Return an alert as a line: `ALERT 2025-12-02 05:10:00 High: price range 61.23 above 50`."""
-    label = next(kind.label for kind in _KINDS if kind.name == alert["kind"])
+def describe(alert: Mapping[str, str], product: str) -> str:
+    """Return an alert as a line of the log.
+
+    `ALERT High, window 2025-12-02 05:10:00 UTC: price range 61.23 USD, threshold 50 USD`.
+    """
+    kind = alert["kind"]
+    label, unit = _kind_named(kind).label, unit_of(kind, product)
     window = alert["window_start"][:19].replace("T", " ")
-    return f"ALERT {window} {alert['kind']}: {label} {alert['value']} above {alert['threshold']}"
+    return (
+        f"ALERT {kind}, window {window} UTC: {label} {alert['value']} {unit}, "
+        f"threshold {alert['threshold']} {unit}"
+    )
 
 
 def append(path: Path, alerts: Iterable[Alert]) -> None:

@@ -515,6 +515,12 @@ def currencies(product: str) -> tuple[str, str]:
     return base, quote
 
 
+def units(product: str) -> str:
+    """Return the units of prices and volumes, as a sentence."""
+    base, quote = currencies(product)
+    return f"Prices are in {quote}, volumes in {base}."
+
+
 def is_cluster(spark_master: str) -> bool:
     """Return whether this is the address of a Spark cluster."""
     return spark_master.startswith("spark://")

@@ -172,7 +172,7 @@ def _agreement_specification(shape: Layout, rows: int, renderer: str) -> Spec:
         alt.Tooltip("description:N", title="status"),
         alt.Tooltip("stream:N", title="trades, stream"),
         alt.Tooltip("batch:N", title="trades, batch"),
-        alt.Tooltip("values:N", title="stream / batch"),
+        alt.Tooltip("values:N", title="values (stream / batch)"),
         alt.Tooltip("cause:N", title="cause"),
     ]
     base = alt.Chart(alt.NamedData("cells")).encode(x=x, y=y, tooltip=tooltip)

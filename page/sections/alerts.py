@@ -6,15 +6,19 @@ from decimal import Decimal
 from typing import Any
 
 from page.formatting import DASH
-from pipeline.alerts import Alert
+from pipeline.alerts import Alert, unit_of
 from pipeline.compare.formatting import window_time
+from pipeline.settings import Settings
 from pipeline.source import has_seam
 
 #: Maximum number of windows in the list.
 LISTED = 20
 #: An alert is marked as new for this long.
 NEW = timedelta(minutes=10)
-HEADER = ("", "window (UTC)", "alert", "value", "threshold", "stream", "batch")
+HEADER = (
+    *("mark", "window start (UTC)", "kind", "value", "threshold"),
+    *("shown by stream (UTC)", "shown by batch (UTC)"),
+)
 EMPTY = "No alert yet. One appears when a window is High or a Spike."
 #: The mark of a window in which a re-timed recording starts again.
 _SEAM = "restart"
@@ -25,7 +29,7 @@ def rows(
     batch: Iterable[Alert],
     now: datetime,
     repetition: Mapping[str, Any],
-    window: timedelta,
+    settings: Settings,
 ) -> list[tuple[str, ...]]:
     """Return a row for each window and kind with an alert, the newest window first.
 
@@ -34,7 +38,7 @@ def rows(
         batch: the alerts of the batch.
         now: the current time.
         repetition: when a re-timed recording starts again.
-        window: the length of a window.
+        settings: the settings of the stream: the length of a window, and the product.
     """
     found: dict[tuple[str, str], dict[str, Alert]] = {}
     for path, raised in (("stream", stream), ("batch", batch)):
@@ -43,23 +47,30 @@ def rows(
     shown = []
     for key, by_path in sorted(found.items(), reverse=True)[:LISTED]:
         start = datetime.fromisoformat(key[0])
-        shown.append(_row(key, by_path, now, is_seam=has_seam(repetition, start, start + window)))
+        is_seam = has_seam(repetition, start, start + settings.window)
+        shown.append(_row(key, by_path, now, settings.product_id, is_seam=is_seam))
     return shown
 
 
 def _row(
-    key: tuple[str, str], by_path: Mapping[str, Alert], now: datetime, *, is_seam: bool
+    key: tuple[str, str],
+    by_path: Mapping[str, Alert],
+    now: datetime,
+    product: str,
+    *,
+    is_seam: bool,
 ) -> tuple[str, ...]:
     first = min(by_path.values(), key=lambda alert: alert["raised_at"])
     is_new = now - datetime.fromisoformat(first["raised_at"]) < NEW
     marks = ("● new" if is_new else "", _SEAM if is_seam else "")
     start, kind = key
+    unit = unit_of(kind, product)
     return (
         ", ".join(filter(None, marks)),
         window_time(start),
         kind,
-        f"{Decimal(first['value']):,f}",
-        f"{Decimal(first['threshold']):,f}",
+        f"{Decimal(first['value']):,f} {unit}",
+        f"{Decimal(first['threshold']):,f} {unit}",
         *(
             by_path[path]["raised_at"][11:19] if path in by_path else DASH
             for path in ("stream", "batch")

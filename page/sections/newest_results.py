@@ -11,7 +11,7 @@ from page.files import Snapshot
 from page.sections.market import waiting_since
 from pipeline.compare.totals import SharedTotals
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, LABELS, SPIKE
-from pipeline.settings import currencies
+from pipeline.settings import units
 
 #: The metrics in the order of the table, and their formats.
 FORMATS: dict[str, Callable[[object], str]] = {
@@ -134,12 +134,11 @@ def how_to_read(run: Mapping[str, Any], product: str) -> str:
     """Return what each column covers, and the units."""
     if not run:
         return ""
-    base, quote = currencies(product)
     return (
         "Each column covers the event times in its first two rows, whatever time range is "
         "selected. The batch covers all stored trades, so its counts and volume are larger. "
-        f"Prices are in {quote}, volumes in {base}. The thresholds of {HIGH} and {SPIKE} are set "
-        "for one window. For the whole table, the two flags have no meaning."
+        f"{units(product)} The thresholds of {HIGH} and {SPIKE} are set for one window. For the "
+        "whole table, the two flags have no meaning."
     )
 
 

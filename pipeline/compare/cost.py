@@ -23,7 +23,7 @@ COST_COLUMNS = (
     "idle_cpu_s_per_hour",
 )
 #: The parts of a run's wall time, in order. Spark reads and aggregates in one pass.
-RUN_PARTS = ("start of JVM and Spark", "reading", "aggregating", "writing", "shutdown")
+RUN_PARTS = ("start-up", "reading", "aggregation", "writing", "shutdown")
 
 
 def cost(minutes: Mapping[str, pd.DataFrame], log: pd.DataFrame, finals: pd.Series) -> pd.DataFrame:
@@ -113,7 +113,7 @@ def run_parts(log: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per part: `part`, `seconds` (median of the successful runs), `share` of the whole
-        run. NaN: unknown. If reading is unknown, aggregating includes it.
+        run. NaN: unknown. If reading is unknown, aggregation includes it.
     """
     runs = log[log["status"] == "ok"].reindex(
         columns=["wall_s", "start_s", "logic_s", "read_s", "write_s"]

@@ -57,17 +57,14 @@ def _fresher(comparison: Comparison) -> str:
 def frontier_section(comparison: Comparison) -> Section:
     """Return what each result costs and how old it is, and which one to choose."""
     found = comparison.frontier
-    header = (
-        *("accepted age", "cheapest result", "median age", "CPU s per hour"),
-        "share of one core",
-    )
+    header = ("accepted age", "cheapest result", "median age", "CPU s/hour", "share of a core")
     choices = [
         (length(timedelta(seconds=age)), *_choice_cells(found, cheapest(found, age)))
         for age in ACCEPTED_AGES
         if _stream_point(found)
     ]
     model = (
-        *("interval", "median age", "CPU s per hour"),
+        *("interval", "median age", "CPU s/hour"),
         *(f"age, {LARGER}x rows", f"CPU s, {LARGER}x rows"),
     )
     tables = (
@@ -83,7 +80,7 @@ def frontier_section(comparison: Comparison) -> Section:
             f"Batch modes: medians of the newest {RECENT_RUNS} runs or fewer, growth per million "
             "rows",
             (
-                "mode", "runs", "rows", "run time", "CPU s", "peak MiB", "run time growth, s",
+                "mode", "runs", "rows", "run time", "CPU s", "peak MiB", "time growth, s",
                 "CPU growth, s",
             ),
             tuple(map(_mode_cells, comparison.modes)),
@@ -182,7 +179,7 @@ def _interval_rows(found: Frontier) -> list[tuple[str, ...]]:
             back_to_back = " (back to back)" if interval == shortest else ""
             rows.append(
                 (
-                    f"{name}every {interval:,} s{back_to_back}",
+                    f"{name}{interval:,} s{back_to_back}",
                     *_model_cells(model, interval),
                     *_model_cells(larger, interval),
                 )
@@ -251,10 +248,10 @@ def detection_section(comparison: Comparison) -> Section:
         lines = [NO_AGES]
     if found.checked:
         lines.append(
-            f"False alerts: {found.false:,} of {found.checked:,}. An alert is false if the result "
-            "of its window has a lower value than the alert."
+            f"False alerts: {found.false:,} of {found.checked:,}. An alert is false if its value "
+            "is higher than the value in the path's result for the same window."
         )
-    header = ("result", "windows", "median", "p99", "longest")
+    header = ("result", "alerts", "median", "p99", "maximum")
     return Section(
         key="detection",
         title="Detection",
@@ -306,23 +303,23 @@ def watermark_section(comparison: Comparison) -> Section:
         for watermark, at_most, estimate, age in found.listed.itertuples(index=False)
     ]
     dashed = " Dashed line: the estimate." if found.table["estimate"].notna().any() else ""
-    header = ("watermark", "dropped at most", "share", "estimate", "age of final windows")
+    header = ("watermark", "at most", "share of trades", "estimate", "age of final windows")
     return Section(
         key="watermark",
         title="Watermark",
         how_to_read=(
             "The stream waits for late trades for the length of its watermark. A longer watermark "
             "drops fewer trades and makes final windows older. The stream can drop a trade only "
-            "if its event time is earlier than the newest event time so far by the length of the "
-            'watermark or more. The column "dropped at most" counts these trades. The estimate '
-            "compares each trade with the newest event time of all micro-batches before the "
-            "previous one, as Spark does. Ages are medians. Recovered trades are left out."
+            "if the trade is behind the newest event time by at least the watermark. The column "
+            '"at most" counts these trades. Spark compares a trade with the newest event time of '
+            "the micro-batches before the previous one. The estimate does the same. Ages are "
+            "medians. Recovered trades are left out."
         ),
         lines=(
             watermark_sentence(found),
             *([NO_AGES] if comparison.replayed_as_recorded and found.trades else []),
         ),
-        tables=(Table("", header, tuple(rows) if found.trades else ()),),
+        tables=(Table("Dropped trades by watermark", header, tuple(rows) if found.trades else ()),),
         figure_note=(
             f"Solid line: upper bound of the dropped trades.{dashed} Logarithmic scale. A line "
             "ends where no trade would have been dropped."

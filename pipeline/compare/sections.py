@@ -38,6 +38,7 @@ from pipeline.compare.summary import NO_AGES, NO_AGES_YET, forecast
 from pipeline.compare.totals import UNUSUAL_Z
 from pipeline.compare.tradeoffs import aspects
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, LABELS, SPIKE
+from pipeline.settings import units
 
 #: Maximum number of windows or gaps in a table.
 MAX_LISTED = 50
@@ -67,7 +68,8 @@ def _overview(comparison: Comparison) -> Section:
         key="overview",
         title="Overview",
         how_to_read=(
-            "Measured values for the seven aspects in which stream and batch are usually compared."
+            "The table gives the measured values for seven common aspects of the choice between "
+            "stream and batch."
         ),
         tables=(Table("", tuple(table.columns), _texts(table), text_columns=4),),
     )
@@ -138,8 +140,8 @@ def _noteworthy_windows(comparison: Comparison) -> Table:
         for row, value in zip(shown.to_dict("records"), values, strict=True)
     ]
     return Table(
-        _cut("Windows that differ or lack trades", len(shown), len(noteworthy)),
-        ("window (UTC)", "status", "cause", "trades", "stream / batch"),
+        _cut("Windows that differ or lack trades, most severe first", len(shown), len(noteworthy)),
+        ("window (UTC)", "status", "cause", "trades affected", "values (stream / batch)"),
         tuple(rows),
         text_columns=5,
     )
@@ -167,9 +169,9 @@ def _freshness(comparison: Comparison) -> Section:
         how_to_read=(
             "The age of the newest trade visible to a reader. It rises by one second per second "
             "until the next result arrives. Lower is fresher. An age that includes time in which "
-            "a service of its path was stopped is left out. Mean and percentiles weight each age "
-            "by how long it lasts. They are exact, because the publication times of the files are "
-            "known."
+            "a service of its path was stopped is left out. The mean and the percentiles are "
+            "weighted by time: an age that lasts two seconds counts twice as much as one that "
+            "lasts one second."
         ),
         lines=tuple(lines),
         tables=(
@@ -196,10 +198,10 @@ def _latency(comparison: Comparison) -> Section:
             "The time that a trade spends in each step. Event times come from the exchange's "
             "clock. A negative first step means that the exchange's clock is ahead of the clock of "
             "this machine. A negative last step means that the batch had the trades before their "
-            "window was final. After a service stops, latencies are left out until every result "
-            "has newer trades. Percentiles of the steps come from a histogram and are accurate to "
-            "within 12 %. End to end, the trades between two publications are assumed to be evenly "
-            "spread."
+            "window was final. When a service has stopped, latencies are left out until every "
+            "result contains a trade that is newer than the stop. Percentiles of the steps come "
+            "from a histogram and are accurate to within 12 %. End to end, the trades between two "
+            "publications are assumed to be evenly spread."
         ),
         tables=(
             Table("Steps", ("step", "median", "p99", "trades"), tuple(rows)),
@@ -243,7 +245,10 @@ def _completeness(comparison: Comparison) -> Section:
     tables = [
         Table(
             "",
-            ("step", "not kept", "input", "kept", "of input", "of issued ids", "of received ids"),
+            (
+                *("step", "not kept", "input", "kept"),
+                *("share of input", "share of issued ids", "share of received ids"),
+            ),
             tuple(rows),
             text_columns=2,
         )
@@ -292,7 +297,7 @@ def _missing_trades(comparison: Comparison) -> Table:
         ("missing: messages rejected", rejected),
         ("missing: not being recovered", not_in_recovery),
         ("received later", int(ids[filled].sum())),
-        (f"recovered {since}", found.recovered),
+        (f"recovered over REST {since}", found.recovered),
         (f"too old or not served by the exchange {since}", found.not_served),
     ]
     return Table(
@@ -302,20 +307,27 @@ def _missing_trades(comparison: Comparison) -> Table:
     )
 
 
+#: The labels of the losses that have another name.
+_LOSSES = {
+    "repeated": "duplicates",
+    "late": "dropped as late",
+    "deleted": "deleted in Kafka",
+    "unexplained": "with unknown cause",
+    "not_yet": "not yet processed",
+}
 #: The label of a negative loss: the stage counted more trades than its input has.
-_GAINS = {"not_yet": "more than the input", "repeated": "counted twice"}
+_GAINS = {"not_yet": "not yet in the input", "repeated": "counted twice"}
+_GAIN = "more than the input, cause unknown"
 
 
 def losses_text(row: Mapping[Any, Any]) -> str:
-    """Return the losses of a stage as text: `3 repeated, 12 not yet processed`."""
+    """Return the losses of a stage as text: `3 duplicates, 12 not yet processed`."""
     parts = []
     for name in LOSSES:
         value = row[name]
         if pd.isna(value) or not value:
             continue
-        reason = "not yet processed" if name == "not_yet" else name
-        if value < 0:
-            reason = _GAINS.get(name, f"{reason} in addition")
+        reason = _GAINS.get(name, _GAIN) if value < 0 else _LOSSES.get(name, name)
         parts.append(f"{abs(value):,.0f} {reason}")
     return ", ".join(parts) or "none"
 
@@ -344,7 +356,7 @@ def _gaps(gaps: pd.DataFrame, rejected: frozenset[int]) -> Table:
 
 def _gap_state(*, filled: bool, ids: int, rejected: int) -> str:
     if filled:
-        return "filled later"
+        return "received later"
     if rejected == ids:
         return "messages rejected"
     return f"missing, {rejected:,} of them rejected" if rejected else "missing"
@@ -376,11 +388,12 @@ def _cost(comparison: Comparison) -> Section:
         key="cost",
         title="Cost",
         how_to_read=(
-            "CPU time and memory of each path: the whole process tree including its JVM, over the "
-            "recorded minutes in which both paths had results. After a service stops, minutes "
-            "are left out until every result has newer trades. A result is one final window of the "
-            f"stream or one run of the batch. {READS[comparison.mode]} Memory that "
-            "processes share is counted in each of them. Producer, Kafka and consumer are excluded."
+            "The table shows the CPU time and the memory of each path, for its whole process tree "
+            "including the JVM. It covers the recorded minutes in which both paths had results. "
+            "When a service has stopped, minutes are left out until every result contains a trade "
+            "that is newer than the stop. A result is one final window of the stream or one run of "
+            f"the batch. {READS[comparison.mode]} Memory that several processes share is counted "
+            "once for each process. Producer, Kafka and consumer are excluded."
         ),
         tables=(
             Table("", ("cost", "stream", "batch", "stream ÷ batch"), tuple(rows)),
@@ -404,9 +417,9 @@ def _growth(comparison: Comparison) -> Section:
         rows = [
             ("batch mode", comparison.mode),
             ("runs", f"{growth.runs:,}"),
-            ("run time over an empty table, s", base),
+            ("run time with an empty table (from the trend), s", base),
             ("increase per million rows, s", slope),
-            ("95 % confidence interval, s", interval),
+            ("95 % confidence interval of the increase, s", interval),
         ]
     return Section(
         key="growth",
@@ -436,9 +449,12 @@ def _micro_batches(comparison: Comparison) -> Section:
             ("median, ms", f"{steady.median_ms:,.0f}"),
             ("p99, ms", f"{steady.p99_ms:,.0f}"),
             ("trades", f"{steady.trades:,}"),
-            ("trend of the median over these trades, ms", number(steady.change_ms, "+,.0f")),
             (
-                "95 % confidence interval, ms",
+                "change of the median over these trades, ms",
+                number(steady.change_ms, "+,.0f"),
+            ),
+            (
+                "95 % confidence interval of the change, ms",
                 confidence_interval(steady.low, steady.high, "+,.0f"),
             ),
         ]
@@ -482,7 +498,7 @@ def _metrics(comparison: Comparison) -> Section:
         (label, *(number(flags[name][path], pattern) for path in ("stream", "batch")))
         for name, label, pattern in _FLAGS
     ]
-    shared = comparison.shared
+    shared, product = comparison.shared, comparison.outputs.source.get("product")
     totals = [
         (LABELS[metric], *(number(n, ",.10g") for n in values), _difference(difference))
         for metric, *values, difference in shared.totals.itertuples(index=False)
@@ -497,6 +513,7 @@ def _metrics(comparison: Comparison) -> Section:
             "paths use the same definitions. The tables cover the windows of the selected time "
             "range that both paths have."
         ),
+        lines=(units(product),) if isinstance(product, str) else (),
         tables=(
             Table(
                 f"All trades of the {count(shared.windows, 'window')} that both paths have",

@@ -1,4 +1,4 @@
-"""The seven aspects in which stream and batch are usually compared, as measured."""
+"""The measured values for seven common aspects of the choice between stream and batch."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,19 +27,19 @@ ASPECTS = ("aspect", "stream", "batch", "note")
 
 
 def aspects(comparison: Comparison) -> pd.DataFrame:
-    """Return the seven aspects in which stream and batch are usually compared, as measured.
+    """Return the measured values for seven common aspects of the choice between stream and batch.
 
     Returns:
         One row per aspect, with the columns `ASPECTS`, as text.
     """
     rows = [
         _latency_aspect(comparison),
-        _granularity_aspect(comparison),
+        _results_aspect(comparison),
         _processing_aspect(comparison),
         _resource_aspect(comparison),
         _use_case_aspect(comparison),
         _completeness_aspect(comparison),
-        _interpretation_aspect(comparison),
+        _classification_aspect(comparison),
     ]
     return pd.DataFrame(rows, columns=list(ASPECTS))
 
@@ -70,9 +70,9 @@ def _latency_aspect(comparison: Comparison) -> _Aspect:
     )
 
 
-def _granularity_aspect(comparison: Comparison) -> _Aspect:
+def _results_aspect(comparison: Comparison) -> _Aspect:
     return (
-        "granularity",
+        "results",
         "One result per window. Each micro-batch replaces the open windows.",
         f"Each run: one result per window and one over the whole table ({_rows(comparison)} rows).",
         "Both paths produce the same windows. They differ in when a window can be read.",
@@ -175,7 +175,7 @@ def _completeness_aspect(comparison: Comparison) -> _Aspect:
     )
 
 
-def _interpretation_aspect(comparison: Comparison) -> _Aspect:
+def _classification_aspect(comparison: Comparison) -> _Aspect:
     def text(row: Mapping[Any, Any]) -> str:
         classified = (
             f"{count(row['windows'], 'window')}: {row['high']:,} {HIGH}, {row['spike']:,} {SPIKE}, "
@@ -193,4 +193,4 @@ def _interpretation_aspect(comparison: Comparison) -> _Aspect:
         "Fixed thresholds fit the market that they were set for. A z-score above "
         f"{UNUSUAL_Z:g} is unusual compared with the previous hour."
     )
-    return _aspect_of_both("interpretation", comparison.flags, text, note)
+    return _aspect_of_both("classification", comparison.flags, text, note)

@@ -52,8 +52,8 @@ def test_an_alert_has_the_value_and_the_threshold_and_a_line_in_the_log(tmp_path
         "2026-03-01T12:01:00Z,Spike,100.5,100,2026-03-01T12:01:30Z,2026-03-01T12:02:00Z\n"
     )
     assert shown == [
-        "ALERT 2026-03-01 12:00:00 High: price range 61.23 above 50",
-        "ALERT 2026-03-01 12:01:00 Spike: volume 100.5 above 100",
+        "ALERT High, window 2026-03-01 12:00:00 UTC: price range 61.23 USD, threshold 50 USD",
+        "ALERT Spike, window 2026-03-01 12:01:00 UTC: volume 100.5 BTC, threshold 100 BTC",
     ]
 
 

@@ -113,7 +113,7 @@ def test_unexplained_windows_are_listed_first_then_differences_then_missing_trad
     assert whole.tables[0].rows[-1] == lacking
     assert whole.figure_note.endswith("! marks an equal window for which both paths lack trades.")
     found = whole.tables[1]
-    assert found.title == "Windows that differ or lack trades: 4"
+    assert found.title == "Windows that differ or lack trades, most severe first: 4"
     assert found.rows[-1][1] == "! equal"
     assert [(row[0][-8:], row[2]) for row in found.rows] == [
         ("00:01:00", UNEXPLAINED),
@@ -127,7 +127,8 @@ def test_a_long_list_is_cut_and_its_title_says_so(nothing: Comparison) -> None:
     many = agreement(*[(DIFFERS, LATE)] * (MAX_LISTED + 12))
     found = section(replace(nothing, agreement=many), "agreement").tables[1]
     assert len(found.rows) == MAX_LISTED
-    assert found.title == f"Windows that differ or lack trades: first {MAX_LISTED} of 62"
+    title = "Windows that differ or lack trades, most severe first"
+    assert found.title == f"{title}: first {MAX_LISTED} of 62"
 
 
 def test_both_values_of_a_difference_are_listed(disputed: Comparison) -> None:
@@ -143,8 +144,15 @@ def test_unknown_values_are_dashes(nothing: Comparison) -> None:
     assert classified["windows with a z-score"] == ("0", "0")
     assert classified["unusual range"] == classified["unusual volume"] == (UNKNOWN,) * 2
     aspects = {row[0]: row[1:] for row in section(nothing, "overview").tables[0].rows}
-    assert aspects["interpretation"][0].endswith("No window has enough history for a z-score.")
+    assert aspects["classification"][0].endswith("No window has enough history for a z-score.")
     assert aspects["completeness"][2] == "No window to compare yet."
+
+
+def test_the_units_of_the_totals_are_those_of_the_product(nothing: Comparison) -> None:
+    outputs = replace(nothing.outputs, source={"product": "ETH-EUR"})
+    lines = section(replace(nothing, outputs=outputs), "metrics").lines
+    assert lines == ("Prices are in EUR, volumes in ETH.",)
+    assert section(nothing, "metrics").lines == ()
 
 
 def test_an_empty_section_says_what_will_fill_it(nothing: Comparison) -> None:
@@ -177,7 +185,7 @@ def test_micro_batches_change_only_if_the_interval_excludes_0(
 @pytest.mark.parametrize(
     ("filled", "refused", "state"),
     [
-        (True, 0, "filled later"),
+        (True, 0, "received later"),
         (False, 0, "missing"),
         (False, 2, "missing, 2 of them rejected"),
         (False, 5, "messages rejected"),
@@ -244,10 +252,14 @@ def test_the_section_about_detection_names_the_windows_that_are_left_out(
 
 def test_losses_are_named_with_their_reason_and_gains_as_such() -> None:
     losses = dict.fromkeys(("missing", "rejected", "deleted", "unexplained"), 0)
-    lost = losses | {"repeated": 3, "late": 1, "not_yet": 12}
-    assert module.losses_text(lost) == "3 repeated, 1 late, 12 not yet processed"
-    gained = losses | {"repeated": -2, "late": None, "not_yet": -5}
-    assert module.losses_text(gained) == "2 counted twice, 5 more than the input"
+    lost = losses | {"repeated": 3, "late": 1, "unexplained": 4, "not_yet": 12}
+    assert module.losses_text(lost) == (
+        "3 duplicates, 1 dropped as late, 4 with unknown cause, 12 not yet processed"
+    )
+    gained = losses | {"repeated": -2, "late": None, "unexplained": -1, "not_yet": -5}
+    assert module.losses_text(gained) == (
+        "2 counted twice, 1 more than the input, cause unknown, 5 not yet in the input"
+    )
 
 
 # --- text -----------------------------------------------------------------------------------

@@ -249,7 +249,7 @@ def test_a_table_that_is_still_being_read_is_not_called_empty(snapshot_of) -> No
     assert market.counts_summary(loading).startswith(
         f"Stream: {formatting.DASH} final windows, {formatting.DASH} open windows."
     )
-    assert tables.windows_caption(loading, 0, 0) == loading.reading
+    assert tables.windows_caption(loading, 0, 0, "BTC-USD") == loading.reading
     assert tables.runs_caption(loading) == loading.reading
 
 
@@ -496,6 +496,8 @@ def test_a_span_begins_with_its_first_window(snapshot_of) -> None:
     assert tables.first_of_span(snapshot, "15 min") == NOW.replace(hour=11, minute=46, second=0)
     rows, count = tables.window_rows(snapshot, "15 min")
     assert count == 15
+    caption = tables.windows_caption(snapshot, len(rows), count, "ETH-EUR")
+    assert caption.startswith("15 windows in the selected time range. Prices are in EUR, volumes ")
     assert rows["window_start"].iloc[0] == pd.Timestamp(NOW.replace(second=0))
     assert tables.first_of_span(snapshot_of("empty"), "15 min") is None
 
@@ -579,15 +581,15 @@ def test_each_alert_has_one_row_with_the_time_of_each_path_and_a_mark_for_ten_mi
         alert(40, "High", "70", "2026-03-01T11:59:00Z"),
         alert(30, "High", "52", "2026-03-01T11:31:00Z"),
     ]
-    found = alerts.rows(stream, batch, now, page_data.LIVE, page_data.MINUTE)
+    found = alerts.rows(stream, batch, now, page_data.LIVE, SETTINGS)
     assert found == [
-        ("● new", "2026-03-01 11:49:00", "Spike", "1,200.5", "100", "11:50:00", "–"),  # noqa: RUF001
-        ("", "2026-03-01 11:40:00", "High", "61.234", "50", "11:40:09", "11:59:00"),
-        ("", "2026-03-01 11:30:00", "High", "52", "50", "–", "11:31:00"),  # noqa: RUF001
+        ("● new", "2026-03-01 11:49:00", "Spike", "1,200.5 BTC", "100 BTC", "11:50:00", "–"),  # noqa: RUF001
+        ("", "2026-03-01 11:40:00", "High", "61.234 USD", "50 USD", "11:40:09", "11:59:00"),
+        ("", "2026-03-01 11:30:00", "High", "52 USD", "50 USD", "–", "11:31:00"),  # noqa: RUF001
     ]
     many = [alert(n, "High", "60", "2026-03-01T11:59:00Z") for n in range(50)]
-    assert len(alerts.rows(many, [], now, page_data.LIVE, page_data.MINUTE)) == alerts.LISTED
-    assert alerts.rows([], [], now, page_data.LIVE, page_data.MINUTE) == []
+    assert len(alerts.rows(many, [], now, page_data.LIVE, SETTINGS)) == alerts.LISTED
+    assert alerts.rows([], [], now, page_data.LIVE, SETTINGS) == []
     assert alerts.how_to_read([]) == alerts.EMPTY
     assert alerts.how_to_read(found).endswith("● new: first shown within the last 10 minutes.")
 
@@ -597,10 +599,10 @@ def test_a_value_next_to_its_threshold_does_not_look_equal_to_it() -> None:
     small = alert(40, "High", "0.00040001", "2026-03-01T11:40:09Z") | {"threshold": "0.0004"}
     large = alert(41, "Spike", "1234567890.5", "2026-03-01T11:41:09Z")
     large |= {"threshold": "1234567890"}
-    found = alerts.rows([small, large], [], now, page_data.LIVE, page_data.MINUTE)
+    found = alerts.rows([small, large], [], now, page_data.LIVE, SETTINGS)
     assert [row[3:5] for row in found] == [
-        ("1,234,567,890.5", "1,234,567,890"),
-        ("0.00040001", "0.0004"),
+        ("1,234,567,890.5 BTC", "1,234,567,890 BTC"),
+        ("0.00040001 USD", "0.0004 USD"),
     ]
 
 
@@ -609,15 +611,16 @@ def test_an_alert_of_a_window_in_which_the_recording_starts_again_is_marked() ->
     stream = [alert(n, "High", "61", f"2026-03-01T11:{n:02}:59Z") for n in (30, 31, 32, 54, 55, 56)]
     # The recording starts again at 11:31:20 and, 1440 s later, at 11:55:20.
     repeated = page_data.replay(repeat_from="2026-03-01T11:31:20Z", repeat_s=1440)
-    found = alerts.rows(stream, [], now, repeated, page_data.MINUTE)
+    found = alerts.rows(stream, [], now, repeated, SETTINGS)
     assert [row[0] for row in found] == ["● new", "● new, restart", "● new", "", "restart", ""]
     assert alerts.how_to_read(found).endswith(
         "● new: first shown within the last 10 minutes. restart: the recording starts again in "
         "this window. Its jump of the price or the volume is not a market movement."
     )
     # Windows of five minutes from 11:30 and 11:54 on contain it too.
-    wide = alerts.rows(stream, [], now, repeated, 5 * page_data.MINUTE)
+    wide_windows = Settings(window=timedelta(minutes=5))
+    wide = alerts.rows(stream, [], now, repeated, wide_windows)
     new, old = "● new, restart", "restart"
     assert [row[0] for row in wide] == ["● new", new, new, "", old, old]
-    as_live = alerts.rows(stream, [], now, {}, page_data.MINUTE)
+    as_live = alerts.rows(stream, [], now, {}, SETTINGS)
     assert [row[0] for row in as_live] == ["● new"] * 3 + [""] * 3
