@@ -26,7 +26,7 @@ HEALTH_PATH = "/_stcore/health"
 #: Number of events to announce: the page, the first final window, the first batch result.
 EVENTS = 3
 #: The beginnings of the first two.
-PAGE, FINAL = "the page", "first new final window of the stream"
+PAGE, FINAL = "page ready", "first new final window of the stream"
 
 
 def page_answers(port: int) -> bool:

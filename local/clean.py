@@ -83,7 +83,10 @@ def main() -> None:
             path.unlink()
     print(f"Removed the outputs in {data.root}")
     if store_url != "sqlite":
-        print(f"The trades in {store_url} stay. Set STORE_URL to an empty database")
+        print(
+            f"The trades in {store_url} are kept. To start without them, set STORE_URL to an empty "
+            "database."
+        )
 
 
 if __name__ == "__main__":

@@ -48,14 +48,14 @@ _TEMPORARY_KAFKA = frozenset(
 )
 #: What a person can do about an error of Kafka, by the client's class.
 _KAFKA_ACTIONS = {
-    "AuthorizationError": "Kafka refuses this client. Give its user the rights to the topics and "
-    "to the group",
+    "AuthorizationError": "Kafka refuses this client. Grant its user access to the topics and to "
+    "the consumer group",
     "SaslAuthenticationFailedError": "Kafka refuses the login. Check the user name and the "
     "password in KAFKA_CREDENTIALS_FILE",
-    "MessageSizeTooLargeError": "Kafka refuses a message that is too large. Set max.message.bytes "
+    "MessageSizeTooLargeError": "Kafka rejects a message that is too large. Set max.message.bytes "
     "of the topic above MAX_MESSAGE_BYTES",
-    "InvalidTimestampError": "Kafka refuses the time of a message. Set the clock of this machine, "
-    "or message.timestamp.after.max.ms of the topic",
+    "InvalidTimestampError": "Kafka rejects the timestamp of a message. Set the clock of this "
+    "machine, or message.timestamp.after.max.ms of the topic",
 }
 
 #: What a person can do about a damaged SQLite database.
@@ -74,7 +74,7 @@ _DAMAGED = (
     "consumer fills it from Kafka"
 )
 _CERTIFICATE = (
-    "The certificate of PostgreSQL does not fit sslrootcert or the host in STORE_URL. Correct "
+    "The certificate of PostgreSQL does not match sslrootcert or the host in STORE_URL. Correct "
     "STORE_URL, or the certificate of the server"
 )
 _POSTGRESQL_ACTIONS = {

@@ -320,7 +320,8 @@ class Settings(BaseModel):
         default=86_400,
         ge=0,
         le=604_800,
-        description="Age up to which missing trades are recovered, in seconds; 0: recover none",
+        description="Maximum age of a missing trade that the producer recovers, in seconds; "
+        "0: recover none",
     )
     product_id: Product = Field(default="BTC-USD", description="Product to follow")
     kafka_bootstrap_servers: Annotated[str, AfterValidator(_broker_addresses)] = Field(
@@ -491,8 +492,8 @@ class Settings(BaseModel):
         default=None,
         ge=1,
         le=36_500,
-        description="Days after which batch run files and old bookkeeping are deleted; if unset, "
-        "all of them are kept",
+        description="Days after which the files in `batch_output/` and the rows of the tables "
+        "`ingest`, `latency` and `lags` are deleted; if unset, none are deleted",
     )
     java_home: Path | None = Field(
         default=None, description="Java runtime for Spark; if unset, the `java` on the PATH"

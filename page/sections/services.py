@@ -14,6 +14,17 @@ from pipeline.health import error_text
 Color = Literal["green", "gray", "red"]
 #: The heading of the column that holds raw messages.
 MESSAGE = "message (beginning)"
+#: The counters of the status files that a card shows under another name.
+_COUNTERS: Mapping[str, str] = {
+    "control": "control messages",
+    "repeated": "duplicates",
+    "unparsable": "rejected",
+    "ok": "successful runs",
+    "no_data": "runs without data",
+    "failed": "failed runs",
+    "timeout": "timed-out runs",
+    "stopped": "stopped runs",
+}
 #: Symbol, and a colour of Streamlit's badges, for each condition of a service.
 _BADGES: Mapping[str, tuple[str, Color]] = {
     "ok": ("●", "green"),
@@ -66,13 +77,14 @@ def _started(service: ServiceStatus, now: datetime) -> str:
     started = service.moment("started")
     if started is None:
         return DASH
-    return f"{formatting.day_and_clock(started)} ({formatting.ago(started, now)})"
+    return f"{formatting.day_and_clock(started)} UTC ({formatting.ago(started, now)})"
 
 
 def _counters(service: ServiceStatus) -> str:
     counters = service.part("counters")
     written = (
-        f"{str(name).replace('_', ' ')} {formatting.count(n)}" for name, n in counters.items()
+        f"{_COUNTERS.get(str(name)) or str(name).replace('_', ' ')} {formatting.count(n)}"
+        for name, n in counters.items()
     )
     return ", ".join(written) or DASH
 
@@ -84,7 +96,7 @@ def _rate(service: ServiceStatus, now: datetime) -> list[tuple[str, str]]:
     if found is None:
         return [("rate", DASH)]
     per_second = f"{found.counter}: {found.per_second:,.1f} per second"
-    return [("rate", f"{per_second} in the minute before {formatting.clock(found.until)}")]
+    return [("rate", f"{per_second} in the minute before {formatting.clock(found.until)} UTC")]
 
 
 def _resources(service: ServiceStatus) -> str:
@@ -95,7 +107,7 @@ def _resources(service: ServiceStatus) -> str:
     if cpu is None:
         return DASH
     memory = f"{formatting.count(now)} MiB (peak {formatting.count(peak)} MiB)"
-    return f"{cpu:,.0f} CPU seconds, {memory}"
+    return f"{cpu:,.0f} CPU seconds since the start; resident memory {memory}"
 
 
 def _last_error(service: ServiceStatus, now: datetime) -> str:
@@ -137,7 +149,7 @@ def _details(service: ServiceStatus, condition: str) -> list[tuple[str, str]]:
             unknown = DASH if "running" not in service.fields else "none"
             due = None if service.fields.get("state") == "stopped" else service.moment("next_run")
             return [
-                ("next run", formatting.day_and_clock(due)),
+                ("next run", formatting.with_unit(formatting.day_and_clock(due), "UTC")),
                 ("run in progress", formatting.text(running) if running else unknown),
             ]
     return []
@@ -153,11 +165,11 @@ def rejected_caption(services: Mapping[str, ServiceStatus]) -> str:
     reasons = status.rejected_by_reason(services)
     if not reasons:
         return "No message rejected since the services started."
-    counted = ", ".join(f"{formatting.count(n)} for {reason}" for reason, n in reasons.items())
+    counted = ", ".join(f"{reason} {formatting.count(n)}" for reason, n in reasons.items())
     return (
-        f"Messages rejected since the services started: {counted}. The table shows the latest "
-        "ones. All of them stay in the Kafka topic whose name ends in _rejected for its retention "
-        "time."
+        f"Messages rejected since the services started, by reason: {counted}. The table shows the "
+        "latest ones. All of them stay in the Kafka topic whose name ends in _rejected for its "
+        "retention time."
     )
 
 

@@ -314,7 +314,7 @@ def messages(
         turn = time.monotonic()
         incomplete = connection.incomplete() if message is None else None
         if pause := watchdog.on_turn(turn, incomplete):
-            log.warning("the feed was not read for %.0f s", pause)
+            log.warning("the producer did not read the feed for %.0f s", pause)
         fault = watchdog.fault(turn)
         if fault is None:
             certain_at = None

@@ -71,7 +71,7 @@ def test_one_command_gives_windows_a_batch_result_and_the_page(running_stack: St
     assert outputs.batch_files(demo.data)
     assert read_batch_log(demo.data)["status"].iloc[-1] == "ok"
     assert "REPLAY of synthetic_btcusd.jsonl.gz (SYNTHETIC, re-timed to the present)" in made.text()
-    wait_until(lambda: "the page: http://" in made.text(), 30, "the page's address", made)
+    wait_until(lambda: "page ready: http://" in made.text(), 30, "the page's address", made)
     with urllib.request.urlopen(f"http://127.0.0.1:{demo.ports['DASHBOARD_PORT']}/") as answer:
         assert answer.status == 200
 

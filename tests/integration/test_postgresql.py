@@ -521,7 +521,7 @@ def test_the_certificate_of_the_server_is_verified(
         right = settings.model_copy(update={"store_url": url + parameters})
         with closing(stores.store_of(right).open_writer()) as connection:
             assert connection.execute(encrypted).fetchone() == (is_encrypted,)
-    no_fit = "The certificate of PostgreSQL does not fit sslrootcert or the host in STORE_URL. "
+    no_fit = "The certificate of PostgreSQL does not match sslrootcert or the host in STORE_URL. "
     no_file = "Cannot read the certificates to trust. Correct sslrootcert in STORE_URL"
     for wrong, words in (
         (url + server.verified(server.other_authority_file), no_fit),

@@ -115,7 +115,7 @@ def test_an_error_of_the_broker_that_needs_no_person_is_temporary(code: int) -> 
 @pytest.mark.parametrize(
     ("error", "action"),
     [
-        (TopicAuthorizationFailedError({"raw_prices"}), "Give its user the rights to the topics"),
+        (TopicAuthorizationFailedError({"raw_prices"}), "Grant its user access to the topics"),
         (SaslAuthenticationFailedError("no"), "Check the user name and the password"),
         (MessageSizeTooLargeError("9 bytes"), "Set max.message.bytes of the topic"),
         (InvalidTimestampError("in 2099"), "Set the clock of this machine"),

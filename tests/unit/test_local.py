@@ -626,12 +626,12 @@ def test_a_supervisor_that_does_not_answer_is_reported_in_one_sentence(
         ({"producer": "running", "spark_processor": "running"}, (), "starting the page"),
         (
             {"producer": "running", "spark_processor": "running"},
-            ("the page: x",),
+            ("page ready: x",),
             "waiting for the first final window",
         ),
         (
             {"producer": "running", "spark_processor": "running"},
-            ("the page: x", "first new final window of the stream: x"),
+            ("page ready: x", "first new final window of the stream: x"),
             "waiting for the first batch result",
         ),
     ],
@@ -827,7 +827,10 @@ def test_clean_says_that_the_trades_in_postgresql_stay(tmp_path: Path, monkeypat
     status = json.dumps({"settings": {"store_url": address}})
     (tmp_path / "status" / "consumer.json").write_text(status)
     run_clean(monkeypatch, tmp_path)
-    expected = f"The trades in {address} stay. Set STORE_URL to an empty database"
+    expected = (
+        f"The trades in {address} are kept. To start without them, set STORE_URL to an empty "
+        "database."
+    )
     assert expected in capsys.readouterr().out
 
 

@@ -520,6 +520,27 @@ def test_an_error_from_which_a_service_has_recovered_is_shown_as_resolved(
     assert shown == ("resolved: " if is_past else "") + f"no broker answers ({minutes} min ago)"
 
 
+def test_a_card_names_the_counters_and_the_unit_of_each_value() -> None:
+    found = {
+        name: status.ServiceStatus(name, {**fields, "started": "2026-03-01T11:29:30Z"})
+        for name, fields in page_data.statuses(NOW, page_data.LIVE).items()
+    }
+    shown = {name: dict(services.card_rows(service, NOW)) for name, service in found.items()}
+    assert shown["producer"]["counters"] == (
+        "reconnects 2, received 11,932, published 10,921, duplicates 1, rejected 2, control "
+        "messages 1,008, ignored 0"
+    )
+    assert shown["spark_processor"]["counters"] == (
+        "rows 10,918, late 0, duplicates 1, rejected 0, final windows 29"
+    )
+    assert shown["batch_scheduler"]["counters"] == "successful runs 28, failed runs 2"
+    assert shown["consumer"]["started"] == "2026-03-01 11:29:30 UTC (31 min ago)"
+    assert shown["consumer"]["last message"] == "storing trades"
+    assert shown["consumer"]["resources"] == (
+        "12 CPU seconds since the start; resident memory 61 MiB (peak 64 MiB)"
+    )
+
+
 def test_every_setting_is_shown_with_its_meaning() -> None:
     shown = settings_table.setting_rows(publishing(), SETTINGS)
     rows = {name: (value, meaning) for name, value, meaning in shown}

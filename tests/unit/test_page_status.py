@@ -249,7 +249,7 @@ def test_an_unreadable_count_of_rejected_messages_is_unknown_and_not_zero() -> N
     rejected = {"reasons": {"price": "many", "time": 2}}
     services = {"producer": status.ServiceStatus("producer", {"rejected": rejected})}
     assert rejected_caption(services).startswith(
-        "Messages rejected since the services started: 2 for time, – for price."  # noqa: RUF001
+        "Messages rejected since the services started, by reason: time 2, price –."  # noqa: RUF001
     )
 
 
