@@ -9,7 +9,7 @@ import streamlit as st
 from page import candles, formatting
 from page.files import Snapshot
 from pipeline.metrics.definitions import LABELS, MIN_TRAILING_WINDOWS
-from pipeline.settings import units
+from pipeline.settings import units_text
 
 #: Rows sent to the browser at most; the download has all of them.
 MAX_WINDOW_ROWS = 1440
@@ -138,8 +138,8 @@ def windows_caption(snapshot: Snapshot, shown: int, count: int, product: str) ->
     if shown == count:
         which = formatting.many(count, "window")
     return (
-        f"{which} in the selected time range. {units(product)} Click a column header to sort. To "
-        "search, hover over the table and click the search icon."
+        f"{which} in the selected time range. {units_text(product)} Click a column header to sort. "
+        "To search, hover over the table and click the search icon."
     )
 
 

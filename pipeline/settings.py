@@ -516,7 +516,7 @@ def currencies(product: str) -> tuple[str, str]:
     return base, quote
 
 
-def units(product: str) -> str:
+def units_text(product: str) -> str:
     """Return the units of prices and volumes, as a sentence."""
     base, quote = currencies(product)
     return f"Prices are in {quote}, volumes in {base}."

@@ -11,7 +11,7 @@ from page.files import Snapshot
 from page.sections.market import waiting_since
 from pipeline.compare.totals import SharedTotals
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, LABELS, SPIKE
-from pipeline.settings import units
+from pipeline.settings import units_text
 
 #: The metrics in the order of the table, and their formats.
 FORMATS: dict[str, Callable[[object], str]] = {
@@ -137,8 +137,8 @@ def how_to_read(run: Mapping[str, Any], product: str) -> str:
     return (
         "Each column covers the event times in its first two rows, whatever time range is "
         "selected. The batch covers all stored trades, so its counts and volume are larger. "
-        f"{units(product)} The thresholds of {HIGH} and {SPIKE} are set for one window. For the "
-        "whole table, the two flags have no meaning."
+        f"{units_text(product)} The thresholds of {HIGH} and {SPIKE} are set for one window. For "
+        "the whole table, the two flags have no meaning."
     )
 
 

@@ -38,7 +38,7 @@ from pipeline.compare.summary import NO_AGES, NO_AGES_YET, forecast
 from pipeline.compare.totals import UNUSUAL_Z
 from pipeline.compare.tradeoffs import aspects
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, LABELS, SPIKE
-from pipeline.settings import units
+from pipeline.settings import units_text
 
 #: Maximum number of windows or gaps in a table.
 MAX_LISTED = 50
@@ -513,7 +513,7 @@ def _metrics(comparison: Comparison) -> Section:
             "paths use the same definitions. The tables cover the windows of the selected time "
             "range that both paths have."
         ),
-        lines=(units(product),) if isinstance(product, str) else (),
+        lines=(units_text(product),) if isinstance(product, str) else (),
         tables=(
             Table(
                 f"All trades of the {count(shared.windows, 'window')} that both paths have",
