@@ -34,12 +34,12 @@ def aspects(comparison: Comparison) -> pd.DataFrame:
     """
     rows = [
         _latency_aspect(comparison),
-        _results_aspect(comparison),
+        _granularity_aspect(comparison),
         _processing_aspect(comparison),
         _resource_aspect(comparison),
         _use_case_aspect(comparison),
         _completeness_aspect(comparison),
-        _classification_aspect(comparison),
+        _interpretation_aspect(comparison),
     ]
     return pd.DataFrame(rows, columns=list(ASPECTS))
 
@@ -70,9 +70,9 @@ def _latency_aspect(comparison: Comparison) -> _Aspect:
     )
 
 
-def _results_aspect(comparison: Comparison) -> _Aspect:
+def _granularity_aspect(comparison: Comparison) -> _Aspect:
     return (
-        "results",
+        "granularity",
         "One result per window. Each micro-batch replaces the open windows.",
         f"Each run: one result per window and one over the whole table ({_rows(comparison)} rows).",
         "Both paths produce the same windows. They differ in when a window can be read.",
@@ -175,7 +175,7 @@ def _completeness_aspect(comparison: Comparison) -> _Aspect:
     )
 
 
-def _classification_aspect(comparison: Comparison) -> _Aspect:
+def _interpretation_aspect(comparison: Comparison) -> _Aspect:
     def text(row: Mapping[Any, Any]) -> str:
         classified = (
             f"{count(row['windows'], 'window')}: {row['high']:,} {HIGH}, {row['spike']:,} {SPIKE}, "
@@ -193,4 +193,4 @@ def _classification_aspect(comparison: Comparison) -> _Aspect:
         "Fixed thresholds fit the market that they were set for. A z-score above "
         f"{UNUSUAL_Z:g} is unusual compared with the previous hour."
     )
-    return _aspect_of_both("classification", comparison.flags, text, note)
+    return _aspect_of_both("interpretation", comparison.flags, text, note)

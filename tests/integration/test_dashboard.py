@@ -716,7 +716,7 @@ def test_every_state_is_named_on_a_page_that_stays_open(fast, shared_visit) -> N
     seen = shared_visit("changing", fast.address)
     for scenario, word, text in (
         ("empty", "WAITING", "No window yet"),
-        ("wrong", "UNUSABLE", "8,551 messages are for BTC-USD, but PRODUCT_ID is ETH-USD"),
+        ("wrong", "UNUSABLE", "8,551 messages are for BTC-USD, PRODUCT_ID is ETH-USD"),
         ("starting", "REPLAY", "spark_processor has been starting"),
         ("foreign", "REPLAY", "so this pipeline did not write it"),
         ("foreign", "REPLAY", "No newer comparison:"),

@@ -144,7 +144,7 @@ def test_unknown_values_are_dashes(nothing: Comparison) -> None:
     assert classified["windows with a z-score"] == ("0", "0")
     assert classified["unusual range"] == classified["unusual volume"] == (UNKNOWN,) * 2
     aspects = {row[0]: row[1:] for row in section(nothing, "overview").tables[0].rows}
-    assert aspects["classification"][0].endswith("No window has enough history for a z-score.")
+    assert aspects["interpretation"][0].endswith("No window has enough history for a z-score.")
     assert aspects["completeness"][2] == "No window to compare yet."
 
 
