@@ -214,7 +214,7 @@ def frontier_sentences(found: Frontier) -> tuple[str, ...]:
     if stream is None:
         return ("No cost curve yet. It needs one full minute of data from each path.",)
     age_s, cost = stream
-    open_windows = f"The median age of the stream's open windows is {seconds(age_s)}."
+    open_windows = f"The stream's open windows are {seconds(age_s)} old at that cost."
     sentences = []
     for model in found.today:
         name = _batch_name(found, model.mode)
@@ -229,9 +229,8 @@ def frontier_sentences(found: Frontier) -> tuple[str, ...]:
             )
         else:
             sentences.append(
-                f"{_article(name).capitalize()} {name} every {_every(interval)} would use as much "
-                f"CPU as the stream. Its median age would be {seconds(model.age_s(interval))}. "
-                f"{open_windows}"
+                f"{_article(name).capitalize()} {name} every {_every(interval)} would cost as much "
+                f"as the stream and be {seconds(model.age_s(interval))} old. {open_windows}"
             )
     return tuple(sentences)
 

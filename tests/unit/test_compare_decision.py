@@ -92,8 +92,8 @@ def test_the_break_even_is_named_with_the_ages_of_both_results() -> None:
     found = Frontier((MODEL,), {}, measured(1.5, 92, 33), 60)
     (sentence,) = frontier_sentences(found)
     assert sentence == (
-        "A batch every 36 s would use as much CPU as the stream. Its median age would be 22 s. The "
-        "median age of the stream's open windows is 1.5 s."
+        "A batch every 36 s would cost as much as the stream and be 22 s old. The stream's open "
+        "windows are 1.5 s old at that cost."
     )
 
 
@@ -104,9 +104,9 @@ def test_a_batch_that_costs_less_back_to_back_has_no_break_even() -> None:
     assert first == (
         "The incremental batch always uses less CPU than the stream. Back to back, every 6.0 s, it "
         "would use 600 CPU seconds per hour. Its median age would be 7.0 s. The stream uses 1,000 "
-        "CPU seconds per hour. The median age of the stream's open windows is 1.5 s."
+        "CPU seconds per hour. The stream's open windows are 1.5 s old at that cost."
     )
-    assert second.startswith("A full batch every 36 s would use as much CPU")
+    assert second.startswith("A full batch every 36 s would cost as much")
 
 
 def test_an_interval_is_rounded_down_so_that_the_result_is_not_older() -> None:
