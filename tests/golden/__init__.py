@@ -549,14 +549,12 @@ def check_stream(golden: Golden, data_dir: Path, final: set[int] | None = None) 
             before = start
     live = data_dir / "stream_live.csv"
     if live.is_file():
+        open_starts = {cell_time(row.get("window_start", "")) for row in read_rows(live, [])}
         if compares_open:
-            starts = [start for start, _ in _check_windows(golden, live, found, problems)]
-        else:
-            starts = [cell_time(row.get("window_start", "")) for row in read_rows(live, problems)]
+            _check_windows(golden, live, found, problems)
         problems += [
             f"{live.name} window {iso(start)}: is final, and belongs in stream_csv"
-            for start in starts
-            if start is not None and start in final
+            for start in sorted(final & open_starts)
         ]
     return [*problems, *_problems_of_all_windows(golden, "stream", found)]
 

@@ -37,8 +37,10 @@ def main(arguments: list[str] | None = None) -> None:
         f"batch run over {checked.trades_of_batch:,} trades."
     )
     if checked.without_quotes:
-        count = f"{checked.without_quotes:,}"
-        print(f"Stored trades without bid and ask: {count} (recovered trades have none).")
+        print(
+            f"Stored trades without bid and ask: {checked.without_quotes:,} (recovered trades "
+            "have none)."
+        )
     count = len(checked.problems)
     verdict = f"{count} lines of differences" if count else "no differences"
     print(f"{options.recording.name} and {options.data_dir}: {verdict}")

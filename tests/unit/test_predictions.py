@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipeline.compare.comparison import compare
+from pipeline.compare.detection import KEY
 from pipeline.compare.frontier import Frontier
 from pipeline.compare.inputs import read_outputs
 from pipeline.outputs import DataDir
@@ -90,8 +91,9 @@ def test_the_results_of_a_comparison_agree_with_an_observer_that_saw_each_of_the
     observer.began = NOON - timedelta(days=1)
     observer.seen = {("final", *key): moment for key, moment in final.items()}
     for path in ("stream", "batch"):
-        for row in found.outputs.alerts[path].itertuples():
-            observer.seen[path, row.window_start, row.kind] = row.raised_at.to_pydatetime()
+        raised = found.outputs.alerts[path][[*KEY, "raised_at"]]
+        for key, moment in predictions.times_of(raised).items():
+            observer.seen[path, *key] = moment
     problems, compared = predictions.detection_problems(found, observer, NOON)
     assert problems == []
     assert compared["final"] == len(final)
@@ -99,8 +101,8 @@ def test_the_results_of_a_comparison_agree_with_an_observer_that_saw_each_of_the
     (path, *late), _ = observer.seen.popitem()
     problems, _ = predictions.detection_problems(found, observer, NOON)
     assert f"{path}: the observer did not see the {late[1]} window {late[0]}" in problems
-    for key in observer.seen:
-        observer.seen[key] += timedelta(seconds=3)
+    for seen in observer.seen:
+        observer.seen[seen] += timedelta(seconds=3)
     problems, _ = predictions.detection_problems(found, observer, NOON)
     assert len([text for text in problems if "reported median" in text]) == 3
 
