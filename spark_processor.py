@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # `pipeline` is imported first: it decides which pyspark is f
 def stream(service: Service, resources: ExitStack) -> None:
     settings = service.settings
     source.check_window(service.data, settings.window)
-    session = spark.session("stream", spark.stream_configuration(settings))
+    session = spark.session(settings, "stream", spark.stream_configuration(settings))
     resources.callback(session.stop)
     start_s = time.monotonic() - service.began
     service.log.info("session ready after %.2f s", start_s)

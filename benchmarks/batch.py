@@ -169,9 +169,9 @@ def run_ours(
     run = outputs.run_id(datetime.now(UTC))
     arguments = ("--run", run, "--began", str(time.monotonic()))
     chosen = settings.model_copy(update={"batch_mode": mode})
-    config = config or spark.batch_configuration(chosen, rows)
+    config = config or scheduler.configuration(chosen, rows)
     os.environ["BATCH_MODE"] = mode  # the command sets its whole environment, settings included
-    command = spark.submit_command(config, scheduler.SCRIPT, *arguments)
+    command = spark.submit_command(chosen, config, scheduler.SCRIPT, *arguments)
     measured = cost.cost_of(bench, "batch", command, TIMEOUT)
     result = outputs.read_json(outputs.DataDir(bench.folder).batch_run)
     if result.get("run") != run or result.get("rows") != rows:

@@ -119,7 +119,7 @@ class Service:
         self._peak_mib = self._minute_peak_mib = 0.0
         self._cost: dict[str, float] = {}
         #: Whether this service's processes do all of its work. On a cluster, executors do most.
-        self._whole_cost = not (settings.on_cluster and name in SPARK_SERVICES)
+        self.whole_cost = not (settings.on_cluster and name in SPARK_SERVICES)
         self._next_status = self._next_cost = 0.0
         self._next_counters = time.monotonic() + COUNTERS_SECONDS
         self._logged_counters: dict[str, int] = {}
@@ -298,8 +298,8 @@ class Service:
         row = {
             "at": times.now(),
             "seconds": round(now - before[0], 2),
-            "cpu_s": round(self._cost["cpu_s"] - before[1], 2) if self._whole_cost else None,
-            "rss_mib": round(self._minute_peak_mib, 1) if self._whole_cost else None,
+            "cpu_s": round(self._cost["cpu_s"] - before[1], 2) if self.whole_cost else None,
+            "rss_mib": round(self._minute_peak_mib, 1) if self.whole_cost else None,
             "counters": json.dumps(self._increase_since(before[2])),
         }
         path = self.data.minutes_of(self.name)

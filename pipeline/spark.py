@@ -14,7 +14,7 @@ import pyspark
 from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
-from pipeline import environment, java, spark_jvm, stores
+from pipeline import environment, java, spark_jvm
 from pipeline.errors import OperationalError
 from pipeline.settings import NAMES, Settings
 
@@ -23,8 +23,6 @@ SPARK_HOME = Path(pyspark.__file__).parent
 #: The configuration of the log of the Java process. Spark's own one adds ten lines to each start.
 LOG_CONFIG = ROOT / "pipeline" / "log4j2.properties"
 
-#: Below this number of rows the C1 compiler alone is faster, as it starts faster.
-C1_ROWS = 2_000_000
 #: C2 compiles a method after ten times as many calls and loops as by default. It then compiles only
 #: the loops over the rows, not the code of Spark's start.
 _C2_FOR_HOT_LOOPS = (
@@ -64,11 +62,11 @@ def jars() -> list[Path]:
         SetupError: a jar is missing.
     """
     for name in _NEEDED_JARS:
-        _require_jar(name)
+        require_jar(name)
     return sorted(_jar_folder().glob("*.jar"))
 
 
-def _require_jar(name: str) -> None:
+def require_jar(name: str) -> None:
     """Check that there is a jar whose name begins with this text.
 
     Raises:
@@ -222,22 +220,19 @@ def stream_configuration(settings: Settings) -> dict[str, str]:
     return configuration(settings, settings.stream_memory, options) | _ARROW_BATCH
 
 
-def batch_configuration(settings: Settings, rows: int) -> dict[str, str]:
-    """Return the configuration of a batch run over this number of rows."""
-    _require_jar(stores.store_of(settings).driver)
-    few = rows < C1_ROWS or settings.batch_mode != "full"  # in other modes the store reads the rows
-    options = java_options(archive_path(settings), c1_only=few)
-    return configuration(settings, settings.batch_memory, options)
+def _environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of spark-submit and of everything that it starts.
 
-
-def _environment(config: dict[str, str]) -> dict[str, str]:
-    """Return the environment of spark-submit and of everything that it starts."""
-    user = _name_for_nameless_user()
+    Each program has a working directory of its own, so paths are those of the settings: absolute.
+    """
+    user, password = _name_for_nameless_user(), settings.store_password_file
     return {
         "PATH": os.defpath,
         **environment.inherited(*NAMES),
         **environment.JAVA,
-        "DATA_DIR": config["spark.executorEnv.DATA_DIR"],
+        "DATA_DIR": str(settings.data_dir),
+        "STORE_URL": settings.store_url,
+        **({"STORE_PASSWORD_FILE": str(password)} if password else {}),
         "SPARK_HOME": str(SPARK_HOME),
         "SPARK_LOCAL_IP": "127.0.0.1",  # otherwise Spark looks up the name of this machine
         "SPARK_LAUNCHER_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
@@ -257,9 +252,9 @@ def _name_for_nameless_user() -> str | None:
     return None
 
 
-def session(name: str, config: dict[str, str]) -> SparkSession:
+def session(settings: Settings, name: str, config: Mapping[str, str]) -> SparkSession:
     """Start Spark in this process, which gets the environment of spark-submit."""
-    environment.replace(_environment(config))
+    environment.replace(_environment(settings))
     return submitted_session(name, config)
 
 
@@ -272,19 +267,19 @@ def submitted_session(name: str, config: Mapping[str, str] = _EMPTY) -> SparkSes
 
 
 def submit_command(
-    config: dict[str, str], script: Path, *arguments: str, own: Mapping[str, str] = _EMPTY
+    settings: Settings, config: Mapping[str, str], script: Path, *arguments: str
 ) -> list[str]:
     """Return the command that runs a script of this project by spark-submit.
 
     It sets the whole environment itself (`env -i`), so it does the same wherever it is started.
 
     Args:
+        settings: they name the data directory and the store of the script.
         config: the configuration of Spark.
         script: the script.
         arguments: the arguments of the script.
-        own: environment variables that replace those of this process.
     """
-    variables = [f"{name}={value}" for name, value in {**_environment(config), **own}.items()]
+    variables = [f"{name}={value}" for name, value in _environment(settings).items()]
     command = ["env", "-i", *variables, str(SPARK_HOME / "bin" / "spark-submit")]
     for key, value in config.items():
         command += ["--conf", f"{key}={value}"]

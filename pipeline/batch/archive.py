@@ -16,9 +16,6 @@ from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.settings import Settings, load
 
-#: The trades of the run are in a database of their own.
-_STORE = {"store_url": "sqlite"}
-
 
 def make_archive(settings: Settings) -> Path:
     """Make the class-data archive with a real batch run over a few trades, if there is none yet.
@@ -30,7 +27,8 @@ def make_archive(settings: Settings) -> Path:
     if path.exists():
         return path
     with tempfile.TemporaryDirectory() as folder, java.new_archive(path) as temporary:
-        settings = settings.model_copy(update={"data_dir": Path(folder), **_STORE})
+        # The trades of the run are in a database of their own.
+        settings = settings.model_copy(update={"data_dir": Path(folder), "store_url": "sqlite"})
         with closing(stores.store_of(settings).open_writer()) as connection:
             store.store(connection, _few_trades(), times.now())
         print("Making the class-data archive. This takes up to a minute, once.", flush=True)
@@ -39,8 +37,7 @@ def make_archive(settings: Settings) -> Path:
         config = spark.configuration(settings, settings.batch_memory, options)
         arguments = ("--run", "archive", "--began", str(time.monotonic()))
         script = spark.ROOT / "batch_processor.py"
-        own = {name.upper(): value for name, value in _STORE.items()}
-        command = spark.submit_command(config, script, *arguments, own=own)
+        command = spark.submit_command(settings, config, script, *arguments)
         status, errors = _run(command)
         if status != 0 or not temporary.exists():
             output = errors.decode(errors="replace")[-2000:]

@@ -5,33 +5,37 @@ from datetime import timedelta
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
-from pipeline import stores
 from pipeline.batch import jdbc
 from pipeline.batch.snapshot import Ranges
 from pipeline.metrics import unit_sums
 from pipeline.settings import Settings
+from pipeline.stores.interface import Store
 
 _COLUMNS = ("trade_id LONG", "price LONG", "signed_size LONG", "time_us LONG")
 
 
-def add_up(
-    session: SparkSession, settings: Settings, ranges: Ranges
-) -> tuple[dict[int, unit_sums.UnitSums], float | None]:
-    """Return the sums of each window over the rows of these ranges, and `jdbc.read_seconds`."""
+def add_up(session: SparkSession, settings: Settings, store: Store, ranges: Ranges) -> jdbc.Added:
+    """Return the sums of each window over the rows of these ranges."""
     # No sum overflows: `unit_sums` has the proof. The check of every addition takes a sixth of the
     # query's CPU time.
     session.conf.set("spark.sql.ansi.enabled", "false")
     window_us = settings.window // timedelta(microseconds=1)
-    groups = groups_of(read_trades(session, settings, ranges), window_us)
+    groups = groups_of(read_trades(session, settings, store, ranges), window_us)
     rows = groups.collect()
     windows = unit_sums.by_window(map(unit_sums.of_group, rows), window_us)
-    return windows, jdbc.read_seconds(groups)
+    return jdbc.Added(windows, jdbc.read_seconds(groups))
 
 
-def read_trades(session: SparkSession, settings: Settings, ranges: Ranges) -> DataFrame:
-    """Return the trades: `trade_id`, `price` and `signed_size` in units, `time_us`."""
-    query = stores.store_of(settings).queries.trades
-    return jdbc.read(session, settings, ranges, query, _COLUMNS).drop("part")
+def read_trades(
+    session: SparkSession, settings: Settings, store: Store, ranges: Ranges
+) -> DataFrame:
+    """Return the trades: `trade_id`, `price` and `signed_size` in units, `time_us`.
+
+    The signed size of a sale is negative.
+    """
+    query, connections = store.queries.trades, settings.batch_partitions
+    found = jdbc.read(session, store, ranges, query, _COLUMNS, connections=connections)
+    return found.drop("part")
 
 
 def groups_of(trades: DataFrame, window_us: int) -> DataFrame:

@@ -2,32 +2,21 @@
 
 from datetime import timedelta
 from functools import partial
-from typing import NamedTuple
 
 from pyspark.sql import SparkSession
 
-from pipeline import outputs, stores
+from pipeline import outputs
 from pipeline.batch import full, kept_sums, pushdown
+from pipeline.batch.jdbc import Added
 from pipeline.batch.kept_sums import KeptSums, UnusableError
 from pipeline.batch.snapshot import Ranges, Snapshot, has_transaction, read_store
 from pipeline.metrics import unit_sums
 from pipeline.settings import Settings
+from pipeline.stores.interface import Store
 
 
-class Added(NamedTuple):
-    """The sums of each window, `jdbc.read_seconds`, and a reason.
-
-    The reason is why an incremental run read the whole table. None: it did not, or the run has
-    another mode.
-    """
-
-    windows: dict[int, unit_sums.UnitSums]
-    read_s: float | None
-    reason: str | None = None
-
-
-def add_up(session: SparkSession, settings: Settings, snapshot: Snapshot) -> Added:
-    """Return the sums over all rows of the snapshot.
+def add_up(session: SparkSession, settings: Settings, store: Store, snapshot: Snapshot) -> Added:
+    """Return the sums of each window over all rows of the snapshot.
 
     Without usable sums of an earlier run, this is a full run.
 
@@ -35,19 +24,20 @@ def add_up(session: SparkSession, settings: Settings, snapshot: Snapshot) -> Add
         TemporaryError: the database cannot be read now.
     """
     try:
-        kept = usable(settings, snapshot)
+        kept = usable(settings, store, snapshot)
     except UnusableError as why:
-        reason = f"read the whole table: {why}"
-        return Added(*full.add_up(session, settings, snapshot.ranges), reason)
+        added = full.add_up(session, settings, store, snapshot.ranges)
+        return added._replace(reason=f"read the whole table: {why}")
     new = difference(snapshot.ranges, kept.ranges)
     if not new:
         return Added(kept.windows, None)
-    windows, read_s = pushdown.add_up(session, settings, new)
+    added = pushdown.add_up(session, settings, store, new)
     window_us = settings.window // timedelta(microseconds=1)
-    return Added(unit_sums.by_window(windows.values(), window_us, kept.windows), read_s)
+    merged = unit_sums.by_window(added.windows.values(), window_us, kept.windows)
+    return Added(merged, added.read_s)
 
 
-def usable(settings: Settings, snapshot: Snapshot) -> KeptSums:
+def usable(settings: Settings, store: Store, snapshot: Snapshot) -> KeptSums:
     """Return the kept sums, if the rows of this snapshot include all rows that they cover.
 
     Raises:
@@ -55,8 +45,7 @@ def usable(settings: Settings, snapshot: Snapshot) -> KeptSums:
     """
     data = outputs.DataDir(settings.data_dir)
     kept = kept_sums.read(data.batch_sums, settings.window)
-    same = read_store(stores.store_of(settings), partial(has_transaction, transaction=kept.newest))
-    if not same:
+    if not read_store(store, partial(has_transaction, transaction=kept.newest)):
         raise UnusableError(f"the database was replaced or restored since run {kept.run}")
     if difference(kept.ranges, snapshot.ranges):
         raise UnusableError(f"the database lacks rows that run {kept.run} read")

@@ -1,26 +1,41 @@
 """Read the store by Spark's JDBC source, over several connections at once."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 
-from pipeline import spark_jvm, stores
+from pipeline import spark_jvm
 from pipeline.batch.snapshot import Ranges
-from pipeline.ingest import store
-from pipeline.settings import Settings
+from pipeline.ingest.store import split_ranges
+from pipeline.metrics.unit_sums import UnitSums
+from pipeline.stores.interface import Store
 
 #: Metrics of Spark's JDBC scan, nanoseconds, summed over all tasks: the query up to its first row,
 #: then each fetch of a row from the store into Spark's format.
 _METRICS = ("queryExecutionTime", "fetchAndTransformToInternalRowsNs")
 
 
+class Added(NamedTuple):
+    """What a run added up, in any mode."""
+
+    #: The sums of each window.
+    windows: dict[int, UnitSums]
+    #: See `read_seconds`. None: unknown, or nothing was read.
+    read_s: float | None
+    #: Why an incremental run read the whole table. None: it did not, or the mode is another one.
+    reason: str | None = None
+
+
 def read(
     session: SparkSession,
-    settings: Settings,
+    store: Store,
     ranges: Ranges,
     query: str,
     columns: Iterable[str],
+    *,
+    connections: int,
 ) -> DataFrame:
     """Return the result of a query over exactly the rows of these ranges of ids.
 
@@ -29,19 +44,19 @@ def read(
 
     Args:
         session: the session.
-        settings: they name the store; `batch_partitions` is the number of connections.
+        store: the store.
         ranges: the ranges of ids.
         query: SQL over the table `given(part, first, last)`: the ranges, split into parts of equal
             size. Its first column is `part`: each connection reads one part.
         columns: the further columns of the query, with the type of each in Spark.
+        connections: the number of connections.
     """
-    parts = store.split_ranges(ranges, settings.batch_partitions)
-    source = stores.store_of(settings)
-    url, access = source.jdbc()
+    parts = split_ranges(ranges, connections)
+    url, access = store.jdbc()
     schema = {"customSchema": ", ".join(["part INT", *columns]), "fetchsize": "10000"}
     return session.read.jdbc(
         url,
-        f"({source.queries.over_ranges(parts, query)}) AS found",
+        f"({store.queries.over_ranges(parts, query)}) AS found",
         predicates=[f"part = {part}" for part in range(len(parts))],
         properties={**access, **schema},
     )

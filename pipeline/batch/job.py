@@ -16,12 +16,13 @@ from pyspark.sql import SparkSession
 
 from pipeline import alerts, outputs, source, spark, stores, thresholds, times
 from pipeline.batch import full, incremental, pushdown
-from pipeline.batch.incremental import Added
+from pipeline.batch.jdbc import Added
 from pipeline.batch.snapshot import Snapshot, read_store, snapshot
 from pipeline.java_errors import cause
 from pipeline.logs import show
 from pipeline.metrics import definitions, unit_sums
 from pipeline.settings import Settings
+from pipeline.stores.interface import Store
 
 #: Exit status of a run that found no rows.
 EXIT_NO_DATA = 3
@@ -96,7 +97,7 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
         if stored is None or not stored.ranges:
             return {"status": "no_data"}
         began = time.monotonic()
-        added = add_up(session, settings, stored)
+        added = add_up(session, settings, store, stored)
     windows = unit_sums.decimal_sums(added.windows, settings.window // timedelta(microseconds=1))
     total, by_window = compute(windows, settings)
     computed = time.monotonic()
@@ -118,12 +119,12 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
     }
 
 
-def add_up(session: SparkSession, settings: Settings, stored: Snapshot) -> Added:
+def add_up(session: SparkSession, settings: Settings, store: Store, stored: Snapshot) -> Added:
     """Return the sums of each window over the stored rows, in the mode of the settings."""
     if settings.batch_mode == "incremental":
-        return incremental.add_up(session, settings, stored)
-    mode = {"full": full, "pushdown": pushdown}[settings.batch_mode]
-    return Added(*mode.add_up(session, settings, stored.ranges))
+        return incremental.add_up(session, settings, store, stored)
+    mode = full.add_up if settings.batch_mode == "full" else pushdown.add_up
+    return mode(session, settings, store, stored.ranges)
 
 
 # --- compute and publish --------------------------------------------------------------------

@@ -270,12 +270,12 @@ def test_the_jvm_really_uses_the_class_data_archive() -> None:
     options = spark.java_options(archive, c1_only=True)
     assert str(archive) in options
     config = spark.configuration(settings, "512m", f"{options} -Xshare:on")
-    command = spark.submit_command(config, ROOT / "batch_processor.py", "--help")
+    command = spark.submit_command(settings, config, ROOT / "batch_processor.py", "--help")
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     broken = config | {
         "spark.driver.extraJavaOptions": f"-XX:SharedArchiveFile={os.devnull} -Xshare:on"
     }
-    command = spark.submit_command(broken, ROOT / "batch_processor.py", "--help")
+    command = spark.submit_command(settings, broken, ROOT / "batch_processor.py", "--help")
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode != 0

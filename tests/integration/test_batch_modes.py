@@ -20,7 +20,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from pipeline import java_errors, outputs, processes, spark, stores, times
-from pipeline.batch import jdbc, job
+from pipeline.batch import jdbc, job, scheduler
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
@@ -44,7 +44,9 @@ def session() -> Iterator[SparkSession]:
     settings = Settings(spark_master="local[2]")
     options = spark.java_options(spark.archive_path(settings), c1_only=True)
     kept = dict(os.environ)
-    one = spark.session("test_batch_modes", spark.configuration(settings, "640m", options))
+    one = spark.session(
+        settings, "test_batch_modes", spark.configuration(settings, "640m", options)
+    )
     os.environ.update(kept)  # pytest needs its own variables
     yield one
     one.stop()
@@ -199,7 +201,14 @@ def test_jdbc_verifies_the_certificate_of_postgresql(
     untrusted = url + server.verified(server.other_authority_file)
     settings = Settings.model_validate(access | {"store_url": untrusted})
     with pytest.raises(AnalysisException) as error:
-        jdbc.read(session, settings, [(1, 99)], "SELECT part FROM given", [])
+        jdbc.read(
+            session,
+            stores.store_of(settings),
+            [(1, 99)],
+            "SELECT part FROM given",
+            [],
+            connections=1,
+        )
     assert "unable to find valid certification path" in java_errors.cause(error.value)
 
 
@@ -240,8 +249,8 @@ def killed_run(table: Table) -> None:
     settings = Settings(data_dir=table.data.root, spark_master="local[1]", batch_mode="incremental")
     before = set(outputs.batch_files(table.data))
     arguments = ("--run", table.next_run(), "--began", str(time.monotonic()))
-    config = spark.batch_configuration(settings, 1)
-    command = spark.submit_command(config, spark.ROOT / "batch_processor.py", *arguments)
+    config = scheduler.configuration(settings, 1)
+    command = spark.submit_command(settings, config, scheduler.SCRIPT, *arguments)
     command[2:2] = ["BATCH_MODE=incremental"]  # after `env -i`
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         try:

@@ -25,7 +25,7 @@ from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.metrics import definitions, spark_sums
 from pipeline.settings import Settings
-from pipeline.stores import sqlite
+from pipeline.stores import sqlite, store_of
 from tests.conftest import require_jars
 
 SETTINGS = Settings(spark_master="local[1]")
@@ -91,7 +91,7 @@ def session() -> Iterator[SparkSession]:
     require_jars("spark")
     options = spark.java_options(spark.archive_path(SETTINGS), c1_only=True)
     kept = dict(os.environ)
-    one = spark.session("test_metrics", spark.configuration(SETTINGS, "640m", options))
+    one = spark.session(SETTINGS, "test_metrics", spark.configuration(SETTINGS, "640m", options))
     os.environ.update(kept)  # pytest needs its own variables
     yield one
     one.stop()
@@ -478,7 +478,7 @@ def test_a_real_column_read_by_jdbc_gives_the_units_of_the_decimal_that_was_stor
     batch = store.Batch(0, len(trades) - 1, len(trades), 0, began, began, trades)
     store.store(connection, batch, began)
     ranges = store.stored_ranges(connection)
-    rows = full.read_trades(session, settings, ranges).collect()
+    rows = full.read_trades(session, settings, store_of(settings), ranges).collect()
     read = {row.trade_id: (row.price, row.signed_size, row.time_us) for row in rows}
     connection.close()
     assert len(decimals) > 5000

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import environment, spark, times
+from pipeline.batch import scheduler
 from pipeline.outputs import DataDir
 from pipeline.settings import NAMES, Settings
 from tests import page_data
@@ -49,13 +50,17 @@ def test_a_batch_run_gets_exactly_the_environment_of_its_command(
     """`env -i` removes the environment of the process that starts the command."""
     monkeypatch.setenv("SPARK_REMOTE", "sc://elsewhere")
     monkeypatch.setenv("DATA_DIR", "relative")
-    config = {"spark.executorEnv.DATA_DIR": "/srv/data"}
-    command = spark.submit_command(config, Path("job.py"))
+    monkeypatch.setenv("STORE_URL", "postgresql://other@host/prices")
+    secret = Path("/srv/secret")
+    settings = Settings(data_dir=Path("/srv/data"), store_password_file=secret)
+    command = spark.submit_command(settings, {}, Path("job.py"))
     submit = next(place for place, word in enumerate(command) if word.endswith("/spark-submit"))
     shown = subprocess.run([*command[:submit], "env"], capture_output=True, text=True, check=True)
     variables = dict(line.split("=", 1) for line in shown.stdout.splitlines())
     assert "SPARK_REMOTE" not in variables
     assert variables["DATA_DIR"] == "/srv/data"
+    assert variables["STORE_URL"] == "sqlite"
+    assert Path(variables["STORE_PASSWORD_FILE"]) == secret
     assert variables["TZ"] == "UTC"
     assert variables["PYSPARK_DRIVER_PYTHON"] == sys.executable
 
@@ -184,7 +189,7 @@ def test_a_batch_run_needs_the_driver_of_its_store(
 ) -> None:
     (installed / "jars" / "spark" / "lib" / f"{driver}-1.0.jar").unlink()
     with pytest.raises(spark.SetupError, match=rf"^No {driver} jar\. Run "):
-        spark.batch_configuration(Settings(store_url=store_url), rows=1)
+        scheduler.configuration(Settings(store_url=store_url), rows=1)
 
 
 def test_a_spark_submit_that_cannot_be_executed_is_named(installed: Path) -> None:

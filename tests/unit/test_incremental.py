@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline.batch import incremental, kept_sums, snapshot
 from pipeline.batch.incremental import difference
+from pipeline.batch.jdbc import Added
 from pipeline.batch.kept_sums import KeptSums, UnusableError
 from pipeline.batch.snapshot import Ranges
 from pipeline.ingest import store
@@ -171,7 +172,7 @@ def run(data: DataDir) -> None:
     stored = SqliteStore(data.database).read(snapshot.snapshot)
     assert stored is not None
     settings = Settings(data_dir=data.root, batch_mode="incremental")
-    incremental.keep(settings, "20251202T050000Z", stored, incremental.Added({}, None))
+    incremental.keep(settings, "20251202T050000Z", stored, Added({}, None))
 
 
 def new_ids(data: DataDir) -> list[int]:
@@ -180,9 +181,10 @@ def new_ids(data: DataDir) -> list[int]:
     Raises:
         UnusableError: it would read the whole table.
     """
-    stored = SqliteStore(data.database).read(snapshot.snapshot)
+    database = SqliteStore(data.database)
+    stored = database.read(snapshot.snapshot)
     assert stored is not None
-    found = incremental.usable(Settings(data_dir=data.root), stored)
+    found = incremental.usable(Settings(data_dir=data.root), database, stored)
     return ids_in(difference(stored.ranges, found.ranges))
 
 
