@@ -47,7 +47,7 @@ def has_only_a_report(data: DataDir, found: list[Path]) -> bool:
     return found == [data.report] and (data.report / "report.md").is_file()
 
 
-def store_of(data: DataDir) -> str:
+def store_url_of(data: DataDir) -> str:
     """Return the setting STORE_URL of the consumer that filled the directory."""
     with contextlib.suppress(OutputError, TypeError, KeyError):
         return str(read_status(data, "consumer")["settings"]["store_url"])
@@ -75,7 +75,7 @@ def main() -> None:
         )
     stack.lock(data.root, "make clean")
     processes.end(stack.leftovers(data.root), wait_seconds=5)
-    store_url = store_of(data)
+    store_url = store_url_of(data)
     for path in outputs_in(data):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -13,8 +13,10 @@ import errno
 import socket
 import sqlite3
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from enum import Enum, auto
+
+from pipeline import postgresql_errors
 
 #: Exit status after an operational error, and after an internal error.
 EXIT_OPERATIONAL = 2
@@ -63,49 +65,6 @@ _SQLITE_ACTION = (
     "The database in DATA_DIR is damaged. Restore a backup, or move crypto_prices.db away: the "
     "consumer fills a new one from Kafka"
 )
-#: What a person can do about an error of PostgreSQL, by its SQLSTATE. The error of a refused
-#: connection has no SQLSTATE, so a part of its text identifies it.
-_LOGIN = (
-    "PostgreSQL refuses the login. Check the user in STORE_URL and the password in "
-    "STORE_PASSWORD_FILE"
-)
-_DAMAGED = (
-    "PostgreSQL reports damaged data. Restore a backup, or set STORE_URL to an empty database: the "
-    "consumer fills it from Kafka"
-)
-_CERTIFICATE = (
-    "The certificate of PostgreSQL does not match sslrootcert or the host in STORE_URL. Correct "
-    "STORE_URL, or the certificate of the server"
-)
-_POSTGRESQL_ACTIONS = {
-    **dict.fromkeys(("certificate verify failed", "does not match host name"), _CERTIFICATE),
-    "root certificate file": "Cannot read the certificates to trust. Correct sslrootcert in "
-    "STORE_URL",
-    "server does not support SSL": "PostgreSQL does not accept TLS. Set ssl = on in "
-    "postgresql.conf of the server, or correct sslmode in STORE_URL",
-    **dict.fromkeys(("28000", "28P01", "authentication failed", "no password supplied"), _LOGIN),
-    **dict.fromkeys(('role "', "is not permitted to log in"), _LOGIN),
-    "pg_hba.conf": "PostgreSQL refuses this client. Allow it in pg_hba.conf of the server",
-    **dict.fromkeys(
-        ("3D000", "does not exist"),
-        "PostgreSQL has no such database. Create it, or correct STORE_URL",
-    ),
-    **dict.fromkeys(
-        ("42501", "permission denied"),
-        "PostgreSQL refuses access. Make the user in STORE_URL the owner of the database",
-    ),
-    **dict.fromkeys(("XX001", "XX002"), _DAMAGED),
-    "42P07": "The database has tables of another program. Set STORE_URL to an empty database",
-}
-#: What a person can do about an error of PostgreSQL that a retry can end.
-_POSTGRESQL_TEMPORARY_ACTIONS = {
-    "53100": "The disk of PostgreSQL is full. Free space on it",
-    "53300": "PostgreSQL has too many connections. Close some, or raise max_connections",
-    "55P03": "Another program has locked the database. Stop that program",
-}
-#: The classes of SQLSTATE that a retry can end: connection, conflict of transactions, resources,
-#: lock, operator, system, and a server that is read-only during a switch-over.
-_POSTGRESQL_TEMPORARY = ("08", "40", "53", "55", "57", "58", "25006")
 
 
 class TemporaryError(Exception):
@@ -141,7 +100,7 @@ def family_of(error: BaseException) -> Family:
         return Family.OPERATIONAL
     if isinstance(error, sqlite3.Error):
         return _family_of_sqlite_error(error)
-    if _is_of_postgresql(error):
+    if postgresql_errors.is_of_client(error):
         return _family_of_postgresql_error(error)
     if isinstance(error, OSError):
         return _family_of_os_error(error)
@@ -185,8 +144,8 @@ def sentence(error: BaseException) -> str:
         action = next(filter(None, actions), None)
     elif _is_damage(error):
         action = _SQLITE_ACTION
-    elif _is_of_postgresql(error):
-        action = _postgresql_action(error, _POSTGRESQL_ACTIONS | _POSTGRESQL_TEMPORARY_ACTIONS)
+    elif postgresql_errors.is_of_client(error):
+        action = postgresql_errors.action_of(error)
     return text if action is None else f"{action}. Cause: {text}"
 
 
@@ -203,31 +162,11 @@ def _is_damage(error: BaseException) -> bool:
     return type(error) is sqlite3.DatabaseError
 
 
-def _is_of_postgresql(error: BaseException) -> bool:
-    """Return whether the client of PostgreSQL raised this. Only that store imports the client."""
-    return type(error).__module__.partition(".")[0] == "psycopg"
-
-
 def _family_of_postgresql_error(error: BaseException) -> Family:
-    """Return the family: temporary for a lost server or a full disk, operational for a refusal."""
-    if _postgresql_action(error, _POSTGRESQL_ACTIONS):
+    """Return the family: operational for a refusal, temporary for a lost server or a full disk."""
+    if postgresql_errors.is_refusal(error):
         return Family.OPERATIONAL
-    state = getattr(error, "sqlstate", None)
-    if state is None:  # the client itself: no connection, or a wrong call
-        is_lost = "OperationalError" in _class_names(error)
-    else:
-        is_lost = state.startswith(_POSTGRESQL_TEMPORARY)
-    return Family.TEMPORARY if is_lost else Family.FAULT
-
-
-def _postgresql_action(error: BaseException, actions: Mapping[str, str]) -> str | None:
-    """Return what a person can do about an error of PostgreSQL; None if it is not in the table."""
-    state = getattr(error, "sqlstate", None)
-    if state is not None:
-        return actions.get(state)
-    if "OperationalError" not in _class_names(error):
-        return None
-    return next((action for part, action in actions.items() if part in str(error)), None)
+    return Family.TEMPORARY if postgresql_errors.is_temporary(error) else Family.FAULT
 
 
 def _family_of_os_error(error: OSError) -> Family:

@@ -1,4 +1,4 @@
-"""The PostgreSQL database: its schema, its connections and its errors.
+"""The PostgreSQL database: its connections and its errors.
 
 Transactions of the consumer exclude each other by an advisory lock. Readers never wait.
 """
@@ -33,6 +33,7 @@ from pipeline.stores.interface import (
     MissingTablesError,
     StoreError,
 )
+from pipeline.stores.postgresql_schema import SCHEMA
 
 T = TypeVar("T")
 
@@ -40,88 +41,6 @@ T = TypeVar("T")
 _CONNECT_SECONDS, _NETWORK_SECONDS = 10, 30
 #: The key of the advisory lock of a transaction of the consumer. Only the consumer uses it.
 _LOCK = 7_306_932_401
-
-#: The same tables as in SQLite, with the same meanings: see `sqlite.py`. Texts sort by their bytes.
-_SCHEMA = """
-CREATE TABLE btc_prices (
-    trade_id  bigint PRIMARY KEY CHECK (trade_id > 0),
-    price     double precision NOT NULL CHECK (price > 0 AND price < 1e10),
-    best_bid  double precision CHECK (best_bid > 0 AND best_bid < 1e10),
-    best_ask  double precision CHECK (best_ask > 0 AND best_ask < 1e10),
-    side      text COLLATE "C" NOT NULL CHECK (side IN ('buy', 'sell')),
-    time      text COLLATE "C" NOT NULL
-        CHECK (time ~ '^[12][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T.*Z$'),
-    last_size double precision NOT NULL CHECK (last_size > 0 AND last_size < 1e10)
-);
-CREATE TABLE ingest (
-    number         bigint PRIMARY KEY,
-    first_offset   bigint NOT NULL,
-    last_offset    bigint NOT NULL CHECK (last_offset >= first_offset),
-    records        bigint NOT NULL,
-    stored         bigint NOT NULL,
-    repeated       bigint NOT NULL,
-    rejected       bigint NOT NULL,
-    first_trade_id bigint,
-    last_trade_id  bigint,
-    first_receipt  text COLLATE "C" NOT NULL,
-    last_receipt   text COLLATE "C" NOT NULL,
-    committed_at   text COLLATE "C" NOT NULL,
-    total_rows     bigint NOT NULL,
-    newest_trade   text COLLATE "C",
-    topic          text COLLATE "C"
-);
-CREATE TABLE ingest_totals (
-    topic        text COLLATE "C" PRIMARY KEY,
-    first_number bigint NOT NULL,
-    first_offset bigint NOT NULL,
-    records      bigint NOT NULL,
-    stored       bigint NOT NULL,
-    repeated     bigint NOT NULL,
-    rejected     bigint NOT NULL
-);
-CREATE TABLE gaps (
-    first_trade_id bigint PRIMARY KEY,
-    last_trade_id  bigint NOT NULL CHECK (last_trade_id >= first_trade_id),
-    found_at       text COLLATE "C" NOT NULL,
-    filled_at      text COLLATE "C"
-);
-CREATE TABLE evidence (
-    number       bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
-    topic        text COLLATE "C",
-    kafka_offset bigint,
-    trade_id     bigint NOT NULL,
-    time         text COLLATE "C" NOT NULL,
-    side         text COLLATE "C" NOT NULL,
-    price        double precision NOT NULL,
-    last_size    double precision NOT NULL,
-    kind         text COLLATE "C" NOT NULL CHECK (kind IN ('stored', 'repeat', 'conflict')),
-    lateness_s   double precision,
-    UNIQUE (topic, kafka_offset)
-);
-CREATE TABLE latency (
-    minute text COLLATE "C" NOT NULL,
-    leg    text COLLATE "C" NOT NULL,
-    bucket bigint NOT NULL,
-    count  bigint NOT NULL,
-    PRIMARY KEY (minute, leg, bucket)
-);
-CREATE TABLE lags (
-    minute text COLLATE "C" NOT NULL,
-    behind text COLLATE "C" NOT NULL CHECK (behind IN ('newest', 'micro_batches')),
-    bucket bigint NOT NULL,
-    count  bigint NOT NULL,
-    PRIMARY KEY (minute, behind, bucket)
-);
-CREATE TABLE lag_position (
-    number          bigint PRIMARY KEY CHECK (number = 1),
-    started         text COLLATE "C",
-    before_previous text COLLATE "C",
-    before          text COLLATE "C"
-);
-CREATE INDEX open_gaps ON gaps (first_trade_id, last_trade_id) WHERE filled_at IS NULL;
--- One row: the schema version of the tables, and the product whose trades they hold.
-CREATE TABLE store_version (version bigint NOT NULL, product text COLLATE "C" NOT NULL);
-"""
 
 #: One statement for all rows of a transaction: 2.5 times as fast as a statement for each.
 _INSERT_TRADES = """
@@ -305,7 +224,7 @@ class PostgresqlStore:
                 with raw.transaction():
                     raw.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
                     if raw.execute("SELECT to_regclass('store_version')").fetchone() == (None,):
-                        raw.execute(_SCHEMA)  # one statement for each table, all or none of them
+                        raw.execute(SCHEMA)  # one statement for each table, all or none of them
                         raw.execute(
                             "INSERT INTO store_version VALUES (%s, %s)",
                             (SCHEMA_VERSION, self._settings.product_id),

@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from pipeline.stores import sqlite
+from pipeline.stores import sqlite, sqlite_schema
 
 
 class _MemoryWriter(sqlite.SqliteWriter):
@@ -13,5 +13,5 @@ class _MemoryWriter(sqlite.SqliteWriter):
 def open_writer() -> sqlite.SqliteWriter:
     """Return a connection to an empty database with the tables of this version."""
     connection = sqlite3.connect(":memory:", isolation_level=None, factory=_MemoryWriter)
-    connection.executescript(sqlite.SCHEMA)
+    connection.executescript(sqlite_schema.SCHEMA)
     return connection

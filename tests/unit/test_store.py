@@ -21,7 +21,7 @@ from pipeline.compare import database
 from pipeline.errors import RestartError
 from pipeline.ingest import store, transactions
 from pipeline.ingest.trade import Trade
-from pipeline.stores import sqlite, sqlite_queries
+from pipeline.stores import sqlite, sqlite_queries, sqlite_schema
 from pipeline.stores.interface import StoreError
 from pipeline.stream_starts import Start
 from tests import old_folder, page_data
@@ -740,9 +740,9 @@ def test_a_conversion_that_is_interrupted_changes_nothing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_version(3, path)
-    statements = sqlite._CONVERT[3].replace("PRAGMA user_version", "SELECT nothing; PRAGMA")
+    statements = sqlite_schema.CONVERT[3].replace("PRAGMA user_version", "SELECT nothing; PRAGMA")
     with monkeypatch.context() as broken:
-        broken.setitem(sqlite._CONVERT, 3, statements)
+        broken.setitem(sqlite_schema.CONVERT, 3, statements)
         with pytest.raises(sqlite3.OperationalError, match="nothing"):
             sqlite.open_writer(path)
     with closing(sqlite3.connect(path)) as plain:
