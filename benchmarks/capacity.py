@@ -11,6 +11,8 @@ from typing import NamedTuple
 FLAT = 0.02
 #: In the short steps of the search, the lag grows if it does so by more than this share.
 GROWS = 0.25
+#: With fewer publications in a step, the growth of the lag is unknown.
+LEAST_PUBLICATIONS = 3
 #: The share of the messages due that a sender must send. With less, the sender is the limit.
 SENT = 0.97
 #: The rate is held at these shares of the rate at which the stream reads a backlog, until the lag
@@ -53,7 +55,7 @@ class Step:
     @property
     def growth(self) -> float:
         """The growth of the lag as a share of the rate; infinite if too little was published."""
-        if len(self.lags) < 3:
+        if len(self.lags) < LEAST_PUBLICATIONS:
             return float("inf")
         return linear_regression(*zip(*self.lags, strict=True)).slope / self.rate
 
@@ -89,7 +91,7 @@ class Plan:
 
 
 class NoFlatRateError(Exception):
-    """The lag grew at every rate that was held."""
+    """The lag grew at every rate that was held, or nothing was published."""
 
 
 def lags(ends: Sequence[Moment], publications: Sequence[Publication]) -> list[Moment]:
@@ -134,7 +136,7 @@ def search(
         plan: the rates and the lengths.
 
     Raises:
-        NoFlatRateError: the lag grew at every rate that was held.
+        NoFlatRateError: the lag grew at every rate that was held, or nothing was published.
     """
     backlog, limit, rate = None, 0.0, plan.first
     while rate <= plan.most:
@@ -143,6 +145,8 @@ def search(
         if not step.sent_all:
             limit = step.sent
             break
+        if not step.read:
+            raise NoFlatRateError(f"the stream published nothing at {rate:.0f}/s")
         if step.growth > GROWS:
             # Not at the rate of the step: an overloaded machine would read less.
             backlog = limit = observe(step.read, plan.step_seconds * 2).read

@@ -29,6 +29,8 @@ FILE = parts.FOLDER / "scale.json"
 HEAP = "3g"
 #: Seconds between two looks at the end of the topic.
 LOOK_SECONDS = 0.2
+#: Seconds that a step waits at most, beyond its length, for enough publications.
+PATIENCE_SECONDS = 60.0
 START_TIMEOUT = 400
 DRAIN_TIMEOUT = 180
 #: Seconds of the lags in one column of the table.
@@ -229,17 +231,26 @@ class Load:
         return [row for row in rows if row["published_at"] and row["state_bytes"]]
 
     def observe(self, rate: float, seconds: float) -> Step:
-        """Send at a rate for some seconds; return what happened."""
+        """Send at a rate for some seconds; return what happened.
+
+        If the stream publishes too rarely, it takes up to PATIENCE_SECONDS longer.
+        """
         self._rate.write_text(str(rate))
         before, began = self._cpu(), self._look()
-        while time.time() < began.at + seconds:
+        inside: list[Publication] = []
+        latest = began.at + seconds + PATIENCE_SECONDS
+        while len(inside) < capacity.LEAST_PUBLICATIONS:
             time.sleep(LOOK_SECONDS)
             ended = self._look()
+            if ended.at < began.at + seconds:
+                continue
+            published = self.published()
+            inside = [one for one in published if began.at <= one.at <= ended.at]
+            if ended.at > latest:
+                break
         after, seconds = self._cpu(), ended.at - began.at
         for process in (self._sender, self._stream):
             process.check()
-        published = self.published()
-        inside = [one for one in published if began.at <= one.at <= ended.at]
         lags = capacity.lags(self._ends, published)
         step = Step(
             rate=rate,

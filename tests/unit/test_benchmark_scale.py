@@ -107,3 +107,11 @@ def test_a_row_has_the_ratios_to_the_reference_of_the_same_run():
     assert clustered["rates at which the lag grew"] == "9,000"
     assert clustered["lag every 10 s, thousand messages"] == "0.5, 0.5"
     assert list(clustered) == list(local)
+
+
+def test_a_stream_that_publishes_nothing_ends_the_search_with_the_reason():
+    def silent(rate: float, _seconds: float) -> Step:
+        return Step(rate, rate, 0.0, [], {})
+
+    with pytest.raises(NoFlatRateError, match="the stream published nothing at 1000/s"):
+        capacity.search(silent, lambda: None, PLAN)
