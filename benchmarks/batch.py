@@ -170,7 +170,6 @@ def run_ours(
     arguments = ("--run", run, "--began", str(time.monotonic()))
     chosen = settings.model_copy(update={"batch_mode": mode})
     config = config or scheduler.configuration(chosen, rows)
-    os.environ["BATCH_MODE"] = mode  # the command sets its whole environment, settings included
     command = spark.submit_command(chosen, config, scheduler.SCRIPT, *arguments)
     measured = cost.cost_of(bench, "batch", command, TIMEOUT)
     result = outputs.read_json(outputs.DataDir(bench.folder).batch_run)

@@ -1,7 +1,7 @@
 """What an error of PostgreSQL means: whether a retry can end it, and what a person can do.
 
-`pipeline.errors` uses it. It imports no client: SQLSTATE and the names of classes are enough, and
-importing the client takes a tenth of a second.
+`pipeline.errors` uses it. It imports no client: SQLSTATE, the names of classes and parts of the
+text are enough, and importing the client takes a tenth of a second.
 """
 
 from collections.abc import Mapping

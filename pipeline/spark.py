@@ -223,7 +223,8 @@ def stream_configuration(settings: Settings) -> dict[str, str]:
 def _environment(settings: Settings) -> dict[str, str]:
     """Return the environment of spark-submit and of everything that it starts.
 
-    Each program has a working directory of its own, so paths are those of the settings: absolute.
+    The script can have another working directory, so the paths of the data directory and of the
+    password are those of the settings: absolute.
     """
     user, password = _name_for_nameless_user(), settings.store_password_file
     return {
@@ -231,6 +232,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         **environment.inherited(*NAMES),
         **environment.JAVA,
         "DATA_DIR": str(settings.data_dir),
+        "BATCH_MODE": settings.batch_mode,
         "STORE_URL": settings.store_url,
         **({"STORE_PASSWORD_FILE": str(password)} if password else {}),
         "SPARK_HOME": str(SPARK_HOME),

@@ -23,7 +23,7 @@ def add_up(session: SparkSession, settings: Settings, store: Store, ranges: Rang
     groups = groups_of(read_trades(session, settings, store, ranges), window_us)
     rows = groups.collect()
     windows = unit_sums.by_window(map(unit_sums.of_group, rows), window_us)
-    return jdbc.Added(windows, jdbc.read_seconds(groups))
+    return jdbc.Added(windows, jdbc.read_seconds(groups), "full")
 
 
 def read_trades(

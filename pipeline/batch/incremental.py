@@ -30,11 +30,11 @@ def add_up(session: SparkSession, settings: Settings, store: Store, snapshot: Sn
         return added._replace(reason=f"read the whole table: {why}")
     new = difference(snapshot.ranges, kept.ranges)
     if not new:
-        return Added(kept.windows, None)
+        return Added(kept.windows, None, "incremental")
     added = pushdown.add_up(session, settings, store, new)
     window_us = settings.window // timedelta(microseconds=1)
     merged = unit_sums.by_window(added.windows.values(), window_us, kept.windows)
-    return Added(merged, added.read_s)
+    return Added(merged, added.read_s, "incremental")
 
 
 def usable(settings: Settings, store: Store, snapshot: Snapshot) -> KeptSums:

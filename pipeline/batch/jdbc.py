@@ -24,7 +24,9 @@ class Added(NamedTuple):
     windows: dict[int, UnitSums]
     #: See `read_seconds`. None: unknown, or nothing was read.
     read_s: float | None
-    #: Why an incremental run read the whole table. None: it did not, or the mode is another one.
+    #: How: `full`, `pushdown` or `incremental`.
+    mode: str
+    #: Why an incremental run read the whole table, as a full one. None: it did not.
     reason: str | None = None
 
 

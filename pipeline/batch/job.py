@@ -115,7 +115,7 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
         "read_s": None if added.read_s is None else round(added.read_s, 2),
         "write_s": round(time.monotonic() - computed, 2),
         "reason": added.reason,
-        "mode": settings.batch_mode if added.reason is None else "full",
+        "mode": added.mode,
     }
 
 

@@ -22,4 +22,4 @@ def add_up(session: SparkSession, settings: Settings, store: Store, ranges: Rang
         unit_sums.of_group(group) for row in read.collect() for group in json.loads(row.groups)
     )
     windows = unit_sums.by_window(groups, settings.window // timedelta(microseconds=1))
-    return jdbc.Added(windows, jdbc.read_seconds(read))
+    return jdbc.Added(windows, jdbc.read_seconds(read), "pushdown")

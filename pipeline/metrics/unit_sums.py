@@ -25,6 +25,8 @@ _PLACES = 8
 GROUP_TRADES = 512
 #: A trade with a price or size of at least this number of units is a group of its own.
 SMALL = 10**15
+#: The same price or size, not in units.
+SMALL_AMOUNT = SMALL // 10**_PLACES
 #: A price or size is split into a high half and a low half below this number of units.
 HALF = 10**7
 #: A turnover from this value on is unknown: it does not fit the DECIMAL(38,16) of the stream.

@@ -1,8 +1,8 @@
 """The place where the trades are stored: SQLite, or PostgreSQL if STORE_URL names it.
 
 `interface.py` is what all other modules use. `sqlite.py` and `postgresql.py` open the databases.
-`sqlite_schema.py` and `postgresql_schema.py` create their tables, and `sqlite_queries.py` and
-`postgresql_queries.py` are the SQL of batch runs.
+`sqlite_schema.py` and `postgresql_schema.py` are the SQL of their tables, and `sqlite_queries.py`
+and `postgresql_queries.py` that of batch runs.
 """
 
 from pipeline.outputs import DataDir

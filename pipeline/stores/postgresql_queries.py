@@ -25,7 +25,8 @@ _TRADES = (
 _COMPUTE_ONCE = "OFFSET 0"
 _VALUES_OF_TRADE = (
     f"SELECT part, trade_id, CASE side WHEN 'buy' THEN 1 ELSE 0 END AS buy, {_PRICE} AS price, "  # noqa: S608
-    f"{_SIZE} AS size, {_TIME_US} AS time_us, greatest(price, last_size) < 1e7 AS small "
+    f"{_SIZE} AS size, {_TIME_US} AS time_us, "
+    f"greatest(price, last_size) < {unit_sums.SMALL_AMOUNT} AS small "
     f"FROM given JOIN btc_prices ON trade_id BETWEEN first AND last {_COMPUTE_ONCE}"
 )
 #: A product of high halves fits a 64-bit number only for small amounts. `unit_sums` does not use

@@ -37,7 +37,7 @@ _CHUNKS = (
 )
 _TRADES_OF_CHUNK = (
     f"SELECT trade_id, time, side = 'buy' AS buy, {_PRICE} AS price, "  # noqa: S608
-    f"{_SIZE} AS size, max(price, last_size) < 1e7 AS small "
+    f"{_SIZE} AS size, max(price, last_size) < {unit_sums.SMALL_AMOUNT} AS small "
     f"FROM btc_prices WHERE trade_id BETWEEN chunk.first AND chunk.last {_COMPUTE_ONCE}"
 )
 #: SQLite computes a half for each use faster than it passes it through a subquery.

@@ -251,7 +251,6 @@ def killed_run(table: Table) -> None:
     arguments = ("--run", table.next_run(), "--began", str(time.monotonic()))
     config = scheduler.configuration(settings, 1)
     command = spark.submit_command(settings, config, scheduler.SCRIPT, *arguments)
-    command[2:2] = ["BATCH_MODE=incremental"]  # after `env -i`
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         try:
             new = lambda: set(outputs.batch_files(table.data)) - before  # noqa: E731

@@ -51,6 +51,7 @@ def test_a_batch_run_gets_exactly_the_environment_of_its_command(
     monkeypatch.setenv("SPARK_REMOTE", "sc://elsewhere")
     monkeypatch.setenv("DATA_DIR", "relative")
     monkeypatch.setenv("STORE_URL", "postgresql://other@host/prices")
+    monkeypatch.setenv("BATCH_MODE", "pushdown")
     secret = Path("/srv/secret")
     settings = Settings(data_dir=Path("/srv/data"), store_password_file=secret)
     command = spark.submit_command(settings, {}, Path("job.py"))
@@ -60,6 +61,7 @@ def test_a_batch_run_gets_exactly_the_environment_of_its_command(
     assert "SPARK_REMOTE" not in variables
     assert variables["DATA_DIR"] == "/srv/data"
     assert variables["STORE_URL"] == "sqlite"
+    assert variables["BATCH_MODE"] == "full"
     assert Path(variables["STORE_PASSWORD_FILE"]) == secret
     assert variables["TZ"] == "UTC"
     assert variables["PYSPARK_DRIVER_PYTHON"] == sys.executable

@@ -172,7 +172,7 @@ def run(data: DataDir) -> None:
     stored = SqliteStore(data.database).read(snapshot.snapshot)
     assert stored is not None
     settings = Settings(data_dir=data.root, batch_mode="incremental")
-    incremental.keep(settings, "20251202T050000Z", stored, Added({}, None))
+    incremental.keep(settings, "20251202T050000Z", stored, Added({}, None, "incremental"))
 
 
 def new_ids(data: DataDir) -> list[int]:
