@@ -21,6 +21,8 @@ from tests.conftest import KEPT, require
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
 RECORDING = Path(os.environ.get("RECORDING") or SAMPLE).absolute()
+#: The mode of the batch runs in all tests: `BATCH_MODE=incremental make test-compose`.
+BATCH_MODE = os.environ.get("BATCH_MODE") or "full"
 #: Replay speed. The sample takes three minutes, long enough to kill services during the replay.
 SPEED = 20
 #: Seconds that the Compose files give a service to stop.
@@ -59,6 +61,7 @@ class Stack:
             "RETIME": "0",
             "SPEED": str(SPEED),
             "BATCH_INTERVAL_SECONDS": "20",
+            "BATCH_MODE": BATCH_MODE,
             # Variables that a host may have set, and that must not reach the containers.
             "DATA_DIR": "/nowhere",
             "JAVA_HOME": "/nowhere",

@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from tests.compose.stack import BUILD_SECONDS, GRACE, START_SECONDS, Stack, await_, started
+from tests.compose.stack import (
+    BATCH_MODE,
+    BUILD_SECONDS,
+    GRACE,
+    START_SECONDS,
+    Stack,
+    await_,
+    started,
+)
 
 FILES = ("docker-compose.yml", "docker-compose.replay.yml")
 
@@ -68,8 +76,10 @@ def test_the_results_equal_an_independent_computation(stack: Stack) -> None:
     assert stack.settle(timeout=1200) == []
 
 
-def test_batch_log_can_be_printed(stack: Stack) -> None:
-    assert any("status=ok exit=0 rows=" in line for line in stack.batch_log())
+def test_batch_log_can_be_printed_and_names_the_mode(stack: Stack) -> None:
+    """The first incremental run reads everything, so its line says `full`."""
+    succeeded = [line for line in stack.batch_log() if "status=ok exit=0 rows=" in line]
+    assert any(f" mode={BATCH_MODE}" in line for line in succeeded)
 
 
 def compared(stack: Stack) -> dict[str, Any]:
