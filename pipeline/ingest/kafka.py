@@ -159,11 +159,18 @@ class Sender:
         lost = sum(not future.succeeded() for _, future in self._pending)
         self._pending.clear()
         if lost:
-            messages = "1 message" if lost == 1 else f"{lost:,} messages"
-            self._service.error(
-                f"the producer stopped before Kafka acknowledged {messages}. After its next start, "
-                "it recovers the trades that Kafka lacks, up to BACKFILL_SECONDS old"
-            )
+            self._service.error(undelivered(self._service.name, lost))
+
+
+def undelivered(name: str, lost: int) -> str:
+    """Return the sentence about messages that were not acknowledged when a service stopped."""
+    messages = "1 message" if lost == 1 else f"{lost:,} messages"
+    then = "recovers the trades that Kafka lacks, up to BACKFILL_SECONDS old"
+    if name == "consumer":
+        then = "reads the rejected records again, and sends them again"
+    return (
+        f"the {name} stopped before Kafka acknowledged {messages}. After its next start, it {then}"
+    )
 
 
 def partition(topic: str) -> TopicPartition:

@@ -122,3 +122,30 @@ def test_a_wrong_option_of_a_client_keeps_its_own_error() -> None:
 def test_the_installed_kafka_python_is_the_checked_version() -> None:
     """After an upgrade: read `kafka.net.manager` and its log lines, then change CHECKED_VERSION."""
     assert importlib.metadata.version("kafka-python") == kafka_connection.CHECKED_VERSION
+
+
+@pytest.mark.parametrize(
+    ("name", "lost", "text"),
+    [
+        (
+            "producer",
+            1,
+            (
+                "the producer stopped before Kafka acknowledged 1 message. After its next start, it "
+                "recovers the trades that Kafka lacks, up to BACKFILL_SECONDS old"
+            ),
+        ),
+        (
+            "consumer",
+            1200,
+            (
+                "the consumer stopped before Kafka acknowledged 1,200 messages. After its next start, "
+                "it reads the rejected records again, and sends them again"
+            ),
+        ),
+    ],
+)
+def test_undelivered_messages_are_named_with_what_happens_next(
+    name: str, lost: int, text: str
+) -> None:
+    assert kafka.undelivered(name, lost) == text
