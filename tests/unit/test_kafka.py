@@ -131,16 +131,16 @@ def test_the_installed_kafka_python_is_the_checked_version() -> None:
             "producer",
             1,
             (
-                "the producer stopped before Kafka acknowledged 1 message. After its next start, it "
-                "recovers the trades that Kafka lacks, up to BACKFILL_SECONDS old"
+                "the producer stopped before Kafka acknowledged 1 message. After its next start, "
+                "it recovers the trades that Kafka lacks, up to BACKFILL_SECONDS old"
             ),
         ),
         (
             "consumer",
             1200,
             (
-                "the consumer stopped before Kafka acknowledged 1,200 messages. After its next start, "
-                "it reads the rejected records again, and sends them again"
+                "the consumer stopped before Kafka acknowledged 1,200 messages. After its next "
+                "start, it reads the rejected records again, and sends them again"
             ),
         ),
     ],
