@@ -21,8 +21,6 @@ from pipeline import outputs, times
 
 #: Seconds. If its status file is older, a service hangs or is down.
 STALE_SECONDS = 30.0
-#: A healthy service whose last error is older than this has recovered from it.
-PAST_ERROR = timedelta(minutes=10)
 
 
 @cache
@@ -62,17 +60,6 @@ def on_this_clock(status: Mapping[str, Any], now: datetime) -> Mapping[str, Any]
     if not isinstance(at, int | float) or not 0 <= (age := time.monotonic() - at) < 1e9:
         return status
     return {**status, "updated": (now - timedelta(seconds=age)).isoformat()}
-
-
-def error_text(text: str, age: timedelta | None, *, healthy: bool) -> str:
-    """Return the text of the last error, marked `resolved` if the service has recovered from it.
-
-    Args:
-        text: the error.
-        age: the age of the error; None if unknown.
-        healthy: whether the service is healthy now.
-    """
-    return f"resolved: {text}" if healthy and age is not None and age > PAST_ERROR else text
 
 
 def unhealthy_text(name: str, state: object, message: object) -> str:

@@ -1,7 +1,7 @@
 """The services section: a card for each service, and the rejected messages."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import pandas as pd
@@ -9,11 +9,12 @@ import pandas as pd
 from page import formatting, status
 from page.formatting import DASH
 from page.status import ServiceStatus
-from pipeline.health import error_text
 
 Color = Literal["green", "gray", "red"]
 #: The heading of the column that holds raw messages.
 MESSAGE = "message (beginning)"
+#: A healthy service whose last error is older than this has recovered from it.
+PAST_ERROR = timedelta(minutes=10)
 #: The counters of the status files that a card shows under another name.
 _COUNTERS: Mapping[str, str] = {
     "control": "control messages",
@@ -117,7 +118,8 @@ def _last_error(service: ServiceStatus, now: datetime) -> str:
     at = formatting.moment(error.get("time"))
     text = f"{formatting.text(error.get('text'))} ({formatting.ago(at, now)})"
     healthy = status.condition(service, now) == "ok"
-    return error_text(text, None if at is None else now - at, healthy=healthy)
+    is_past = healthy and at is not None and now - at > PAST_ERROR
+    return f"resolved: {text}" if is_past else text
 
 
 def _details(service: ServiceStatus, condition: str) -> list[tuple[str, str]]:
