@@ -146,7 +146,7 @@ def search(
             limit = step.sent
             break
         if not step.read:
-            raise NoFlatRateError(f"the stream published nothing at {rate:.0f}/s")
+            raise NoFlatRateError(f"the stream published nothing at {rate:.0f} messages/s")
         if step.growth > GROWS:
             # Not at the rate of the step: an overloaded machine would read less.
             backlog = limit = observe(step.read, plan.step_seconds * 2).read
@@ -161,4 +161,6 @@ def search(
             return Capacity(backlog, held, failed)
         failed.append(held.rate)
         drain()
-    raise NoFlatRateError(f"the lag grew at {', '.join(f'{rate:.0f}' for rate in failed)}/s")
+    raise NoFlatRateError(
+        f"the lag grew at {', '.join(f'{rate:.0f}' for rate in failed)} messages/s"
+    )

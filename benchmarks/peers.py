@@ -104,11 +104,11 @@ def table_row(messages: int, name: str, run: Run, ours: Cost | None) -> Row:
         "engine": name,
         "wall, s": round(run.cost.wall, 2),
         "CPU, s": round(run.cost.cpu, 2),
-        "ours / its wall": ours and round(ours.wall / run.cost.wall, 3),
-        "ours / its CPU": ours and round(ours.cpu / run.cost.cpu, 3),
+        "wall, this project / engine": ours and round(ours.wall / run.cost.wall, 3),
+        "CPU, this project / engine": ours and round(ours.cpu / run.cost.cpu, 3),
         "peak memory, MiB": round(run.cost.peak_mib),
         "windows right / wrong / missing": str(run.check),
-        "the same if repeats count": str(run.check_repeated),
+        "windows right / wrong / missing if repeats count": str(run.check_repeated),
         "finished": "yes" if run.complete else f"no, ended after {catch_up.TIMEOUT} s",
     }
 

@@ -106,7 +106,7 @@ def described(plan: Plan) -> dict[str, object]:
         "with one partition",
         "search": f"from {plan.first:,.0f} messages/s, doubled every {plan.step_seconds:g} s until "
         f"the lag grows, at most {plan.most:,.0f}",
-        "sustained": f"the lag grows by at most {capacity.FLAT:.0%} of the rate in "
+        "sustained": f"the lag grows by at most {capacity.FLAT:.0%} of the messages sent in "
         f"{plan.hold_seconds:g} s",
         "heap": f"{HEAP} for the executor, or for the stream without a cluster",
     }
@@ -260,8 +260,9 @@ class Load:
             cpu={name: (after[name] - before[name]) / seconds for name in after},
         )
         self._bench.log(
-            f"{self._bench.folder.name}: {rate:,.0f}/s for {seconds:.0f} s: sent {step.sent:,.0f}, "
-            f"read {step.read:,.0f}, the lag grew by {step.growth:.1%} of the rate"
+            f"{self._bench.folder.name}: {rate:,.0f} messages/s for {seconds:.0f} s. "
+            f"Messages/s sent: {step.sent:,.0f}, read: {step.read:,.0f}. Growth of the lag: "
+            f"{step.growth:.1%} of the sent messages"
         )
         return step
 
@@ -353,7 +354,7 @@ def table_row(
         "CPU of the sender, s per million": round(cpu["sender"], 1),
         f"busy cores of {machine.CORES}": round(sum(held.cpu.values()), 2),
         f"lag every {SHOWN_SECONDS} s, thousand messages": shown_lags(held.lags),
-        "growth of the lag, % of the rate": round(100 * held.growth, 2),
+        "growth of the lag, % of the sent messages": round(100 * held.growth, 2),
         "rates at which the lag grew": ", ".join(f"{rate:,.0f}" for rate in found.failed) or "-",
         "ids and windows in the state": state.rows,
         "bytes for each of them": round(state.size / state.rows),

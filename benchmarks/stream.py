@@ -67,13 +67,13 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
     third = Goal(at_most=1 / 3, of_ratio=True)
     yield Result(f"{rate}: CPU", "s a minute", our_cpu, baseline_cpu, third)
     yield Result(
-        "stream: a final window is readable after its end, median",
+        "stream: time from a window's end until its final row is readable, median",
         "s",
         median(ours.delays) if ours.delays else None,
         median(baseline.delays) if baseline.delays else None,
     )
     yield Result(
-        "stream: a final window is readable after its end, longest of "
+        "stream: time from a window's end until its final row is readable, longest of "
         f"{len(ours.delays)} (plain job: {len(baseline.delays)})",
         "s",
         max(ours.delays, default=None),

@@ -106,7 +106,7 @@ def server_faults() -> list[Fault]:
     ping = servers.header(servers.PING, 0)
     huge = servers.header(servers.TEXT, 1 << 62)
     behaviours: dict[str, tuple[str, servers.MakeBehaviour, float]] = {
-        "half-frame": ("half a frame, then a drop", lambda: servers.HalfFrame(0), 3),
+        "half-frame": ("half a frame, then an aborted connection", lambda: servers.HalfFrame(0), 3),
         "stuck-frame": ("half a frame, then nothing", lambda: servers.HalfFrame(20), 20),
         "trickle": ("one byte every 0.5 s", lambda: servers.Trickle(0.5), 20),
         "pings-only": ("a ping every 0.2 s", lambda: servers.Endless(ping, 0.2), 20),

@@ -179,7 +179,10 @@ def _by_age(samples: Sequence[Sample]) -> dict[int, list[float]]:
 
 def statements(samples: Sequence[Sample]) -> list[str]:
     """Return the rows of a Markdown table: each series at the beginning and at the end."""
-    lines = ["| measure | of | first third | last third | change |", "|---|---|--:|--:|--:|"]
+    lines = [
+        "| measure | service or directory | first third | last third | change |",
+        "|---|---|--:|--:|--:|",
+    ]
     for (measure, of), of_series in sorted(series(samples).items()):
         compared = growth(of_series)
         if compared is None:

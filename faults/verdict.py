@@ -72,7 +72,7 @@ def row(
     if not outcome.offered and fault != NO_FAULT:
         problems.append("no trade was offered, so nothing was tested")
     if outcome.late and not late_is_expected:
-        problems.append(f"{outcome.late} windows lack late trades")
+        problems.append(f"windows that lack late trades: {outcome.late}")
     problems += outcome.problems
     bad = (outcome.lost, outcome.doubled, outcome.wrong, outcome.missing, outcome.batch_wrong)
     return Row(
@@ -128,7 +128,7 @@ def summary(rows: Sequence[Row]) -> str:
     return (
         f"{injected} faults injected, {totals['offered']:,} trades offered: "
         f"{totals['lost']} lost, {totals['doubled']} doubled, "
-        f"{totals['wrong'] + totals['missing']} windows wrong or missing, "
+        f"windows wrong or missing: {totals['wrong'] + totals['missing']}, "
         f"{totals['batch_wrong']} batch runs wrong. "
         f"Rows: {verdicts[OK]} ok, {verdicts[FAILED]} failed, {verdicts[SKIPPED]} skipped."
     )

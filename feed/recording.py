@@ -116,7 +116,7 @@ def check_usable(path: Path, product: str) -> None:
     if len(contents) > _KINDS_SHOWN:
         found.append("…")
     raise RecordingError(
-        f"The recording has no usable trade of {product}. {advice}. It has only "
+        f"The recording has no usable trade of {product}. {advice}. This recording has only "
         f"{', '.join(found)}: {path}"
     )
 

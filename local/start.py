@@ -90,7 +90,9 @@ def broker_answers(servers: str) -> bool:
 def end_leftovers(data: DataDir) -> None:
     """End the processes of an earlier stack on this directory whose supervisor was killed."""
     if leftovers := stack.leftovers(data.root):
-        terminal.say(f"Stopping {len(leftovers)} processes of an earlier stack that was killed")
+        terminal.say(
+            f"Stopping the processes of an earlier stack that was killed: {len(leftovers)}"
+        )
         processes.end(leftovers, wait_seconds=5)
 
 

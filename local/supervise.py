@@ -158,7 +158,9 @@ class Stack(Supervisor):  # type: ignore[misc]
         process = event.process
         # Supervisor adds a second each time and has no limit of its own.
         process.backoff = min(process.backoff, MAX_BACKOFF_SECONDS - 1)
-        self._log_failure(process, f"ended soon after its start; next try in {process.backoff} s")
+        self._log_failure(
+            process, f"ended soon after its start; next attempt in {process.backoff} s"
+        )
 
     def _log_failure(self, process: Any, what: str) -> None:
         self._failed.add(process.config.name)

@@ -86,7 +86,7 @@ RUN_COLUMNS: dict[str, Any] = {
     "logic_s": _number("reading and aggregation, s", "%,.2f"),
     "cpu_s": _number("CPU seconds", "%,.2f"),
     "peak_mib": _number("peak memory, MiB", "%,d"),
-    "read_s": _number("of which reading, s", "%,.2f"),
+    "read_s": _number("reading only, s", "%,.2f"),
     "write_s": _number("writing, s", "%,.2f"),
     "reason": "reason",
     "mode": "mode",

@@ -170,7 +170,7 @@ def rejected_caption(services: Mapping[str, ServiceStatus]) -> str:
     counted = ", ".join(f"{reason} {formatting.count(n)}" for reason, n in reasons.items())
     return (
         f"Messages rejected since the services started, by reason: {counted}. The table shows the "
-        "latest ones. All of them stay in the Kafka topic whose name ends in _rejected for its "
+        "latest ones. The Kafka topic whose name ends in _rejected keeps all of them for its "
         "retention time."
     )
 

@@ -65,7 +65,7 @@ def frontier_section(comparison: Comparison) -> Section:
     ]
     model = (
         *("interval", "median age", "CPU s/hour"),
-        *(f"age, {LARGER}x rows", f"CPU s, {LARGER}x rows"),
+        *(f"median age, {LARGER}x rows", f"CPU s/hour, {LARGER}x rows"),
     )
     tables = (
         Table(

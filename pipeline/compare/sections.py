@@ -277,7 +277,7 @@ def _completeness(comparison: Comparison) -> Section:
         ),
         lines=tuple(lines),
         tables=tuple(tables),
-        figure_note="A full bar means that the step lost nothing.",
+        figure_note="A full bar means that the step kept its whole input.",
         figure_alt="The share of its input that each step kept",
     )
 

@@ -24,7 +24,7 @@ from pipeline.settings import Settings
 #: has the trade id below a gap that begins at that moment.
 RECORDS_BEFORE = 1000
 
-#: Seconds. If a record is unacknowledged for longer, Kafka does not respond.
+#: Seconds. If a record is unacknowledged for longer, Kafka does not answer.
 ACKNOWLEDGE_SECONDS = 5.0
 #: Seconds to deliver the remaining records when the service stops.
 CLOSE_SECONDS = 4.0
@@ -98,7 +98,7 @@ class Sender:
         """Hand a record to the client. The caller waits for `has_room` first.
 
         Raises:
-            KafkaError: the service was asked to stop while Kafka did not respond.
+            KafkaError: the service was asked to stop while Kafka did not answer.
         """
         record = {
             "value": value,
@@ -149,7 +149,7 @@ class Sender:
             if self._service.stop.wait(0.005):
                 return False
             if self.is_stalled():
-                self._service.report("waiting for Kafka", "Kafka does not respond", healthy=False)
+                self._service.report("waiting for Kafka", "Kafka does not answer", healthy=False)
             self._service.tick()
         return True
 
@@ -213,7 +213,7 @@ def check_topic(settings: Settings) -> None:
     """Check that Kafka responds and both topics exist.
 
     Raises:
-        KafkaError: Kafka does not respond.
+        KafkaError: Kafka does not answer.
         TemporaryError: a topic does not exist yet.
         OperationalError: the topic of trades has more than one partition.
     """
@@ -255,7 +255,7 @@ class TopicIdentity:
         """Connect to Kafka.
 
         Raises:
-            KafkaError: Kafka does not respond.
+            KafkaError: Kafka does not answer.
         """
         options = _client(settings)
         del options["allow_auto_create_topics"]  # not known to the admin client
@@ -266,7 +266,7 @@ class TopicIdentity:
         """Return the id.
 
         Raises:
-            KafkaError: Kafka does not respond.
+            KafkaError: Kafka does not answer.
             TemporaryError: the topic does not exist.
             OperationalError: it has more than one partition.
         """
@@ -289,7 +289,7 @@ def topic_id(settings: Settings) -> str:
     """Return Kafka's id of the topic of trades. A topic that is created again gets another one.
 
     Raises:
-        KafkaError: Kafka does not respond.
+        KafkaError: Kafka does not answer.
         TemporaryError: the topic does not exist yet.
     """
     kafka, metadata = consumer_and_metadata(settings)
@@ -303,7 +303,7 @@ def existing_topic_id(kafka: KafkaConsumer, metadata: ClusterMetadata, settings:
     """Return Kafka's id of the topic of trades, by a client that has just been created.
 
     Raises:
-        KafkaError: Kafka does not respond.
+        KafkaError: Kafka does not answer.
         TemporaryError: the topic does not exist yet.
         OperationalError: the topic has more than one partition.
     """
@@ -327,7 +327,7 @@ def newest_records(settings: Settings, count: int) -> Iterator[Any]:
     """Yield the newest records of the topic of trades, at most `count`, oldest first.
 
     Raises:
-        KafkaError, TemporaryError: Kafka does not respond.
+        KafkaError, TemporaryError: Kafka does not answer.
     """
     yield from _records(settings, lambda _kafka, _trades, end: (end - count, end))
 
@@ -344,7 +344,7 @@ def records_since(settings: Settings, moment: datetime, before: int, stop: Event
         stop: ends the reading.
 
     Raises:
-        KafkaError, TemporaryError: Kafka does not respond.
+        KafkaError, TemporaryError: Kafka does not answer.
     """
 
     def offsets(kafka: KafkaConsumer, trades: TopicPartition, end: int) -> tuple[int, int]:

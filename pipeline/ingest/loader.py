@@ -137,7 +137,7 @@ class Loader:
         if found not in {None, self._topic_id}:
             raise RestartError(
                 f"topic {self._settings.kafka_topic} was created again: reading it from its "
-                f"beginning. Its id was {self._topic_id} and is {found}"
+                f"beginning. The topic id was {self._topic_id} and is now {found}"
             )
 
     def load(self, records: Sequence[Any]) -> None:

@@ -65,7 +65,7 @@ class Publisher:
         """Read from Kafka which trades were published before this start.
 
         Raises:
-            KafkaError, TemporaryError: Kafka does not respond.
+            KafkaError, TemporaryError: Kafka does not answer.
         """
         ids, records = IdRanges(), []
         for record in kafka.newest_records(self._settings, RESTORED_RECORDS):
@@ -248,7 +248,7 @@ class Publisher:
         self._service.error(
             f"topic {self._settings.kafka_topic} was created again and is empty: the producer "
             f"requests the trades of the last {self._settings.backfill_seconds:.0f} s again. The "
-            f"id of the topic was {self._topic_id} and is {found}"
+            f"topic id was {self._topic_id} and is now {found}"
         )
         self._topic_id = found
         self._published = PublishedTrades()
@@ -266,7 +266,7 @@ class Publisher:
         self._report_unusable()
         if self._sender.is_stalled():
             buffered = self._sender.unacknowledged()
-            message = f"Kafka does not respond; {buffered} messages are buffered"
+            message = f"Kafka does not answer; messages in the buffer: {buffered}"
             self._service.report("waiting for Kafka", message, healthy=False)
         elif refusal := self._watchdog.refusal():
             self._service.report("refused", refusal, healthy=False)

@@ -99,8 +99,8 @@ def parse_page(body: bytes, product: str, after: int, base: str) -> list[PastTra
     if trades and not below:
         shown = (wrong or list(trades))[0]
         raise RestError(
-            f"invalid answer from {base}: wrong trade ids. Check FEED_REST_URL. It has {shown!r}, "
-            f"although ids below {after} were requested"
+            f"invalid answer from {base}: wrong trade ids. Check FEED_REST_URL. The answer has "
+            f"{shown!r}, although ids below {after} were requested"
         )
     return [PastTrade(number, _ticker(product, trades[number])) for number in below]
 

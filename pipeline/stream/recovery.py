@@ -35,7 +35,7 @@ def prepare(service: Service, topic_id: str) -> Path:
         found.insert(0, f"checkpoint ({reason})")
     elif not damaged:
         found += [
-            f"stream_csv/{day}.csv ({count} rows are missing)"
+            f"stream_csv/{day}.csv (missing rows: {count})"
             for day, count in FinalRows(folder).missing(rows).items()
         ]
         if not found and (missing := missing_window(service, folder)):

@@ -54,8 +54,8 @@ class TopicWatch:
         if self._found != self.id:
             raise TopicChangedError(
                 f"Topic {self.topic} was created again. The stream reads the new one from its "
-                f"beginning and keeps the final windows. Kafka's id was {self.id} and is "
-                f"{self._found}."
+                f"beginning and keeps the final windows. The topic id was {self.id} and "
+                f"is now {self._found}."
             )
 
     def confirm(self, wait_s: float = CONFIRM_SECONDS) -> None:

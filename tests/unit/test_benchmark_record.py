@@ -161,6 +161,6 @@ def test_the_wall_time_of_a_batch_mode_is_compared_with_its_mark():
 def test_the_ratios_of_an_engine_need_the_cost_of_the_pipeline():
     run = Run(Cost(20.0, 40.0, 900.4), True, Check(5, 0, 0), Check(0, 5, 0))
     row = peers.table_row(100, "Flink", run, Cost(30.0, 10.0))
-    assert (row["ours / its wall"], row["ours / its CPU"]) == (1.5, 0.25)
+    assert (row["wall, this project / engine"], row["CPU, this project / engine"]) == (1.5, 0.25)
     assert (row["windows right / wrong / missing"], row["finished"]) == ("5 / 0 / 0", "yes")
-    assert peers.table_row(100, "Flink", run, None)["ours / its CPU"] is None
+    assert peers.table_row(100, "Flink", run, None)["CPU, this project / engine"] is None

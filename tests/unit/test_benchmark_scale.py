@@ -113,5 +113,5 @@ def test_a_stream_that_publishes_nothing_ends_the_search_with_the_reason():
     def silent(rate: float, _seconds: float) -> Step:
         return Step(rate, rate, 0.0, [], {})
 
-    with pytest.raises(NoFlatRateError, match="the stream published nothing at 1000/s"):
+    with pytest.raises(NoFlatRateError, match="the stream published nothing at 1000 messages/s"):
         capacity.search(silent, lambda: None, PLAN)

@@ -198,7 +198,7 @@ def test_a_recording_without_a_usable_trade_is_refused_with_what_it_has(
         recording.check_usable(path, "BTC-USD")
     said = str(refusal.value)
     assert said.startswith(f"The recording has no usable trade of BTC-USD. {advice}")
-    assert f". It has only {found}: " in said
+    assert f". This recording has only {found}: " in said
     assert said.endswith(str(path))
 
 

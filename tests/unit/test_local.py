@@ -272,7 +272,7 @@ def test_a_recording_without_a_trade_is_refused_with_what_it_has(
     assert replay
     printed = refusal(capsys, start.check_recording, replay, "BTC-USD")
     assert "no usable trade of BTC-USD. Choose a recording" in printed
-    assert "It has only lines of text (2)" in printed
+    assert "This recording has only lines of text (2)" in printed
     assert "no usable trade of ETH-USD" in refusal(capsys, start.check_recording, replay, "ETH-USD")
 
 
@@ -571,7 +571,7 @@ def test_the_status_of_a_killed_stack_names_the_processes_that_still_run(
             printed = refusal(capsys, status.main)
         finally:
             left.kill()
-    assert "1 of its processes still run." in printed
+    assert "Its services still run." in printed
     assert f"Their pids: {left.pid}." in printed
 
 
@@ -790,7 +790,7 @@ def test_a_program_that_keeps_failing_is_retried_at_least_every_30_seconds(
     finally:
         events.clear()
     assert waits == [*range(1, 31), *[30] * 20]
-    assert "ended soon after its start; next try in 2 s" in capsys.readouterr().out
+    assert "ended soon after its start; next attempt in 2 s" in capsys.readouterr().out
 
 
 # --- cleaning ---------------------------------------------------------------------------------

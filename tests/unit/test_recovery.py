@@ -99,7 +99,7 @@ def test_an_older_file_that_lost_rows_is_computed_again(
     assert is_continued(service) == (missing == 0)
     if missing:
         (message,) = (record.getMessage() for record in caplog.records)
-        assert f"stream_csv/{BEFORE} ({missing} rows are missing)" in message
+        assert f"stream_csv/{BEFORE} (missing rows: {missing})" in message
     caplog.clear()
     recovery.prepare(service, TOPIC)  # the new checkpoint has recorded no rows yet
     assert not caplog.records
