@@ -66,8 +66,8 @@ def main() -> None:
 def described() -> dict[str, object]:
     """Return what the results depend on, by name."""
     return {
-        "batch": f"median of 3 runs (1 run for {MANY_ROWS:,} rows or more); an incremental run reads "
-        f"{batch.ADDED_ROWS:,} new rows",
+        "batch": f"median of 3 runs (1 run for {MANY_ROWS:,} rows or more). An incremental run "
+        f"reads {batch.ADDED_ROWS:,} new rows",
         "catch-up": "from the start of spark_processor.py until all closed windows are written",
     }
 
