@@ -117,7 +117,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", default=[], help="only these faults (default: all)"
     )
-    parser.add_argument("--quick", action="store_true", help="a few faults, once each: 3 minutes")
+    parser.add_argument("--quick", action="store_true", help="a few faults, once each: 2 minutes")
     parser.add_argument(
         "--times", type=int, help="injections of each fault (default: as in the catalogue)"
     )

@@ -254,7 +254,7 @@ DROPPED = sum(second <= WATERMARK for second in AROUND)
 
 
 def play_crash(market: Market) -> None:
-    """Late trades around the watermark, of which some are dropped; the driver is killed twice.
+    """Late trades around the watermark, of which some are dropped; the driver is killed among them.
 
     Of 58 and 59 duplicates with another content come: the stream has forgotten 58 alone, as the
     watermark is over a minute past it.
@@ -268,7 +268,6 @@ def play_crash(market: Market) -> None:
     market.send(*late[15:30], trade(59, "-18:20", other=1))
     market.read()
     market.send(*late[30:], *late[:20])
-    market.crash("spark_processor")
     market.read()
     market.send(trade(100, "-16:00"))
     market.final("11:42")
