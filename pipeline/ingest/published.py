@@ -1,5 +1,6 @@
 """The newest published trades, to find repeated and conflicting messages. Pure."""
 
+from collections import deque
 from typing import Literal
 
 from pipeline.ingest.trade import Trade
@@ -16,6 +17,8 @@ class PublishedTrades:
     def __init__(self, capacity: int = REMEMBERED_TRADES) -> None:
         self._capacity = capacity
         self._digests: dict[int, int] = {}
+        #: The ids, oldest first. The first key of a dictionary is slow to find after deletions.
+        self._ids: deque[int] = deque()
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -33,9 +36,11 @@ class PublishedTrades:
 
     def add(self, trade: Trade) -> None:
         """Remember a published trade, and forget the oldest one if there are too many."""
+        if trade.trade_id not in self._digests:
+            self._ids.append(trade.trade_id)
         self._digests[trade.trade_id] = _digest(trade)
-        if len(self._digests) > self._capacity:
-            del self._digests[next(iter(self._digests))]
+        if len(self._ids) > self._capacity:
+            del self._digests[self._ids.popleft()]
 
 
 def _digest(trade: Trade) -> int:

@@ -1,5 +1,6 @@
 """The trades that the producer remembers, to find repeated and conflicting messages."""
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import msgspec
@@ -58,3 +59,19 @@ def test_the_oldest_trade_is_forgotten_first() -> None:
         published.add(trade)
     assert len(published) == 3
     assert [published.outcome(trade) for trade in trades] == ["published"] * 2 + ["repeated"] * 3
+
+
+def test_forgetting_the_oldest_trade_takes_no_longer_than_remembering_a_new_one() -> None:
+    published = PublishedTrades()
+    trades = [msgspec.structs.replace(TRADE, trade_id=number) for number in range(200_000)]
+    newer = [msgspec.structs.replace(TRADE, trade_id=number) for number in range(200_000, 300_000)]
+
+    def seconds_per_trade(added: list[Trade]) -> float:
+        began = time.process_time()
+        for trade in added:
+            published.add(trade)
+        return (time.process_time() - began) / len(added)
+
+    until_full = seconds_per_trade(trades)
+    assert seconds_per_trade(newer) < 5 * until_full
+    assert len(published) == len(trades)
