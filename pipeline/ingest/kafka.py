@@ -11,7 +11,7 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.cluster import ClusterMetadata
 from kafka.errors import KafkaTimeoutError, NoError, UnknownTopicOrPartitionError, for_code
-from kafka.structs import TopicPartition
+from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pipeline import kafka_security, times
 from pipeline.errors import OperationalError, TemporaryError
@@ -32,6 +32,8 @@ CLOSE_SECONDS = 4.0
 IDENTITY_MS = 5000
 #: Milliseconds within which the client must return its position in the topic.
 POSITION_MS = 3000
+#: Milliseconds within which Kafka must return what the consumer group committed.
+COORDINATOR_MS = 5000
 #: Milliseconds to reach a broker. The caller tries again.
 CONNECT_MS = 3000
 #: Milliseconds between two reads of the topic's metadata, which show that it was created again.
@@ -206,6 +208,26 @@ def position(kafka: KafkaConsumer, trades: TopicPartition, timeout_ms: int = POS
     found: int | None = kafka.position(trades, timeout_ms=timeout_ms)
     if found is None:
         raise KafkaTimeoutError(f"no position in topic {trades.topic} within {timeout_ms} ms")
+    return found
+
+
+def committed(kafka: KafkaConsumer, trades: TopicPartition) -> OffsetAndMetadata | None:
+    """Return what the consumer group committed; None if it committed nothing.
+
+    Raises:
+        TemporaryError: no broker is the coordinator of the group. Without a limit, kafka-python
+            waits for one for ever.
+    """
+    try:
+        found: OffsetAndMetadata | None = kafka.committed(
+            trades, metadata=True, timeout_ms=COORDINATOR_MS
+        )
+    except KafkaTimeoutError as error:
+        raise TemporaryError(
+            "Kafka has no group coordinator. On a single broker, set "
+            "offsets.topic.replication.factor=1. On several brokers, check that each partition of "
+            "the topic __consumer_offsets has a leader"
+        ) from error
     return found
 
 

@@ -63,7 +63,7 @@ class Loader:
         try:
             self._topic_id = kafka.existing_topic_id(consumer, metadata, self._settings)
             filled_by = store.newest_topic(self._connection)
-            committed = consumer.committed(self._partition, metadata=True)
+            committed = kafka.committed(consumer, self._partition)
             end = consumer.end_offsets([self._partition])[self._partition]
             self._handled = handled_before(committed, end, self._topic_id)
             start = start_offset(
