@@ -15,7 +15,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pipeline import kafka_security, times
 from pipeline.errors import OperationalError, TemporaryError
-from pipeline.ingest.kafka_connection import connected
+from pipeline.ingest.kafka_connection import connected, end
 from pipeline.ingest.trade import BACKFILL_HEADER
 from pipeline.service import Service
 from pipeline.settings import Settings
@@ -157,7 +157,7 @@ class Sender:
 
     def close(self) -> None:
         """Deliver remaining records within a few seconds. Log the number of undelivered ones."""
-        self._producer.close(timeout=CLOSE_SECONDS)
+        end(self._producer, CLOSE_SECONDS)
         lost = sum(not future.succeeded() for _, future in self._pending)
         self._pending.clear()
         if lost:

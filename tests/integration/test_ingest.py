@@ -1,10 +1,12 @@
 """The consumer with a real broker: it stops, loses its topic, or the database is replaced."""
 
+import gc
 import json
 import os
 import shutil
 import signal
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,12 +21,20 @@ from kafka.errors import KafkaTimeoutError
 
 from local import topics
 from local.ports import free_port
-from pipeline import times
+from pipeline import outputs, times
+from pipeline.ingest import kafka as kafka_module
 from pipeline.ingest import publisher as publisher_module
 from pipeline.ingest import store
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.ingest.exchange import FeedWatchdog, Message
-from pipeline.ingest.kafka import Sender, newest_records, partition, position, records_since
+from pipeline.ingest.kafka import (
+    Sender,
+    newest_records,
+    partition,
+    position,
+    records_since,
+    undelivered,
+)
 from pipeline.ingest.kafka import consumer as new_client
 from pipeline.ingest.loader import Loader
 from pipeline.ingest.publisher import REPORT_SECONDS, Publisher
@@ -74,6 +84,38 @@ def test_nothing_is_stored_until_kafka_has_the_dead_letters_before_it(
         service.stop.clear()
         loader.load(records)
         assert (store.total_rows(connection), store.next_offset(connection)) == (3, 5)
+
+
+def test_messages_that_a_suspended_kafka_did_not_acknowledge_are_counted_when_the_service_stops(
+    module_kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client ends too: its thread, and without an error of its destructor."""
+    monkeypatch.setattr(kafka_module, "CLOSE_SECONDS", 0.3)
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    topic = module_kafka.new_topic()
+    settings = Settings(
+        data_dir=tmp_path, kafka_bootstrap_servers=module_kafka.address, kafka_topic=topic
+    )
+    service = Service("consumer", settings)
+    threads = set(threading.enumerate())
+    sender = Sender(service)
+    sender.send(topic, b"acknowledged", times.now())
+    assert sender.flush()
+    module_kafka.signal(signal.SIGSTOP)
+    try:
+        sender.send(topic, b"not acknowledged", times.now())
+        sender.close()
+    finally:
+        module_kafka.signal(signal.SIGCONT)
+    service.close()
+    assert outputs.read_status(service.data, "consumer")["last_error"]["text"] == undelivered(
+        "consumer", 1
+    )
+    del sender
+    gc.collect()
+    assert not set(threading.enumerate()) - threads
+    assert not unraisable
 
 
 def test_a_consumer_that_cannot_start_leaves_no_connection_open(
