@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from pipeline.ingest import publisher as publisher_module
 from pipeline.ingest import store
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.ingest.exchange import FeedWatchdog, Message
+from pipeline.ingest.exchange_clock import BURST_SECONDS
 from pipeline.ingest.kafka import (
     Sender,
     newest_records,
@@ -409,6 +411,47 @@ def test_the_producer_forgets_what_it_published_to_a_topic_that_was_created_agai
         assert sender.flush()
         found = [record.value for record in newest_records(service.settings, 10)]
         assert found == [GOOD % 2, GOOD % 1]
+
+
+@pytest.mark.parametrize(("heartbeats", "hold_s"), [(3, 60.0), (0, 0.0)])
+def test_a_held_trade_is_published_after_ntp_has_set_a_clock_that_was_behind(
+    kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heartbeats: int, hold_s: float
+) -> None:
+    """Its time of receipt is correct, with heartbeats after the change of the clock or without."""
+    monkeypatch.setattr(publisher_module, "HOLD_SECONDS", hold_s)
+    behind = timedelta(seconds=200)
+    monkeypatch.setattr(times, "now", lambda: datetime.now(UTC) - behind)
+    topic = kafka.new_topic()
+    settings = Settings(data_dir=tmp_path, kafka_bootstrap_servers=kafka.address, kafka_topic=topic)
+    service = Service("producer", settings)
+    with ExitStack() as resources:
+        sender = Sender(service)
+        resources.callback(sender.close)
+        publisher = Publisher(service, sender)
+        resources.callback(publisher.close)
+        publisher.on_connect(FeedWatchdog(heartbeat_timeout=60, trade_timeout=60))
+
+        def receive(message: bytes) -> None:
+            publisher.on_message(Message(message, len(message)), times.now())
+
+        def heartbeat() -> bytes:
+            return json.dumps({"type": "heartbeat", "time": times.iso(datetime.now(UTC))}).encode()
+
+        received = datetime.now(UTC)
+        receive(heartbeat())
+        trade_now = json.loads(GOOD % 1) | {"time": times.iso(received)}
+        receive(json.dumps(trade_now).encode())
+        assert (service.counters["published"], service.counters["rejected"]) == (0, 0)
+        behind = timedelta()
+        for _ in range(heartbeats):
+            receive(heartbeat())
+            time.sleep(BURST_SECONDS)
+        publisher.after_read()
+        assert (service.counters["published"], service.counters["rejected"]) == (1, 0)
+        assert sender.flush()
+    (record,) = newest_records(settings, 10)
+    found = times.from_epoch_millis(record.timestamp)
+    assert abs(found - received) < timedelta(seconds=BURST_SECONDS)
 
 
 # --- another database -----------------------------------------------------------------------
