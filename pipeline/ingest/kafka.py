@@ -87,8 +87,9 @@ class Sender:
             delivery_timeout_ms=_FOREVER_MS,
             max_block_ms=3000,
         )
-        # From now on, the client keeps the metadata of the topic fresh, and with it the topic's id.
-        self._retrying(self._producer.partitions_for, settings.kafka_topic)
+        # From now on, the client keeps the metadata of the topics fresh, and with it their ids.
+        for topic in (settings.kafka_topic, settings.rejected_topic):
+            self._retrying(self._producer.partitions_for, topic)
 
     def send(
         self,
@@ -100,7 +101,7 @@ class Sender:
         """Hand a record to the client. The caller waits for `has_room` first.
 
         Raises:
-            KafkaError: the service was asked to stop while Kafka did not answer.
+            TemporaryError: the service was asked to stop while Kafka did not answer.
         """
         record = {
             "value": value,
@@ -112,8 +113,14 @@ class Sender:
         try:
             future = self._producer.send(topic, **record)
         except KafkaTimeoutError:  # the client has no metadata of the topic
-            future = self._retrying(self._producer.send, topic, **record)
+            future = self._retrying(self._send_or_explain, topic, record)
         self._pending.append((time.monotonic(), future))
+
+    def _send_or_explain(self, topic: str, record: Mapping[str, Any]) -> Any:
+        try:
+            return self._producer.send(topic, **record)
+        except KafkaTimeoutError as error:
+            raise TemporaryError(self.stall()) from error
 
     def topic_id(self) -> str | None:
         """Return Kafka's id of the topic of trades, at most a few seconds old; None: unknown."""
@@ -138,6 +145,11 @@ class Sender:
             return False
         return time.monotonic() - self._pending[0][0] > ACKNOWLEDGE_SECONDS
 
+    def stall(self) -> str:
+        """Return the sentence about a Kafka that does not acknowledge: see `no_answer`."""
+        settings = self._service.settings
+        return no_answer(self._metadata, settings, settings.kafka_topic, settings.rejected_topic)
+
     def has_room(self) -> bool:
         return len(self._pending) < self._limit or self.unacknowledged() < self._limit
 
@@ -151,7 +163,7 @@ class Sender:
             if self._service.stop.wait(0.005):
                 return False
             if self.is_stalled():
-                self._service.report("waiting for Kafka", "Kafka does not answer", healthy=False)
+                self._service.report("waiting for Kafka", self.stall(), healthy=False)
             self._service.tick()
         return True
 
@@ -229,6 +241,23 @@ def committed(kafka: KafkaConsumer, trades: TopicPartition) -> OffsetAndMetadata
             "the topic __consumer_offsets has a leader"
         ) from error
     return found
+
+
+def no_answer(metadata: ClusterMetadata, settings: Settings, *topics: str) -> str:
+    """Return why Kafka does not do what a client waits for, and what to do.
+
+    The client reports any cause as a timeout.
+
+    Args:
+        metadata: what the client knows about the topics. It keeps it while no broker answers.
+        settings: the settings of the service.
+        topics: topics that existed when the client was created.
+    """
+    for topic in topics:
+        if metadata.partitions_for_topic(topic) is None:
+            return f"topic {topic} was deleted. Create it: python -m local.topics"
+    servers = settings.kafka_bootstrap_servers
+    return f"no answer from Kafka at {servers}. Check that the broker runs"
 
 
 def check_topic(settings: Settings) -> None:
@@ -390,7 +419,7 @@ def _records(
     offsets: Callable[[KafkaConsumer, TopicPartition, int], tuple[int, int]],
 ) -> Iterator[Any]:
     """Yield the records between the two offsets that `offsets` returns for the end of the topic."""
-    kafka = consumer(settings)
+    kafka, metadata = consumer_and_metadata(settings)
     try:
         trades = partition(settings.kafka_topic)
         end = kafka.end_offsets([trades])[trades]
@@ -400,8 +429,7 @@ def _records(
         while position(kafka, trades) < end:
             records = kafka.poll(timeout_ms=10_000).get(trades, [])
             if not records:
-                broker = settings.kafka_bootstrap_servers
-                raise TemporaryError(f"no answer from Kafka at {broker}. Check that it runs")
+                raise TemporaryError(no_answer(metadata, settings, settings.kafka_topic))
             yield from (record for record in records if record.offset < end)
     finally:
         kafka.close(timeout_ms=1000)

@@ -91,7 +91,8 @@ class Publisher:
         """Handle one message and count its outcome.
 
         Raises:
-            KafkaError: Kafka rejected a record permanently, or the service was asked to stop.
+            KafkaError: Kafka rejected a record permanently.
+            TemporaryError: the service was asked to stop while Kafka did not answer.
             OutputError: another feed filled the data directory.
         """
         self._service.counters["received"] += 1
@@ -270,7 +271,7 @@ class Publisher:
         self._report_unusable()
         if self._sender.is_stalled():
             buffered = self._sender.unacknowledged()
-            message = f"Kafka does not answer; messages in the buffer: {buffered}"
+            message = f"{self._sender.stall()}. Messages in the buffer: {buffered}"
             self._service.report("waiting for Kafka", message, healthy=False)
         elif refusal := self._watchdog.refusal():
             self._service.report("refused", refusal, healthy=False)

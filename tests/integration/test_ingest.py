@@ -93,6 +93,7 @@ def test_messages_that_a_suspended_kafka_did_not_acknowledge_are_counted_when_th
 ) -> None:
     """The client ends too: its thread, and without an error of its destructor."""
     monkeypatch.setattr(kafka_module, "CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(kafka_module, "ACKNOWLEDGE_SECONDS", 0.2)
     unraisable: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
     topic = module_kafka.new_topic()
@@ -107,6 +108,13 @@ def test_messages_that_a_suspended_kafka_did_not_acknowledge_are_counted_when_th
     module_kafka.signal(signal.SIGSTOP)
     try:
         sender.send(topic, b"not acknowledged", times.now())
+        stop = threading.Timer(0.5, service.stop.set)
+        stop.start()
+        assert not sender.flush()
+        status = outputs.read_status(service.data, "consumer")
+        address = module_kafka.address
+        assert status["message"] == f"no answer from Kafka at {address}. Check that the broker runs"
+        stop.join()
         sender.close()
     finally:
         module_kafka.signal(signal.SIGCONT)
@@ -248,6 +256,42 @@ def test_a_deleted_topic_is_the_state_of_the_consumer_until_it_exists_again(
     consumer.write(*range(101, 151))
     consumer.wait_for(*range(1, 21), *range(101, 151))
     wait_until(lambda: consumer.status()["healthy"], 10, "healthy again", consumer.process)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_deleted_dead_letter_topic_is_the_state_of_a_sender_until_it_exists_again(
+    kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_known: bool
+) -> None:
+    """Also if a record was sent before the client knows that the topic is deleted."""
+    monkeypatch.setattr(kafka_module, "ACKNOWLEDGE_SECONDS", 0.2)
+    topic = kafka.new_topic()
+    settings = Settings(data_dir=tmp_path, kafka_bootstrap_servers=kafka.address, kafka_topic=topic)
+    rejected = settings.rejected_topic
+    service = Service("producer", settings)
+    reported: list[str] = []
+
+    def create_after_the_report() -> None:
+        expected = f"topic {rejected} was deleted. Create it: python -m local.topics"
+        while not reported:
+            status = outputs.read_status(service.data, "producer")
+            if (status.get("state"), status.get("message")) == ("waiting for Kafka", expected):
+                reported.append(expected)
+                topics.create(kafka.address, rejected)
+            time.sleep(0.05)
+
+    with closing(Sender(service)) as sender:
+        delete_topic(kafka, rejected)
+        metadata = sender._metadata
+        if is_known:
+            wait_until(lambda: not metadata.partitions_for_topic(rejected), 10, "the deletion")
+        creator = threading.Thread(target=create_after_the_report, daemon=True)
+        creator.start()
+        sender.send(rejected, b"a dead letter", times.now())
+        assert sender.flush()
+        creator.join(1)
+    assert reported
+    of_rejected = settings.model_copy(update={"kafka_topic": rejected})
+    assert [record.value for record in newest_records(of_rejected, 10)] == [b"a dead letter"]
 
 
 def test_a_topic_created_again_is_read_from_its_beginning_by_the_running_consumer(
