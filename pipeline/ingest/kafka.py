@@ -257,7 +257,13 @@ def no_answer(metadata: ClusterMetadata, settings: Settings, *topics: str) -> st
         if metadata.partitions_for_topic(topic) is None:
             return f"topic {topic} was deleted. Create it: python -m local.topics"
     servers = settings.kafka_bootstrap_servers
-    return f"no answer from Kafka at {servers}. Check that the broker runs"
+    text = f"no answer from Kafka at {servers}. Check that the broker runs"
+    if settings.kafka_credentials_file is None:
+        return text
+    return (
+        f"{text}, and the login in KAFKA_CREDENTIALS_FILE. Restart this service if the login has "
+        "changed"
+    )
 
 
 def check_topic(settings: Settings) -> None:
