@@ -275,7 +275,8 @@ class Backfill:
         """Do what is due, without waiting: start a request, or publish what one returned.
 
         Raises:
-            KafkaError: Kafka rejected a record permanently, or the service was asked to stop.
+            KafkaError: Kafka rejected a record permanently.
+            TemporaryError: the service was asked to stop while Kafka did not answer.
         """
         if not self._age:
             return

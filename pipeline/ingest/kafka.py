@@ -11,11 +11,11 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.cluster import ClusterMetadata
 from kafka.errors import KafkaTimeoutError, NoError, UnknownTopicOrPartitionError, for_code
-from kafka.structs import TopicPartition
+from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from pipeline import kafka_security, times
 from pipeline.errors import OperationalError, TemporaryError
-from pipeline.ingest.kafka_connection import connected
+from pipeline.ingest.kafka_connection import connected, end
 from pipeline.ingest.trade import BACKFILL_HEADER
 from pipeline.service import Service
 from pipeline.settings import Settings
@@ -32,6 +32,8 @@ CLOSE_SECONDS = 4.0
 IDENTITY_MS = 5000
 #: Milliseconds within which the client must return its position in the topic.
 POSITION_MS = 3000
+#: Milliseconds within which Kafka must return what the consumer group committed.
+COORDINATOR_MS = 5000
 #: Milliseconds to reach a broker. The caller tries again.
 CONNECT_MS = 3000
 #: Milliseconds between two reads of the topic's metadata, which show that it was created again.
@@ -85,8 +87,9 @@ class Sender:
             delivery_timeout_ms=_FOREVER_MS,
             max_block_ms=3000,
         )
-        # From now on, the client keeps the metadata of the topic fresh, and with it the topic's id.
-        self._retrying(self._producer.partitions_for, settings.kafka_topic)
+        # From now on, the client keeps the metadata of the topics fresh, and with it their ids.
+        for topic in (settings.kafka_topic, settings.rejected_topic):
+            self._retrying(self._producer.partitions_for, topic)
 
     def send(
         self,
@@ -98,7 +101,7 @@ class Sender:
         """Hand a record to the client. The caller waits for `has_room` first.
 
         Raises:
-            KafkaError: the service was asked to stop while Kafka did not answer.
+            TemporaryError: the service was asked to stop while Kafka did not answer.
         """
         record = {
             "value": value,
@@ -110,8 +113,14 @@ class Sender:
         try:
             future = self._producer.send(topic, **record)
         except KafkaTimeoutError:  # the client has no metadata of the topic
-            future = self._retrying(self._producer.send, topic, **record)
+            future = self._retrying(self._send_or_explain, topic, record)
         self._pending.append((time.monotonic(), future))
+
+    def _send_or_explain(self, topic: str, record: Mapping[str, Any]) -> Any:
+        try:
+            return self._producer.send(topic, **record)
+        except KafkaTimeoutError as error:
+            raise TemporaryError(self.stall()) from error
 
     def topic_id(self) -> str | None:
         """Return Kafka's id of the topic of trades, at most a few seconds old; None: unknown."""
@@ -136,6 +145,11 @@ class Sender:
             return False
         return time.monotonic() - self._pending[0][0] > ACKNOWLEDGE_SECONDS
 
+    def stall(self) -> str:
+        """Return the sentence about a Kafka that does not acknowledge: see `no_answer`."""
+        settings = self._service.settings
+        return no_answer(self._metadata, settings, settings.kafka_topic, settings.rejected_topic)
+
     def has_room(self) -> bool:
         return len(self._pending) < self._limit or self.unacknowledged() < self._limit
 
@@ -149,13 +163,13 @@ class Sender:
             if self._service.stop.wait(0.005):
                 return False
             if self.is_stalled():
-                self._service.report("waiting for Kafka", "Kafka does not answer", healthy=False)
+                self._service.report("waiting for Kafka", self.stall(), healthy=False)
             self._service.tick()
         return True
 
     def close(self) -> None:
         """Deliver remaining records within a few seconds. Log the number of undelivered ones."""
-        self._producer.close(timeout=CLOSE_SECONDS)
+        end(self._producer, CLOSE_SECONDS)
         lost = sum(not future.succeeded() for _, future in self._pending)
         self._pending.clear()
         if lost:
@@ -207,6 +221,49 @@ def position(kafka: KafkaConsumer, trades: TopicPartition, timeout_ms: int = POS
     if found is None:
         raise KafkaTimeoutError(f"no position in topic {trades.topic} within {timeout_ms} ms")
     return found
+
+
+def committed(kafka: KafkaConsumer, trades: TopicPartition) -> OffsetAndMetadata | None:
+    """Return what the consumer group committed; None if it committed nothing.
+
+    Raises:
+        TemporaryError: no broker is the coordinator of the group. Without a limit, kafka-python
+            waits for one for ever.
+    """
+    try:
+        found: OffsetAndMetadata | None = kafka.committed(
+            trades, metadata=True, timeout_ms=COORDINATOR_MS
+        )
+    except KafkaTimeoutError as error:
+        raise TemporaryError(
+            "Kafka has no group coordinator. On a single broker, set "
+            "offsets.topic.replication.factor=1. On several brokers, check that each partition of "
+            "the topic __consumer_offsets has a leader"
+        ) from error
+    return found
+
+
+def no_answer(metadata: ClusterMetadata, settings: Settings, *topics: str) -> str:
+    """Return why Kafka does not do what a client waits for, and what to do.
+
+    The client reports any cause as a timeout.
+
+    Args:
+        metadata: what the client knows about the topics. It keeps it while no broker answers.
+        settings: the settings of the service.
+        topics: topics that existed when the client was created.
+    """
+    for topic in topics:
+        if metadata.partitions_for_topic(topic) is None:
+            return f"topic {topic} was deleted. Create it: python -m local.topics"
+    servers = settings.kafka_bootstrap_servers
+    text = f"no answer from Kafka at {servers}. Check that the broker runs"
+    if settings.kafka_credentials_file is None:
+        return text
+    return (
+        f"{text}, and the login in KAFKA_CREDENTIALS_FILE. Restart this service if the login has "
+        "changed"
+    )
 
 
 def check_topic(settings: Settings) -> None:
@@ -368,7 +425,7 @@ def _records(
     offsets: Callable[[KafkaConsumer, TopicPartition, int], tuple[int, int]],
 ) -> Iterator[Any]:
     """Yield the records between the two offsets that `offsets` returns for the end of the topic."""
-    kafka = consumer(settings)
+    kafka, metadata = consumer_and_metadata(settings)
     try:
         trades = partition(settings.kafka_topic)
         end = kafka.end_offsets([trades])[trades]
@@ -378,8 +435,7 @@ def _records(
         while position(kafka, trades) < end:
             records = kafka.poll(timeout_ms=10_000).get(trades, [])
             if not records:
-                broker = settings.kafka_bootstrap_servers
-                raise TemporaryError(f"no answer from Kafka at {broker}. Check that it runs")
+                raise TemporaryError(no_answer(metadata, settings, settings.kafka_topic))
             yield from (record for record in records if record.offset < end)
     finally:
         kafka.close(timeout_ms=1000)

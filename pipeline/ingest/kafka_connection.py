@@ -1,8 +1,8 @@
-"""How a client of kafka-python connects: with the cause of a failure, and without a leak.
+"""How a client of kafka-python connects and ends: with the cause of a failure, and without a leak.
 
 Only this module uses parts of kafka-python that are not public: the class `KafkaNetClient`, which a
-client uses for its connections, and the text of log lines. tests/unit/test_kafka.py fails when the
-installed version is not `CHECKED_VERSION`.
+client uses for its connections, the thread of a producer, and the text of log lines.
+tests/unit/test_kafka.py fails when the installed version is not `CHECKED_VERSION`.
 """
 
 import gc
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from kafka import KafkaProducer
 from kafka.cluster import ClusterMetadata
 from kafka.errors import KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 #: The version of kafka-python with which this module was checked.
 CHECKED_VERSION = "3.0.12"
+#: Seconds for the thread of a producer to end when it has nothing to deliver.
+END_SECONDS = 1.0
 #: How kafka-python logs a failed connection: with an error number and its name, or with a text.
 #: The line "Bootstrap failed" follows, but it does not contain the cause.
 _FAILED = re.compile(
@@ -58,6 +61,21 @@ def connected(make: Callable[..., T], **options: Any) -> tuple[T, ClusterMetadat
             if not isinstance(error, KafkaTimeoutError):
                 raise
             raise TemporaryError(_no_connection(options, causes)) from error
+
+
+def end(producer: KafkaProducer, seconds: float) -> None:
+    """Deliver the remaining records within some seconds. Then end the client in any case.
+
+    While a record is undelivered, `KafkaProducer.close` only raises an error: its thread continues.
+    """
+    try:
+        producer.flush(seconds)
+    except KafkaTimeoutError:
+        producer._sender.force_close()  # noqa: SLF001 - it fails the undelivered records
+    try:
+        producer.close(timeout=END_SECONDS)
+    except KafkaTimeoutError:  # the thread waits for a connection, and ends after that
+        producer._closed = True  # noqa: SLF001 - the destructor would try again
 
 
 def _no_connection(options: Mapping[str, Any], causes: Sequence[str]) -> str:

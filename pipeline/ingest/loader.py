@@ -63,7 +63,7 @@ class Loader:
         try:
             self._topic_id = kafka.existing_topic_id(consumer, metadata, self._settings)
             filled_by = store.newest_topic(self._connection)
-            committed = consumer.committed(self._partition, metadata=True)
+            committed = kafka.committed(consumer, self._partition)
             end = consumer.end_offsets([self._partition])[self._partition]
             self._handled = handled_before(committed, end, self._topic_id)
             start = start_offset(
@@ -258,13 +258,11 @@ class Loader:
         self._service.tick()
 
     def _cause(self, error: KafkaError) -> str:
-        """Return why the lag is unknown: the client reports any cause as a timeout."""
+        """Return why the lag is unknown."""
         topic = self._settings.kafka_topic
-        if self._metadata.partitions_for_topic(topic) is None:
-            return f"topic {topic} was deleted. Create it: python -m local.topics"
-        if isinstance(error, KafkaTimeoutError):
-            servers = self._settings.kafka_bootstrap_servers
-            return f"no answer from Kafka at {servers}. Check that the broker runs"
+        is_deleted = self._metadata.partitions_for_topic(topic) is None
+        if is_deleted or isinstance(error, KafkaTimeoutError):
+            return kafka.no_answer(self._metadata, self._settings, topic)
         return sentence(error)
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ Every received message is counted under exactly one outcome: `published`, `repea
 
 import time
 from collections import deque
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline import times
@@ -47,9 +47,9 @@ class Publisher:
         #: The beginning of the newest unusable period that was logged.
         self._unusable_since: datetime | None = None
         self._clock = ExchangeClock()
-        #: Trades in the future, according to a clock that may be wrong: message, time of receipt,
-        #: and receipt in monotonic seconds. They are handled when the clock is checked.
-        self._held: deque[tuple[Message, datetime, float]] = deque()
+        #: Trades in the future, according to a clock that may be wrong: message, and receipt in
+        #: monotonic seconds. They are handled when the clock is checked.
+        self._held: deque[tuple[Message, float]] = deque()
         self._held_until = 0.0
         self._topic_id = sender.topic_id()
         self._next_report = 0.0
@@ -91,7 +91,8 @@ class Publisher:
         """Handle one message and count its outcome.
 
         Raises:
-            KafkaError: Kafka rejected a record permanently, or the service was asked to stop.
+            KafkaError: Kafka rejected a record permanently.
+            TemporaryError: the service was asked to stop while Kafka did not answer.
             OutputError: another feed filled the data directory.
         """
         self._service.counters["received"] += 1
@@ -99,7 +100,7 @@ class Publisher:
         try:
             self._count(self._outcome(message, received))
         except trade.FutureTradeError as error:
-            if not self._hold(message, received):
+            if not self._hold(message):
                 self._reject(message, received, error)
         except trade.InvalidTradeError as error:
             self._reject(message, received, error)
@@ -114,7 +115,7 @@ class Publisher:
         self._rejections.on_rejected(str(why), received)
         self._count("rejected")
 
-    def _hold(self, message: Message, received: datetime) -> bool:
+    def _hold(self, message: Message) -> bool:
         """Keep a message until heartbeats show whether this machine's clock is behind.
 
         Returns:
@@ -124,14 +125,18 @@ class Publisher:
             return False
         if not self._held:
             self._held_until = time.monotonic() + HOLD_SECONDS
-        self._held.append((message, received, time.monotonic()))
+        self._held.append((message, time.monotonic()))
         return True
 
     def _release(self) -> None:
-        """Handle the held messages."""
+        """Handle the held messages, with the times of receipt by the present clock.
+
+        NTP may have set the clock since the receipt.
+        """
         while self._held:
-            message, received, at = self._held.popleft()
-            received = self._clock.correct(at, received)
+            message, at = self._held.popleft()
+            passed = timedelta(seconds=time.monotonic() - at)
+            received = self._clock.correct(at, times.now() - passed)
             try:
                 self._count(self._outcome(message, received))
             except trade.InvalidTradeError as error:
@@ -266,7 +271,7 @@ class Publisher:
         self._report_unusable()
         if self._sender.is_stalled():
             buffered = self._sender.unacknowledged()
-            message = f"Kafka does not answer; messages in the buffer: {buffered}"
+            message = f"{self._sender.stall()}. Messages in the buffer: {buffered}"
             self._service.report("waiting for Kafka", message, healthy=False)
         elif refusal := self._watchdog.refusal():
             self._service.report("refused", refusal, healthy=False)

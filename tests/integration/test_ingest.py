@@ -1,14 +1,17 @@
 """The consumer with a real broker: it stops, loses its topic, or the database is replaced."""
 
+import gc
 import json
 import os
 import shutil
 import signal
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +22,21 @@ from kafka.errors import KafkaTimeoutError
 
 from local import topics
 from local.ports import free_port
-from pipeline import times
+from pipeline import outputs, times
+from pipeline.ingest import kafka as kafka_module
 from pipeline.ingest import publisher as publisher_module
 from pipeline.ingest import store
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.ingest.exchange import FeedWatchdog, Message
-from pipeline.ingest.kafka import Sender, newest_records, partition, position, records_since
+from pipeline.ingest.exchange_clock import BURST_SECONDS
+from pipeline.ingest.kafka import (
+    Sender,
+    newest_records,
+    partition,
+    position,
+    records_since,
+    undelivered,
+)
 from pipeline.ingest.kafka import consumer as new_client
 from pipeline.ingest.loader import Loader
 from pipeline.ingest.publisher import REPORT_SECONDS, Publisher
@@ -74,6 +86,46 @@ def test_nothing_is_stored_until_kafka_has_the_dead_letters_before_it(
         service.stop.clear()
         loader.load(records)
         assert (store.total_rows(connection), store.next_offset(connection)) == (3, 5)
+
+
+def test_messages_that_a_suspended_kafka_did_not_acknowledge_are_counted_when_the_service_stops(
+    module_kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client ends too: its thread, and without an error of its destructor."""
+    monkeypatch.setattr(kafka_module, "CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(kafka_module, "ACKNOWLEDGE_SECONDS", 0.2)
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    topic = module_kafka.new_topic()
+    settings = Settings(
+        data_dir=tmp_path, kafka_bootstrap_servers=module_kafka.address, kafka_topic=topic
+    )
+    service = Service("consumer", settings)
+    threads = set(threading.enumerate())
+    sender = Sender(service)
+    sender.send(topic, b"acknowledged", times.now())
+    assert sender.flush()
+    module_kafka.signal(signal.SIGSTOP)
+    try:
+        sender.send(topic, b"not acknowledged", times.now())
+        stop = threading.Timer(0.5, service.stop.set)
+        stop.start()
+        assert not sender.flush()
+        status = outputs.read_status(service.data, "consumer")
+        address = module_kafka.address
+        assert status["message"] == f"no answer from Kafka at {address}. Check that the broker runs"
+        stop.join()
+        sender.close()
+    finally:
+        module_kafka.signal(signal.SIGCONT)
+    service.close()
+    assert outputs.read_status(service.data, "consumer")["last_error"]["text"] == undelivered(
+        "consumer", 1
+    )
+    del sender
+    gc.collect()
+    assert not set(threading.enumerate()) - threads
+    assert not unraisable
 
 
 def test_a_consumer_that_cannot_start_leaves_no_connection_open(
@@ -204,6 +256,42 @@ def test_a_deleted_topic_is_the_state_of_the_consumer_until_it_exists_again(
     consumer.write(*range(101, 151))
     consumer.wait_for(*range(1, 21), *range(101, 151))
     wait_until(lambda: consumer.status()["healthy"], 10, "healthy again", consumer.process)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_deleted_dead_letter_topic_is_the_state_of_a_sender_until_it_exists_again(
+    kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_known: bool
+) -> None:
+    """Also if a record was sent before the client knows that the topic is deleted."""
+    monkeypatch.setattr(kafka_module, "ACKNOWLEDGE_SECONDS", 0.2)
+    topic = kafka.new_topic()
+    settings = Settings(data_dir=tmp_path, kafka_bootstrap_servers=kafka.address, kafka_topic=topic)
+    rejected = settings.rejected_topic
+    service = Service("producer", settings)
+    reported: list[str] = []
+
+    def create_after_the_report() -> None:
+        expected = f"topic {rejected} was deleted. Create it: python -m local.topics"
+        while not reported:
+            status = outputs.read_status(service.data, "producer")
+            if (status.get("state"), status.get("message")) == ("waiting for Kafka", expected):
+                reported.append(expected)
+                topics.create(kafka.address, rejected)
+            time.sleep(0.05)
+
+    with closing(Sender(service)) as sender:
+        delete_topic(kafka, rejected)
+        metadata = sender._metadata
+        if is_known:
+            wait_until(lambda: not metadata.partitions_for_topic(rejected), 10, "the deletion")
+        creator = threading.Thread(target=create_after_the_report, daemon=True)
+        creator.start()
+        sender.send(rejected, b"a dead letter", times.now())
+        assert sender.flush()
+        creator.join(1)
+    assert reported
+    of_rejected = settings.model_copy(update={"kafka_topic": rejected})
+    assert [record.value for record in newest_records(of_rejected, 10)] == [b"a dead letter"]
 
 
 def test_a_topic_created_again_is_read_from_its_beginning_by_the_running_consumer(
@@ -367,6 +455,47 @@ def test_the_producer_forgets_what_it_published_to_a_topic_that_was_created_agai
         assert sender.flush()
         found = [record.value for record in newest_records(service.settings, 10)]
         assert found == [GOOD % 2, GOOD % 1]
+
+
+@pytest.mark.parametrize(("heartbeats", "hold_s"), [(3, 60.0), (0, 0.0)])
+def test_a_held_trade_is_published_after_ntp_has_set_a_clock_that_was_behind(
+    kafka: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heartbeats: int, hold_s: float
+) -> None:
+    """Its time of receipt is correct, with heartbeats after the change of the clock or without."""
+    monkeypatch.setattr(publisher_module, "HOLD_SECONDS", hold_s)
+    behind = timedelta(seconds=200)
+    monkeypatch.setattr(times, "now", lambda: datetime.now(UTC) - behind)
+    topic = kafka.new_topic()
+    settings = Settings(data_dir=tmp_path, kafka_bootstrap_servers=kafka.address, kafka_topic=topic)
+    service = Service("producer", settings)
+    with ExitStack() as resources:
+        sender = Sender(service)
+        resources.callback(sender.close)
+        publisher = Publisher(service, sender)
+        resources.callback(publisher.close)
+        publisher.on_connect(FeedWatchdog(heartbeat_timeout=60, trade_timeout=60))
+
+        def receive(message: bytes) -> None:
+            publisher.on_message(Message(message, len(message)), times.now())
+
+        def heartbeat() -> bytes:
+            return json.dumps({"type": "heartbeat", "time": times.iso(datetime.now(UTC))}).encode()
+
+        received = datetime.now(UTC)
+        receive(heartbeat())
+        trade_now = json.loads(GOOD % 1) | {"time": times.iso(received)}
+        receive(json.dumps(trade_now).encode())
+        assert (service.counters["published"], service.counters["rejected"]) == (0, 0)
+        behind = timedelta()
+        for _ in range(heartbeats):
+            receive(heartbeat())
+            time.sleep(BURST_SECONDS)
+        publisher.after_read()
+        assert (service.counters["published"], service.counters["rejected"]) == (1, 0)
+        assert sender.flush()
+    (record,) = newest_records(settings, 10)
+    found = times.from_epoch_millis(record.timestamp)
+    assert abs(found - received) < timedelta(seconds=BURST_SECONDS)
 
 
 # --- another database -----------------------------------------------------------------------

@@ -7,10 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
 from kafka import KafkaProducer
+from kafka.cluster import ClusterMetadata
 from kafka.errors import KafkaError
 
 from local import topics
@@ -117,6 +119,18 @@ def test_a_closed_connection_is_the_cause_also_if_the_last_attempt_is_cut_off(
 def test_a_wrong_option_of_a_client_keeps_its_own_error() -> None:
     with pytest.raises(ValueError, match="no_such_option"):
         kafka_connection.connected(KafkaProducer, no_such_option=1)
+
+
+def test_the_login_is_a_possible_cause_if_a_kafka_with_a_login_does_not_answer() -> None:
+    """A client reports a login that Kafka no longer accepts as a timeout."""
+    plain = Settings(kafka_bootstrap_servers="kafka:9092")
+    secure = plain.model_copy(update={"kafka_credentials_file": Path("credentials")})
+    cause = "no answer from Kafka at kafka:9092. Check that the broker runs"
+    assert kafka.no_answer(ClusterMetadata(), plain) == cause
+    assert kafka.no_answer(ClusterMetadata(), secure) == (
+        f"{cause}, and the login in KAFKA_CREDENTIALS_FILE. Restart this service if the login has "
+        "changed"
+    )
 
 
 def test_the_installed_kafka_python_is_the_checked_version() -> None:
