@@ -29,7 +29,7 @@ from pipeline.ingest.exchange import (
     messages,
 )
 from pipeline.logs import log_to_stdout
-from pipeline.service import backoff
+from pipeline.service import backoff, set_in_thread
 from pipeline.settings import websocket_address
 
 EXCHANGE = "wss://ws-feed.exchange.coinbase.com"
@@ -235,6 +235,12 @@ def parse_url(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def stop_at_signals(stop: Event) -> None:
+    """Request a stop at the first SIGTERM or SIGINT."""
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: set_in_thread(stop))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Record until a signal, the end of `--seconds` or an error of the file."""
     parser = argparse.ArgumentParser(
@@ -256,8 +262,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     log_to_stdout("INFO")
     stop = Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stop.set())
+    stop_at_signals(stop)
     is_new = not options.file.exists() or not options.file.stat().st_size
     with exit_on_error():
         writer = open_writer(options.file, append=options.append)

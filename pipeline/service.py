@@ -68,6 +68,14 @@ def backoff(first: float = 0.5, cap: float = 30.0) -> Iterator[float]:
         limit = min(cap, limit * 2)
 
 
+def set_in_thread(event: threading.Event) -> None:
+    """Set an event from a signal handler, which runs in the main thread.
+
+    If the signal interrupted `event.wait`, the main thread holds the lock of the event.
+    """
+    threading.Thread(target=event.set, daemon=True).start()
+
+
 def _require_writable(folder: Path) -> None:
     """Create the data directory; end the process with one line if no file can be written to it.
 
@@ -152,8 +160,7 @@ class Service:
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
         if self.stop.is_set():
             os._exit(128 + signum)
-        # In a thread: if the signal interrupted `stop.wait`, this thread holds the lock of `stop`.
-        threading.Thread(target=self.stop.set, daemon=True).start()
+        set_in_thread(self.stop)
 
     def _status_before(self) -> dict[str, Any]:
         try:

@@ -214,11 +214,21 @@ def _is_host(text: str) -> bool:
 
 
 def _heap(text: str) -> str:
+    """Return the size of a Java heap in small letters. Java and Spark also accept `2G`."""
+    text = text.lower()
     match = re.fullmatch(r"([1-9][0-9]{0,6})([mg])", text)
     mib = int(match[1]) * (1024 if match[2] == "g" else 1) if match else 0
     if not 512 <= mib <= 1024 * 1024:  # Spark refuses a smaller heap
         raise ValueError("must be a whole number and m (MiB) or g (GiB), from 512m to 1024g")
     return text
+
+
+def _log_level(text: str) -> str:
+    """Return the name of a log level. Other tools use small letters, and WARN."""
+    level = "WARNING" if text.upper() == "WARN" else text.upper()
+    if level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+        raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
+    return level
 
 
 def _folder(path: Path) -> Path:
@@ -293,10 +303,7 @@ Master = Annotated[
     ),
 ]
 Host = Annotated[str, _matching(_HOST, "must be the name or the IPv4 address of a machine")]
-LogLevel = Annotated[
-    str, _matching("DEBUG|INFO|WARNING|ERROR", "must be DEBUG, INFO, WARNING or ERROR")
-]
-
+LogLevel = Annotated[str, AfterValidator(_log_level)]
 
 BatchMode = Annotated[
     str, _matching("full|pushdown|incremental", "must be full, pushdown or incremental")

@@ -17,13 +17,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from pipeline import times
 from pipeline.errors import is_temporary, sentence
 from pipeline.ingest import kafka, trade
 from pipeline.ingest.id_ranges import IdRanges
-from pipeline.ingest.rest import PastTrade, RestError, fetch_trades, rest_url
+from pipeline.ingest.rest import PAGE_TRADES, PastTrade, RestError, fetch_trades, rest_url
 from pipeline.service import Service, backoff
 
 T = TypeVar("T")
@@ -35,7 +36,8 @@ PAUSE_SECONDS = 0.5
 #: Seconds before the next request after an error that a retry does not end.
 LASTING_ERROR_SECONDS = 300.0
 #: How often a gap is requested if its upper neighbour is not in the answer: the REST interface may
-#: be behind the feed. An empty answer is more certain: nothing as old as the gap is served.
+#: be behind the feed. An empty answer is more certain: nothing as old as the gap is served. So is a
+#: jump over more ids than a page has, if each answer has it: one wrong low id can cause it too.
 ATTEMPTS = 6
 EMPTY_ATTEMPTS = 3
 #: Seconds after the first of these attempts, doubled after each further one.
@@ -110,7 +112,8 @@ class MissingTrades:
     def settle(self, gap: Gap, page: Sequence[int], now: float, *, too_old: bool) -> int:
         """Record an answer, after its trades were published.
 
-        The trades of an answer follow each other. So an id between two of its ids is not served.
+        The trades of an answer follow each other. So an id between two of its ids is not served. A
+        jump over more ids than a page has is no proof before EMPTY_ATTEMPTS answers begin with it.
 
         Args:
             gap: the gap that was requested, together with the id above it.
@@ -123,23 +126,27 @@ class MissingTrades:
         """
         before = self.missing()
         above = gap.last + 1
-        if page:
-            lowest = self._settled.lowest() or page[-1]
-            if page[0] >= lowest:
-                self._settled.add(max(lowest, page[-1]), page[0])
+        attempts = self._due_at(gap)[1] + 1
+        proved = _ids_above_jump(page)
+        jumps_at_once = len(page) > 1 and proved == [above]
+        if jumps_at_once and attempts >= EMPTY_ATTEMPTS:
+            jumps_at_once, proved = False, [above, *_ids_above_jump(page[1:])]
+        if proved:
+            lowest = self._settled.lowest() or proved[-1]
+            if proved[0] >= lowest:
+                self._settled.add(max(lowest, proved[-1]), proved[0])
             if too_old:
-                self._settled.fill_below(page[0])
-        if above not in page:
-            attempts = self._due_at(gap)[1] + 1
+                self._settled.fill_below(proved[0])
+        if above not in proved or jumps_at_once:
             is_last = attempts >= (ATTEMPTS if page else EMPTY_ATTEMPTS)
             delay = _NEVER if is_last else ATTEMPT_SECONDS * 2 ** (attempts - 1)
             self._due[gap.last] = (now + delay, attempts)
             if is_last and not page:  # nothing below this gap is served either
                 self._settled.fill_below(gap.first - 1)
-        elif page[-1] == above:  # nothing older is served
+        elif proved[-1] == above:  # nothing older is served
             self._settled.fill_below(above)
-        else:  # the rest of the gap, below this page, is due at once
-            self._due[page[-1] - 1] = (now, 0)
+        else:  # the rest of the gap, below these ids, is due at once
+            self._due[proved[-1] - 1] = (now, 0)
         return before - self.missing()
 
     def missing(self) -> int:
@@ -151,6 +158,12 @@ class MissingTrades:
 
     def _due_at(self, gap: Gap) -> tuple[float, int]:
         return self._due.get(gap.last, (0.0, 0))
+
+
+def _ids_above_jump(page: Sequence[int]) -> list[int]:
+    """Return the first ids of an answer, down to a jump over more ids than a page has."""
+    jumps = (end for end, (n, below) in enumerate(pairwise(page), 1) if n - below > PAGE_TRADES)
+    return list(page[: next(jumps, len(page))])
 
 
 class _InThread(Generic[T]):

@@ -77,7 +77,13 @@ def fetch_trades(base: str, product: str, after: int) -> list[PastTrade]:
         RestError: the request failed, or the answer is not such a page.
     """
     path = f"/products/{product}/trades?after={after}&limit={PAGE_TRADES}"
-    return parse_page(_get(base.rstrip("/"), path), product, after, base)
+    try:
+        return parse_page(_get(base.rstrip("/"), path), product, after, base)
+    except RestError:
+        raise
+    except Exception as error:
+        # The server chooses the answer, so no failure of a request may end the producer.
+        raise RestError(f"no past trades from {base}: {sentence(error)}") from error
 
 
 def parse_page(body: bytes, product: str, after: int, base: str) -> list[PastTrade]:
@@ -177,7 +183,7 @@ def seconds_to_wait(retry_after: str | None, now: datetime) -> float | None:
     except ValueError:
         try:
             date = parsedate_to_datetime(retry_after)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         seconds = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
     return min(max(0.0, seconds), LONGEST_WAIT_SECONDS) if math.isfinite(seconds) else None

@@ -4,6 +4,7 @@ The socket is non-blocking. Every wait is cut into short slices, so that a stop 
 watchdog of the caller are checked while a server is silent or sends one byte at a time.
 """
 
+import errno
 import fcntl
 import os
 import queue
@@ -201,30 +202,34 @@ def connect(host: str, port: int, waiter: Waiter) -> Transport:
         OSError: the host is unknown, or no address accepts the connection before the deadline.
     """
     addresses = _addresses(host, port, waiter)
-    failure: OSError = OSError(f"{host} has no address")
+    failures: list[OSError] = []
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
-        one = socket.socket(family, kind, protocol)
         try:
-            _open(one, address, waiter.part(len(addresses) - number))
+            one = _open(family, kind, protocol, address, waiter.part(len(addresses) - number))
         except OSError as error:
-            one.close()
-            failure = error
-        except BaseException:
-            one.close()
-            raise
+            failures.append(error)
         else:
             return Transport(one, waiter)
-    raise failure
+    # A kernel without IPv6 fails at each IPv6 address. The cause is then that of another address.
+    usable = [failure for failure in failures if failure.errno != errno.EAFNOSUPPORT]
+    raise (usable or failures or [OSError(f"{host} has no address")])[0]
 
 
-def _open(one: socket.socket, address: Any, waiter: Waiter) -> None:
-    one.setblocking(False)
+def _open(family: int, kind: int, protocol: int, address: Any, waiter: Waiter) -> socket.socket:
+    """Return a socket that is connected to an address."""
+    one = socket.socket(family, kind, protocol)
     try:
-        one.connect(address)
-    except BlockingIOError:
-        waiter.wait(one, select.POLLOUT)
-        if error := one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            raise OSError(error, os.strerror(error)) from None
+        one.setblocking(False)
+        try:
+            one.connect(address)
+        except BlockingIOError:
+            waiter.wait(one, select.POLLOUT)
+            if number := one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(number, os.strerror(number)) from None
+    except BaseException:
+        one.close()
+        raise
+    return one
 
 
 def _addresses(host: str, port: int, waiter: Waiter) -> list[Any]:

@@ -33,7 +33,7 @@ from pipeline.stores.interface import (
     MissingTablesError,
     StoreError,
 )
-from pipeline.stores.postgresql_schema import SCHEMA
+from pipeline.stores.postgresql_schema import DROPPED_PARTS, SCHEMA
 
 T = TypeVar("T")
 
@@ -206,7 +206,7 @@ class PostgresqlStore:
         self._name = f"PostgreSQL at {self._host}:{self._port}/{self._database}"
 
     def open_writer(self) -> PostgresqlWriter:
-        """Open the writing connection of the consumer; create the tables in an empty database.
+        """Open the writing connection of the consumer; create the tables that are missing.
 
         Raises:
             StoreError: the database has another schema version, or trades of another product.
@@ -230,6 +230,7 @@ class PostgresqlStore:
                             (SCHEMA_VERSION, self._settings.product_id),
                         )
                     self._check_version(raw, is_writer=True)
+                    raw.execute(DROPPED_PARTS)
                 return PostgresqlWriter(raw, self._name)
         except BaseException:
             raw.close()

@@ -32,8 +32,22 @@ VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (trade_id) DO NOTHING
 """
 
 
-#: What a person can do about a damaged file.
+#: What a person can do about a damaged file, and about a locked one.
 _REPLACE = "Restore a backup, or move the file away: the consumer fills a new one from Kafka"
+_UNLOCK = "another program has locked it. Stop that program"
+#: What a person can do about a file that cannot be written, by the primary result code of SQLite.
+_WRITE_ACTIONS = {
+    **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), _UNLOCK),
+    sqlite3.SQLITE_FULL: "its disk is full. Free space on it",
+    **dict.fromkeys(
+        (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN),
+        # SQLite gives its other two files, `-wal` and `-shm`, the rights of the database.
+        "make {0}* and their directory writable for this user",
+    ),
+}
+#: The codes that only a person can end. Other codes of a read-only or closed file can have another
+#: cause, such as too many open files or a recovery by another connection.
+_NO_RIGHTS = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_READONLY_DIRECTORY, sqlite3.SQLITE_PERM)
 
 
 def damaged(path: Path, error: sqlite3.DatabaseError) -> StoreError:
@@ -51,7 +65,7 @@ class SqliteWriter(sqlite3.Connection):
     """
 
     #: The database, its write-ahead log and its shared memory.
-    _paths: tuple[Path, ...] = ()
+    _paths: tuple[Path, ...] = (Path(),)
     _files: tuple[tuple[int, int], ...] = ()
     _bytes = 0
 
@@ -90,16 +104,22 @@ class SqliteWriter(sqlite3.Connection):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Call `check`, then commit what the block writes, or nothing after an error."""
+        """Call `check`, then commit what the block writes, or nothing after an error.
+
+        Raises:
+            TemporaryError: the database is locked or full, or cannot be written now.
+            StoreError: this user may not write the file.
+        """
         self.check()
-        self.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self.execute("COMMIT")
-        except BaseException:
-            if self.in_transaction:  # on a full disk, SQLite has already rolled back
-                self.execute("ROLLBACK")
-            raise
+        with _explained(self._paths[0]):
+            self.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.execute("COMMIT")
+            except BaseException:
+                if self.in_transaction:  # on a full disk, SQLite has already rolled back
+                    self.execute("ROLLBACK")
+                raise
 
     def stored_trades(self, ids: Sequence[int]) -> dict[int, Content]:
         """Return the stored trades of these ids."""
@@ -140,11 +160,17 @@ def open_writer(path: Path) -> SqliteWriter:
     """Open the only writing connection; create or migrate the schema.
 
     Raises:
-        sqlite3.OperationalError: the database is locked or full, or cannot be written.
-        StoreError: the file is not a database, or has another schema version.
+        TemporaryError: the database is locked or full, or cannot be opened now.
+        StoreError: the file is not a database, has another schema version, or this user may not
+            write it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _discard_log_of_truncated(path)
+    with _explained(path):
+        return _open_writer(path)
+
+
+def _open_writer(path: Path) -> SqliteWriter:
     connection = sqlite3.connect(
         path, timeout=BUSY_SECONDS, isolation_level=None, factory=SqliteWriter
     )
@@ -252,6 +278,29 @@ class SqliteStore:
         return JdbcSource(f"jdbc:sqlite:{self._path.as_uri()}?mode=ro", {})
 
 
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn an error of the writer into one of this project, except after a wrong statement."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if family_of(error) is Family.FAULT:
+            raise
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: sqlite3.OperationalError) -> Exception:
+    """Return the error for a database that cannot be written. Its text names the action."""
+    action = _WRITE_ACTIONS.get(_primary_code(error), "check its disk").format(path.name)
+    kind = StoreError if getattr(error, "sqlite_errorcode", None) in _NO_RIGHTS else TemporaryError
+    return kind(f"Cannot write {path.name}: {action}. Cause: {error}. The file: {path}")
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    """Return the result code of SQLite without its details, which are in the higher bits."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
 def unreadable(path: Path, error: sqlite3.Error) -> Exception:
     """Return the error for a database that cannot be read. Its text names the action."""
     if "no such table" in str(error):
@@ -260,9 +309,10 @@ def unreadable(path: Path, error: sqlite3.Error) -> Exception:
             f"use another data directory if the database belongs to another program. The file: "
             f"{path}"
         )
-    if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        action = "another program has locked it. Stop that program"
-    elif getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CANTOPEN:
+    code = _primary_code(error)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        action = _UNLOCK
+    elif code == sqlite3.SQLITE_CANTOPEN:
         action = f"{error}. Give this user access to it"
     else:
         action = f"{error}. {_REPLACE}"

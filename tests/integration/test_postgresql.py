@@ -394,6 +394,29 @@ def test_dropped_tables_are_created_again(settings: Settings, writer: Writer) ->
         assert store.next_offset(again) is None
 
 
+def test_one_dropped_table_or_index_is_created_at_the_next_start(
+    settings: Settings, writer: Writer
+) -> None:
+    names = [*TABLES, "open_gaps"]
+    for offset, name in enumerate(names):
+        writer.execute(f"DROP {'TABLE' if name in TABLES else 'INDEX'} {name}")
+        with closing(stores.store_of(settings).open_writer()) as again:
+            found = again.execute("SELECT CAST(to_regclass(?) AS text)", (name,)).fetchone()
+            assert found == (name,)
+            put(again, [offset + 1], offset)
+    assert ids_in(settings) == list(range(1, len(names) + 1))
+
+
+def test_a_database_with_tables_of_another_program_is_refused_and_not_changed(
+    settings: Settings,
+) -> None:
+    with psycopg.connect(settings.store_url, password=PASSWORD, autocommit=True) as other:
+        other.execute("CREATE TABLE gaps (something integer)")
+        with pytest.raises(StoreError, match="has tables of another program"):
+            stores.store_of(settings).open_writer()
+        assert other.execute("SELECT to_regclass('btc_prices')").fetchone() == (None,)
+
+
 def test_a_reader_sees_one_snapshot_and_cannot_write(settings: Settings, writer: Writer) -> None:
     put(writer, [1])
 

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -158,6 +159,28 @@ def test_empty_answers_end_the_search_below_the_gap_too() -> None:
     missing, exchange = received(1, 4, 7, 10), Exchange(set())
     recover(missing, exchange)
     assert exchange.requests < EMPTY_ATTEMPTS * 3
+
+
+@pytest.mark.parametrize("first", [[*range(3000, 2001, -1), 5], [3000, 5]])
+def test_one_answer_with_a_wrong_low_id_does_not_hide_the_trades_that_it_jumps_over(
+    first: list[int],
+) -> None:
+    class Wrong(Exchange):
+        def below(self, after: int) -> list[int]:
+            honest = super().below(after)
+            return first if self.requests == 1 else honest
+
+    missing = received(10, 1500, 3000)
+    published, _ = recover(missing, Wrong(set(range(1, 3001)), page=1000))
+    assert published == set(range(11, 3000)) - {1500}
+
+
+def test_a_jump_over_more_ids_than_a_page_is_accepted_after_equal_answers() -> None:
+    missing, exchange = received(1, 5002), Exchange({1, 2, 3, 5000, 5001, 5002})
+    published, now = recover(missing, exchange)
+    assert published == {2, 3, 5000, 5001}
+    assert exchange.requests == 1 + EMPTY_ATTEMPTS
+    assert now < 10 + GRACE_SECONDS
 
 
 def test_a_trade_inside_a_gap_that_was_given_up_makes_a_new_gap() -> None:

@@ -186,6 +186,7 @@ def test_an_invalid_trade_is_rejected_with_its_reason_and_not_requested_again(
         ((500, {}, b""), "HTTP status 500"),
         ((200, {}, b"<html>"), "no list of trades"),
         ((429, {"Retry-After": "0"}, b""), "HTTP status 429"),
+        ((503, {"Retry-After": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, b""), "HTTP status 503"),
     ],
 )
 def test_after_a_temporary_error_the_gap_is_requested_again(

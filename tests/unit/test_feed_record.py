@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import os
+import signal
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -121,3 +124,16 @@ def test_a_length_that_is_no_number_of_seconds_is_refused(tmp_path, seconds, cap
     assert end.value.code == 2
     assert "is not a number of seconds" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
+
+
+def test_a_signal_in_the_middle_of_a_wait_for_the_stop_does_not_hang():
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    stop = Event()
+    record.stop_at_signals(stop)
+    try:
+        with vars(stop)["_cond"]:  # the main thread holds it in parts of `stop.wait`
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(5)
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -119,6 +119,8 @@ def test_an_id_that_was_not_asked_for_is_an_error(number: object) -> None:
         ("Tue, 02 Dec 2025 12:00:30 GMT", 30),
         ("Tue, 02 Dec 2025 11:00:00 GMT", 0),
         ("Tue, 99 Dec 2025 11:00:00 GMT", None),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", None),
+        ("Tue, 02 Dec 2025 11:00:00 +9999999999999999", None),
     ],
 )
 def test_retry_after_is_a_number_or_a_date(text: str | None, seconds: float | None) -> None:
@@ -193,6 +195,19 @@ def test_a_refusal_names_the_status_and_whether_it_lasts(
 def test_a_server_that_is_not_there_is_a_temporary_error() -> None:
     with pytest.raises(RestError, match="Connection refused") as raised:
         fetch_trades("http://127.0.0.1:1", "BTC-USD", 8)
+    assert not raised.value.lasting
+
+
+def test_an_unexpected_error_of_a_request_names_the_address_and_is_temporary(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: Any, **_options: Any) -> Any:
+        raise MemoryError
+
+    url = serve(send(200, b"[]"))
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(RestError, match=f"^no past trades from {url}: MemoryError$") as raised:
+        fetch_trades(url, "BTC-USD", 8)
     assert not raised.value.lasting
 
 

@@ -175,12 +175,12 @@ BAD = [
     *(("TRIGGER_SECONDS", value) for value in ("0", "-1", "inf")),
     *(("SHUFFLE_PARTITIONS", value) for value in ("0", "65", "1.5")),
     ("MAX_OFFSETS_PER_TRIGGER", "0"),
-    *(("STREAM_MEMORY", value) for value in ("640", "0m", "1 g", "1G", "m")),
+    *(("STREAM_MEMORY", value) for value in ("640", "0m", "1 g", "1gb", "m")),
     *(("BATCH_MEMORY", value) for value in ("1t", "511m", "1025g")),
     *(("BATCH_MODE", value) for value in ("Full", "push-down", "full\n")),
     *(("BATCH_PARTITIONS", value) for value in ("0", "65")),
     *(("BATCH_TIMEOUT_SECONDS", value) for value in ("0", "inf")),
-    *(("LOG_LEVEL", value) for value in ("debug", "TRACE")),
+    *(("LOG_LEVEL", value) for value in ("TRACE", "WARNINGS", "info ")),
 ]
 
 
@@ -516,6 +516,23 @@ def test_any_other_text_is_not_a_duration(text: str) -> None:
     if not looks_right:
         with pytest.raises(ValueError, match="such as '1 minute'"):
             parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        *((name, "2G", "2g") for name in ("SPARK_EXECUTOR_MEMORY", "STREAM_MEMORY")),
+        ("BATCH_MEMORY", "640M", "640m"),
+        ("LOG_LEVEL", "info", "INFO"),
+        ("LOG_LEVEL", "Debug", "DEBUG"),
+        *(("LOG_LEVEL", text, "WARNING") for text in ("WARN", "warn", "warning")),
+    ],
+)
+def test_a_heap_size_of_spark_and_a_log_level_of_other_tools_are_accepted(
+    name: str, text: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, text)
+    assert getattr(load(), name.lower()) == value
 
 
 def test_a_variable_in_small_letters_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:

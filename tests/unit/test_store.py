@@ -1,11 +1,13 @@
 """The SQLite database: schema, transactions, readers, gaps and evidence."""
 
 import itertools
+import os
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 
 from pipeline import histogram
 from pipeline.compare import database
-from pipeline.errors import RestartError
+from pipeline.errors import RestartError, TemporaryError
 from pipeline.ingest import store, transactions
 from pipeline.ingest.trade import Trade
 from pipeline.stores import sqlite, sqlite_queries, sqlite_schema
@@ -28,6 +30,8 @@ from tests import old_folder, page_data
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2025, 12, 2, 5, tzinfo=UTC)
+#: The id of the user `nobody`.
+NOBODY = 65534
 
 
 def make(trade_id: int, price: str = "86321.55") -> Trade:
@@ -389,8 +393,12 @@ def test_a_locked_database_raises_an_error_and_loses_nothing(
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     connection.execute("PRAGMA busy_timeout = 50")
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
+    with pytest.raises(TemporaryError) as error:
         store.store(connection, batch([1]), NOW)
+    assert str(error.value) == (
+        "Cannot write crypto_prices.db: another program has locked it. Stop that program. Cause: "
+        f"database is locked. The file: {path}"
+    )
     other.execute("ROLLBACK")
     other.close()
     assert store.store(connection, batch([1]), NOW) == store.StoreResult(1, 0, 1)
@@ -403,11 +411,61 @@ def test_a_full_database_raises_an_error_and_loses_nothing(
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     many = batch(list(range(2, 20_000)), 1)
-    with pytest.raises(sqlite3.OperationalError, match="full"):
+    with pytest.raises(
+        TemporaryError,
+        match=r"^Cannot write crypto_prices\.db: its disk is full\. Free space on it",
+    ):
         store.store(connection, many, NOW)
     assert ids_in(connection) == [1]
     connection.execute("PRAGMA max_page_count = 1000000")
     assert store.store(connection, many, NOW).total_rows == 19_999
+
+
+@pytest.fixture
+def folder_of_another_user() -> Iterator[Path]:
+    """Become a user without the rights of root, with a directory of its own."""
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as name:
+        if root:
+            os.chown(name, NOBODY, -1)
+            os.seteuid(NOBODY)
+        yield Path(name)
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "cause"),
+    [
+        (0o444, StoreError, "attempt to write a readonly database"),
+        (0, TemporaryError, "unable to open database file"),
+    ],
+)
+def test_a_file_that_this_user_cannot_write_is_named_with_the_action_in_100_characters(
+    folder_of_another_user: Path, mode: int, kind: type[Exception], cause: str
+) -> None:
+    """Only the second can have another cause that ends by itself: too many open files."""
+    path = folder_of_another_user / "crypto_prices.db"
+    sqlite.open_writer(path).close()
+    path.chmod(mode)
+    with pytest.raises(kind) as error:
+        sqlite.open_writer(path)
+    action = (
+        "Cannot write crypto_prices.db: make crypto_prices.db* and their directory writable for "
+        "this user."
+    )
+    assert action in str(error.value)[:100]
+    assert str(error.value) == f"{action} Cause: {cause}. The file: {path}"
+    for file in folder_of_another_user.iterdir():
+        file.chmod(0o644)
+    sqlite.open_writer(path).close()
+
+
+def test_a_wrong_statement_in_a_transaction_stays_a_fault_of_the_program(
+    connection: sqlite.SqliteWriter,
+) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="no such table"), connection.transaction():
+        connection.execute("DELETE FROM missing")
 
 
 def test_a_reader_cannot_write(connection: sqlite.SqliteWriter, path: Path) -> None:
