@@ -1,6 +1,7 @@
 """The content of the Compose files and the Dockerfile, read without a Docker engine."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,24 @@ def test_all_code_that_runs_is_in_the_image() -> None:
         "faults",
     }
     assert packages | {".streamlit"} <= kept
+
+
+def test_the_files_of_the_image_are_readable_whatever_the_umask_of_the_clone(
+    tmp_path: Path,
+) -> None:
+    """The file with the requirements is read as root. Only the stage `code` copies the others."""
+    *_, code, image = re.split(r"^(?=FROM )", DOCKERFILE, flags=re.MULTILINE)
+    assert code.startswith("FROM python:3.13-slim-trixie AS code\n")
+    copied = re.findall(r"^COPY (.*)$", image, re.MULTILINE)
+    assert [copy for copy in copied if "--from=" not in copy] == ["requirements.txt ./"]
+    (command,) = re.findall(r"^RUN (.*)$", code, re.MULTILINE)
+    package, module = tmp_path / "package", tmp_path / "package" / "module.py"
+    package.mkdir()
+    module.touch()
+    module.chmod(0o600)
+    package.chmod(0o700)
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    assert [oct(path.stat().st_mode & 0o777) for path in (package, module)] == ["0o755", "0o644"]
 
 
 def test_the_services_do_not_run_as_root() -> None:
