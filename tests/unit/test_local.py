@@ -234,6 +234,34 @@ def test_make_checks_its_variables_before_it_installs_anything(tmp_path: Path) -
     assert not (tmp_path / ".venv").exists()
 
 
+def test_make_makes_the_environment_again_after_an_upgrade_of_python(tmp_path: Path) -> None:
+    """Then `.venv/bin/python` runs another version, for which .venv has no packages and no pip."""
+    for name in ("Makefile", "requirements.txt"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    calls, python = tmp_path / "calls", tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {shlex.quote(str(calls))}\n')
+    python.chmod(0o755)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True)
+    (tmp_path / ".venv" / ".made").touch()
+
+    def make() -> subprocess.CompletedProcess[str]:
+        calls.write_text("")
+        command = ["make", "venv", f"PYTHON={python}"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    again = "-m venv --clear .venv\n"
+    assert "Installing requirements.txt" in make().stdout
+    assert again in calls.read_text()
+    (packages,) = (tmp_path / ".venv" / "lib").glob("python*/site-packages")
+    (packages / "pip.py").touch()
+    done = make()
+    assert (done.returncode, "Installing" in done.stdout) == (0, False)
+    assert again not in calls.read_text()
+    (tmp_path / ".venv" / "bin" / "python").unlink()
+    make()
+    assert again in calls.read_text()
+
+
 def test_before_the_installation_a_busy_port_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
