@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from local.clusters import WORKER_OPTIONS
 from local.start import DEMO_BATCH_SECONDS
 from pipeline.settings import Settings
 
@@ -254,6 +255,14 @@ def test_every_service_of_the_cluster_uses_all_its_brokers_and_spark(name: str) 
     assert own["SPARK_MASTER"] == "spark://spark-master:7077"
     if name in {"spark-processor", "batch-scheduler"}:
         assert own["SPARK_DRIVER_HOST"] == name
+
+
+def test_the_workers_remove_what_ended_applications_leave_in_their_memory() -> None:
+    """With the options that tests/integration/test_clusters.py checks on real workers."""
+    for name in ("spark-worker-1", "spark-worker-2"):
+        environment = SPARK[name]["environment"]
+        assert environment["SPARK_WORKER_OPTS"] == WORKER_OPTIONS
+        assert environment["SPARK_WORKER_DIR"].startswith(SPARK[name]["tmpfs"][0].split(":")[0])
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGURED.keys() - ONE_SHOT))
