@@ -5,6 +5,13 @@ WORKDIR /jars
 COPY jars/spark/pom.xml .
 RUN --mount=type=cache,target=/root/.m2 mvn -B -q package
 
+# The user of the services can read all files, whatever the umask of the clone was. In a stage of its
+# own, because a chmod in the image would store the files a second time.
+FROM python:3.13-slim-trixie AS code
+WORKDIR /code
+COPY . .
+RUN chmod -R a+rX .
+
 FROM python:3.13-slim-trixie
 ENV PYTHONUNBUFFERED=1
 RUN apt-get update \
@@ -25,11 +32,11 @@ COPY --from=jars /jars/lib jars/spark/lib
 
 # The class-data archive halves the start of a batch run. It is valid only for this Java and for these
 # jars at these paths, so it is made here. It needs no other files: a change to them keeps this layer.
-COPY pipeline pipeline
-COPY batch_processor.py .
+COPY --from=code /code/pipeline pipeline
+COPY --from=code /code/batch_processor.py .
 RUN python -m pipeline.batch.archive
 
-COPY . .
+COPY --from=code /code .
 
 # A new named volume takes its owner from its directory (data, spark-master).
 ENV DATA_DIR=/app/data

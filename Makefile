@@ -19,6 +19,10 @@ unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP PYTHONINSPECT PYTHON
 unexport PIP_USER PIP_TARGET PIP_PREFIX
 
 VENV := .venv/bin/python
+# After an upgrade of the system's Python, an environment has no packages for it, pip included. Then
+# `unusable` is a phony target, so that the environment is made again.
+has_pip = $(1)/bin/python -E -c 'import pip' 2>/dev/null
+unusable = $(shell test ! -e $(1)/.made || $(call has_pip,$(1)) || echo need-python)
 # Maven is needed until the Java libraries are here.
 MAVEN := $(if $(and $(wildcard jars/spark/lib/.made),$(wildcard jars/kafka/lib/.made)),,mvn)
 # Quotes a value as one word for the shell.
@@ -108,9 +112,9 @@ jars: jars/spark/lib/.made jars/kafka/lib/.made
 archive: venv jars
 	@exec $(VENV) -m local.archives
 
-.venv/.made: requirements.txt | need-python
+.venv/.made: requirements.txt $(call unusable,.venv) | need-python
 	@echo "Installing requirements.txt in .venv (the first time takes a minute or two)"
-	@$(VENV) -c '' 2>/dev/null || exec $(PYTHON) -m venv --clear .venv
+	@$(call has_pip,.venv) || exec $(PYTHON) -m venv --clear .venv
 	@$(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
@@ -119,7 +123,7 @@ archive: venv jars
 	@$(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
-.venv-audit/.made: requirements-audit.txt | need-python
+.venv-audit/.made: requirements-audit.txt $(call unusable,.venv-audit) | need-python
 	@echo "Installing requirements-audit.txt in .venv-audit, for audits and bills of materials"
 	@$(PYTHON) -m venv --clear .venv-audit
 	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \

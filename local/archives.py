@@ -5,17 +5,19 @@
 
 import os
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
 from local import kafka
 from local.ports import free_port, listens
-from pipeline import environment, java, processes, spark
+from pipeline import environment, java, processes
 from pipeline.batch.archive import make_archive
-from pipeline.errors import exit_on_error
+from pipeline.errors import OperationalError, exit_on_error
 from pipeline.settings import load
 
 #: Maximum time of each step of the broker: making its storage, accepting connections, ending.
@@ -26,20 +28,18 @@ def make_broker_archive() -> Path:
     """Make the class-data archive of the broker with a real start, if there is none yet.
 
     Raises:
-        SetupError: the start failed. Everything also works without the archive, but starts slower.
+        ArchiveError: the start failed. Everything also works without it, but starts slower.
+        JavaError: there is no Java of a version that Kafka runs on.
     """
     path = kafka.archive_path()
     if path.exists():
         return path
-    with tempfile.TemporaryDirectory() as folder, java.new_archive(path) as temporary:
+    with java.new_archive(path) as temporary, tempfile.TemporaryDirectory() as folder:
         option = f"-XX:ArchiveClassesAtExit={temporary}"
         has_started, output = _start_and_stop_broker(Path(folder), option)
         # A broker that ends before it accepts connections also writes an archive, with few classes.
         if not (has_started and temporary.exists()):
-            raise spark.SetupError(
-                "Cannot make the class-data archive of Kafka in jars/. Correct the cause and run "
-                f"`make archive` again. Cause: {output[-2000:]}"
-            )
+            raise OperationalError(f"The broker did not start: {output[-2000:]}")
     return path
 
 
@@ -74,14 +74,27 @@ def _start_and_stop_broker(folder: Path, option: str) -> tuple[bool, str]:
         return has_started, log.read_text(encoding="utf-8", errors="replace")
 
 
+def _warning(make: Callable[[], Path]) -> str | None:
+    """Make an archive. If this fails, return why: everything works without the archive."""
+    try:
+        make()
+    except java.ArchiveError as error:
+        return f"Warning: {error}"
+    return None
+
+
 def main() -> None:
-    """Make both archives. If one fails, end the processes of the other."""
+    """Make both archives. If Java or a part of Spark is missing, end the processes of the other."""
     processes.exit_on_sigterm()
     with exit_on_error(), ThreadPoolExecutor(2) as pool:
         try:
-            archives = pool.submit(make_broker_archive), pool.submit(make_archive, load())
+            archives = (
+                pool.submit(_warning, make_broker_archive),
+                pool.submit(_warning, partial(make_archive, load())),
+            )
             for archive in wait(archives, return_when=FIRST_EXCEPTION).done:
-                archive.result()
+                if warning := archive.result():
+                    print(warning, file=sys.stderr)
         except BaseException:
             processes.end(processes.tree(os.getpid())[1:], wait_seconds=2)
             raise

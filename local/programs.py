@@ -6,6 +6,7 @@ from pathlib import Path
 
 from local import stack
 from local.variables import Variables
+from pipeline.errors import EXIT_OPERATIONAL
 from pipeline.outputs import DataDir
 
 #: Options of every program. Supervisor restarts a program whenever it ends: at once if it ran for
@@ -24,8 +25,14 @@ COMMON = {
 }
 #: For a program that loses nothing when it is killed.
 SHORT_STOP = {"stopwaitsecs": 2}
-#: For a program that ends when its work is done.
-ONCE = {"autorestart": "unexpected", "startsecs": 0, **SHORT_STOP}
+#: For a program that ends when its work is done, or with status 2 if a person has to act. After
+#: another status, supervisor starts it again.
+ONCE = {
+    "autorestart": "unexpected",
+    "exitcodes": f"0,{EXIT_OPERATIONAL}",
+    "startsecs": 0,
+    **SHORT_STOP,
+}
 
 
 def configuration(variables: Variables, socket: Path, product: str) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from supervisor import events, loggers
 from supervisor.datatypes import RestartUnconditionally
 from supervisor.medusa import asyncore_25 as asyncore
 from supervisor.options import ServerOptions
+from supervisor.states import ProcessStates
 from supervisor.supervisord import Supervisor
 
 from local import stack, terminal
 from pipeline import processes
+from pipeline.errors import EXIT_OPERATIONAL
 
 #: The version of supervisor with which this module was checked.
 CHECKED_VERSION = "4.3.0"
@@ -129,7 +132,8 @@ class Stack(Supervisor):  # type: ignore[misc]
 
     def __init__(self, options: ServerOptions) -> None:
         super().__init__(options)
-        self._failed: set[str] = set()
+        #: How often each program has failed since it last worked.
+        self._failures: Counter[str] = Counter()
 
     def runforever(self) -> None:
         """Subscribe to the events, then run the event loop."""
@@ -149,28 +153,38 @@ class Stack(Supervisor):  # type: ignore[misc]
 
     def _on_exit(self, event: Any) -> None:
         process = event.process
-        if event.expected and process.config.autorestart is not RestartUnconditionally:
-            return  # a program that ends when its work is done
-        how = "was killed" if process.exitstatus == -1 else f"ended, status {process.exitstatus}"
-        self._log_failure(process, f"{how}; restarting")
+        name = process.config.name
+        if not ends_when_done(process):
+            killed = process.exitstatus == -1
+            how = "was killed" if killed else f"ended, status {process.exitstatus}"
+            self._log_failure(process, f"{how}; restarting")
+        elif not event.expected:
+            # Supervisor would start it again at once.
+            process.backoff = min(self._failures[name], MAX_BACKOFF_SECONDS - 1)
+            process.change_state(ProcessStates.BACKOFF)
+        elif process.exitstatus == EXIT_OPERATIONAL:
+            reason = last_line(Path(process.config.stdout_logfile))
+            self._log_failure(
+                process, f"failed. Correct the cause and start the stack again. Cause: {reason}"
+            )
+        elif self._failures.pop(name, 0):
+            log(f"{name} has succeeded")
 
     def _on_early_exit(self, event: Any) -> None:
         process = event.process
         # Supervisor adds a second each time and has no limit of its own.
         process.backoff = min(process.backoff, MAX_BACKOFF_SECONDS - 1)
-        self._log_failure(
-            process, f"ended soon after its start; next attempt in {process.backoff} s"
-        )
+        how = "failed" if ends_when_done(process) else "ended soon after its start"
+        self._log_failure(process, f"{how}; next attempt in {process.backoff} s")
 
     def _log_failure(self, process: Any, what: str) -> None:
-        self._failed.add(process.config.name)
+        self._failures[process.config.name] += 1
         log(f"{process.config.name} {what} (log: {process.config.stdout_logfile})")
 
     def _on_running(self, event: Any) -> None:
-        name = event.process.config.name
-        if name in self._failed:
-            self._failed.discard(name)
-            log(f"{name} is running again")
+        process = event.process
+        if not ends_when_done(process) and self._failures.pop(process.config.name, 0):
+            log(f"{process.config.name} is running again")
 
     def _on_output(self, event: Any) -> None:
         for line in event.data.decode(errors="replace").splitlines():
@@ -182,6 +196,18 @@ class Stack(Supervisor):  # type: ignore[misc]
         # A program that was just forked still has supervisor's signal handlers, which ignore the
         # request to stop. After this time it has become the program itself.
         time.sleep(0.3)
+
+
+def ends_when_done(process: Any) -> bool:
+    """Return whether a program ends when its work is done (`local.programs.ONCE`)."""
+    return process.config.autorestart is not RestartUnconditionally
+
+
+def last_line(path: Path) -> str:
+    """Return the last line of a log; an empty text if there is none."""
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+    return ""
 
 
 def main() -> None:

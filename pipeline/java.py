@@ -3,17 +3,17 @@
 Only the standard library: `local.prerequisites` uses it before the virtual environment exists.
 """
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline import environment
-from pipeline.errors import OperationalError
+from pipeline.errors import Family, OperationalError, family_of, sentence
 
 #: The versions with long-term support that both Spark 4.2 and Kafka 4.3 run on.
 VERSIONS = (17, 21)
@@ -26,6 +26,10 @@ HOW_TO_INSTALL = (
 
 class JavaError(OperationalError):
     """There is no usable Java. The text gives the reason and the action."""
+
+
+class ArchiveError(OperationalError):
+    """A class-data archive cannot be made. Everything works without it, but starts slower."""
 
 
 def find(home: str | Path | None) -> Path | None:
@@ -93,21 +97,32 @@ def archive_path(version_text: str, class_path: Iterable[Path]) -> Path:
     return _ARCHIVES / f"{key.hexdigest()[:16]}.jsa"
 
 
-@contextmanager
+@contextlib.contextmanager
 def new_archive(path: Path) -> Iterator[Path]:
     """Yield a temporary path for a new class-data archive.
 
     If the block succeeds, move the archive to `path`. After an error, remove the temporary file.
     First remove the temporary files of processes that have ended.
+
+    Raises:
+        ArchiveError: the block raised an expected error, or the archive cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_unfinished(path.parent)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(path.parent)
         yield temporary
         temporary.replace(path)
+    except Exception as error:
+        if family_of(error) is Family.FAULT:
+            raise
+        raise ArchiveError(
+            f"Cannot make the class-data archive {path}. Everything works without it, but starts "
+            f"slower. Correct the cause and run `make archive`. Cause: {sentence(error)}"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the file system is read-only
+            temporary.unlink(missing_ok=True)
 
 
 def _remove_unfinished(folder: Path) -> None:

@@ -11,24 +11,29 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipeline import java, processes, spark, stores, times
-from pipeline.errors import exit_on_error
+from pipeline.errors import OperationalError, TemporaryError, exit_on_error
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.settings import Settings, load
+
+#: Maximum time of the run. On a busy machine with two cores it took 127 s.
+_RUN_SECONDS = 600
 
 
 def make_archive(settings: Settings) -> Path:
     """Make the class-data archive with a real batch run over a few trades, if there is none yet.
 
+    The run is always on this machine, with a database of its own.
+
     Raises:
-        SetupError: the run failed. Everything also works without the archive, but starts slower.
+        ArchiveError: the run failed. Everything also works without the archive, but starts slower.
+        JavaError, SetupError: Java or a part of Spark is missing.
     """
     path = spark.archive_path(settings)
     if path.exists():
         return path
-    with tempfile.TemporaryDirectory() as folder, java.new_archive(path) as temporary:
-        # The trades of the run are in a database of their own.
-        settings = settings.model_copy(update={"data_dir": Path(folder), "store_url": "sqlite"})
+    with java.new_archive(path) as temporary, tempfile.TemporaryDirectory() as folder:
+        settings = settings_of_run(settings, Path(folder))
         with closing(stores.store_of(settings).open_writer()) as connection:
             store.store(connection, _few_trades(), times.now())
         print("Making the class-data archive. This takes up to a minute, once.", flush=True)
@@ -38,28 +43,38 @@ def make_archive(settings: Settings) -> Path:
         arguments = ("--run", "archive", "--began", str(time.monotonic()))
         script = spark.ROOT / "batch_processor.py"
         command = spark.submit_command(settings, config, script, *arguments)
-        status, errors = _run(command)
+        status, errors = run(command, _RUN_SECONDS)
         if status != 0 or not temporary.exists():
             output = errors.decode(errors="replace")[-2000:]
-            raise spark.SetupError(
-                "Cannot make the class-data archive in jars/. Correct the cause and run `make "
-                f"archive` again. Cause: {output}"
-            )
+            raise OperationalError(f"The batch run ended with status {status}: {output}")
     return path
 
 
-def _run(command: list[str]) -> tuple[int, bytes]:
+def settings_of_run(settings: Settings, folder: Path) -> Settings:
+    """Return the settings of the run that makes the archive, with this data directory."""
+    master = Settings.model_fields["spark_master"].default
+    return settings.model_copy(
+        update={"data_dir": folder, "store_url": "sqlite", "spark_master": master}
+    )
+
+
+def run(command: list[str], seconds: float) -> tuple[int, bytes]:
     """Run a command; return its exit status and what it wrote to standard error.
 
     All its processes end with this one, also when `make` is killed meanwhile.
+
+    Raises:
+        TemporaryError: it did not end in time.
     """
     with subprocess.Popen(
         command, cwd=spark.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
         try:
-            _, errors = process.communicate()
-        except BaseException:
+            _, errors = process.communicate(timeout=seconds)
+        except BaseException as error:
             processes.end(processes.tree(process.pid), wait_seconds=2)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise TemporaryError(f"The batch run did not end within {seconds} s") from error
             raise
     return process.returncode, errors
 

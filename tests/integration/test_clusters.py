@@ -1,5 +1,6 @@
 """The pipeline on a Spark cluster and a replicated Kafka: exact when parts of it are killed."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def test_results_are_exact_when_parts_of_the_clusters_and_the_drivers_are_killed
     chain: Chain, brokers: KafkaCluster, spark: SparkCluster
 ) -> None:
     """The leading broker, a worker, and the Java processes of the stream and of a batch run."""
+    ended = spark.folder / "worker-1" / "app-ended"
+    ended.mkdir(parents=True)
+    os.utime(ended, (0, 0))
     chain.start("consumer", "spark_processor")
     runs = lambda: chain.status("spark_processor").get("state") == "running"  # noqa: E731
     wait_until(runs, SECONDS, "a running stream", *chain.running.values())
@@ -58,6 +62,7 @@ def test_results_are_exact_when_parts_of_the_clusters_and_the_drivers_are_killed
     kill_driver_of_batch_run(chain)
     expected = chain.settle(SAMPLE, SECONDS)
     assert golden.differences(expected, chain.data) == []
+    assert not ended.exists()  # the worker has removed it, and nothing of the running stream
 
 
 def kill_driver_of_stream(chain: Chain) -> None:

@@ -1,12 +1,14 @@
 """The content of the Compose files and the Dockerfile, read without a Docker engine."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from local.clusters import WORKER_OPTIONS
 from local.start import DEMO_BATCH_SECONDS
 from pipeline.settings import Settings
 
@@ -255,6 +257,14 @@ def test_every_service_of_the_cluster_uses_all_its_brokers_and_spark(name: str) 
         assert own["SPARK_DRIVER_HOST"] == name
 
 
+def test_the_workers_remove_what_ended_applications_leave_in_their_memory() -> None:
+    """With the options that tests/integration/test_clusters.py checks on real workers."""
+    for name in ("spark-worker-1", "spark-worker-2"):
+        environment = SPARK[name]["environment"]
+        assert environment["SPARK_WORKER_OPTS"] == WORKER_OPTIONS
+        assert environment["SPARK_WORKER_DIR"].startswith(SPARK[name]["tmpfs"][0].split(":")[0])
+
+
 @pytest.mark.parametrize("name", sorted(CONFIGURED.keys() - ONE_SHOT))
 def test_the_replay_file_configures_every_service(name: str) -> None:
     service = REPLAY["services"][name]
@@ -294,6 +304,24 @@ def test_all_code_that_runs_is_in_the_image() -> None:
         "faults",
     }
     assert packages | {".streamlit"} <= kept
+
+
+def test_the_files_of_the_image_are_readable_whatever_the_umask_of_the_clone(
+    tmp_path: Path,
+) -> None:
+    """The file with the requirements is read as root. Only the stage `code` copies the others."""
+    *_, code, image = re.split(r"^(?=FROM )", DOCKERFILE, flags=re.MULTILINE)
+    assert code.startswith("FROM python:3.13-slim-trixie AS code\n")
+    copied = re.findall(r"^COPY (.*)$", image, re.MULTILINE)
+    assert [copy for copy in copied if "--from=" not in copy] == ["requirements.txt ./"]
+    (command,) = re.findall(r"^RUN (.*)$", code, re.MULTILINE)
+    package, module = tmp_path / "package", tmp_path / "package" / "module.py"
+    package.mkdir()
+    module.touch()
+    module.chmod(0o600)
+    package.chmod(0o700)
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    assert [oct(path.stat().st_mode & 0o777) for path in (package, module)] == ["0o755", "0o644"]
 
 
 def test_the_services_do_not_run_as_root() -> None:

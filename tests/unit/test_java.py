@@ -50,3 +50,14 @@ def test_the_java_of_a_relative_java_home_is_found_from_every_directory(
     command.touch(mode=0o755)
     monkeypatch.chdir(tmp_path)
     assert java.find("jdk") == command
+
+
+def test_a_folder_of_archives_that_cannot_be_written_is_reported_with_its_cause() -> None:
+    """/proc refuses new directories, also to root."""
+
+    def make() -> None:
+        with java.new_archive(Path("/proc/archives/a.jsa")):
+            pass
+
+    with pytest.raises(java.ArchiveError, match=r"Everything works without it.*/proc/archives"):
+        make()

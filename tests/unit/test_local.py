@@ -24,6 +24,7 @@ import psutil
 import pytest
 from supervisor import events, loggers
 from supervisor.options import ServerOptions
+from supervisor.process import Subprocess
 from supervisor.states import ProcessStates
 
 from local import (
@@ -231,6 +232,34 @@ def test_make_checks_its_variables_before_it_installs_anything(tmp_path: Path) -
         assert done.stderr.startswith(named)
         assert "Installing" not in done.stdout
     assert not (tmp_path / ".venv").exists()
+
+
+def test_make_makes_the_environment_again_after_an_upgrade_of_python(tmp_path: Path) -> None:
+    """Then `.venv/bin/python` runs another version, for which .venv has no packages and no pip."""
+    for name in ("Makefile", "requirements.txt"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    calls, python = tmp_path / "calls", tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {shlex.quote(str(calls))}\n')
+    python.chmod(0o755)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True)
+    (tmp_path / ".venv" / ".made").touch()
+
+    def make() -> subprocess.CompletedProcess[str]:
+        calls.write_text("")
+        command = ["make", "venv", f"PYTHON={python}"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    again = "-m venv --clear .venv\n"
+    assert "Installing requirements.txt" in make().stdout
+    assert again in calls.read_text()
+    (packages,) = (tmp_path / ".venv" / "lib").glob("python*/site-packages")
+    (packages / "pip.py").touch()
+    done = make()
+    assert (done.returncode, "Installing" in done.stdout) == (0, False)
+    assert again not in calls.read_text()
+    (tmp_path / ".venv" / "bin" / "python").unlink()
+    make()
+    assert again in calls.read_text()
 
 
 def test_before_the_installation_a_busy_port_is_refused(
@@ -791,6 +820,58 @@ def test_a_program_that_keeps_failing_is_retried_at_least_every_30_seconds(
         events.clear()
     assert waits == [*range(1, 31), *[30] * 20]
     assert "ended soon after its start; next attempt in 2 s" in capsys.readouterr().out
+
+
+@pytest.fixture
+def topics(tmp_path: Path) -> Iterator[Subprocess]:
+    """Supervisor's own object of the program `topics`, whose events the stack receives."""
+    supervisor = supervise.Stack(configured(live(tmp_path)))
+    supervisor.options.make_logger()
+    (group,) = (
+        each for each in supervisor.options.process_group_configs if each.name == "pipeline"
+    )
+    events.subscribe(events.ProcessStateExitedEvent, supervisor._on_exit)
+    events.subscribe(events.ProcessStateBackoffEvent, supervisor._on_early_exit)
+    events.subscribe(events.ProcessStateRunningEvent, supervisor._on_running)
+    yield group.make_group().processes["topics"]
+    events.clear()
+    supervisor.options.logger.close()
+
+
+def end(program: Subprocess, status: int) -> None:
+    """Let supervisor collect the exit status of a program that it has just started."""
+    program.state, program.laststart = ProcessStates.STARTING, time.time() - 0.5
+    program.finish(4711, status << 8)
+
+
+def test_topics_that_cannot_be_created_now_are_tried_again_at_growing_intervals(
+    topics: Subprocess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waits = []
+    for _ in range(40):
+        began = time.time()
+        end(topics, status=1)
+        assert topics.state == ProcessStates.BACKOFF
+        waits.append(round(topics.delay - began))
+    assert waits == [*range(1, 31), *[30] * 10]
+    end(topics, status=0)
+    assert topics.state == ProcessStates.EXITED
+    *failures, last = capsys.readouterr().out.splitlines()
+    assert len(failures) == len(waits)
+    assert "topics failed; next attempt in 2 s (log: " in failures[1]
+    assert last.endswith("topics has succeeded")
+
+
+def test_topics_that_a_mistake_of_the_user_prevents_are_reported_once_with_the_cause(
+    topics: Subprocess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = "KAFKA_MIN_INSYNC_REPLICAS=2 must not be above KAFKA_REPLICATION_FACTOR=1"
+    Path(topics.config.stdout_logfile).write_text(f"of an earlier start\n{sentence}\n")
+    end(topics, status=2)
+    topics.transition()
+    assert (topics.state, topics.pid) == (ProcessStates.EXITED, 0)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"topics failed. Correct the cause and start the stack again. Cause: {sentence}" in line
 
 
 # --- cleaning ---------------------------------------------------------------------------------
