@@ -379,15 +379,37 @@ def write_final_windows(data: DataDir, windows: Iterable[Mapping[str, str]]) -> 
 
 
 def append_batch_log(data: DataDir, fields: Mapping[str, object]) -> None:
-    """Append the line of a batch run to `batch_log.txt`."""
+    """Append the line of a batch run to `batch_log.txt`, unless the log has a line of this run.
+
+    A kill or a full disk may have left an unfinished line at the end. It is removed first: its run
+    is logged again.
+    """
     line = " ".join(
         f"{name}={_log_value(fields[name])}" for name in LOG_FIELDS if fields.get(name) is not None
     )
     data.root.mkdir(parents=True, exist_ok=True)
     with data.batch_log.open("a+b") as file:
-        file.write(b"\n" * _last_line_is_cut_off(file) + line.encode() + b"\n")
+        file.seek(0)
+        finished = _finished_lines(file.read())
+        file.truncate(len(finished))
+        if not _has_run(finished, str(fields["run"])):
+            file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def is_logged(data: DataDir, run: str) -> bool:
+    """Return whether `batch_log.txt` has the line of this run."""
+    log = data.batch_log.read_bytes() if data.batch_log.exists() else b""
+    return _has_run(_finished_lines(log), run)
+
+
+def _has_run(log: bytes, run: str) -> bool:
+    return f" run={run} status=".encode() in log
+
+
+def _finished_lines(log: bytes) -> bytes:
+    return log[: log.rfind(b"\n") + 1]
 
 
 def _last_line_is_cut_off(file: BinaryIO) -> bool:

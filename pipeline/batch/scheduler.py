@@ -265,6 +265,9 @@ class Scheduler:
         if not note:
             return
         run = note["run"]
+        if outputs.is_logged(self._data, run):  # the scheduler was killed after it wrote the line
+            self._run_file.unlink(missing_ok=True)
+            return
         self._service.log.warning("ending run %s, whose scheduler was killed", run)
         was_running = end_processes(run, self._settings.data_dir)
         result = self._result(run)

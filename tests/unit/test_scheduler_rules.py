@@ -30,7 +30,13 @@ from pipeline.batch.scheduler import (
 from pipeline.errors import TemporaryError
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
-from pipeline.outputs import DataDir, read_status, run_id, write_atomically
+from pipeline.outputs import (
+    DataDir,
+    append_batch_log,
+    read_status,
+    run_id,
+    write_atomically,
+)
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
@@ -397,6 +403,19 @@ def test_an_abandoned_run_is_stopped_if_it_still_runs_and_failed_if_it_had_faile
     (line,) = logged(tmp_path)
     assert line["status"] == ("stopped" if running else "failed")
     assert ("reason" in line) != running
+
+
+def test_a_run_is_logged_once_although_its_scheduler_was_killed_after_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = scheduler_of(tmp_path, monkeypatch)
+    started, run = datetime(2025, 1, 1, tzinfo=UTC), "20250101T000000Z"
+    append_batch_log(DataDir(tmp_path), {"started": started, "run": run, "status": "timeout"})
+    write_atomically(scheduler._run_file, json.dumps({"run": run, "started": str(started)}))
+    scheduler.end_abandoned_run()
+    assert [line["status"] for line in logged(tmp_path)] == ["timeout"]
+    assert scheduler._service.counters == {}
+    assert not scheduler._run_file.exists()
 
 
 def test_a_run_without_a_data_directory_in_its_environment_is_not_ended(
