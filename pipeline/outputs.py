@@ -559,6 +559,11 @@ def stream_files(data: DataDir) -> list[Path]:
     return sorted(data.stream_csv.glob(STREAM_FILES))
 
 
+def batch_file(data: DataDir, run: str) -> Path:
+    """Return the path of the row of a batch run."""
+    return data.batch_output / f"{run}.csv"
+
+
 def batch_files(data: DataDir) -> list[Path]:
     return sorted(data.batch_output.glob(BATCH_FILES))
 

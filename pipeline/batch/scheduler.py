@@ -288,6 +288,8 @@ class Scheduler:
 
     def _log(self, fields: dict[str, Any]) -> None:
         fields["started"] = fields["started"].replace(microsecond=0)
+        if fields["status"] != "ok":
+            self._delete_row(fields["run"])
         self._retrying(outputs.append_batch_log, self._data, fields)
         status = fields["status"]
         self._service.counters[status] += 1
@@ -299,6 +301,18 @@ class Scheduler:
         else:
             reason = fields.get("reason") or f"exit {fields.get('exit')}"
             self._service.error(f"run {fields['run']}: {status}, {reason}")
+
+    def _delete_row(self, run: str) -> None:
+        """Delete the row of a run that ended after it had published the row, but did not succeed.
+
+        Without a row nothing is deleted, because on a read-only file system this is an error.
+        """
+        row = outputs.batch_file(self._data, run)
+        if os.path.exists(row):  # noqa: PTH110 - False also if this user cannot read the directory
+            try:
+                row.unlink()
+            except OSError as error:
+                self._service.error(f"Cannot delete the row of run {run}. {sentence(error)}")
 
     def _report(self, message: str) -> None:
         last = self._service.details["last_run"]

@@ -33,6 +33,7 @@ from pipeline.ingest.trade import Trade
 from pipeline.outputs import (
     DataDir,
     append_batch_log,
+    batch_files,
     read_status,
     run_id,
     write_atomically,
@@ -57,10 +58,6 @@ def test_due_moments_that_passed_during_a_long_run_are_skipped() -> None:
 def test_a_run_that_ends_exactly_when_the_next_is_due_is_followed_at_once() -> None:
     assert next_due(due=1000, interval=600, now=1600) == 1600
     assert next_due(due=1000, interval=600, now=2200) == 2200
-
-
-def test_a_clock_that_is_set_back_starts_no_second_run_at_once() -> None:
-    assert next_due(due=1000, interval=600, now=400) == 1600
 
 
 @given(due=quarters, interval=intervals, took=quarters)
@@ -313,6 +310,65 @@ def test_a_killed_run_is_logged_as_killed_and_no_process_of_it_continues(
     with other:
         other.kill()
     assert [process.pid for process in named] == [other.pid]
+
+
+#: Ends of a run that has published its row: the rest of a shell script, and the logged status.
+ENDS = {
+    "kill -9 $$": "failed",
+    "sleep 60": "timeout",
+    'echo "{\\"run\\": \\"$2\\", \\"status\\": \\"ok\\"}" > "$1"': "ok",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_only_a_successful_run_leaves_its_row(
+    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run publishes its row before its windows and its result."""
+    scheduler = scheduler_of(tmp_path, monkeypatch, batch_timeout_seconds=1)
+    data = DataDir(tmp_path)
+    earlier = data.batch_output / "20250101T000000Z.csv"
+    write_atomically(earlier, "of an earlier run")
+
+    def command(run: str, *_: object) -> list[str]:
+        row, script = data.batch_output / f"{run}.csv", f'echo row > "$0"; {end}'
+        return ["sh", "-c", script, str(row), str(data.batch_run), run]
+
+    monkeypatch.setattr(scheduler, "_command", command)
+    run_once(scheduler)
+    (line,) = logged(tmp_path)
+    assert line["status"] == ENDS[end]
+    own = [data.batch_output / f"{line['run']}.csv"] if ENDS[end] == "ok" else []
+    assert batch_files(data) == [earlier, *own]
+
+
+def test_a_row_that_cannot_be_deleted_is_an_error_in_the_log_of_a_scheduler_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A directory cannot be deleted as a file, not even by root."""
+    scheduler = scheduler_of(tmp_path, monkeypatch)
+    rows = DataDir(tmp_path).batch_output
+    monkeypatch.setattr(scheduler, "_command", lambda run, *_: ["mkdir", "-p", rows / f"{run}.csv"])
+    run_once(scheduler)
+    (line,) = logged(tmp_path)
+    assert line["status"] == "failed"
+    assert f"Cannot delete the row of run {line['run']}." in caplog.text
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_an_abandoned_run_leaves_its_row_only_if_it_had_succeeded(
+    reported: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = scheduler_of(tmp_path, monkeypatch)
+    data, run = DataDir(tmp_path), "20250101T000000Z"
+    write_atomically(data.batch_output / f"{run}.csv", "row")
+    if reported:
+        write_atomically(data.batch_run, json.dumps({"run": run, "status": "ok"}))
+    write_atomically(scheduler._run_file, json.dumps({"run": run, "started": "2025-01-01T00:00Z"}))
+    scheduler.end_abandoned_run()
+    (line,) = logged(tmp_path)
+    assert line["status"] == ("ok" if reported else "stopped")
+    assert len(batch_files(data)) == int(reported)
 
 
 def test_a_database_that_is_gone_is_a_failed_run_if_an_earlier_run_read_it(
