@@ -59,6 +59,12 @@ RULES = (
         "No space left on device. Free disk space for {data_dir} and the temporary directory.",
     ),
     _rule(
+        "unable to create (?:new )?native thread",  # also an OutOfMemoryError
+        StreamError,
+        "The stream cannot start another thread. Increase the limit of threads: `ulimit -u` of "
+        "this user, or `pids_limit` of the container.",
+    ),
+    _rule(
         "OutOfMemoryError|OUT_OF_MEMORY",
         StreamError,
         "The Java heap of the stream is full. Set STREAM_MEMORY above {stream_memory}, or "

@@ -71,6 +71,12 @@ CASES = [
         "The Java heap of the stream is full. Set STREAM_MEMORY above 640m",
     ),
     (
+        "java.lang.OutOfMemoryError: unable to create native thread: possibly out of memory or "
+        "process/resource limits reached",
+        OPERATIONAL,
+        "The stream cannot start another thread. Increase the limit of threads: `ulimit -u`",
+    ),
+    (
         "java.lang.NoSuchMethodError: 'void org.apache.kafka.clients.A.b()'",
         OPERATIONAL,
         "A jar of Spark is missing, damaged or of another version. Run `make jars`.",
