@@ -50,3 +50,16 @@ def test_the_java_of_a_relative_java_home_is_found_from_every_directory(
     command.touch(mode=0o755)
     monkeypatch.chdir(tmp_path)
     assert java.find("jdk") == command
+
+
+def test_a_java_that_cannot_start_is_not_called_an_unknown_version(tmp_path: Path) -> None:
+    """As with `ulimit -v`. The text is that of Java 17."""
+    reason = "Could not reserve enough space for 6291456KB object heap"
+    command = tmp_path / "bin" / "java"
+    command.parent.mkdir()
+    command.write_text(
+        f"#!/bin/sh\necho 'Error occurred during initialization of VM\n{reason}'\nexit 1"
+    )
+    command.chmod(0o755)
+    with pytest.raises(java.JavaError, match=f"Cannot run {command}.*VM {reason}"):
+        java.check(tmp_path)
