@@ -408,6 +408,37 @@ def test_after_an_error_the_next_run_keeps_its_place_in_the_fixed_rate(
     assert 599 < due - began < 602
 
 
+@pytest.mark.parametrize("change_s", [-5000, -500, 500, 5000])
+@pytest.mark.parametrize("moment_s", [605, 700, 1199.5])
+def test_a_change_of_the_clock_neither_delays_a_run_nor_starts_one_early(
+    moment_s: float, change_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is set during the second run or after it. Here only `pass_time` takes time."""
+    scheduler = scheduler_of(tmp_path, monkeypatch, batch_interval_seconds=600)
+    passed_s, starts = 0.0, []
+
+    def pass_time(seconds: float) -> None:
+        nonlocal passed_s
+        passed_s += seconds
+
+    def wall_clock() -> float:
+        return 1_764_651_600 + passed_s + (change_s if passed_s >= moment_s else 0)
+
+    def run(_started: datetime) -> None:
+        starts.append(passed_s)
+        pass_time(20)
+        if len(starts) == 4:
+            scheduler._service.stop.set()
+
+    monkeypatch.setattr(scheduler, "_run_once", run)
+    monkeypatch.setattr(scheduler._service, "sleep", pass_time)
+    monkeypatch.setattr(time, "time", wall_clock)
+    monkeypatch.setattr(times, "now", lambda: datetime.fromtimestamp(wall_clock(), UTC))
+    monkeypatch.setattr(time, "clock_gettime", lambda _clock: passed_s)
+    scheduler.run()
+    assert starts == [0, 600, 1200, 1800]
+
+
 @pytest.mark.parametrize("clock_ahead", [timedelta(), timedelta(days=3650)])
 def test_the_files_of_old_runs_are_deleted_after_a_run(
     clock_ahead: timedelta, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
