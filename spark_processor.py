@@ -4,7 +4,7 @@ import time
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
-from pipeline import source, spark, spark_jvm
+from pipeline import source, spark_jvm
 from pipeline.service import Service, run
 from pipeline.stream import recovery
 from pipeline.stream.micro_batches import Recorder
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # `pipeline` is imported first: it decides which pyspark is f
 def stream(service: Service, resources: ExitStack) -> None:
     settings = service.settings
     source.check_window(service.data, settings.window)
-    session = spark.session(settings, "stream", spark.stream_configuration(settings))
+    session = recovery.start_session(settings)
     resources.callback(session.stop)
     start_s = time.monotonic() - service.began
     service.log.info("session ready after %.2f s", start_s)

@@ -66,6 +66,9 @@ def check(home: str | Path | None) -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise JavaError(f"Cannot run {command}. {HOW_TO_INSTALL} Cause: {error}") from error
+    if done.returncode:
+        cause = " ".join((done.stderr + done.stdout).split())
+        raise JavaError(f"Cannot run {command}. {HOW_TO_INSTALL} Cause: {cause}")
     found = version(done.stderr + done.stdout)
     if found not in VERSIONS:
         raise JavaError(f"{command} is Java {found or 'of an unknown version'}. {HOW_TO_INSTALL}")

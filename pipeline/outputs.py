@@ -379,15 +379,37 @@ def write_final_windows(data: DataDir, windows: Iterable[Mapping[str, str]]) -> 
 
 
 def append_batch_log(data: DataDir, fields: Mapping[str, object]) -> None:
-    """Append the line of a batch run to `batch_log.txt`."""
+    """Append the line of a batch run to `batch_log.txt`, unless the log has a line of this run.
+
+    A kill or a full disk may have left an unfinished line at the end. It is removed first: its run
+    is logged again.
+    """
     line = " ".join(
         f"{name}={_log_value(fields[name])}" for name in LOG_FIELDS if fields.get(name) is not None
     )
     data.root.mkdir(parents=True, exist_ok=True)
     with data.batch_log.open("a+b") as file:
-        file.write(b"\n" * _last_line_is_cut_off(file) + line.encode() + b"\n")
+        file.seek(0)
+        finished = _finished_lines(file.read())
+        file.truncate(len(finished))
+        if not _has_run(finished, str(fields["run"])):
+            file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def is_logged(data: DataDir, run: str) -> bool:
+    """Return whether `batch_log.txt` has the line of this run."""
+    log = data.batch_log.read_bytes() if data.batch_log.exists() else b""
+    return _has_run(_finished_lines(log), run)
+
+
+def _has_run(log: bytes, run: str) -> bool:
+    return f" run={run} status=".encode() in log
+
+
+def _finished_lines(log: bytes) -> bytes:
+    return log[: log.rfind(b"\n") + 1]
 
 
 def _last_line_is_cut_off(file: BinaryIO) -> bool:
@@ -535,6 +557,26 @@ def read_status(data: DataDir, service: str) -> dict[str, Any]:
 
 def stream_files(data: DataDir) -> list[Path]:
     return sorted(data.stream_csv.glob(STREAM_FILES))
+
+
+def batch_file(data: DataDir, run: str) -> Path:
+    """Return the path of the row of a batch run."""
+    return data.batch_output / f"{run}.csv"
+
+
+def has_windows(data: DataDir, run: str) -> bool:
+    """Return whether `batch_windows.csv` is of this run: a run writes one time into both files."""
+    row, windows = _first_row(batch_file(data, run)), _first_row(data.batch_windows)
+    return "written_at" in row and row["written_at"] == windows.get("written_at")
+
+
+def _first_row(path: Path) -> dict[str, str]:
+    """Return the first row of a CSV file; {} if it has none or cannot be read."""
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            return next(csv.DictReader(file), {})
+    except OSError:
+        return {}
 
 
 def batch_files(data: DataDir) -> list[Path]:

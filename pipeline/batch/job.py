@@ -174,6 +174,6 @@ def publish(
     """
     origin = origin | {"written_at": times.now()}
     one_row = outputs.to_csv(outputs.BATCH_COLUMNS, [total | origin])
-    outputs.write_atomically(data.batch_output / f"{origin['run']}.csv", one_row)
+    outputs.write_atomically(outputs.batch_file(data, origin["run"]), one_row)
     rows = outputs.to_csv(outputs.WINDOW_COLUMNS, (window | origin for window in windows))
     outputs.write_atomically(data.batch_windows, rows)

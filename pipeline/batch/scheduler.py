@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ CHECK_SECONDS = 0.25
 END_SECONDS = 3.0
 #: The signals after which Java ends itself, with an exit status instead of the signal.
 _HANDLED_BY_JAVA = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
+#: A clock that nobody sets and that continues while the machine is suspended. On macOS, the clock
+#: CLOCK_MONOTONIC does this, and CLOCK_BOOTTIME does not exist.
+_STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 #: The statuses of runs that ended as expected.
 EXPECTED_STATUSES = {"ok", "no_data", "stopped"}
 
@@ -106,6 +109,11 @@ def configuration(settings: Settings, rows: int) -> dict[str, str]:
     return spark.configuration(settings, settings.batch_memory, options)
 
 
+def steady_seconds() -> float:
+    """Return the time of the clock on which the runs have their fixed rate, seconds."""
+    return time.clock_gettime(_STEADY_CLOCK)
+
+
 # --- the scheduler --------------------------------------------------------------------------
 
 
@@ -139,24 +147,29 @@ class Scheduler:
     def run(self) -> None:
         """Start runs at the fixed rate until the service is asked to stop."""
         interval = self._settings.batch_interval_seconds
-        planned = self._service.details["next_run"]
-        due = planned.timestamp() if planned else time.time()
+        due = steady_seconds() + self._seconds_to_planned_run()
         while not self._service.stop.is_set():
             self._report("waiting for the next run")
-            # Steps of one second: a clock that is set back must not delay the next run.
-            while not self._service.stop.is_set() and 0 < due - time.time() <= interval:
-                self._service.sleep(min(due - time.time(), 1.0))
+            # Steps of one second: the machine can be suspended during one.
+            while not self._service.stop.is_set() and (left := due - steady_seconds()) > 0:
+                self._service.sleep(min(left, 1.0))
             if self._service.stop.is_set():
                 return
-            due = min(due, time.time())
-            self._plan(next_due(due, interval, time.time()))  # also if the run raises an error
+            self._plan(next_due(due, interval, steady_seconds()))  # also if the run raises an error
             self._run_once(times.now())
             self._delete_expired_runs()
-            due = next_due(due, interval, time.time())
+            due = next_due(due, interval, steady_seconds())
             self._plan(due)
 
+    def _seconds_to_planned_run(self) -> float:
+        """Return the seconds until the run that was planned before an error; 0 without one."""
+        planned = self._service.details["next_run"]
+        left = (planned - times.now()).total_seconds() if planned else 0.0
+        return min(max(left, 0.0), self._settings.batch_interval_seconds)
+
     def _plan(self, due: float) -> None:
-        self._service.details["next_run"] = datetime.fromtimestamp(due, UTC)
+        left = timedelta(seconds=due - steady_seconds())
+        self._service.details["next_run"] = times.now() + left
 
     def _rows(self) -> int:
         return read_store(self._store, store.total_rows) or 0
@@ -265,6 +278,9 @@ class Scheduler:
         if not note:
             return
         run = note["run"]
+        if outputs.is_logged(self._data, run):  # the scheduler was killed after it wrote the line
+            self._run_file.unlink(missing_ok=True)
+            return
         self._service.log.warning("ending run %s, whose scheduler was killed", run)
         was_running = end_processes(run, self._settings.data_dir)
         result = self._result(run)
@@ -285,6 +301,8 @@ class Scheduler:
 
     def _log(self, fields: dict[str, Any]) -> None:
         fields["started"] = fields["started"].replace(microsecond=0)
+        if fields["status"] != "ok":
+            self._delete_row(fields["run"])
         self._retrying(outputs.append_batch_log, self._data, fields)
         status = fields["status"]
         self._service.counters[status] += 1
@@ -296,6 +314,19 @@ class Scheduler:
         else:
             reason = fields.get("reason") or f"exit {fields.get('exit')}"
             self._service.error(f"run {fields['run']}: {status}, {reason}")
+
+    def _delete_row(self, run: str) -> None:
+        """Delete the row of a run that ended between its row and its windows.
+
+        Without a row nothing is deleted, because on a read-only file system this is an error.
+        """
+        row = outputs.batch_file(self._data, run)
+        # `os.path.exists` is False also if this user cannot read the directory.
+        if os.path.exists(row) and not outputs.has_windows(self._data, run):  # noqa: PTH110
+            try:
+                row.unlink()
+            except OSError as error:
+                self._service.error(f"Cannot delete the row of run {run}. {sentence(error)}")
 
     def _report(self, message: str) -> None:
         last = self._service.details["last_run"]

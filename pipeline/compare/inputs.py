@@ -66,10 +66,12 @@ def read_batch_runs(data: DataDir) -> pd.DataFrame:
 def read_batch_log(data: DataDir) -> pd.DataFrame:
     """Return `batch_log.txt` as a table with the columns LOG_FIELDS, without malformed lines.
 
-    A line of an older version has no mode: such runs were full.
+    A last line without a line end is malformed: it can lack fields, or digits of a number. A line
+    of an older version has no mode: such runs were full.
     """
     try:
-        lines = data.batch_log.read_text(encoding="utf-8", errors="replace").splitlines()
+        text = data.batch_log.read_text(encoding="utf-8", errors="replace")
+        lines = text[: text.rfind("\n") + 1].splitlines()
     except FileNotFoundError:
         lines = []
     except OSError as error:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from py4j.protocol import Py4JNetworkError
+from pyspark.errors import PySparkRuntimeError
 
 from pipeline.errors import Family, OperationalError, TemporaryError, family_of
 from pipeline.java_errors import innermost, stack_trace
@@ -57,6 +58,12 @@ RULES = (
         "No space left on device|Disk quota exceeded",
         TemporaryError,
         "No space left on device. Free disk space for {data_dir} and the temporary directory.",
+    ),
+    _rule(
+        "unable to create (?:new )?native thread",  # also an OutOfMemoryError
+        StreamError,
+        "The stream cannot start another thread. Increase the limit of threads: `ulimit -u` of "
+        "this user, or `pids_limit` of the container.",
     ),
     _rule(
         "OutOfMemoryError|OUT_OF_MEMORY",
@@ -129,6 +136,12 @@ def explain(error: Exception, settings: Settings) -> Exception:
     """
     if family_of(error) is not Family.FAULT:
         return error
+    if java_did_not_start(error):
+        return StreamError(
+            f"Java cannot start. Set STREAM_MEMORY={settings.stream_memory} below the free memory "
+            "of this machine and below the limit of memory (`ulimit -v`). Java has printed the "
+            "cause above this line."
+        )
     if java_has_ended(error):
         return StreamError(
             "The Java process of the stream has ended. The service starts again. If this repeats, "
@@ -157,6 +170,11 @@ def explain_text(text: str, settings: Settings) -> Exception:
 def _is_frame(line: str) -> bool:
     """Return whether this line of a stack trace is a call: every task runs in the state store."""
     return line.lstrip().startswith(("at ", "... "))
+
+
+def java_did_not_start(error: Exception) -> bool:
+    """Return whether the Java process ended before PySpark could connect to it."""
+    return isinstance(error, PySparkRuntimeError) and error.getCondition() == "JAVA_GATEWAY_EXITED"
 
 
 def java_has_ended(error: Exception) -> bool:

@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline import outputs, times, window_files
+from pyspark.sql import SparkSession
+
+from pipeline import outputs, spark, times, window_files
 from pipeline.errors import TemporaryError
 from pipeline.outputs import OutputError
 from pipeline.service import Service
+from pipeline.settings import Settings
 from pipeline.stream import checkpoint, finality
 from pipeline.stream.checkpoint import DamagedCheckpointError
 from pipeline.stream.failures import StreamError, explain
@@ -18,6 +21,18 @@ from pipeline.stream.topic_watch import TopicWatch
 
 #: Seconds to ask Kafka about the topic after the query failed.
 CONFIRM_SECONDS = 5.0
+
+
+def start_session(settings: Settings) -> SparkSession:
+    """Start Spark for the stream.
+
+    Raises:
+        Exception: it cannot start. The text names the cause and the action.
+    """
+    try:
+        return spark.session(settings, "stream", spark.stream_configuration(settings))
+    except Exception as error:
+        raise explain(error, settings) from error
 
 
 def prepare(service: Service, topic_id: str) -> Path:

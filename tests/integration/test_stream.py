@@ -5,10 +5,12 @@ hours before it, so that earlier tests do not change what it sees.
 """
 
 import shutil
+import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.outputs import WINDOW_COLUMNS, to_csv
@@ -139,6 +141,24 @@ def test_an_output_that_cannot_be_continued_ends_the_stream_with_one_sentence(
     assert line.endswith(
         "A newer version wrote stream_csv/2025-06-01.csv. Use that version, or move the file away. "
         "Its columns differ from those of this version."
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of the address space")
+def test_a_heap_above_the_limit_of_memory_ends_the_stream_with_one_sentence(
+    run: Run, tmp_path: Path
+) -> None:
+    """The limit allows what `java -version` reserves: a quarter of the memory is its heap."""
+    gib = 1024**3
+    limit_gib = psutil.virtual_memory().total // gib // 4 + 5
+    memory = f"{limit_gib + 1}g"
+    stream = run("spark_processor.py", DATA_DIR=tmp_path / "data", STREAM_MEMORY=memory)
+    limit = limit_gib * gib
+    psutil.Process(stream.pid).rlimit(psutil.RLIMIT_AS, (limit, limit))
+    assert stream.process.wait(60) == 2
+    (line,) = stream.errors()
+    assert line.partition("spark_processor: ")[2].startswith(
+        f"Java cannot start. Set STREAM_MEMORY={memory} below the free memory of this machine"
     )
 
 

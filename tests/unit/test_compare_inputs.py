@@ -178,6 +178,8 @@ def test_the_batch_log_is_typed_and_malformed_lines_are_ignored(data: DataDir) -
     with data.batch_log.open("ab") as file:
         file.write(b"\n   \nhello there\nstarted=2025-12-02T05:20:00Z run=torn\n\xff\xfe=\xff\n")
     outputs.append_batch_log(data, {"started": NOW, "run": "b", "status": "no_data"})
+    with data.batch_log.open("a") as file:
+        file.write("started=2025-12-02T05:30:00Z run=c status=ok exit=0 rows=38")  # 38126
     log = inputs.read_batch_log(data)
     assert log["run"].tolist() == ["a", "b"]
     assert log["started"].tolist() == [pd.Timestamp(NOW)] * 2
@@ -192,7 +194,7 @@ def test_the_mode_is_the_last_field_of_a_line_in_the_batch_log(data: DataDir) ->
     reason = "read the whole table: batch_sums.json does not exist"
     fields = {"started": NOW, "run": "a", "status": "ok", "mode": "full", "reason": reason}
     outputs.append_batch_log(data, fields)
-    outputs.append_batch_log(data, fields | {"mode": "pushdown", "reason": None})
+    outputs.append_batch_log(data, fields | {"run": "b", "mode": "pushdown", "reason": None})
     assert [line.rsplit(" ", 1)[-1] for line in data.batch_log.read_text().splitlines()] == [
         "mode=full",
         "mode=pushdown",

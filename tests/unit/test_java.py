@@ -61,3 +61,16 @@ def test_a_folder_of_archives_that_cannot_be_written_is_reported_with_its_cause(
 
     with pytest.raises(java.ArchiveError, match=r"Everything works without it.*/proc/archives"):
         make()
+
+
+def test_a_java_that_cannot_start_is_not_called_an_unknown_version(tmp_path: Path) -> None:
+    """As with `ulimit -v`. The text is that of Java 17."""
+    reason = "Could not reserve enough space for 6291456KB object heap"
+    command = tmp_path / "bin" / "java"
+    command.parent.mkdir()
+    command.write_text(
+        f"#!/bin/sh\necho 'Error occurred during initialization of VM\n{reason}'\nexit 1"
+    )
+    command.chmod(0o755)
+    with pytest.raises(java.JavaError, match=f"Cannot run {command}.*VM {reason}"):
+        java.check(tmp_path)

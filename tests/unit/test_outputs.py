@@ -314,35 +314,47 @@ def log_fields(**changed: object) -> dict[str, object]:
 
 def test_a_line_of_the_batch_log_has_the_format_of_the_design(data: DataDir) -> None:
     outputs.append_batch_log(data, log_fields())
-    outputs.append_batch_log(data, log_fields(read_s=1.2, write_s=0.0))
+    following = log_fields(run="20251202T051001Z", read_s=1.2, write_s=0.0)
+    outputs.append_batch_log(data, following)
     assert data.batch_log.read_text().splitlines() == [
         DESIGN_LOG_LINE,
-        f"{DESIGN_LOG_LINE} read_s=1.20 write_s=0.00",
+        f"{DESIGN_LOG_LINE} read_s=1.20 write_s=0.00".replace("T051000Z", "T051001Z"),
     ]
 
 
 def test_unknown_fields_of_a_run_are_omitted_and_zero_is_not_unknown(data: DataDir) -> None:
-    outputs.append_batch_log(data, {"started": NOW, "run": "r", "status": "no_data"})
+    outputs.append_batch_log(data, {"started": NOW, "run": "q", "status": "no_data"})
     unknown = dict.fromkeys(("rows", "windows", "logic_s"))
     failed = {"started": NOW, "run": "r", "status": "failed", "exit": 0, "foreign": 1}
     outputs.append_batch_log(data, failed | unknown)
     assert data.batch_log.read_text().splitlines() == [
-        "started=2025-12-02T05:10:00Z run=r status=no_data",
+        "started=2025-12-02T05:10:00Z run=q status=no_data",
         "started=2025-12-02T05:10:00Z run=r status=failed exit=0",
     ]
 
 
-def test_a_line_cut_off_by_a_power_cut_is_ended_before_the_next(data: DataDir) -> None:
+def test_an_unfinished_last_line_is_replaced_by_the_next_one(data: DataDir) -> None:
+    """As after a power cut, or a full disk on which the line of the same run is repeated."""
     outputs.append_batch_log(data, {"started": NOW, "run": "a", "status": "ok"})
     with data.batch_log.open("a") as file:
-        file.write("started=2025-12-02T05:20:00Z ru")
+        file.write("started=2025-12-02T05:10:00Z run=b status=ok exit=0 rows=38")
     for run in ("b", "c"):
-        outputs.append_batch_log(data, {"started": NOW, "run": run, "status": "ok"})
+        outputs.append_batch_log(data, {"started": NOW, "run": run, "status": "ok", "rows": 38126})
     assert data.batch_log.read_text().splitlines() == [
         "started=2025-12-02T05:10:00Z run=a status=ok",
-        "started=2025-12-02T05:20:00Z ru",
+        "started=2025-12-02T05:10:00Z run=b status=ok rows=38126",
+        "started=2025-12-02T05:10:00Z run=c status=ok rows=38126",
+    ]
+
+
+def test_a_run_that_is_in_the_log_is_not_logged_again(data: DataDir) -> None:
+    """The system can report an error after it has written the whole line."""
+    for run, status in (("ab", "ok"), ("a", "failed"), ("ab", "stopped"), ("b", "ok")):
+        outputs.append_batch_log(data, {"started": NOW, "run": run, "status": status})
+    assert data.batch_log.read_text().splitlines() == [
+        "started=2025-12-02T05:10:00Z run=ab status=ok",
+        "started=2025-12-02T05:10:00Z run=a status=failed",
         "started=2025-12-02T05:10:00Z run=b status=ok",
-        "started=2025-12-02T05:10:00Z run=c status=ok",
     ]
 
 

@@ -1,6 +1,7 @@
 """What retention deletes, and that the comparison counts the same afterwards."""
 
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline import outputs, stream_starts, times
-from pipeline.batch.retention import expired
+from pipeline.batch.retention import expired, start_of
 from pipeline.compare import causes
 from pipeline.compare.__main__ import as_json
 from pipeline.compare.comparison import compare
@@ -302,6 +303,34 @@ def test_the_files_of_the_two_newest_runs_stay_at_any_age(folder: DataDir) -> No
     assert outputs.newest_batch_files(DataDir(folder.root / "other"), 2) == []
     other = folder.batch_output / "20250599T000000Z.csv"  # no run has this name
     assert expired([other, *runs], NOW + 1000 * DAY, 1) == runs[:-2]
+
+
+def test_one_run_with_a_clock_far_ahead_does_not_end_the_retention_of_later_runs(
+    tmp_path: Path,
+) -> None:
+    """Each later name is one second after the newest one. Only the time of the file is right."""
+    ahead = NOW + 4000 * DAY
+    runs = [tmp_path / f"{outputs.run_id(ahead + timedelta(seconds=n))}.csv" for n in range(8)]
+    for path, modified in zip(
+        runs, [ahead, *(NOW - n * DAY for n in range(7, 0, -1))], strict=True
+    ):
+        path.touch()
+        os.utime(path, (modified.timestamp(), modified.timestamp()))
+    assert expired(runs, NOW, 3) == runs[1:5]  # 7, 6, 5 and 4 days old
+
+
+@pytest.mark.parametrize(
+    ("started", "modified", "found"),
+    [
+        (NOW - DAY, NOW, NOW - DAY),  # restored from a backup
+        (NOW, NOW - DAY, NOW),
+        (NOW + DAY, NOW - DAY, NOW - DAY),
+    ],
+)
+def test_the_age_of_a_run_is_that_of_its_file_only_if_its_name_is_in_the_future(
+    started: datetime, modified: datetime, found: datetime
+) -> None:
+    assert start_of(started, modified, NOW) == found
 
 
 def test_needed_parts_are_cut_out_of_the_numbers() -> None:

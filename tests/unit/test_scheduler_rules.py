@@ -30,7 +30,14 @@ from pipeline.batch.scheduler import (
 from pipeline.errors import TemporaryError
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
-from pipeline.outputs import DataDir, read_status, run_id, write_atomically
+from pipeline.outputs import (
+    DataDir,
+    append_batch_log,
+    batch_files,
+    read_status,
+    run_id,
+    write_atomically,
+)
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
@@ -51,10 +58,6 @@ def test_due_moments_that_passed_during_a_long_run_are_skipped() -> None:
 def test_a_run_that_ends_exactly_when_the_next_is_due_is_followed_at_once() -> None:
     assert next_due(due=1000, interval=600, now=1600) == 1600
     assert next_due(due=1000, interval=600, now=2200) == 2200
-
-
-def test_a_clock_that_is_set_back_starts_no_second_run_at_once() -> None:
-    assert next_due(due=1000, interval=600, now=400) == 1600
 
 
 @given(due=quarters, interval=intervals, took=quarters)
@@ -309,6 +312,86 @@ def test_a_killed_run_is_logged_as_killed_and_no_process_of_it_continues(
     assert [process.pid for process in named] == [other.pid]
 
 
+#: Ends of a run that has published its row: the rest of a shell script, and the logged status.
+ENDS = {
+    "kill -9 $$": "failed",
+    "sleep 60": "timeout",
+    'echo "{\\"run\\": \\"$2\\", \\"status\\": \\"ok\\"}" > "$1"': "ok",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_only_a_successful_run_leaves_its_row(
+    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run publishes its row before its windows and its result."""
+    scheduler = scheduler_of(tmp_path, monkeypatch, batch_timeout_seconds=1)
+    data = DataDir(tmp_path)
+    earlier = data.batch_output / "20250101T000000Z.csv"
+    write_atomically(earlier, "of an earlier run")
+
+    def command(run: str, *_: object) -> list[str]:
+        row, script = data.batch_output / f"{run}.csv", f'echo row > "$0"; {end}'
+        return ["sh", "-c", script, str(row), str(data.batch_run), run]
+
+    monkeypatch.setattr(scheduler, "_command", command)
+    run_once(scheduler)
+    (line,) = logged(tmp_path)
+    assert line["status"] == ENDS[end]
+    own = [data.batch_output / f"{line['run']}.csv"] if ENDS[end] == "ok" else []
+    assert batch_files(data) == [earlier, *own]
+
+
+@pytest.mark.parametrize(("of_windows", "left"), [("12:00:01", True), ("11:50:00", False)])
+def test_a_killed_run_leaves_its_row_only_with_its_windows(
+    of_windows: str, left: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run writes one time into its row and its windows."""
+    scheduler = scheduler_of(tmp_path, monkeypatch)
+    data = DataDir(tmp_path)
+    write_atomically(data.batch_windows, f"window_start,written_at\n11:49,{of_windows}\n")
+
+    def command(run: str, *_: object) -> list[str]:
+        row = data.batch_output / f"{run}.csv"
+        script = 'mkdir -p "$0"; printf "rows,written_at\\n7,12:00:01\\n" > "$1"; kill -9 $$'
+        return ["sh", "-c", script, str(row.parent), str(row)]
+
+    monkeypatch.setattr(scheduler, "_command", command)
+    run_once(scheduler)
+    (line,) = logged(tmp_path)
+    assert line["status"] == "failed"
+    assert bool(batch_files(data)) == left
+
+
+def test_a_row_that_cannot_be_deleted_is_an_error_in_the_log_of_a_scheduler_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A directory cannot be deleted as a file, not even by root."""
+    scheduler = scheduler_of(tmp_path, monkeypatch)
+    rows = DataDir(tmp_path).batch_output
+    monkeypatch.setattr(scheduler, "_command", lambda run, *_: ["mkdir", "-p", rows / f"{run}.csv"])
+    run_once(scheduler)
+    (line,) = logged(tmp_path)
+    assert line["status"] == "failed"
+    assert f"Cannot delete the row of run {line['run']}." in caplog.text
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_an_abandoned_run_leaves_its_row_only_if_it_had_succeeded(
+    reported: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = scheduler_of(tmp_path, monkeypatch)
+    data, run = DataDir(tmp_path), "20250101T000000Z"
+    write_atomically(data.batch_output / f"{run}.csv", "row")
+    if reported:
+        write_atomically(data.batch_run, json.dumps({"run": run, "status": "ok"}))
+    write_atomically(scheduler._run_file, json.dumps({"run": run, "started": "2025-01-01T00:00Z"}))
+    scheduler.end_abandoned_run()
+    (line,) = logged(tmp_path)
+    assert line["status"] == ("ok" if reported else "stopped")
+    assert len(batch_files(data)) == int(reported)
+
+
 def test_a_database_that_is_gone_is_a_failed_run_if_an_earlier_run_read_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,6 +427,37 @@ def test_after_an_error_the_next_run_keeps_its_place_in_the_fixed_rate(
     assert runs == []
     due = scheduler._service.details["next_run"].timestamp()
     assert 599 < due - began < 602
+
+
+@pytest.mark.parametrize("change_s", [-5000, -500, 500, 5000])
+@pytest.mark.parametrize("moment_s", [605, 700, 1199.5])
+def test_a_change_of_the_clock_neither_delays_a_run_nor_starts_one_early(
+    moment_s: float, change_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock is set during the second run or after it. Here only `pass_time` takes time."""
+    scheduler = scheduler_of(tmp_path, monkeypatch, batch_interval_seconds=600)
+    passed_s, starts = 0.0, []
+
+    def pass_time(seconds: float) -> None:
+        nonlocal passed_s
+        passed_s += seconds
+
+    def wall_clock() -> float:
+        return 1_764_651_600 + passed_s + (change_s if passed_s >= moment_s else 0)
+
+    def run(_started: datetime) -> None:
+        starts.append(passed_s)
+        pass_time(20)
+        if len(starts) == 4:
+            scheduler._service.stop.set()
+
+    monkeypatch.setattr(scheduler, "_run_once", run)
+    monkeypatch.setattr(scheduler._service, "sleep", pass_time)
+    monkeypatch.setattr(time, "time", wall_clock)
+    monkeypatch.setattr(times, "now", lambda: datetime.fromtimestamp(wall_clock(), UTC))
+    monkeypatch.setattr(time, "clock_gettime", lambda _clock: passed_s)
+    scheduler.run()
+    assert starts == [0, 600, 1200, 1800]
 
 
 @pytest.mark.parametrize("clock_ahead", [timedelta(), timedelta(days=3650)])
@@ -397,6 +511,19 @@ def test_an_abandoned_run_is_stopped_if_it_still_runs_and_failed_if_it_had_faile
     (line,) = logged(tmp_path)
     assert line["status"] == ("stopped" if running else "failed")
     assert ("reason" in line) != running
+
+
+def test_a_run_is_logged_once_although_its_scheduler_was_killed_after_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = scheduler_of(tmp_path, monkeypatch)
+    started, run = datetime(2025, 1, 1, tzinfo=UTC), "20250101T000000Z"
+    append_batch_log(DataDir(tmp_path), {"started": started, "run": run, "status": "timeout"})
+    write_atomically(scheduler._run_file, json.dumps({"run": run, "started": str(started)}))
+    scheduler.end_abandoned_run()
+    assert [line["status"] for line in logged(tmp_path)] == ["timeout"]
+    assert scheduler._service.counters == {}
+    assert not scheduler._run_file.exists()
 
 
 def test_a_run_without_a_data_directory_in_its_environment_is_not_ended(

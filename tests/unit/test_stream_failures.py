@@ -4,6 +4,7 @@ import re
 
 import pytest
 from py4j.protocol import Py4JNetworkError
+from pyspark.errors import PySparkRuntimeError
 
 from pipeline.errors import Family, family_of
 from pipeline.settings import Settings
@@ -69,6 +70,11 @@ CASES = [
         "java.lang.OutOfMemoryError: Java heap space",
         OPERATIONAL,
         "The Java heap of the stream is full. Set STREAM_MEMORY above 640m",
+    ),
+    (
+        "java.lang.OutOfMemoryError: unable to create native thread: possibly out of memory or",
+        OPERATIONAL,
+        "The stream cannot start another thread. Increase the limit of threads: `ulimit -u`",
     ),
     (
         "java.lang.NoSuchMethodError: 'void org.apache.kafka.clients.A.b()'",
@@ -148,6 +154,14 @@ def test_the_end_of_the_java_process_is_named() -> None:
         assert str(explain(error, Settings())).startswith(
             "The Java process of the stream has ended."
         )
+
+
+def test_a_java_process_that_did_not_start_is_named() -> None:
+    exited = PySparkRuntimeError(errorClass="JAVA_GATEWAY_EXITED", messageParameters={})
+    error = explain(exited, Settings())
+    assert family_of(error) is OPERATIONAL
+    assert str(error).startswith("Java cannot start. Set STREAM_MEMORY=640m below the free memory")
+    assert "*Java cannot start.*" in README
 
 
 def test_an_expected_error_stays_as_it_is() -> None:
