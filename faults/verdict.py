@@ -126,10 +126,10 @@ def summary(rows: Sequence[Row]) -> str:
     }
     verdicts = {name: sum(row.verdict == name for row in rows) for name in (OK, FAILED, SKIPPED)}
     return (
-        f"{injected} faults injected, {totals['offered']:,} trades offered: "
-        f"{totals['lost']} lost, {totals['doubled']} doubled, "
+        f"{injected} faults injected, {totals['offered']:,} trades offered. "
+        f"Lost: {totals['lost']}, doubled: {totals['doubled']}, "
         f"windows wrong or missing: {totals['wrong'] + totals['missing']}, "
-        f"{totals['batch_wrong']} batch runs wrong. "
+        f"batch runs wrong: {totals['batch_wrong']}. "
         f"Rows: {verdicts[OK]} ok, {verdicts[FAILED]} failed, {verdicts[SKIPPED]} skipped."
     )
 

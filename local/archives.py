@@ -84,7 +84,7 @@ def _warning(make: Callable[[], Path]) -> str | None:
 
 
 def main() -> None:
-    """Make both archives. If Java or a part of Spark is missing, end the processes of the other."""
+    """Make both archives. If Java or a part of Spark is missing, end the processes of both."""
     processes.exit_on_sigterm()
     with exit_on_error(), ThreadPoolExecutor(2) as pool:
         try:

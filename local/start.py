@@ -91,7 +91,8 @@ def end_leftovers(data: DataDir) -> None:
     """End the processes of an earlier stack on this directory whose supervisor was killed."""
     if leftovers := stack.leftovers(data.root):
         terminal.say(
-            f"Stopping the processes of an earlier stack that was killed: {len(leftovers)}"
+            "Stopping the processes of an earlier stack that was killed. Processes: "
+            f"{len(leftovers)}"
         )
         processes.end(leftovers, wait_seconds=5)
 

@@ -214,7 +214,7 @@ def _is_host(text: str) -> bool:
 
 
 def _heap(text: str) -> str:
-    """Return the size of a Java heap in small letters. Java and Spark also accept `2G`."""
+    """Return the size of a Java heap in lowercase. Java and Spark also accept `2G`."""
     text = text.lower()
     match = re.fullmatch(r"([1-9][0-9]{0,6})([mg])", text)
     mib = int(match[1]) * (1024 if match[2] == "g" else 1) if match else 0
@@ -224,7 +224,7 @@ def _heap(text: str) -> str:
 
 
 def _log_level(text: str) -> str:
-    """Return the name of a log level. Other tools use small letters, and WARN."""
+    """Return the name of a log level. Other tools use lowercase names, and WARN."""
     level = "WARNING" if text.upper() == "WARN" else text.upper()
     if level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         raise ValueError("must be DEBUG, INFO, WARNING or ERROR")

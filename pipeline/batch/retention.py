@@ -2,7 +2,7 @@
 
 The age of a run is measured from the newest trade or from the clock of this machine, whichever is
 earlier. Therefore a clock that is years ahead deletes nothing. The name of a file is the start of
-its run.
+its run, except after a change of the clock: see `start_of`.
 """
 
 from collections.abc import Sequence

@@ -36,8 +36,9 @@ PAUSE_SECONDS = 0.5
 #: Seconds before the next request after an error that a retry does not end.
 LASTING_ERROR_SECONDS = 300.0
 #: How often a gap is requested if its upper neighbour is not in the answer: the REST interface may
-#: be behind the feed. An empty answer is more certain: nothing as old as the gap is served. So is a
-#: jump over more ids than a page has, if each answer has it: one wrong low id can cause it too.
+#: be behind the feed. EMPTY_ATTEMPTS are enough in two cases. An empty answer means that nothing as
+#: old as the gap is served. A jump over more ids than a page has counts if each answer begins with
+#: it, because one wrong low id can cause it too.
 ATTEMPTS = 6
 EMPTY_ATTEMPTS = 3
 #: Seconds after the first of these attempts, doubled after each further one.

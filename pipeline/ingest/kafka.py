@@ -249,7 +249,7 @@ def no_answer(metadata: ClusterMetadata, settings: Settings, *topics: str) -> st
     The client reports any cause as a timeout.
 
     Args:
-        metadata: what the client knows about the topics. It keeps it while no broker answers.
+        metadata: the client's metadata of the topics, also kept while no broker answers.
         settings: the settings of the service.
         topics: topics that existed when the client was created.
     """

@@ -45,8 +45,9 @@ _WRITE_ACTIONS = {
         "make {0}* and their directory writable for this user",
     ),
 }
-#: The codes that only a person can end. Other codes of a read-only or closed file can have another
-#: cause, such as too many open files or a recovery by another connection.
+#: The codes of errors that only a person can end. Other codes for a file that is read-only or
+#: cannot be opened can have another cause, such as too many open files or a recovery by another
+#: connection.
 _NO_RIGHTS = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_READONLY_DIRECTORY, sqlite3.SQLITE_PERM)
 
 

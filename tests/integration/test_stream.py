@@ -148,7 +148,7 @@ def test_an_output_that_cannot_be_continued_ends_the_stream_with_one_sentence(
 def test_a_heap_above_the_limit_of_memory_ends_the_stream_with_one_sentence(
     run: Run, tmp_path: Path
 ) -> None:
-    """The limit allows what `java -version` reserves: a quarter of the memory is its heap."""
+    """The limit is above what `java -version` reserves: a quarter of the memory as heap."""
     gib = 1024**3
     limit_gib = psutil.virtual_memory().total // gib // 4 + 5
     memory = f"{limit_gib + 1}g"
@@ -158,7 +158,7 @@ def test_a_heap_above_the_limit_of_memory_ends_the_stream_with_one_sentence(
     assert stream.process.wait(60) == 2
     (line,) = stream.errors()
     assert line.partition("spark_processor: ")[2].startswith(
-        f"Java cannot start. Set STREAM_MEMORY={memory} below the free memory of this machine"
+        f"Java cannot start. Decrease STREAM_MEMORY={memory}: it must be below the free memory"
     )
 
 

@@ -444,7 +444,7 @@ def folder_of_another_user() -> Iterator[Path]:
 def test_a_file_that_this_user_cannot_write_is_named_with_the_action_in_100_characters(
     folder_of_another_user: Path, mode: int, kind: type[Exception], cause: str
 ) -> None:
-    """Only the second can have another cause that ends by itself: too many open files."""
+    """The second error is temporary: too many open files also cause it."""
     path = folder_of_another_user / "crypto_prices.db"
     sqlite.open_writer(path).close()
     path.chmod(mode)
