@@ -10,7 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import (
+    InvalidReplicationFactorError,
+    KafkaError,
+    TopicAlreadyExistsError,
+)
 
 from pipeline import kafka_security
 from pipeline.errors import (
@@ -117,7 +121,9 @@ def create_from(settings: Settings) -> tuple[str, str]:
     try:
         create(servers, *names, security=security, replicas=replicas, in_sync=in_sync)
     except (KafkaError, TemporaryError) as error:
-        family = TemporaryError if is_temporary(error) else OperationalError
+        # Kafka refuses a replication factor above the number of brokers that run now.
+        can_end = is_temporary(error) or isinstance(error, InvalidReplicationFactorError)
+        family = TemporaryError if can_end else OperationalError
         raise family(
             f"Cannot create the Kafka topics. Check that Kafka runs. Cause: {sentence(error)}. The "
             f"topics: {', '.join(names)} on {servers}"

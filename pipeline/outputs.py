@@ -276,9 +276,32 @@ def newest_run(data: DataDir) -> str | None:
     return max(filter(_is_run_id, names), default=None)
 
 
-def started(path: Path) -> datetime | None:
-    """Return when the run of a file in `batch_output/` started, by its name."""
-    return datetime.fromisoformat(path.stem) if _is_run_id(path.stem) else None
+def started(path: Path, now: datetime) -> datetime | None:
+    """Return when the run of a file in `batch_output/` started; None if no run has this name."""
+    if not _is_run_id(path.stem):
+        return None
+    return start_of(datetime.fromisoformat(path.stem), _modified(path), now)
+
+
+def start_of(named: datetime, modified: datetime, now: datetime) -> datetime:
+    """Return when a run started.
+
+    After one run with a clock that was ahead, the name of each later run is one second after the
+    name of the run before it: all these names are in the future.
+
+    Args:
+        named: the start in the name of its file.
+        modified: when the file was written.
+        now: the current time.
+    """
+    return modified if named > now else named
+
+
+def _modified(path: Path) -> datetime:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except FileNotFoundError:  # another process has deleted it: it has no age
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def _is_run_id(name: str) -> bool:
@@ -575,7 +598,7 @@ def _first_row(path: Path) -> dict[str, str]:
     try:
         with path.open(encoding="utf-8", errors="replace", newline="") as file:
             return next(csv.DictReader(file), {})
-    except OSError:
+    except (OSError, csv.Error):
         return {}
 
 

@@ -2,11 +2,11 @@
 
 The age of a run is measured from the newest trade or from the clock of this machine, whichever is
 earlier. Therefore a clock that is years ahead deletes nothing. The name of a file is the start of
-its run, except after a change of the clock: see `start_of`.
+its run, except after a change of the clock: see `outputs.start_of`.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from pipeline import outputs
@@ -29,30 +29,5 @@ def expired(runs: Sequence[Path], now: datetime, days: int) -> list[Path]:
         days: the maximum age of a file.
     """
     oldest = now - timedelta(days=days)
-    starts = ((path, outputs.started(path)) for path in runs[: -outputs.KEPT_RUNS])
-    return [
-        path
-        for path, start in starts
-        if start is not None and start_of(start, _modified(path), now) < oldest
-    ]
-
-
-def start_of(named: datetime, modified: datetime, now: datetime) -> datetime:
-    """Return when a run started.
-
-    After one run with a clock that was ahead, the name of each later run is one second after the
-    name of the run before it: all these names are in the future.
-
-    Args:
-        named: the start in the name of its file.
-        modified: when the file was written.
-        now: the current time.
-    """
-    return modified if named > now else named
-
-
-def _modified(path: Path) -> datetime:
-    try:
-        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    except FileNotFoundError:  # another process has deleted it: it has no age
-        return datetime.max.replace(tzinfo=UTC)
+    starts = ((path, outputs.started(path, now)) for path in runs[: -outputs.KEPT_RUNS])
+    return [path for path, start in starts if start is not None and start < oldest]

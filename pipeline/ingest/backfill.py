@@ -69,6 +69,9 @@ class MissingTrades:
         #: By the last id of a gap: when to request it (`_NEVER`: not again), and how many requests
         #: for it failed.
         self._due: dict[int, tuple[float, int]] = {}
+        #: By the last id of a gap: the id below the jump with which the newest answers began, and
+        #: how many of them.
+        self._jumps: dict[int, tuple[int, int]] = {}
 
     def on_received(self, trade_id: int, event_time: datetime) -> None:
         """Record a trade from the feed, which is or will be published."""
@@ -86,7 +89,7 @@ class MissingTrades:
     def forget(self) -> None:
         """Forget which ids need no request. Ids below the lowest one still do not count."""
         lowest = self._settled.lowest()
-        self._settled, self._due = IdRanges(), {}
+        self._settled, self._due, self._jumps = IdRanges(), {}, {}
         if lowest is not None:
             self._settled.add(lowest - 1)
 
@@ -114,7 +117,8 @@ class MissingTrades:
         """Record an answer, after its trades were published.
 
         The trades of an answer follow each other. So an id between two of its ids is not served. A
-        jump over more ids than a page has is no proof before EMPTY_ATTEMPTS answers begin with it.
+        jump over more ids than a page has is no proof before EMPTY_ATTEMPTS answers in a row begin
+        with it.
 
         Args:
             gap: the gap that was requested, together with the id above it.
@@ -130,7 +134,7 @@ class MissingTrades:
         attempts = self._due_at(gap)[1] + 1
         proved = _ids_above_jump(page)
         jumps_at_once = len(page) > 1 and proved == [above]
-        if jumps_at_once and attempts >= EMPTY_ATTEMPTS:
+        if self._is_confirmed(gap, page[1] if jumps_at_once else None):
             jumps_at_once, proved = False, [above, *_ids_above_jump(page[1:])]
         if proved:
             lowest = self._settled.lowest() or proved[-1]
@@ -149,6 +153,20 @@ class MissingTrades:
         else:  # the rest of the gap, below these ids, is due at once
             self._due[proved[-1] - 1] = (now, 0)
         return before - self.missing()
+
+    def _is_confirmed(self, gap: Gap, below_jump: int | None) -> bool:
+        """Return whether enough answers in a row, this one included, began with the same jump.
+
+        Args:
+            gap: the gap that was requested.
+            below_jump: the id below the jump; None if the answer does not begin with a jump.
+        """
+        earlier, answers = self._jumps.pop(gap.last, (None, 0))
+        if below_jump is None:
+            return False
+        answers = answers + 1 if below_jump == earlier else 1
+        self._jumps[gap.last] = (below_jump, answers)
+        return answers >= EMPTY_ATTEMPTS
 
     def missing(self) -> int:
         """Return the number of ids that are still to be requested."""

@@ -27,7 +27,7 @@ RECORDS_BEFORE = 1000
 #: Seconds. If a record is unacknowledged for longer, Kafka does not answer.
 ACKNOWLEDGE_SECONDS = 5.0
 #: Seconds to deliver the remaining records when the service stops.
-CLOSE_SECONDS = 4.0
+CLOSE_SECONDS = 2.0
 #: Milliseconds within which Kafka must return the id of a topic.
 IDENTITY_MS = 5000
 #: Milliseconds within which the client must return its position in the topic.
@@ -227,8 +227,8 @@ def committed(kafka: KafkaConsumer, trades: TopicPartition) -> OffsetAndMetadata
     """Return what the consumer group committed; None if it committed nothing.
 
     Raises:
-        TemporaryError: no broker is the coordinator of the group. Without a limit, kafka-python
-            waits for one for ever.
+        TemporaryError: Kafka did not return it. Without a limit, kafka-python waits for a group
+            coordinator for ever.
     """
     try:
         found: OffsetAndMetadata | None = kafka.committed(
@@ -236,9 +236,9 @@ def committed(kafka: KafkaConsumer, trades: TopicPartition) -> OffsetAndMetadata
         )
     except KafkaTimeoutError as error:
         raise TemporaryError(
-            "Kafka has no group coordinator. On a single broker, set "
-            "offsets.topic.replication.factor=1. On several brokers, check that each partition of "
-            "the topic __consumer_offsets has a leader"
+            f"Kafka returned no committed offset within {COORDINATOR_MS / 1000:g} s. Check that it "
+            "runs. On a single broker, set offsets.topic.replication.factor=1. On several brokers, "
+            "check that each partition of the topic __consumer_offsets has a leader"
         ) from error
     return found
 

@@ -45,12 +45,16 @@ def delete_expired(
         if newest is None:
             return 0
         oldest = min(now, newest) - timedelta(days=settings.retention_days)
-        deleted = _delete_transactions(connection, data, settings, oldest)
+        deleted = _delete_transactions(connection, data, settings, oldest, now)
         return deleted + _delete_minutes(connection, oldest)
 
 
 def _delete_transactions(
-    connection: Connection, data: outputs.DataDir, settings: Settings, oldest: datetime
+    connection: Connection,
+    data: outputs.DataDir,
+    settings: Settings,
+    oldest: datetime,
+    now: datetime,
 ) -> int:
     needed, offsets_by_topic = [], needed_offsets(data)
     for topic, offsets in offsets_by_topic:
@@ -71,7 +75,7 @@ def _delete_transactions(
     ).fetchone()
     if newest is None:
         return 0
-    snapshot = min([store.time_text(oldest), *_batch_snapshots(data)])
+    snapshot = min([store.time_text(oldest), *_batch_snapshots(data, now)])
     needed.append(range(_last_before(connection, snapshot, first, newest), newest + 1))
     deleted = 0
     for numbers in between(needed, range(first, newest + 1)):
@@ -92,10 +96,10 @@ def needed_offsets(data: outputs.DataDir) -> list[tuple[str, tuple[int, int | No
     return found if position is None else [*found, (position[0], (position[1], None))]
 
 
-def _batch_snapshots(data: outputs.DataDir) -> list[str]:
+def _batch_snapshots(data: outputs.DataDir, now: datetime) -> list[str]:
     """Return when the newest batch runs started."""
     newest = outputs.newest_batch_files(data, outputs.KEPT_RUNS)
-    starts = map(outputs.started, newest)
+    starts = (outputs.started(path, now) for path in newest)
     return [store.time_text(start) for start in starts if start]
 
 

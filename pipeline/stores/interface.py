@@ -13,6 +13,9 @@ from pipeline.errors import OperationalError
 T = TypeVar("T")
 
 SCHEMA_VERSION = 5
+#: The tables that belong together: without one of them, the others are wrong. The tables of the
+#: measurements (`latency`, `lags`, `lag_position`) can be made again alone.
+RELATED_TABLES = ("btc_prices", "ingest", "ingest_totals", "gaps", "evidence")
 #: Seconds that a statement waits for the lock of another process before it fails.
 BUSY_SECONDS = 5.0
 #: The columns of `ingest` that identify a transaction. In a restored backup, a transaction can have

@@ -24,6 +24,7 @@ from pipeline.settings import Settings, tls_parameters
 from pipeline.stores import postgresql_queries
 from pipeline.stores.interface import (
     BUSY_SECONDS,
+    RELATED_TABLES,
     SCHEMA_VERSION,
     TRANSACTION,
     Connection,
@@ -147,8 +148,7 @@ class PostgresqlWriter(PostgresqlConnection):
             found = self._newest_transaction()
         except psycopg.errors.UndefinedTable as error:
             raise RestartError(
-                f"the tables of {self._name} were dropped. The consumer creates them and reads "
-                "missing records from Kafka"
+                f"tables of {self._name} were dropped. The consumer opens the database again"
             ) from error
         if found != self._newest:
             raise RestartError(
@@ -206,10 +206,11 @@ class PostgresqlStore:
         self._name = f"PostgreSQL at {self._host}:{self._port}/{self._database}"
 
     def open_writer(self) -> PostgresqlWriter:
-        """Open the writing connection of the consumer; create the tables that are missing.
+        """Open the writing connection of the consumer; create the tables in an empty database.
 
         Raises:
-            StoreError: the database has another schema version, or trades of another product.
+            StoreError: the database has another schema version, trades of another product, or only
+                a part of the tables.
             OperationalError: it cannot be opened. The text names the action.
             TemporaryError: the server does not answer.
         """
@@ -230,6 +231,7 @@ class PostgresqlStore:
                             (SCHEMA_VERSION, self._settings.product_id),
                         )
                     self._check_version(raw, is_writer=True)
+                    self._check_tables(raw)
                     raw.execute(DROPPED_PARTS)
                 return PostgresqlWriter(raw, self._name)
         except BaseException:
@@ -252,6 +254,15 @@ class PostgresqlStore:
                 f"{self._name} holds trades of {product}, not {self._settings.product_id}. Set "
                 "STORE_URL to another database."
             )
+
+    def _check_tables(self, raw: "psycopg.Connection[Any]") -> None:
+        for table in RELATED_TABLES:
+            if raw.execute("SELECT to_regclass(%s)", (table,)).fetchone() == (None,):
+                raise StoreError(
+                    f"The table {table} was dropped. Drop the other tables of the consumer too: it "
+                    f"then creates all of them and fills them from Kafka. The tables: "
+                    f"{', '.join((*RELATED_TABLES, 'store_version'))} in {self._name}"
+                )
 
     def read(self, query: Callable[[Connection], T]) -> T | None:
         """Return the result of a query over one snapshot; None if there are no tables yet.

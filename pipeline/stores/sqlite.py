@@ -16,6 +16,7 @@ from pipeline.errors import Family, RestartError, TemporaryError, family_of
 from pipeline.stores import sqlite_queries, sqlite_schema
 from pipeline.stores.interface import (
     BUSY_SECONDS,
+    RELATED_TABLES,
     SCHEMA_VERSION,
     Connection,
     Content,
@@ -181,7 +182,9 @@ def _open_writer(path: Path) -> SqliteWriter:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version in sqlite_schema.CONVERT:
             connection.executescript(sqlite_schema.CONVERT[version])
-        elif version not in {0, SCHEMA_VERSION}:
+        elif version == SCHEMA_VERSION:
+            _check_tables(connection, path)
+        elif version != 0:
             raise StoreError(
                 f"{path.name} has schema version {version}, not {SCHEMA_VERSION}. Choose another "
                 f"directory with DATA_DIR=. The file: {path}"
@@ -198,6 +201,13 @@ def _open_writer(path: Path) -> SqliteWriter:
         connection.close()
         raise
     return connection
+
+
+def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
+    found = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    for table in RELATED_TABLES:
+        if table not in found:
+            raise StoreError(f"{path.name} lacks the table {table}. {_REPLACE}. The file: {path}")
 
 
 def open_reader(path: Path) -> sqlite3.Connection:

@@ -138,9 +138,9 @@ def explain(error: Exception, settings: Settings) -> Exception:
         return error
     if java_did_not_start(error):
         return StreamError(
-            f"Java cannot start. Decrease STREAM_MEMORY={settings.stream_memory}: it must be below "
-            "the free memory of this machine and the limit of memory (`ulimit -v`). Java has "
-            "printed the cause above this line."
+            "Java cannot start. The lines above give the cause. If it is memory, decrease "
+            f"STREAM_MEMORY={settings.stream_memory}: it must be below the free memory of this "
+            "machine and the limit of memory (`ulimit -v`)."
         )
     if java_has_ended(error):
         return StreamError(

@@ -62,7 +62,7 @@ def test_results_are_exact_when_parts_of_the_clusters_and_the_drivers_are_killed
     kill_driver_of_batch_run(chain)
     expected = chain.settle(SAMPLE, SECONDS)
     assert golden.differences(expected, chain.data) == []
-    assert not ended.exists()  # the worker has removed it, and nothing of the running stream
+    assert not ended.exists()  # the worker has removed it
 
 
 def kill_driver_of_stream(chain: Chain) -> None:

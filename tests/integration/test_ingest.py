@@ -108,7 +108,7 @@ def test_messages_that_a_suspended_kafka_did_not_acknowledge_are_counted_when_th
     module_kafka.signal(signal.SIGSTOP)
     try:
         sender.send(topic, b"not acknowledged", times.now())
-        stop = threading.Timer(0.5, service.stop.set)
+        stop = threading.Timer(2, service.stop.set)
         stop.start()
         assert not sender.flush()
         status = outputs.read_status(service.data, "consumer")
@@ -124,7 +124,7 @@ def test_messages_that_a_suspended_kafka_did_not_acknowledge_are_counted_when_th
     )
     del sender
     gc.collect()
-    assert not set(threading.enumerate()) - threads
+    wait_until(lambda: not set(threading.enumerate()) - threads, 20, "the end of the thread")
     assert not unraisable
 
 

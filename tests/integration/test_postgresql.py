@@ -394,10 +394,10 @@ def test_dropped_tables_are_created_again(settings: Settings, writer: Writer) ->
         assert store.next_offset(again) is None
 
 
-def test_one_dropped_table_or_index_is_created_at_the_next_start(
+def test_a_dropped_table_of_measurements_or_index_is_created_at_the_next_start(
     settings: Settings, writer: Writer
 ) -> None:
-    names = [*TABLES, "open_gaps"]
+    names = [*TABLES[-3:], "open_gaps"]
     for offset, name in enumerate(names):
         writer.execute(f"DROP {'TABLE' if name in TABLES else 'INDEX'} {name}")
         with closing(stores.store_of(settings).open_writer()) as again:
@@ -405,6 +405,18 @@ def test_one_dropped_table_or_index_is_created_at_the_next_start(
             assert found == (name,)
             put(again, [offset + 1], offset)
     assert ids_in(settings) == list(range(1, len(names) + 1))
+
+
+@pytest.mark.parametrize("table", TABLES[:-3])
+def test_a_dropped_table_of_trades_or_bookkeeping_is_named_and_nothing_is_created(
+    table: str, settings: Settings, writer: Writer
+) -> None:
+    """The consumer would continue at the last offset, or count the rows from 0."""
+    put(writer, [1, 2, 5])
+    writer.execute(f"DROP TABLE {table}")
+    with pytest.raises(StoreError, match=f"The table {table} was dropped. Drop the other tables"):
+        stores.store_of(settings).open_writer()
+    assert writer.execute("SELECT to_regclass(?)", (table,)).fetchone() == (None,)
 
 
 def test_a_database_with_tables_of_another_program_is_refused_and_not_changed(

@@ -158,7 +158,8 @@ def test_a_heap_above_the_limit_of_memory_ends_the_stream_with_one_sentence(
     assert stream.process.wait(60) == 2
     (line,) = stream.errors()
     assert line.partition("spark_processor: ")[2].startswith(
-        f"Java cannot start. Decrease STREAM_MEMORY={memory}: it must be below the free memory"
+        "Java cannot start. The lines above give the cause. If it is memory, decrease "
+        f"STREAM_MEMORY={memory}"
     )
 
 

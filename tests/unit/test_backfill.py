@@ -175,6 +175,19 @@ def test_one_answer_with_a_wrong_low_id_does_not_hide_the_trades_that_it_jumps_o
     assert published == set(range(11, 3000)) - {1500}
 
 
+@pytest.mark.parametrize("answers", [[[], [], [3000, 5]], [[3000, 5], [3000, 7], [3000, 9]]])
+def test_only_equal_answers_in_a_row_prove_that_the_ids_in_a_jump_are_not_served(
+    answers: list[list[int]],
+) -> None:
+    class Wrong(Exchange):
+        def below(self, after: int) -> list[int]:
+            honest = super().below(after)
+            return answers[self.requests - 1] if self.requests <= len(answers) else honest
+
+    published, _ = recover(received(10, 3000), Wrong(set(range(1, 3001)), page=1000))
+    assert published == set(range(11, 3000))
+
+
 def test_a_jump_over_more_ids_than_a_page_is_accepted_after_equal_answers() -> None:
     missing, exchange = received(1, 5002), Exchange({1, 2, 3, 5000, 5001, 5002})
     published, now = recover(missing, exchange)

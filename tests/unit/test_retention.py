@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline import outputs, stream_starts, times
-from pipeline.batch.retention import expired, start_of
+from pipeline.batch.retention import expired
 from pipeline.compare import causes
 from pipeline.compare.__main__ import as_json
 from pipeline.compare.comparison import compare
@@ -330,7 +330,7 @@ def test_one_run_with_a_clock_far_ahead_does_not_end_the_retention_of_later_runs
 def test_the_age_of_a_run_is_that_of_its_file_only_if_its_name_is_in_the_future(
     started: datetime, modified: datetime, found: datetime
 ) -> None:
-    assert start_of(started, modified, NOW) == found
+    assert outputs.start_of(started, modified, NOW) == found
 
 
 def test_needed_parts_are_cut_out_of_the_numbers() -> None:

@@ -974,3 +974,14 @@ def test_event_times_are_exact_to_the_microsecond_in_sql(connection: sqlite.Sqli
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     begin = (NOW - epoch) // timedelta(microseconds=1)
     assert [row[0] - begin for row in rows] == [0, 59999400, 59999500, 59999999, 60000000]
+
+
+@pytest.mark.parametrize("table", ["btc_prices", "ingest", "ingest_totals", "gaps", "evidence"])
+def test_a_database_without_one_of_its_tables_is_refused_with_the_action(
+    table: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "crypto_prices.db"
+    with closing(sqlite.open_writer(path)) as writer:
+        writer.execute(f"DROP TABLE {table}")
+    with pytest.raises(StoreError, match=f"lacks the table {table}. Restore a backup, or move"):
+        sqlite.open_writer(path)
