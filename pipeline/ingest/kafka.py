@@ -236,9 +236,9 @@ def committed(kafka: KafkaConsumer, trades: TopicPartition) -> OffsetAndMetadata
         )
     except KafkaTimeoutError as error:
         raise TemporaryError(
-            f"Kafka returned no committed offset within {COORDINATOR_MS / 1000:g} s. Check that it "
-            "runs. On a single broker, set offsets.topic.replication.factor=1. On several brokers, "
-            "check that each partition of the topic __consumer_offsets has a leader"
+            "Kafka returned no committed offset. On a single broker, set "
+            "offsets.topic.replication.factor=1. Check that the brokers run, and that each "
+            "partition of the topic __consumer_offsets has a leader"
         ) from error
     return found
 
