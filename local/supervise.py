@@ -171,11 +171,11 @@ class Stack(Supervisor):  # type: ignore[misc]
             log(f"{name} has succeeded")
 
     def _on_early_exit(self, event: Any) -> None:
-        process = event.process
+        process, wait_s = event.process, event.process.backoff
         # Supervisor adds a second each time and has no limit of its own.
         process.backoff = min(process.backoff, MAX_BACKOFF_SECONDS - 1)
         how = "failed" if ends_when_done(process) else "ended soon after its start"
-        self._log_failure(process, f"{how}; next attempt in {process.backoff} s")
+        self._log_failure(process, f"{how}; next attempt in {wait_s} s")
 
     def _log_failure(self, process: Any, what: str) -> None:
         self._failures[process.config.name] += 1
