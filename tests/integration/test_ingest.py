@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,17 @@ GOOD = (
     b'{"type":"ticker","product_id":"BTC-USD","trade_id":%d,"price":"86321.55","side":"buy",'
     b'"time":"2025-12-02T04:59:59.000001Z","last_size":"0.25"}'
 )
+
+
+@contextmanager
+def new_publisher(service: Service) -> Iterator[tuple[Sender, Publisher]]:
+    """Give a publisher and its sender, connected to the broker of the settings. Close both."""
+    with ExitStack() as resources:
+        sender = Sender(service)
+        resources.callback(sender.close)
+        publisher = Publisher(service, sender)
+        resources.callback(publisher.close)
+        yield sender, publisher
 
 
 def test_nothing_is_stored_until_kafka_has_the_dead_letters_before_it(
@@ -393,11 +404,7 @@ def test_the_producer_reads_which_trades_are_published_the_newest_first(
     settings = Settings(data_dir=tmp_path, kafka_bootstrap_servers=kafka.address, kafka_topic=topic)
     monkeypatch.setattr(publisher_module, "RESTORED_RECORDS", 10)
     service = Service("producer", settings)
-    with ExitStack() as resources:
-        sender = Sender(service)
-        resources.callback(sender.close)
-        publisher = Publisher(service, sender)
-        resources.callback(publisher.close)
+    with new_publisher(service) as (_, publisher):
         publisher.restore_published()
         assert len(publisher._published) == 10
         backfill = publisher._backfill
@@ -428,11 +435,7 @@ def test_the_producer_forgets_what_it_published_to_a_topic_that_was_created_agai
             feed_rest_url=f"http://127.0.0.1:{free_port()}",
         ),
     )
-    with ExitStack() as resources:
-        sender = Sender(service)
-        resources.callback(sender.close)
-        publisher = Publisher(service, sender)
-        resources.callback(publisher.close)
+    with new_publisher(service) as (sender, publisher):
         publisher.on_connect(FeedWatchdog(heartbeat_timeout=60, trade_timeout=60))
 
         def receive(number: int = 1) -> dict[str, int]:
@@ -468,11 +471,7 @@ def test_a_held_trade_is_published_after_ntp_has_set_a_clock_that_was_behind(
     topic = kafka.new_topic()
     settings = Settings(data_dir=tmp_path, kafka_bootstrap_servers=kafka.address, kafka_topic=topic)
     service = Service("producer", settings)
-    with ExitStack() as resources:
-        sender = Sender(service)
-        resources.callback(sender.close)
-        publisher = Publisher(service, sender)
-        resources.callback(publisher.close)
+    with new_publisher(service) as (sender, publisher):
         publisher.on_connect(FeedWatchdog(heartbeat_timeout=60, trade_timeout=60))
 
         def receive(message: bytes) -> None:
