@@ -19,8 +19,8 @@ unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP PYTHONINSPECT PYTHON
 unexport PIP_USER PIP_TARGET PIP_PREFIX
 
 VENV := .venv/bin/python
-# After an upgrade of the system's Python, an environment has no packages for it, not even pip. Then
-# `unusable` gives the phony target need-python, so that the environment is made again.
+# After an upgrade of the system's Python, the environment has no packages for the new version, not
+# even pip. Then `unusable` is the phony target need-python, so make creates the environment again.
 has_pip = $(1)/bin/python -E -c 'import pip' 2>/dev/null
 unusable = $(shell test ! -e $(1)/.made || $(call has_pip,$(1)) || echo need-python)
 # Maven is needed until the Java libraries are here.

@@ -39,7 +39,9 @@ def make_broker_archive() -> Path:
         has_started, output = _start_and_stop_broker(Path(folder), option)
         # A broker that ends before it accepts connections also writes an archive, with few classes.
         if not (has_started and temporary.exists()):
-            raise OperationalError(f"The broker did not start: {output[-2000:]}")
+            raise OperationalError(
+                f"The broker did not start or wrote no archive: {output[-2000:]}"
+            )
     return path
 
 

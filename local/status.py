@@ -31,7 +31,7 @@ def main() -> None:
         if left := stack.leftovers(data_dir):
             pids = " ".join(str(process.pid) for process in left)
             refuse(
-                "The supervisor was killed. Its services still run. The next "
+                "The supervisor was killed. Some of its processes still run. The next "
                 f"`make demo` or `make run` ends them. Their pids: {pids}. DATA_DIR={data_dir}"
             )
         refuse(

@@ -277,14 +277,14 @@ def newest_run(data: DataDir) -> str | None:
 
 
 def started(path: Path, now: datetime) -> datetime | None:
-    """Return when the run of a file in `batch_output/` started; None if no run has this name."""
+    """Return when the run of a file in `batch_output/` started; None if its name is no run id."""
     if not _is_run_id(path.stem):
         return None
     return start_of(datetime.fromisoformat(path.stem), _modified(path), now)
 
 
 def start_of(named: datetime, modified: datetime, now: datetime) -> datetime:
-    """Return when a run started.
+    """Return when a run started, or when its file was written if its name is in the future.
 
     After one run with a clock that was ahead, the name of each later run is one second after the
     name of the run before it: all these names are in the future.
@@ -588,7 +588,7 @@ def batch_file(data: DataDir, run: str) -> Path:
 
 
 def has_windows(data: DataDir, run: str) -> bool:
-    """Return whether `batch_windows.csv` is of this run: a run writes one time into both files."""
+    """Return whether `batch_windows.csv` is of this run: `written_at` is the same in both files."""
     row, windows = _first_row(batch_file(data, run)), _first_row(data.batch_windows)
     return "written_at" in row and row["written_at"] == windows.get("written_at")
 

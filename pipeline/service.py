@@ -71,7 +71,8 @@ def backoff(first: float = 0.5, cap: float = 30.0) -> Iterator[float]:
 def set_in_thread(event: threading.Event) -> None:
     """Set an event from a signal handler, which runs in the main thread.
 
-    If the signal interrupted `event.wait`, the main thread holds the lock of the event.
+    If the signal interrupted `event.wait`, the main thread holds the lock of the event. So another
+    thread sets it.
     """
     threading.Thread(target=event.set, daemon=True).start()
 

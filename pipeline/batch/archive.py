@@ -46,7 +46,9 @@ def make_archive(settings: Settings) -> Path:
         status, errors = run(command, _RUN_SECONDS)
         if status != 0 or not temporary.exists():
             output = errors.decode(errors="replace")[-2000:]
-            raise OperationalError(f"The batch run ended with status {status}: {output}")
+            raise OperationalError(
+                f"The batch run failed or wrote no archive (status {status}): {output}"
+            )
     return path
 
 

@@ -110,7 +110,7 @@ def configuration(settings: Settings, rows: int) -> dict[str, str]:
 
 
 def steady_seconds() -> float:
-    """Return the time of the clock on which the runs have their fixed rate, seconds."""
+    """Return the seconds of the clock that measures the fixed rate of the runs."""
     return time.clock_gettime(_STEADY_CLOCK)
 
 
@@ -150,7 +150,7 @@ class Scheduler:
         due = steady_seconds() + self._seconds_to_planned_run()
         while not self._service.stop.is_set():
             self._report("waiting for the next run")
-            # Steps of one second: the machine can be suspended during one.
+            # In steps of one second, because a sleep does not count the time of a suspension.
             while not self._service.stop.is_set() and (left := due - steady_seconds()) > 0:
                 self._service.sleep(min(left, 1.0))
             if self._service.stop.is_set():
@@ -318,7 +318,7 @@ class Scheduler:
     def _delete_row(self, run: str) -> None:
         """Delete the row of a run that ended between its row and its windows.
 
-        Without a row nothing is deleted, because on a read-only file system this is an error.
+        It checks first that the row exists: on a read-only file system, `unlink` fails without one.
         """
         row = outputs.batch_file(self._data, run)
         # `os.path.exists` is False also if this user cannot read the directory.

@@ -14,7 +14,7 @@ def add_minutes(parser: ArgumentParser) -> None:
         "--minutes",
         type=minutes,
         metavar="N",
-        help="cover only the last N minutes (completeness and run time always cover all data)",
+        help="cover only the last N minutes (completeness and batch run time cover all data)",
     )
 
 

@@ -36,9 +36,9 @@ PAUSE_SECONDS = 0.5
 #: Seconds before the next request after an error that a retry does not end.
 LASTING_ERROR_SECONDS = 300.0
 #: How often a gap is requested if its upper neighbour is not in the answer: the REST interface may
-#: be behind the feed. EMPTY_ATTEMPTS are enough in two cases. An empty answer means that nothing as
-#: old as the gap is served. A jump over more ids than a page has counts if each answer begins with
-#: it, because one wrong low id can cause it too.
+#: be behind the feed. EMPTY_ATTEMPTS requests are enough if each answer is empty: nothing as old as
+#: the gap is served. They are also enough if each answer begins with the same jump over more than
+#: PAGE_TRADES ids. One such answer is not enough: one wrong low id can cause it.
 ATTEMPTS = 6
 EMPTY_ATTEMPTS = 3
 #: Seconds after the first of these attempts, doubled after each further one.
@@ -116,9 +116,9 @@ class MissingTrades:
     def settle(self, gap: Gap, page: Sequence[int], now: float, *, too_old: bool) -> int:
         """Record an answer, after its trades were published.
 
-        The trades of an answer follow each other. So an id between two of its ids is not served. A
-        jump over more ids than a page has is no proof before EMPTY_ATTEMPTS answers in a row begin
-        with it.
+        The trades of an answer follow each other. So an id between two of its ids is not served.
+        For a jump over more than PAGE_TRADES ids, this is accepted only after EMPTY_ATTEMPTS
+        answers in a row that begin with the same jump.
 
         Args:
             gap: the gap that was requested, together with the id above it.
@@ -180,7 +180,7 @@ class MissingTrades:
 
 
 def _ids_above_jump(page: Sequence[int]) -> list[int]:
-    """Return the first ids of an answer, down to a jump over more ids than a page has."""
+    """Return the first ids of an answer, down to a jump over more than PAGE_TRADES ids."""
     jumps = (end for end, (n, below) in enumerate(pairwise(page), 1) if n - below > PAGE_TRADES)
     return list(page[: next(jumps, len(page))])
 

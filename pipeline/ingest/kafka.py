@@ -236,7 +236,7 @@ def committed(kafka: KafkaConsumer, trades: TopicPartition) -> OffsetAndMetadata
         )
     except KafkaTimeoutError as error:
         raise TemporaryError(
-            "Kafka returned no committed offset. On a single broker, set "
+            "No answer about the committed offset. On a single broker, set "
             "offsets.topic.replication.factor=1. Check that the brokers run, and that each "
             "partition of the topic __consumer_offsets has a leader"
         ) from error
@@ -244,9 +244,9 @@ def committed(kafka: KafkaConsumer, trades: TopicPartition) -> OffsetAndMetadata
 
 
 def no_answer(metadata: ClusterMetadata, settings: Settings, *topics: str) -> str:
-    """Return why Kafka does not do what a client waits for, and what to do.
+    """Return the probable cause of a timeout of a client, and the action.
 
-    The client reports any cause as a timeout.
+    A client reports every cause as a timeout.
 
     Args:
         metadata: the client's metadata of the topics, also kept while no broker answers.
@@ -267,7 +267,7 @@ def no_answer(metadata: ClusterMetadata, settings: Settings, *topics: str) -> st
 
 
 def check_topic(settings: Settings) -> None:
-    """Check that Kafka responds and both topics exist.
+    """Check that Kafka answers and both topics exist.
 
     Raises:
         KafkaError: Kafka does not answer.

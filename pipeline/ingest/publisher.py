@@ -129,7 +129,7 @@ class Publisher:
         return True
 
     def _release(self) -> None:
-        """Handle the held messages, with the times of receipt by the present clock.
+        """Handle the held messages. Compute their times of receipt from the current clock.
 
         NTP may have set the clock since the receipt.
         """

@@ -82,7 +82,7 @@ def fetch_trades(base: str, product: str, after: int) -> list[PastTrade]:
     except RestError:
         raise
     except Exception as error:
-        # The server chooses the answer, so no failure of a request may end the producer.
+        # An answer can have any content, so no failure of a request may end the producer.
         raise RestError(f"no past trades from {base}: {sentence(error)}") from error
 
 

@@ -210,7 +210,7 @@ def connect(host: str, port: int, waiter: Waiter) -> Transport:
             failures.append(error)
         else:
             return Transport(one, waiter)
-    # A kernel without IPv6 fails at each IPv6 address. The cause is then that of another address.
+    # On a kernel without IPv6, each IPv6 address fails. Then report the error of another address.
     usable = [failure for failure in failures if failure.errno != errno.EAFNOSUPPORT]
     raise (usable or failures or [OSError(f"{host} has no address")])[0]
 

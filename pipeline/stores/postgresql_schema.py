@@ -83,9 +83,9 @@ CREATE INDEX open_gaps ON gaps (first_trade_id, last_trade_id) WHERE filled_at I
 CREATE TABLE store_version (version bigint NOT NULL, product text COLLATE "C" NOT NULL);
 """
 
-#: The same for a database that has these tables: it creates those of the measurements that were
-#: dropped. The first start must not use it, because it accepts a table of another program with one
-#: of these names.
+#: SCHEMA for a database that already has its tables: creates dropped tables of measurements and
+#: dropped indexes. The first start must not use it, because it accepts a table of another program
+#: with one of these names.
 DROPPED_PARTS = SCHEMA.replace("CREATE TABLE ", "CREATE TABLE IF NOT EXISTS ").replace(
     "CREATE INDEX ", "CREATE INDEX IF NOT EXISTS "
 )

@@ -46,9 +46,8 @@ _WRITE_ACTIONS = {
         "make {0}* and their directory writable for this user",
     ),
 }
-#: The codes of errors that only a person can end. Other codes for a file that is read-only or
-#: cannot be opened can have another cause, such as too many open files or a recovery by another
-#: connection.
+#: The codes of errors that only a person can correct. Other codes can be temporary: too many open
+#: files (SQLITE_CANTOPEN), or a recovery by another connection (SQLITE_READONLY_RECOVERY).
 _NO_RIGHTS = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_READONLY_DIRECTORY, sqlite3.SQLITE_PERM)
 
 
@@ -291,7 +290,7 @@ class SqliteStore:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn an error of the writer into one of this project, except after a wrong statement."""
+    """Raise StoreError or TemporaryError for an error of SQLite, except for a wrong statement."""
     try:
         yield
     except sqlite3.OperationalError as error:

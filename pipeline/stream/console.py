@@ -1,20 +1,23 @@
 """The console output of the stream: the newest windows of each micro-batch, below a header."""
 
+from collections.abc import Mapping
+
 from pipeline.logs import show
+from pipeline.metrics.definitions import LABELS
 from pipeline.stream.finality import Cells
 
 #: Maximum number of windows printed for one micro-batch.
 CONSOLE_WINDOWS = 5
-#: The columns of the console, their headings and their widths.
-_CONSOLE: dict[str, tuple[str, int]] = {
-    "window_start": ("window start (UTC)", 20),
-    "trade_count": ("trades", 7),
-    "avg_price": ("average price", 16),
-    "price_range": ("price range", 12),
-    "total_volume": ("volume", 14),
-    "volatility_flag": ("volatility", 10),
-    "market_sentiment": ("sentiment", 9),
-    "volume_spike": ("volume spike", 12),
+#: The columns of the console and their widths.
+_WIDTHS = {
+    "window_start": 20,
+    "trade_count": 7,
+    "avg_price": 16,
+    "price_range": 12,
+    "total_volume": 14,
+    "volatility_flag": 10,
+    "market_sentiment": 9,
+    "volume_spike": 12,
 }
 #: Rows after which the header of the console is printed again.
 CONSOLE_ROWS = 50
@@ -38,7 +41,7 @@ class Console:
             return
         if self._rows >= CONSOLE_ROWS:
             self._rows = 0
-            show(f"{'state':<5} " + " ".join(f"{head:>{size}}" for head, size in _CONSOLE.values()))
+            show(_line("state", LABELS | {"window_start": f"{LABELS['window_start']} (UTC)"}))
         for line in console_lines(kind, windows):
             show(line)
             self._rows += 1
@@ -50,8 +53,8 @@ def console_lines(kind: str, windows: list[Cells]) -> list[str]:
     if (omitted := len(windows) - CONSOLE_WINDOWS) > 0:
         found.append(f"{kind:<5} ({omitted} earlier windows omitted)")
     newest = sorted(windows, key=lambda cells: cells["window_start"])[-CONSOLE_WINDOWS:]
-    found += [
-        f"{kind:<5} " + " ".join(f"{cells[name]:>{size}}" for name, (_, size) in _CONSOLE.items())
-        for cells in newest
-    ]
-    return found
+    return found + [_line(kind, cells) for cells in newest]
+
+
+def _line(first: str, cells: Mapping[str, str]) -> str:
+    return f"{first:<5} " + " ".join(f"{cells[name]:>{size}}" for name, size in _WIDTHS.items())

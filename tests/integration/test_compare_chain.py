@@ -254,7 +254,7 @@ DROPPED = sum(second <= WATERMARK for second in AROUND)
 
 
 def play_crash(market: Market) -> None:
-    """Late trades around the watermark, of which some are dropped; the driver is killed among them.
+    """Late trades around the watermark, of which some are dropped; the driver is killed once.
 
     Of 58 and 59 duplicates with another content come: the stream has forgotten 58 alone, as the
     watermark is over a minute past it.

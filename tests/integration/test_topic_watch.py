@@ -145,7 +145,7 @@ def test_a_missing_group_coordinator_is_the_state_of_the_consumer_which_ends_on_
     )
     service = Service("consumer", settings)
     expected = (
-        "Kafka returned no committed offset. On a single broker, set "
+        "No answer about the committed offset. On a single broker, set "
         "offsets.topic.replication.factor=1"
     )
 

@@ -600,7 +600,7 @@ def test_the_status_of_a_killed_stack_names_the_processes_that_still_run(
             printed = refusal(capsys, status.main)
         finally:
             left.kill()
-    assert "Its services still run." in printed
+    assert "Some of its processes still run." in printed
     assert f"Their pids: {left.pid}." in printed
 
 

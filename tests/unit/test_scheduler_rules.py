@@ -347,7 +347,7 @@ def test_only_a_successful_run_leaves_its_row(
 def test_a_killed_run_leaves_its_row_only_with_its_windows(
     of_windows: str, left: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run writes one time into its row and its windows."""
+    """A run writes the same `written_at` into its row and its windows."""
     scheduler = scheduler_of(tmp_path, monkeypatch)
     data = DataDir(tmp_path)
     write_atomically(data.batch_windows, f"window_start,written_at\n11:49,{of_windows}\n")
