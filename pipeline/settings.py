@@ -235,12 +235,7 @@ def _folder(path: Path) -> Path:
     """Return the absolute path of a directory, which may not exist yet."""
     if re.search(r"[\x00-\x1f\x7f]", str(path)):
         raise ValueError("must not contain control characters")
-    try:
-        path = path.expanduser().absolute()
-    except RuntimeError:
-        raise ValueError(
-            "must be a path without ~, because the home directory of this user is unknown"
-        ) from None
+    path = _absolute(path)
     for folder in (path, *path.parents):
         try:
             mode = folder.stat().st_mode
@@ -475,7 +470,10 @@ class Settings(BaseModel):
         description="Seconds from the start of one micro-batch to the start of the next",
     )
     shuffle_partitions: int = Field(
-        default=1, ge=1, le=64, description="Number of partitions of the stream's state"
+        default=1,
+        ge=1,
+        le=64,
+        description="Number of shuffle partitions of Spark: the stream's state has this many",
     )
     max_offsets_per_trigger: int = Field(
         default=200_000,
@@ -502,7 +500,7 @@ class Settings(BaseModel):
         description="Days after which the files in `batch_output/` and the rows of the tables "
         "`ingest`, `latency` and `lags` are deleted; if unset, none are deleted",
     )
-    java_home: Path | None = Field(
+    java_home: File | None = Field(
         default=None, description="Java runtime for Spark; if unset, the `java` on the PATH"
     )
     log_level: LogLevel = Field(default="INFO", description="Minimum log level")

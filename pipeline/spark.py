@@ -223,14 +223,16 @@ def stream_configuration(settings: Settings) -> dict[str, str]:
 def _environment(settings: Settings) -> dict[str, str]:
     """Return the environment of spark-submit and of everything that it starts.
 
-    The script can have another working directory, so the paths of the data directory and of the
-    password are those of the settings: absolute.
+    The script can have another working directory, so the paths of the data directory, of Java and
+    of the password are those of the settings: absolute.
     """
     user, password = _name_for_nameless_user(), settings.store_password_file
+    java_home = settings.java_home
     return {
         "PATH": os.defpath,
         **environment.inherited(*NAMES),
         **environment.JAVA,
+        **({"JAVA_HOME": str(java_home)} if java_home else {}),
         "DATA_DIR": str(settings.data_dir),
         "BATCH_MODE": settings.batch_mode,
         "STORE_URL": settings.store_url,

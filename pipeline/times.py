@@ -17,6 +17,11 @@ def iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def floor(moment: datetime, length: timedelta) -> datetime:
+    """Return the start of the interval of this length, counted from 1970, that has this moment."""
+    return moment - (moment - _EPOCH) % length
+
+
 def epoch_micros(moment: datetime) -> int:
     """Return the microseconds since 1970, exactly."""
     return (moment - _EPOCH) // _MICROSECOND

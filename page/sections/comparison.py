@@ -30,9 +30,9 @@ def choice(latest: LatestComparison) -> str:
         return f"{found.choice} The tab Overview lists other ages."
     if found is None and latest.problem:
         return "No answer: the comparison failed."
-    never = found is not None and any(finding.kind == "unknown" for finding in found.findings)
-    if never:
-        return "No answer, because the ages are not measured."
+    for finding in found.findings if found else ():
+        if finding.kind == "unknown":  # for as long as the services have these settings
+            return f"No answer. {finding.sentence}"
     return "No answer yet. The answer needs the ages and the CPU time of both paths."
 
 

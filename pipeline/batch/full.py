@@ -52,12 +52,9 @@ def groups_of(trades: DataFrame, window_us: int) -> DataFrame:
         f"abs(signed_size) div {unit_sums.HALF} AS size_high",
         f"abs(signed_size) % {unit_sums.HALF} AS size_low",
     )
-    ends = {
-        "open_price": "min_by(price, trade_id)",
-        "close_price": "max_by(price, trade_id)",
-        "first_trade_time": "min(time_us)",
-        "last_trade_time": "max(time_us)",
-    }
+    prices = ("min_by(price, trade_id)", "max_by(price, trade_id)")
+    times = ("min(time_us)", "max(time_us)")
+    ends = dict(zip(unit_sums.GROUP_ENDS, (*prices, *times), strict=True))
     keys = (
         F.expr(f"time_us div {window_us}").alias("window"),
         F.expr(

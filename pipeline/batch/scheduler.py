@@ -104,7 +104,8 @@ def _reason_of_signal(number: signal.Signals, process: str) -> str:
 def configuration(settings: Settings, rows: int) -> dict[str, str]:
     """Return the configuration of Spark for a run over this number of rows."""
     spark.require_jar(stores.store_of(settings).driver)
-    few = rows < C1_ROWS or settings.batch_mode != "full"  # in other modes the store reads the rows
+    # In the other modes the store adds up the rows, except in the first incremental run.
+    few = rows < C1_ROWS or settings.batch_mode != "full"
     options = spark.java_options(spark.archive_path(settings), c1_only=few)
     return spark.configuration(settings, settings.batch_memory, options)
 

@@ -39,6 +39,7 @@ from pipeline.compare.modes import FULL, Mode, modes, of_mode
 from pipeline.compare.stops import gaps, overlap, stops, without_stops
 from pipeline.compare.totals import SharedTotals, flags, shared_totals, shared_windows
 from pipeline.compare.watermark import Watermarks, watermarks
+from pipeline.compare.window_difference import comparable_time
 from pipeline.settings import is_cluster
 from pipeline.times import iso
 
@@ -58,7 +59,7 @@ class Comparison:
     #: Seconds from the start of one batch run to the start of the next.
     interval_s: float
     agreement: pd.DataFrame
-    #: Trade ids around these windows that were not received.
+    #: Trade ids around these windows that were never stored: not received, or rejected.
     missing: int
     backfill: Backfill
     #: By result. None: unknown.
@@ -349,7 +350,7 @@ def missing_ids(gaps: pd.DataFrame, shown: pd.DataFrame) -> int:
     """Return the number of trade ids in the open gaps that reach into the windows shown."""
     if shown.empty or gaps.empty:
         return 0
-    reach = gaps["before"].fillna("") >= shown["window_start"].iloc[0]
+    reach = gaps["before"].fillna("") >= comparable_time(shown["window_start"].iloc[0])
     missing = gaps[reach & ~gaps["filled"].astype(bool)]
     return int((missing["last_trade_id"] - missing["first_trade_id"] + 1).sum())
 

@@ -171,7 +171,7 @@ def _missing_trades(comparison: Comparison) -> str:
         text += f" {count(in_recovery, 'missing trade id')} {verb} being recovered."
     if never:
         verb, them = ("was", "it") if never == 1 else ("were", "them")
-        text += f" {count(never, 'trade id')} {verb} never received, so neither path has {them}."
+        text += f" {count(never, 'trade id')} {verb} never stored, so neither path has {them}."
     return text
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from pipeline import times
+
 #: The event time with which a trade is compared: the newest one before it, or the newest one of the
 #: micro-batches before the previous one.
 NEWEST, MICRO_BATCHES = "newest", "micro_batches"
@@ -21,7 +23,6 @@ NOT_BEHIND = -1
 #: also counts all longer lags.
 LONGEST = 600
 
-_EPOCH = datetime.fromtimestamp(0, UTC)
 _SECOND, _MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 _IN_ORDER, _WITHIN_A_SECOND = (NOT_BEHIND, NOT_BEHIND), (0, NOT_BEHIND)
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -70,7 +71,7 @@ def count_lags(
                     # After an interval without records, Spark has run an empty micro-batch.
                     reference = before if received < next_start + interval else newest
                     before = newest
-                started = received - (received - _EPOCH) % interval
+                started = times.floor(received, interval)
                 next_start = started + interval
             if not minute <= received < next_minute:
                 _add(counts, minute, of_minute)

@@ -32,17 +32,12 @@ class PublishedTrades:
         known = self._digests.get(trade.trade_id)
         if known is None:
             return "published"
-        return "repeated" if known == _digest(trade) else "conflicting"
+        return "repeated" if known == hash(trade.content) else "conflicting"
 
     def add(self, trade: Trade) -> None:
         """Remember a published trade, and forget the oldest one if there are too many."""
         if trade.trade_id not in self._digests:
             self._ids.append(trade.trade_id)
-        self._digests[trade.trade_id] = _digest(trade)
+        self._digests[trade.trade_id] = hash(trade.content)
         if len(self._ids) > self._capacity:
             del self._digests[self._ids.popleft()]
-
-
-def _digest(trade: Trade) -> int:
-    """Return a digest of the fields that the consumer compares."""
-    return hash((trade.time, trade.side, float(trade.price), float(trade.last_size)))

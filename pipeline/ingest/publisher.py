@@ -1,8 +1,8 @@
 """Publish the messages of the feed to Kafka: valid trades once each, invalid ones as dead letters.
 
-Every received message is counted under exactly one outcome: `published`, `repeated`, `rejected`,
-`control` or `ignored`. A trade that `backfill` recovers is no received message: it is counted as
-`backfilled`.
+Every received message is counted under exactly one outcome: `published`, `repeated`,
+`conflicting`, `rejected`, `control` or `ignored`. A trade that `backfill` recovers is no received
+message: it is counted as `backfilled`.
 """
 
 import time
@@ -198,22 +198,23 @@ class Publisher:
         self._service.counters["backfill_rejected"] += 1
 
     def _on_control(self, message: dict[str, Any]) -> None:
-        replay = message.get("replay")
-        if message["type"] == "error":
+        kind, replay = message["type"], message.get("replay")
+        if kind == "error":
             text = self._watchdog.on_error(message)
             self._service.error(f"the exchange sent an error: {text}")
-        elif isinstance(replay, dict):
+            return
+        if isinstance(replay, dict):
             identity = {name: replay.get(name) for name in REPLAY_SOURCE}
             repetition = {name: replay[name] for name in REPETITION if name in replay}
             self._set_source(identity | repetition, replay)
         elif self._feed is not None and self._feed["kind"] == "replay":
             return  # part of the recording; the replay's own messages describe the feed
-        elif message["type"] == "subscriptions":
+        elif kind == "subscriptions":
             live = {"kind": "live", "url": self._settings.feed_url}
             self._set_source(live, {"state": "playing"})
-        if message["type"] == "subscriptions":
+        if kind == "subscriptions":
             self._watchdog.on_subscribed()
-        elif message["type"] == "heartbeat":
+        elif kind == "heartbeat":
             self._watchdog.on_heartbeat(time.monotonic(), message)
             self._clock.on_heartbeat(time.monotonic(), message.get("time"))
 

@@ -313,7 +313,8 @@ def _kinds_of_duplicates(
 
 
 def _content(trade: Trade) -> Content:
-    return time_text(trade.time), trade.side, float(trade.price), float(trade.last_size)
+    time, side, price, size = trade.content
+    return time_text(time), side, price, size
 
 
 def _count_latencies(

@@ -61,6 +61,11 @@ class Trade(msgspec.Struct, frozen=True):
     time: datetime  #: event time, UTC, microseconds
     last_size: str
 
+    @property
+    def content(self) -> tuple[datetime, str, float, float]:
+        """The fields in which a repeat equals the trade. Another one with its id is a conflict."""
+        return self.time, self.side, float(self.price), float(self.last_size)
+
 
 class _Ticker(msgspec.Struct):
     product_id: str

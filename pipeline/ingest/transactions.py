@@ -6,9 +6,10 @@ few rows of a table with millions.
 """
 
 from bisect import bisect_left
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from pipeline import times
 from pipeline.ingest.store import AFTER_ALL_TIMES, time_text
 from pipeline.stores.interface import Connection
 
@@ -97,12 +98,12 @@ def around(
     if newest_before is None:
         start = numbers.start
     else:
-        since = time_text(_window_start(newest_before - delay, window))
+        since = time_text(times.floor(newest_before - delay, window))
         start = min(start, first(connection, numbers, "newest_trade", since))
     stop = numbers.stop if end is None else first(connection, numbers, "first_offset", end)
     newest = _newest_trade(connection, numbers, stop)
     if newest is not None:
-        window_end = _window_start(newest, window) + window
+        window_end = times.floor(newest, window) + window
         until, complete = time_text(window_end), time_text(window_end + delay)
         stop = max(stop, first(connection, numbers, "newest_trade", complete) + 1)
     found = range(start, min(stop, numbers.stop))
@@ -144,7 +145,3 @@ def _newest_trade(connection: Connection, numbers: range, number: int) -> dateti
         (number, numbers.start),
     ).fetchone()
     return datetime.fromisoformat(row[0]) if row and row[0] else None
-
-
-def _window_start(moment: datetime, window: timedelta) -> datetime:
-    return moment - (moment - datetime.fromtimestamp(0, UTC)) % window

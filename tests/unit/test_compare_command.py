@@ -33,6 +33,8 @@ def test_missing_ids_of_a_gap_across_two_windows_count_once() -> None:
     assert missing_ids(open_gaps, shown) == 10
     assert missing_ids(open_gaps, frame(window(0))) == 14
     assert missing_ids(open_gaps, frame()) == 0
+    ends_in_the_first_second = gaps((10, 19, False, 59, 60.5))
+    assert missing_ids(ends_in_the_first_second, shown) == 10
 
 
 @dataclass(frozen=True)

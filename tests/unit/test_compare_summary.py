@@ -135,7 +135,7 @@ def test_missing_trades_are_reported_although_the_paths_agree(comparison: Compar
         "All 2 windows match, 152 trades missing from both",
         "note",
     )
-    assert first.sentence.endswith("152 trade ids were never received, so neither path has them.")
+    assert first.sentence.endswith("152 trade ids were never stored, so neither path has them.")
 
 
 @pytest.mark.parametrize(
@@ -144,12 +144,12 @@ def test_missing_trades_are_reported_although_the_paths_agree(comparison: Compar
         (
             152,
             100,
-            "being recovered. 52 trade ids were never received, so neither path has them.",
+            "being recovered. 52 trade ids were never stored, so neither path has them.",
         ),
-        (101, 100, "1 trade id was never received, so neither path has it."),
+        (101, 100, "1 trade id was never stored, so neither path has it."),
         (7, 900, ". 7 missing trade ids are being recovered."),
         (1, 1, ". 1 missing trade id is being recovered."),
-        (1, None, ". 1 trade id was never received, so neither path has it."),
+        (1, None, ". 1 trade id was never stored, so neither path has it."),
     ],
 )
 def test_trades_that_are_being_recovered_do_not_count_as_never_received(

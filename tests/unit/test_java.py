@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import java
+from pipeline import java, spark
+from pipeline.settings import load
 
 
 def test_an_archive_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
@@ -50,6 +51,17 @@ def test_the_java_of_a_relative_java_home_is_found_from_every_directory(
     command.touch(mode=0o755)
     monkeypatch.chdir(tmp_path)
     assert java.find("jdk") == command
+
+
+def test_spark_submit_gets_a_relative_java_home_as_an_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has another working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAVA_HOME", "jdk")
+    command = spark.submit_command(load(), {}, Path("job.py"))
+    assert f"JAVA_HOME={tmp_path}/jdk" in command
+    assert "JAVA_HOME=jdk" not in command
 
 
 def test_a_folder_of_archives_that_cannot_be_written_is_reported_with_its_cause() -> None:

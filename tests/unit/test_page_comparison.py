@@ -15,7 +15,7 @@ from page.comparison_worker import LatestComparison
 from page.formatting import DASH
 from page.sections import answers, comparison
 from pipeline.compare.figures import GrowthFigure
-from pipeline.compare.summary import TITLES, Finding, Kind
+from pipeline.compare.summary import NO_AGES, NO_COST, TITLES, Finding, Kind
 from pipeline.outputs import DataDir
 from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
@@ -55,12 +55,13 @@ def test_the_first_screen_says_what_to_choose_or_what_the_answer_needs(found) ->
     assert comparison.choice(LatestComparison()) == needed
 
 
-def test_no_answer_is_promised_if_the_ages_are_never_known(found) -> None:
-    """A replay with original timestamps has no ages."""
-    ages = replace(found.findings[1], kind="unknown")
-    findings = (found.findings[0], ages, *found.findings[2:])
-    never = LatestComparison(replace(found, choice="", findings=findings))
-    assert comparison.choice(never) == "No answer, because the ages are not measured."
+@pytest.mark.parametrize(("place", "reason"), [(1, NO_AGES), (2, NO_COST)])
+def test_no_answer_is_promised_if_ages_or_costs_are_never_known(found, place, reason) -> None:
+    """A replay with original timestamps has no ages, and a Spark cluster has no known costs."""
+    findings = list(found.findings)
+    findings[place] = replace(findings[place], kind="unknown", sentence=reason)
+    never = LatestComparison(replace(found, choice="", findings=tuple(findings)))
+    assert comparison.choice(never) == f"No answer. {reason}"
 
 
 def test_an_old_comparison_is_marked(found) -> None:
