@@ -13,7 +13,7 @@ main(
         records=seconds,
         comparison=seconds,
         snapshot=seconds / 2,
-        comparison_rest=2.0,
+        comparison_rest=3.0,
         comparison_share=0.5,
     )
 )

@@ -1,7 +1,7 @@
 """The page in Streamlit's own test harness, and in a real headless Chromium.
 
 Tests share a server for each scenario, and tests that follow each other share an open page. The
-server `fast` refreshes several times a second.
+server `fast` refreshes every FAST_SECONDS.
 """
 
 import csv
@@ -43,7 +43,7 @@ from tests.integration.conftest import Visit, show
 
 VIEW = ROOT / "page" / "view.py"
 #: Seconds between refreshes of the servers that the tests of changing data use.
-FAST_SECONDS = 0.4
+FAST_SECONDS = 0.7
 #: The table that counts windows by status, on the page as soon as there is a comparison.
 STATUSES = "[class*=st-key-words-2-agreement-table-0]"
 #: The headings of each part besides those of the comparison.
