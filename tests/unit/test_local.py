@@ -15,13 +15,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import psutil
 import pytest
+from kafka import errors
 from supervisor import events, loggers
 from supervisor.options import ServerOptions
 from supervisor.process import Subprocess
@@ -40,7 +43,9 @@ from local import (
     variables,
 )
 from local.ports import free_port
-from pipeline import java, outputs, processes
+from local.topics import create_from
+from pipeline import java, outputs, processes, times
+from pipeline.errors import OperationalError, TemporaryError
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings, load
 
@@ -820,14 +825,17 @@ def test_a_program_that_keeps_failing_is_retried_at_least_every_30_seconds(
         events.clear()
     assert waits == [*range(1, 31), *[30] * 20]
     named = re.findall(
-        r"ended soon after its start; next attempt in (\d+) s", capsys.readouterr().out
+        r"ended soon after its start\. Next attempt in (\d+) s", capsys.readouterr().out
     )
     assert [int(wait) for wait in named] == waits
 
 
+Programs = Mapping[str, Subprocess]
+
+
 @pytest.fixture
-def topics(tmp_path: Path) -> Iterator[Subprocess]:
-    """Supervisor's own object of the program `topics`, whose events the stack receives."""
+def stack_programs(tmp_path: Path) -> Iterator[Programs]:
+    """Supervisor's own objects of the programs, whose events the stack receives."""
     supervisor = supervise.Stack(configured(live(tmp_path)))
     supervisor.options.make_logger()
     (group,) = (
@@ -836,15 +844,25 @@ def topics(tmp_path: Path) -> Iterator[Subprocess]:
     events.subscribe(events.ProcessStateExitedEvent, supervisor._on_exit)
     events.subscribe(events.ProcessStateBackoffEvent, supervisor._on_early_exit)
     events.subscribe(events.ProcessStateRunningEvent, supervisor._on_running)
-    yield group.make_group().processes["topics"]
+    stack.logs(tmp_path).mkdir(exist_ok=True)
+    yield group.make_group().processes
     events.clear()
     supervisor.options.logger.close()
 
 
-def end(program: Subprocess, status: int) -> None:
-    """Let supervisor collect the exit status of a program that it has just started."""
-    program.state, program.laststart = ProcessStates.STARTING, time.time() - 0.5
-    program.finish(4711, status << 8)
+@pytest.fixture
+def topics(stack_programs: Programs) -> Subprocess:
+    return stack_programs["topics"]
+
+
+def end(program: Subprocess, status: int, after_s: float = 0.5) -> None:
+    """Let supervisor collect the exit status of a program; below 0: the signal that killed it."""
+    early = after_s < program.config.startsecs or program.config.startsecs == 0
+    program.state = ProcessStates.STARTING if early else ProcessStates.RUNNING
+    program.laststart, program.pid = time.time() - after_s, 4711
+    wait_status = -status if status < 0 else status << 8
+    program.config.options.wait_status = wait_status
+    program.finish(program.pid, wait_status)
 
 
 def test_topics_that_cannot_be_created_now_are_tried_again_at_growing_intervals(
@@ -861,8 +879,14 @@ def test_topics_that_cannot_be_created_now_are_tried_again_at_growing_intervals(
     assert topics.state == ProcessStates.EXITED
     *failures, last = capsys.readouterr().out.splitlines()
     assert len(failures) == len(waits)
-    assert "topics failed; next attempt in 2 s (log: " in failures[1]
+    assert "topics failed. Next attempt in 2 s (log: " in failures[1]
     assert last.endswith("topics has succeeded")
+
+
+def printed_without_time(capsys: pytest.CaptureFixture[str], program: str) -> str:
+    """Return the one line that the stack printed about a program, without its time and name."""
+    (line,) = capsys.readouterr().out.splitlines()
+    return str(line.partition(f" UTC  {program} ")[2])
 
 
 def test_topics_that_a_mistake_of_the_user_prevents_are_reported_once_with_the_cause(
@@ -873,8 +897,147 @@ def test_topics_that_a_mistake_of_the_user_prevents_are_reported_once_with_the_c
     end(topics, status=2)
     topics.transition()
     assert (topics.state, topics.pid) == (ProcessStates.EXITED, 0)
-    (line,) = capsys.readouterr().out.splitlines()
-    assert f"topics failed. Correct the cause and start the stack again. Cause: {sentence}" in line
+    line = printed_without_time(capsys, "topics")
+    assert line.startswith(f"failed: {sentence}. Then start the stack again (log: /")
+
+
+#: What a service logs at its end, without the date: {0} is the hour.
+LOGGED = """\
+2026-03-01T{0}:00:00.000Z INFO    producer: starting; settings that differ from their defaults: 0
+2026-03-01T{0}:00:01.000Z ERROR   producer: KAFKA_CREDENTIALS_FILE is not set. Set it to a file.
+2026-03-01T{0}:00:01.001Z INFO    producer: totals (since last line): nothing yet
+2026-03-01T{0}:00:01.002Z WARNING producer: failed: KAFKA_CREDENTIALS_FILE is not set. Set it to
+"""
+KAFKA_LOGGED = """\
+2026-03-01T12:00:00.000Z INFO    kafka: starting (KafkaRaftServer)
+2026-03-01T12:00:01.000Z ERROR   kafka: Exiting Kafka due to fatal exception (Kafka$)
+java.lang.IllegalStateException: a cause
+\tat kafka.Kafka$.main(Kafka.scala:87)
+"""
+TOLD = "KAFKA_CREDENTIALS_FILE is not set. Set it to a file."
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (LOGGED.format(12), TOLD),
+        (LOGGED.format(12) + "WARNING: a line of Java that comes later\n", TOLD),
+        (LOGGED.format(10), ""),  # of an earlier start
+        (LOGGED.format(10) + LOGGED.format(12).splitlines()[0], ""),
+        (LOGGED.format(10) + "STORE_URL=x is not valid\n\n", "STORE_URL=x is not valid"),
+        (KAFKA_LOGGED, "Exiting Kafka due to fatal exception (Kafka$)"),
+        ("", ""),
+    ],
+)
+def test_the_last_error_of_a_log_is_one_that_the_program_wrote_since_its_start(
+    text: str, error: str, tmp_path: Path
+) -> None:
+    start = datetime(2026, 3, 1, 11, tzinfo=UTC).timestamp()
+    log = tmp_path / "a.log"
+    log.write_text(text)
+    assert supervise.last_error(log, start) == error
+
+
+def test_a_log_that_was_not_written_since_the_start_has_no_error_of_it(tmp_path: Path) -> None:
+    """On a full disk, supervisor loses the lines."""
+    log = tmp_path / "a.log"
+    assert supervise.last_error(log, 0) == ""
+    log.write_text("STORE_URL=x is not valid\n")
+    written = log.stat().st_mtime
+    assert supervise.last_error(log, written) == "STORE_URL=x is not valid"
+    assert supervise.last_error(log, written + 0.5) == ""
+
+
+#: How a program ends, its log, and what the stack prints. {} is the time of a log line.
+ENDS = [
+    (
+        2,
+        "{} ERROR   producer: KAFKA_CREDENTIALS_FILE is not set. Set it to a file.\n",
+        "failed: KAFKA_CREDENTIALS_FILE is not set. Set it to a file. Next attempt in 1 s (log: /",
+    ),
+    (1, "{} INFO    producer: starting\n", "ended soon after its start. Next attempt in 1 s"),
+    (0, "  Stopping...\n", "ended soon after its start. Next attempt in 1 s (log: /"),
+    (-9, "  URL: http://127\n", "was killed soon after its start. Next attempt in 1 s (log: /"),
+]
+
+
+@pytest.mark.parametrize(("status", "text", "line"), ENDS)
+def test_a_program_that_fails_early_is_printed_with_its_own_error_first(
+    status: int, text: str, line: str, stack_programs: Programs, capsys
+) -> None:
+    program = stack_programs["producer"]
+    Path(program.config.stdout_logfile).write_text(text.format(times.iso(times.now())))
+    end(program, status)
+    assert printed_without_time(capsys, "producer").startswith(line)
+
+
+def test_a_program_that_fails_later_is_printed_with_its_own_error_first(
+    stack_programs: Programs, capsys
+) -> None:
+    program = stack_programs["producer"]
+    text = f"{times.iso(times.now())} ERROR   producer: the disk of /x is gone. Mount it\n"
+    Path(program.config.stdout_logfile).write_text(text)
+    end(program, 1, after_s=60)
+    line = printed_without_time(capsys, "producer")
+    assert line.startswith("failed: the disk of /x is gone. Mount it. Restarting (log: /")
+
+
+def test_a_program_that_the_system_refuses_to_start_is_printed_with_the_reason(
+    stack_programs: Programs, capsys
+) -> None:
+    program = stack_programs["producer"]
+    program.state, program.spawnerr = ProcessStates.STARTING, "unknown error during fork: ENOMEM"
+    program.change_state(ProcessStates.BACKOFF)
+    line = printed_without_time(capsys, "producer")
+    assert line.startswith("failed: unknown error during fork: ENOMEM. Next attempt in 1 s (log: /")
+
+
+#: Why Kafka does not create the topics, and what the first 100 characters of the line contain.
+NOT_CREATED = [
+    (
+        errors.InvalidReplicationFactorError(
+            "The target replication factor of 3 cannot be reached"
+        ),
+        TemporaryError,
+        "Start more, or decrease KAFKA_REPLICATION_FACTOR=3",
+    ),
+    (
+        errors.TopicAuthorizationFailedError("Authorization failed."),
+        OperationalError,
+        "Kafka refuses this client. Grant its user access",
+    ),
+    (
+        errors.SaslAuthenticationFailedError("Authentication failed"),
+        OperationalError,
+        "Kafka refuses the login. Check the user name",
+    ),
+    (errors.KafkaTimeoutError("Timeout"), TemporaryError, "Check that Kafka runs."),
+    (
+        TemporaryError("no connection to Kafka. Check KAFKA_BOOTSTRAP_SERVERS, and that it runs"),
+        TemporaryError,
+        "no connection to Kafka. Check KAFKA_BOOTSTRAP_SERVERS",
+    ),
+    (
+        errors.PolicyViolationError("no topic of this name"),
+        OperationalError,
+        "Cannot create the topics. [Error 44] PolicyViolationError: no topic of this name",
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "family", "action"), NOT_CREATED)
+def test_topics_that_kafka_does_not_create_are_reported_with_what_to_do(
+    error: Exception, family: type[Exception], action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr("local.topics.create", refuse)
+    settings = Settings(kafka_bootstrap_servers="kafka:9092", kafka_replication_factor=3)
+    with pytest.raises(family) as raised:
+        create_from(settings)
+    assert action in f"failed: {raised.value}"[:100]
+    assert str(raised.value).endswith("The topics: raw_prices, raw_prices_rejected on kafka:9092")
 
 
 # --- cleaning ---------------------------------------------------------------------------------
