@@ -88,7 +88,10 @@ class Options(ServerOptions):  # type: ignore[misc]
 
     def usage(self, msg: str) -> None:
         """Exit with one sentence, without supervisor's advice about its own options."""
-        terminal.refuse(f"Cannot start the supervisor: {msg}")
+        action = "Set DATA_DIR and TMPDIR to directories on a local disk"
+        if "minimum number of" in msg:
+            action = "Increase the limit: `ulimit -n` for files, `ulimit -u` for processes"
+        terminal.refuse(f"Cannot start the supervisor. {action}. Cause: {msg}")
 
     def getLogger(self, *arguments: Any) -> Log:  # noqa: N802 - supervisor's name
         """Return a new log of a program."""

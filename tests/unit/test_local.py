@@ -1,5 +1,6 @@
 """Running without containers: the checks before a start, the programs, the cleaning."""
 
+import errno
 import fcntl
 import importlib.metadata
 import json
@@ -21,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -161,8 +163,8 @@ def test_two_services_on_one_port_are_refused(capsys) -> None:
         ({"recording": "/dev/full"}, "RECORDING=/dev/full is not a file"),
         ({"recording": ""}, "RECORDING is empty"),
         ({"data_dir": ""}, "DATA_DIR is empty"),
-        ({"data_dir": SAMPLE}, "is a file and not a directory"),
-        ({"data_dir": SAMPLE / "below"}, "is a file and not a directory"),
+        ({"data_dir": SAMPLE}, f"Set DATA_DIR to a directory: {SAMPLE.name} is a file. DATA_DIR=/"),
+        ({"data_dir": SAMPLE / "below"}, f"{SAMPLE.name} is a file. DATA_DIR={SAMPLE}/below. The "),
         ({"data_dir": ROOT}, "which has other content"),
         ({"data_dir": "/"}, "which has other content"),
         ({"data_dir": "~nobody-has-this-name/x"}, "Give the full path"),
@@ -618,7 +620,14 @@ def test_the_status_of_a_killed_stack_names_the_processes_that_still_run(
             "EXITED    ended 2026-03-01 13:06:10 UTC, exit status 2",
         ),
         ({"state": 0, "statename": "STOPPED", "start": 0}, "STOPPED"),
-        ({"state": 30, "statename": "BACKOFF"}, "BACKOFF   Exited too quickly"),
+        (
+            {"state": 30, "statename": "BACKOFF"},
+            "BACKOFF   fails after its start. Read /logs/consumer.log",
+        ),
+        (
+            {"state": 30, "statename": "BACKOFF", "spawnerr": "unknown error during fork: ENOMEM"},
+            "BACKOFF   unknown error during fork: ENOMEM",
+        ),
         ({"state": 10, "statename": "STARTING"}, "STARTING"),
     ],
 )
@@ -782,7 +791,21 @@ def test_what_supervisor_refuses_is_one_sentence_without_its_own_options(
     options = configured(live(tmp_path))
     options.minfds = 2**40
     printed = refusal(capsys, options.set_rlimits_or_exit)
-    assert printed.startswith("Cannot start the supervisor: The minimum number of file descriptors")
+    todo = "Cannot start the supervisor. Increase the limit: `ulimit -n` for files, "
+    assert printed.startswith(todo)
+    assert "Cause: The minimum number of file descriptors" in printed
+
+
+def test_a_supervisor_whose_directories_disappear_names_the_settings(
+    tmp_path: Path, capsys
+) -> None:
+    text = programs.configuration(live(tmp_path), tmp_path / stack.SOCKET, "BTC-USD")
+    (tmp_path / "conf").write_text(text)
+    options = supervise.Options()
+    assert refusal(capsys, options.realize, ["-c", str(tmp_path / "conf")]).startswith(
+        "Cannot start the supervisor. Set DATA_DIR and TMPDIR to directories on a local disk. "
+        "Cause: "
+    )
 
 
 def test_a_log_whose_folder_disappears_loses_lines_and_continues_when_it_is_back(
@@ -1126,6 +1149,65 @@ def test_clean_follows_no_link_to_another_folder(tmp_path: Path, monkeypatch) ->
     run_clean(monkeypatch, data)
     assert (outside / "precious").exists()
     assert list(data.iterdir()) == []
+
+
+def test_clean_names_what_it_cannot_remove_and_what_to_do(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    """As with the files of another user."""
+    fill(tmp_path)
+    (tmp_path / "source.json").write_text("{}")
+    inner = str(tmp_path / "logs" / "kafka.log")
+
+    def deny(_path: Path) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", inner)
+
+    monkeypatch.setattr(shutil, "rmtree", deny)
+    assert refusal(capsys, run_clean, monkeypatch, tmp_path) == (
+        "Cannot remove logs: Permission denied. Give this user access to it. Then run `make clean` "
+        f"again. The path: {inner}\n"
+    )
+    assert (tmp_path / "source.json").exists()
+
+
+# --- the broker -----------------------------------------------------------------------------
+
+
+def test_a_broker_without_jars_names_the_command(tmp_path: Path, monkeypatch, capsys) -> None:
+    """`make jars` alone does nothing: it has made them once."""
+    monkeypatch.setattr(kafka, "JARS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["kafka", "--data-dir", str(tmp_path)])
+    assert "Run `rm -rf jars/kafka/lib; make jars`." in refusal(capsys, kafka.main)[:100]
+
+
+@pytest.mark.parametrize(
+    ("java", "text"),
+    [
+        (
+            "false",
+            (
+                "Cannot format the storage of Kafka. Read the lines above this one in the log. "
+                "Exit status: 1. The storage: {folder}/kafka\n"
+            ),
+        ),
+        (None, "Permission denied: give this user access to {folder}/kafka\n"),
+    ],
+)
+def test_a_storage_that_cannot_be_made_is_one_sentence(
+    java: str | None, text: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    jars = tmp_path / "jars" / "lib"
+    jars.mkdir(parents=True)
+    (jars / "kafka_2.13.jar").touch()
+    folder = tmp_path / "kafka"
+    monkeypatch.chdir(tmp_path)  # and back: the broker changes the directory
+    monkeypatch.setattr(kafka, "JARS", jars.parent)
+    monkeypatch.setattr(kafka, "java_command", lambda **_: [java or "true"])
+    monkeypatch.setattr(sys, "argv", ["kafka", "--data-dir", str(folder)])
+    if java is None:
+        denied = PermissionError(errno.EACCES, "Permission denied", str(folder))
+        monkeypatch.setattr(Path, "mkdir", Mock(side_effect=denied))
+    assert refusal(capsys, kafka.main) == text.format(folder=tmp_path)
 
 
 # --- make help ------------------------------------------------------------------------------
