@@ -152,6 +152,11 @@ def is_control(frame: bytes) -> bool:
     return isinstance(message, dict) and message.get("type") in {"subscriptions", "heartbeat"}
 
 
+def with_options(problem: str) -> str:
+    """Return a problem of the connection with the recorder's options instead of settings."""
+    return problem.replace("FEED_URL", "--url").replace("PRODUCT_ID", "--product")
+
+
 class Recorder:
     """Connect, record and reconnect until a stop is requested."""
 
@@ -162,7 +167,7 @@ class Recorder:
         self._stop = stop
         self._logged = time.monotonic()
         self.recorded = 0
-        #: Why the newest connection failed; empty if none failed.
+        #: Why the newest connection failed, with the options to check; empty if none failed.
         self.problem = ""
 
     def run(self, until: float) -> None:
@@ -180,9 +185,9 @@ class Recorder:
                     break
                 if received:
                     waits = backoff()
-                self.problem = str(error)
+                self.problem = with_options(str(error))
                 wait_s = SLOW_RETRY_SECONDS if error.lasting else next(waits)
-                log.warning("%s; next attempt in %.1f s", error, wait_s)
+                log.warning("%s; next attempt in %.1f s", self.problem, wait_s)
             self._writer.flush()
             self._stop.wait(min(wait_s, max(0.0, until - time.monotonic())))
         self._writer.flush()
@@ -273,7 +278,7 @@ def main(arguments: list[str] | None = None) -> None:
         if is_new:
             options.file.unlink()
         why = recorder.problem or f"{options.url} sent no message of {options.product}"
-        sys.stderr.write(f"Nothing was recorded: {why}. Check --url and --product\n")
+        sys.stderr.write(f"Nothing was recorded. Check --url and --product. Cause: {why}\n")
         sys.exit(1)
     log.info("%d messages in %s", recorder.recorded, options.file)
 

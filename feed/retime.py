@@ -141,8 +141,8 @@ class Tiles:
 
 
 _NO_TIME = (
-    "The recording has no message with a time, so it cannot be re-timed. "
-    "Replay it as recorded, with RETIME=0 (--no-retime)."
+    "The recording has no times. Replay it as recorded: RETIME=0 (--no-retime). A message without "
+    "a time cannot be re-timed."
 )
 
 

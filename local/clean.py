@@ -77,10 +77,16 @@ def main() -> None:
     processes.end(stack.leftovers(data.root), wait_seconds=5)
     store_url = store_url_of(data)
     for path in outputs_in(data):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except OSError as error:
+            refuse(
+                f"Cannot remove {path.name}: {error.strerror}. Give this user access to it. Then "
+                f"run `make clean` again. The path: {error.filename or path}"
+            )
     print(f"Removed the outputs in {data.root}")
     if store_url != "sqlite":
         print(

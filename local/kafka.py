@@ -13,8 +13,9 @@ from base64 import urlsafe_b64encode
 from pathlib import Path
 
 from local.prerequisites import find_java
+from local.terminal import refuse
 from pipeline import environment, java
-from pipeline.errors import EXIT_OPERATIONAL, exit_on_error
+from pipeline.errors import exit_on_error
 
 ROOT = Path(__file__).resolve().parent.parent
 JARS = ROOT / "jars" / "kafka"
@@ -120,21 +121,25 @@ def main() -> None:
     """Format the storage if it is new, then become the broker."""
     arguments = _arguments()
     if not any((JARS / "lib").glob("kafka_*.jar")):
-        print("The jars of the Kafka broker are missing: run `make jars`", file=sys.stderr)
-        sys.exit(EXIT_OPERATIONAL)
+        refuse("The jars of the Kafka broker are missing. Run `rm -rf jars/kafka/lib; make jars`.")
+    configuration = Path("server.properties")
     with exit_on_error():
         command = java_command(heap=arguments.heap)
-    folder = arguments.data_dir.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    os.chdir(folder)
-    configuration = Path("server.properties")
-    configuration.write_text(
-        server_properties(arguments.port, arguments.controller_port), encoding="utf-8"
-    )
+        folder = arguments.data_dir.absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chdir(folder)
+        configuration.write_text(
+            server_properties(arguments.port, arguments.controller_port), encoding="utf-8"
+        )
     variables = environment.inherited("DATA_DIR") | environment.JAVA
     # The formatting writes this file last: without it the storage is new or incomplete.
     if not Path("log/meta.properties").exists():
-        subprocess.run([*command, *format_arguments(configuration)], env=variables, check=True)
+        formatting = [*command, *format_arguments(configuration)]
+        if status := subprocess.run(formatting, env=variables, check=False).returncode:
+            refuse(
+                "Cannot format the storage of Kafka. Read the lines above this one in the log. "
+                f"Exit status: {status}. The storage: {folder}"
+            )
     sys.stdout.flush()
     os.execve(command[0], [*command, "kafka.Kafka", str(configuration)], variables)  # noqa: S606 - it becomes the broker
 

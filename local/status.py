@@ -19,6 +19,8 @@ from local.variables import absolute_path
 
 #: Seconds to wait for an answer of the supervisor.
 ANSWER_SECONDS = 10.0
+#: What supervisor reports about a program that started and ended. Otherwise it did not start.
+_ENDED = ("Exited too quickly", "Bad exit code")
 
 
 def main() -> None:
@@ -66,7 +68,9 @@ def row(process: Mapping[str, Any]) -> str:
         case ProcessStates.RUNNING:
             text = f"pid {process['pid']}, since {_time(process['start'])}"
         case ProcessStates.BACKOFF | ProcessStates.FATAL:
-            text = process["spawnerr"] or f"see {process['logfile']}"
+            text = process["spawnerr"]
+            if not text or text.startswith(_ENDED):
+                text = f"fails after its start. Read {process['logfile']}"
         case ProcessStates.EXITED | ProcessStates.STOPPED if process["start"]:
             text = f"ended {_time(process['stop'])}, exit status {process['exitstatus']}"
         case _:

@@ -10,9 +10,11 @@ tests/unit/test_local.py fails when the installed version is not `CHECKED_VERSIO
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,9 @@ CHECKED_VERSION = "4.3.0"
 MAX_BACKOFF_SECONDS = 30
 #: Seconds to wait after the operating system refused something, such as memory.
 REFUSED_SECONDS = 1.0
+#: A log line of a service or of the broker: its time, its level and its text.
+_LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]+Z) ([A-Z]+) +[\w.]+: (.*)")
+_ERROR_LEVELS = ("ERROR", "CRITICAL", "FATAL")
 
 
 def log(text: str) -> None:
@@ -71,9 +76,22 @@ class Log(loggers.Logger):  # type: ignore[misc]
 class Options(ServerOptions):  # type: ignore[misc]
     """Supervisor's options, with logs that survive a full disk and SIGHUP as it was."""
 
+    #: The wait status of the program that ended last. Supervisor drops it if that was an early end.
+    wait_status = 0
+
+    def waitpid(self) -> tuple[int | None, int | None]:
+        """Return the pid and the wait status of a program that has ended, and keep the status."""
+        pid, status = super().waitpid()
+        if pid:
+            self.wait_status = status
+        return pid, status
+
     def usage(self, msg: str) -> None:
         """Exit with one sentence, without supervisor's advice about its own options."""
-        terminal.refuse(f"Cannot start the supervisor: {msg}")
+        action = "Set DATA_DIR and TMPDIR to directories on a local disk"
+        if "minimum number of" in msg:
+            action = "Increase the limit: `ulimit -n` for files, `ulimit -u` for processes"
+        terminal.refuse(f"Cannot start the supervisor. {action}. Cause: {msg}")
 
     def getLogger(self, *arguments: Any) -> Log:  # noqa: N802 - supervisor's name
         """Return a new log of a program."""
@@ -157,16 +175,14 @@ class Stack(Supervisor):  # type: ignore[misc]
         if not ends_when_done(process):
             killed = process.exitstatus == -1
             how = "was killed" if killed else f"ended, status {process.exitstatus}"
-            self._log_failure(process, f"{how}; restarting")
+            self._log_failure(process, f"{error_of(process) or how}. Restarting")
         elif not event.expected:
             # Supervisor would start it again at once.
             process.backoff = min(self._failures[name], MAX_BACKOFF_SECONDS - 1)
             process.change_state(ProcessStates.BACKOFF)
         elif process.exitstatus == EXIT_OPERATIONAL:
-            reason = last_line(Path(process.config.stdout_logfile))
-            self._log_failure(
-                process, f"failed. Correct the cause and start the stack again. Cause: {reason}"
-            )
+            how = error_of(process) or "failed. Correct the cause in the log"
+            self._log_failure(process, f"{how}. Then start the stack again")
         elif self._failures.pop(name, 0):
             log(f"{name} has succeeded")
 
@@ -174,8 +190,11 @@ class Stack(Supervisor):  # type: ignore[misc]
         process, wait_s = event.process, event.process.backoff
         # Supervisor adds a second each time and has no limit of its own.
         process.backoff = min(process.backoff, MAX_BACKOFF_SECONDS - 1)
-        how = "failed" if ends_when_done(process) else "ended soon after its start"
-        self._log_failure(process, f"{how}; next attempt in {wait_s} s")
+        killed = process.pid and os.WIFSIGNALED(self.options.wait_status)
+        how = f"{'was killed' if killed else 'ended'} soon after its start"
+        if ends_when_done(process):
+            how = "failed"
+        self._log_failure(process, f"{error_of(process) or how}. Next attempt in {wait_s} s")
 
     def _log_failure(self, process: Any, what: str) -> None:
         self._failures[process.config.name] += 1
@@ -203,11 +222,37 @@ def ends_when_done(process: Any) -> bool:
     return process.config.autorestart is not RestartUnconditionally
 
 
-def last_line(path: Path) -> str:
-    """Return the last line of a log; an empty text if there is none."""
-    with contextlib.suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-    return ""
+def error_of(process: Any) -> str:
+    """Return why a program failed, without a full stop; "" if it did not fail or has no reason."""
+    if not process.pid:  # the system refused to start it
+        reason = process.spawnerr or ""
+    elif os.waitstatus_to_exitcode(process.config.options.wait_status) > 0:
+        reason = last_error(Path(process.config.stdout_logfile), process.laststart)
+    else:
+        reason = ""
+    return f"failed: {reason.rstrip('.')}" if reason else ""
+
+
+def last_error(log_file: Path, since: float) -> str:
+    """Return the text of the last error in a log; without one, a last line that has no level.
+
+    A line counts only if it was written since this time (epoch, seconds). On a full disk, the last
+    lines can be those of an earlier start.
+    """
+    try:
+        if log_file.stat().st_mtime < since:
+            return ""
+        lines = log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        if found := _LOG_LINE.match(line):
+            if datetime.fromisoformat(found[1]).timestamp() < since:
+                break
+            if found[2] in _ERROR_LEVELS:
+                return found[3]
+    is_log_line = not lines or _LOG_LINE.match(lines[-1])
+    return "" if is_log_line else lines[-1].strip()
 
 
 def main() -> None:

@@ -121,13 +121,17 @@ def create_from(settings: Settings) -> tuple[str, str]:
     try:
         create(servers, *names, security=security, replicas=replicas, in_sync=in_sync)
     except (KafkaError, TemporaryError) as error:
-        # Kafka refuses a replication factor above the number of brokers that run now.
-        can_end = is_temporary(error) or isinstance(error, InvalidReplicationFactorError)
-        family = TemporaryError if can_end else OperationalError
-        raise family(
-            f"Cannot create the Kafka topics. Check that Kafka runs. Cause: {sentence(error)}. The "
-            f"topics: {', '.join(names)} on {servers}"
-        ) from error
+        family = TemporaryError if is_temporary(error) else OperationalError
+        text = f"Cannot create the topics. {sentence(error)}"
+        if isinstance(error, InvalidReplicationFactorError):  # more brokers can start
+            family = TemporaryError
+            text = (
+                "Kafka has too few brokers for the topics. Start more, or decrease "
+                f"KAFKA_REPLICATION_FACTOR={replicas}. Cause: {sentence(error)}"
+            )
+        elif isinstance(error, KafkaError) and is_temporary(error):
+            text = f"Cannot create the topics. Check that Kafka runs. Cause: {sentence(error)}"
+        raise family(f"{text}. The topics: {', '.join(names)} on {servers}") from error
     return names
 
 

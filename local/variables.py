@@ -142,7 +142,7 @@ def usable_folder(text: str) -> Path:
         refuse(f"Cannot use DATA_DIR={text}: {error.strerror}. {another}")
     if not existing.is_dir():
         refuse(
-            f"DATA_DIR={text}: {existing.name} is a file and not a directory. {another} The file: "
+            f"Set DATA_DIR to a directory: {existing.name} is a file. DATA_DIR={text}. The file: "
             f"{existing}"
         )
     if not os.access(existing, os.W_OK | os.X_OK):

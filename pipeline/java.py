@@ -120,8 +120,8 @@ def new_archive(path: Path) -> Iterator[Path]:
         if family_of(error) is Family.FAULT:
             raise
         raise ArchiveError(
-            f"Cannot make the class-data archive {path}. Everything works without it, but starts "
-            f"slower. Correct the cause and run `make archive`. Cause: {sentence(error)}"
+            "Starts are slower without the class-data archive. Correct the cause and run `make "
+            f"archive`. Everything else works. Cause: {sentence(error)}. The archive: {path}"
         ) from error
     finally:
         with contextlib.suppress(OSError):  # the file system is read-only

@@ -1,4 +1,4 @@
-"""Find the innermost cause of an error in Java: the last `Caused by:` of its stack trace."""
+"""Read the stack trace of an error in Java: its messages, and its innermost cause."""
 
 import re
 
@@ -13,16 +13,25 @@ _CAUSE = re.compile(
 )
 #: Maximum length of a text that is not a stack trace, in characters.
 _CHARACTERS = 300
+#: The pattern and the text of a failure that the stream and the batch report in the same way.
+WRONG_JAR = (
+    "NoClassDefFoundError|ClassNotFoundException|NoSuchMethodError|NoSuchFieldError"
+    "|IncompatibleClassChangeError|UnsupportedClassVersionError|ZipException"
+    "|Failed to find (?:the )?data source|AbstractMethodError"
+)
+WRONG_JAR_TEXT = (
+    "A jar of Spark is missing or damaged. Run `rm -rf jars/spark/lib; make jars`. Cause: {cause}"
+)
 
 
-def cause(error: Exception) -> str:
-    """Return why something failed, on one line: for an error in Java, the innermost cause."""
-    trace = stack_trace(error)
-    return innermost(trace) if trace else sentence(error)
+def messages(trace: str) -> str:
+    """Return a stack trace without its calls: names of classes in them say nothing of the cause."""
+    lines = trace.splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith(("at ", "... ")))
 
 
 def innermost(trace: str) -> str:
-    """Return the innermost cause in a Java stack trace: its class without package, and its text."""
+    """Return the innermost cause of an error: the last `Caused by:`, its class without package."""
     found = _CAUSE.findall(trace)
     if not found:
         return " ".join(trace.split())[:_CHARACTERS]

@@ -156,8 +156,8 @@ def library_folder(settings: Settings) -> Path:
         else:
             return folder
     raise SetupError(
-        "Java cannot load a library. Set TMPDIR to a directory on a file system without the mount "
-        f"option noexec. Tried: {', '.join(reasons)}"
+        "Java cannot load a library. Set TMPDIR to a directory that is not mounted noexec. Tried: "
+        f"{', '.join(reasons)}"
     )
 
 

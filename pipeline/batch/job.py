@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 from pyspark.sql import SparkSession
 
 from pipeline import alerts, outputs, source, spark, stores, thresholds, times
-from pipeline.batch import full, incremental, pushdown
+from pipeline.batch import failures, full, incremental, pushdown
 from pipeline.batch.jdbc import Added
 from pipeline.batch.snapshot import Snapshot, read_store, snapshot
-from pipeline.java_errors import cause
 from pipeline.logs import show
 from pipeline.metrics import definitions, unit_sums
 from pipeline.settings import Settings
@@ -55,7 +54,8 @@ def run(settings: Settings, arguments: Arguments) -> int:
     try:
         result = _execute(settings, data, arguments)
     except Exception as error:
-        result = {"run": arguments.run, "status": "failed", "reason": cause(error)}
+        reason = failures.explain(error, settings)
+        result = {"run": arguments.run, "status": "failed", "reason": reason}
         with contextlib.suppress(OSError):  # the first error is the one to report
             outputs.write_atomically(data.batch_run, json.dumps(result) + "\n")
         raise

@@ -90,15 +90,30 @@ def reason_of(exit_code: int, result: Mapping[str, Any]) -> str:
 
 
 def _reason_of_signal(number: signal.Signals, process: str) -> str:
-    reason = (
-        f"signal {number} ({number.name}) ended the {process} process of the run. The scheduler "
-        "did not send it"
-    )
     if number == signal.SIGKILL:
-        reason += (
-            ". The system sends it if memory runs out: search for 'Out of memory' in the system log"
+        return (
+            "it was killed (SIGKILL). Free memory on this machine, or decrease BATCH_MEMORY. The "
+            f"{process} process was killed, and not by the scheduler. If memory ran out, the "
+            "system log has a line 'Out of memory'"
         )
-    return reason
+    return (
+        f"{number.name} ended the {process} process. The next run starts at its usual time. The "
+        f"scheduler did not send this signal ({number.value})"
+    )
+
+
+def why_failed(run: Mapping[str, Any], settings: Settings) -> str:
+    """Return why a run has no result and what to do, for a person.
+
+    Args:
+        run: the fields of its line in the log.
+        settings: the settings of the scheduler.
+    """
+    if run["status"] == "timeout":
+        faster = "" if settings.batch_mode == "incremental" else " or set BATCH_MODE=incremental"
+        seconds = f"{settings.batch_timeout_seconds:g}"
+        return f"timed out after {seconds} s. Increase BATCH_TIMEOUT_SECONDS{faster}"
+    return str(run.get("reason") or f"exit status {run.get('exit')}")
 
 
 def configuration(settings: Settings, rows: int) -> dict[str, str]:
@@ -313,8 +328,8 @@ class Scheduler:
             reason = f", {fields['reason']}" if fields.get("reason") else ""
             self._service.log.info("run %s: %s%s", fields["run"], status, reason)
         else:
-            reason = fields.get("reason") or f"exit {fields.get('exit')}"
-            self._service.error(f"run {fields['run']}: {status}, {reason}")
+            why = why_failed(fields, self._settings).rstrip(".")
+            self._service.error(f"run failed: {why}. Run: {fields['run']}")
 
     def _delete_row(self, run: str) -> None:
         """Delete the row of a run that ended between its row and its windows.
@@ -335,7 +350,7 @@ class Scheduler:
         if healthy:
             self._service.report("running", message, healthy=True)
             return
-        why = last["reason"] or last["status"]
+        why = why_failed(last, self._settings)
         self._service.report("last run failed", f"{why}; {message}", healthy=False)
 
     def _retrying(self, write: Any, *arguments: Any) -> None:

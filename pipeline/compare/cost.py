@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from pipeline.compare.modes import mode_names
 from pipeline.compare.stops import overlap, union
 
 #: A shorter row of a service's minute record is the last one before its shutdown.
@@ -48,7 +47,7 @@ def cost(minutes: Mapping[str, pd.DataFrame], log: pd.DataFrame, finals: pd.Seri
     runs = runs[_recorded(scheduler, ends)]
     results = int(_recorded(stream, finals).sum())
     read = _sum_of_counter(stream, "rows")
-    reread = runs["rows"].where(mode_names(runs) != "incremental")
+    reread = runs["rows"].where(runs["mode"] != "incremental")
     rows = [
         ("stream", *_costs(stream, results, read), _idle_cost(stream)),
         ("batch", *_costs(scheduler, len(runs), float(reread.sum(skipna=False))), math.nan),

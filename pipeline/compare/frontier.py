@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.compare.freshness import BATCH, RESULTS, STREAM_OPEN, Freshness
-from pipeline.compare.modes import RECENT_RUNS, Mode, mode_names
+from pipeline.compare.modes import RECENT_RUNS, Mode
 
 #: The longest interval of the model, in seconds.
 LONGEST_SECONDS = 3600.0
@@ -106,7 +106,7 @@ def frontier(
 
     Args:
         modes: The modes that have run.
-        log: The successful runs in the log: `run`, `rows` and, where recorded, `mode`.
+        log: The successful runs in the log: `run`, `rows` and `mode`.
         runs: The results of the batch: `run`, `last_trade_time`, `written_at`.
         ages: The age of each result over time. None: unknown.
         cost: As `pipeline.compare.cost.cost` returns it.
@@ -114,7 +114,7 @@ def frontier(
     """
     today, larger = [], {}
     if any(found is not None for found in ages.values()):
-        names = dict(zip(log["run"], mode_names(log), strict=True))
+        names = dict(zip(log["run"], log["mode"], strict=True))
         of_run = runs["run"].map(names)
         delays = (runs["written_at"] - runs["last_trade_time"]).dt.total_seconds()
         rows = float(log["rows"].iloc[-1]) if len(log) else math.nan

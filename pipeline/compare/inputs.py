@@ -83,7 +83,8 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
     table["started"] = pd.to_datetime(table["started"], utc=True, errors="coerce", format="ISO8601")
     table["reason"] = table["reason"].astype("string").str.replace("_", " ")
     table["mode"] = table["mode"].where(table["mode"].isin(READS), FULL)
-    for name in LOG_FIELDS[3:-2]:
+    texts = {"started", "run", "status", "reason", "mode"}
+    for name in set(LOG_FIELDS) - texts:
         table[name] = pd.to_numeric(table[name], errors="coerce")
     return table
 

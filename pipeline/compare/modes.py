@@ -39,16 +39,9 @@ class Mode:
     cpu_s_per_million: float
 
 
-def mode_names(log: pd.DataFrame) -> "pd.Series[str]":
-    """Return the mode of each run in a log."""
-    if "mode" not in log:
-        return pd.Series(FULL, index=log.index, dtype=object)
-    return log["mode"].fillna(FULL).astype(object)
-
-
 def of_mode(log: pd.DataFrame, mode: str) -> pd.DataFrame:
     """Return the runs of one mode. Only their run times are comparable."""
-    chosen: pd.DataFrame = log[mode_names(log) == mode]
+    chosen: pd.DataFrame = log[log["mode"] == mode]
     return chosen
 
 
@@ -56,11 +49,9 @@ def modes(log: pd.DataFrame) -> tuple[Mode, ...]:
     """Return the modes that have run, the mode of the newest run first.
 
     Args:
-        log: Successful runs, oldest first: `rows`, `wall_s`, `cpu_s`, `peak_mib` and, where
-            recorded, `mode`.
+        log: Successful runs, oldest first: `rows`, `wall_s`, `cpu_s`, `peak_mib` and `mode`.
     """
-    names = mode_names(log)
-    return tuple(_mode(str(name), log[names == name]) for name in names.iloc[::-1].unique())
+    return tuple(_mode(str(name), of_mode(log, name)) for name in log["mode"].iloc[::-1].unique())
 
 
 def _mode(name: str, runs: pd.DataFrame) -> Mode:

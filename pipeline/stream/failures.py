@@ -10,7 +10,7 @@ from py4j.protocol import Py4JNetworkError
 from pyspark.errors import PySparkRuntimeError
 
 from pipeline.errors import Family, OperationalError, TemporaryError, family_of
-from pipeline.java_errors import innermost, stack_trace
+from pipeline.java_errors import WRONG_JAR, WRONG_JAR_TEXT, innermost, stack_trace
 from pipeline.settings import Settings
 from pipeline.stream.checkpoint import DamagedCheckpointError
 
@@ -98,13 +98,7 @@ RULES = (
         "Kafka has no topic {kafka_topic}. The stream waits for it. Create it: "
         "python -m local.topics",
     ),
-    _rule(
-        "NoClassDefFoundError|ClassNotFoundException|NoSuchMethodError|NoSuchFieldError"
-        "|IncompatibleClassChangeError|UnsupportedClassVersionError|ZipException"
-        "|Failed to find (?:the )?data source|AbstractMethodError",
-        StreamError,
-        "A jar of Spark is missing, damaged or of another version. Run `make jars`. Cause: {cause}",
-    ),
+    _rule(WRONG_JAR, StreamError, WRONG_JAR_TEXT),
     _rule(
         "CONCURRENT_STREAM_LOG_UPDATE|Multiple streaming queries are concurrently using",
         StreamError,

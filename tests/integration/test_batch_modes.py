@@ -19,8 +19,8 @@ import pytest
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
-from pipeline import java_errors, outputs, processes, spark, stores, times
-from pipeline.batch import jdbc, job, scheduler
+from pipeline import outputs, processes, spark, stores, times
+from pipeline.batch import failures, jdbc, job, scheduler
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
@@ -209,7 +209,9 @@ def test_jdbc_verifies_the_certificate_of_postgresql(
             [],
             connections=1,
         )
-    assert "unable to find valid certification path" in java_errors.cause(error.value)
+    reason = failures.explain(error.value, settings)
+    assert reason.startswith("PostgreSQL stopped the run. Check its server and STORE_URL.")
+    assert "unable to find valid certification path" in reason
 
 
 def test_all_modes_agree_in_windows_of_a_day(session: SparkSession, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_full_disk_under_all_its_output_does_not_end_the_supervisor(tmp_path: 
         )
         text = (disk / "out.log").read_text()
         assert len(text) > printed
-        assert "chatty ended soon after its start" in text[printed:]
+        assert "chatty was killed soon after its start" in text[printed:]
         assert "Traceback" not in text
         process.terminate()
         assert process.wait(10) == 0

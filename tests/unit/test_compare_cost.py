@@ -86,7 +86,7 @@ def test_the_cost_is_unknown_if_it_is_unknown_in_one_minute() -> None:
     stream = minutes((30, 800, 1000), (30, 900, 1000), (3, 850, 0))
     stream.loc[1, ["cpu_s", "rss_mib"]] = math.nan
     log = pd.DataFrame(
-        {"started": moments(), "status": [], "rows": [], "wall_s": [], "peak_mib": []}
+        {"started": moments(), "status": [], "rows": [], "wall_s": [], "peak_mib": [], "mode": []}
     )
     found = cost({"spark_processor": stream}, log, moments(10)).set_index("path").loc["stream"]
     assert found[["cpu_s_per_hour", "peak_mib", "cpu_s_per_answer"]].isna().all()

@@ -113,9 +113,7 @@ def test_the_open_windows_are_chosen_among_the_results_of_the_stream() -> None:
     assert cheapest(Frontier((), {}, measured(1.5, 92, 33), 60), 1) is None
 
 
-def log(
-    count: int, *, mode: str | None = None, growth: float = 3.0, first: int = 0
-) -> pd.DataFrame:
+def log(count: int, *, mode: str = "full", growth: float = 3.0, first: int = 0) -> pd.DataFrame:
     rows = [
         {
             "run": f"run{first + n}",
@@ -123,11 +121,11 @@ def log(
             "wall_s": 5 + growth * (1 + n / 10),
             "cpu_s": 8 + 2 * growth * (1 + n / 10),
             "peak_mib": 400.0,
+            "mode": mode,
         }
         for n in range(count)
     ]
-    table = pd.DataFrame(rows)
-    return table if mode is None else table.assign(mode=mode)
+    return pd.DataFrame(rows)
 
 
 def runs_of(table: pd.DataFrame, delay: float = 4.0) -> pd.DataFrame:

@@ -204,6 +204,20 @@ def test_the_mode_is_the_last_field_of_a_line_in_the_batch_log(data: DataDir) ->
     assert log["reason"].tolist()[0] == reason.replace("_", " ")
 
 
+def test_one_more_number_in_the_batch_log_changes_no_other_field(
+    data: DataDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = (*outputs.LOG_FIELDS, "spill_mib")
+    for module in (outputs, inputs):
+        monkeypatch.setattr(module, "LOG_FIELDS", fields)
+    run = {"started": NOW, "run": "20251202", "status": "failed", "exit": 1, "spill_mib": 7}
+    outputs.append_batch_log(data, run | {"reason": "the disk is full", "mode": "full"})
+    log = inputs.read_batch_log(data).iloc[0]
+    assert (log["run"], log["status"], log["mode"]) == ("20251202", "failed", "full")
+    assert log["reason"] == "the disk is full"
+    assert (log["exit"], log["spill_mib"]) == (1, 7)
+
+
 def test_a_batch_log_that_is_a_folder_is_an_error_that_names_it(data: DataDir) -> None:
     data.batch_log.mkdir()
     with pytest.raises(OutputError, match=r"batch_log\.txt"):

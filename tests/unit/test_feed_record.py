@@ -4,12 +4,16 @@ import gzip
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from threading import Event
 
 import pytest
 
 from feed import record, recording
+from tests.conftest import ROOT
 
 FRAMES = [b'{"type":"ticker"}', b"not json", "é\n".encode(), b"\xff\x00", b""]
 
@@ -108,6 +112,21 @@ def test_an_invalid_address_is_refused_before_the_file_is_made(tmp_path, capsys,
     assert end.value.code == 2
     assert "argument --url: must " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_connection_that_fails_is_reported_with_the_options_of_the_recorder(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    made = tmp_path / "made.jsonl"
+    url = f"ws://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "feed.record", str(made), "--url", url, "--seconds", "0.3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    todo = "Nothing was recorded. Check --url and --product. Cause: "
+    assert done.stderr.startswith(f"{todo}cannot connect to {url}: ")
+    assert "Check --url, and that its server runs" in done.stderr
+    assert "FEED_URL" not in done.stderr + done.stdout
+    assert not made.exists()
 
 
 def test_subscription_answers_and_heartbeats_are_not_recorded():

@@ -1,10 +1,6 @@
-"""The innermost cause of an error in Java."""
+"""The innermost cause of an error in Java, and its messages."""
 
-import errno
-
-from py4j.protocol import Py4JError
-
-from pipeline.java_errors import cause, innermost
+from pipeline.java_errors import innermost, messages
 
 TRACE = """\
 org.apache.spark.SparkException: Job aborted due to stage failure
@@ -22,11 +18,6 @@ def test_the_innermost_cause_is_the_last_one_without_its_package() -> None:
     assert innermost("no Java\n here") == "no Java here"
 
 
-def test_the_cause_of_an_error_of_py4j_or_the_system_is_one_line() -> None:
-    calling = "An error occurred while calling o9.collect.\n: "
-    assert cause(Py4JError(calling + TRACE)) == CAUSE
-    heap = "java.lang.OutOfMemoryError: Java heap space"
-    assert cause(Py4JError(calling + heap)) == "OutOfMemoryError: Java heap space"
-    assert cause(Py4JError("Answer from Java side is empty")) == "Answer from Java side is empty"
-    full = OSError(errno.ENOSPC, "No space left on device", "/x")
-    assert cause(full) == "No space left on device: free space on the disk of /x"
+def test_the_messages_of_a_stack_trace_have_no_names_of_calls() -> None:
+    assert "DAGScheduler" not in messages(TRACE)
+    assert messages(TRACE).splitlines()[-1].startswith("Caused by: org.sqlite.SQLiteException")

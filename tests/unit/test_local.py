@@ -1,5 +1,6 @@
 """Running without containers: the checks before a start, the programs, the cleaning."""
 
+import errno
 import fcntl
 import importlib.metadata
 import json
@@ -15,13 +16,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
+from unittest.mock import Mock
 
 import psutil
 import pytest
+from kafka import errors
 from supervisor import events, loggers
 from supervisor.options import ServerOptions
 from supervisor.process import Subprocess
@@ -40,7 +45,9 @@ from local import (
     variables,
 )
 from local.ports import free_port
-from pipeline import java, outputs, processes
+from local.topics import create_from
+from pipeline import java, outputs, processes, times
+from pipeline.errors import OperationalError, TemporaryError
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings, load
 
@@ -156,8 +163,8 @@ def test_two_services_on_one_port_are_refused(capsys) -> None:
         ({"recording": "/dev/full"}, "RECORDING=/dev/full is not a file"),
         ({"recording": ""}, "RECORDING is empty"),
         ({"data_dir": ""}, "DATA_DIR is empty"),
-        ({"data_dir": SAMPLE}, "is a file and not a directory"),
-        ({"data_dir": SAMPLE / "below"}, "is a file and not a directory"),
+        ({"data_dir": SAMPLE}, f"Set DATA_DIR to a directory: {SAMPLE.name} is a file. DATA_DIR=/"),
+        ({"data_dir": SAMPLE / "below"}, f"{SAMPLE.name} is a file. DATA_DIR={SAMPLE}/below. The "),
         ({"data_dir": ROOT}, "which has other content"),
         ({"data_dir": "/"}, "which has other content"),
         ({"data_dir": "~nobody-has-this-name/x"}, "Give the full path"),
@@ -613,7 +620,14 @@ def test_the_status_of_a_killed_stack_names_the_processes_that_still_run(
             "EXITED    ended 2026-03-01 13:06:10 UTC, exit status 2",
         ),
         ({"state": 0, "statename": "STOPPED", "start": 0}, "STOPPED"),
-        ({"state": 30, "statename": "BACKOFF"}, "BACKOFF   Exited too quickly"),
+        (
+            {"state": 30, "statename": "BACKOFF"},
+            "BACKOFF   fails after its start. Read /logs/consumer.log",
+        ),
+        (
+            {"state": 30, "statename": "BACKOFF", "spawnerr": "unknown error during fork: ENOMEM"},
+            "BACKOFF   unknown error during fork: ENOMEM",
+        ),
         ({"state": 10, "statename": "STARTING"}, "STARTING"),
     ],
 )
@@ -777,7 +791,21 @@ def test_what_supervisor_refuses_is_one_sentence_without_its_own_options(
     options = configured(live(tmp_path))
     options.minfds = 2**40
     printed = refusal(capsys, options.set_rlimits_or_exit)
-    assert printed.startswith("Cannot start the supervisor: The minimum number of file descriptors")
+    todo = "Cannot start the supervisor. Increase the limit: `ulimit -n` for files, "
+    assert printed.startswith(todo)
+    assert "Cause: The minimum number of file descriptors" in printed
+
+
+def test_a_supervisor_whose_directories_disappear_names_the_settings(
+    tmp_path: Path, capsys
+) -> None:
+    text = programs.configuration(live(tmp_path), tmp_path / stack.SOCKET, "BTC-USD")
+    (tmp_path / "conf").write_text(text)
+    options = supervise.Options()
+    assert refusal(capsys, options.realize, ["-c", str(tmp_path / "conf")]).startswith(
+        "Cannot start the supervisor. Set DATA_DIR and TMPDIR to directories on a local disk. "
+        "Cause: "
+    )
 
 
 def test_a_log_whose_folder_disappears_loses_lines_and_continues_when_it_is_back(
@@ -820,14 +848,17 @@ def test_a_program_that_keeps_failing_is_retried_at_least_every_30_seconds(
         events.clear()
     assert waits == [*range(1, 31), *[30] * 20]
     named = re.findall(
-        r"ended soon after its start; next attempt in (\d+) s", capsys.readouterr().out
+        r"ended soon after its start\. Next attempt in (\d+) s", capsys.readouterr().out
     )
     assert [int(wait) for wait in named] == waits
 
 
+Programs = Mapping[str, Subprocess]
+
+
 @pytest.fixture
-def topics(tmp_path: Path) -> Iterator[Subprocess]:
-    """Supervisor's own object of the program `topics`, whose events the stack receives."""
+def stack_programs(tmp_path: Path) -> Iterator[Programs]:
+    """Supervisor's own objects of the programs, whose events the stack receives."""
     supervisor = supervise.Stack(configured(live(tmp_path)))
     supervisor.options.make_logger()
     (group,) = (
@@ -836,15 +867,25 @@ def topics(tmp_path: Path) -> Iterator[Subprocess]:
     events.subscribe(events.ProcessStateExitedEvent, supervisor._on_exit)
     events.subscribe(events.ProcessStateBackoffEvent, supervisor._on_early_exit)
     events.subscribe(events.ProcessStateRunningEvent, supervisor._on_running)
-    yield group.make_group().processes["topics"]
+    stack.logs(tmp_path).mkdir(exist_ok=True)
+    yield group.make_group().processes
     events.clear()
     supervisor.options.logger.close()
 
 
-def end(program: Subprocess, status: int) -> None:
-    """Let supervisor collect the exit status of a program that it has just started."""
-    program.state, program.laststart = ProcessStates.STARTING, time.time() - 0.5
-    program.finish(4711, status << 8)
+@pytest.fixture
+def topics(stack_programs: Programs) -> Subprocess:
+    return stack_programs["topics"]
+
+
+def end(program: Subprocess, status: int, after_s: float = 0.5) -> None:
+    """Let supervisor collect the exit status of a program; below 0: the signal that killed it."""
+    early = after_s < program.config.startsecs or program.config.startsecs == 0
+    program.state = ProcessStates.STARTING if early else ProcessStates.RUNNING
+    program.laststart, program.pid = time.time() - after_s, 4711
+    wait_status = -status if status < 0 else status << 8
+    program.config.options.wait_status = wait_status
+    program.finish(program.pid, wait_status)
 
 
 def test_topics_that_cannot_be_created_now_are_tried_again_at_growing_intervals(
@@ -861,8 +902,14 @@ def test_topics_that_cannot_be_created_now_are_tried_again_at_growing_intervals(
     assert topics.state == ProcessStates.EXITED
     *failures, last = capsys.readouterr().out.splitlines()
     assert len(failures) == len(waits)
-    assert "topics failed; next attempt in 2 s (log: " in failures[1]
+    assert "topics failed. Next attempt in 2 s (log: " in failures[1]
     assert last.endswith("topics has succeeded")
+
+
+def printed_without_time(capsys: pytest.CaptureFixture[str], program: str) -> str:
+    """Return the one line that the stack printed about a program, without its time and name."""
+    (line,) = capsys.readouterr().out.splitlines()
+    return str(line.partition(f" UTC  {program} ")[2])
 
 
 def test_topics_that_a_mistake_of_the_user_prevents_are_reported_once_with_the_cause(
@@ -873,8 +920,147 @@ def test_topics_that_a_mistake_of_the_user_prevents_are_reported_once_with_the_c
     end(topics, status=2)
     topics.transition()
     assert (topics.state, topics.pid) == (ProcessStates.EXITED, 0)
-    (line,) = capsys.readouterr().out.splitlines()
-    assert f"topics failed. Correct the cause and start the stack again. Cause: {sentence}" in line
+    line = printed_without_time(capsys, "topics")
+    assert line.startswith(f"failed: {sentence}. Then start the stack again (log: /")
+
+
+#: What a service logs at its end, without the date: {0} is the hour.
+LOGGED = """\
+2026-03-01T{0}:00:00.000Z INFO    producer: starting; settings that differ from their defaults: 0
+2026-03-01T{0}:00:01.000Z ERROR   producer: KAFKA_CREDENTIALS_FILE is not set. Set it to a file.
+2026-03-01T{0}:00:01.001Z INFO    producer: totals (since last line): nothing yet
+2026-03-01T{0}:00:01.002Z WARNING producer: failed: KAFKA_CREDENTIALS_FILE is not set. Set it to
+"""
+KAFKA_LOGGED = """\
+2026-03-01T12:00:00.000Z INFO    kafka: starting (KafkaRaftServer)
+2026-03-01T12:00:01.000Z ERROR   kafka: Exiting Kafka due to fatal exception (Kafka$)
+java.lang.IllegalStateException: a cause
+\tat kafka.Kafka$.main(Kafka.scala:87)
+"""
+TOLD = "KAFKA_CREDENTIALS_FILE is not set. Set it to a file."
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (LOGGED.format(12), TOLD),
+        (LOGGED.format(12) + "WARNING: a line of Java that comes later\n", TOLD),
+        (LOGGED.format(10), ""),  # of an earlier start
+        (LOGGED.format(10) + LOGGED.format(12).splitlines()[0], ""),
+        (LOGGED.format(10) + "STORE_URL=x is not valid\n\n", "STORE_URL=x is not valid"),
+        (KAFKA_LOGGED, "Exiting Kafka due to fatal exception (Kafka$)"),
+        ("", ""),
+    ],
+)
+def test_the_last_error_of_a_log_is_one_that_the_program_wrote_since_its_start(
+    text: str, error: str, tmp_path: Path
+) -> None:
+    start = datetime(2026, 3, 1, 11, tzinfo=UTC).timestamp()
+    log = tmp_path / "a.log"
+    log.write_text(text)
+    assert supervise.last_error(log, start) == error
+
+
+def test_a_log_that_was_not_written_since_the_start_has_no_error_of_it(tmp_path: Path) -> None:
+    """On a full disk, supervisor loses the lines."""
+    log = tmp_path / "a.log"
+    assert supervise.last_error(log, 0) == ""
+    log.write_text("STORE_URL=x is not valid\n")
+    written = log.stat().st_mtime
+    assert supervise.last_error(log, written) == "STORE_URL=x is not valid"
+    assert supervise.last_error(log, written + 0.5) == ""
+
+
+#: How a program ends, its log, and what the stack prints. {} is the time of a log line.
+ENDS = [
+    (
+        2,
+        "{} ERROR   producer: KAFKA_CREDENTIALS_FILE is not set. Set it to a file.\n",
+        "failed: KAFKA_CREDENTIALS_FILE is not set. Set it to a file. Next attempt in 1 s (log: /",
+    ),
+    (1, "{} INFO    producer: starting\n", "ended soon after its start. Next attempt in 1 s"),
+    (0, "  Stopping...\n", "ended soon after its start. Next attempt in 1 s (log: /"),
+    (-9, "  URL: http://127\n", "was killed soon after its start. Next attempt in 1 s (log: /"),
+]
+
+
+@pytest.mark.parametrize(("status", "text", "line"), ENDS)
+def test_a_program_that_fails_early_is_printed_with_its_own_error_first(
+    status: int, text: str, line: str, stack_programs: Programs, capsys
+) -> None:
+    program = stack_programs["producer"]
+    Path(program.config.stdout_logfile).write_text(text.format(times.iso(times.now())))
+    end(program, status)
+    assert printed_without_time(capsys, "producer").startswith(line)
+
+
+def test_a_program_that_fails_later_is_printed_with_its_own_error_first(
+    stack_programs: Programs, capsys
+) -> None:
+    program = stack_programs["producer"]
+    text = f"{times.iso(times.now())} ERROR   producer: the disk of /x is gone. Mount it\n"
+    Path(program.config.stdout_logfile).write_text(text)
+    end(program, 1, after_s=60)
+    line = printed_without_time(capsys, "producer")
+    assert line.startswith("failed: the disk of /x is gone. Mount it. Restarting (log: /")
+
+
+def test_a_program_that_the_system_refuses_to_start_is_printed_with_the_reason(
+    stack_programs: Programs, capsys
+) -> None:
+    program = stack_programs["producer"]
+    program.state, program.spawnerr = ProcessStates.STARTING, "unknown error during fork: ENOMEM"
+    program.change_state(ProcessStates.BACKOFF)
+    line = printed_without_time(capsys, "producer")
+    assert line.startswith("failed: unknown error during fork: ENOMEM. Next attempt in 1 s (log: /")
+
+
+#: Why Kafka does not create the topics, and what the first 100 characters of the line contain.
+NOT_CREATED = [
+    (
+        errors.InvalidReplicationFactorError(
+            "The target replication factor of 3 cannot be reached"
+        ),
+        TemporaryError,
+        "Start more, or decrease KAFKA_REPLICATION_FACTOR=3",
+    ),
+    (
+        errors.TopicAuthorizationFailedError("Authorization failed."),
+        OperationalError,
+        "Kafka refuses this client. Grant its user access",
+    ),
+    (
+        errors.SaslAuthenticationFailedError("Authentication failed"),
+        OperationalError,
+        "Kafka refuses the login. Check the user name",
+    ),
+    (errors.KafkaTimeoutError("Timeout"), TemporaryError, "Check that Kafka runs."),
+    (
+        TemporaryError("no connection to Kafka. Check KAFKA_BOOTSTRAP_SERVERS, and that it runs"),
+        TemporaryError,
+        "no connection to Kafka. Check KAFKA_BOOTSTRAP_SERVERS",
+    ),
+    (
+        errors.PolicyViolationError("no topic of this name"),
+        OperationalError,
+        "Cannot create the topics. [Error 44] PolicyViolationError: no topic of this name",
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "family", "action"), NOT_CREATED)
+def test_topics_that_kafka_does_not_create_are_reported_with_what_to_do(
+    error: Exception, family: type[Exception], action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr("local.topics.create", refuse)
+    settings = Settings(kafka_bootstrap_servers="kafka:9092", kafka_replication_factor=3)
+    with pytest.raises(family) as raised:
+        create_from(settings)
+    assert action in f"failed: {raised.value}"[:100]
+    assert str(raised.value).endswith("The topics: raw_prices, raw_prices_rejected on kafka:9092")
 
 
 # --- cleaning ---------------------------------------------------------------------------------
@@ -963,6 +1149,65 @@ def test_clean_follows_no_link_to_another_folder(tmp_path: Path, monkeypatch) ->
     run_clean(monkeypatch, data)
     assert (outside / "precious").exists()
     assert list(data.iterdir()) == []
+
+
+def test_clean_names_what_it_cannot_remove_and_what_to_do(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    """As with the files of another user."""
+    fill(tmp_path)
+    (tmp_path / "source.json").write_text("{}")
+    inner = str(tmp_path / "logs" / "kafka.log")
+
+    def deny(_path: Path) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", inner)
+
+    monkeypatch.setattr(shutil, "rmtree", deny)
+    assert refusal(capsys, run_clean, monkeypatch, tmp_path) == (
+        "Cannot remove logs: Permission denied. Give this user access to it. Then run `make clean` "
+        f"again. The path: {inner}\n"
+    )
+    assert (tmp_path / "source.json").exists()
+
+
+# --- the broker -----------------------------------------------------------------------------
+
+
+def test_a_broker_without_jars_names_the_command(tmp_path: Path, monkeypatch, capsys) -> None:
+    """`make jars` alone does nothing: it has made them once."""
+    monkeypatch.setattr(kafka, "JARS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["kafka", "--data-dir", str(tmp_path)])
+    assert "Run `rm -rf jars/kafka/lib; make jars`." in refusal(capsys, kafka.main)[:100]
+
+
+@pytest.mark.parametrize(
+    ("java", "text"),
+    [
+        (
+            "false",
+            (
+                "Cannot format the storage of Kafka. Read the lines above this one in the log. "
+                "Exit status: 1. The storage: {folder}/kafka\n"
+            ),
+        ),
+        (None, "Permission denied: give this user access to {folder}/kafka\n"),
+    ],
+)
+def test_a_storage_that_cannot_be_made_is_one_sentence(
+    java: str | None, text: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    jars = tmp_path / "jars" / "lib"
+    jars.mkdir(parents=True)
+    (jars / "kafka_2.13.jar").touch()
+    folder = tmp_path / "kafka"
+    monkeypatch.chdir(tmp_path)  # and back: the broker changes the directory
+    monkeypatch.setattr(kafka, "JARS", jars.parent)
+    monkeypatch.setattr(kafka, "java_command", lambda **_: [java or "true"])
+    monkeypatch.setattr(sys, "argv", ["kafka", "--data-dir", str(folder)])
+    if java is None:
+        denied = PermissionError(errno.EACCES, "Permission denied", str(folder))
+        monkeypatch.setattr(Path, "mkdir", Mock(side_effect=denied))
+    assert refusal(capsys, kafka.main) == text.format(folder=tmp_path)
 
 
 # --- make help ------------------------------------------------------------------------------

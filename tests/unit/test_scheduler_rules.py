@@ -121,20 +121,30 @@ def test_the_status_of_a_run_follows_from_its_exit_status_its_result_and_who_end
             -9,
             {},
             (
-                "signal 9 (SIGKILL) ended the Java process of the run. The scheduler did not send "
-                "it. The system sends it if memory runs out: search for 'Out of memory' in the "
-                "system log"
+                "it was killed (SIGKILL). Free memory on this machine, or decrease BATCH_MEMORY. "
+                "The Java process was killed, and not by the scheduler. If memory ran out, the "
+                "system log has a line 'Out of memory'"
             ),
         ),
         (
             137,
             {"reason": "no answer"},
-            "signal 9 (SIGKILL) ended the Python process of the run. The",
+            (
+                "it was killed (SIGKILL). Free memory on this machine, or decrease BATCH_MEMORY. "
+                "The Python process was killed"
+            ),
         ),
-        (-6, {}, "signal 6 (SIGABRT) ended the Java process of the run. The scheduler"),
-        (134, {}, "signal 6 (SIGABRT) ended the Python process of the run. The scheduler"),
+        (
+            -6,
+            {},
+            (
+                "SIGABRT ended the Java process. The next run starts at its usual time. The "
+                "scheduler did not send this signal (6)"
+            ),
+        ),
+        (134, {}, "SIGABRT ended the Python process. The next run"),
         # Java ends itself with this status after the signal.
-        (143, {}, "signal 15 (SIGTERM) ended the Java or Python process of the run. The"),
+        (143, {}, "SIGTERM ended the Java or Python process. The next run"),
         (2, {"reason": "the disk is full"}, "the disk is full"),
         (1, {}, "exit status 1. Read the error in the log of the scheduler"),
         (255, {}, "exit status 255. Read the error in the log of the scheduler"),
@@ -207,7 +217,7 @@ def run_once(scheduler: Scheduler) -> None:
 
 
 def test_a_run_that_the_scheduler_ends_is_logged_with_its_own_exit_status(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     scheduler = scheduler_of(tmp_path, monkeypatch, batch_timeout_seconds=1)
     monkeypatch.setattr(scheduler, "_command", lambda *_: ["sleep", "60"])
@@ -215,6 +225,11 @@ def test_a_run_that_the_scheduler_ends_is_logged_with_its_own_exit_status(
     (line,) = logged(tmp_path)
     assert (line["status"], line["exit"]) == ("timeout", "-15")
     assert "reason" not in line
+    todo = "timed out after 1 s. Increase BATCH_TIMEOUT_SECONDS or set BATCH_MODE=incremental"
+    assert f"run failed: {todo}. Run: {line['run']}" in caplog.messages
+    scheduler._report("waiting for the next run")
+    message = read_status(DataDir(tmp_path), "batch_scheduler")["message"]
+    assert message == f"{todo}; waiting for the next run"
 
 
 @pytest.mark.parametrize("change", [timedelta(days=1), timedelta(days=-1)])
@@ -299,7 +314,7 @@ def test_a_killed_run_is_logged_as_killed_and_no_process_of_it_continues(
     run_once(scheduler)
     (line,) = logged(tmp_path)
     assert (line["status"], line["exit"]) == ("failed", "-9")
-    assert line["reason"].startswith("signal_9_(SIGKILL)_ended_the_Java_process_of_the_run")
+    assert line["reason"].startswith("it_was_killed_(SIGKILL)._Free_memory_on_this_machine,")
     named = [
         process
         for process in psutil.process_iter(["cmdline", "environ"])

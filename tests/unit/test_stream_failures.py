@@ -79,7 +79,7 @@ CASES = [
     (
         "java.lang.NoSuchMethodError: 'void org.apache.kafka.clients.A.b()'",
         OPERATIONAL,
-        "A jar of Spark is missing, damaged or of another version. Run `make jars`.",
+        "A jar of Spark is missing or damaged. Run `rm -rf jars/spark/lib; make jars`.",
     ),
     (
         "org.apache.spark.SparkException: [CANNOT_LOAD_STATE_STORE.UNCATEGORIZED] An error",
