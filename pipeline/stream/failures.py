@@ -41,7 +41,8 @@ def _rule(pattern: str, error: type[Exception], text: str) -> Rule:
     return Rule(re.compile(pattern), error, text)
 
 
-_DAMAGED = (
+#: The text about a damaged checkpoint, with `{cause}`.
+DAMAGED = (
     "The checkpoint is damaged or of another Spark version. The stream starts a new one and reads "
     "the topic from its oldest record. Cause: {cause}"
 )
@@ -115,7 +116,7 @@ RULES = (
         "|STREAMING_CHECKPOINT_MISSING_METADATA_FILE|STREAMING_STATEFUL_OPERATOR"
         "|Incomplete log file|UnsupportedLogVersion|UNSUPPORTED_LOG_VERSION|delta file",
         DamagedCheckpointError,
-        _DAMAGED,
+        DAMAGED,
     ),
     _rule(
         r"org\.apache\.kafka\.common\.errors\.|No resolvable bootstrap urls|KafkaException"
@@ -161,7 +162,7 @@ def explain_text(text: str, settings: Settings) -> Exception:
             return rule.error(rule.text.format(cause=cause, **values))
     last = max((n for n, line in enumerate(lines) if line.startswith("Caused by: ")), default=0)
     if _READERS.search("\n".join(lines[last : last + _NEAR])):
-        return DamagedCheckpointError(_DAMAGED.format(cause=cause))
+        return DamagedCheckpointError(DAMAGED.format(cause=cause))
     return QueryFailedError(
         f"The query failed: {cause}. The service starts again. If this repeats, report it."
     )
