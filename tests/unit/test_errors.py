@@ -64,7 +64,7 @@ def sqlite_error(path: Path, statement: str) -> sqlite3.Error:
         UnknownBrokerIdError(7),
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
-        FeedError("no heartbeat for 16 s"),
+        FeedError("no heartbeat for 16 s", "Feed: ws://x"),
     ],
 )
 def test_an_error_that_ends_without_a_person_is_temporary(error: Exception) -> None:

@@ -1,0 +1,150 @@
+"""The first 100 characters of an error, with every prefix, contain the action.
+
+A temporary error needs no action. Its text then contains that the service tries again.
+"""
+
+import logging
+import socket
+import urllib.error
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from websocket import WebSocketBadStatusException
+
+from page.status import feed_state
+from pipeline.ingest import bounded_websocket, rest
+from pipeline.ingest.exchange import Connection, Feed, FeedError, FeedWatchdog, messages
+from pipeline.ingest.request_deadline import RequestDeadline
+from pipeline.service import Service
+from pipeline.settings import Settings
+from tests.unit.test_page_status import NOW, services
+
+FEED = "wss://ws-feed.exchange.coinbase.com"
+REST = "https://api.exchange.coinbase.com"
+
+
+def start(text: str) -> str:
+    return text[:100]
+
+
+# --- the feed ---------------------------------------------------------------------------------
+
+
+def not_found() -> WebSocketBadStatusException:
+    return WebSocketBadStatusException("Handshake status 404 Not Found -+-+- {'a': 'b'}", 404)
+
+
+def unavailable() -> WebSocketBadStatusException:
+    return WebSocketBadStatusException("Handshake status 503 Service Unavailable -+-+- {}", 503)
+
+
+def on_the_page(tmp_path: Path, fault: FeedError) -> str:
+    """Return the reason in the header of the page after the producer reported a fault."""
+    service = Service("producer", Settings(data_dir=tmp_path, feed_url=FEED))
+    service.stop.set()  # it does not wait for the next attempt
+    reported: dict[str, Any] = {}
+
+    def report(state: str, message: str, *, healthy: bool) -> None:
+        reported.update(state=state, message=message, healthy=healthy)
+
+    service.report = report  # type: ignore[method-assign]
+    Feed(service, handler=None)._pause(fault, 3.0)  # type: ignore[arg-type]
+    assert service._last_error is not None
+    assert service._last_error["text"] == reported["message"]  # the ERROR line
+    return feed_state(services({"producer": {**reported, "connected": False}}), {}, NOW).reason
+
+
+@pytest.mark.parametrize(
+    ("error", "action"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "Check FEED_URL and the"),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "Check FEED_URL and the network"),
+        (ConnectionRefusedError(111, "Connection refused"), "Check FEED_URL, and that its server"),
+        (TimeoutError("no complete answer within 10 s"), "Check FEED_URL and the network"),
+        (not_found(), "Check FEED_URL"),
+        (unavailable(), "The producer tries again in 3.0 s"),
+        (ConnectionResetError(104, "Connection reset by peer"), "The producer tries again in"),
+    ],
+)
+def test_a_connection_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, action: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(bounded_websocket, "connect", fail)
+    with pytest.raises(FeedError) as raised:
+        Connection(FEED, "BTC-USD", 1000)
+    assert action in start(str(raised.value)) or "tries again" in action
+    assert action in start(on_the_page(tmp_path, raised.value))
+    assert str(raised.value).endswith(f". Cannot connect to {FEED}")
+
+
+def test_a_refused_subscription(tmp_path: Path) -> None:
+    watchdog = FeedWatchdog(15, 90)
+    watchdog.on_error(
+        {"message": "Failed to subscribe", "reason": "BTC-XYZ is not a valid product"}
+    )
+    assert "Check PRODUCT_ID" in start(str(watchdog.refusal()))
+    fault = watchdog.cause(FeedError("the server closed the connection", f"Feed: {FEED}"))
+    shown = on_the_page(tmp_path, fault)
+    assert "Check PRODUCT_ID" in start(shown)
+    assert shown.endswith("BTC-XYZ is not a valid product")
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "rejected", "fault"),
+    [
+        ((-1, 90), None, "no heartbeat for 0 s"),
+        ((15, -1), None, "no trade for 0 s, although heartbeats arrive"),
+        ((15, -1), "time: 2026-01-01T12:34:56.789012+00:00 is after its receipt", "no valid trade"),
+    ],
+)
+def test_a_fault_of_the_feed_is_retried(
+    tmp_path: Path, timeouts: tuple[float, float], rejected: str | None, fault: str
+) -> None:
+    connection: Any = SimpleNamespace(
+        receive=lambda: None,
+        incomplete=lambda: None,
+        unread=lambda: 0,
+        bytes_read=lambda: 0,
+        url=FEED,
+    )
+    watchdog = FeedWatchdog(*timeouts, rejected=rejected)
+    with pytest.raises(FeedError) as raised:
+        list(messages(connection, watchdog, logging.getLogger("test")))
+    assert str(raised.value).startswith(fault)
+    shown = on_the_page(tmp_path, raised.value)
+    assert "The producer tries again in" in start(shown)
+    assert shown.endswith(f". Feed: {FEED}")
+
+
+# --- past trades ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("proxy", "error", "action"),
+    [
+        (True, OSError("Tunnel connection failed: 407 Proxy Authentication Required"), "https_p"),
+        (True, ConnectionRefusedError(111, "Connection refused"), "https_proxy"),
+        (True, TimeoutError("timed out"), "FEED_REST_URL and the network"),
+        (False, ConnectionRefusedError(111, "Connection refused"), "FEED_REST_URL, and that its"),
+        (False, socket.gaierror(socket.EAI_NONAME, "Name or service"), "FEED_REST_URL and the net"),
+    ],
+)
+def test_past_trades(
+    monkeypatch: pytest.MonkeyPatch, *, proxy: bool, error: Exception, action: str
+) -> None:
+    class Opener:
+        def open(self, *_: Any, **__: Any) -> None:
+            raise urllib.error.URLError(error)
+
+    monkeypatch.setattr(RequestDeadline, "opener", lambda *_, **__: Opener())
+    if proxy:
+        monkeypatch.setenv("https_proxy", "http://proxy.example.com:3128")
+    with pytest.raises(rest.RestError) as raised:
+        rest.fetch_trades(REST, "BTC-USD", 8)
+    assert f"Check {action}" in start(str(raised.value))
+    assert f"Address: {REST}" in str(raised.value)
