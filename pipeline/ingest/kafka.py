@@ -236,9 +236,9 @@ def committed(kafka: KafkaConsumer, trades: TopicPartition) -> OffsetAndMetadata
         )
     except KafkaTimeoutError as error:
         raise TemporaryError(
-            "No answer about the committed offset. On a single broker, set "
-            "offsets.topic.replication.factor=1. Check that the brokers run, and that each "
-            "partition of the topic __consumer_offsets has a leader"
+            "no committed offset. With one broker, set offsets.topic.replication.factor=1. Check "
+            "that the brokers run, and that each partition of the topic __consumer_offsets has a "
+            "leader"
         ) from error
     return found
 

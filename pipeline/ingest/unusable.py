@@ -78,12 +78,12 @@ def description(reasons: Sequence[str], newest: str, messages: int) -> str:
             names[NAMED:] = ["other products"]
         listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
         return (
-            f"No usable trade: {messages:,} messages are for {listed}, PRODUCT_ID is "
-            f"{products[0][2]}. Correct PRODUCT_ID or FEED_URL"
+            f"No usable trade: correct PRODUCT_ID or FEED_URL. {messages:,} messages are for "
+            f"{listed}, PRODUCT_ID is {products[0][2]}"
         )
     by_clock = newest.endswith(AFTER_RECEIPT)
     checked = "the clock of this machine and FEED_URL" if by_clock else "FEED_URL"
     label = "Reason" if len(reasons) == 1 else "Newest reason"
     return (
-        f"No usable trade: {messages:,} messages were rejected. {label}: {newest}. Check {checked}"
+        f"No usable trade: check {checked}. {messages:,} messages were rejected. {label}: {newest}"
     )

@@ -5,20 +5,30 @@ A temporary error needs no action. Its text then contains that the service tries
 
 import logging
 import socket
+import sqlite3
 import urllib.error
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
+import tenacity
+from kafka.errors import KafkaTimeoutError
 from websocket import WebSocketBadStatusException
 
 from page.status import feed_state
-from pipeline.ingest import bounded_websocket, rest
+from pipeline.errors import TemporaryError
+from pipeline.ingest import bounded_websocket, kafka, rest
 from pipeline.ingest.exchange import Connection, Feed, FeedError, FeedWatchdog, messages
 from pipeline.ingest.request_deadline import RequestDeadline
+from pipeline.ingest.trade import AFTER_RECEIPT
+from pipeline.ingest.unusable import description
 from pipeline.service import Service
 from pipeline.settings import Settings
+from pipeline.stores import sqlite
+from pipeline.stores.interface import StoreError
+from pipeline.stores.postgresql import PostgresqlStore
 from tests.unit.test_page_status import NOW, services
 
 FEED = "wss://ws-feed.exchange.coinbase.com"
@@ -148,3 +158,117 @@ def test_past_trades(
         rest.fetch_trades(REST, "BTC-USD", 8)
     assert f"Check {action}" in start(str(raised.value))
     assert f"Address: {REST}" in str(raised.value)
+
+
+# --- the database -----------------------------------------------------------------------------
+
+
+def waiting(tmp_path: Path, waiting_for: str, error: Exception) -> str:
+    """Return the ERROR line of a service that waits for another one, after a minute."""
+    service = Service("consumer", Settings(data_dir=tmp_path))
+    caller = service.retrying(waiting_for)
+    assert caller.before_sleep is not None
+    attempt = tenacity.RetryCallState(caller, None, (), {})
+    attempt.set_exception((type(error), error, None))
+    attempt.start_time -= 61
+    caller.before_sleep(attempt)
+    assert service._last_error is not None
+    return service._last_error["text"]
+
+
+NO_SERVER = (
+    'connection failed: connection to server at "10.0.0.7", port 5432 failed: Connection refused\n'
+    "\tIs the server running on that host and accepting TCP/IP connections?"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "action"),
+    [
+        (psycopg.OperationalError(NO_SERVER), "Check that its server runs, and STORE_URL"),
+        (psycopg.errors.ConnectionTimeout("connection timeout expired"), "Check that its server"),
+        (psycopg.errors.AdminShutdown("terminating connection"), "Check that its server runs"),
+        (psycopg.errors.SerializationFailure("could not serialize"), "If this lasts, read its log"),
+        (psycopg.errors.DiskFull("could not extend file"), "Free space on it"),
+        (psycopg.errors.TooManyConnections("sorry"), "Close some, or raise max_connections"),
+        (psycopg.errors.InsufficientPrivilege("permission denied"), "Make the user in STORE_URL"),
+        (psycopg.errors.DuplicateTable("relation exists"), "Set STORE_URL to an empty database"),
+        (
+            psycopg.OperationalError('root certificate file "/etc/ca.pem" does not exist'),
+            "Correct sslrootcert",
+        ),
+    ],
+)
+def test_postgresql(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, action: str
+) -> None:
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(psycopg, "connect", fail)
+    url = "postgresql://pipeline@db.example.com:5432/prices"
+    chosen = PostgresqlStore(Settings(data_dir=tmp_path, store_url=url))
+    with pytest.raises((TemporaryError, StoreError)) as raised:
+        chosen.open_writer()
+    text = str(raised.value)
+    if isinstance(raised.value, TemporaryError):
+        text = waiting(tmp_path, "the database", raised.value)
+    assert action in start(text)
+    assert text.endswith(" (PostgreSQL at db.example.com:5432/prices)")
+    assert "Cause: " in text
+
+
+def sqlite_error(code: int, text: str) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "action"),
+    [
+        (sqlite_error(sqlite3.SQLITE_BUSY, "database is locked"), "stop the program that locks it"),
+        (sqlite_error(sqlite3.SQLITE_FULL, "database or disk is full"), "Free space on it"),
+        (sqlite_error(sqlite3.SQLITE_CANTOPEN, "unable to open"), "give this user write access to"),
+        (sqlite_error(sqlite3.SQLITE_IOERR, "disk I/O error"), "check its disk"),
+    ],
+)
+def test_a_write_to_sqlite(tmp_path: Path, error: sqlite3.OperationalError, action: str) -> None:
+    found = sqlite._unwritable(tmp_path / "crypto_prices.db", error)
+    assert action in start(waiting(tmp_path, "the database", found))
+    assert action in start(str(found))
+
+
+# --- Kafka ------------------------------------------------------------------------------------
+
+
+def test_a_group_coordinator_that_does_not_answer(tmp_path: Path) -> None:
+    def committed(*_: Any, **__: Any) -> None:
+        raise KafkaTimeoutError
+
+    client: Any = SimpleNamespace(committed=committed)
+    with pytest.raises(TemporaryError) as raised:
+        kafka.committed(client, kafka.partition("raw_prices"))
+    action = "set offsets.topic.replication.factor=1."
+    assert action in start(waiting(tmp_path, "Kafka", raised.value))
+
+
+# --- an unusable feed -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reasons", "action"),
+    [
+        (
+            ["product_id: 'BTC-USD' is not ETH-USD", "product_id: 'SOL-USD' is not ETH-USD"],
+            "No usable trade: correct PRODUCT_ID or FEED_URL. ",
+        ),
+        (
+            [f"time: 2026-01-01T12:34:56.789012+00:00 {AFTER_RECEIPT}"],
+            "No usable trade: check the clock of this machine and FEED_URL. ",
+        ),
+        (["price: missing"], "No usable trade: check FEED_URL. "),
+    ],
+)
+def test_an_unusable_feed(reasons: list[str], action: str) -> None:
+    assert description(reasons, reasons[-1], 1234).startswith(action)

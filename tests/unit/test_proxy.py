@@ -71,7 +71,7 @@ def test_an_error_of_the_proxy_names_it(monkeypatch: pytest.MonkeyPatch) -> None
         port = unused.getsockname()[1]
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
     reason = (
-        rf"the proxy failed\. Check http_proxy\. Cause: Connection refused \(127\.0\.0\.1:{port}\)"
+        rf"^the proxy failed\. Check http_proxy\. Cause: Connection refused \(127.0.0.1:{port}\)"
     )
     with pytest.raises(FeedError, match=reason):
         Connection("ws://exchange.example.org", "BTC-USD", 1000)

@@ -50,8 +50,8 @@ def test_the_text_about_messages_of_another_product_names_both_products() -> Non
     assert found == {
         "since": NOON,
         "messages": 8551,
-        "text": "No usable trade: 8,551 messages are for BTC-USD, PRODUCT_ID is ETH-USD. "
-        "Correct PRODUCT_ID or FEED_URL",
+        "text": "No usable trade: correct PRODUCT_ID or FEED_URL. 8,551 messages are for BTC-USD, "
+        "PRODUCT_ID is ETH-USD",
     }
 
 
@@ -74,8 +74,8 @@ def test_only_ten_seconds_of_the_same_reason_are_an_unusable_feed() -> None:
 def test_messages_of_several_other_products_count_together(products: list[str], named: str) -> None:
     found = rejected(20, *map(of_product, products))
     assert text_of(found) == (
-        f"No usable trade: 20 messages are for {named}, PRODUCT_ID is BTC-USD. "
-        "Correct PRODUCT_ID or FEED_URL"
+        f"No usable trade: correct PRODUCT_ID or FEED_URL. 20 messages are for {named}, "
+        "PRODUCT_ID is BTC-USD"
     )
 
 
@@ -85,13 +85,13 @@ def test_a_reason_counts_without_the_value_that_it_quotes() -> None:
     ]
     assert len(set(negative)) == 30
     assert text_of(rejected(30, *negative)) == (
-        "No usable trade: 30 messages were rejected. Newest reason: "
-        "price: '-30' is not a positive decimal. Check FEED_URL"
+        "No usable trade: check FEED_URL. 30 messages were rejected. Newest reason: "
+        "price: '-30' is not a positive decimal"
     )
     missing = reason_of(FRAME.replace(b'"product_id":"BTC-USD",', b""))
     assert text_of(rejected(20, of_product("ETH-USD"), missing)) == (
-        "No usable trade: 20 messages were rejected. Newest reason: product_id: missing. "
-        "Check FEED_URL"
+        "No usable trade: check FEED_URL. 20 messages were rejected. Newest reason: "
+        "product_id: missing"
     )
 
 
@@ -118,7 +118,7 @@ def test_only_a_rejection_on_the_current_connection_makes_the_feed_unusable() ->
 
 def test_another_reason_is_shown_unchanged() -> None:
     assert description(["price: missing"], "price: missing", 20) == (
-        "No usable trade: 20 messages were rejected. Reason: price: missing. Check FEED_URL"
+        "No usable trade: check FEED_URL. 20 messages were rejected. Reason: price: missing"
     )
 
 
@@ -127,11 +127,11 @@ def test_rejected_times_name_the_clock_of_this_machine_as_a_possible_cause() -> 
         reason_of(FRAME.replace(b"12:00:00Z", b"13:00:%02dZ" % second)) for second in range(20)
     ]
     assert text_of(rejected(20, *later)) == (
-        f"No usable trade: 20 messages were rejected. Newest reason: {later[-1]}. "
-        "Check the clock of this machine and FEED_URL"
+        "No usable trade: check the clock of this machine and FEED_URL. "
+        f"20 messages were rejected. Newest reason: {later[-1]}"
     )
     missing = reason_of(FRAME.replace(b'"time"', b'"at"'))
-    assert (text_of(rejected(20, missing)) or "").endswith("time: missing. Check FEED_URL")
+    assert (text_of(rejected(20, missing)) or "").startswith("No usable trade: check FEED_URL. ")
 
 
 # --- in the producer ------------------------------------------------------------------------
@@ -169,16 +169,18 @@ def test_the_producer_does_not_show_the_rejections_of_a_connection_that_was_lost
             publisher.on_message(Message(FRAME, len(FRAME)), received)
             publisher.after_read()
         shown = service.details["unusable"]
-        return None if shown is None else str(shown["text"])[:39]
+        return None if shown is None else str(shown["text"])[:61]
 
     publisher.on_connect(FeedWatchdog(heartbeat_timeout=60, trade_timeout=60))
     assert receive(10) is None
-    assert receive(1) == "No usable trade: 11 messages are for BT"
+    assert receive(1) == "No usable trade: correct PRODUCT_ID or FEED_URL. 11 messages "
     publisher.on_connect(FeedWatchdog(heartbeat_timeout=60, trade_timeout=60))
     assert service.details["unusable"] is None
     publisher.after_read()
     assert service.details["unusable"] is None
-    assert receive(1) == "No usable trade: 12 messages are for BT"
+    assert receive(1) == "No usable trade: correct PRODUCT_ID or FEED_URL. 12 messages "
     publisher.close()
     logged = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
-    assert [text[:39] for text in logged] == ["No usable trade: 11 messages are for BT"]
+    assert [text[:61] for text in logged] == [
+        "No usable trade: correct PRODUCT_ID or FEED_URL. 11 messages "
+    ]
