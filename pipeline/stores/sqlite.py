@@ -39,7 +39,7 @@ _UNLOCK = "another program has locked it. Stop that program"
 #: What a person can do about a file that cannot be written, by the primary result code of SQLite.
 _WRITE_ACTIONS = {
     **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), "stop the program that locks it"),
-    sqlite3.SQLITE_FULL: "its disk is full. Free space on it",
+    sqlite3.SQLITE_FULL: "free space on its disk",
     **dict.fromkeys(
         (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN),
         # SQLite gives its other two files, `-wal` and `-shm`, the rights of the database.

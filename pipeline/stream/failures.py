@@ -90,8 +90,8 @@ RULES = (
     _rule(
         "SaslAuthenticationException|SslAuthenticationException|AuthorizationException",
         StreamError,
-        "Kafka at {kafka_bootstrap_servers} refuses this client. Check its credentials and rights. "
-        "Cause: {cause}",
+        "Kafka refuses this client. Check its credentials and rights. Cause: {cause} "
+        "({kafka_bootstrap_servers})",
     ),
     _rule(
         "UnknownTopicOrPartitionException|UnknownTopicIdException",
@@ -122,8 +122,8 @@ RULES = (
         r"org\.apache\.kafka\.common\.errors\.|No resolvable bootstrap urls|KafkaException"
         "|Timed out waiting for a node assignment",
         KafkaError,
-        "Kafka at {kafka_bootstrap_servers} does not answer the stream. Check that it runs. "
-        "Cause: {cause}",
+        "Kafka does not answer the stream. Check that its brokers run. Cause: {cause} "
+        "({kafka_bootstrap_servers})",
     ),
 )
 

@@ -83,7 +83,7 @@ def test_a_suspended_process_is_named_in_the_status_and_nothing_is_lost(market: 
     """Java is suspended first, then Kafka. Both continue afterwards."""
     chain = market.chain
     suspensions = [
-        (market.stream.java().send_signal, "the Java process does not answer"),
+        (market.stream.java().send_signal, "Java does not answer"),
         (chain.broker.signal, "Kafka does not answer"),
     ]
     for send_signal, cause in suspensions:

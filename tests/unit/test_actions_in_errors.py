@@ -3,7 +3,9 @@
 A temporary error needs no action. Its text then contains that the service tries again.
 """
 
+import errno
 import logging
+import os
 import socket
 import sqlite3
 import urllib.error
@@ -14,21 +16,26 @@ from typing import Any
 import psycopg
 import pytest
 import tenacity
+from kafka.cluster import ClusterMetadata
 from kafka.errors import KafkaTimeoutError
 from websocket import WebSocketBadStatusException
 
-from page.status import feed_state
-from pipeline.errors import TemporaryError
-from pipeline.ingest import bounded_websocket, kafka, rest
+from page.status import ServiceStatus, feed_state
+from pipeline.errors import TemporaryError, sentence
+from pipeline.health import unhealthy_text
+from pipeline.ingest import bounded_websocket, kafka, kafka_connection, rest
 from pipeline.ingest.exchange import Connection, Feed, FeedError, FeedWatchdog, messages
 from pipeline.ingest.request_deadline import RequestDeadline
 from pipeline.ingest.trade import AFTER_RECEIPT
 from pipeline.ingest.unusable import description
+from pipeline.outputs import cannot_read
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
 from pipeline.stores.interface import StoreError
 from pipeline.stores.postgresql import PostgresqlStore
+from pipeline.stream.failures import explain_text
+from pipeline.stream.progress import Silence, stalled
 from tests.unit.test_page_status import NOW, services
 
 FEED = "wss://ws-feed.exchange.coinbase.com"
@@ -164,7 +171,7 @@ def test_past_trades(
 
 
 def waiting(tmp_path: Path, waiting_for: str, error: Exception) -> str:
-    """Return the ERROR line of a service that waits for another one, after a minute."""
+    """Return what the page shows for a service that waits for another one, the longest text."""
     service = Service("consumer", Settings(data_dir=tmp_path))
     caller = service.retrying(waiting_for)
     assert caller.before_sleep is not None
@@ -173,7 +180,8 @@ def waiting(tmp_path: Path, waiting_for: str, error: Exception) -> str:
     attempt.start_time -= 61
     caller.before_sleep(attempt)
     assert service._last_error is not None
-    return service._last_error["text"]
+    assert service._last_error["text"] == f"waiting for {waiting_for}: {error}"  # the ERROR line
+    return unhealthy_text("consumer", service._state, service._message)
 
 
 NO_SERVER = (
@@ -185,12 +193,12 @@ NO_SERVER = (
 @pytest.mark.parametrize(
     ("error", "action"),
     [
-        (psycopg.OperationalError(NO_SERVER), "Check that its server runs, and STORE_URL"),
+        (psycopg.OperationalError(NO_SERVER), "Check that its server runs"),
         (psycopg.errors.ConnectionTimeout("connection timeout expired"), "Check that its server"),
         (psycopg.errors.AdminShutdown("terminating connection"), "Check that its server runs"),
         (psycopg.errors.SerializationFailure("could not serialize"), "If this lasts, read its log"),
         (psycopg.errors.DiskFull("could not extend file"), "Free space on it"),
-        (psycopg.errors.TooManyConnections("sorry"), "Close some, or raise max_connections"),
+        (psycopg.errors.TooManyConnections("sorry"), "Close some"),
         (psycopg.errors.InsufficientPrivilege("permission denied"), "Make the user in STORE_URL"),
         (psycopg.errors.DuplicateTable("relation exists"), "Set STORE_URL to an empty database"),
         (
@@ -228,7 +236,7 @@ def sqlite_error(code: int, text: str) -> sqlite3.OperationalError:
     ("error", "action"),
     [
         (sqlite_error(sqlite3.SQLITE_BUSY, "database is locked"), "stop the program that locks it"),
-        (sqlite_error(sqlite3.SQLITE_FULL, "database or disk is full"), "Free space on it"),
+        (sqlite_error(sqlite3.SQLITE_FULL, "database or disk is full"), "free space on its disk"),
         (sqlite_error(sqlite3.SQLITE_CANTOPEN, "unable to open"), "give this user write access to"),
         (sqlite_error(sqlite3.SQLITE_IOERR, "disk I/O error"), "check its disk"),
     ],
@@ -249,7 +257,58 @@ def test_a_group_coordinator_that_does_not_answer(tmp_path: Path) -> None:
     client: Any = SimpleNamespace(committed=committed)
     with pytest.raises(TemporaryError) as raised:
         kafka.committed(client, kafka.partition("raw_prices"))
-    action = "set offsets.topic.replication.factor=1."
+    action = "set offsets.topic.replication.factor=1"
+    assert action in start(waiting(tmp_path, "Kafka", raised.value))
+
+
+SERVERS = "kafka-1.example.com:9092,kafka-2.example.com:9092,kafka-3.example.com:9092"
+
+
+def test_kafka_with_three_brokers_does_not_answer(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, kafka_bootstrap_servers=SERVERS)
+    secure = settings.model_copy(update={"kafka_credentials_file": tmp_path / "credentials"})
+    action = "no answer from Kafka. Check that its brokers run"
+    for chosen in (settings, secure):
+        text = kafka.no_answer(ClusterMetadata(), chosen)
+        assert action in start(waiting(tmp_path, "Kafka", TemporaryError(text)))
+        assert text.endswith(f" ({SERVERS})")
+
+
+@pytest.mark.parametrize(
+    ("java", "action"),
+    [
+        ("TimeoutException: Timeout of 20000ms expired", "Check that its brokers run"),
+        ("SaslAuthenticationException: Authentication failed", "Check its credentials and rights"),
+    ],
+)
+def test_kafka_with_three_brokers_fails_the_stream(java: str, action: str) -> None:
+    settings = Settings(kafka_bootstrap_servers=SERVERS)
+    text = f"Caused by: org.apache.kafka.common.errors.{java}\n\tat a.b.C.d(E.java:7)"
+    assert action in start(str(explain_text(text, settings)))
+
+
+@pytest.mark.parametrize(
+    ("cause", "action"),
+    [
+        (
+            "[Error 58] SaslAuthenticationFailedError: wrong",
+            "Check the login in KAFKA_CREDENTIALS_FILE",
+        ),
+        ("socket disconnected", "Check the login in KAFKA_CREDENTIALS_FILE"),
+        ("[Error 33] UnsupportedSaslMechanismError", "Set KAFKA_SASL_MECHANISM to one that the"),
+        ("certificate verify failed: self-signed certificate", "Check KAFKA_CA_FILE"),
+        ("Connection refused", "Check KAFKA_BOOTSTRAP_SERVERS, and that the "),
+    ],
+)
+def test_a_connection_to_kafka_with_a_login(tmp_path: Path, cause: str, action: str) -> None:
+    def fail(**_: Any) -> None:
+        log = logging.getLogger("kafka.net.manager")
+        log.error("Bootstrap attempt to bootstrap-0 failed: %s (backoff 0.05 secs)", cause)
+        raise KafkaTimeoutError
+
+    options = {"sasl_mechanism": "PLAIN", "bootstrap_servers": SERVERS.split(",")}
+    with pytest.raises(TemporaryError) as raised:
+        kafka_connection.connected(fail, **options)
     assert action in start(waiting(tmp_path, "Kafka", raised.value))
 
 
@@ -272,3 +331,62 @@ def test_a_group_coordinator_that_does_not_answer(tmp_path: Path) -> None:
 )
 def test_an_unusable_feed(reasons: list[str], action: str) -> None:
     assert description(reasons, reasons[-1], 1234).startswith(action)
+
+
+# --- the machine ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (errno.ENOSPC, "No space left on device: free space on the disk of DATA_DIR"),
+        (errno.EDQUOT, "Disk quota exceeded: free space on the disk of DATA_DIR"),
+        (errno.EIO, "Input/output error: check the disk of DATA_DIR"),
+        (errno.EMFILE, "Too many open files: increase the limit of open files (ulimit -n)"),
+        (errno.ENOMEM, "Cannot allocate memory: free memory on this machine"),
+    ],
+)
+def test_an_error_of_the_operating_system_without_a_file(number: int, text: str) -> None:
+    error = OSError(number, os.strerror(number))
+    assert sentence(error) == text
+    assert sentence(OSError(number, os.strerror(number), "/x")) == text.replace("DATA_DIR", "/x")
+
+
+# --- the page and the health check ------------------------------------------------------------
+
+SUSPENDED = {
+    "java": (Silence(125, 125, 0), "Free CPU or memory"),
+    "kafka": (Silence(125, 0, 125), "Check that it runs"),
+    "slow": (Silence(1000, 0, 0), "Free CPU"),
+}
+
+
+@pytest.mark.parametrize("name", SUSPENDED)
+def test_a_stalled_stream(name: str) -> None:
+    silence, action = SUSPENDED[name]
+    text = stalled(silence, 1.0, 200_000, is_first=False)
+    assert text is not None
+    changes = {"spark_processor": {"healthy": False, "state": "stalled", "message": text}}
+    assert action in start(feed_state(services(changes), {}, NOW).reason)
+
+
+@pytest.mark.parametrize(
+    ("changes", "action"),
+    [
+        ({"updated": "2026-03-01T11:58:25Z"}, "Check that it runs, and read its log"),
+        ({"state": "stopped", "updated": "2026-03-01T11:55:00Z"}, "Start it again"),
+        ({"updated": None}, "Check that the service runs"),
+    ],
+)
+def test_a_service_that_does_not_run(changes: dict[str, Any], action: str) -> None:
+    for name in ("producer", "spark_processor"):
+        assert action in start(feed_state(services({name: changes}), {}, NOW).reason)
+
+
+def test_a_status_file_that_cannot_be_read() -> None:
+    path = Path("/home/anna/stream-vs-batch/data/status/spark_processor.json")
+    denied = PermissionError(errno.EACCES, "Permission denied", str(path))
+    found = services()
+    broken = ServiceStatus("spark_processor", {}, str(cannot_read(path, denied)))
+    reason = feed_state({**found, "spark_processor": broken}, {}, NOW).reason
+    assert "Permission denied: give this user access to /home/anna" in start(reason)

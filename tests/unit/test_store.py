@@ -413,7 +413,7 @@ def test_a_full_database_raises_an_error_and_loses_nothing(
     many = batch(list(range(2, 20_000)), 1)
     with pytest.raises(
         TemporaryError,
-        match=r"^Cannot write crypto_prices\.db: its disk is full\. Free space on it",
+        match=r"^Cannot write crypto_prices\.db: free space on its disk",
     ):
         store.store(connection, many, NOW)
     assert ids_in(connection) == [1]
