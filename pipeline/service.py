@@ -88,7 +88,7 @@ def _require_writable(folder: Path) -> None:
             file.write(b"\n")
     except OSError as error:
         if not is_temporary(error):
-            reason = f"must be a directory that this user can write to: {error.strerror}"
+            reason = f"must be writable for this user: {error.strerror}"
             print(invalid("data_dir", str(folder), reason), file=sys.stderr)
             sys.exit(EXIT_OPERATIONAL)
 

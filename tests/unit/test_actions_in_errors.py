@@ -21,6 +21,7 @@ from kafka.errors import KafkaTimeoutError
 from websocket import WebSocketBadStatusException
 
 from page.status import ServiceStatus, feed_state
+from pipeline import http_health
 from pipeline.errors import TemporaryError, sentence
 from pipeline.health import unhealthy_text
 from pipeline.ingest import bounded_websocket, kafka, kafka_connection, rest
@@ -28,7 +29,7 @@ from pipeline.ingest.exchange import Connection, Feed, FeedError, FeedWatchdog, 
 from pipeline.ingest.request_deadline import RequestDeadline
 from pipeline.ingest.trade import AFTER_RECEIPT
 from pipeline.ingest.unusable import description
-from pipeline.outputs import cannot_read
+from pipeline.outputs import cannot_read, damaged
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
@@ -390,3 +391,56 @@ def test_a_status_file_that_cannot_be_read() -> None:
     broken = ServiceStatus("spark_processor", {}, str(cannot_read(path, denied)))
     reason = feed_state({**found, "spark_processor": broken}, {}, NOW).reason
     assert "Permission denied: give this user access to /home/anna" in start(reason)
+
+
+def test_a_record_of_a_service_that_lacks_columns() -> None:
+    path = Path("/home/anna/stream-vs-batch/data/status/stream_progress.csv")
+    missing = ["micro_batch", "published_at", "newest_trade"]
+    text = str(damaged(path, "lacks columns", f"missing: {', '.join(missing)}"))
+    assert start(f"No newer comparison: {text}").startswith(
+        "No newer comparison: stream_progress.csv lacks columns. Move it away. "
+    )
+
+
+def test_a_server_in_a_container_that_does_not_answer() -> None:
+    text = http_health.problem(1, "/_stcore/script-health-check", seconds=1)
+    assert "Read the log of this container" in start(str(text))
+
+
+# --- settings ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "action"),
+    [
+        (
+            "STORE_URL",
+            "postgresql://pipeline@db.example.com:5432/prices?sslmode=prefer",
+            "must have sslmode=disable, require",
+        ),
+        ("DATA_DIR", "/proc/stream-vs-batch/data", "must be writable for this user"),
+        (
+            "KAFKA_BOOTSTRAP_SERVERS",
+            "kafka-1.example.com,kafka-2.example.com,kafka-3.example.com",
+            "must be host:port with a port",
+        ),
+        (
+            "PRODUCT_ID",
+            "Bitcoin in United States dollars",
+            "must be two names in capitals and a",
+        ),
+        ("KAFKA_MIN_INSYNC_REPLICAS", "as many as there are", "must be a whole number from 1"),
+        ("FEED_URL", "ws-feed.exchange.coinbase.com", "must begin with ws:// or wss://"),
+    ],
+)
+def test_a_setting(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    action: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        Service.start("producer")
+    assert action in start(capsys.readouterr().err)

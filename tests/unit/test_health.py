@@ -176,8 +176,8 @@ def port() -> Iterator[int]:
 
 def test_a_server_is_healthy_if_it_answers_with_status_200(port: int) -> None:
     assert http_health.problem(port, "/200") is None
-    assert (
-        http_health.problem(port, "/503") == f"http://127.0.0.1:{port}/503 answers with status 503"
+    assert http_health.problem(port, "/503") == (
+        f"http://127.0.0.1:{port}/503 answers with status 503. Read the log of this container"
     )
 
 
@@ -186,7 +186,7 @@ def test_a_server_that_does_not_listen_is_unhealthy(port: int) -> None:
         closed.bind(("127.0.0.1", 0))
         free = closed.getsockname()[1]
     assert str(http_health.problem(free, "/")).startswith(
-        f"no answer from http://127.0.0.1:{free}/"
+        f"no answer from http://127.0.0.1:{free}/. Read the log of this container. Cause: "
     )
 
 
