@@ -22,6 +22,7 @@ from websocket import WebSocketBadStatusException
 
 from page.status import ServiceStatus, feed_state
 from pipeline import http_health
+from pipeline.compare import inputs
 from pipeline.errors import TemporaryError, sentence
 from pipeline.health import unhealthy_text
 from pipeline.ingest import bounded_websocket, kafka, kafka_connection, rest
@@ -29,7 +30,7 @@ from pipeline.ingest.exchange import Connection, Feed, FeedError, FeedWatchdog, 
 from pipeline.ingest.request_deadline import RequestDeadline
 from pipeline.ingest.trade import AFTER_RECEIPT
 from pipeline.ingest.unusable import description
-from pipeline.outputs import cannot_read, damaged
+from pipeline.outputs import OutputError, cannot_read
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
@@ -393,12 +394,17 @@ def test_a_status_file_that_cannot_be_read() -> None:
     assert "Permission denied: give this user access to /home/anna" in start(reason)
 
 
-def test_a_record_of_a_service_that_lacks_columns() -> None:
-    path = Path("/home/anna/stream-vs-batch/data/status/stream_progress.csv")
-    missing = ["micro_batch", "published_at", "newest_trade"]
-    text = str(damaged(path, "lacks columns", f"missing: {', '.join(missing)}"))
-    assert start(f"No newer comparison: {text}").startswith(
+def test_a_record_of_a_service_that_lacks_columns(tmp_path: Path) -> None:
+    path = tmp_path / "stream_progress.csv"
+    path.write_text("micro_batch,lag\n7,0\n")
+    columns = ("micro_batch", "duration_ms", "first_receipt", "last_receipt")
+    with pytest.raises(OutputError) as raised:
+        inputs._read_record(path, columns, times=("published_at",))
+    assert start(f"No newer comparison: {raised.value}").startswith(
         "No newer comparison: stream_progress.csv lacks columns. Move it away. "
+    )
+    assert str(raised.value).endswith(
+        "(missing: duration_ms, first_receipt, last_receipt, published_at)"
     )
 
 
