@@ -79,7 +79,7 @@ def retried(error: BaseException) -> str:
     state = getattr(error, "sqlstate", None)
     if state is None or state.startswith(("08", "57")):
         return "PostgreSQL does not answer. Check that its server runs, and STORE_URL"
-    return "PostgreSQL cannot do this now. If this lasts, read its log"
+    return "PostgreSQL reports an error. If this lasts, read its log"
 
 
 def _action(error: BaseException, actions: Mapping[str, str]) -> str | None:

@@ -70,4 +70,5 @@ def _tls_failure(error: ssl.SSLError, setting: str) -> tuple[str, bool]:
 
 def reason(error: Exception) -> str:
     """Return the text of the library without error numbers and without HTTP headers."""
-    return re.sub(r"^\[Errno -?\d+\] ", "", sentence(error)).partition(" -+-+-")[0]
+    text = re.sub(r"^\[Errno -?\d+\] ", "", sentence(error)).partition(" -+-+-")[0]
+    return text.rstrip(".")
