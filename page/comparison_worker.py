@@ -137,7 +137,7 @@ class Comparer:
                 "page.comparison_data", *arguments, timeout_s=TIMEOUT_SECONDS
             )
         except WorkerError as error:
-            return f"the comparison {error}"
+            return str(error)
         found: ComparisonData | str = pickle.loads(answer)  # noqa: S301 - from our own process
         return found
 

@@ -113,4 +113,4 @@ def failure(problem: tuple[str, datetime] | None, now: datetime) -> str:
     """Return why the last report failed; empty if it succeeded or the failure is old."""
     if problem is None or now - problem[1] > SHOWN_FOR:
         return ""
-    return f"Report failed {formatting.ago(problem[1], now)}: the command {problem[0]}"
+    return f"Report failed {formatting.ago(problem[1], now)}: {problem[0]}"

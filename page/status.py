@@ -72,6 +72,13 @@ def condition(service: ServiceStatus, now: datetime) -> Condition:
     return "starting" if young or service.fields.get("state") == "starting" else "unhealthy"
 
 
+#: What to do about a service in a condition that its status file does not explain.
+_ACTIONS: Mapping[Condition, str] = {
+    "stopped": "Start it again",
+    "silent": "Check that it runs, and read its log",
+}
+
+
 def sentence(service: ServiceStatus, now: datetime) -> str:
     """Return what a service does now, in one sentence."""
     name = service.name
@@ -79,15 +86,14 @@ def sentence(service: ServiceStatus, now: datetime) -> str:
         case "absent":
             return f"{name} has not started yet"
         case "unreadable":
-            why = (
-                formatting.text(service.problem) if service.problem else "it has no heartbeat time"
-            )
-            return f"cannot read the status of {name}: {why}"
+            no_time = f"the status of {name} has no heartbeat time. Check that the service runs"
+            return formatting.text(service.problem or no_time)  # the problem names the file
         case "stopped":
-            return f"{name} stopped {formatting.ago(service.moment('updated'), now)}"
+            ago = formatting.ago(service.moment("updated"), now)
+            return f"{name} stopped {ago}. {_ACTIONS['stopped']}"
         case "silent":
             quiet = formatting.age(formatting.seconds_since(service.moment("updated"), now))
-            return f"no heartbeat from {name} for {quiet}"
+            return f"no heartbeat from {name} for {quiet}. {_ACTIONS['silent']}"
         case "starting":
             started = formatting.age(formatting.seconds_since(service.moment("started"), now))
             starts = service.number("starts") or 1
@@ -261,9 +267,7 @@ def unusable_feed(services: Mapping[str, ServiceStatus]) -> str:
 
 def _stream_fault(seen: _Evidence) -> FeedState | None:
     if seen.condition(STREAM) in ("silent", "stopped", "unreadable", "unhealthy"):
-        return FeedState(
-            "STALE", f"the stream has stopped updating: {seen.sentence(STREAM)}", STREAM
-        )
+        return FeedState("STALE", seen.sentence(STREAM), STREAM)
     time, newest = seen.trade.time, seen.services[STREAM].moment("newest_trade")
     # With original timestamps, event time passes at the speed of the replay.
     if (
@@ -278,12 +282,21 @@ def _stream_fault(seen: _Evidence) -> FeedState | None:
 
 
 def problems(services: Mapping[str, ServiceStatus], now: datetime) -> list[str]:
-    """Return a sentence for each service that does not do its work."""
-    return [
-        sentence(service, now)
-        for service in services.values()
-        if condition(service, now) not in ("ok", "absent")
-    ] + _absent(services, now)
+    """Return a sentence for each service that does not do its work.
+
+    Several services often end together. Only the first sentence has the action, so that all of them
+    fit on one line.
+    """
+    found = []
+    given: set[str] = set()
+    for service in services.values():
+        found_in = condition(service, now)
+        if found_in in ("ok", "absent"):
+            continue
+        text, action = sentence(service, now), _ACTIONS.get(found_in, "")
+        found.append(text.removesuffix(f". {action}") if action in given else text)
+        given.add(action)
+    return found + _absent(services, now)
 
 
 def _absent(services: Mapping[str, ServiceStatus], now: datetime) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from page import formatting
 from pipeline.environment import inherited
+from pipeline.errors import sentence
 from pipeline.settings import NAMES
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +27,7 @@ main()
 
 
 class WorkerError(Exception):
-    """The child process failed. The text is a predicate: `ended with status 1: …`."""
+    """The child process failed. The text is the last line of its errors, or how it ended."""
 
 
 def run(module: str, *arguments: str, timeout_s: float) -> bytes:
@@ -47,14 +48,20 @@ def run(module: str, *arguments: str, timeout_s: float) -> bytes:
             check=False,
         )
     except OSError as error:
-        raise WorkerError(f"could not be started: {error}") from error
+        raise WorkerError(f"it could not be started: {sentence(error)}") from error
     except subprocess.TimeoutExpired:
-        raise WorkerError(f"took longer than {formatting.age(timeout_s)} and was stopped") from None
+        raise WorkerError(
+            f"it took longer than {formatting.age(timeout_s)} and was stopped. Choose a shorter "
+            "time range"
+        ) from None
     finally:
         os.close(its_end)
         os.close(our_end)
     if done.returncode:
         last_line = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        why = ": ".join(last_line) or "no error message"
-        raise WorkerError(formatting.text(f"ended with status {done.returncode}: {why}"))
+        no_line = (
+            f"it ended with status {done.returncode} and without an error message. Check the free "
+            "memory of this machine"
+        )
+        raise WorkerError(formatting.text(" ".join(last_line) or no_line))
     return done.stdout

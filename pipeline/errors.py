@@ -29,14 +29,21 @@ _TEMPORARY_ERRNOS = frozenset(
         *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     }
 )
-#: What a person can do about an error of the operating system.
+#: What a person can do about an error of the operating system that names a file.
 _ACCESS = "give this user access to {}"
 _ACTIONS = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space on the disk of {}"),
     errno.EISDIR: "a file must be at {}. Move the directory away.",
     errno.ENOTDIR: "a directory must be at {}. Move the file away.",
     errno.EEXIST: "a directory must be at {}. Move the file away.",
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ACCESS),
+}
+#: The same for an error that does not depend on the file. An error of `write` names no file.
+_RESOURCE_ACTIONS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space on the disk of {}"),
+    errno.EIO: "check the disk of {}",
+    errno.EMFILE: "increase the limit of open files (ulimit -n)",
+    errno.ENFILE: "increase the limit of open files of this machine (fs.file-max)",
+    errno.ENOMEM: "free memory on this machine",
 }
 #: Error classes of the Kafka client that are temporary although the client does not mark them as
 #: retriable: an unexpected error of the broker, data that was damaged on the way (Kafka marks it as
@@ -132,6 +139,8 @@ def sentence(error: BaseException) -> str:
     """
     if isinstance(error, OSError) and error.strerror:
         path = error.filename2 or error.filename
+        if action := _RESOURCE_ACTIONS.get(error.errno or 0):
+            return f"{error.strerror}: {action.format(path or 'DATA_DIR')}"
         if not path:
             return error.strerror
         if action := _ACTIONS.get(error.errno or 0):

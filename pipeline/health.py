@@ -78,7 +78,7 @@ def health(data: outputs.DataDir, name: str, now: datetime) -> str | None:
     except (outputs.OutputError, KeyError, TypeError, ValueError):
         return f"{name} has no readable status file. Check that the service runs"
     if age > STALE_SECONDS:
-        return f"no heartbeat from {name} for {age:.0f} s"
+        return f"no heartbeat from {name} for {age:.0f} s. Check that it runs, and read its log"
     if age < -STALE_SECONDS:
         return (
             f"{name} hangs, or the clock was set back: its newest heartbeat is {-age:.0f} s in the "

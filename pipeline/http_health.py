@@ -18,10 +18,13 @@ def problem(port: int, path: str, seconds: float = ANSWER_SECONDS) -> str | None
         connection.request("GET", path)
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        return f"no answer from {address}: {error or type(error).__name__}"
+        cause = str(error) or type(error).__name__
+        return f"no answer from {address}. Read the log of this container. Cause: {cause}"
     finally:
         connection.close()
-    return None if status == http.HTTPStatus.OK else f"{address} answers with status {status}"
+    if status == http.HTTPStatus.OK:
+        return None
+    return f"{address} answers with status {status}. Read the log of this container"
 
 
 def main() -> None:

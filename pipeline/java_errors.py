@@ -25,7 +25,7 @@ WRONG_JAR_TEXT = (
 
 
 def messages(trace: str) -> str:
-    """Return a stack trace without its calls: names of classes in them say nothing of the cause."""
+    """Return a stack trace without its calls: their classes, such as StateStore, are no cause."""
     lines = trace.splitlines()
     return "\n".join(line for line in lines if not line.lstrip().startswith(("at ", "... ")))
 

@@ -74,6 +74,14 @@ def action_of(error: BaseException) -> str | None:
     return _action(error, _REFUSALS | _TEMPORARY_ACTIONS)
 
 
+def retried(error: BaseException) -> str:
+    """Return what to check if a temporary error without an action of its own lasts."""
+    state = getattr(error, "sqlstate", None)
+    if state is None or state.startswith(("08", "57")):
+        return "PostgreSQL does not answer. Check that its server runs, and STORE_URL"
+    return "PostgreSQL reports an error. If this lasts, read its log"
+
+
 def _action(error: BaseException, actions: Mapping[str, str]) -> str | None:
     state = getattr(error, "sqlstate", None)
     if state is not None:

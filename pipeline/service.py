@@ -88,7 +88,7 @@ def _require_writable(folder: Path) -> None:
             file.write(b"\n")
     except OSError as error:
         if not is_temporary(error):
-            reason = f"must be a directory that this user can write to: {error.strerror}"
+            reason = f"must be writable for this user: {error.strerror}"
             print(invalid("data_dir", str(folder), reason), file=sys.stderr)
             sys.exit(EXIT_OPERATIONAL)
 
@@ -191,12 +191,12 @@ class Service:
                 return self._end_on_request(error)
             if not is_temporary(error):
                 return self._fail(error)
-            text = sentence(error)
-            self.error(text)
             if time.monotonic() - began > STEADY_SECONDS:
                 delays = backoff()
             delay = next(delays)
-            self.report("retrying", f"{text}; retry in {delay:.1f} s", healthy=False)
+            text = f"{sentence(error).rstrip('.')}. The service tries again in {delay:.1f} s"
+            self.error(text)
+            self.report("retrying", text, healthy=False)
             self.sleep(delay)
             if self.stop.is_set():
                 return self._end_on_request(None)

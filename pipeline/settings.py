@@ -41,8 +41,8 @@ _TLS_MODES = ("disable", "require", *_VERIFYING_MODES)
 #: Seconds. No interval or time limit needs to be longer than a month.
 _MONTH = 31 * 86_400
 #: Maximum number of characters before the reason in an error message. A longer value is cut, so
-#: that the first 100 characters show what is allowed.
-_BEFORE_REASON = 82
+#: that the first 100 characters show what is allowed. But some of the value always stays.
+_BEFORE_REASON, _KEPT = 55, 16
 
 
 # --- valid values of text settings ------------------------------------------------------------
@@ -265,7 +265,7 @@ Product = Annotated[
     str,
     _matching(
         "[A-Z0-9]{1,20}-[A-Z0-9]{1,20}",
-        "must be two names in capitals with a hyphen between them, such as BTC-USD",
+        "must be two names in capitals and a hyphen, such as BTC-USD",
     ),
 ]
 Topic = Annotated[
@@ -573,7 +573,7 @@ def invalid(name: str, value: str, reason: str) -> str:
     hidden = re.sub("(?s)(//|:).*@", r"\1…@", value)
     shown = repr(re.sub("(?i)(password=)[^&]*", r"\1…", hidden))
     before, after = f"setting {name.upper()}=", " is invalid: "
-    room = _BEFORE_REASON - len(before + after)
+    room = max(_KEPT, _BEFORE_REASON - len(before + after))
     if len(shown) > room:
         shown = f"{shown[: room - 1]}…"
     return f"{before}{shown}{after}{reason}"

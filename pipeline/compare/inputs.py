@@ -578,7 +578,7 @@ def _read_record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]
     except ValueError as error:
         raise damaged(path, "is not a valid CSV file", error) from error
     if missing := {*columns, *times} - set(table.columns):
-        raise damaged(path, f"has no column {', '.join(sorted(missing))}")
+        raise damaged(path, "lacks columns", f"missing: {', '.join(sorted(missing))}")
     whole = table.iloc[:, -1].notna()
     for name in {"counts", "counters"} & set(table.columns):
         whole &= table[name].map(_is_json)

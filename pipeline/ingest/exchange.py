@@ -2,9 +2,6 @@
 
 import json
 import logging
-import re
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from websocket import ABNF, WebSocketBadStatusException, WebSocketException
+from websocket import ABNF, WebSocketException
 
-from pipeline.errors import TemporaryError, sentence
+from pipeline.errors import TemporaryError
 from pipeline.ingest import bounded_websocket
+from pipeline.ingest.connect_failure import connect_failure, reason
 from pipeline.ingest.transport import Waiter
 from pipeline.service import Service, backoff
 from pipeline.times import now
@@ -32,25 +30,21 @@ PAUSE_SECONDS = 3.0
 SLOW_RETRY_SECONDS = 60.0
 #: Maximum length of an error message of the exchange, in characters.
 ERROR_CHARACTERS = 200
-#: Statuses of HTTP after which a new attempt can succeed. 520 to 530 are those of Cloudflare.
-_RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 531)})
-
-#: What to do about a certificate, by the code of OpenSSL.
-_CERTIFICATE_ADVICE = {
-    **dict.fromkeys((9, 10), "Check this machine's clock"),  # not yet valid, expired
-    **dict.fromkeys((18, 19, 20, 21), "Set SSL_CERT_FILE to trust it"),  # unknown issuer
-}
 
 
 class FeedError(TemporaryError):
     """The connection failed or was lost, or the watchdog found a fault. Reconnect.
 
     Attributes:
+        problem: what happened, and the action if there is one.
+        details: a sentence that is less important, such as the address.
         lasting: whether a new attempt fails too until a person corrects something.
     """
 
-    def __init__(self, text: str, *, lasting: bool = False) -> None:
-        super().__init__(text)
+    def __init__(self, problem: str, details: str, *, lasting: bool = False) -> None:
+        super().__init__(f"{problem}. {details}")
+        self.problem = problem
+        self.details = details
         self.lasting = lasting
 
     @property
@@ -95,8 +89,8 @@ class Connection:
         try:
             self._socket = bounded_websocket.connect(url, self._waiter, max_bytes)
         except (WebSocketException, OSError, ValueError) as error:
-            reason, lasting = connect_failure(error)
-            raise FeedError(f"cannot connect to {url}: {reason}", lasting=lasting) from error
+            problem, lasting = connect_failure(error, "FEED_URL")
+            raise FeedError(problem, f"Cannot connect to {url}", lasting=lasting) from error
         self._socket.send(json.dumps(subscription))
         self._message = bytearray()
         self._size = 0
@@ -114,9 +108,11 @@ class Connection:
             except TimeoutError:
                 return None
             except (WebSocketException, OSError) as error:
-                raise FeedError(f"lost the connection to {self.url}: {_reason(error)}") from error
+                cause = f"Cause: {reason(error)}. Feed: {self.url}"
+                raise FeedError("lost the connection", cause) from error
             if opcode == ABNF.OPCODE_CLOSE:
-                raise FeedError(f"{self.url} closed the connection{_close_reason(frame.data)}")
+                cause = f"{_close_reason(frame.data)}Feed: {self.url}"
+                raise FeedError("the server closed the connection", cause)
             self._add(frame.data)
             if frame.fin:
                 message = Message(bytes(self._message), self._size)
@@ -146,47 +142,11 @@ class Connection:
         self._socket.transport.close()
 
 
-def connect_failure(error: Exception) -> tuple[str, bool]:
-    """Return why a connection failed, and whether only a person can correct the cause.
-
-    Pure: no other place decides which errors are retried slowly.
-    """
-    if isinstance(error, WebSocketBadStatusException):
-        status = _reason(error).removeprefix("Handshake status ")
-        lasting = error.status_code not in _RETRIED_STATUSES
-        return f"HTTP status {status}{'. Check FEED_URL' if lasting else ''}", lasting
-    if isinstance(error, ssl.SSLError):
-        return _tls_failure(error)
-    if isinstance(error, socket.gaierror):
-        unknown = error.errno == socket.EAI_NONAME
-        problem = "the host is unknown" if unknown else "host name not resolved"
-        return f"{problem}. Check FEED_URL and the network", False
-    if isinstance(error, TimeoutError):
-        return f"{_reason(error)}. Check FEED_URL and the network", False
-    if isinstance(error, ConnectionRefusedError):
-        return "Connection refused. Check FEED_URL, and that its server runs", False
-    return _reason(error), isinstance(error, ValueError)
-
-
-def _tls_failure(error: ssl.SSLError) -> tuple[str, bool]:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        advice = _CERTIFICATE_ADVICE.get(error.verify_code, "Check FEED_URL")
-        return f"invalid TLS certificate. {advice} ({error.verify_message.rstrip('.')})", True
-    if error.reason == "WRONG_VERSION_NUMBER":
-        return "the server does not use TLS. Check wss:// in FEED_URL", True
-    why = (error.reason or "unknown reason").replace("_", " ").lower()
-    return f"the TLS handshake failed. Check wss:// in FEED_URL ({why})", False
-
-
-def _reason(error: Exception) -> str:
-    """Return the text of the library without error numbers and without HTTP headers."""
-    return re.sub(r"^\[Errno -?\d+\] ", "", sentence(error)).partition(" -+-+-")[0]
-
-
 def _close_reason(data: bytes) -> str:
     if len(data) < 2:
         return ""
-    return f": code {int.from_bytes(data[:2], 'big')} {data[2:].decode(errors='replace')}".rstrip()
+    text = f"Code {int.from_bytes(data[:2], 'big')} {data[2:].decode(errors='replace')}"
+    return f"{text.rstrip()}. "
 
 
 @dataclass
@@ -267,15 +227,19 @@ class FeedWatchdog:
         """Return the sentence about a subscription that the exchange does not accept."""
         if self.subscribed or self.error is None:
             return None
-        return f"subscription refused: {self.error}. Check PRODUCT_ID"
+        return str(self._refusal())
 
     def cause(self, fault: "FeedError") -> "FeedError":
         """Return why the connection ended: an error that the exchange sent is the cause."""
-        if refusal := self.refusal():
-            return FeedError(refusal, lasting=True)
+        if self.refusal():
+            return self._refusal()
         if self.error:
-            return FeedError(f"the exchange sent an error: {self.error}; {fault}")
+            return FeedError("the exchange sent an error", f"The error: {self.error}. {fault}")
         return fault
+
+    def _refusal(self) -> "FeedError":
+        answer = f"The exchange answers: {self.error}"
+        return FeedError("subscription refused. Check PRODUCT_ID", answer, lasting=True)
 
     def fault(self, now: float) -> str | None:
         """Return what has been missing for too long; None if nothing is."""
@@ -290,7 +254,7 @@ class FeedWatchdog:
         )
         if silent > self.trade_timeout and not no_new_trade:
             if self.rejected:
-                return f"no valid trade for {silent:.0f} s (rejected: {self.rejected})"
+                return f"no valid trade for {silent:.0f} s. Rejected: {self.rejected}"
             return f"no trade for {silent:.0f} s, although heartbeats arrive"
         return None
 
@@ -323,7 +287,8 @@ def messages(
         if certain_at is None:
             certain_at = connection.bytes_read() + unread
         if unread == 0 or connection.bytes_read() >= certain_at:
-            raise FeedError(f"{fault} from {connection.url}")
+            problem, _, rejected = fault.partition(". ")
+            raise FeedError(problem, f"{rejected}{'. ' if rejected else ''}Feed: {connection.url}")
 
 
 class Handler(Protocol):
@@ -374,12 +339,12 @@ class Feed:
 
     def _pause(self, fault: FeedError, seconds: float) -> None:
         service = self._service
-        service.error(str(fault))
+        attempt = f"The producer tries again in {seconds:.1f} s"
+        text = f"{fault.problem}. {attempt}. {fault.details}"
+        service.error(text)
         service.counters["reconnects"] += 1
         service.details["connected"] = False
-        text = f"{fault}; next attempt in {seconds:.1f} s"
         service.report(fault.state, text, healthy=False)
-        service.log.info("next attempt to connect in %.1f s", seconds)
         service.sleep(seconds)
 
     def _go_on(self) -> bool:

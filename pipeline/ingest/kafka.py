@@ -236,9 +236,9 @@ def committed(kafka: KafkaConsumer, trades: TopicPartition) -> OffsetAndMetadata
         )
     except KafkaTimeoutError as error:
         raise TemporaryError(
-            "No answer about the committed offset. On a single broker, set "
-            "offsets.topic.replication.factor=1. Check that the brokers run, and that each "
-            "partition of the topic __consumer_offsets has a leader"
+            "no committed offset: set offsets.topic.replication.factor=1 if there is one broker. "
+            "Check that the brokers run, and that each partition of the topic __consumer_offsets "
+            "has a leader"
         ) from error
     return found
 
@@ -257,13 +257,10 @@ def no_answer(metadata: ClusterMetadata, settings: Settings, *topics: str) -> st
         if metadata.partitions_for_topic(topic) is None:
             return f"topic {topic} was deleted. Create it: python -m local.topics"
     servers = settings.kafka_bootstrap_servers
-    text = f"no answer from Kafka at {servers}. Check that the broker runs"
-    if settings.kafka_credentials_file is None:
-        return text
-    return (
-        f"{text}, and the login in KAFKA_CREDENTIALS_FILE. Restart this service if the login has "
-        "changed"
-    )
+    text = "no answer from Kafka. Check that its brokers run"
+    if settings.kafka_credentials_file is not None:
+        text += ". Restart this service if the login in KAFKA_CREDENTIALS_FILE has changed"
+    return f"{text} ({servers})"
 
 
 def check_topic(settings: Settings) -> None:

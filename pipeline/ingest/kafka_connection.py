@@ -82,8 +82,10 @@ def _no_connection(options: Mapping[str, Any], causes: Sequence[str]) -> str:
     """Return the sentence about a failed attempt to connect."""
     cause = causes[-1] if causes else "no answer"
     advice = "Check KAFKA_BOOTSTRAP_SERVERS, and that the broker runs"
-    if "sasl_mechanism" in options and "disconnected" in cause:
-        advice = "Check the user name and the password in KAFKA_CREDENTIALS_FILE"
+    if "UnsupportedSaslMechanism" in cause:
+        advice = "Set KAFKA_SASL_MECHANISM to one that the broker has"
+    elif "sasl_mechanism" in options and re.search("disconnected|SaslAuthentication", cause):
+        advice = "Check the login in KAFKA_CREDENTIALS_FILE"
     elif "certificate" in cause:
         advice = "Check KAFKA_CA_FILE"
     servers = ",".join(options["bootstrap_servers"])

@@ -15,7 +15,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from pipeline import times
-from pipeline.errors import RestartError, sentence
+from pipeline.errors import RestartError, is_temporary, sentence
 from pipeline.ingest import kafka, retention, store, trade
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.service import Service
@@ -232,7 +232,7 @@ class Loader:
             )
             self._handled = offset
         except KafkaError as error:
-            self._service.error(f"offset {offset} is stored but not committed: {error}")
+            self._service.error(not_committed(offset, error))
 
     def _describe_table(self) -> None:
         gaps, missing = store.open_gaps(self._connection)
@@ -283,6 +283,12 @@ def handled_before(committed: OffsetAndMetadata | None, end: int, topic_id: str)
     if committed is None or committed.metadata != topic_id or committed.offset > end:
         return 0
     return int(committed.offset)
+
+
+def not_committed(offset: int, error: KafkaError) -> str:
+    """Return the sentence about an offset that could not be committed."""
+    then = "Nothing to do: the next commit includes it. Cause: " if is_temporary(error) else ""
+    return f"Offset {offset} is stored but not committed. {then}{sentence(error)}"
 
 
 def start_offset(

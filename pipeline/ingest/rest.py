@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pipeline.errors import TemporaryError, sentence
-from pipeline.ingest.exchange import connect_failure
+from pipeline.ingest.connect_failure import connect_failure, status_failure
 from pipeline.ingest.proxy import proxy_for
 from pipeline.ingest.request_deadline import RequestDeadline
 
@@ -83,7 +83,7 @@ def fetch_trades(base: str, product: str, after: int) -> list[PastTrade]:
         raise
     except Exception as error:
         # An answer can have any content, so no failure of a request may end the producer.
-        raise RestError(f"no past trades from {base}: {sentence(error)}") from error
+        raise _failed(sentence(error), f"Address: {base}") from error
 
 
 def parse_page(body: bytes, product: str, after: int, base: str) -> list[PastTrade]:
@@ -130,48 +130,63 @@ def _get(base: str, path: str) -> bytes:
     Raises:
         RestError: no answer within `REQUEST_SECONDS`, or an answer with another status than 200.
     """
-    cannot = direct = f"no past trades from {base}"
+    address = f"Address: {base}"
     proxy = None
     headers = {"User-Agent": "stream-vs-batch", "Accept": "application/json"}
-    too_late = RestError(f"{cannot}: no complete answer within {REQUEST_SECONDS:g} s")
     with RequestDeadline(REQUEST_SECONDS) as deadline:
         try:
             parts = urlsplit(base)
             proxy = proxy_for(parts.hostname or "", secure=parts.scheme == "https")
-            cannot += f" through the {proxy}" if proxy else ""
+            address += f" through the {proxy}" if proxy else ""
             request = urllib.request.Request(base + path, headers=headers)  # noqa: S310 - http(s)
             opener = deadline.opener(through_proxy=proxy is not None)
             with opener.open(request, timeout=STEP_SECONDS) as answer:
                 body: bytes = answer.read(ANSWER_BYTES + 1)
         except urllib.error.HTTPError as error:
-            raise _refusal(cannot, error) from None
+            raise _refusal(error, address) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             if deadline.expired:
-                raise too_late from None
+                raise _too_late(address) from None
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             cause = reason if isinstance(reason, Exception) else ValueError(reason)
-            if proxy is not None and isinstance(cause, ConnectionRefusedError | socket.gaierror):
-                raise RestError(f"{direct}: {proxy.failure(sentence(cause))}") from None
-            why, lasting = connect_failure(cause)
-            why = why.replace("FEED_URL", "FEED_REST_URL").replace("wss://", "https://")
-            raise RestError(f"{cannot}: {why}", lasting=lasting) from None
+            if proxy is not None and _is_of_proxy(cause):
+                why = proxy.failure(sentence(cause))
+                raise RestError(f"no past trades: {why}. Address: {base}") from None
+            why, lasting = connect_failure(cause, "FEED_REST_URL")
+            raise _failed(why, address, lasting=lasting) from None
     if deadline.expired:
-        raise too_late
+        raise _too_late(address)
     if len(body) > ANSWER_BYTES:
         raise RestError(
-            f"{cannot}: the answer is too long. Check FEED_REST_URL. The maximum is "
-            f"{ANSWER_BYTES:,} bytes"
+            f"no past trades: the answer is too long. Check FEED_REST_URL. The maximum is "
+            f"{ANSWER_BYTES:,} bytes. {address}"
         )
     return body
 
 
-def _refusal(cannot: str, error: urllib.error.HTTPError) -> RestError:
-    text = f"{cannot}: HTTP status {error.code} {error.reason}"
+def _is_of_proxy(cause: Exception) -> bool:
+    """Return whether a request through a proxy failed at the proxy, not behind it."""
+    if isinstance(cause, ConnectionRefusedError | socket.gaierror):
+        return True
+    return str(cause).startswith("Tunnel connection failed")  # the text of `http.client`
+
+
+def _failed(
+    why: str, address: str, retry_after: float | None = None, *, lasting: bool = False
+) -> RestError:
+    then = "" if lasting else ". The producer tries again"
+    return RestError(f"no past trades: {why}{then}. {address}", retry_after, lasting=lasting)
+
+
+def _too_late(address: str) -> RestError:
+    return _failed(f"no complete answer within {REQUEST_SECONDS:g} s", address)
+
+
+def _refusal(error: urllib.error.HTTPError, address: str) -> RestError:
+    why, lasting = status_failure(error.code, f"{error.code} {error.reason}", "FEED_REST_URL")
     retry_after = seconds_to_wait(error.headers.get("Retry-After"), datetime.now(UTC))
     error.close()
-    if error.code in (408, 425, 429) or error.code >= 500:
-        return RestError(text, retry_after)
-    return RestError(f"{text}. Check FEED_REST_URL", retry_after, lasting=True)
+    return _failed(why, address, retry_after, lasting=lasting)
 
 
 def seconds_to_wait(retry_after: str | None, now: datetime) -> float | None:

@@ -85,5 +85,5 @@ def description(reasons: Sequence[str], newest: str, messages: int) -> str:
     checked = "the clock of this machine and FEED_URL" if by_clock else "FEED_URL"
     label = "Reason" if len(reasons) == 1 else "Newest reason"
     return (
-        f"No usable trade: {messages:,} messages were rejected. {label}: {newest}. Check {checked}"
+        f"No usable trade: {messages:,} messages were rejected. Check {checked}. {label}: {newest}"
     )

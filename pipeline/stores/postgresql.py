@@ -20,6 +20,7 @@ from pipeline.errors import (
     family_of,
     sentence,
 )
+from pipeline.postgresql_errors import action_of, retried
 from pipeline.settings import Settings, tls_parameters
 from pipeline.stores import postgresql_queries
 from pipeline.stores.interface import (
@@ -216,7 +217,7 @@ class PostgresqlStore:
         """
         raw = self._connect()
         try:
-            with self._explained("open"):
+            with self._explained():
                 # A server may not wait for its disk by default.
                 raw.execute(
                     "SELECT set_config('synchronous_commit', 'on', false) "
@@ -272,7 +273,7 @@ class PostgresqlStore:
             MissingTablesError: it has no tables of this version.
             OperationalError: it cannot be read. The text names the action.
         """
-        with closing(self._connect()) as raw, self._explained("read"):
+        with closing(self._connect()) as raw, self._explained():
             raw.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             if raw.execute("SELECT to_regclass('store_version')").fetchone() == (None,):
                 return None
@@ -317,7 +318,7 @@ class PostgresqlStore:
 
     def _connect(self) -> "psycopg.Connection[Any]":
         password = self._password()
-        with self._explained("open"):
+        with self._explained():
             return psycopg.connect(
                 host=self._host,
                 port=self._port,
@@ -356,7 +357,7 @@ class PostgresqlStore:
         return lines[0]
 
     @contextmanager
-    def _explained(self, verb: str) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         """Turn expected errors of the client into errors of this project, with a sentence."""
         try:
             yield
@@ -366,12 +367,14 @@ class PostgresqlStore:
                 f"them, or set STORE_URL to another database. Cause: {sentence(error)}"
             ) from error
         except psycopg.Error as error:
-            text = f"Cannot {verb} {self._name}: {sentence(error)}"
             match family_of(error):
                 case Family.TEMPORARY:
-                    raise TemporaryError(text) from error
+                    text = sentence(error)
+                    if action_of(error) is None:
+                        text = f"{retried(error)}. Cause: {text}"
+                    raise TemporaryError(f"{text} ({self._name})") from error
                 case Family.OPERATIONAL:
-                    raise StoreError(text) from error
+                    raise StoreError(f"{sentence(error)} ({self._name})") from error
             raise
 
 

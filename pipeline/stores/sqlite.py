@@ -33,17 +33,17 @@ VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (trade_id) DO NOTHING
 """
 
 
-#: What a person can do about a damaged file, and about a locked one.
+#: What a person can do about a damaged file, and about a locked one that cannot be read.
 _REPLACE = "Restore a backup, or move the file away: the consumer fills a new one from Kafka"
 _UNLOCK = "another program has locked it. Stop that program"
 #: What a person can do about a file that cannot be written, by the primary result code of SQLite.
 _WRITE_ACTIONS = {
-    **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), _UNLOCK),
-    sqlite3.SQLITE_FULL: "its disk is full. Free space on it",
+    **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), "stop the program that locks it"),
+    sqlite3.SQLITE_FULL: "free space on its disk",
     **dict.fromkeys(
         (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN),
         # SQLite gives its other two files, `-wal` and `-shm`, the rights of the database.
-        "make {0}* and their directory writable for this user",
+        "give this user write access to {0}* and their directory",
     ),
 }
 #: The codes of errors that only a person can correct. Other codes can be temporary: too many open

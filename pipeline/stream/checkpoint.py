@@ -82,7 +82,9 @@ def problem(checkpoint: Path) -> str | None:
                 _check(query / COMMITS / str(commits), lines=2)
             _check(query / "sources" / "0" / "0", lines=2)
             _check(query / "metadata", lines=1)
-    except (outputs.OutputError, finality.StateError, _Damage) as error:
+    except outputs.OutputError as error:
+        return str(error).partition(". ")[0]  # the rest asks a person to act: the stream does
+    except (finality.StateError, _Damage) as error:
         return str(error)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         return f"{Path(str(error.filename)).name}: {error.strerror}"

@@ -10,7 +10,7 @@ from py4j.protocol import Py4JNetworkError
 from pyspark.errors import PySparkRuntimeError
 
 from pipeline.errors import Family, OperationalError, TemporaryError, family_of
-from pipeline.java_errors import WRONG_JAR, WRONG_JAR_TEXT, innermost, stack_trace
+from pipeline.java_errors import WRONG_JAR, WRONG_JAR_TEXT, innermost, messages, stack_trace
 from pipeline.settings import Settings
 from pipeline.stream.checkpoint import DamagedCheckpointError
 
@@ -41,7 +41,8 @@ def _rule(pattern: str, error: type[Exception], text: str) -> Rule:
     return Rule(re.compile(pattern), error, text)
 
 
-_DAMAGED = (
+#: The text about a damaged checkpoint, with `{cause}`.
+DAMAGED = (
     "The checkpoint is damaged or of another Spark version. The stream starts a new one and reads "
     "the topic from its oldest record. Cause: {cause}"
 )
@@ -89,8 +90,8 @@ RULES = (
     _rule(
         "SaslAuthenticationException|SslAuthenticationException|AuthorizationException",
         StreamError,
-        "Kafka at {kafka_bootstrap_servers} refuses this client. Check its credentials and rights. "
-        "Cause: {cause}",
+        "Kafka refuses this client. Check its credentials and rights. Cause: {cause} "
+        "({kafka_bootstrap_servers})",
     ),
     _rule(
         "UnknownTopicOrPartitionException|UnknownTopicIdException",
@@ -109,14 +110,14 @@ RULES = (
         "|STREAMING_CHECKPOINT_MISSING_METADATA_FILE|STREAMING_STATEFUL_OPERATOR"
         "|Incomplete log file|UnsupportedLogVersion|UNSUPPORTED_LOG_VERSION|delta file",
         DamagedCheckpointError,
-        _DAMAGED,
+        DAMAGED,
     ),
     _rule(
         r"org\.apache\.kafka\.common\.errors\.|No resolvable bootstrap urls|KafkaException"
         "|Timed out waiting for a node assignment",
         KafkaError,
-        "Kafka at {kafka_bootstrap_servers} does not answer the stream. Check that it runs. "
-        "Cause: {cause}",
+        "Kafka does not answer the stream. Check that its brokers run. Cause: {cause} "
+        "({kafka_bootstrap_servers})",
     ),
 )
 
@@ -147,23 +148,17 @@ def explain(error: Exception, settings: Settings) -> Exception:
 
 def explain_text(text: str, settings: Settings) -> Exception:
     """Return the error for a Java stack trace."""
-    lines = text.splitlines()
-    messages = "\n".join(line for line in lines if not _is_frame(line))
-    cause, values = innermost(text), settings.model_dump()
+    cause, without_calls, values = innermost(text), messages(text), settings.model_dump()
     for rule in RULES:
-        if rule.pattern.search(messages):
+        if rule.pattern.search(without_calls):
             return rule.error(rule.text.format(cause=cause, **values))
+    lines = text.splitlines()
     last = max((n for n, line in enumerate(lines) if line.startswith("Caused by: ")), default=0)
     if _READERS.search("\n".join(lines[last : last + _NEAR])):
-        return DamagedCheckpointError(_DAMAGED.format(cause=cause))
+        return DamagedCheckpointError(DAMAGED.format(cause=cause))
     return QueryFailedError(
         f"The query failed: {cause}. The service starts again. If this repeats, report it."
     )
-
-
-def _is_frame(line: str) -> bool:
-    """Return whether this line of a stack trace is a call: every task runs in the state store."""
-    return line.lstrip().startswith(("at ", "... "))
 
 
 def java_did_not_start(error: Exception) -> bool:

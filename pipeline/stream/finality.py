@@ -22,7 +22,10 @@ MAX_GROWTH_ENTRIES = 240
 
 
 class StateError(OperationalError):
-    """The stored open windows do not fit the micro-batch; the message names the action."""
+    """The stored open windows have an unknown form, or do not fit the micro-batch.
+
+    The text names only what does not match: `recovery` starts a new checkpoint by itself.
+    """
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,8 @@ def apply_micro_batch(
     """
     if not continues(state, micro_batch):
         raise StateError(
-            "open_windows.json does not match the checkpoint. Stop the stream and delete the "
-            "directory `checkpoints`: the stream then reads the topic from its beginning. "
             f"open_windows.json is of micro-batch {state.micro_batch}, but Spark is at "
-            f"{micro_batch}."
+            f"{micro_batch}"
         )
     repeated = micro_batch == state.micro_batch
     before = state.max_event_time_before if repeated else state.max_event_time

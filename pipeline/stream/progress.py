@@ -173,12 +173,14 @@ def stalled(silence: Silence, trigger_s: float, records: int, *, is_first: bool)
         return None
     text = f"no micro-batch for {silence.query_s:.0f} s"
     if silence.java_s > limit:
-        return f"{text}: the Java process does not answer"
+        return (
+            f"{text}: Java does not answer. Free CPU or memory. If this lasts, restart the service"
+        )
     if silence.kafka_s > limit:
-        return f"{text}: Kafka does not answer"
+        return f"{text}: Kafka does not answer. Check that it runs. The stream then continues"
     if silence.query_s <= limit + records / SLOWEST_RATE + FIRST_SECONDS * is_first:
         return None
-    return f"{text}: a micro-batch of {records:,} records is still running"
+    return f"{text}. Free CPU. A micro-batch of {records:,} records is still running"
 
 
 def is_completed(progress: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import checkpoint, finality
 from pipeline.stream.checkpoint import DamagedCheckpointError
-from pipeline.stream.failures import StreamError, explain
+from pipeline.stream.failures import DAMAGED, StreamError, explain
 from pipeline.stream.final_rows import FinalRows
 from pipeline.stream.finality import StateError
 from pipeline.stream.topic_watch import TopicWatch
@@ -57,7 +57,8 @@ def prepare(service: Service, topic_id: str) -> Path:
             found.append(f"stream_csv (the final window {missing} is missing)")
     if found:
         service.error(
-            f"Damaged: {'; '.join(found)}. The stream reads the topic again from its oldest record."
+            "Nothing to do: the stream reads the topic again from its oldest record. "
+            f"Damaged: {'; '.join(found)}"
         )
         checkpoint.set_aside(folder)
     # The checkpoint goes first: after a crash between the two, the next start finds the damage.
@@ -126,15 +127,18 @@ def explaining(service: Service, folder: Path, topic: TopicWatch) -> Iterator[No
             raise
         _check_topic(topic, error)
         found = explain(error, service.settings)
-        if not isinstance(found, DamagedCheckpointError | StateError):
+        if isinstance(found, StateError):
+            found = DamagedCheckpointError(DAMAGED.format(cause=found))
+        if not isinstance(found, DamagedCheckpointError):
             raise found from error
         if not continued:  # another new checkpoint would fail again
+            cause = str(found).partition("Cause: ")[2]
             raise StreamError(
                 f"Spark cannot read the checkpoint that it has just written. Check the disk of "
-                f"{service.data.root}. {found}"
+                f"{service.data.root}. Cause: {cause}"
             ) from error
         checkpoint.set_aside(folder)
-        raise DamagedCheckpointError(str(found)) from error
+        raise found from error
 
 
 def _check_topic(topic: TopicWatch, error: Exception) -> None:

@@ -544,12 +544,12 @@ def test_the_recorder_connects_again_and_stops_by_itself(tmp_path, serve, run):
     assert restart >= 20
     assert found[:restart] == frames[:restart]
     assert found[restart:] == frames[: len(found) - restart]
-    assert "cannot connect to" in running.text()
+    assert "Cannot connect to" in running.text()
     nothing = tmp_path / "nothing.gz"
     url = f"ws://127.0.0.1:{free_port()}"
     failed = run("feed.record", str(nothing), "--url", url, "--seconds", "1")
     assert failed.process.wait(20) == 1
-    todo = "Nothing was recorded. Check --url and --product. Cause: cannot connect to"
-    assert f"{todo} {url}: " in failed.text()
+    todo = "Nothing was recorded. Check --url and --product. Cause: Connection refused. Check --url"
+    assert todo in failed.text()
     assert "FEED_URL" not in failed.text()
     assert not nothing.exists()

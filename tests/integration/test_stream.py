@@ -174,7 +174,9 @@ def test_after_a_full_disk_the_same_process_continues_and_every_trade_counts_onc
     (checkpoint / f".open_windows.json.{pid}.tmp").symlink_to("/dev/full")
     hour.step(hour.trade(2, 20), hour.trade(2, 20), hour.trade(3, 65))
     status = chain.status("spark_processor")
-    assert status["last_error"]["text"] == "No space left on device"
+    assert status["last_error"]["text"].startswith(
+        "No space left on device: free space on the disk of DATA_DIR. The service tries again in "
+    )
     assert (status["state"], status["pid"], status["starts"]) == ("running", pid, 1)
     assert [row["trade_count"] for row in hour.rows_of(chain.open_windows())] == ["2", "1"]
     assert hour.counted() == {"late": 0, "duplicates": 1, "unparsable": 0}

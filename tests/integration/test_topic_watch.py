@@ -144,10 +144,7 @@ def test_a_missing_group_coordinator_is_the_state_of_the_consumer_which_ends_on_
         kafka_bootstrap_servers=module_kafka.address,
     )
     service = Service("consumer", settings)
-    expected = (
-        "No answer about the committed offset. On a single broker, set "
-        "offsets.topic.replication.factor=1"
-    )
+    expected = "no committed offset: set offsets.topic.replication.factor=1 if there is one broker"
 
     def shown() -> str:
         status = outputs.read_status(service.data, "consumer")

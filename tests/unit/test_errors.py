@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import socket
 import sqlite3
 import time
@@ -64,7 +65,7 @@ def sqlite_error(path: Path, statement: str) -> sqlite3.Error:
         UnknownBrokerIdError(7),
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
-        FeedError("no heartbeat for 16 s"),
+        FeedError("no heartbeat for 16 s", "Feed: ws://x"),
     ],
 )
 def test_an_error_that_ends_without_a_person_is_temporary(error: Exception) -> None:
@@ -287,7 +288,7 @@ def test_after_a_temporary_error_the_parts_are_closed_and_the_body_runs_again(
     assert first < service.began <= time.monotonic()  # start-up is measured per attempt
     error = last_status(service)["last_error"]
     assert isinstance(error, dict)
-    assert error["text"] == "reset by peer"
+    assert re.fullmatch(r"reset by peer\. The service tries again in \d\.\d s", error["text"])
 
 
 def test_an_error_while_closing_does_not_hide_the_error_of_the_body(service: Service) -> None:

@@ -14,6 +14,7 @@ from websocket import WebSocketBadStatusException
 from websockets.sync.server import ServerConnection, serve
 
 from pipeline.ingest import exchange
+from pipeline.ingest.connect_failure import connect_failure
 from pipeline.ingest.exchange import Connection, FeedError, FeedWatchdog, Message
 
 # --- watchdog -------------------------------------------------------------------------------
@@ -63,7 +64,7 @@ def test_missing_trades_are_explained_by_the_rejected_ones() -> None:
     one = watchdog()
     one.on_heartbeat(1091, {"last_trade_id": 6})
     one.rejected = "price: '0' is not positive"
-    assert one.fault(1091) == "no valid trade for 91 s (rejected: price: '0' is not positive)"
+    assert one.fault(1091) == "no valid trade for 91 s. Rejected: price: '0' is not positive"
     one.on_trade(1001, 5)
     assert one.fault(1092) == "no trade for 91 s, although heartbeats arrive"
 
@@ -141,14 +142,14 @@ REFUSED = {
     "message": "Failed to subscribe",
     "reason": "FOO-USD is not a valid product",
 }
-CLOSED = FeedError("ws://x closed the connection: code 1000")
+CLOSED = FeedError("the server closed the connection", "Code 1000. Feed: ws://x")
 
 
 def test_an_error_before_the_subscription_is_the_cause_of_the_close_after_it() -> None:
     one = watchdog()
     one.on_error(REFUSED)
     reason = "Failed to subscribe: FOO-USD is not a valid product"
-    text = f"subscription refused: {reason}. Check PRODUCT_ID"
+    text = f"subscription refused. Check PRODUCT_ID. The exchange answers: {reason}"
     assert one.refusal() == text
     cause = one.cause(CLOSED)
     assert (str(cause), cause.lasting, cause.state) == (text, True, "refused")
@@ -160,7 +161,7 @@ def test_an_error_after_the_subscription_is_named_with_the_close_and_temporary()
     one.on_error({"type": "error", "message": "slow consumer"})
     assert one.refusal() is None
     cause = one.cause(CLOSED)
-    assert str(cause) == f"the exchange sent an error: slow consumer; {CLOSED}"
+    assert str(cause) == f"the exchange sent an error. The error: slow consumer. {CLOSED}"
     assert (cause.lasting, cause.state) == (False, "connecting")
 
 
@@ -426,7 +427,9 @@ def test_a_close_by_the_server_is_an_error_with_its_code_and_reason(
     server: Server,
 ) -> None:
     connection = connect(server, lambda one: one.close(1008, "too slow"))
-    with pytest.raises(FeedError, match="closed the connection: code 1008 too slow"):
+    with pytest.raises(
+        FeedError, match=r"^the server closed the connection\. Code 1008 too slow\. "
+    ):
         receive(connection, 1)
     connection.close()
 
@@ -438,7 +441,7 @@ def test_a_lost_connection_is_an_error_after_the_last_whole_message(server: Serv
 
     connection = connect(server, play)
     assert receive(connection, 1) == [whole(b"whole")]
-    with pytest.raises(FeedError, match=r"^lost the connection to ws://"):
+    with pytest.raises(FeedError, match=r"^lost the connection\. Cause: .*\. Feed: ws://"):
         receive(connection, 1)
     connection.close()
 
@@ -447,7 +450,9 @@ def test_a_refused_connection_is_an_error() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    text = r"^cannot connect to ws://.*: Connection refused\. Check FEED_URL, and that its server"
+    text = (
+        r"^Connection refused\. Check FEED_URL, and that its server runs\. Cannot connect to ws://"
+    )
     with pytest.raises(FeedError, match=text):
         Connection(f"ws://127.0.0.1:{port}", "BTC-USD", LIMIT)
 
@@ -461,21 +466,21 @@ def test_a_refused_connection_is_an_error() -> None:
 )
 def test_only_some_statuses_are_retried_soon(status: int, lasting: bool) -> None:
     error = WebSocketBadStatusException(f"Handshake status {status} Text -+-+- {{}}", status)
-    reason, found = exchange.connect_failure(error)
+    reason, found = connect_failure(error, "FEED_URL")
     assert found == lasting
     assert reason == f"HTTP status {status} Text" + (". Check FEED_URL" if lasting else "")
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "http://127.0.0.1:1", "ws://", "ws://h:port"])
 def test_an_address_that_cannot_work_is_a_lasting_error(url: str) -> None:
-    with pytest.raises(FeedError, match=r"^cannot connect to ") as error:
+    with pytest.raises(FeedError, match=r"\. Cannot connect to ") as error:
         Connection(url, "BTC-USD", LIMIT)
     assert error.value.lasting
 
 
 def test_an_unknown_host_is_an_error_that_names_what_to_check() -> None:
     with pytest.raises(
-        FeedError, match=r": the host is unknown\. Check FEED_URL and the network$"
+        FeedError, match=r"^the host is unknown\. Check FEED_URL and the network\. Cannot"
     ) as one:
         Connection("ws://exchange.invalid", "BTC-USD", LIMIT)
     assert not one.value.lasting
@@ -493,6 +498,6 @@ def test_an_answer_of_another_server_is_an_error() -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         port = listener.getsockname()[1]
-        with pytest.raises(FeedError, match=r": HTTP status 404 Not Found\. Check FEED_URL$"):
+        with pytest.raises(FeedError, match=r"^HTTP status 404 Not Found\. Check FEED_URL\. "):
             Connection(f"ws://127.0.0.1:{port}", "BTC-USD", LIMIT)
         thread.join()

@@ -125,11 +125,11 @@ def test_the_login_is_a_possible_cause_if_a_kafka_with_a_login_does_not_answer()
     """A client reports a login that Kafka no longer accepts as a timeout."""
     plain = Settings(kafka_bootstrap_servers="kafka:9092")
     secure = plain.model_copy(update={"kafka_credentials_file": Path("credentials")})
-    cause = "no answer from Kafka at kafka:9092. Check that the broker runs"
-    assert kafka.no_answer(ClusterMetadata(), plain) == cause
+    cause = "no answer from Kafka. Check that its brokers run"
+    assert kafka.no_answer(ClusterMetadata(), plain) == f"{cause} (kafka:9092)"
     assert kafka.no_answer(ClusterMetadata(), secure) == (
-        f"{cause}, and the login in KAFKA_CREDENTIALS_FILE. Restart this service if the login has "
-        "changed"
+        f"{cause}. Restart this service if the login in KAFKA_CREDENTIALS_FILE has changed "
+        "(kafka:9092)"
     )
 
 

@@ -2,9 +2,10 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from kafka.errors import GroupAuthorizationFailedError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
-from pipeline.ingest.loader import handled_before, start_offset
+from pipeline.ingest.loader import handled_before, not_committed, start_offset
 
 
 def test_an_empty_database_starts_at_the_beginning() -> None:
@@ -52,3 +53,13 @@ def test_no_record_after_the_stored_ones_is_skipped(
     start = start_offset(stored, committed, end)
     assert start is None or start == stored
     assert start is None or start <= end
+
+
+def test_an_offset_that_is_not_committed_asks_for_something_only_if_kafka_refuses_it() -> None:
+    assert not_committed(1_234_567, KafkaTimeoutError("no answer")) == (
+        "Offset 1234567 is stored but not committed. Nothing to do: the next commit includes it. "
+        "Cause: KafkaTimeoutError: no answer"
+    )
+    assert not_committed(7, GroupAuthorizationFailedError("a-group")).startswith(
+        "Offset 7 is stored but not committed. Kafka refuses this client. Grant its user access"
+    )

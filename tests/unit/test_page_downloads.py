@@ -93,6 +93,6 @@ def test_a_failed_report_says_why_for_five_minutes(monkeypatch, tmp_path) -> Non
     said = downloads.failure(made.problem, times.now())
     assert said.startswith("Report failed 0")
     assert "Move it away" in said
-    assert "has no column window_start" in said
+    assert "s ago: stream_live.csv has no column window_start" in said
     assert downloads.failure(None, times.now()) == ""
     assert downloads.failure(made.problem, times.now() + timedelta(minutes=6)) == ""

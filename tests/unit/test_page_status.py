@@ -174,10 +174,20 @@ def test_each_unhealthy_service_has_a_sentence() -> None:
     )
     assert status.problems(found, NOW) == [
         "consumer (waiting for Kafka): no broker",
-        "no heartbeat from spark_processor for 1 min 35 s",
+        "no heartbeat from spark_processor for 1 min 35 s. Check that it runs, and read its log",
         "not started yet: batch_scheduler",
     ]
     assert status.problems(services(), NOW) == []
+
+
+def test_only_the_first_of_several_silent_services_has_the_action() -> None:
+    quiet = {"updated": ago(95)}
+    found = services({"producer": quiet, "consumer": quiet, "batch_scheduler": quiet})
+    assert status.problems(found, NOW) == [
+        "no heartbeat from producer for 1 min 35 s. Check that it runs, and read its log",
+        "no heartbeat from consumer for 1 min 35 s",
+        "no heartbeat from batch_scheduler for 1 min 35 s",
+    ]
 
 
 def test_a_young_service_may_wait_for_others_without_alarm() -> None:

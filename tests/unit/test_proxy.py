@@ -71,7 +71,7 @@ def test_an_error_of_the_proxy_names_it(monkeypatch: pytest.MonkeyPatch) -> None
         port = unused.getsockname()[1]
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
     reason = (
-        rf"the proxy failed\. Check http_proxy\. Cause: Connection refused \(127\.0\.0\.1:{port}\)$"
+        rf"^the proxy failed\. Check http_proxy\. Cause: Connection refused \(127.0.0.1:{port}\)"
     )
     with pytest.raises(FeedError, match=reason):
         Connection("ws://exchange.example.org", "BTC-USD", 1000)
@@ -139,7 +139,7 @@ def test_the_status_of_a_proxy_that_refuses_is_reported(
     monkeypatch.setenv("http_proxy", proxy.address)
     with pytest.raises(
         FeedError,
-        match=r"Check http_proxy\. Cause: failed CONNECT via proxy status: 407 \(127.*\)$",
+        match=r"Check http_proxy\. Cause: failed CONNECT via proxy status: 407 \(127.*\)\. Cannot",
     ):
         Connection(f"ws://exchange.example.org:{target}", "BTC-USD", 1000)
     proxy.close()

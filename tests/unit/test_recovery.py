@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,10 @@ from pipeline.outputs import WINDOW_COLUMNS, OutputError
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import checkpoint, finality, recovery
+from pipeline.stream.checkpoint import DamagedCheckpointError
+from pipeline.stream.failures import StreamError
 from pipeline.stream.final_rows import FinalRows
+from pipeline.stream.finality import StateError
 from tests.unit.test_checkpoint import TOPIC, made
 from tests.unit.test_window_files import START, text, window
 
@@ -59,11 +63,58 @@ def test_the_undamaged_rows_stay_and_the_damaged_file_is_kept_beside_them(
     assert day.with_name(f"{DAY}.damaged").read_text() == damaged
     assert outputs.stream_files(service.data) == [day]
     (message,) = (record.getMessage() for record in caplog.records)
-    assert message.startswith(
-        f"Damaged: stream_csv/{DAY} (row 3). The stream reads the topic again"
+    assert message == (
+        "Nothing to do: the stream reads the topic again from its oldest record. "
+        f"Damaged: stream_csv/{DAY} (row 3)"
     )
     assert recovery.prepare(service, TOPIC)  # once: the next start finds no damage
     assert len(caplog.records) == 1
+
+
+def test_the_message_about_damage_asks_for_nothing(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    (checkpoint.folder(service.settings, TOPIC) / "open_windows.json").write_text("{")
+    assert not is_continued(service)
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message == (
+        "Nothing to do: the stream reads the topic again from its oldest record. "
+        "Damaged: checkpoint (open_windows.json is not valid JSON)"
+    )
+
+
+class SameTopic:
+    def confirm(self, seconds: float) -> None:
+        """Do nothing: it is the same topic."""
+
+
+def failing(service: Service, folder: Path, error: Exception) -> str:
+    """Return the text of what `explaining` makes of an error."""
+    topic: Any = SameTopic()
+    with (
+        pytest.raises((DamagedCheckpointError, StreamError)) as raised,
+        recovery.explaining(service, folder, topic),
+    ):
+        raise error
+    return f"{type(raised.value).__name__} {raised.value}"
+
+
+def test_open_windows_of_another_micro_batch_start_a_new_checkpoint(service: Service) -> None:
+    folder = checkpoint.folder(service.settings, TOPIC)
+    reason = "open_windows.json is of micro-batch 6, but Spark is at 8"
+    assert failing(service, folder, StateError(reason)) == (
+        "DamagedCheckpointError The checkpoint is damaged or of another Spark version. The stream "
+        f"starts a new one and reads the topic from its oldest record. Cause: {reason}"
+    )
+    assert not folder.exists()
+
+
+def test_a_new_checkpoint_that_is_damaged_at_once_is_blamed_on_the_disk(service: Service) -> None:
+    folder = service.data.checkpoints / "new"
+    assert failing(service, folder, StateError("x is of another form")) == (
+        "StreamError Spark cannot read the checkpoint that it has just written. Check the disk of "
+        f"{service.data.root}. Cause: x is of another form"
+    )
 
 
 def test_an_empty_file_becomes_a_table_without_rows(service: Service) -> None:

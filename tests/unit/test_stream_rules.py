@@ -328,8 +328,14 @@ def stall(query_s: float, java_s: float = 0, kafka_s: float = 0, **changed: Any)
 
 def test_a_suspended_process_is_named_after_three_intervals_and_the_margin() -> None:
     assert stall(11) is None
-    assert stall(12, java_s=12) == "no micro-batch for 12 s: the Java process does not answer"
-    assert stall(12, kafka_s=12) == "no micro-batch for 12 s: Kafka does not answer"
+    assert stall(12, java_s=12) == (
+        "no micro-batch for 12 s: Java does not answer. Free CPU or memory. If this lasts, restart "
+        "the service"
+    )
+    assert stall(12, kafka_s=12) == (
+        "no micro-batch for 12 s: Kafka does not answer. Check that it runs. The stream then "
+        "continues"
+    )
     assert stall(30, java_s=30, trigger_s=10) is None
 
 
@@ -339,12 +345,14 @@ def test_a_large_micro_batch_may_take_longer_but_a_suspended_process_is_still_fo
     assert stall(12, records=50_000, java_s=12) is not None
     assert stall(12, records=50_000, kafka_s=12) is not None
     assert stall(62, records=50_000) == (
-        "no micro-batch for 62 s: a micro-batch of 50,000 records is still running"
+        "no micro-batch for 62 s. Free CPU. A micro-batch of 50,000 records is still running"
     )
 
 
 def test_a_micro_batch_of_a_few_records_that_never_ends_is_reported() -> None:
-    assert stall(12) == "no micro-batch for 12 s: a micro-batch of 6 records is still running"
+    assert stall(12) == (
+        "no micro-batch for 12 s. Free CPU. A micro-batch of 6 records is still running"
+    )
 
 
 def test_the_first_micro_batch_has_time_to_warm_up() -> None:

@@ -85,13 +85,13 @@ def test_a_reason_counts_without_the_value_that_it_quotes() -> None:
     ]
     assert len(set(negative)) == 30
     assert text_of(rejected(30, *negative)) == (
-        "No usable trade: 30 messages were rejected. Newest reason: "
-        "price: '-30' is not a positive decimal. Check FEED_URL"
+        "No usable trade: 30 messages were rejected. Check FEED_URL. Newest reason: "
+        "price: '-30' is not a positive decimal"
     )
     missing = reason_of(FRAME.replace(b'"product_id":"BTC-USD",', b""))
     assert text_of(rejected(20, of_product("ETH-USD"), missing)) == (
-        "No usable trade: 20 messages were rejected. Newest reason: product_id: missing. "
-        "Check FEED_URL"
+        "No usable trade: 20 messages were rejected. Check FEED_URL. Newest reason: "
+        "product_id: missing"
     )
 
 
@@ -118,7 +118,7 @@ def test_only_a_rejection_on_the_current_connection_makes_the_feed_unusable() ->
 
 def test_another_reason_is_shown_unchanged() -> None:
     assert description(["price: missing"], "price: missing", 20) == (
-        "No usable trade: 20 messages were rejected. Reason: price: missing. Check FEED_URL"
+        "No usable trade: 20 messages were rejected. Check FEED_URL. Reason: price: missing"
     )
 
 
@@ -127,11 +127,11 @@ def test_rejected_times_name_the_clock_of_this_machine_as_a_possible_cause() -> 
         reason_of(FRAME.replace(b"12:00:00Z", b"13:00:%02dZ" % second)) for second in range(20)
     ]
     assert text_of(rejected(20, *later)) == (
-        f"No usable trade: 20 messages were rejected. Newest reason: {later[-1]}. "
-        "Check the clock of this machine and FEED_URL"
+        "No usable trade: 20 messages were rejected. Check the clock of this machine and FEED_URL. "
+        f"Newest reason: {later[-1]}"
     )
     missing = reason_of(FRAME.replace(b'"time"', b'"at"'))
-    assert (text_of(rejected(20, missing)) or "").endswith("time: missing. Check FEED_URL")
+    assert (text_of(rejected(20, missing)) or "").endswith("Check FEED_URL. Newest reason: time: missing")
 
 
 # --- in the producer ------------------------------------------------------------------------
