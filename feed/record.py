@@ -277,8 +277,11 @@ def main(arguments: list[str] | None = None) -> None:
     if not recorder.recorded:
         if is_new:
             options.file.unlink()
-        why = recorder.problem or f"{options.url} sent no message of {options.product}"
-        sys.stderr.write(f"Nothing was recorded. Check --url and --product. Cause: {why}\n")
+        nothing = (
+            "there was no message. Check --url and --product: "
+            f"{options.url} sent none of {options.product}"
+        )
+        sys.stderr.write(f"Nothing was recorded: {recorder.problem or nothing}\n")
         sys.exit(1)
     log.info("%d messages in %s", recorder.recorded, options.file)
 

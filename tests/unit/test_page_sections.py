@@ -120,7 +120,7 @@ def test_a_reason_that_names_its_cause_does_not_name_it_twice(snapshot_of, scena
 
 def test_a_reason_that_does_not_name_its_cause_is_followed_by_it(snapshot_of) -> None:
     text = header_of(snapshot_of("wrong"))
-    assert "PRODUCT_ID is ETH-USD · cause: feed" in text
+    assert "Correct PRODUCT_ID or FEED_URL · cause: feed" in text
 
 
 def test_a_reason_that_begins_with_its_cause_does_not_name_it_twice(snapshot_of) -> None:

@@ -131,7 +131,7 @@ def test_rejected_times_name_the_clock_of_this_machine_as_a_possible_cause() -> 
         f"Newest reason: {later[-1]}"
     )
     missing = reason_of(FRAME.replace(b'"time"', b'"at"'))
-    assert (text_of(rejected(20, missing)) or "").endswith("Check FEED_URL. Newest reason: time: missing")
+    assert (text_of(rejected(20, missing)) or "").endswith("Check FEED_URL. Reason: time: missing")
 
 
 # --- in the producer ------------------------------------------------------------------------
