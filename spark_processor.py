@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import source, spark_jvm
 from pipeline.service import Service, run
-from pipeline.stream import recovery
+from pipeline.stream import checkpoint, recovery
 from pipeline.stream.micro_batches import Recorder
 from pipeline.stream.pace import Pace
 from pipeline.stream.progress import Progress
@@ -29,12 +29,12 @@ def stream(service: Service, resources: ExitStack) -> None:
     began = time.monotonic()
     topic = resources.enter_context(closing(TopicWatch(service)))
     folder = recovery.prepare(service, topic.id)
-    recorder = Recorder(service.data, folder / "query", settings, topic.id)
+    recorder = Recorder(service.data, folder / checkpoint.QUERY, settings, topic.id)
     pace = Pace(settings.trigger_seconds, service.stop)
     progress = Progress(service, recorder, topic)
 
     with recovery.explaining(service, folder, topic):
-        windows = WindowPublisher(service, folder / "open_windows.json", recorder)
+        windows = WindowPublisher(service, folder / checkpoint.OPEN_WINDOWS, recorder)
 
         def process_micro_batch(changed: "DataFrame", micro_batch: int) -> None:
             rows = changed.collect()

@@ -263,6 +263,10 @@ def no_answer(metadata: ClusterMetadata, settings: Settings, *topics: str) -> st
     return f"{text} ({servers})"
 
 
+def _no_topic(name: str) -> TemporaryError:
+    return TemporaryError(f"topic {name} does not exist yet. Create it: python -m local.topics")
+
+
 def check_topic(settings: Settings) -> None:
     """Check that Kafka answers and both topics exist.
 
@@ -276,9 +280,7 @@ def check_topic(settings: Settings) -> None:
         for topic in (settings.kafka_topic, settings.rejected_topic):
             partitions = kafka.partitions_for_topic(topic)
             if not partitions:
-                raise TemporaryError(
-                    f"topic {topic} does not exist yet. Create it: python -m local.topics"
-                )
+                raise _no_topic(topic)
             if topic == settings.kafka_topic:
                 require_one_partition(topic, len(partitions))
     finally:
@@ -327,9 +329,7 @@ class TopicIdentity:
         (described,) = self._admin.describe_topics([self._topic])
         failure = for_code(described["error_code"])
         if failure is UnknownTopicOrPartitionError:
-            raise TemporaryError(
-                f"topic {self._topic} does not exist yet. Create it: python -m local.topics"
-            )
+            raise _no_topic(self._topic)
         if failure is not NoError:
             raise failure(self._topic)
         require_one_partition(self._topic, len(described["partitions"]))
@@ -337,20 +337,6 @@ class TopicIdentity:
 
     def close(self) -> None:
         self._admin.close()
-
-
-def topic_id(settings: Settings) -> str:
-    """Return Kafka's id of the topic of trades. A topic that is created again gets another one.
-
-    Raises:
-        KafkaError: Kafka does not answer.
-        TemporaryError: the topic does not exist yet.
-    """
-    kafka, metadata = consumer_and_metadata(settings)
-    try:
-        return existing_topic_id(kafka, metadata, settings)
-    finally:
-        kafka.close(timeout_ms=1000)
 
 
 def existing_topic_id(kafka: KafkaConsumer, metadata: ClusterMetadata, settings: Settings) -> str:
@@ -364,9 +350,7 @@ def existing_topic_id(kafka: KafkaConsumer, metadata: ClusterMetadata, settings:
     partitions = kafka.partitions_for_topic(settings.kafka_topic)
     found = known_topic_id(metadata, settings)
     if not partitions or found is None:
-        raise TemporaryError(
-            f"topic {settings.kafka_topic} does not exist yet. Create it: python -m local.topics"
-        )
+        raise _no_topic(settings.kafka_topic)
     require_one_partition(settings.kafka_topic, len(partitions))
     return found
 

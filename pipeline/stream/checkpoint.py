@@ -21,6 +21,8 @@ from pipeline.stream import finality, micro_batches
 
 #: Incremented with each change of the query that an old checkpoint cannot continue.
 QUERY_VERSION = 2
+#: The directory of Spark's own files in a checkpoint, and the file of the open windows.
+QUERY, OPEN_WINDOWS = "query", "open_windows.json"
 #: The directory below `checkpoints/` of the last checkpoint that was set aside.
 DAMAGED = "damaged"
 #: Spark's directories below `query/` that hold one file for each micro-batch.
@@ -56,7 +58,7 @@ def adopt_unbound(settings: Settings, topic_id: str) -> None:
     bound = folder(settings, topic_id)
     if bound.exists() or not unbound.is_dir():
         return
-    checkpoint = micro_batches.checkpoint_id(unbound / "query")
+    checkpoint = micro_batches.checkpoint_id(unbound / QUERY)
     recorded = micro_batches.read_offset_ranges(data)
     topics = {record.topic for record in recorded if record.checkpoint == checkpoint}
     if topics <= {topic_id}:
@@ -71,10 +73,10 @@ def problem(checkpoint: Path) -> str | None:
     Raises:
         OSError: the files cannot be read by this user.
     """
-    query = checkpoint / "query"
+    query = checkpoint / QUERY
     try:
         offsets, commits = (_newest(query / name) for name in (OFFSETS, COMMITS))
-        state = finality.from_json(outputs.read_json(checkpoint / "open_windows.json"))
+        state = finality.from_json(outputs.read_json(checkpoint / OPEN_WINDOWS))
         if offsets is not None:
             for number in range(max(0, offsets - 1), offsets + 1):  # Spark reads both
                 _check(query / OFFSETS / str(number), lines=3)

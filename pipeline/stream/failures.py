@@ -19,7 +19,7 @@ class StreamError(OperationalError):
     """The query failed. The text names the cause and the action."""
 
 
-class KafkaError(TemporaryError):
+class KafkaUnavailableError(TemporaryError):
     """Kafka does not serve the query. The text names the cause."""
 
 
@@ -95,7 +95,7 @@ RULES = (
     ),
     _rule(
         "UnknownTopicOrPartitionException|UnknownTopicIdException",
-        KafkaError,
+        KafkaUnavailableError,
         "Kafka has no topic {kafka_topic}. The stream waits for it. Create it: "
         "python -m local.topics",
     ),
@@ -115,7 +115,7 @@ RULES = (
     _rule(
         r"org\.apache\.kafka\.common\.errors\.|No resolvable bootstrap urls|KafkaException"
         "|Timed out waiting for a node assignment",
-        KafkaError,
+        KafkaUnavailableError,
         "Kafka does not answer the stream. Check that its brokers run. Cause: {cause} "
         "({kafka_bootstrap_servers})",
     ),

@@ -13,6 +13,7 @@ from pipeline import kafka_security, spark_jvm
 from pipeline.ingest import trade
 from pipeline.metrics import spark_sums
 from pipeline.settings import Settings
+from pipeline.stream.checkpoint import QUERY
 from pipeline.stream.code_generation import CodeGeneration
 from pipeline.stream.records import COLUMNS, PARSED, parse_batches
 
@@ -56,7 +57,7 @@ class Query:
         self.spark = (
             windows.writeStream.outputMode("update")
             .foreachBatch(self._on_micro_batch)
-            .option("checkpointLocation", str(checkpoint / "query"))
+            .option("checkpointLocation", str(checkpoint / QUERY))
             .start()
         )
 

@@ -1,7 +1,7 @@
 """Start of the stream: continue the checkpoint, or start a new one if something is damaged."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,17 +45,7 @@ def prepare(service: Service, topic_id: str) -> Path:
     checkpoint.adopt_unbound(service.settings, topic_id)
     folder = checkpoint.folder(service.settings, topic_id)
     rows, damaged = final_windows(service)
-    found = [window_files.description(path, file.damage) for path, file in damaged.items()]
-    if reason := checkpoint.problem(folder):
-        found.insert(0, f"checkpoint ({reason})")
-    elif not damaged:
-        found += [
-            f"stream_csv/{day}.csv (missing rows: {count})"
-            for day, count in FinalRows(folder).missing(rows).items()
-        ]
-        if not found and (missing := missing_window(service, folder)):
-            found.append(f"stream_csv (the final window {missing} is missing)")
-    if found:
+    if found := _damage(service, folder, rows, damaged):
         service.error(
             "Nothing to do: the stream reads the topic again from its oldest record. "
             f"Damaged: {'; '.join(found)}"
@@ -67,9 +57,28 @@ def prepare(service: Service, topic_id: str) -> Path:
     return folder
 
 
+def _damage(
+    service: Service,
+    folder: Path,
+    rows: Mapping[str, int],
+    damaged: Mapping[Path, window_files.WindowFile],
+) -> list[str]:
+    """Return what is damaged in the checkpoint and in the final windows, a text for each."""
+    found = [window_files.description(path, file.damage) for path, file in damaged.items()]
+    if reason := checkpoint.problem(folder):
+        return [f"checkpoint ({reason})", *found]
+    if found:
+        return found
+    missing_rows = FinalRows(folder).missing(rows)
+    if missing_rows:
+        return [f"stream_csv/{day}.csv (missing rows: {n})" for day, n in missing_rows.items()]
+    window = missing_window(service, folder)
+    return [f"stream_csv (the final window {window} is missing)"] if window else []
+
+
 def missing_window(service: Service, folder: Path) -> str | None:
     """Return the newest final window of a checkpoint if `stream_csv/` has no row of it."""
-    state = finality.from_json(outputs.read_json(folder / "open_windows.json"))
+    state = finality.from_json(outputs.read_json(folder / checkpoint.OPEN_WINDOWS))
     if state.newest_final is None:
         return None
     start = times.from_epoch_micros(state.newest_final)

@@ -21,7 +21,6 @@ from pipeline import outputs
 from pipeline.errors import OperationalError, TemporaryError
 from pipeline.ingest import kafka
 from pipeline.ingest.dead_letters import DeadLetters
-from pipeline.ingest.kafka import check_topic, topic_id
 from pipeline.ingest.loader import Loader
 from pipeline.service import Service
 from pipeline.settings import Settings
@@ -128,9 +127,12 @@ def test_a_topic_with_more_than_one_partition_is_refused_at_the_start_and_later(
     settings = Settings(
         data_dir=tmp_path, kafka_topic=watch.topic, kafka_bootstrap_servers=module_kafka.address
     )
-    for check in (check_topic, topic_id):
-        with pytest.raises(OperationalError, match="has 2 partitions and must have one"):
-            check(settings)
+    with pytest.raises(OperationalError, match="has 2 partitions and must have one"):
+        kafka.check_topic(settings)
+    client, metadata = kafka.consumer_and_metadata(settings)
+    two = "has 2 partitions and must have one"
+    with closing(client), pytest.raises(OperationalError, match=two):
+        kafka.existing_topic_id(client, metadata, settings)
 
 
 @pytest.mark.timeout(180)  # with the start of the broker

@@ -56,7 +56,7 @@ def connect_producer(settings: Settings) -> None:
 #: What each service, and the creation of the topics, does at its start.
 PATHS: tuple[Callable[[Settings], object], ...] = (
     kafka.check_topic,
-    kafka.topic_id,
+    kafka.TopicIdentity,
     partial(kafka.consumer, group_id="a-group"),
     read_newest,
     connect_producer,
