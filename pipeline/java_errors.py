@@ -2,7 +2,7 @@
 
 import re
 
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark.errors.exceptions.captured import CapturedException
 
 from pipeline.errors import sentence
@@ -11,13 +11,15 @@ from pipeline.errors import sentence
 _CAUSE = re.compile(
     r"^(?:Caused by: |: |\t*)((?:[a-z_$][\w$]*\.)+[A-Z][\w$.]*)(?:: (.*))?$", re.MULTILINE
 )
+#: All that Py4J reports if Java ends before it answers: Py4J drops the cause.
+_LOST_ANSWER = re.compile(r"An error occurred while calling \S+")
 #: Maximum length of a text that is not a stack trace, in characters.
 _CHARACTERS = 300
 #: The pattern and the text of a failure that the stream and the batch report in the same way.
 WRONG_JAR = (
     "NoClassDefFoundError|ClassNotFoundException|NoSuchMethodError|NoSuchFieldError"
     "|IncompatibleClassChangeError|UnsupportedClassVersionError|ZipException"
-    "|Failed to find (?:the )?data source|AbstractMethodError"
+    "|Failed to find (?:the )?data source|AbstractMethodError|No suitable driver"
 )
 WRONG_JAR_TEXT = (
     "A jar of Spark is missing or damaged. Run `rm -rf jars/spark/lib; make jars`. Cause: {cause}"
@@ -25,7 +27,10 @@ WRONG_JAR_TEXT = (
 
 
 def messages(trace: str) -> str:
-    """Return a stack trace without its calls: their classes, such as StateStore, are no cause."""
+    """Return a stack trace without its calls.
+
+    The class of a call, such as StateStore, is not a cause.
+    """
     lines = trace.splitlines()
     return "\n".join(line for line in lines if not line.lstrip().startswith(("at ", "... ")))
 
@@ -50,3 +55,10 @@ def stack_trace(error: Exception) -> str:
         except Exception:  # noqa: BLE001 - the text comes from Java, which may be gone
             return sentence(error.__cause__) if error.__cause__ else ""
     return ""
+
+
+def java_has_ended(error: Exception) -> bool:
+    """Return whether the error shows that the connection to Java is gone."""
+    if type(error) is Py4JError:
+        return bool(_LOST_ANSWER.fullmatch(str(error)))
+    return isinstance(error, Py4JNetworkError | ConnectionError | EOFError)

@@ -1,26 +1,33 @@
-"""Explain why a batch run failed: the cause and the action are in the first 100 characters."""
+"""Explain why a batch run failed: the first 100 characters name the action."""
 
 import re
 
 from pipeline.errors import Family, family_of, sentence
-from pipeline.java_errors import WRONG_JAR, WRONG_JAR_TEXT, innermost, messages, stack_trace
+from pipeline.java_errors import (
+    WRONG_JAR,
+    WRONG_JAR_TEXT,
+    innermost,
+    java_has_ended,
+    messages,
+    stack_trace,
+)
 from pipeline.settings import Settings
 
 #: What the Java stack trace of a failed run contains, and the reason of the run: a text with
 #: `{cause}` and names of settings in braces. The first rule that matches applies.
 RULES = {
-    r"org\.postgresql\.": "PostgreSQL stopped the run. Check its server and STORE_URL. The next "
-    "run starts at its usual time. Cause: {cause}",
-    "No space left on device|Disk quota exceeded": "No space left on device. Free disk space for "
-    "{data_dir} and the temporary directory.",
+    r"org\.postgresql\.util\.PSQL\w*Exception: ": "PostgreSQL stopped the run. Check its server "
+    "and STORE_URL. The next run starts at its usual time. Cause: {cause}",
+    # A run only reads SQLite: what is full is the disk of its temporary files.
+    "No space left on device|Disk quota exceeded|SQLITE_FULL": "No space left on device. Free "
+    "disk space for {data_dir} and the temporary directory.",
     # This one is also an OutOfMemoryError.
     "unable to create (?:new )?native thread": "the run cannot start another thread. Increase the "
     "limit of threads: `ulimit -u` of this user, or `pids_limit` of the container.",
     "OutOfMemoryError|OUT_OF_MEMORY": "the Java heap is full. Set BATCH_MEMORY above "
     "{batch_memory}. Cause: {cause}",
-    "Answer from Java side is empty|Error while (?:sending|receiving)": "the Java process has "
-    "ended. Free memory on this machine, or change BATCH_MEMORY={batch_memory}. The next run "
-    "starts at its usual time. Cause: {cause}",
+    "Too many open files": "too many open files. Increase the limit: `ulimit -n` of this user. "
+    "Cause: {cause}",
     "SQLITE_CORRUPT|SQLITE_NOTADB": "crypto_prices.db is damaged. Restore a backup, or move it "
     "away: the consumer fills a new one from Kafka. Cause: {cause}",
     "SQLITE_": "cannot read crypto_prices.db. Check its disk and this user's access to it. The "
@@ -29,10 +36,16 @@ RULES = {
     "Permission denied|AccessDeniedException|Read-only file system": "the run has no access to a "
     "file. Give this user access to it. Cause: {cause}",
 }
+_JAVA_ENDED = (
+    "the Java process has ended. Free memory on this machine, or change "
+    "BATCH_MEMORY={batch_memory}. The next run starts at its usual time. Cause: {cause}"
+)
 
 
 def explain(error: Exception, settings: Settings) -> str:
     """Return why a run failed and what to do, on one line."""
+    if java_has_ended(error):
+        return _JAVA_ENDED.format(cause=sentence(error), **settings.model_dump())
     if trace := stack_trace(error):
         return explain_text(trace, settings)
     if family_of(error) is not Family.FAULT:

@@ -6,11 +6,17 @@ Spark wraps an error several times, and its text starts with the wrapper.
 import re
 from dataclasses import dataclass
 
-from py4j.protocol import Py4JNetworkError
 from pyspark.errors import PySparkRuntimeError
 
 from pipeline.errors import Family, OperationalError, TemporaryError, family_of
-from pipeline.java_errors import WRONG_JAR, WRONG_JAR_TEXT, innermost, messages, stack_trace
+from pipeline.java_errors import (
+    WRONG_JAR,
+    WRONG_JAR_TEXT,
+    innermost,
+    java_has_ended,
+    messages,
+    stack_trace,
+)
 from pipeline.settings import Settings
 from pipeline.stream.checkpoint import DamagedCheckpointError
 
@@ -71,6 +77,11 @@ RULES = (
         StreamError,
         "The Java heap of the stream is full. Set STREAM_MEMORY above {stream_memory}, or "
         "MAX_OFFSETS_PER_TRIGGER below {max_offsets_per_trigger}.",
+    ),
+    _rule(
+        "Too many open files",  # Spark can report it as damage of the checkpoint
+        TemporaryError,
+        "Too many open files. Increase the limit: `ulimit -n` of this user. Cause: {cause}",
     ),
     _rule(
         "Permission denied|AccessControlException|AccessDeniedException|Read-only file system"
@@ -164,8 +175,3 @@ def explain_text(text: str, settings: Settings) -> Exception:
 def java_did_not_start(error: Exception) -> bool:
     """Return whether the Java process ended before PySpark could connect to it."""
     return isinstance(error, PySparkRuntimeError) and error.getCondition() == "JAVA_GATEWAY_EXITED"
-
-
-def java_has_ended(error: Exception) -> bool:
-    """Return whether the error shows that the connection to Java is gone."""
-    return isinstance(error, Py4JNetworkError | ConnectionError | EOFError)

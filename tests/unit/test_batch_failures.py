@@ -50,6 +50,22 @@ CASES: list[tuple[Exception, str]] = [
         "PostgreSQL stopped the run. Check its server and STORE_URL.",
     ),
     (
+        java("org.sqlite.SQLiteException: [SQLITE_FULL] Insertion failed because database is full"),
+        "No space left on device. Free disk space for ",
+    ),
+    (
+        java("java.io.FileNotFoundException: /tmp/blockmgr-1/0c/temp (Too many open files)"),
+        "too many open files. Increase the limit: `ulimit -n` of this user.",
+    ),
+    (
+        java("java.lang.ClassNotFoundException: org.postgresql.Driver"),
+        "Run `rm -rf jars/spark/lib; make jars`.",
+    ),
+    (
+        java("java.sql.SQLException: No suitable driver"),
+        "Run `rm -rf jars/spark/lib; make jars`.",
+    ),
+    (
         java("java.lang.ClassNotFoundException: org.sqlite.JDBC"),
         "Run `rm -rf jars/spark/lib; make jars`.",
     ),
@@ -63,6 +79,14 @@ CASES: list[tuple[Exception, str]] = [
     ),
     (
         Py4JNetworkError("Answer from Java side is empty"),
+        "the Java process has ended. Free memory on this machine",
+    ),
+    (
+        ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
+        "the Java process has ended. Free memory on this machine",
+    ),
+    (
+        Py4JError("An error occurred while calling o112.collectToPython"),
         "the Java process has ended. Free memory on this machine",
     ),
     (

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from py4j.protocol import Py4JNetworkError
+from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark.errors import PySparkRuntimeError
 
 from pipeline.errors import Family, family_of
@@ -65,6 +65,14 @@ CASES = [
         "java.io.IOException: No space left on device",
         TEMPORARY,
         "No space left on device. Free disk space for ",
+    ),
+    (
+        (
+            "org.apache.spark.SparkException: [CANNOT_LOAD_STATE_STORE.UNCATEGORIZED] An error\n"
+            "Caused by: java.io.FileNotFoundException: /x/state/0/0/7.delta (Too many open files)"
+        ),
+        TEMPORARY,
+        "Too many open files. Increase the limit: `ulimit -n` of this user.",
     ),
     (
         "java.lang.OutOfMemoryError: Java heap space",
@@ -150,6 +158,7 @@ def test_the_end_of_the_java_process_is_named() -> None:
     for error in (
         Py4JNetworkError("Answer from Java side is empty"),
         ConnectionRefusedError(111, "x"),
+        Py4JError("An error occurred while calling o112.processAllAvailable"),
     ):
         assert str(explain(error, Settings())).startswith(
             "The Java process of the stream has ended."
