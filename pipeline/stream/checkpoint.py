@@ -76,7 +76,7 @@ def problem(checkpoint: Path) -> str | None:
     query = checkpoint / QUERY
     try:
         offsets, commits = (_newest(query / name) for name in (OFFSETS, COMMITS))
-        state = finality.from_json(outputs.read_json(checkpoint / OPEN_WINDOWS))
+        state = _open_windows(checkpoint)
         if offsets is not None:
             for number in range(max(0, offsets - 1), offsets + 1):  # Spark reads both
                 _check(query / OFFSETS / str(number), lines=3)
@@ -100,6 +100,21 @@ def problem(checkpoint: Path) -> str | None:
             f"{running}"
         )
     return None
+
+
+def _open_windows(checkpoint: Path) -> finality.State:
+    """Return the open windows of a checkpoint.
+
+    Raises:
+        OutputError, finality.StateError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    try:
+        return finality.from_json(outputs.read_json(checkpoint / OPEN_WINDOWS))
+    except outputs.OutputError as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise
 
 
 class _Damage(Exception):  # noqa: N818 - does not leave this module

@@ -1,5 +1,6 @@
 """A checkpoint: which one belongs to a topic, what counts as damage, and what is set aside."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -41,6 +42,29 @@ def test_open_windows_of_another_form_are_damage(tmp_path: Path, text: str) -> N
     made(tmp_path)
     (tmp_path / "open_windows.json").write_text(text)
     assert "open_windows.json" in str(checkpoint.problem(tmp_path))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO])
+def test_open_windows_that_cannot_be_read_are_an_error_and_not_damage(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path)
+    error = OSError(number, "x", "open_windows.json")
+
+    def refuse(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(OSError, match=r"open_windows\.json") as raised:
+        checkpoint.problem(tmp_path)
+    assert raised.value is error
+
+
+def test_a_directory_in_place_of_the_open_windows_is_damage(tmp_path: Path) -> None:
+    path = made(tmp_path) / "open_windows.json"
+    path.unlink()
+    path.mkdir()
+    assert checkpoint.problem(tmp_path) == "open_windows.json: Is a directory"
 
 
 @pytest.mark.parametrize(
