@@ -103,7 +103,7 @@ def _reason_of_signal(number: signal.Signals, process: str) -> str:
 
 
 def why_failed(run: Mapping[str, Any], settings: Settings) -> str:
-    """Return why a run has no result and what to do, for a person.
+    """Return why a run has no result and what to do, for a person, without a full stop.
 
     Args:
         run: the fields of its line in the log.
@@ -113,13 +113,13 @@ def why_failed(run: Mapping[str, Any], settings: Settings) -> str:
         faster = "" if settings.batch_mode == "incremental" else " or set BATCH_MODE=incremental"
         seconds = f"{settings.batch_timeout_seconds:g}"
         return f"timed out after {seconds} s. Increase BATCH_TIMEOUT_SECONDS{faster}"
-    return str(run.get("reason") or f"exit status {run.get('exit')}")
+    return str(run.get("reason") or f"exit status {run.get('exit')}").rstrip(".")
 
 
 def configuration(settings: Settings, rows: int) -> dict[str, str]:
     """Return the configuration of Spark for a run over this number of rows."""
     spark.require_jar(stores.store_of(settings).driver)
-    # In the other modes the store adds up the rows, except in the first incremental run.
+    # In the other modes the store adds up the rows, unless an incremental run has no usable sums.
     few = rows < C1_ROWS or settings.batch_mode != "full"
     options = spark.java_options(spark.archive_path(settings), c1_only=few)
     return spark.configuration(settings, settings.batch_memory, options)
@@ -328,7 +328,7 @@ class Scheduler:
             reason = f", {fields['reason']}" if fields.get("reason") else ""
             self._service.log.info("run %s: %s%s", fields["run"], status, reason)
         else:
-            why = why_failed(fields, self._settings).rstrip(".")
+            why = why_failed(fields, self._settings)
             self._service.error(f"run failed: {why}. Run: {fields['run']}")
 
     def _delete_row(self, run: str) -> None:

@@ -81,12 +81,27 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
         [row for row in rows if {"started", "status"} <= row.keys()], columns=list(LOG_FIELDS)
     )
     table["started"] = pd.to_datetime(table["started"], utc=True, errors="coerce", format="ISO8601")
-    table["reason"] = table["reason"].astype("string").str.replace("_", " ")
+    table["reason"] = _with_spaces(table["reason"])
     table["mode"] = table["mode"].where(table["mode"].isin(READS), FULL)
     texts = {"started", "run", "status", "reason", "mode"}
     for name in set(LOG_FIELDS) - texts:
         table[name] = pd.to_numeric(table[name], errors="coerce")
     return table
+
+
+#: Names in lower case that occur in the reasons of batch runs.
+_NAMES_IN_REASONS = ("crypto_prices.db", "batch_windows.csv", "batch_sums.json", "pids_limit")
+
+
+def _with_spaces(reasons: pd.Series) -> pd.Series:
+    """Return the reasons of batch runs with spaces instead of the underscores of the log.
+
+    An underscore between two capital letters stays: it is part of a setting such as BATCH_MEMORY.
+    """
+    reasons = reasons.astype("string").str.replace("(?<![A-Z])_|_(?![A-Z])", " ", regex=True)
+    for name in _NAMES_IN_REASONS:
+        reasons = reasons.str.replace(name.replace("_", " "), name, regex=False)
+    return reasons
 
 
 # --- for the comparison ---------------------------------------------------------------------

@@ -164,6 +164,11 @@ def test_the_first_100_characters_about_a_run_that_was_ended_name_the_action(
     assert f"{prefix}{why_failed(run, settings)}"[:100].startswith(f"{prefix}{action}")
 
 
+def test_the_reason_of_a_failed_run_has_no_full_stop_because_other_text_follows() -> None:
+    run = {"status": "failed", "reason": "No space left on device. Free disk space."}
+    assert why_failed(run, LARGE) == "No space left on device. Free disk space"
+
+
 def test_incremental_runs_are_not_advised_to_be_incremental() -> None:
     run = {"status": "timeout", "exit": 143}
     assert "BATCH_MODE" not in why_failed(run, LARGE.model_copy(update=INCREMENTAL))

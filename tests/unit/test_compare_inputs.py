@@ -201,7 +201,29 @@ def test_the_mode_is_the_last_field_of_a_line_in_the_batch_log(data: DataDir) ->
     ]
     log = inputs.read_batch_log(data)
     assert log["mode"].tolist() == ["full", "pushdown"]
-    assert log["reason"].tolist()[0] == reason.replace("_", " ")
+    assert log["reason"].tolist()[0] == reason
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "the Java heap is full. Set BATCH_MEMORY above 1g. Cause: OutOfMemoryError: Java heap",
+        "the Java process has ended. Change BATCH_MEMORY=1g. Cause: Connection refused",
+        "timed out after 540 s. Increase BATCH_TIMEOUT_SECONDS or set BATCH_MODE=incremental",
+        "PostgreSQL stopped the run. Check its server and STORE_URL. The next run starts",
+        "it was killed (SIGKILL). Free memory on this machine, or decrease BATCH_MEMORY. The Java",
+        "Increase the limit of threads: `ulimit -u` of this user, or `pids_limit` of the container",
+        "crypto_prices.db is damaged. Cause: SQLiteException: [SQLITE_CORRUPT] The database disk",
+        "No space left on device: free space on the disk of /data/batch_windows.csv",
+    ],
+)
+def test_a_reason_in_the_batch_log_keeps_the_names_of_settings_and_files(
+    reason: str, data: DataDir
+) -> None:
+    """A space is written as an underscore, so the reader has to find the others."""
+    run = {"started": NOW, "run": "20251202", "status": "failed", "exit": 1, "reason": reason}
+    outputs.append_batch_log(data, run)
+    assert inputs.read_batch_log(data)["reason"].tolist() == [reason]
 
 
 def test_one_more_number_in_the_batch_log_changes_no_other_field(
