@@ -35,8 +35,12 @@ CHECKED_VERSION = "4.3.0"
 MAX_BACKOFF_SECONDS = 30
 #: Seconds to wait after the operating system refused something, such as memory.
 REFUSED_SECONDS = 1.0
+#: Seconds before its end in which a program logs why it ends.
+REASON_SECONDS = 60.0
 #: A log line of a service or of the broker: its time, its level and its text.
 _LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]+Z) ([A-Z]+) +[\w.]+: (.*)")
+#: The line of an exception in the output of Java.
+_EXCEPTION = re.compile(r"(?:[a-z]\w*\.)+[\w$]*(?:Exception|Error)(?:: .*)?$")
 _ERROR_LEVELS = ("ERROR", "CRITICAL", "FATAL")
 
 
@@ -91,6 +95,8 @@ class Options(ServerOptions):  # type: ignore[misc]
         action = "Set DATA_DIR and TMPDIR to directories on a local disk"
         if "minimum number of" in msg:
             action = "Increase the limit: `ulimit -n` for files, `ulimit -u` for processes"
+        elif "already listening" in msg:
+            action = "Stop the other supervisor on this DATA_DIR"
         terminal.refuse(f"Cannot start the supervisor. {action}. Cause: {msg}")
 
     def getLogger(self, *arguments: Any) -> Log:  # noqa: N802 - supervisor's name
@@ -182,7 +188,7 @@ class Stack(Supervisor):  # type: ignore[misc]
             process.change_state(ProcessStates.BACKOFF)
         elif process.exitstatus == EXIT_OPERATIONAL:
             how = error_of(process) or "failed. Correct the cause in the log"
-            self._log_failure(process, f"{how}. Then start the stack again")
+            self._log_failure(process, f"{how}. After the correction, start the stack again")
         elif self._failures.pop(name, 0):
             log(f"{name} has succeeded")
 
@@ -227,7 +233,8 @@ def error_of(process: Any) -> str:
     if not process.pid:  # the system refused to start it
         reason = process.spawnerr or ""
     elif os.waitstatus_to_exitcode(process.config.options.wait_status) > 0:
-        reason = last_error(Path(process.config.stdout_logfile), process.laststart)
+        since = max(process.laststart, process.laststop - REASON_SECONDS)
+        reason = last_error(Path(process.config.stdout_logfile), since)
     else:
         reason = ""
     return f"failed: {reason.rstrip('.')}" if reason else ""
@@ -235,6 +242,8 @@ def error_of(process: Any) -> str:
 
 def last_error(log_file: Path, since: float) -> str:
     """Return the text of the last error in a log; without one, a last line that has no level.
+
+    Java logs an exception on the line after its error: it is the cause.
 
     A line counts only if it was written since this time (epoch, seconds). On a full disk, the last
     lines can be those of an earlier start.
@@ -245,12 +254,14 @@ def last_error(log_file: Path, since: float) -> str:
         lines = log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
         return ""
-    for line in reversed(lines):
-        if found := _LOG_LINE.match(line):
+    for number in range(len(lines) - 1, -1, -1):
+        if found := _LOG_LINE.match(lines[number]):
             if datetime.fromisoformat(found[1]).timestamp() < since:
                 break
             if found[2] in _ERROR_LEVELS:
-                return found[3]
+                following = "".join(lines[number + 1 : number + 2])
+                is_cause = _EXCEPTION.match(following)
+                return f"{found[3].rstrip('.')}. Cause: {following}" if is_cause else found[3]
     is_log_line = not lines or _LOG_LINE.match(lines[-1])
     return "" if is_log_line else lines[-1].strip()
 

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
@@ -808,6 +808,14 @@ def test_a_supervisor_whose_directories_disappear_names_the_settings(
     )
 
 
+def test_a_second_supervisor_on_a_data_directory_names_the_first(tmp_path: Path, capsys) -> None:
+    options = supervise.Options()
+    cause = "Another program is already listening on a port that one of our HTTP servers is"
+    assert refusal(capsys, options.usage, cause).startswith(
+        "Cannot start the supervisor. Stop the other supervisor on this DATA_DIR. Cause: Another "
+    )
+
+
 def test_a_log_whose_folder_disappears_loses_lines_and_continues_when_it_is_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -921,7 +929,7 @@ def test_topics_that_a_mistake_of_the_user_prevents_are_reported_once_with_the_c
     topics.transition()
     assert (topics.state, topics.pid) == (ProcessStates.EXITED, 0)
     line = printed_without_time(capsys, "topics")
-    assert line.startswith(f"failed: {sentence}. Then start the stack again (log: /")
+    assert line.startswith(f"failed: {sentence}. After the correction, start the stack again (")
 
 
 #: What a service logs at its end, without the date: {0} is the hour.
@@ -948,7 +956,14 @@ TOLD = "KAFKA_CREDENTIALS_FILE is not set. Set it to a file."
         (LOGGED.format(10), ""),  # of an earlier start
         (LOGGED.format(10) + LOGGED.format(12).splitlines()[0], ""),
         (LOGGED.format(10) + "STORE_URL=x is not valid\n\n", "STORE_URL=x is not valid"),
-        (KAFKA_LOGGED, "Exiting Kafka due to fatal exception (Kafka$)"),
+        (
+            KAFKA_LOGGED,
+            (
+                "Exiting Kafka due to fatal exception (Kafka$). "
+                "Cause: java.lang.IllegalStateException: a cause"
+            ),
+        ),
+        (LOGGED.format(12).splitlines()[1] + "\nWARNING: a line of Java\n", TOLD),
         ("", ""),
     ],
 )
@@ -1003,6 +1018,18 @@ def test_a_program_that_fails_later_is_printed_with_its_own_error_first(
     end(program, 1, after_s=60)
     line = printed_without_time(capsys, "producer")
     assert line.startswith("failed: the disk of /x is gone. Mount it. Restarting (log: /")
+
+
+def test_an_error_long_before_the_end_of_a_program_is_not_printed_as_its_cause(
+    stack_programs: Programs, capsys
+) -> None:
+    """Java and the services end with 143 after SIGTERM, and log no error."""
+    program = stack_programs["producer"]
+    before = times.iso(times.now() - timedelta(minutes=2))
+    Path(program.config.stdout_logfile).write_text(f"{before} ERROR   producer: no answer\n")
+    end(program, 143, after_s=600)
+    line = printed_without_time(capsys, "producer")
+    assert line.startswith("ended, status 143. Restarting (log: /")
 
 
 def test_a_program_that_the_system_refuses_to_start_is_printed_with_the_reason(
@@ -1186,7 +1213,7 @@ def test_a_broker_without_jars_names_the_command(tmp_path: Path, monkeypatch, ca
         (
             "false",
             (
-                "Cannot format the storage of Kafka. Read the lines above this one in the log. "
+                "Cannot format the storage of Kafka. Read the output of Java in the log of Kafka. "
                 "Exit status: 1. The storage: {folder}/kafka\n"
             ),
         ),
