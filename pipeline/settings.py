@@ -473,7 +473,8 @@ class Settings(BaseModel):
         default=1,
         ge=1,
         le=64,
-        description="Number of shuffle partitions of Spark: the stream's state has this many",
+        description="Number of Spark's shuffle partitions. The stream's state has the same number "
+        "of partitions",
     )
     max_offsets_per_trigger: int = Field(
         default=200_000,
