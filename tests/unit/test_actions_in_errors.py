@@ -27,6 +27,7 @@ from pipeline.errors import TemporaryError, sentence
 from pipeline.health import unhealthy_text
 from pipeline.ingest import bounded_websocket, kafka, kafka_connection, rest
 from pipeline.ingest.exchange import Connection, Feed, FeedError, FeedWatchdog, messages
+from pipeline.ingest.publisher import Publisher
 from pipeline.ingest.request_deadline import RequestDeadline
 from pipeline.ingest.trade import AFTER_RECEIPT
 from pipeline.ingest.unusable import description
@@ -138,6 +139,18 @@ def test_a_fault_of_the_feed_is_retried(
     shown = on_the_page(tmp_path, raised.value)
     assert "The producer tries again in" in start(shown)
     assert shown.endswith(f". Feed: {FEED}")
+
+
+def test_a_new_connection_after_a_failure_keeps_the_action(tmp_path: Path) -> None:
+    service = Service("producer", Settings(data_dir=tmp_path, feed_url=FEED))
+    sender: Any = SimpleNamespace(topic_id=lambda: None, has_room=lambda: True)
+    publisher = Publisher(service, sender)
+    refused = "Connection refused. Check FEED_URL, and that its server runs"
+    fault = FeedError(refused, f"Cannot connect to {FEED}")
+    publisher.on_connect(FeedWatchdog(15, 90, previous_fault=fault))
+    publisher._report_connecting()
+    again = f"Connected again, waiting for the first answer from {FEED}"
+    assert service._message == f"{refused}. {again}. Before: Cannot connect to {FEED}"
 
 
 # --- past trades ------------------------------------------------------------------------------
