@@ -25,7 +25,10 @@ WRONG_JAR_TEXT = (
 
 
 def messages(trace: str) -> str:
-    """Return a stack trace without its calls: their classes, such as StateStore, are no cause."""
+    """Return a stack trace without its calls.
+
+    The class of a call, such as StateStore, is not a cause.
+    """
     lines = trace.splitlines()
     return "\n".join(line for line in lines if not line.lstrip().startswith(("at ", "... ")))
 

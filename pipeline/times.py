@@ -18,7 +18,10 @@ def iso(moment: datetime) -> str:
 
 
 def floor(moment: datetime, length: timedelta) -> datetime:
-    """Return the start of the interval of this length, counted from 1970, that has this moment."""
+    """Return the start of the interval that contains this moment.
+
+    Intervals are counted from 1970.
+    """
     return moment - (moment - _EPOCH) % length
 
 

@@ -302,6 +302,19 @@ def test_kafka_with_three_brokers_fails_the_stream(java: str, action: str) -> No
     assert action in start(str(explain_text(text, settings)))
 
 
+def test_the_command_for_a_missing_topic_is_in_backticks() -> None:
+    """A full stop after it is then not copied with it."""
+    settings = Settings(kafka_bootstrap_servers=SERVERS)
+    unknown = "Caused by: org.apache.kafka.common.errors.UnknownTopicOrPartitionException: This"
+    texts = (
+        kafka.no_answer(ClusterMetadata(), settings, "raw_prices"),
+        str(kafka._no_topic("raw_prices")),
+        str(explain_text(unknown, settings)),
+    )
+    for text in texts:
+        assert "Create it with `python -m local.topics`" in start(text)
+
+
 @pytest.mark.parametrize(
     ("cause", "action"),
     [
