@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import math
+import re
 import signal
 import sys
 import time
@@ -39,6 +40,8 @@ FLUSH_SECONDS = 0.5
 SILENCE_SECONDS = 15.0
 #: Bytes of a message that are recorded. The exchange's longest one has about 600.
 MAX_FRAME_BYTES = 16 * 1024 * 1024
+#: The types of messages that a replay makes itself.
+CONTROL = ("subscriptions", "heartbeat")
 #: Seconds between two lines of progress in the log.
 PROGRESS_SECONDS = 60.0
 
@@ -143,18 +146,19 @@ def wire_line(frame: bytes, received: float, product: str) -> bytes:
     return json.dumps(wire, separators=(",", ":")).encode()
 
 
-def is_control(frame: bytes) -> bool:
-    """Return whether a frame is one that a replay makes itself."""
+def kind_of(frame: bytes) -> object:
+    """Return the type of a message; None if it has none."""
     try:
         message = json.loads(frame)
     except (ValueError, RecursionError):
-        return False
-    return isinstance(message, dict) and message.get("type") in {"subscriptions", "heartbeat"}
+        return None
+    return message.get("type") if isinstance(message, dict) else None
 
 
-def with_options(problem: str) -> str:
-    """Return a problem of the connection with the recorder's options instead of settings."""
-    return problem.replace("FEED_URL", "--url").replace("PRODUCT_ID", "--product")
+def reason_for_nothing(problem: str) -> str:
+    """Return why nothing was recorded, with what to check."""
+    has_action = re.search(r"\. (Check|Set) ", problem)
+    return problem if has_action else f"check --url and --product. Cause: {problem}"
 
 
 class Recorder:
@@ -167,8 +171,10 @@ class Recorder:
         self._stop = stop
         self._logged = time.monotonic()
         self.recorded = 0
-        #: Why the newest connection failed, with the options to check; empty if none failed.
+        #: Why the newest connection failed; empty if none failed.
         self.problem = ""
+        #: The newest error message of the server; empty if there was none.
+        self.error = ""
 
     def run(self, until: float) -> None:
         """Record until a time of the monotonic clock, or until a stop is requested."""
@@ -185,9 +191,9 @@ class Recorder:
                     break
                 if received:
                     waits = backoff()
-                self.problem = with_options(str(error))
+                self.problem = str(error)
                 wait_s = SLOW_RETRY_SECONDS if error.lasting else next(waits)
-                log.warning("%s; next attempt in %.1f s", self.problem, wait_s)
+                log.warning("%s. Next attempt in %.1f s", self.problem, wait_s)
             self._writer.flush()
             self._stop.wait(min(wait_s, max(0.0, until - time.monotonic())))
         self._writer.flush()
@@ -206,7 +212,7 @@ class Recorder:
             self._writer.flush()
             return not self._over(until)
 
-        connection = Connection(self._url, self._product, MAX_FRAME_BYTES, go_on)
+        connection = Connection(self._url, self._product, MAX_FRAME_BYTES, go_on, setting="--url")
         watchdog = FeedWatchdog(heartbeat_timeout=SILENCE_SECONDS, trade_timeout=math.inf)
         with closing(connection):
             log.info("connected to %s", self._url)
@@ -218,11 +224,13 @@ class Recorder:
                     return
 
     def _record(self, frame: bytes) -> None:
-        if b'"error"' in frame:
-            log.warning("the server sent an error: %s", frame[:500].decode(errors="replace"))
-        if not is_control(frame):
+        kind = kind_of(frame)
+        if kind == "error":
+            self.error = f"the server sent an error: {frame[:500].decode(errors='replace')}"
+            log.warning(self.error)
+        if kind not in CONTROL:
             self._writer.write(wire_line(frame, time.time(), self._product))
-            self.recorded += 1
+            self.recorded += kind != "error"
         if time.monotonic() - self._logged >= PROGRESS_SECONDS:
             self._logged = time.monotonic()
             log.info("%d messages recorded", self.recorded)
@@ -277,11 +285,9 @@ def main(arguments: list[str] | None = None) -> None:
     if not recorder.recorded:
         if is_new:
             options.file.unlink()
-        nothing = (
-            "there was no message. Check --url and --product: "
-            f"{options.url} sent none of {options.product}"
-        )
-        sys.stderr.write(f"Nothing was recorded: {recorder.problem or nothing}\n")
+        silence = f"{options.url} sent no message of {options.product}"
+        reason = reason_for_nothing(recorder.error or recorder.problem or silence)
+        sys.stderr.write(f"Nothing was recorded: {reason}\n")
         sys.exit(1)
     log.info("%d messages in %s", recorder.recorded, options.file)
 

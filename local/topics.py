@@ -131,7 +131,7 @@ def create_from(settings: Settings) -> tuple[str, str]:
             )
         elif isinstance(error, KafkaError) and is_temporary(error):
             text = f"Cannot create the topics. Check that Kafka runs. Cause: {sentence(error)}"
-        raise family(f"{text}. The topics: {', '.join(names)} on {servers}") from error
+        raise family(f"{text.rstrip('.')}. The topics: {', '.join(names)} on {servers}") from error
     return names
 
 

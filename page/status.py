@@ -295,7 +295,8 @@ def problems(services: Mapping[str, ServiceStatus], now: datetime) -> list[str]:
             continue
         text, action = sentence(service, now), _ACTIONS.get(found_in, "")
         found.append(text.removesuffix(f". {action}") if action in given else text)
-        given.add(action)
+        if action:
+            given.add(action)
     return found + _absent(services, now)
 
 

@@ -51,8 +51,8 @@ def run(module: str, *arguments: str, timeout_s: float) -> bytes:
         raise WorkerError(f"it could not be started: {sentence(error)}") from error
     except subprocess.TimeoutExpired:
         raise WorkerError(
-            f"it took longer than {formatting.age(timeout_s)} and was stopped. Choose a shorter "
-            "time range"
+            f"it took longer than {formatting.age(timeout_s)} and was stopped. Free CPU time on "
+            "this machine"
         ) from None
     finally:
         os.close(its_end)

@@ -63,6 +63,8 @@ _KAFKA_ACTIONS = {
     "password in KAFKA_CREDENTIALS_FILE",
     "MessageSizeTooLargeError": "Kafka rejects a message that is too large. Set max.message.bytes "
     "of the topic above MAX_MESSAGE_BYTES",
+    "PolicyViolationError": "A policy of Kafka refuses the topics. Change KAFKA_TOPIC, "
+    "KAFKA_REPLICATION_FACTOR or the policy",
     "InvalidTimestampError": "Kafka rejects the timestamp of a message. Set the clock of this "
     "machine, or message.timestamp.after.max.ms of the topic",
 }

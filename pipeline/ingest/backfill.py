@@ -366,7 +366,7 @@ class Backfill:
         delay = max(delay, error.retry_after or 0.0)
         self._next_request = time.monotonic() + delay
         self._details["last_error"] = {"time": times.iso(times.now()), "text": str(error)}
-        self._service.log.warning("%s; next attempt in %.0f s", error, delay)
+        self._service.log.warning("%s. Next attempt in %.0f s", error, delay)
 
     def _publish_answer(self, answer: _Answer) -> None:
         """Publish the missing trades of an answer, oldest first, as long as there is room."""

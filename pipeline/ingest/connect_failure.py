@@ -18,8 +18,8 @@ _CERTIFICATE_ADVICE = {
     **dict.fromkeys((9, 10), "Check this machine's clock"),  # not yet valid, expired
     **dict.fromkeys((18, 19, 20, 21), "Set SSL_CERT_FILE to trust it"),  # unknown issuer
 }
-#: The beginning of an address with TLS, by the setting that holds the address.
-_TLS_SCHEMES = {"FEED_URL": "wss://", "FEED_REST_URL": "https://"}
+#: The beginning of an address with TLS, by the setting that holds the address. Default: wss://.
+_TLS_SCHEMES = {"FEED_REST_URL": "https://"}
 
 
 def connect_failure(error: Exception, setting: str) -> tuple[str, bool]:
@@ -27,7 +27,7 @@ def connect_failure(error: Exception, setting: str) -> tuple[str, bool]:
 
     Args:
         error: the error of the library.
-        setting: the setting that holds the address, FEED_URL or FEED_REST_URL.
+        setting: the setting or the option that holds the address, such as FEED_REST_URL.
     """
     if isinstance(error, WebSocketBadStatusException):
         status = reason(error).removeprefix("Handshake status ")
@@ -46,22 +46,22 @@ def connect_failure(error: Exception, setting: str) -> tuple[str, bool]:
 
 
 def status_failure(status: int, text: str, setting: str) -> tuple[str, bool]:
-    """Return the same for an answer with another status of HTTP than expected.
+    """Return why an HTTP status is a failure, and whether only a person can correct it.
 
     Args:
         status: the status.
         text: the status and its reason, such as `404 Not Found`.
-        setting: the setting that holds the address.
+        setting: the setting or the option that holds the address.
     """
     lasting = status not in _RETRIED_STATUSES
-    return f"HTTP status {text}{f'. Check {setting}' if lasting else ''}", lasting
+    return f"HTTP status {text.rstrip(' .')}{f'. Check {setting}' if lasting else ''}", lasting
 
 
 def _tls_failure(error: ssl.SSLError, setting: str) -> tuple[str, bool]:
     if isinstance(error, ssl.SSLCertVerificationError):
         advice = _CERTIFICATE_ADVICE.get(error.verify_code, f"Check {setting}")
         return f"invalid TLS certificate. {advice} ({error.verify_message.rstrip('.')})", True
-    scheme = _TLS_SCHEMES[setting]
+    scheme = _TLS_SCHEMES.get(setting, "wss://")
     if error.reason == "WRONG_VERSION_NUMBER":
         return f"the server does not use TLS. Check {scheme} in {setting}", True
     why = (error.reason or "unknown reason").replace("_", " ").lower()

@@ -69,13 +69,20 @@ class Connection:
         product: the product to subscribe to.
         max_bytes: how many bytes of a message are kept.
         go_on: called at least twice per second while the connection waits. False ends the wait.
+        setting: the setting or the option that holds the address, for the error message.
 
     Raises:
         FeedError: the connection failed.
     """
 
     def __init__(
-        self, url: str, product: str, max_bytes: int, go_on: Callable[[], bool] = lambda: True
+        self,
+        url: str,
+        product: str,
+        max_bytes: int,
+        go_on: Callable[[], bool] = lambda: True,
+        *,
+        setting: str = "FEED_URL",
     ) -> None:
         self.url = url
         self._max_bytes = max_bytes
@@ -89,7 +96,7 @@ class Connection:
         try:
             self._socket = bounded_websocket.connect(url, self._waiter, max_bytes)
         except (WebSocketException, OSError, ValueError) as error:
-            problem, lasting = connect_failure(error, "FEED_URL")
+            problem, lasting = connect_failure(error, setting)
             raise FeedError(problem, f"Cannot connect to {url}", lasting=lasting) from error
         self._socket.send(json.dumps(subscription))
         self._message = bytearray()
@@ -146,7 +153,7 @@ def _close_reason(data: bytes) -> str:
     if len(data) < 2:
         return ""
     text = f"Code {int.from_bytes(data[:2], 'big')} {data[2:].decode(errors='replace')}"
-    return f"{text.rstrip()}. "
+    return f"{text.rstrip(' .')}. "
 
 
 @dataclass
@@ -220,7 +227,8 @@ class FeedWatchdog:
     def on_error(self, message: dict[str, Any]) -> str:
         """Take note of an error message of the exchange, and return its text."""
         parts = [str(message[name]) for name in ("message", "reason") if message.get(name)]
-        self.error = " ".join(": ".join(parts).split())[:ERROR_CHARACTERS] or "no reason given"
+        text = " ".join(": ".join(parts).split())[:ERROR_CHARACTERS].rstrip(" .")
+        self.error = text or "no reason given"
         return self.error
 
     def refusal(self) -> str | None:
@@ -234,28 +242,30 @@ class FeedWatchdog:
         if self.refusal():
             return self._refusal()
         if self.error:
-            return FeedError("the exchange sent an error", f"The error: {self.error}. {fault}")
+            return FeedError(
+                "the exchange sent an error", f"The error: {self.error}. Then: {fault}"
+            )
         return fault
 
     def _refusal(self) -> "FeedError":
         answer = f"The exchange answers: {self.error}"
         return FeedError("subscription refused. Check PRODUCT_ID", answer, lasting=True)
 
-    def fault(self, now: float) -> str | None:
-        """Return what has been missing for too long; None if nothing is."""
+    def fault(self, now: float) -> tuple[str, str] | None:
+        """Return what has been missing for too long, and its details; None if nothing is."""
         if self.incomplete is not None and now - self.incomplete[1] > MESSAGE_SECONDS:
-            return f"a message was not complete within {MESSAGE_SECONDS:.0f} s"
+            return f"a message was not complete within {MESSAGE_SECONDS:.0f} s", ""
         silent = now - self.last_heartbeat
         if silent > self.heartbeat_timeout:
-            return f"no heartbeat for {silent:.0f} s"
+            return f"no heartbeat for {silent:.0f} s", ""
         silent = now - self.last_trade
         no_new_trade = self.ended or (
             self.newest_announced is not None and self.newest_announced == self.newest_received
         )
         if silent > self.trade_timeout and not no_new_trade:
             if self.rejected:
-                return f"no valid trade for {silent:.0f} s. Rejected: {self.rejected}"
-            return f"no trade for {silent:.0f} s, although heartbeats arrive"
+                return f"no valid trade for {silent:.0f} s", f"Rejected: {self.rejected}"
+            return f"no trade for {silent:.0f} s, although heartbeats arrive", ""
         return None
 
 
@@ -287,8 +297,8 @@ def messages(
         if certain_at is None:
             certain_at = connection.bytes_read() + unread
         if unread == 0 or connection.bytes_read() >= certain_at:
-            problem, _, rejected = fault.partition(". ")
-            raise FeedError(problem, f"{rejected}{'. ' if rejected else ''}Feed: {connection.url}")
+            problem, details = fault
+            raise FeedError(problem, f"{details}{'. ' if details else ''}Feed: {connection.url}")
 
 
 class Handler(Protocol):

@@ -255,7 +255,7 @@ def no_answer(metadata: ClusterMetadata, settings: Settings, *topics: str) -> st
     """
     for topic in topics:
         if metadata.partitions_for_topic(topic) is None:
-            return f"topic {topic} was deleted. Create it: python -m local.topics"
+            return f"topic {topic} was deleted. Create it with `python -m local.topics`"
     servers = settings.kafka_bootstrap_servers
     text = "no answer from Kafka. Check that its brokers run"
     if settings.kafka_credentials_file is not None:
@@ -264,7 +264,9 @@ def no_answer(metadata: ClusterMetadata, settings: Settings, *topics: str) -> st
 
 
 def _no_topic(name: str) -> TemporaryError:
-    return TemporaryError(f"topic {name} does not exist yet. Create it: python -m local.topics")
+    return TemporaryError(
+        f"topic {name} does not exist yet. Create it with `python -m local.topics`"
+    )
 
 
 def check_topic(settings: Settings) -> None:

@@ -304,4 +304,5 @@ class Publisher:
         if fault is None:
             self._service.report("connecting", message, healthy=False)
         else:
-            self._service.report(fault.state, f"{fault}; connected again, {message}", healthy=False)
+            text = f"{fault.problem}. Connected again, {message}. Before: {fault.details}"
+            self._service.report(fault.state, text, healthy=False)

@@ -97,16 +97,16 @@ def parse_page(body: bytes, product: str, after: int, base: str) -> list[PastTra
         trades = {row["trade_id"]: row for row in rows}
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
         raise RestError(
-            f"invalid answer from {base}: no list of trades. Check FEED_REST_URL. The answer "
-            f"begins with {body[:60]!r}"
+            "no past trades: the answer is no list of trades. Check FEED_REST_URL. "
+            f"Address: {base}. The answer begins with {body[:60]!r}"
         ) from None
     wrong = [number for number in trades if type(number) is not int or number < 1]
     below = [] if wrong else sorted((n for n in trades if n < after), reverse=True)
     if trades and not below:
         shown = (wrong or list(trades))[0]
         raise RestError(
-            f"invalid answer from {base}: wrong trade ids. Check FEED_REST_URL. The answer has "
-            f"{shown!r}, although ids below {after} were requested"
+            f"no past trades: wrong trade ids. Check FEED_REST_URL. Address: {base}. The answer "
+            f"has {shown!r}, although ids below {after} were requested"
         )
     return [PastTrade(number, _ticker(product, trades[number])) for number in below]
 

@@ -63,7 +63,10 @@ class Trade(msgspec.Struct, frozen=True):
 
     @property
     def content(self) -> tuple[datetime, str, float, float]:
-        """The fields in which a repeat equals the trade. Another one with its id is a conflict."""
+        """The fields that a repeated message must not change.
+
+        If one differs, two trades have the same id: a conflict.
+        """
         return self.time, self.side, float(self.price), float(self.last_size)
 
 

@@ -33,9 +33,8 @@ VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (trade_id) DO NOTHING
 """
 
 
-#: What a person can do about a damaged file, and about a locked one that cannot be read.
+#: What a person can do about a damaged file.
 _REPLACE = "Restore a backup, or move the file away: the consumer fills a new one from Kafka"
-_UNLOCK = "another program has locked it. Stop that program"
 #: What a person can do about a file that cannot be written, by the primary result code of SQLite.
 _WRITE_ACTIONS = {
     **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), "stop the program that locks it"),
@@ -321,7 +320,7 @@ def unreadable(path: Path, error: sqlite3.Error) -> Exception:
         )
     code = _primary_code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        action = _UNLOCK
+        action = "another program has locked it. Stop that program"
     elif code == sqlite3.SQLITE_CANTOPEN:
         action = f"{error}. Give this user access to it"
     else:

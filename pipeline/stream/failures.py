@@ -107,8 +107,8 @@ RULES = (
     _rule(
         "UnknownTopicOrPartitionException|UnknownTopicIdException",
         KafkaUnavailableError,
-        "Kafka has no topic {kafka_topic}. The stream waits for it. Create it: "
-        "python -m local.topics",
+        "Kafka has no topic {kafka_topic}. The stream waits for it. Create it with "
+        "`python -m local.topics`",
     ),
     _rule(WRONG_JAR, StreamError, WRONG_JAR_TEXT),
     _rule(

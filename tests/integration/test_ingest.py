@@ -260,7 +260,7 @@ def test_a_deleted_topic_is_the_state_of_the_consumer_until_it_exists_again(
     consumer: Consumer,
 ) -> None:
     delete_topic(consumer.broker, consumer.topic)
-    expected = f"topic {consumer.topic} was deleted. Create it: python -m local.topics"
+    expected = f"topic {consumer.topic} was deleted. Create it with `python -m local.topics`"
     is_said = lambda: consumer.status()["message"] == expected  # noqa: E731
     wait_until(is_said, 20, "the cause in the status", consumer.process)
     assert not consumer.status()["healthy"]
@@ -283,7 +283,7 @@ def test_a_deleted_dead_letter_topic_is_the_state_of_a_sender_until_it_exists_ag
     reported: list[str] = []
 
     def create_after_the_report() -> None:
-        expected = f"topic {rejected} was deleted. Create it: python -m local.topics"
+        expected = f"topic {rejected} was deleted. Create it with `python -m local.topics`"
         while not reported:
             status = outputs.read_status(service.data, "producer")
             if (status.get("state"), status.get("message")) == ("waiting for Kafka", expected):

@@ -27,6 +27,7 @@ from pipeline.errors import TemporaryError, sentence
 from pipeline.health import unhealthy_text
 from pipeline.ingest import bounded_websocket, kafka, kafka_connection, rest
 from pipeline.ingest.exchange import Connection, Feed, FeedError, FeedWatchdog, messages
+from pipeline.ingest.publisher import Publisher
 from pipeline.ingest.request_deadline import RequestDeadline
 from pipeline.ingest.trade import AFTER_RECEIPT
 from pipeline.ingest.unusable import description
@@ -138,6 +139,18 @@ def test_a_fault_of_the_feed_is_retried(
     shown = on_the_page(tmp_path, raised.value)
     assert "The producer tries again in" in start(shown)
     assert shown.endswith(f". Feed: {FEED}")
+
+
+def test_a_new_connection_after_a_failure_keeps_the_action(tmp_path: Path) -> None:
+    service = Service("producer", Settings(data_dir=tmp_path, feed_url=FEED))
+    sender: Any = SimpleNamespace(topic_id=lambda: None, has_room=lambda: True)
+    publisher = Publisher(service, sender)
+    refused = "Connection refused. Check FEED_URL, and that its server runs"
+    fault = FeedError(refused, f"Cannot connect to {FEED}")
+    publisher.on_connect(FeedWatchdog(15, 90, previous_fault=fault))
+    publisher._report_connecting()
+    again = f"Connected again, waiting for the first answer from {FEED}"
+    assert service._message == f"{refused}. {again}. Before: Cannot connect to {FEED}"
 
 
 # --- past trades ------------------------------------------------------------------------------
@@ -287,6 +300,19 @@ def test_kafka_with_three_brokers_fails_the_stream(java: str, action: str) -> No
     settings = Settings(kafka_bootstrap_servers=SERVERS)
     text = f"Caused by: org.apache.kafka.common.errors.{java}\n\tat a.b.C.d(E.java:7)"
     assert action in start(str(explain_text(text, settings)))
+
+
+def test_the_command_for_a_missing_topic_is_in_backticks() -> None:
+    """A full stop after it is then not copied with it."""
+    settings = Settings(kafka_bootstrap_servers=SERVERS)
+    unknown = "Caused by: org.apache.kafka.common.errors.UnknownTopicOrPartitionException: This"
+    texts = (
+        kafka.no_answer(ClusterMetadata(), settings, "raw_prices"),
+        str(kafka._no_topic("raw_prices")),
+        str(explain_text(unknown, settings)),
+    )
+    for text in texts:
+        assert "Create it with `python -m local.topics`" in start(text)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """How the producer requests missing trades from a real HTTP server, step by step."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -190,13 +191,20 @@ def test_an_invalid_trade_is_rejected_with_its_reason_and_not_requested_again(
     ],
 )
 def test_after_a_temporary_error_the_gap_is_requested_again(
-    producer: Producer, exchange: Exchange, answer: Answer, text: str
+    producer: Producer,
+    exchange: Exchange,
+    answer: Answer,
+    text: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     exchange.first = [answer]
     producer.receive(3, 6)
     producer.step_until(lambda: producer.details["last_error"])
     assert text in producer.details["last_error"]["text"]
     assert producer.details["missing"] == 2
+    (warning,) = caplog.messages
+    last_error = producer.details["last_error"]["text"]
+    assert re.fullmatch(rf"{re.escape(last_error)}\. Next attempt in \d s", warning)
     producer.step_to_the_end()
     assert producer.published == [4, 5]
     assert producer.details["last_error"] is None

@@ -4,6 +4,7 @@ import json
 import queue
 import random
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from websocket import WebSocketBadStatusException
 from websockets.sync.server import ServerConnection, serve
 
 from pipeline.ingest import exchange
-from pipeline.ingest.connect_failure import connect_failure
+from pipeline.ingest.connect_failure import connect_failure, status_failure
 from pipeline.ingest.exchange import Connection, FeedError, FeedWatchdog, Message
 
 # --- watchdog -------------------------------------------------------------------------------
@@ -40,7 +41,7 @@ def test_there_is_no_fault_up_to_the_timeouts() -> None:
 def test_a_missing_heartbeat_is_a_fault_although_trades_arrive() -> None:
     one = watchdog()
     one.on_trade(1015, 5)
-    assert one.fault(1015.1) == "no heartbeat for 15 s"
+    assert one.fault(1015.1) == ("no heartbeat for 15 s", "")
 
 
 def test_missing_trades_are_a_fault_although_heartbeats_arrive() -> None:
@@ -48,7 +49,7 @@ def test_missing_trades_are_a_fault_although_heartbeats_arrive() -> None:
     one.on_trade(1001, 5)
     one.on_heartbeat(1091, {"last_trade_id": 6})
     assert one.fault(1091) is None
-    assert one.fault(1091.5) == "no trade for 90 s, although heartbeats arrive"
+    assert one.fault(1091.5) == ("no trade for 90 s, although heartbeats arrive", "")
 
 
 def test_a_market_without_new_trades_is_not_a_fault() -> None:
@@ -57,26 +58,26 @@ def test_a_market_without_new_trades_is_not_a_fault() -> None:
     one.on_heartbeat(2000, {"last_trade_id": 5})
     assert one.fault(2001) is None
     one.on_heartbeat(2002, {"last_trade_id": 6})
-    assert one.fault(2002) == "no trade for 1001 s, although heartbeats arrive"
+    assert one.fault(2002) == ("no trade for 1001 s, although heartbeats arrive", "")
 
 
 def test_missing_trades_are_explained_by_the_rejected_ones() -> None:
     one = watchdog()
     one.on_heartbeat(1091, {"last_trade_id": 6})
     one.rejected = "price: '0' is not positive"
-    assert one.fault(1091) == "no valid trade for 91 s. Rejected: price: '0' is not positive"
+    assert one.fault(1091) == ("no valid trade for 91 s", "Rejected: price: '0' is not positive")
     one.on_trade(1001, 5)
-    assert one.fault(1092) == "no trade for 91 s, although heartbeats arrive"
+    assert one.fault(1092) == ("no trade for 91 s, although heartbeats arrive", "")
 
 
 @pytest.mark.parametrize("heartbeat", [{"last_trade_id": 0}, {"last_trade_id": None}, {}])
 def test_missing_trades_are_a_fault_if_the_newest_id_is_unknown(heartbeat: dict[str, Any]) -> None:
     one = watchdog()
     one.on_heartbeat(1091, heartbeat)
-    assert one.fault(1091) == "no trade for 91 s, although heartbeats arrive"
+    assert one.fault(1091) == ("no trade for 91 s, although heartbeats arrive", "")
     one.on_trade(1001, 5)
     one.on_heartbeat(1100, heartbeat)
-    assert one.fault(1100) == "no trade for 99 s, although heartbeats arrive"
+    assert one.fault(1100) == ("no trade for 99 s, although heartbeats arrive", "")
 
 
 def test_an_announced_id_is_forgotten_when_it_becomes_unknown() -> None:
@@ -102,9 +103,9 @@ def test_an_ended_replay_sends_no_more_trades_but_still_heartbeats() -> None:
     one.on_heartbeat(2000, {"last_trade_id": 9, "replay": {"state": "ended"}})
     assert one.ended
     assert one.fault(2010) is None
-    assert one.fault(2016) == "no heartbeat for 16 s"
+    assert one.fault(2016) == ("no heartbeat for 16 s", "")
     one.on_heartbeat(2016, {"last_trade_id": 9, "replay": {"state": "playing"}})
-    assert one.fault(2016) == "no trade for 1016 s, although heartbeats arrive"
+    assert one.fault(2016) == ("no trade for 1016 s, although heartbeats arrive", "")
 
 
 @pytest.mark.parametrize("replay", [None, "ended", ["ended"], 1, {}])
@@ -119,10 +120,10 @@ def test_a_pause_starts_all_timeouts_again() -> None:
     assert one.on_turn(1001, 7) is None
     assert one.on_turn(5000, 7) == 3999
     assert one.fault(5010) is None
-    assert one.fault(5011) == "a message was not complete within 10 s"
+    assert one.fault(5011) == ("a message was not complete within 10 s", "")
     assert one.on_turn(5001, None) is None
     assert one.fault(5015) is None
-    assert one.fault(5016) == "no heartbeat for 16 s"
+    assert one.fault(5016) == ("no heartbeat for 16 s", "")
 
 
 def test_turns_without_a_pause_start_no_timeout_again() -> None:
@@ -130,9 +131,9 @@ def test_turns_without_a_pause_start_no_timeout_again() -> None:
     for turn in range(1001, 1016):
         assert one.on_turn(turn, 7 if turn > 1002 else None) is None
     assert one.fault(1013) is None
-    assert one.fault(1014) == "a message was not complete within 10 s"
+    assert one.fault(1014) == ("a message was not complete within 10 s", "")
     one.on_turn(1016, 8)
-    assert one.fault(1016) == "no heartbeat for 16 s"
+    assert one.fault(1016) == ("no heartbeat for 16 s", "")
 
 
 # --- errors of the exchange ------------------------------------------------------------------
@@ -161,8 +162,18 @@ def test_an_error_after_the_subscription_is_named_with_the_close_and_temporary()
     one.on_error({"type": "error", "message": "slow consumer"})
     assert one.refusal() is None
     cause = one.cause(CLOSED)
-    assert str(cause) == f"the exchange sent an error. The error: slow consumer. {CLOSED}"
+    text = f"the exchange sent an error. The error: slow consumer. Then: {CLOSED}"
+    assert str(cause) == text
     assert (cause.lasting, cause.state) == (False, "connecting")
+
+
+def test_a_text_of_the_exchange_that_ends_with_a_full_stop_gets_no_second_one() -> None:
+    one = watchdog()
+    one.on_subscribed()
+    assert one.on_error({"message": "slow consumer."}) == "slow consumer"
+    assert "The error: slow consumer. Then: the server" in str(one.cause(CLOSED))
+    assert exchange._close_reason(b"\x03\xf0too slow.") == "Code 1008 too slow. "
+    assert exchange._close_reason(b"\x03\xf0") == "Code 1008. "
 
 
 def test_an_error_is_forgotten_when_something_works() -> None:
@@ -469,6 +480,20 @@ def test_only_some_statuses_are_retried_soon(status: int, lasting: bool) -> None
     reason, found = connect_failure(error, "FEED_URL")
     assert found == lasting
     assert reason == f"HTTP status {status} Text" + (". Check FEED_URL" if lasting else "")
+
+
+def test_a_status_without_a_reason_is_followed_by_the_full_stop_at_once() -> None:
+    assert status_failure(404, "404 ", "FEED_URL") == ("HTTP status 404. Check FEED_URL", True)
+    assert status_failure(503, "503 ", "FEED_URL") == ("HTTP status 503", False)
+
+
+def test_a_failure_names_the_option_that_holds_the_address() -> None:
+    with pytest.raises(FeedError, match=r"^Connection refused\. Check --url, and that its"):
+        Connection("ws://127.0.0.1:1", "BTC-USD", LIMIT, setting="--url")
+    no_tls = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    no_tls.reason = "WRONG_VERSION_NUMBER"
+    found = connect_failure(no_tls, "--url")
+    assert found == ("the server does not use TLS. Check wss:// in --url", True)
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "http://127.0.0.1:1", "ws://", "ws://h:port"])

@@ -7,10 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
+from typing import Any
 
 import pytest
+from websockets.sync.server import ServerConnection, serve
 
 from feed import record, recording
 from tests.conftest import ROOT
@@ -128,11 +131,57 @@ def test_a_connection_that_fails_is_reported_with_the_options_of_the_recorder(tm
     assert not made.exists()
 
 
+def reason_for_nothing(play: Callable[[ServerConnection], None], path: Path, capsys: Any) -> str:
+    """Return the last line of a recorder whose server plays this, with SERVER for its address."""
+    with serve(play, "127.0.0.1", 0) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        with pytest.raises(SystemExit) as end:
+            record.main([str(path), "--url", url, "--product", "FOO-USD", "--seconds", "0.4"])
+        server.shutdown()
+    assert end.value.code == 1
+    assert not path.exists()
+    return str(capsys.readouterr().err).replace(url, "SERVER")
+
+
+TODO = "Nothing was recorded: check --url and --product. Cause:"
+
+
+def test_a_refused_product_is_reported_with_what_to_check(tmp_path, capsys):
+    refusal = '{"type":"error","message":"Failed to subscribe","reason":"FOO-USD is not valid"}'
+    text = f"{TODO} the server sent an error: {refusal}\n"
+
+    def refuse(server: ServerConnection) -> None:
+        server.recv()
+        server.send(refusal)
+
+    def refuse_and_stay(server: ServerConnection) -> None:
+        refuse(server)
+        server.recv()  # until the recorder ends
+
+    assert reason_for_nothing(refuse, tmp_path / "r", capsys) == text
+    assert reason_for_nothing(refuse_and_stay, tmp_path / "r", capsys) == text
+
+
+def test_a_server_that_sends_nothing_is_reported_with_what_to_check(tmp_path, capsys):
+    def close(server: ServerConnection) -> None:
+        server.close(1008, "no.")
+
+    def stay(server: ServerConnection) -> None:
+        server.recv()
+        server.recv()  # until the recorder ends
+
+    text = f"{TODO} the server closed the connection. Code 1008 no. Feed: SERVER\n"
+    assert reason_for_nothing(close, tmp_path / "r", capsys) == text
+    text = f"{TODO} SERVER sent no message of FOO-USD\n"
+    assert reason_for_nothing(stay, tmp_path / "r", capsys) == text
+
+
 def test_subscription_answers_and_heartbeats_are_not_recorded():
-    assert record.is_control(b'{"type":"heartbeat"}')
-    assert record.is_control(b'{"type":"subscriptions","channels":[]}')
-    for frame in (b'{"type":"ticker"}', b'{"type":"error"}', b"[]", b"\xff", b"{"):
-        assert not record.is_control(frame)
+    assert record.kind_of(b'{"type":"heartbeat"}') in record.CONTROL
+    assert record.kind_of(b'{"type":"subscriptions","channels":[]}') in record.CONTROL
+    for frame in (b'{"type":"ticker"}', b'{"type":"error"}', b'{"type":[]}', b"[]", b"\xff", b"{"):
+        assert record.kind_of(frame) not in record.CONTROL
 
 
 @pytest.mark.parametrize("seconds", ["-5", "nan", "soon"])

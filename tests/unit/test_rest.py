@@ -89,10 +89,10 @@ def test_what_is_wrong_in_a_trade_is_left_to_the_rules_for_messages() -> None:
     ],
 )
 def test_an_answer_that_is_no_list_of_trades_is_an_error(body: bytes) -> None:
-    with pytest.raises(
-        RestError, match=r"^invalid answer from http://x: no list of trades\. Check"
-    ):
+    text = r"^no past trades: the answer is no list of trades\. Check FEED_REST_URL\. "
+    with pytest.raises(RestError, match=text) as raised:
         parse_page(body, "BTC-USD", 100, "http://x")
+    assert f"Address: http://x. The answer begins with {body[:60]!r}" in str(raised.value)
 
 
 def test_trades_above_the_requested_ids_are_left_out() -> None:
@@ -102,8 +102,12 @@ def test_trades_above_the_requested_ids_are_left_out() -> None:
 
 @pytest.mark.parametrize("number", [0, -1, 100, 101, "7", True, 1.5, None])
 def test_an_id_that_was_not_asked_for_is_an_error(number: object) -> None:
-    with pytest.raises(RestError, match="although ids below 100 were requested"):
+    with pytest.raises(RestError) as raised:
         page(ROW | {"trade_id": number})
+    assert str(raised.value) == (
+        "no past trades: wrong trade ids. Check FEED_REST_URL. Address: http://x. The answer has "
+        f"{number!r}, although ids below 100 were requested"
+    )
 
 
 @pytest.mark.parametrize(
