@@ -248,7 +248,7 @@ class FeedWatchdog:
         return fault
 
     def _refusal(self) -> "FeedError":
-        answer = f"The exchange answers: {self.error}"
+        answer = f"Answer: {self.error}"
         return FeedError("subscription refused. Check PRODUCT_ID", answer, lasting=True)
 
     def fault(self, now: float) -> tuple[str, str] | None:

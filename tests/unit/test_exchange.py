@@ -150,7 +150,7 @@ def test_an_error_before_the_subscription_is_the_cause_of_the_close_after_it() -
     one = watchdog()
     one.on_error(REFUSED)
     reason = "Failed to subscribe: FOO-USD is not a valid product"
-    text = f"subscription refused. Check PRODUCT_ID. The exchange answers: {reason}"
+    text = f"subscription refused. Check PRODUCT_ID. Answer: {reason}"
     assert one.refusal() == text
     cause = one.cause(CLOSED)
     assert (str(cause), cause.lasting, cause.state) == (text, True, "refused")
