@@ -27,7 +27,7 @@ def choice(latest: LatestComparison) -> str:
     """Return which result to choose, or what the answer needs."""
     found = latest.data
     if found and found.choice:
-        return f"{found.choice} The tab Overview lists other ages."
+        return found.choice
     if found is None and latest.problem:
         return "No answer: the comparison failed."
     for finding in found.findings if found else ():
