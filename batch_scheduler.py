@@ -2,12 +2,11 @@
 
 from contextlib import ExitStack
 
-from pipeline.batch.scheduler import Scheduler, only_scheduler
+from pipeline.batch.scheduler import Scheduler
 from pipeline.service import Service, run
 
 
-def schedule(service: Service, resources: ExitStack) -> None:
-    resources.enter_context(only_scheduler(service.data))
+def schedule(service: Service, _resources: ExitStack) -> None:
     scheduler = Scheduler(service)
     scheduler.end_abandoned_run()
     scheduler.wait_for_rows()

@@ -39,6 +39,8 @@ REFUSED_SECONDS = 1.0
 REASON_SECONDS = 60.0
 #: A log line of a service or of the broker: its time, its level and its text.
 _LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]+Z) ([A-Z]+) +[\w.]+: (.*)")
+#: A call in a stack trace of Java.
+_CALL = re.compile(r"\s+(?:at |\.\.\. \d)")
 #: The line of an exception in the output of Java.
 _EXCEPTION = re.compile(r"(?:[a-z]\w*\.)+[\w$]*(?:Exception|Error)(?:: .*)?$")
 _ERROR_LEVELS = ("ERROR", "CRITICAL", "FATAL")
@@ -251,9 +253,11 @@ def last_error(log_file: Path, since: float) -> str:
     try:
         if log_file.stat().st_mtime < since:
             return ""
-        lines = log_file.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        text = log_file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+    # The calls of a stack trace say nothing without its first line.
+    lines = [line for line in text.strip().splitlines() if not _CALL.match(line)]
     for number in range(len(lines) - 1, -1, -1):
         if found := _LOG_LINE.match(lines[number]):
             if datetime.fromisoformat(found[1]).timestamp() < since:

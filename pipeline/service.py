@@ -1,6 +1,7 @@
 """What every service shares: its start and end, logging, signals, counters, status, retries."""
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -208,6 +209,7 @@ class Service:
         try:
             with ExitStack() as resources:
                 try:
+                    resources.enter_context(only_one(self.data, self.name))
                     source.claim(self.data, self.settings)
                     body(self, resources)
                 except Exception as raised:  # noqa: BLE001 - `family_of` decides what happens
@@ -394,6 +396,28 @@ class Service:
 #: The work of a service. It returns when `service.stop` is set. It registers everything that has
 #: to be closed in the ExitStack.
 Body = Callable[[Service, ExitStack], None]
+
+
+@contextmanager
+def only_one(data: outputs.DataDir, name: str) -> Iterator[None]:
+    """Hold the lock of the one service of this name on this data directory.
+
+    Raises:
+        OutputError: another process holds it.
+    """
+    data.status.mkdir(parents=True, exist_ok=True)
+    lock = os.open(data.status / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise outputs.OutputError(
+                f"another {name} uses this DATA_DIR. Stop it, or {outputs.ANOTHER_FOLDER}: "
+                f"{data.root}"
+            ) from None
+        yield
+    finally:
+        os.close(lock)
 
 
 def run(name: str, body: Body) -> NoReturn:

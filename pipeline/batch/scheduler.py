@@ -4,12 +4,11 @@ Only one run is active at a time. Each run is a process of its own, started by s
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -371,25 +370,3 @@ def end_processes(run: str, data_dir: Path) -> bool:
             found = True
             processes.end(processes.tree(process.pid), END_SECONDS)
     return found
-
-
-@contextlib.contextmanager
-def only_scheduler(data: outputs.DataDir) -> Iterator[None]:
-    """Hold the lock of the one scheduler of this data directory.
-
-    Raises:
-        OutputError: another scheduler holds it.
-    """
-    data.status.mkdir(parents=True, exist_ok=True)
-    lock = os.open(data.status / "batch_scheduler.lock", os.O_RDWR | os.O_CREAT)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise outputs.OutputError(
-                f"another batch scheduler uses this DATA_DIR: stop it, or set another DATA_DIR. "
-                f"DATA_DIR={data.root}"
-            ) from None
-        yield
-    finally:
-        os.close(lock)

@@ -248,8 +248,8 @@ class FeedWatchdog:
         return fault
 
     def _refusal(self) -> "FeedError":
-        answer = f"Answer: {self.error}"
-        return FeedError("subscription refused. Check PRODUCT_ID", answer, lasting=True)
+        check = ". Check PRODUCT_ID" if "product" in str(self.error).lower() else ""
+        return FeedError(f"subscription refused{check}", f"Answer: {self.error}", lasting=True)
 
     def fault(self, now: float) -> tuple[str, str] | None:
         """Return what has been missing for too long, and its details; None if nothing is."""

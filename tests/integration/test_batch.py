@@ -256,7 +256,7 @@ def test_a_run_whose_database_is_replaced_fails_and_publishes_nothing(
 
 def test_two_schedulers_never_work_on_one_folder(runs: Runs) -> None:
     assert runs.second_status == 2
-    assert "another batch scheduler" in runs.second_log
+    assert "another batch_scheduler uses this DATA_DIR. Stop it" in runs.second_log
 
 
 # --- the JVM ---------------------------------------------------------------------------------

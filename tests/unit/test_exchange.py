@@ -156,6 +156,12 @@ def test_an_error_before_the_subscription_is_the_cause_of_the_close_after_it() -
     assert (str(cause), cause.lasting, cause.state) == (text, True, "refused")
 
 
+def test_a_refusal_for_another_reason_does_not_ask_for_another_product() -> None:
+    one = watchdog()
+    one.on_error({"type": "error", "message": "Rate limit exceeded", "reason": "too many requests"})
+    assert one.refusal() == "subscription refused. Answer: Rate limit exceeded: too many requests"
+
+
 def test_an_error_after_the_subscription_is_named_with_the_close_and_temporary() -> None:
     one = watchdog()
     one.on_subscribed()

@@ -18,7 +18,7 @@ import pytest
 from pipeline import outputs, service, times
 from pipeline.health import health, heartbeat
 from pipeline.outputs import DataDir
-from pipeline.service import Service, backoff
+from pipeline.service import Service, backoff, only_one
 from pipeline.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -228,7 +228,8 @@ print("ready", flush=True)
 while True:
     if service.stop.wait(0.01):
         print("asked to stop", flush=True)
-        time.sleep(60)
+        for _ in range(1200):  # a signal just before a long sleep would not interrupt it
+            time.sleep(0.05)
 """
 
 
@@ -329,3 +330,15 @@ def test_the_status_has_the_cost_of_the_service(running: Service) -> None:
     assert isinstance(cost, dict)
     assert cost["cpu_s"] > 0
     assert cost["peak_mib"] >= cost["rss_mib"] > 5
+
+
+def test_a_second_process_of_a_service_on_a_data_directory_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(data_dir=tmp_path)
+    with only_one(outputs.DataDir(tmp_path), "producer"):
+        assert Service("producer", settings).run(lambda *_: None) == 2
+        (line,) = (record.getMessage() for record in caplog.records if record.levelname == "ERROR")
+        assert line.startswith("another producer uses this DATA_DIR. Stop it, or ")
+    with only_one(outputs.DataDir(tmp_path), "producer"):  # it was released
+        pass
