@@ -137,7 +137,9 @@ def main() -> None:
         formatting = [*command, *format_arguments(configuration)]
         if status := subprocess.run(formatting, env=variables, check=False).returncode:
             refuse(
-                "Cannot format the storage of Kafka. Read the output of Java in the log of Kafka. "
+                "Cannot format the storage of Kafka. If a class is missing, run "
+                "`rm -rf jars/kafka/lib; make jars`. Otherwise read the output of Java in the log "
+                "of Kafka. "
                 f"Exit status: {status}. The storage: {folder}"
             )
     sys.stdout.flush()

@@ -1215,7 +1215,9 @@ def test_a_broker_without_jars_names_the_command(tmp_path: Path, monkeypatch, ca
         (
             "false",
             (
-                "Cannot format the storage of Kafka. Read the output of Java in the log of Kafka. "
+                "Cannot format the storage of Kafka. If a class is missing, run "
+                "`rm -rf jars/kafka/lib; make jars`. Otherwise read the output of Java in the log "
+                "of Kafka. "
                 "Exit status: 1. The storage: {folder}/kafka\n"
             ),
         ),
