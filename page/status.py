@@ -72,15 +72,8 @@ def condition(service: ServiceStatus, now: datetime) -> Condition:
     return "starting" if young or service.fields.get("state") == "starting" else "unhealthy"
 
 
-#: What to do about a service in a condition that its status file does not explain.
-_ACTIONS: Mapping[Condition, str] = {
-    "stopped": "Start it again",
-    "silent": "Check that it runs, and read its log",
-}
-
-
-def sentence(service: ServiceStatus, now: datetime) -> str:
-    """Return what a service does now, in one sentence."""
+def sentence(service: ServiceStatus, now: datetime, *, with_action: bool = True) -> str:
+    """Return what a service does now, and what to do if its status file does not explain it."""
     name = service.name
     match condition(service, now):
         case "absent":
@@ -90,10 +83,11 @@ def sentence(service: ServiceStatus, now: datetime) -> str:
             return formatting.text(service.problem or no_time)  # the problem names the file
         case "stopped":
             ago = formatting.ago(service.moment("updated"), now)
-            return f"{name} stopped {ago}. {_ACTIONS['stopped']}"
+            return f"{name} stopped {ago}{'. Start it again' if with_action else ''}"
         case "silent":
             quiet = formatting.age(formatting.seconds_since(service.moment("updated"), now))
-            return f"no heartbeat from {name} for {quiet}. {_ACTIONS['silent']}"
+            action = ". Check that it runs, and read its log" if with_action else ""
+            return f"no heartbeat from {name} for {quiet}{action}"
         case "starting":
             started = formatting.age(formatting.seconds_since(service.moment("started"), now))
             starts = service.number("starts") or 1
@@ -284,19 +278,17 @@ def _stream_fault(seen: _Evidence) -> FeedState | None:
 def problems(services: Mapping[str, ServiceStatus], now: datetime) -> list[str]:
     """Return a sentence for each service that does not do its work.
 
-    Several services often end together. Only the first sentence has the action, so that all of them
-    fit on one line.
+    Several services often end together. Only the first sentence of a condition has the action, so
+    that all of them fit on one line.
     """
     found = []
-    given: set[str] = set()
+    seen: set[Condition] = set()
     for service in services.values():
         found_in = condition(service, now)
         if found_in in ("ok", "absent"):
             continue
-        text, action = sentence(service, now), _ACTIONS.get(found_in, "")
-        found.append(text.removesuffix(f". {action}") if action in given else text)
-        if action:
-            given.add(action)
+        found.append(sentence(service, now, with_action=found_in not in seen))
+        seen.add(found_in)
     return found + _absent(services, now)
 
 

@@ -144,12 +144,12 @@ def reason_for_nothing(play: Callable[[ServerConnection], None], path: Path, cap
     return str(capsys.readouterr().err).replace(url, "SERVER")
 
 
-TODO = "Nothing was recorded: check --url and --product. Cause:"
+CHECK = "Nothing was recorded: check --url and --product. Cause:"
 
 
 def test_a_refused_product_is_reported_with_what_to_check(tmp_path, capsys):
     refusal = '{"type":"error","message":"Failed to subscribe","reason":"FOO-USD is not valid"}'
-    text = f"{TODO} the server sent an error: {refusal}\n"
+    text = f"{CHECK} the server sent an error: {refusal}\n"
 
     def refuse(server: ServerConnection) -> None:
         server.recv()
@@ -171,9 +171,9 @@ def test_a_server_that_sends_nothing_is_reported_with_what_to_check(tmp_path, ca
         server.recv()
         server.recv()  # until the recorder ends
 
-    text = f"{TODO} the server closed the connection. Code 1008 no. Feed: SERVER\n"
+    text = f"{CHECK} the server closed the connection. Code 1008 no. Feed: SERVER\n"
     assert reason_for_nothing(close, tmp_path / "r", capsys) == text
-    text = f"{TODO} SERVER sent no message of FOO-USD\n"
+    text = f"{CHECK} SERVER sent no message of FOO-USD\n"
     assert reason_for_nothing(stay, tmp_path / "r", capsys) == text
 
 
