@@ -1,7 +1,6 @@
 """What every service shares: its start and end, logging, signals, counters, status, retries."""
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -405,19 +404,15 @@ def only_one(data: outputs.DataDir, name: str) -> Iterator[None]:
     Raises:
         OutputError: another process holds it.
     """
-    data.status.mkdir(parents=True, exist_ok=True)
-    lock = os.open(data.status / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(source.lock(data, name, wait=False))
         except BlockingIOError:
             raise outputs.OutputError(
                 f"another {name} uses this DATA_DIR. Stop it, or {outputs.ANOTHER_FOLDER}: "
                 f"{data.root}"
             ) from None
         yield
-    finally:
-        os.close(lock)
 
 
 def run(name: str, body: Body) -> NoReturn:

@@ -110,15 +110,24 @@ def record_topic_id(data: DataDir, topic_id: str) -> None:
 
 
 @contextlib.contextmanager
-def _lock(data: DataDir) -> Iterator[None]:
-    """Let one process at a time read and write `source.json`: all services start together."""
+def lock(data: DataDir, name: str, *, wait: bool) -> Iterator[None]:
+    """Hold the lock `status/NAME.lock`. It ends with the process, however the process ends.
+
+    Raises:
+        BlockingIOError: another process holds it, and `wait` is False.
+    """
     data.status.mkdir(parents=True, exist_ok=True)
-    lock = os.open(data.status / "source.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(data.status / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
-        os.close(lock)
+        os.close(descriptor)
+
+
+def _lock(data: DataDir) -> contextlib.AbstractContextManager[None]:
+    """Let one process at a time read and write `source.json`: all services start together."""
+    return lock(data, "source", wait=True)
 
 
 def _read(data: DataDir) -> dict[str, Any]:
