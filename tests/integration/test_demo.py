@@ -240,12 +240,28 @@ def test_another_feed_is_refused(running_stack: Stack) -> None:
     assert (status, "DATA_DIR=" in text, "make clean" in text) == (2, True, True), text
 
 
+def test_the_stack_continues_where_it_was(running_stack: Stack) -> None:
+    demo, before = running_stack.demo, running_stack.windows
+    made = running_stack.made = demo.make("demo")
+    last = before["window_start"].iloc[-1]
+    wait_until(
+        lambda: read_windows(*outputs.stream_files(demo.data))["window_start"].iloc[-1] > last,
+        150,
+        "newer windows",
+        made,
+    )
+    after = read_windows(*outputs.stream_files(demo.data))
+    assert after["window_start"].is_unique
+    kept = after[after["window_start"].isin(before["window_start"])].reset_index(drop=True)
+    assert kept.equals(before)  # final windows have not changed
+
+
 def test_the_next_start_ends_the_processes_that_a_killed_supervisor_left(
     running_stack: Stack,
 ) -> None:
     demo = running_stack.demo
-    before, expected = demo.make("demo"), (*PROGRAMS, *OTHER_PROGRAMS)
-    wait_until(lambda: demo.pids(*expected).keys() == set(expected), 60, "all programs", before)
+    before, expected = running_stack.made, {*PROGRAMS, *OTHER_PROGRAMS}
+    assert demo.pids(*expected).keys() == expected
     left = stack.leftovers(demo.data.root)
     supervisor = next(p for p in before.tree() if "local.supervise" in p.cmdline())
     supervisor.kill()
@@ -254,22 +270,6 @@ def test_the_next_start_ends_the_processes_that_a_killed_supervisor_left(
     wait_until(lambda: "REPLAY of" in again.text(), 60, "the next start", again)
     assert "of an earlier stack that was killed" in again.text()
     assert not [p for p in left if p.is_running()]
-
-
-def test_the_stack_continues_where_it_was(running_stack: Stack) -> None:
-    """After Ctrl-C, and after a killed supervisor."""
-    made, data, before = running_stack.made, running_stack.demo.data, running_stack.windows
-    last = before["window_start"].iloc[-1]
-    wait_until(
-        lambda: read_windows(*outputs.stream_files(data))["window_start"].iloc[-1] > last,
-        150,
-        "newer windows",
-        made,
-    )
-    after = read_windows(*outputs.stream_files(data))
-    assert after["window_start"].is_unique
-    kept = after[after["window_start"].isin(before["window_start"])].reset_index(drop=True)
-    assert kept.equals(before)  # final windows have not changed
 
 
 def test_sigterm_to_make_ends_the_stack(running_stack: Stack) -> None:
