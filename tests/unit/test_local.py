@@ -167,6 +167,13 @@ def test_two_services_on_one_port_are_refused(capsys) -> None:
         ({"data_dir": SAMPLE / "below"}, f"{SAMPLE.name} is a file. DATA_DIR={SAMPLE}/below. The "),
         ({"data_dir": ROOT}, "which has other content"),
         ({"data_dir": "/"}, "which has other content"),
+        (
+            {"data_dir": "/etc"},
+            "DATA_DIR=/etc is a directory of the system. Set DATA_DIR to another ",
+        ),
+        ({"data_dir": "/etc/ssl"}, "DATA_DIR=/etc/ssl is a directory of the system."),
+        ({"data_dir": "/bin"}, "DATA_DIR=/bin is a directory of the system."),
+        ({"data_dir": "/root"}, "DATA_DIR=/root is a directory of the system."),
         ({"data_dir": "~nobody-has-this-name/x"}, "Give the full path"),
         ({"data_dir": "x" * 5000}, "name too long"),
     ],
