@@ -88,6 +88,8 @@ def _warning(make: Callable[[], Path]) -> str | None:
 def main() -> None:
     """Make both archives. If Java or a part of Spark is missing, end the processes of both."""
     processes.exit_on_sigterm()
+    if "STY" in os.environ:  # GNU screen: `local.start` prints the notice about its WINDOW, once
+        os.environ.pop("WINDOW", None)
     with exit_on_error(), ThreadPoolExecutor(2) as pool:
         try:
             archives = (

@@ -16,6 +16,7 @@ from supervisor.states import ProcessStates
 from local import stack
 from local.terminal import refuse, say, write_through
 from local.variables import absolute_path
+from pipeline.health import full_disk
 
 #: Seconds to wait for an answer of the supervisor.
 ANSWER_SECONDS = 10.0
@@ -41,6 +42,8 @@ def main() -> None:
             f"DATA_DIR={data_dir}"
         )
     say(f"DATA_DIR={data_dir} ({stack.holder(data_dir)})")
+    if full := full_disk(data_dir):
+        say(full)
     for process in processes(data_dir):
         say(row(process))
 

@@ -9,6 +9,7 @@ tests/unit/test_local.py fails when the installed version is not `CHECKED_VERSIO
 """
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -28,6 +29,7 @@ from supervisor.supervisord import Supervisor
 from local import stack, terminal
 from pipeline import processes
 from pipeline.errors import EXIT_OPERATIONAL
+from pipeline.health import full_disk
 
 #: The version of supervisor with which this module was checked.
 CHECKED_VERSION = "4.3.0"
@@ -39,6 +41,8 @@ REFUSED_SECONDS = 1.0
 REASON_SECONDS = 60.0
 #: A log line of a service or of the broker: its time, its level and its text.
 _LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]+Z) ([A-Z]+) +[\w.]+: (.*)")
+#: The beginning of a log line. On a full disk, the rest can be missing.
+_LOG_TIME = re.compile(r"\d{4}-\d\d-\d\dT")
 #: A call in a stack trace of Java.
 _CALL = re.compile(r"\s+(?:at |\.\.\. \d)")
 #: The line of an exception in the output of Java.
@@ -231,12 +235,20 @@ def ends_when_done(process: Any) -> bool:
 
 
 def error_of(process: Any) -> str:
-    """Return why a program failed, without a full stop; "" if it did not fail or has no reason."""
+    """Return why a program failed, without a full stop; "" if it did not fail or has no reason.
+
+    On a full disk, the last lines of Kafka name other errors, or are not in its log. So the full
+    disk comes first.
+    """
+    log_file = Path(process.config.stdout_logfile)
     if not process.pid:  # the system refused to start it
         reason = process.spawnerr or ""
     elif os.waitstatus_to_exitcode(process.config.options.wait_status) > 0:
         since = max(process.laststart, process.laststop - REASON_SECONDS)
-        reason = last_error(Path(process.config.stdout_logfile), since)
+        reason = last_error(log_file, since)
+        full = full_disk(log_file.parent)
+        if full and not reason.startswith(os.strerror(errno.ENOSPC)):
+            reason = f"{full}. Cause: {reason}" if reason else full
     else:
         reason = ""
     return f"failed: {reason.rstrip('.')}" if reason else ""
@@ -266,7 +278,7 @@ def last_error(log_file: Path, since: float) -> str:
                 following = "".join(lines[number + 1 : number + 2])
                 is_cause = _EXCEPTION.match(following)
                 return f"{found[3].rstrip('.')}. Cause: {following}" if is_cause else found[3]
-    is_log_line = not lines or _LOG_LINE.match(lines[-1])
+    is_log_line = not lines or _LOG_TIME.match(lines[-1])
     return "" if is_log_line else lines[-1].strip()
 
 

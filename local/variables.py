@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from feed.arguments import parse_seconds, parse_speed
 from local.terminal import refuse
+from pipeline.outputs import is_of_system
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Exists once the packages are installed.
@@ -136,6 +137,8 @@ def usable_folder(text: str) -> Path:
     another = "Set DATA_DIR to another directory."
     if path in (ROOT, Path(path.anchor)):
         refuse(f"DATA_DIR={text} is {path}, which has other content. {another}")
+    if is_of_system(path):
+        refuse(f"DATA_DIR={text} is a directory of the system. {another}")
     try:
         existing = next(each for each in (path, *path.parents) if each.exists())
     except OSError as error:

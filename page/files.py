@@ -25,7 +25,7 @@ from page.pace import Pace
 from pipeline import alerts, outputs, times, window_files
 from pipeline.alerts import Alert
 from pipeline.compare import inputs
-from pipeline.health import on_this_clock
+from pipeline.health import full_disk, on_this_clock
 from pipeline.outputs import DataDir, OutputError
 from pipeline.stores.interface import Store
 
@@ -212,7 +212,8 @@ class Reader:
         path = self._data.status_of(name)
         fields = on_this_clock(self._value(path, {}), now)
         minute: Mapping[str, Any] = self._value(self._data.minutes_of(name), {})
-        return status.ServiceStatus(name, fields, self._problem(path), minute)
+        full = full_disk(self._data.root)
+        return status.ServiceStatus(name, fields, self._problem(path), minute, full)
 
     def _gone(self, has_results: bool) -> tuple[str, ...]:
         """Return a sentence if the database is missing although there are results of it."""

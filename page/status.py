@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from page import formatting
-from pipeline.health import STALE_SECONDS, unhealthy_text
+from pipeline.health import READ_THE_LOG, STALE_SECONDS, no_status_text, unhealthy_text
 from pipeline.outputs import SERVICES
 from pipeline.source import REPETITION, feed_description, is_as_recorded
 
@@ -38,6 +38,8 @@ class ServiceStatus:
     problem: str | None = None
     #: The newest row of its per-minute records.
     minute: Mapping[str, Any] = field(default_factory=dict)
+    #: The sentence about the disk of the data directory if it is full (`pipeline.health`).
+    full_disk: str | None = None
 
     def part(self, name: str) -> Mapping[str, Any]:
         """Return a nested object; empty when it is missing or of another type."""
@@ -77,17 +79,17 @@ def sentence(service: ServiceStatus, now: datetime, *, with_action: bool = True)
     name = service.name
     match condition(service, now):
         case "absent":
-            return f"{name} has not started yet"
+            return _without_status(service, f"{name} has not started yet", "", with_action)
         case "unreadable":
             no_time = f"the status of {name} has no heartbeat time. Check that the service runs"
             return formatting.text(service.problem or no_time)  # the problem names the file
         case "stopped":
             ago = formatting.ago(service.moment("updated"), now)
-            return f"{name} stopped {ago}{'. Start it again' if with_action else ''}"
+            return _without_status(service, f"{name} stopped {ago}", "Start it again", with_action)
         case "silent":
             quiet = formatting.age(formatting.seconds_since(service.moment("updated"), now))
-            action = ". Check that it runs, and read its log" if with_action else ""
-            return f"no heartbeat from {name} for {quiet}{action}"
+            text = f"no heartbeat from {name} for {quiet}"
+            return _without_status(service, text, READ_THE_LOG, with_action)
         case "starting":
             started = formatting.age(formatting.seconds_since(service.moment("started"), now))
             starts = service.number("starts") or 1
@@ -97,6 +99,10 @@ def sentence(service: ServiceStatus, now: datetime, *, with_action: bool = True)
             return f"{name} has been starting for {started}{restarts}{message}"
         case _:
             return unhealthy_text(name, service.text("state"), service.text("message"))
+
+
+def _without_status(service: ServiceStatus, text: str, action: str, with_action: bool) -> str:
+    return no_status_text(text, action, service.full_disk) if with_action else text
 
 
 @dataclass(frozen=True)
@@ -221,7 +227,8 @@ def feed_state(
 
 def _producer_fault(seen: _Evidence) -> FeedState | None:
     if all(seen.condition(name) == "absent" for name in seen.services):
-        return FeedState("WAITING", "no service has started yet")
+        full = seen.services[PRODUCER].full_disk
+        return FeedState("WAITING", no_status_text("no service has started yet", "", full))
     match seen.condition(PRODUCER):
         case "absent" | "starting":
             return FeedState("WAITING", seen.sentence(PRODUCER), PRODUCER)

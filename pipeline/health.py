@@ -8,6 +8,7 @@ This module imports little, because the check runs every few seconds in every co
 are most of its cost.
 """
 
+import errno
 import os
 import sys
 import time
@@ -18,9 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import outputs, times
+from pipeline.errors import sentence
 
 #: Seconds. If its status file is older, a service hangs or is down.
 STALE_SECONDS = 30.0
+#: Bytes. With less free space, a disk counts as full: services that fail make and remove files.
+LEAST_FREE_BYTES = 1 << 20
+#: What to do about a service without a heartbeat.
+READ_THE_LOG = "Check that it runs, and read its log"
 
 
 @cache
@@ -62,6 +68,39 @@ def on_this_clock(status: Mapping[str, Any], now: datetime) -> Mapping[str, Any]
     return {**status, "updated": (now - timedelta(seconds=age)).isoformat()}
 
 
+def full_disk(folder: Path) -> str | None:
+    """Return the sentence of the services about a full disk; None if the disk has free space.
+
+    On a full disk, a service cannot write its status file, so only its log has the reason.
+
+    Args:
+        folder: the data directory, or a directory on the same disk.
+    """
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return None
+    free_blocks = disk.f_bfree if os.geteuid() == 0 else disk.f_bavail  # some are only for root
+    is_full = free_blocks * disk.f_frsize < LEAST_FREE_BYTES and disk.f_blocks > 0
+    has_no_inodes = disk.f_files > 0 and disk.f_favail == 0
+    if not is_full and not has_no_inodes:
+        return None
+    return sentence(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+
+def no_status_text(text: str, action: str, full: str | None) -> str:
+    """Return the text about a service that writes no status, with what to do.
+
+    Args:
+        text: how the service looks without a new status.
+        action: what to do; empty if nothing is wrong.
+        full: the sentence about the full disk (`full_disk`). It replaces the action.
+    """
+    if full:
+        return f"{full} ({text})"
+    return f"{text}. {action}" if action else text
+
+
 def unhealthy_text(name: str, state: object, message: object) -> str:
     """Return the state and the message of an unhealthy service on one line.
 
@@ -76,9 +115,11 @@ def health(data: outputs.DataDir, name: str, now: datetime) -> str | None:
         status = on_this_clock(outputs.read_status(data, name), now)
         age = (now - datetime.fromisoformat(status["updated"])).total_seconds()
     except (outputs.OutputError, KeyError, TypeError, ValueError):
-        return f"{name} has no readable status file. Check that the service runs"
+        text, action = f"{name} has no readable status file", "Check that the service runs"
+        return no_status_text(text, action, full_disk(data.root))
     if age > STALE_SECONDS:
-        return f"no heartbeat from {name} for {age:.0f} s. Check that it runs, and read its log"
+        text, action = f"no heartbeat from {name} for {age:.0f} s", READ_THE_LOG
+        return no_status_text(text, action, full_disk(data.root))
     if age < -STALE_SECONDS:
         return (
             f"{name} hangs, or the clock was set back: its newest heartbeat is {-age:.0f} s in the "

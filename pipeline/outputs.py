@@ -92,6 +92,24 @@ ANOTHER_FOLDER = (
     "choose another directory with DATA_DIR=, or empty it with make clean "
     "(in containers: docker compose down --volumes)"
 )
+#: Directories of the system: they hold programs, configurations, or the directories of others. Of
+#: the first, all directories below belong to the system too. Nothing can be written to /proc and
+#: /sys.
+_PROGRAM_FOLDERS = tuple(
+    Path("/", name)
+    for name in (
+        *("bin", "boot", "etc", "lib", "lib32", "lib64", "sbin", "Library", "System"),
+        *("usr/bin", "usr/include", "usr/lib", "usr/lib32", "usr/lib64", "usr/libexec"),
+        *("usr/sbin", "usr/share", "private/etc"),
+    )
+)
+_SHARED_FOLDERS = tuple(
+    Path("/", name)
+    for name in (
+        *("", "dev", "home", "opt", "root", "run", "usr", "usr/local", "var", "var/cache"),
+        *("var/lib", "var/log", "var/spool", "Users", "private", "private/var"),
+    )
+)
 
 
 class OutputError(OperationalError):
@@ -212,6 +230,20 @@ class DataDir:
 
 
 # --- writing --------------------------------------------------------------------------------
+
+
+def is_of_system(folder: Path) -> bool:
+    """Return whether a directory belongs to the system, so that no output may be written to it.
+
+    A directory that a version before this rule has filled can be used further.
+    """
+    path = folder.resolve()
+    if path not in _SHARED_FOLDERS and not any(map(path.is_relative_to, _PROGRAM_FOLDERS)):
+        return False
+    try:
+        return not DataDir(path).source.exists()
+    except OSError:  # a directory of root
+        return True
 
 
 def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:

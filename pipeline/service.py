@@ -78,10 +78,14 @@ def set_in_thread(event: threading.Event) -> None:
 
 
 def _require_writable(folder: Path) -> None:
-    """Create the data directory; end the process with one line if no file can be written to it.
+    """Create the data directory; end the process with one line if no output may be written to it.
 
     An error that can pass without a change of the setting, such as a full disk, does not end it.
     """
+    if outputs.is_of_system(folder):
+        reason = "must be a directory of your own, not one of the system"
+        print(invalid("data_dir", str(folder), reason), file=sys.stderr)
+        sys.exit(EXIT_OPERATIONAL)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:

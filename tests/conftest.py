@@ -58,6 +58,32 @@ def keep_sigpipe_ignored() -> Iterator[None]:
     signal.signal(signal.SIGPIPE, before)
 
 
+def fill_disk(path: Path) -> None:
+    """Write a file until its disk is full."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 512)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MiB with 50 files at most, which is mounted in another name space."""
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare, to mount a disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    script = 'mount -t tmpfs -o size=2m,nr_inodes=50 none "$1" && echo mounted && exec sleep 600'
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            if process.stdout.readline() != "mounted\n":
+                pytest.skip("no mount is possible here")
+            yield Path(f"/proc/{process.pid}/root{folder}")
+        finally:
+            process.kill()
+
+
 def require(what: str, present: object) -> None:
     """Skip the test if something is missing on this machine. With CI set, fail instead."""
     if present:

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from local import programs, stack
-from tests.conftest import KEPT, ROOT, wait_until
+from tests.conftest import KEPT, ROOT, fill_disk, wait_until
 
 PROGRAM = "while :; do echo line; sleep 0.05; done"
 SUPERVISE = [sys.executable, "-m", "local.supervise"]
@@ -88,13 +88,6 @@ def restarted(supervisor: psutil.Process, before: psutil.Process) -> psutil.Proc
     return wait_until(other, 15, "another program") or before
 
 
-def fill(path: Path) -> None:
-    """Write a file until its disk is full."""
-    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"x" * 512)
-
-
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare, to mount a disk")
 def test_a_full_disk_under_all_its_output_does_not_end_the_supervisor(tmp_path: Path) -> None:
     """It restarts the program meanwhile, and all output continues when there is space."""
@@ -116,7 +109,7 @@ def test_a_full_disk_under_all_its_output_does_not_end_the_supervisor(tmp_path: 
         assert first
         disk = Path(f"/proc/{supervisor.pid}/root{folder}")  # in the supervisor's name space
         wait_until((disk / "logs" / "chatty.log").exists, 5, "the log of the program")
-        fill(disk / "filler")
+        fill_disk(disk / "filler")
         time.sleep(1.5)
         second = restarted(supervisor, first)
         with pytest.raises(OSError) as full:  # noqa: PT011 - the number is checked

@@ -37,8 +37,10 @@ def test_a_run_that_hangs_is_ended_with_its_children() -> None:
     assert ["sleep", "47.11"] not in commands
 
 
-def test_archives_that_cannot_be_made_are_warnings_with_their_cause(tmp_path: Path) -> None:
-    """`make demo` and `make run` continue. This Java can only print its version."""
+def archives_with_a_java_that_fails(
+    tmp_path: Path, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run `python -m local.archives` with a Java that can only print its version."""
     java = tmp_path / "bin" / "java"
     java.parent.mkdir()
     java.write_text(
@@ -46,14 +48,19 @@ def test_archives_that_cannot_be_made_are_warnings_with_their_cause(tmp_path: Pa
         "echo no heap for you >&2; exit 1\n"
     )
     java.chmod(0o755)
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "local.archives"],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "JAVA_HOME": str(tmp_path)},
+        env={"PATH": os.environ["PATH"], "JAVA_HOME": str(tmp_path)} | variables,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_archives_that_cannot_be_made_are_warnings_with_their_cause(tmp_path: Path) -> None:
+    """`make demo` and `make run` continue."""
+    done = archives_with_a_java_that_fails(tmp_path)
     assert done.returncode == 0, done.stderr
     warnings = done.stderr.splitlines()
     assert len(warnings) == 2
@@ -63,3 +70,10 @@ def test_archives_that_cannot_be_made_are_warnings_with_their_cause(tmp_path: Pa
     )
     assert all(line.startswith(todo) for line in warnings)
     assert all("no heap for you" in line for line in warnings)
+
+
+def test_the_window_number_of_gnu_screen_is_not_reported_here(tmp_path: Path) -> None:
+    """`local.start` reports it in the same terminal."""
+    done = archives_with_a_java_that_fails(tmp_path, STY="4711.pts-0.host", WINDOW="0")
+    assert done.returncode == 0, done.stderr
+    assert "WINDOW" not in done.stderr

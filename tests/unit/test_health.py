@@ -1,5 +1,6 @@
 """The health check: from the status file to one sentence and an exit status."""
 
+import contextlib
 import json
 import os
 import socket
@@ -14,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from pipeline import http_health, outputs, times
-from pipeline.health import health, heartbeat
+from pipeline.health import full_disk, health, heartbeat
 from pipeline.outputs import DataDir
+from tests.conftest import fill_disk
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2025, 12, 2, 5, 10, tzinfo=UTC)
+FULL = "No space left on device: free space on the disk of DATA_DIR"
 QUIET = "no heartbeat from consumer for 31 s. Check that it runs, and read its log"
 
 
@@ -58,6 +61,34 @@ def test_a_service_with_an_old_status_is_unhealthy(tmp_path: Path) -> None:
     data = written(tmp_path)
     sentence = health(data, "consumer", NOW + timedelta(seconds=30.6))
     assert sentence == QUIET
+
+
+def test_a_full_disk_is_the_reason_of_a_service_without_a_new_status(small_disk: Path) -> None:
+    """No service can write its status then."""
+    data = written(small_disk)
+    later = NOW + timedelta(seconds=31)
+    assert health(data, "consumer", later) == QUIET
+    fill_disk(small_disk / "filler")
+    with pytest.raises(OSError, match="No space left on device"):
+        written(small_disk, updated=later)
+    assert health(data, "consumer", later) == f"{FULL} (no heartbeat from consumer for 31 s)"
+    no_file = f"{FULL} (producer has no readable status file)"
+    assert health(data, "producer", later) == no_file
+    assert health(data, "consumer", NOW) is None  # its status is new
+    (small_disk / "filler").unlink()
+    assert health(data, "consumer", later) == QUIET
+
+
+def test_a_disk_that_can_hold_no_more_files_is_full(small_disk: Path) -> None:
+    assert full_disk(small_disk) is None
+    with contextlib.suppress(OSError):
+        for number in range(60):
+            (small_disk / str(number)).touch()
+    assert full_disk(small_disk) == FULL
+
+
+def test_a_directory_that_does_not_exist_is_not_on_a_full_disk(tmp_path: Path) -> None:
+    assert full_disk(tmp_path / "nowhere") is None
 
 
 def test_a_service_that_hangs_is_unhealthy_although_the_clock_was_set_back(

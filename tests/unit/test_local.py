@@ -50,8 +50,11 @@ from pipeline import java, outputs, processes, times
 from pipeline.errors import OperationalError, TemporaryError
 from pipeline.outputs import DataDir
 from pipeline.settings import Settings, load
+from tests.conftest import fill_disk
 
 ROOT = Path(__file__).resolve().parents[2]
+#: The sentence of the services about a full disk.
+FULL = "No space left on device: free space on the disk of DATA_DIR"
 TMP = Path("/tmp")  # noqa: S108 - the last place for a socket
 SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
 
@@ -167,6 +170,13 @@ def test_two_services_on_one_port_are_refused(capsys) -> None:
         ({"data_dir": SAMPLE / "below"}, f"{SAMPLE.name} is a file. DATA_DIR={SAMPLE}/below. The "),
         ({"data_dir": ROOT}, "which has other content"),
         ({"data_dir": "/"}, "which has other content"),
+        (
+            {"data_dir": "/etc"},
+            "DATA_DIR=/etc is a directory of the system. Set DATA_DIR to another ",
+        ),
+        ({"data_dir": "/etc/ssl"}, "DATA_DIR=/etc/ssl is a directory of the system."),
+        ({"data_dir": "/bin"}, "DATA_DIR=/bin is a directory of the system."),
+        ({"data_dir": "/root"}, "DATA_DIR=/root is a directory of the system."),
         ({"data_dir": "~nobody-has-this-name/x"}, "Give the full path"),
         ({"data_dir": "x" * 5000}, "name too long"),
     ],
@@ -611,6 +621,22 @@ def test_the_status_of_a_killed_stack_names_the_processes_that_still_run(
     assert f"Their pids: {left.pid}." in printed
 
 
+def test_the_status_names_a_full_disk(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Supervisor reports RUNNING for services that cannot write."""
+    monkeypatch.setattr(sys, "argv", ["status", "--data-dir", str(small_disk)])
+    monkeypatch.setattr(status, "absolute_path", lambda _, text: Path(text))
+    monkeypatch.setattr(stack, "is_running", lambda _: True)
+    monkeypatch.setattr(status, "processes", lambda _: [])
+    monkeypatch.setattr(status, "write_through", lambda: None)
+    status.main()
+    (first,) = capsys.readouterr().out.splitlines()
+    fill_disk(small_disk / "filler")
+    status.main()
+    assert capsys.readouterr().out.splitlines() == [first, FULL]
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -955,6 +981,7 @@ TOLD = "KAFKA_CREDENTIALS_FILE is not set. Set it to a file."
         (LOGGED.format(12) + "WARNING: a line of Java that comes later\n", TOLD),
         (LOGGED.format(10), ""),  # of an earlier start
         (LOGGED.format(10) + LOGGED.format(12).splitlines()[0], ""),
+        (LOGGED.format(10) + "2026-03-01T12:0", ""),  # cut off: the disk is full
         (LOGGED.format(10) + "STORE_URL=x is not valid\n\n", "STORE_URL=x is not valid"),
         (
             KAFKA_LOGGED,
@@ -1030,6 +1057,44 @@ def test_an_error_long_before_the_end_of_a_program_is_not_printed_as_its_cause(
     end(program, 143, after_s=600)
     line = printed_without_time(capsys, "producer")
     assert line.startswith("ended, status 143. Restarting (log: /")
+
+
+#: The last lines of Kafka on a full disk, after which it exits with status 1: while it runs, and
+#: at a start. {} is the time of a log line.
+KAFKA_ON_A_FULL_DISK = [
+    (
+        """{0} ERROR   kafka: Error while writing to checkpoint file /x/kafka/log/a (LogDirFailure)
+java.io.IOException: No space left on device
+{0} ERROR   kafka: Shutdown broker because all log dirs in /x/kafka/log have failed (LogManager)
+""",
+        ". Cause: Shutdown broker because all log dirs in /x",
+    ),
+    (
+        """{0} ERROR   kafka: Encountered fatal fault: caught exception (ProcessTerminatingFault)
+java.lang.InternalError: a fault occurred in a recent unsafe memory access operation
+""",
+        ". Cause: Encountered fatal fault: caught exception",
+    ),
+    ("", ". Restarting (log: /"),
+    (
+        "{0} ERROR   kafka: No space left on device: free space on the disk of DATA_DIR\n",
+        ". Restar",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "cause"), KAFKA_ON_A_FULL_DISK)
+def test_a_full_disk_is_the_first_cause_of_a_program_that_fails(
+    text: str, cause: str, stack_programs: Programs, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = stack_programs["producer"]
+    log = Path(program.config.stdout_logfile)
+    log.write_text(text.format(times.iso(times.now())))
+    monkeypatch.setattr(supervise, "full_disk", {log.parent: FULL}.get)
+    end(program, 1, after_s=60)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.partition(" UTC  producer ")[2].startswith(f"failed: {FULL}{cause}")
+    assert FULL in line[:100]
 
 
 def test_a_program_that_the_system_refuses_to_start_is_printed_with_the_reason(

@@ -45,6 +45,43 @@ def minute(number: int, day: int = 2) -> datetime:
     return datetime(2025, 12, day, tzinfo=UTC) + timedelta(minutes=number)
 
 
+# --- directories of the system ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["/", "/etc", "/etc/ssh", "/home", "/root", "/usr/local", "/var", "/var/log", "/lib64"],
+)
+def test_a_directory_of_the_system_is_recognised(folder: str) -> None:
+    assert outputs.is_of_system(Path(folder))
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *("/data", "/app/data", "/home/anna/prices", "/root/data", "/mnt", "/dev/shm/x"),  # noqa: S108
+        *("/usr/src/app/data", "/usr/local/prices", "/var/lib/prices", "/opt/prices", "/tmp/etc"),  # noqa: S108
+    ],
+)
+def test_a_directory_of_a_user_is_not_one_of_the_system(folder: str) -> None:
+    assert not outputs.is_of_system(Path(folder))
+
+
+def test_a_link_to_a_directory_of_the_system_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/usr/local")
+    assert outputs.is_of_system(tmp_path / "link")
+
+
+def test_a_directory_of_the_system_that_holds_outputs_can_be_used_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older version accepted it."""
+    monkeypatch.setattr(outputs, "_SHARED_FOLDERS", (tmp_path,))
+    assert outputs.is_of_system(tmp_path)
+    (tmp_path / "source.json").write_text("{}")
+    assert not outputs.is_of_system(tmp_path)
+
+
 # --- formats --------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from pipeline.compare import inputs
 from pipeline.outputs import DataDir
 from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
+from tests.conftest import fill_disk
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
 #: A new snapshot at every call.
@@ -49,6 +51,14 @@ def reads(monkeypatch):
 
     monkeypatch.setattr(files, "_read", counted)
     return names
+
+
+def test_a_full_disk_is_read_with_the_status_files(small_disk: Path, patient) -> None:
+    reader = reader_of(DataDir(small_disk))
+    assert {found.full_disk for found in reader.snapshot().services.values()} == {None}
+    fill_disk(small_disk / "filler")
+    full = "No space left on device: free space on the disk of DATA_DIR"
+    assert {found.full_disk for found in reader.snapshot().services.values()} == {full}
 
 
 def test_the_fast_reader_reads_the_same_values_as_the_pipelines_reader(data) -> None:

@@ -1,6 +1,7 @@
 """The state of the feed and of the services, from their status files."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -188,6 +189,43 @@ def test_only_the_first_of_several_silent_services_has_the_action() -> None:
         "no heartbeat from consumer for 1 min 35 s",
         "no heartbeat from batch_scheduler for 1 min 35 s",
     ]
+
+
+FULL = "No space left on device: free space on the disk of DATA_DIR"
+
+
+def on_a_full_disk(
+    changes: dict[str, dict[str, Any]] | None = None, absent: Sequence[str] = ()
+) -> dict[str, status.ServiceStatus]:
+    found = services(changes, absent=absent)
+    return {name: replace(service, full_disk=FULL) for name, service in found.items()}
+
+
+def test_a_full_disk_comes_before_a_missing_heartbeat() -> None:
+    """A service cannot write its status then."""
+    quiet = {"updated": ago(95)}
+    found = on_a_full_disk({"producer": quiet, "consumer": quiet})
+    first = f"{FULL} (no heartbeat from producer for 1 min 35 s)"
+    state = status.feed_state(found, {}, NOW)
+    assert (state.word, state.reason) == ("DOWN", first)
+    assert status.problems(found, NOW) == [first, "no heartbeat from consumer for 1 min 35 s"]
+
+
+def test_a_full_disk_comes_before_a_service_that_cannot_report_its_start() -> None:
+    stopped = {"state": "stopped", "updated": ago(300), "healthy": False}
+    found = on_a_full_disk({"producer": stopped})
+    state = status.feed_state(found, {}, NOW)
+    assert state.reason == f"{FULL} (producer stopped 5 min ago)"
+    state = status.feed_state(on_a_full_disk(absent=("producer",)), {}, NOW)
+    assert state.reason == f"{FULL} (producer has not started yet)"
+    state = status.feed_state(on_a_full_disk(absent=outputs.SERVICES), {}, NOW)
+    assert state.reason == f"{FULL} (no service has started yet)"
+
+
+def test_services_with_new_heartbeats_on_a_full_disk_report_it_themselves() -> None:
+    found = on_a_full_disk()
+    assert status.feed_state(found, {}, NOW).word == "LIVE"
+    assert status.problems(found, NOW) == []
 
 
 def test_a_young_service_may_wait_for_others_without_alarm() -> None:

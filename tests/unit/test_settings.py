@@ -446,6 +446,19 @@ def test_a_service_refuses_a_folder_that_it_cannot_write_to(program: str) -> Non
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "program", ["producer.py", "consumer.py", "spark_processor.py", "batch_scheduler.py"]
+)
+def test_a_service_refuses_a_directory_of_the_system(program: str) -> None:
+    """Root can write to it."""
+    done = ended(program, DATA_DIR="/usr/share")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "setting DATA_DIR='/usr/share' is invalid: must be a directory of your own, not one of the "
+        "system\n"
+    )
+
+
 def ended(program: str, **environment: object) -> subprocess.CompletedProcess[str]:
     """Run a program with this environment to its end."""
     what = [program] if program.endswith(".py") else ["-m", program]
