@@ -32,9 +32,8 @@ def stream(service: Service, resources: ExitStack) -> None:
     recorder = Recorder(service.data, folder / checkpoint.QUERY, settings, topic.id)
     pace = Pace(settings.trigger_seconds, service.stop)
     progress = Progress(service, recorder, topic)
-
-    with recovery.explaining(service, folder, topic):
-        windows = WindowPublisher(service, folder / checkpoint.OPEN_WINDOWS, recorder)
+    with recovery.explaining(service, folder, topic) as files:
+        windows = WindowPublisher(service, folder / checkpoint.OPEN_WINDOWS, recorder, files)
 
         def process_micro_batch(changed: "DataFrame", micro_batch: int) -> None:
             rows = changed.collect()
@@ -52,6 +51,7 @@ def stream(service: Service, resources: ExitStack) -> None:
         progress.follow(query)
         while not service.stop.is_set() and not progress.has_ended(wait_s=1):
             topic.check()
+            files.check()
             progress.report()
             service.tick()
 

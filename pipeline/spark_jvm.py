@@ -4,10 +4,14 @@ Only this module and `pipeline.java_errors` use private names of PySpark. They w
 PySpark 4.2.0. `tests/unit/test_spark_jvm.py` fails if PySpark changes them.
 """
 
+import subprocess
 from typing import Any
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import DataFrame, SparkSession
+
+#: The exit status of Java after an OutOfMemoryError in a task: `SparkExitCode.OOM`.
+EXIT_OUT_OF_MEMORY = 52
 
 
 def log_in(conf: SparkConf, user: str) -> None:
@@ -28,6 +32,21 @@ def version(session: SparkSession) -> str:
 def executed_plan(frame: DataFrame) -> Any:
     """Return the physical plan of a query, an object of Java."""
     return frame._jdf.queryExecution().executedPlan()  # noqa: SLF001
+
+
+def exit_status(wait_s: float) -> int | None:
+    """Wait for the Java process of this process's session, and return its exit status.
+
+    Returns:
+        None if it still runs, or if there is none.
+    """
+    process = getattr(SparkContext._gateway, "proc", None)  # noqa: SLF001
+    if process is None:
+        return None
+    try:
+        return int(process.wait(wait_s))
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def kill() -> None:

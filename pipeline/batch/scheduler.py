@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from pipeline import outputs, processes, source, spark, stores, times
+from pipeline import outputs, processes, source, spark, spark_jvm, stores, times
 from pipeline.batch import job, retention
 from pipeline.batch.snapshot import read_store
 from pipeline.errors import Family, OperationalError, TemporaryError, family_of, sentence
@@ -83,8 +83,18 @@ def reason_of(exit_code: int, result: Mapping[str, Any]) -> str:
         else:
             process = "Java or Python" if number in _HANDLED_BY_JAVA else "Python"
         return _reason_of_signal(signal.Signals(number), process)
+    if exit_code == spark_jvm.EXIT_OUT_OF_MEMORY:  # a reported reason is a consequence
+        return (
+            "the Java heap is full. Increase BATCH_MEMORY. The log of the scheduler has the "
+            f"OutOfMemoryError (exit status {exit_code})"
+        )
     if reported := result.get("reason"):
         return str(reported)
+    if exit_code == 0:
+        return (
+            "status/batch_processor.json is missing. The next run starts at its usual time. "
+            "The run ended with exit status 0, but its result cannot be read"
+        )
     return f"exit status {exit_code}. Read the error in the log of the scheduler"
 
 

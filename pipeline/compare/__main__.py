@@ -61,7 +61,8 @@ def main() -> None:
     except Exception:  # noqa: BLE001 - Python's own status for a fault, 1, means "unexplained"
         traceback.print_exc()
         sys.exit(3)
-    sys.exit(2 if not comparison.compared else 1 if comparison.unexplained else 0)
+    nothing = comparison.span is None or not comparison.compared
+    sys.exit(2 if nothing else 1 if comparison.unexplained else 0)
 
 
 def as_json(comparison: Comparison) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pyspark.errors import PySparkRuntimeError
 
+from pipeline import spark_jvm
 from pipeline.errors import Family, OperationalError, TemporaryError, family_of
 from pipeline.java_errors import (
     WRONG_JAR,
@@ -52,6 +53,13 @@ DAMAGED = (
     "The checkpoint is damaged or of another Spark version. The stream starts a new one and reads "
     "the topic from its oldest record. Cause: {cause}"
 )
+#: The text about a full heap.
+_HEAP_IS_FULL = (
+    "The Java heap of the stream is full. Set STREAM_MEMORY above {stream_memory}, or "
+    "MAX_OFFSETS_PER_TRIGGER below {max_offsets_per_trigger}."
+)
+#: Seconds to wait for the end of Java. After an error in Java, it took up to 0.6 s.
+_EXIT_SECONDS = 3.0
 #: Spark's readers of checkpoint files. An error inside one of them is damage.
 _READERS = re.compile(
     r"\bat [\w.$/]*(?:OperatorStateMetadata|StateSchemaCompatibilityChecker|SchemaHelper"
@@ -75,8 +83,7 @@ RULES = (
     _rule(
         "OutOfMemoryError|OUT_OF_MEMORY",
         StreamError,
-        "The Java heap of the stream is full. Set STREAM_MEMORY above {stream_memory}, or "
-        "MAX_OFFSETS_PER_TRIGGER below {max_offsets_per_trigger}.",
+        _HEAP_IS_FULL,
     ),
     _rule(
         "Too many open files",  # Spark can report it as damage of the checkpoint
@@ -148,13 +155,19 @@ def explain(error: Exception, settings: Settings) -> Exception:
             f"STREAM_MEMORY={settings.stream_memory}: it must be below the free memory of this "
             "machine and the limit of memory (`ulimit -v`)."
         )
-    if java_has_ended(error):
+    ended = java_has_ended(error)
+    text = "" if ended else stack_trace(error)
+    found = explain_text(text, settings) if text else error
+    # While Java ends, the answers that it still gives have other causes.
+    is_unknown = ended or isinstance(found, QueryFailedError)
+    if is_unknown and spark_jvm.exit_status(_EXIT_SECONDS) == spark_jvm.EXIT_OUT_OF_MEMORY:
+        return StreamError(_HEAP_IS_FULL.format(**settings.model_dump()))
+    if ended:
         return StreamError(
             "The Java process of the stream has ended. The service starts again. If this repeats, "
             f"set STREAM_MEMORY above {settings.stream_memory}, or free memory on this machine."
         )
-    text = stack_trace(error)
-    return explain_text(text, settings) if text else error
+    return found
 
 
 def explain_text(text: str, settings: Settings) -> Exception:

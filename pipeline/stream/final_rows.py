@@ -29,6 +29,11 @@ class FinalRows:
             read = outputs.read_json(self._path)
             self._rows = {day: n for day, n in read.items() if isinstance(n, int)}
 
+    @property
+    def days(self) -> list[str]:
+        """Return the days whose files must exist."""
+        return list(self._rows)
+
     def record(self, written: Mapping[str, int]) -> None:
         """Record the number of rows in the files that were just written.
 

@@ -15,6 +15,7 @@ from pipeline.settings import Settings
 from pipeline.stream import checkpoint, finality
 from pipeline.stream.checkpoint import DamagedCheckpointError
 from pipeline.stream.failures import DAMAGED, StreamError, explain
+from pipeline.stream.file_watch import FileWatch
 from pipeline.stream.final_rows import FinalRows
 from pipeline.stream.finality import StateError
 from pipeline.stream.topic_watch import TopicWatch
@@ -120,20 +121,25 @@ def repair(path: Path, file: window_files.WindowFile) -> None:
 
 
 @contextmanager
-def explaining(service: Service, folder: Path, topic: TopicWatch) -> Iterator[None]:
+def explaining(service: Service, folder: Path, topic: TopicWatch) -> Iterator[FileWatch]:
     """Turn a failure of the query into an error that names its cause and the action.
 
+    Give the watch on the files of the stream: a deletion can be the cause.
+
     Raises:
+        DeletedError: files of the stream were deleted. The next attempt computes them again.
         TopicChangedError: the topic is another one now. The next attempt reads that one.
         DamagedCheckpointError: the checkpoint is damaged, and was set aside.
         Exception: the query failed for another reason.
     """
     continued = folder.exists()
+    files = FileWatch(service.data, folder)
     try:
-        yield
+        yield files
     except Exception as error:
         if service.stop.is_set():
             raise
+        files.check()
         _check_topic(topic, error)
         found = explain(error, service.settings)
         if isinstance(found, StateError):

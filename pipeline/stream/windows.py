@@ -20,6 +20,7 @@ from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import finality, micro_batches
 from pipeline.stream.console import Console
+from pipeline.stream.file_watch import FileWatch
 from pipeline.stream.final_rows import FinalRows
 from pipeline.stream.finality import Cells, State, Window
 
@@ -42,11 +43,16 @@ class WindowPublisher:
     """Publishes the windows that each micro-batch changed. Repeating one changes nothing."""
 
     def __init__(
-        self, service: Service, state_file: Path, recorder: micro_batches.Recorder
+        self,
+        service: Service,
+        state_file: Path,
+        recorder: micro_batches.Recorder,
+        files: FileWatch,
     ) -> None:
         self._service = service
         self._console = Console()
         self._recorder = recorder
+        self._files = files
         self._data = service.data
         self._state_file = state_file
         self._final_rows = FinalRows(state_file.parent)
@@ -96,7 +102,11 @@ class WindowPublisher:
 
         The final windows are written before the state: after a crash between the two, Spark
         repeats the micro-batch, and the same windows become final again.
+
+        Raises:
+            DeletedError: files of the stream were deleted.
         """
+        self._files.check()  # before this creates a deleted file again
         now = times.now()
         changed = [to_window(row, self._service.settings, now) for row in rows]
         state, final = finality.apply_micro_batch(

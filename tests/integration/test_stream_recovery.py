@@ -148,6 +148,22 @@ def test_after_damage_to_its_files_every_window_is_exact_again(market: Market) -
     assert len(list((chain.data / "stream_csv").glob("*.csv"))) == 1
 
 
+def test_files_that_are_deleted_under_the_running_stream_are_computed_again(
+    market: Market,
+) -> None:
+    """Spark and the stream create both directories again, without the old files.
+
+    They are renamed: `rmtree` fails if Spark writes a file meanwhile.
+    """
+    chain, pid = market.chain, market.stream.pid
+    for name in ("stream_csv", "checkpoints"):
+        (chain.data / name).rename(chain.data.parent / name)
+    market.send()
+    market.final(90, "all windows after the deletion")
+    assert "checkpoints/ was deleted while the stream ran." in market.stream.text()
+    assert chain.status("spark_processor")["pid"] == pid
+
+
 # --- another topic, and deleted records ---------------------------------------------------------
 
 

@@ -152,6 +152,16 @@ RUNS: list[tuple[dict[str, Any], Settings, str]] = [
         LARGE,
         "exit status 1. Read the error in the log of the scheduler",
     ),
+    (
+        {"status": "failed", "reason": reason_of(0, {})},
+        LARGE,
+        "status/batch_processor.json is missing. The next run starts at its usual time",
+    ),
+    (
+        {"status": "failed", "reason": reason_of(52, {})},
+        LARGE,
+        "the Java heap is full. Increase BATCH_MEMORY.",
+    ),
     ({"status": "failed", "reason": None, "exit": 1}, LARGE, "exit status 1"),
 ]
 

@@ -37,6 +37,12 @@ def test_an_undamaged_checkpoint_is_continued(tmp_path: Path) -> None:
     assert checkpoint.problem(made(tmp_path / "killed before the commit", committed=6)) is None
 
 
+def test_what_spark_wrote_after_the_checkpoint_was_deleted_is_damage(tmp_path: Path) -> None:
+    """Spark itself finds this only after it has started the query."""
+    (tmp_path / "query" / "state" / "0").mkdir(parents=True)
+    assert checkpoint.problem(tmp_path) == "metadata: No such file or directory"
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", "{", '{"micro_batch": "x", "open": []}', "\0\0"])
 def test_open_windows_of_another_form_are_damage(tmp_path: Path, text: str) -> None:
     made(tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -129,6 +130,22 @@ def test_if_all_windows_match_the_exit_status_is_0(command: Command, tmp_path: P
     assert done.returncode == 0, done.stderr
     assert "identical results for the 1 window compared" in done.stdout
     assert json.loads(command(tmp_path, "--json").stdout)["unexplained"] == 0
+
+
+@pytest.mark.parametrize(
+    "deleted", [("stream_csv",), ("batch_output",), ("stream_csv", "batch_output")]
+)
+def test_without_a_result_of_both_paths_the_exit_status_is_2_whatever_other_files_exist(
+    command: Command, tmp_path: Path, deleted: tuple[str, ...]
+) -> None:
+    both_paths(tmp_path, "6")
+    live = [window(1, last_trade_time="2025-06-01T12:01:09Z")]
+    DataDir(tmp_path).stream_live.write_text(to_csv(WINDOW_COLUMNS, live))
+    for name in deleted:
+        shutil.rmtree(tmp_path / name)
+    done = command(tmp_path)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.startswith("Nothing to compare yet")
 
 
 def test_an_unexplained_difference_is_exit_status_1_and_comes_first(

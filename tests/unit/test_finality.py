@@ -20,6 +20,7 @@ from pipeline import alerts, histogram, outputs, times
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import finality
+from pipeline.stream.file_watch import DeletedError, FileWatch
 from pipeline.stream.finality import (
     MAX_GROWTH_ENTRIES,
     State,
@@ -326,7 +327,8 @@ class Runner:
     def start(self) -> None:
         recorder = Recorder(self.data, self.query, self.settings, TOPIC_ID)
         service = Service("spark_processor", self.settings)
-        self._windows = WindowPublisher(service, self.state_file, recorder)
+        files = FileWatch(self.data, self.state_file.parent)
+        self._windows = WindowPublisher(service, self.state_file, recorder, files)
 
     def _write(self, path: Path, text: str, *, durable: bool = True) -> None:
         if self._left is not None:
@@ -389,6 +391,20 @@ def test_written_at_of_a_final_row_is_when_it_became_final_not_when_it_was_last_
     noted = runner.data.stream_latency.read_text().splitlines()
     assert json.dumps({histogram.bucket(120): 1}) in noted[1].replace('""', '"')
     capsys.readouterr()
+
+
+def test_a_micro_batch_after_a_deletion_does_not_create_the_deleted_file_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None
+) -> None:
+    runner = Runner(tmp_path, monkeypatch)
+    *first, last = Stream([[5], [120], [180], []], 60).batches
+    for number, rows in enumerate(first):
+        assert runner.micro_batch(number, rows, None)
+    (path,) = outputs.stream_files(runner.data)
+    path.unlink()
+    with pytest.raises(DeletedError):
+        runner.micro_batch(3, last, None)
+    assert not path.exists()
 
 
 @pytest.fixture

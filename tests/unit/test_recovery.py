@@ -1,6 +1,7 @@
 """The start of the stream after damage between two runs: what is kept and what is set aside."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,14 @@ from typing import Any
 import pytest
 
 from pipeline import outputs, times
+from pipeline.errors import is_temporary
 from pipeline.outputs import WINDOW_COLUMNS, OutputError
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import checkpoint, finality, recovery
 from pipeline.stream.checkpoint import DamagedCheckpointError
 from pipeline.stream.failures import StreamError
+from pipeline.stream.file_watch import DeletedError, FileWatch
 from pipeline.stream.final_rows import FinalRows
 from pipeline.stream.finality import StateError
 from tests.unit.test_checkpoint import TOPIC, made
@@ -171,6 +174,87 @@ def test_a_damaged_record_of_the_rows_is_ignored_and_replaced(tmp_path: Path, co
     assert FinalRows(tmp_path).missing({}) == {}
     FinalRows(tmp_path).record({"2025-12-02": 5})
     assert FinalRows(tmp_path).missing({}) == {"2025-12-02": 5}
+
+
+# --- files that are deleted while the stream runs -----------------------------------------------
+
+
+@pytest.fixture
+def files(service: Service) -> FileWatch:
+    """After a check that found all files of two days."""
+    (service.data.stream_csv / BEFORE).write_text(text(window(-60)))
+    FinalRows(checkpoint.folder(service.settings, TOPIC)).record({BEFORE[:10]: 1, DAY[:10]: 3})
+    files = watch(service)
+    files.check()
+    return files
+
+
+def watch(service: Service) -> FileWatch:
+    return FileWatch(service.data, checkpoint.folder(service.settings, TOPIC))
+
+
+@pytest.mark.parametrize(
+    ("deleted", "named"),
+    [
+        ("stream_csv", "stream_csv/"),
+        (f"stream_csv/{BEFORE}", f"stream_csv/{BEFORE}"),
+        ("checkpoints", "The checkpoint in checkpoints/"),
+    ],
+)
+def test_a_deletion_under_the_running_stream_is_a_temporary_error_that_names_it(
+    service: Service, files: FileWatch, deleted: str, named: str
+) -> None:
+    path = service.data.root / deleted
+    path.unlink() if path.suffix else shutil.rmtree(path)
+    with pytest.raises(DeletedError) as raised:
+        files.check()
+    assert is_temporary(raised.value)
+    assert str(raised.value) == (
+        f"{named} was deleted while the stream ran. The stream reads the topic again from its "
+        "oldest record"
+    )
+    assert not is_continued_after(service)
+
+
+def is_continued_after(service: Service) -> bool:
+    """Return whether the next attempt continues the checkpoint and finds nothing deleted."""
+    folder = recovery.prepare(service, TOPIC)
+    FileWatch(service.data, folder).check()
+    return folder.exists()
+
+
+def test_a_checkpoint_that_was_created_again_is_not_the_deleted_one(
+    service: Service, files: FileWatch
+) -> None:
+    """Spark and the stream write on: the newest offsets, the open windows, the number of rows."""
+    folder = checkpoint.folder(service.settings, TOPIC)
+    kept = [folder / "open_windows.json", folder / "query" / "offsets" / "7"]
+    texts = [path.read_text() for path in kept]
+    shutil.rmtree(service.data.checkpoints)
+    for path, content in zip(kept, texts, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    FinalRows(folder).record({DAY[:10]: 3})
+    with pytest.raises(DeletedError, match=r"^The checkpoint in checkpoints/ was deleted"):
+        files.check()
+    assert not is_continued_after(service)
+
+
+def test_a_new_checkpoint_is_not_a_deleted_one(tmp_path: Path) -> None:
+    """Before its first start, and between its creation and its first final window."""
+    files = FileWatch(outputs.DataDir(tmp_path), tmp_path / "checkpoints" / "new")
+    files.check()
+    made(tmp_path / "checkpoints" / "new")
+    files.check()
+
+
+def test_an_error_after_a_deletion_is_reported_as_the_deletion(
+    service: Service, files: FileWatch
+) -> None:
+    """A file is written with a rename, which fails if its directory was deleted meanwhile."""
+    shutil.rmtree(service.data.stream_csv)
+    with pytest.raises(DeletedError, match=r"^stream_csv/ was deleted"):
+        failing(service, checkpoint.folder(service.settings, TOPIC), FileNotFoundError(DAY))
 
 
 def test_a_file_of_a_newer_version_is_refused_and_nothing_is_set_aside(service: Service) -> None:

@@ -6,6 +6,7 @@ import pytest
 from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark.errors import PySparkRuntimeError
 
+from pipeline import spark_jvm
 from pipeline.errors import Family, family_of
 from pipeline.settings import Settings
 from pipeline.stream.checkpoint import DamagedCheckpointError
@@ -163,6 +164,27 @@ def test_the_end_of_the_java_process_is_named() -> None:
         assert str(explain(error, Settings())).startswith(
             "The Java process of the stream has ended."
         )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionRefusedError(111, "Connection refused"),
+        Py4JError("py4j.reflection does not exist in the JVM"),
+        Py4JError(caused_by("java.lang.NullPointerException: dagScheduler() is null")),
+    ],
+)
+def test_if_java_ended_with_sparks_status_for_a_full_heap_the_heap_is_named(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task had an OutOfMemoryError. These are the errors of other threads while Java ended."""
+    monkeypatch.setattr(spark_jvm, "exit_status", lambda _seconds: 52)
+    found = explain(error, Settings())
+    assert family_of(found) is OPERATIONAL
+    assert str(found) == (
+        "The Java heap of the stream is full. Set STREAM_MEMORY above 640m, or "
+        "MAX_OFFSETS_PER_TRIGGER below 200000."
+    )
 
 
 def test_a_java_process_that_did_not_start_is_named() -> None:

