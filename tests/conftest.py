@@ -20,6 +20,7 @@ import pytest
 
 from local import prerequisites, topics
 from local.ports import free_port, listens
+from pipeline import processes
 
 ROOT = Path(__file__).resolve().parent.parent
 #: The only variables that a test's processes inherit: a developer's settings must not reach them.
@@ -117,16 +118,7 @@ class Running:
         self.name = log.stem
         self.log = log
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                arguments,
-                cwd=ROOT,
-                env=kept | {"PYTHONUNBUFFERED": "1"} | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.process = processes.start_in_background(arguments, log, kept | environment)
 
     @property
     def pid(self) -> int:
@@ -145,11 +137,7 @@ class Running:
 
     def tree(self) -> list[psutil.Process]:
         """Return the process and its descendants that are running."""
-        try:
-            root = psutil.Process(self.pid)
-            return [root, *root.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+        return processes.tree(self.pid)
 
     def java(self) -> psutil.Process:
         """Wait until the process has started Spark's Java process, and return that one."""
