@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import hypothesis
 import psutil
 import pytest
+from kafka import KafkaConsumer, TopicPartition
 
 from local import prerequisites, topics
 from local.ports import free_port, listens
@@ -242,6 +243,21 @@ class Broker:
         assert self._running is not None
         for process in self._running.tree():
             process.send_signal(signum)
+
+    def records(self, topic: str) -> list[Any]:
+        """Return every record that a topic holds now."""
+        consumer = KafkaConsumer(bootstrap_servers=self.address, enable_auto_commit=False)
+        partition = TopicPartition(topic, 0)
+        found: list[Any] = []
+        try:
+            consumer.assign([partition])
+            consumer.seek_to_beginning(partition)
+            end = consumer.end_offsets([partition])[partition]
+            while consumer.position(partition) < end:
+                found += consumer.poll(1000).get(partition, [])
+        finally:
+            consumer.close()
+        return found
 
     def new_topic(self) -> str:
         """Create a topic and its dead-letter topic as the stack does, and return its name."""

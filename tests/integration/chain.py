@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from kafka import KafkaConsumer, TopicPartition
 
 from feed import recording
 from local.ports import free_port
@@ -128,18 +127,7 @@ class Chain:
 
     def records(self, topic: str) -> list[Any]:
         """Return every record that the topic holds now."""
-        consumer = KafkaConsumer(bootstrap_servers=self.broker.address, enable_auto_commit=False)
-        partition = TopicPartition(topic, 0)
-        consumer.assign([partition])
-        consumer.seek_to_beginning(partition)
-        end = consumer.end_offsets([partition])[partition]
-        records: list[Any] = []
-        try:
-            while consumer.position(partition) < end:
-                records += consumer.poll(1000).get(partition, [])
-        finally:
-            consumer.close()
-        return records
+        return self.broker.records(topic)
 
 
 @contextmanager
