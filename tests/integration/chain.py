@@ -12,9 +12,8 @@ import psutil
 from feed import recording
 from local.ports import free_port
 from tests import golden
-from tests.conftest import ROOT, Broker, Run, Running, require_jars, wait_until
+from tests.conftest import Broker, Run, Running, require_jars, wait_until
 
-SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
 #: The services that process a trade as it comes; a batch run starts with `batch_scheduler`.
 CONTINUOUS = ("producer", "consumer", "spark_processor")
 SCRIPTS = (*CONTINUOUS, "batch_scheduler")

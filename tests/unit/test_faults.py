@@ -25,12 +25,12 @@ from faults.catalogue import QUICK, catalogue
 from faults.injections import TARGETS
 from faults.lab import Fault
 from feed import recording
+from feed.sample import SAMPLE
 from pipeline.ingest import trade
 from tests import golden
 from tests.conftest import ROOT
 from tests.golden import Trade
 
-SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -32,6 +32,7 @@ from supervisor.options import ServerOptions
 from supervisor.process import Subprocess
 from supervisor.states import ProcessStates
 
+from feed.sample import SAMPLE
 from local import (
     announce,
     clean,
@@ -53,7 +54,6 @@ from pipeline.settings import Settings, load
 
 ROOT = Path(__file__).resolve().parents[2]
 TMP = Path("/tmp")  # noqa: S108 - the last place for a socket
-SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
 
 
 def refusal(capsys: pytest.CaptureFixture[str], call, *arguments) -> str:
