@@ -16,9 +16,8 @@ from kafka.errors import KafkaError
 from local import topics
 from local.ports import free_port, listens
 from pipeline.errors import TemporaryError
-from pipeline.processes import end, tree
+from pipeline.processes import end, start_in_background, tree
 from pipeline.settings import NAMES
-from pipeline.spark import ROOT
 
 BASELINE = Path(__file__).with_name("baseline")
 SCRIPTS = Path(__file__).with_name("scripts")
@@ -42,16 +41,7 @@ class Running:
 
     def __init__(self, command: list[str], log: Path, environment: dict[str, str]) -> None:
         self.log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.process = start_in_background(command, log, environment)
 
     @property
     def pid(self) -> int:
@@ -118,7 +108,7 @@ class Bench:
         temporary.mkdir(exist_ok=True)
         folders = {"TMPDIR": str(temporary), "SPARK_LOCAL_DIRS": str(temporary)}
         texts = {name: str(value) for name, value in own.items()}
-        return kept | {"PYTHONUNBUFFERED": "1"} | folders | texts
+        return kept | folders | texts
 
     def start(self, name: str, command: list[str], **environment: object) -> Running:
         """Start a command; the `with` block ends it."""

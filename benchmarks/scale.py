@@ -6,7 +6,6 @@ the same two cores: docs/scale.md says what the numbers mean.
 """
 
 import csv
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -371,7 +370,4 @@ def shown_lags(lags: Sequence[Moment]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    parts.run_program(main)

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from benchmarks.parts import log
 from faults import parallel, results, verdict
 from faults.catalogue import QUICK, catalogue
 from faults.lab import MAIN, Fault, Run
-from faults.results import Results, log
+from faults.results import Results
 from faults.stack import LabError
 from faults.verdict import Row
 from feed.arguments import Arguments

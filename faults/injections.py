@@ -69,23 +69,27 @@ def pause(lab: Lab, target: str) -> None:
             os.kill(pid, signal.SIGCONT)
 
 
-def behave(lab: Lab, make: servers.MakeBehaviour, seconds: float) -> None:
-    """Change the behaviour of the server for some seconds."""
-    lab.stack.proxy.behave(make())
+@contextlib.contextmanager
+def _behaving(lab: Lab, behaviour: servers.Behaviour) -> Iterator[None]:
+    """Change the behaviour of the server during the block."""
+    lab.stack.proxy.behave(behaviour)
     try:
-        time.sleep(seconds)
+        yield
     finally:
         lab.stack.proxy.behave()
+
+
+def behave(lab: Lab, make: servers.MakeBehaviour, seconds: float) -> None:
+    """Change the behaviour of the server for some seconds."""
+    with _behaving(lab, make()):
+        time.sleep(seconds)
 
 
 def close(lab: Lab, after: int, code: int | None, times: int) -> None:
     """Close connections after some frames; without a code, drop them: see `servers.Close`."""
     behaviour = servers.Close(after, code, times)
-    lab.stack.proxy.behave(behaviour)
-    try:
+    with _behaving(lab, behaviour):
         lab.wait_for(lambda: behaviour.left == 0, 300, f"{times} closed connections")
-    finally:
-        lab.stack.proxy.behave()
 
 
 def refuse(lab: Lab) -> None:
@@ -105,11 +109,10 @@ def oversized(lab: Lab) -> None:
 def late(lab: Lab, low: float, high: float) -> None:
     """Set back the event time of every seventh trade for 20 s, by `low` to `high` seconds."""
     behaviour = servers.Late(7, lambda: lab.random.uniform(low, high))
-    lab.stack.proxy.behave(behaviour)
     try:
-        time.sleep(20)
+        with _behaving(lab, behaviour):
+            time.sleep(20)
     finally:
-        lab.stack.proxy.behave()
         lab.rewritten |= behaviour.rewritten
 
 

@@ -96,7 +96,7 @@ class Lab:
     stack: Stack
     random: Random
     log: Callable[[str], None]
-    clocks: Clocks | None = None
+    clocks: Clocks | None
     rewritten: dict[int, bytes] = field(default_factory=dict)
     sent: list[bytes] = field(default_factory=list)
     deleted: list[truth.Record] = field(default_factory=list)

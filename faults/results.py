@@ -6,13 +6,13 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
 from benchmarks import machine
+from benchmarks.parts import log
 from faults import verdict
 from faults.stack import ROOT
 from faults.verdict import Row
@@ -123,11 +123,6 @@ def _described(path: Path) -> str:
     messages = sum(1 for _ in recordings.read(path))
     fingerprint = recordings.identity(path, None)["fingerprint"]
     return f"{messages:,} messages, SHA-256 begins with {fingerprint}"
-
-
-def log(text: str) -> None:
-    """Print one line of progress."""
-    print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import psutil
 from matplotlib.figure import Figure
 
+from benchmarks.parts import log
 from faults import results
 from faults.catalogue import catalogue
 from faults.lab import KILLS, MAIN, Fault, Run
@@ -241,7 +242,7 @@ def main() -> None:
             source=options.recording,
             speed=SPEED,
             seed=options.seed,
-            log=results.log,
+            log=log,
             order=faults,
             every_s=FAULT_SECONDS,
             watch=watch,

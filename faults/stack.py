@@ -156,16 +156,7 @@ def _spawn(
     command: list[str], log: Path, environment: Mapping[str, str]
 ) -> "subprocess.Popen[bytes]":
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**kept, "PYTHONUNBUFFERED": "1", **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    return processes.start_in_background(command, log, {**kept, **environment})
 
 
 def _get(port: int, path: str) -> bytes:

@@ -140,14 +140,12 @@ class Topic:
         backfilled: ids whose first record was recovered by backfill.
         late: the trades that the stream may drop: by id, how long before the watermark their event
             time was when they arrived, microseconds.
-        invalid: records that are no valid trade.
         offsets: by id, the offset of the first record.
     """
 
     order: list[golden.Trade] = field(default_factory=list)
     backfilled: set[int] = field(default_factory=set)
     late: dict[int, float] = field(default_factory=dict)
-    invalid: int = 0
     offsets: dict[int, int] = field(default_factory=dict)
 
 
@@ -160,7 +158,6 @@ def topic(records: Iterable[Record]) -> Topic:
         try:
             trade = golden.trade_in(record.value, datetime.fromtimestamp(record.received, UTC))
         except golden.InvalidError:
-            found.invalid += 1
             continue
         if trade.trade_id in seen:
             continue

@@ -92,9 +92,9 @@ def write_chart(chart: Chart | None, key: str, alt: str) -> None:
 # --- the parts ------------------------------------------------------------------------------
 
 
-def write_overview(sources: Sources) -> None:
-    """Write the overview of the comparison."""
-    write_comparison(latest_comparison(sources.comparer), "Overview")
+def comparison_only(part: str) -> Callable[[Sources], None]:
+    """Return the function that writes a part with nothing but sections of the comparison."""
+    return lambda sources: write_comparison(latest_comparison(sources.comparer), part)
 
 
 def write_results(sources: Sources) -> None:
@@ -125,21 +125,6 @@ def write_newest_results(snapshot: Snapshot, product: str) -> None:
         "Newest results of both paths",
         key="side-by-side",
     )
-
-
-def write_agreement(sources: Sources) -> None:
-    """Write which windows agree, and which trades each step keeps."""
-    write_comparison(latest_comparison(sources.comparer), "Agreement")
-
-
-def write_freshness(sources: Sources) -> None:
-    """Write the ages of the results, and the latency of each step."""
-    write_comparison(latest_comparison(sources.comparer), "Freshness")
-
-
-def write_cost(sources: Sources) -> None:
-    """Write what each path costs."""
-    write_comparison(latest_comparison(sources.comparer), "Cost")
 
 
 def write_all_alerts(sources: Sources) -> None:
@@ -323,11 +308,11 @@ def write_report(_sources: Sources) -> None:
 
 #: The parts in the order of their tabs.
 PARTS: Mapping[str, Callable[[Sources], None]] = {
-    "Overview": write_overview,
+    "Overview": comparison_only("Overview"),
     "Results": write_results,
-    "Agreement": write_agreement,
-    "Freshness": write_freshness,
-    "Cost": write_cost,
+    "Agreement": comparison_only("Agreement"),
+    "Freshness": comparison_only("Freshness"),
+    "Cost": comparison_only("Cost"),
     "Batch run time": write_run_time,
     "Alerts": write_all_alerts,
     "Windows": write_all_windows,

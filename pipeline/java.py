@@ -84,6 +84,12 @@ def problem(home: str | Path | None) -> str | None:
     return None
 
 
+def quoted(text: str) -> str:
+    """Return a text in quotes, as the options of a JVM and the configuration of JAAS hold it."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
 def archive_path(version_text: str, class_path: Iterable[Path]) -> Path:
     """Return the path of the class-data archive for one JVM and one class path.
 

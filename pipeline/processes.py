@@ -1,11 +1,12 @@
-"""Process trees: list one, measure what it costs, end it."""
+"""Processes: start one, list its tree, measure what it costs, end it."""
 
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,28 @@ import psutil
 MIB = 1024 * 1024
 #: Seconds. A process younger than this that has its parent's command line is a fork of it.
 FORK_SECONDS = 2.0
+
+
+def start_in_background(
+    command: list[str], log: Path, environment: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
+    """Start a command of this project in a process group of its own, with its output in a file.
+
+    Args:
+        command: the command. It starts in the directory of the project.
+        log: the file to which its output is appended.
+        environment: all its environment variables.
+    """
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            cwd=Path(__file__).parent.parent,
+            env={"PYTHONUNBUFFERED": "1", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def age() -> float:

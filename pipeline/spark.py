@@ -120,17 +120,11 @@ def archive_path(settings: Settings) -> Path:
 def java_options(archive: Path | None, *, c1_only: bool) -> str:
     """Return the JVM options of a job, with the class-data archive if it exists."""
     compiler = ("-XX:TieredStopAtLevel=1",) if c1_only else _C2_FOR_HOT_LOOPS
-    log = _quoted(f"-Dlog4j2.configurationFile={LOG_CONFIG}")
+    log = java.quoted(f"-Dlog4j2.configurationFile={LOG_CONFIG}")
     options = ["-XX:+UseSerialGC", _QUIET, *compiler, log]
     if archive is not None and archive.exists():
-        options.append(_quoted(f"-XX:SharedArchiveFile={archive}"))
+        options.append(java.quoted(f"-XX:SharedArchiveFile={archive}"))
     return " ".join(options)
-
-
-def _quoted(option: str) -> str:
-    """Return a JVM option for Spark's configuration. A path in it may hold a space."""
-    escaped = option.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def library_folder(settings: Settings) -> Path:
@@ -179,7 +173,7 @@ def configuration(settings: Settings, memory: str, options: str) -> dict[str, st
     return {
         "spark.master": settings.spark_master,
         "spark.driver.memory": memory,
-        "spark.driver.extraJavaOptions": " ".join([options, *map(_quoted, own)]),
+        "spark.driver.extraJavaOptions": " ".join([options, *map(java.quoted, own)]),
         "spark.driver.extraClassPath": ":".join(map(str, class_path())),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",

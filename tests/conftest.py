@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import hypothesis
 import psutil
 import pytest
+from kafka import KafkaConsumer, TopicPartition
 
 from local import prerequisites, topics
 from local.ports import free_port, listens
+from pipeline import processes
 
 ROOT = Path(__file__).resolve().parent.parent
 #: The only variables that a test's processes inherit: a developer's settings must not reach them.
@@ -143,16 +145,7 @@ class Running:
         self.name = log.stem
         self.log = log
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                arguments,
-                cwd=ROOT,
-                env=kept | {"PYTHONUNBUFFERED": "1"} | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.process = processes.start_in_background(arguments, log, kept | environment)
 
     @property
     def pid(self) -> int:
@@ -171,11 +164,7 @@ class Running:
 
     def tree(self) -> list[psutil.Process]:
         """Return the process and its descendants that are running."""
-        try:
-            root = psutil.Process(self.pid)
-            return [root, *root.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+        return processes.tree(self.pid)
 
     def java(self) -> psutil.Process:
         """Wait until the process has started Spark's Java process, and return that one."""
@@ -280,6 +269,21 @@ class Broker:
         assert self._running is not None
         for process in self._running.tree():
             process.send_signal(signum)
+
+    def records(self, topic: str) -> list[Any]:
+        """Return every record that a topic holds now."""
+        consumer = KafkaConsumer(bootstrap_servers=self.address, enable_auto_commit=False)
+        partition = TopicPartition(topic, 0)
+        found: list[Any] = []
+        try:
+            consumer.assign([partition])
+            consumer.seek_to_beginning(partition)
+            end = consumer.end_offsets([partition])[partition]
+            while consumer.position(partition) < end:
+                found += consumer.poll(1000).get(partition, [])
+        finally:
+            consumer.close()
+        return found
 
     def new_topic(self) -> str:
         """Create a topic and its dead-letter topic as the stack does, and return its name."""

@@ -350,7 +350,7 @@ def drops(data: DataDir, watermark_s: int) -> tuple[int, int, float]:
     """Return how many trades the stream dropped as late, the bound, and the estimate."""
     with closing(sqlite.open_reader(data.database)) as connection:
         lags = pd.DataFrame(database.lags(connection, None), columns=["behind", "bucket", "count"])
-    row = watermarks(lags, {}, None).row(watermark_s) or {}
+    row = watermarks(lags, {}, None, is_live_pace=True).row(watermark_s) or {}
     progress = pd.read_csv(data.stream_progress)
     counted = read_status(data, "spark_processor").get("counters", {})
     dropped = max(int(progress["late"].sum()), int(counted.get("late", 0)))

@@ -30,7 +30,7 @@ def funnel(
     agreement: pd.DataFrame,
     in_batch: int | None,
     *,
-    rejected_ids: int = 0,
+    rejected_ids: int,
 ) -> pd.DataFrame:
     """Return what each stage received and kept, with each loss.
 

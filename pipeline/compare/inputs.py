@@ -37,6 +37,7 @@ from pipeline.outputs import (
     read_csv,
     read_json,
     read_status,
+    read_text,
     stream_files,
 )
 from pipeline.source import is_as_recorded
@@ -69,13 +70,8 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
     A last line without a line end is malformed: it can lack fields, or digits of a number. A line
     of an older version has no mode: such runs were full.
     """
-    try:
-        text = data.batch_log.read_text(encoding="utf-8", errors="replace")
-        lines = text[: text.rfind("\n") + 1].splitlines()
-    except FileNotFoundError:
-        lines = []
-    except OSError as error:
-        raise cannot_read(data.batch_log, error) from error
+    text = read_text(data.batch_log)
+    lines = text[: text.rfind("\n") + 1].splitlines()
     rows = [dict(part.split("=", 1) for part in line.split() if "=" in part) for line in lines]
     table = pd.DataFrame(
         [row for row in rows if {"started", "status"} <= row.keys()], columns=list(LOG_FIELDS)
@@ -128,25 +124,25 @@ class Evidence:
     #: times of the stored trades around the gap, `after` and `before`.
     gaps: pd.DataFrame
     #: Ids of late trades that were backfilled.
-    backfilled: frozenset[int] = frozenset()
+    backfilled: frozenset[int]
     #: Trade ids in rejected messages.
-    rejected: frozenset[int] = frozenset()
+    rejected: frozenset[int]
     #: The offsets that the stream read, with the micro-batches that dropped records.
-    offset_ranges: Sequence[OffsetRange] = ()
+    offset_ranges: Sequence[OffsetRange]
     #: For each of the latest micro-batches: the number of records that it read, and the number that
     #: Spark dropped as late.
-    reported: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    reported: Mapping[int, tuple[int, int]]
     #: The offsets that the consumer has read since schema version 3.
-    consumed: ConsumedOffsets = NOTHING_CONSUMED
+    consumed: ConsumedOffsets
     #: The checkpoints of the stream with their first offset, oldest first.
-    starts: Sequence[Start] = ()
+    starts: Sequence[Start]
     #: Stored trades of the windows around offsets that the stream skipped.
-    placed: Sequence[PlacedTrades] = ()
+    placed: Sequence[PlacedTrades]
     #: Versions of final windows that other versions with more trades replaced, by `window_start`.
-    replaced: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
+    replaced: Mapping[str, Sequence[Mapping[str, str]]]
     #: The thresholds that the stream and the batch used, oldest first.
-    stream_thresholds: Sequence[Period] = ()
-    batch_thresholds: Sequence[Period] = ()
+    stream_thresholds: Sequence[Period]
+    batch_thresholds: Sequence[Period]
 
 
 @dataclass(frozen=True)
@@ -206,7 +202,7 @@ class PipelineOutputs:
     last: timedelta | None
     since: datetime | None
     #: The damaged rows of the stream's final windows, which are left out: a phrase for each file.
-    damaged: tuple[str, ...] = ()
+    damaged: tuple[str, ...]
 
 
 def require_folder(data: DataDir) -> None:

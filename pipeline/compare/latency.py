@@ -34,7 +34,7 @@ def waterfall(
     final: pd.DataFrame,
     runs: pd.DataFrame,
     *,
-    replayed_as_recorded: bool = False,
+    replayed_as_recorded: bool,
 ) -> pd.DataFrame:
     """Return how long each step of a trade took.
 

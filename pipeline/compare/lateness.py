@@ -77,7 +77,7 @@ def outcomes(
     offset_ranges: Iterable[OffsetRange],
     reported: Mapping[int, tuple[int, int]],
     consumed: ConsumedOffsets,
-    starts: Iterable[Start] = (),
+    starts: Iterable[Start],
 ) -> list[Outcomes]:
     """Return what the stream did with these records: one item per checkpoint, newest first.
 

@@ -51,7 +51,7 @@ def watermarks(
     status: Mapping[str, Mapping[str, Any]],
     final_age_s: float | None,
     *,
-    is_live_pace: bool = True,
+    is_live_pace: bool,
 ) -> Watermarks:
     """Return how many trades each watermark would have dropped.
 

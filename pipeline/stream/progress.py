@@ -192,7 +192,7 @@ def is_completed(progress: Mapping[str, Any]) -> bool:
 
 
 def progress_row(
-    progress: Mapping[str, Any], publication: Publication | None, waited_s: float = 0.0
+    progress: Mapping[str, Any], publication: Publication | None, waited_s: float
 ) -> dict[str, Any]:
     """Return the progress of a micro-batch with PROGRESS_COLUMNS.
 

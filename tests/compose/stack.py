@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
+from feed.sample import SAMPLE
 from local.ports import free_port
 from tests import golden
 from tests.conftest import KEPT, require
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
 RECORDING = Path(os.environ.get("RECORDING") or SAMPLE).absolute()
 #: The mode of the batch runs in all tests: `BATCH_MODE=incremental make test-compose`.
 BATCH_MODE = os.environ.get("BATCH_MODE") or "full"

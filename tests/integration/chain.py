@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from kafka import KafkaConsumer, TopicPartition
 
 from feed import recording
 from local.ports import free_port
 from tests import golden
-from tests.conftest import ROOT, Broker, Run, Running, require_jars, wait_until
+from tests.conftest import Broker, Run, Running, require_jars, wait_until
 
-SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
 #: The services that process a trade as it comes; a batch run starts with `batch_scheduler`.
 CONTINUOUS = ("producer", "consumer", "spark_processor")
 SCRIPTS = (*CONTINUOUS, "batch_scheduler")
@@ -128,18 +126,7 @@ class Chain:
 
     def records(self, topic: str) -> list[Any]:
         """Return every record that the topic holds now."""
-        consumer = KafkaConsumer(bootstrap_servers=self.broker.address, enable_auto_commit=False)
-        partition = TopicPartition(topic, 0)
-        consumer.assign([partition])
-        consumer.seek_to_beginning(partition)
-        end = consumer.end_offsets([partition])[partition]
-        records: list[Any] = []
-        try:
-            while consumer.position(partition) < end:
-                records += consumer.poll(1000).get(partition, [])
-        finally:
-            consumer.close()
-        return records
+        return self.broker.records(topic)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from feed.sample import SAMPLE
 from local.ports import free_port
 from pipeline import histogram
 from pipeline.compare.agreement import DIFFERENCES
@@ -23,7 +24,7 @@ from pipeline.compare.causes import BACKFILLED, GAP
 from pipeline.ingest.kafka import is_backfilled
 from tests import golden
 from tests.conftest import Broker, Run, running, wait_until
-from tests.integration.chain import SAMPLE, Chain, frames, new_chain
+from tests.integration.chain import Chain, frames, new_chain
 
 #: Seconds after which a gap is asked for at the latest.
 ASKED_AFTER = 4

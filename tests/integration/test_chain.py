@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
+from feed.sample import SAMPLE
 from pipeline import alerts, outputs
 from tests import golden
 from tests.conftest import Broker, Run, running, wait_until
-from tests.integration.chain import SAMPLE, Chain, frames, new_chain
+from tests.integration.chain import Chain, frames, new_chain
 
 #: Messages that are no valid trade, and the reason each is rejected with.
 INVALID = {

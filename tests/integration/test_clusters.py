@@ -7,9 +7,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from feed.sample import SAMPLE
 from tests import golden
 from tests.conftest import Run, wait_until
-from tests.integration.chain import SAMPLE, Chain, new_chain
+from tests.integration.chain import Chain, new_chain
 from tests.integration.conftest import has_ended
 from tests.integration.kafka_cluster import KafkaCluster, started_kafka_cluster
 from tests.integration.spark_cluster import SparkCluster, started_spark_cluster

@@ -301,7 +301,9 @@ def test_of_late_events_around_the_watermark_exactly_those_that_were_dropped_are
 def test_no_more_trades_were_dropped_than_the_bound_of_the_watermark(story: Story) -> None:
     with closing(sqlite.open_reader(DataDir(story.data).database)) as connection:
         rows = database.lags(connection, None)
-    found = watermarks(pd.DataFrame(rows, columns=["behind", "bucket", "count"]), {}, None)
+    found = watermarks(
+        pd.DataFrame(rows, columns=["behind", "bucket", "count"]), {}, None, is_live_pace=True
+    )
     minute, longer = (found.row(seconds) or {} for seconds in (60, 600))
     assert found.trades == TRADES
     assert longer["at_most"] < TOO_LATE <= minute["at_most"] < TRADES

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import trustme
 
+from feed.sample import SAMPLE
 from tests import golden
 from tests.conftest import Broker, Run, Running, require_jars, started_broker, wait_until
-from tests.integration.chain import SAMPLE, SCRIPTS, Chain, new_chain
+from tests.integration.chain import SCRIPTS, Chain, new_chain
 from tests.integration.secure_broker import PASSWORD, USER, SecureBroker
 
 #: Seconds for a service to report that it cannot connect.

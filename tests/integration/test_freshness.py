@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from feed.sample import SAMPLE
 from pipeline.compare.freshness import (
     BATCH,
     STREAM_FINAL,
@@ -23,7 +24,7 @@ from pipeline.compare.inputs import read_outputs
 from pipeline.outputs import DataDir
 from pipeline.stores.sqlite import SqliteStore
 from tests.conftest import Broker, Run, wait_until
-from tests.integration.chain import SAMPLE, SCRIPTS, Chain, new_chain
+from tests.integration.chain import SCRIPTS, Chain, new_chain
 
 #: The observer reads the files for this long, and longer until each path has a new result.
 LEAST_SECONDS = 8

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from feed.sample import SAMPLE
 from pipeline import stores
 from pipeline.batch.snapshot import has_transaction, snapshot
 from pipeline.compare import database
@@ -36,7 +37,7 @@ from pipeline.stores.interface import Connection, Store, StoreError, Writer
 from pipeline.stream_starts import Start
 from tests import golden
 from tests.conftest import Broker, Run, wait_until
-from tests.integration.chain import SAMPLE, new_chain
+from tests.integration.chain import new_chain
 from tests.postgresql import PASSWORD, PostgresqlServer, running_server
 from tests.unit.test_store import BAD_NUMBERS, GOOD_ROW
 from tests.unit.test_unit_sums import CASES, DAY_S, expected, hard_decimals, trade, units

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
@@ -123,16 +122,7 @@ class Producer:
 
     def records(self) -> list[Any]:
         """Return all records of the topic."""
-        consumer = KafkaConsumer(bootstrap_servers=self._broker.address)
-        partition = TopicPartition(self.topic, 0)
-        consumer.assign([partition])
-        consumer.seek_to_beginning(partition)
-        end = consumer.end_offsets([partition])[partition]
-        found: list[Any] = []
-        while consumer.position(partition) < end:
-            found += consumer.poll(timeout_ms=1000).get(partition, [])
-        consumer.close()
-        return found
+        return self._broker.records(self.topic)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.compare import agreement, causes
 from pipeline.compare.inputs import Evidence
-from pipeline.compare.lateness import ConsumedOffsets, Record
+from pipeline.compare.lateness import NOTHING_CONSUMED, ConsumedOffsets, Record
 from pipeline.ingest.store import CONFLICT, STORED
 from pipeline.outputs import (
     WINDOW_COLUMNS,
@@ -73,7 +73,21 @@ def gaps(*rows: tuple[int, int, bool, float, float]) -> pd.DataFrame:
 
 
 def evidence(**frames: Any) -> Evidence:
-    none: dict[str, Any] = {"records": [], "after_snapshot": trades(), "gaps": gaps()}
+    none: dict[str, Any] = {
+        "records": [],
+        "after_snapshot": trades(),
+        "gaps": gaps(),
+        "backfilled": frozenset(),
+        "rejected": frozenset(),
+        "offset_ranges": (),
+        "reported": {},
+        "consumed": NOTHING_CONSUMED,
+        "starts": (),
+        "placed": (),
+        "replaced": {},
+        "stream_thresholds": (),
+        "batch_thresholds": (),
+    }
     return Evidence(**none | frames)
 
 

@@ -49,7 +49,7 @@ def test_each_stage_plus_its_losses_equals_its_input(
     }
     in_stream = stored - late - deleted - behind + doubled
     losses_of = judged(late, doubled, deleted)
-    found = funnel(ingest_counts, status, in_stream, losses_of, stored - behind)
+    found = funnel(ingest_counts, status, in_stream, losses_of, stored - behind, rejected_ids=0)
     assert len(found) == 6
     if stored + missing:
         losses = found[list(LOSSES)].fillna(0).astype(int).sum(axis="columns")
@@ -72,8 +72,8 @@ NOBODY: dict[str, dict[str, int]] = {"producer": {}, "consumer": {}}
 
 
 def test_without_data_the_funnel_is_empty_and_without_a_run_it_has_no_batch_stage() -> None:
-    assert funnel(None, NOBODY, 0, judged(), None).empty
-    found = funnel(IngestCounts(5, 4, 1, 0, 8, 4), NOBODY, 3, judged(1), None)
+    assert funnel(None, NOBODY, 0, judged(), None, rejected_ids=0).empty
+    found = funnel(IngestCounts(5, 4, 1, 0, 8, 4), NOBODY, 3, judged(1), None, rejected_ids=0)
     assert list(found["stage"].str.contains("batch")) == [False] * 3
     assert list(found["of_issued"].dropna()) == [4 / 8, 3 / 8]
     assert list(found["of_received"].dropna()) == [1, 3 / 4]

@@ -84,7 +84,9 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 def test_the_sentence_names_the_shortest_watermark_that_drops_nothing(
     newest: dict[int, int], current: float, sentence: str
 ) -> None:
-    found = watermarks(lags(newest, {}), status(timedelta(seconds=current)), 92.0)
+    found = watermarks(
+        lags(newest, {}), status(timedelta(seconds=current)), 92.0, is_live_pace=True
+    )
     assert watermark_sentence(found).removeprefix("On this feed, ") == sentence
 
 
@@ -246,7 +248,10 @@ def test_a_replay_as_recorded_has_one_reason_why_ages_are_not_measured(tmp_path:
     live = replace(
         live,
         watermarks=watermarks(
-            lags({-1: 9, 3: 1}, {-1: 9, 3: 1}), status(timedelta(minutes=1)), 62.0
+            lags({-1: 9, 3: 1}, {-1: 9, 3: 1}),
+            status(timedelta(minutes=1)),
+            62.0,
+            is_live_pace=True,
         ),
     )
     shown = {section.key: section for section in sections(live)}

@@ -49,7 +49,9 @@ def test_each_step_is_measured_between_its_two_timestamps() -> None:
         }
     )
     runs = pd.DataFrame({"last_trade_time": moments(55, 115), "written_at": moments(60, 200)})
-    found = waterfall(noted, micro_batches, windows, final, runs).set_index("leg")
+    found = waterfall(
+        noted, micro_batches, windows, final, runs, replayed_as_recorded=False
+    ).set_index("leg")
     assert list(found.index) == list(STEPS)
     assert list(found["trades"]) == [9, 9, 4, 5, 9]  # the third window is in no run yet
     near = [0.2, 3, 2, 70, 19]  # of the last: 4 trades 61 s before, 5 trades 19 s after
@@ -65,6 +67,6 @@ def test_a_step_without_measurements_is_unknown() -> None:
         {name: moments() for name in ("published_at", "first_receipt", "last_receipt")}
     ).assign(rows=[])
     final = pd.DataFrame({"last_trade_time": moments(), "written_at": moments(), "trade_count": []})
-    found = waterfall(empty, times, empty, final, final)
+    found = waterfall(empty, times, empty, final, final, replayed_as_recorded=False)
     assert found["median"].isna().all()
     assert list(found["trades"]) == [0] * 5

@@ -102,7 +102,7 @@ class Chain:
         return cls(trades, spark, offset_ranges, reported, records, consumed)
 
     def outcomes(self) -> Outcomes:
-        (found,) = outcomes(self.records, self.offset_ranges, self.reported, self.consumed)
+        (found,) = outcomes(self.records, self.offset_ranges, self.reported, self.consumed, [])
         return found
 
 
@@ -190,7 +190,7 @@ def only(found: list[Outcomes]) -> Outcomes:
 @pytest.mark.parametrize(("micros", "dropped"), [(999_999, 1), (1_000_000, 1), (1_000_001, 0)])
 def test_an_event_at_or_before_the_watermark_is_dropped(micros: int, dropped: int) -> None:
     late = record_of(5, make(1, micros), store.STORED)
-    found = only(outcomes([late], [offset_range(0, 5, 6, 1000)], {}, ConsumedOffsets()))
+    found = only(outcomes([late], [offset_range(0, 5, 6, 1000)], {}, ConsumedOffsets(), []))
     assert len(found.dropped) == dropped
 
 
@@ -200,34 +200,38 @@ def test_an_id_is_forgotten_when_the_watermark_reaches_its_event_time_and_the_de
 ) -> None:
     stored, again = make(1, 1_000_000), make(1, 7_000_000)
     conflict = record_of(5, again, store.CONFLICT, stored)
-    found = only(outcomes([conflict], [offset_range(0, 5, 6, watermark)], {}, ConsumedOffsets()))
+    found = only(
+        outcomes([conflict], [offset_range(0, 5, 6, watermark)], {}, ConsumedOffsets(), [])
+    )
     assert len(found.counted_twice) == counted
 
 
 def test_of_an_id_whose_stored_record_was_dropped_the_duplicate_counts() -> None:
     stored, again = make(1, 1_000_000), make(1, 3_000_000)
     pair = [record_of(4, stored, store.STORED), record_of(5, again, store.CONFLICT, stored)]
-    found = only(outcomes(pair, [offset_range(0, 4, 6, 2000)], {}, ConsumedOffsets()))
+    found = only(outcomes(pair, [offset_range(0, 4, 6, 2000)], {}, ConsumedOffsets(), []))
     assert (list(found.dropped), list(found.counted_twice)) == (pair[:1], pair[1:])
 
 
 def test_offsets_before_between_and_after_what_is_recorded() -> None:
     offset_ranges = [offset_range(10, 20, 25, 0), offset_range(40, 45, 45, 0)]
     rows = [record_of(o, make(o, -1), store.STORED) for o in (9, 12, 22, 30, 42, 45)]
-    found = only(outcomes(rows, offset_ranges, {}, ConsumedOffsets()))
+    found = only(outcomes(rows, offset_ranges, {}, ConsumedOffsets(), []))
     assert [r.offset for r in found.not_recorded] == [9, 30]
     assert [r.offset for r in found.dropped] == [22, 45]
 
 
 def test_a_record_without_evidence_is_not_recorded() -> None:
     rows = [record_of(None, make(1, 0), kind) for kind in (store.STORED, store.CONFLICT)]
-    assert list(only(outcomes(rows, [], {}, ConsumedOffsets())).not_recorded) == rows
+    assert list(only(outcomes(rows, [], {}, ConsumedOffsets(), [])).not_recorded) == rows
     assert (
-        list(only(outcomes(rows, [offset_range(0, 0, 9, 0)], {}, ConsumedOffsets())).not_recorded)
+        list(
+            only(outcomes(rows, [offset_range(0, 0, 9, 0)], {}, ConsumedOffsets(), [])).not_recorded
+        )
         == rows
     )
     repeat = record_of(None, make(1, 0), store.REPEAT)
-    assert only(outcomes([repeat], [], {}, ConsumedOffsets())) == Outcomes(not_recorded=[])
+    assert only(outcomes([repeat], [], {}, ConsumedOffsets(), [])) == Outcomes(not_recorded=[])
 
 
 def test_the_newest_checkpoint_comes_first_and_reports_are_its_own() -> None:
@@ -236,6 +240,6 @@ def test_the_newest_checkpoint_comes_first_and_reports_are_its_own() -> None:
         offset_range(0, 5, 6, 1000),
         OffsetRange(**{**vars(offset_range(0, 5, 6, -1000)), "checkpoint": "second"}),
     ]
-    second, first = outcomes([late], offset_ranges, {7: (1, 0)}, ConsumedOffsets(TOPIC, 0, 9))
+    second, first = outcomes([late], offset_ranges, {7: (1, 0)}, ConsumedOffsets(TOPIC, 0, 9), [])
     assert (list(first.dropped), list(first.contradicted)) == ([late], [])
     assert (list(second.dropped), list(second.contradicted)) == ([], [])

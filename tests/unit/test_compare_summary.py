@@ -302,7 +302,7 @@ def test_an_interval_that_the_scheduler_did_not_report_is_the_settings(settings:
 def test_counters_that_the_producer_did_not_report_make_no_stage(nothing: Comparison) -> None:
     for counters in (None, [1], {"rejected": 3}):
         status = {"producer": {"counters": counters}, "consumer": {}}
-        assert funnel(None, status, 0, nothing.agreement, None).empty
+        assert funnel(None, status, 0, nothing.agreement, None, rejected_ids=0).empty
 
 
 def test_a_cost_without_a_recorded_minute_says_what_is_missing(comparison: Comparison) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.compare import agreement, causes, database
 from pipeline.compare.inputs import Evidence
-from pipeline.compare.lateness import Record
+from pipeline.compare.lateness import NOTHING_CONSUMED, Record
 from pipeline.compare.unread import Reading, readings
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
@@ -122,9 +122,16 @@ class Folder:
             records,
             pd.DataFrame(columns=["trade_id", "time", "side", "price", "last_size"]),
             pd.DataFrame(columns=["first_trade_id", "last_trade_id", "filled", "after", "before"]),
+            backfilled=frozenset(),
+            rejected=frozenset(),
             offset_ranges=self.offset_ranges,
+            reported={},
+            consumed=NOTHING_CONSUMED,
             starts=starts,
             placed=placed,
+            replaced={},
+            stream_thresholds=(),
+            batch_thresholds=(),
         )
 
     def published(self) -> dict[str, dict[str, str]]:

@@ -40,7 +40,7 @@ def test_the_bound_counts_each_trade_that_is_at_least_a_watermark_behind(
     counts: dict[int, int] = {}
     for lag in behind:
         counts[bucket(lag)] = counts.get(bucket(lag), 0) + 1
-    found = watermarks(lags(counts, {}), MINUTE, 90.0)
+    found = watermarks(lags(counts, {}), MINUTE, 90.0, is_live_pace=True)
     row = found.row(watermark)
     assert row is not None
     assert row["at_most"] == sum(lag >= timedelta(seconds=watermark) for lag in behind)
@@ -50,7 +50,9 @@ def test_the_bound_counts_each_trade_that_is_at_least_a_watermark_behind(
 
 
 def test_the_estimate_and_the_age_of_final_windows() -> None:
-    found = watermarks(lags({-1: 90, 0: 5, 1: 4, 2: 1}, {-1: 98, 1: 2}), MINUTE, 92.0)
+    found = watermarks(
+        lags({-1: 90, 0: 5, 1: 4, 2: 1}, {-1: 98, 1: 2}), MINUTE, 92.0, is_live_pace=True
+    )
     assert (found.trades, found.current_s, found.lossless_s) == (100, 60.0, 3)
     rows = found.table.head(4)
     assert rows["at_most"].tolist() == [10, 5, 1, 0]
@@ -61,15 +63,15 @@ def test_the_estimate_and_the_age_of_final_windows() -> None:
 
 def test_an_age_is_unknown_without_the_current_age_or_the_current_watermark() -> None:
     counts = lags({-1: 3}, {-1: 3})
-    assert watermarks(counts, MINUTE, None).table["final_age_s"].isna().all()
-    found = watermarks(counts, {}, 90.0)
+    assert watermarks(counts, MINUTE, None, is_live_pace=True).table["final_age_s"].isna().all()
+    found = watermarks(counts, {}, 90.0, is_live_pace=True)
     assert found.current_s is None
     assert found.table["final_age_s"].isna().all()
     assert found.lossless_s == 0
 
 
 def test_without_trades_nothing_is_lossless() -> None:
-    assert watermarks(lags({}, {}), MINUTE, 90.0).lossless_s is None
+    assert watermarks(lags({}, {}), MINUTE, 90.0, is_live_pace=True).lossless_s is None
 
 
 def test_the_estimate_is_unknown_if_the_feed_has_another_pace() -> None:
@@ -79,9 +81,13 @@ def test_the_estimate_is_unknown_if_the_feed_has_another_pace() -> None:
 
 
 def test_the_table_lists_the_current_watermark() -> None:
-    found = watermarks(lags({-1: 3}, {-1: 3}), status(timedelta(seconds=7)), 90.0)
+    found = watermarks(
+        lags({-1: 3}, {-1: 3}), status(timedelta(seconds=7)), 90.0, is_live_pace=True
+    )
     assert 7 in found.listed["watermark_s"].tolist()
-    longer = watermarks(lags({-1: 3}, {-1: 3}), status(timedelta(hours=2)), 7300.0)
+    longer = watermarks(
+        lags({-1: 3}, {-1: 3}), status(timedelta(hours=2)), 7300.0, is_live_pace=True
+    )
     assert longer.row(7200) is None
     assert longer.table["final_age_s"].iloc[60] == 160
 

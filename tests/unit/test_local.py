@@ -32,6 +32,7 @@ from supervisor.options import ServerOptions
 from supervisor.process import Subprocess
 from supervisor.states import ProcessStates
 
+from feed.sample import SAMPLE
 from local import (
     announce,
     clean,
@@ -56,7 +57,6 @@ ROOT = Path(__file__).resolve().parents[2]
 #: The sentence of the services about a full disk.
 FULL = "No space left on device: free space on the disk of DATA_DIR"
 TMP = Path("/tmp")  # noqa: S108 - the last place for a socket
-SAMPLE = ROOT / "data" / "sample" / "synthetic_btcusd.jsonl.gz"
 
 
 def refusal(capsys: pytest.CaptureFixture[str], call, *arguments) -> str:

@@ -303,12 +303,12 @@ def test_the_progress_of_a_micro_batch_becomes_a_row_without_its_wait() -> None:
 
 def test_a_micro_batch_with_backfilled_records_has_no_times_of_receipt() -> None:
     observed = PROGRESS["observedMetrics"]["input"] | {"backfilled": 2}
-    row = progress_row(PROGRESS | {"observedMetrics": {"input": observed}}, None)
+    row = progress_row(PROGRESS | {"observedMetrics": {"input": observed}}, None, waited_s=0.0)
     assert (row["rows"], row["first_receipt"], row["last_receipt"]) == (5, None, None)
 
 
 def test_the_duration_of_a_micro_batch_of_an_earlier_process_is_unknown() -> None:
-    row = progress_row(PROGRESS, None)
+    row = progress_row(PROGRESS, None, waited_s=0.0)
     assert (row["published_at"], row["newest_trade"], row["duration_ms"]) == (None, None, None)
 
 
