@@ -59,7 +59,7 @@ class Waiter:
         """
         now = time.monotonic()
         if now >= self._until:
-            raise TimeoutError(f"no complete answer within {self._seconds:g} s")
+            raise TimeoutError(f"no complete answer within {round(self._seconds, 1):g} s")
         if now >= self._next_call:
             self._next_call = now + SLICE_SECONDS
             if not self._go_on():

@@ -1,6 +1,7 @@
 """Connecting to a host with several addresses, with real sockets."""
 
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -47,3 +48,11 @@ def test_a_host_with_only_addresses_that_the_kernel_lacks_is_an_error(
 ) -> None:
     with pytest.raises(OSError, match="Address family not supported"):
         connect_to(monkeypatch, WITHOUT_FAMILY, WITHOUT_FAMILY)
+
+
+def test_a_limit_that_is_a_part_of_another_is_rounded_in_the_error() -> None:
+    waiter = Waiter(lambda: True)
+    waiter.allow(0.20123)
+    time.sleep(0.21)
+    with pytest.raises(TimeoutError, match=r"^no complete answer within 0\.2 s$"):
+        waiter.check()
