@@ -241,6 +241,39 @@ def test_make_checks_its_variables_before_it_installs_anything(tmp_path: Path) -
     assert not (tmp_path / ".venv").exists()
 
 
+@pytest.mark.parametrize(
+    "variable", ["PYTHONHASHSEED", "PYTHONMALLOC", "PYTHONIOENCODING", "PYTHONTRACEMALLOC"]
+)
+def test_a_variable_that_keeps_python_from_starting_has_no_effect_in_make(variable: str) -> None:
+    done = subprocess.run(
+        ["make", "need-python", f"PYTHON={sys.executable}"],
+        cwd=ROOT,
+        env=os.environ | {variable: "abc"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_python_that_does_not_start_is_not_called_old(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'Fatal Python error: no module encodings' >&2\nexit 1\n")
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["make", "need-python", f"PYTHON={python}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "Fatal Python error: no module encodings\n"
+        f"{python} does not start. The lines above give the cause. Correct it, or set PYTHON=\n"
+    )
+
+
 def test_make_makes_the_environment_again_after_an_upgrade_of_python(tmp_path: Path) -> None:
     """Then `.venv/bin/python` runs another version, for which .venv has no packages and no pip."""
     for name in ("Makefile", "requirements.txt"):
