@@ -793,6 +793,20 @@ def test_only_files_written_since_the_start_are_announced(tmp_path: Path) -> Non
     assert not announce.written_since([file], 1000.5)
 
 
+@pytest.mark.parametrize(
+    ("counters", "announced"),
+    [({}, False), ({"final_windows": 0}, False), ({"final_windows": 1}, True)],
+)
+def test_a_repaired_file_of_the_stream_is_not_a_new_final_window(
+    tmp_path: Path, counters: dict[str, int], announced: bool
+) -> None:
+    data = DataDir(tmp_path)
+    outputs.write_status(data, "spark_processor", {"state": "starting", "counters": counters})
+    outputs.write_atomically(data.stream_csv / "2026-01-01.csv", "")
+    found = announce.events(data, free_port(), 0.0)
+    assert found == [f"{announce.FINAL}: {data.stream_csv}"] * announced
+
+
 def test_a_signal_ends_the_wait_of_supervisor_at_once() -> None:
     """With supervisor's own event loop and poller, for the signal that an ended child sends."""
     received = threading.Event()
