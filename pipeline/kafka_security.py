@@ -4,9 +4,9 @@ The user name and the password are in a file, so that no environment variable, l
 file shows them.
 """
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline import setting_files
 from pipeline.errors import OperationalError
 from pipeline.settings import Settings
 
@@ -68,11 +68,7 @@ def _certificate_authority(settings: Settings) -> str | None:
     if not settings.kafka_security_protocol.endswith("SSL") or settings.kafka_ca_file is None:
         return None
     path = settings.kafka_ca_file
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable("KAFKA_CA_FILE", path, error) from error
-    if "-----BEGIN CERTIFICATE-----" not in text:
+    if "-----BEGIN CERTIFICATE-----" not in setting_files.read_text("KAFKA_CA_FILE", path):
         raise OperationalError(
             f"KAFKA_CA_FILE={path} has no certificate: it must be in PEM format, with the line "
             "-----BEGIN CERTIFICATE-----"
@@ -89,24 +85,12 @@ def _credentials(settings: Settings) -> Credentials | None:
             "KAFKA_CREDENTIALS_FILE is not set. Set it to the path of a file with a user name and "
             f"a password. KAFKA_SECURITY_PROTOCOL={settings.kafka_security_protocol} needs them"
         )
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable("KAFKA_CREDENTIALS_FILE", path, error) from error
+    lines = setting_files.read_text("KAFKA_CREDENTIALS_FILE", path).splitlines()
     if len(lines) != len(Credentials._fields) or not all(lines):
         raise OperationalError(
             f"KAFKA_CREDENTIALS_FILE={path} must have two lines: the user name, then the password"
         )
     return Credentials(*lines)
-
-
-def _unreadable(name: str, path: Path, error: OSError | UnicodeDecodeError) -> OperationalError:
-    reason = "not a text in UTF-8"
-    if isinstance(error, OSError):
-        reason = error.strerror or str(error)
-    return OperationalError(
-        f"cannot read {name}: {reason}. Set it to a file that this user can read. The file: {path}"
-    )
 
 
 def _quoted(text: str) -> str:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg.types.numeric import IntLoader
 
+from pipeline import setting_files
 from pipeline.errors import (
     Family,
     OperationalError,
@@ -342,16 +343,7 @@ class PostgresqlStore:
         path = self._settings.store_password_file
         if path is None:
             return None
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = "not a text in UTF-8"
-            if isinstance(error, OSError):
-                reason = error.strerror or str(error)
-            raise OperationalError(
-                f"cannot read STORE_PASSWORD_FILE: {reason}. Set it to a file that this user can "
-                f"read. The file: {path}"
-            ) from error
+        lines = setting_files.read_text("STORE_PASSWORD_FILE", path).splitlines()
         if len(lines) != 1 or not lines[0]:
             raise OperationalError(f"STORE_PASSWORD_FILE={path} must have one line: the password")
         return lines[0]
