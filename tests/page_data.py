@@ -20,7 +20,6 @@ from pipeline import alerts, histogram, outputs, times
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
-from pipeline.service import MINUTE_COLUMNS
 from pipeline.settings import Settings
 from pipeline.source import claim
 from pipeline.stores import sqlite
@@ -217,7 +216,7 @@ def write_work(data: DataDir, now: datetime, finals: list[dict[str, Any]]) -> No
             }
             for n in range(30)
         ]
-        text = outputs.to_csv(MINUTE_COLUMNS, minutes)
+        text = outputs.to_csv(outputs.MINUTE_COLUMNS, minutes)
         outputs.write_atomically(data.minutes_of(service), text)
 
 

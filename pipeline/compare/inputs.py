@@ -24,7 +24,9 @@ from pipeline.errors import OperationalError, TemporaryError
 from pipeline.ingest import store
 from pipeline.outputs import (
     BATCH_COLUMNS,
+    LATENCY_COLUMNS,
     LOG_FIELDS,
+    MINUTE_COLUMNS,
     SERVICES,
     TEXT_COLUMNS,
     TIME_COLUMNS,
@@ -309,16 +311,12 @@ def _read_micro_batches(data: DataDir) -> pd.DataFrame:
 
 
 def _read_minutes(data: DataDir, service: str) -> pd.DataFrame:
-    return _read_record(
-        data.minutes_of(service),
-        ("at", "seconds", "cpu_s", "rss_mib", "counters"),
-        times=("at",),
-    )
+    return _read_record(data.minutes_of(service), MINUTE_COLUMNS, times=("at",))
 
 
 def _read_window_latencies(data: DataDir) -> pd.DataFrame:
     """Return the latencies of each window, by its first row."""
-    table = _read_record(data.stream_latency, ("window_start", "leg", "counts"), times=())
+    table = _read_record(data.stream_latency, LATENCY_COLUMNS, times=())
     return table.drop_duplicates("window_start", ignore_index=True)
 
 
