@@ -23,8 +23,7 @@ from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 from pipeline.source import claim
 from pipeline.stores import sqlite
-from pipeline.stream import micro_batches
-from pipeline.stream.micro_batches import OffsetRange
+from pipeline.stream_starts import OFFSET_COLUMNS, OffsetRange
 
 MINUTE = timedelta(minutes=1)
 #: Kafka's id of the topic.
@@ -271,7 +270,7 @@ def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades
     )
     position = replace(dropped, counted_from=101, first_offset=1000, end_offset=1000, dropped=0)
     for path, row in ((data.stream_drops, dropped), (data.stream_position, position)):
-        outputs.write_atomically(path, outputs.to_csv(micro_batches.COLUMNS, [vars(row)]))
+        outputs.write_atomically(path, outputs.to_csv(OFFSET_COLUMNS, [vars(row)]))
     return late
 
 

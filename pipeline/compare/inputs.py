@@ -44,8 +44,7 @@ from pipeline.outputs import (
 from pipeline.source import is_as_recorded
 from pipeline.stores.interface import Connection, Store
 from pipeline.stream.finality import VERSION_COLUMNS
-from pipeline.stream.micro_batches import OffsetRange, read_offset_ranges
-from pipeline.stream_starts import Start
+from pipeline.stream_starts import OffsetRange, Start, read_offset_ranges
 from pipeline.thresholds import Period
 from pipeline.times import iso
 
