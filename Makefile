@@ -14,8 +14,10 @@ FEED_PORT ?= 8765
 DASHBOARD_PORT ?= 8501
 MINUTES ?= 60
 
-# A shell's settings for other Pythons can keep the packages of this project from being found.
-unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP PYTHONINSPECT PYTHONWARNINGS
+# A shell's settings for other Pythons can keep the packages of this project from being found, or
+# Python from starting (PYTHONHASHSEED=abc). These three can do neither.
+harmless := PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX
+unexport $(filter-out $(harmless),$(filter PYTHON%,$(.VARIABLES)))
 unexport PIP_USER PIP_TARGET PIP_PREFIX
 
 VENV := .venv/bin/python
@@ -140,6 +142,8 @@ jars/%/lib/.made: jars/%/pom.xml | need-java
 need-python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer \
 	(Debian: apt-get install python3 python3-venv), or set PYTHON=" >&2; exit 2; }
+	@$(PYTHON) -c '' || { echo "$(PYTHON) does not start. The lines above give the cause. Correct it, \
+	or set PYTHON=" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older \
 	than Python 3.11: install a newer one, or set PYTHON=" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual \

@@ -7,6 +7,7 @@ import argparse
 import time
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from pipeline import http_health
 from pipeline.outputs import DataDir, OutputError, read_status, stream_files
@@ -41,12 +42,19 @@ def written_since(paths: list[Path], moment: float) -> bool:
 
 def events(data: DataDir, port: int, start: float) -> list[str]:
     """Return one line for each event that has happened since the start."""
+    final = written_since(stream_files(data), start) and has_final_window(data)
     happened = {
         f"{PAGE}: http://127.0.0.1:{port}": page_answers(port),
-        f"{FINAL}: {data.stream_csv}": written_since(stream_files(data), start),
+        f"{FINAL}: {data.stream_csv}": final,
         f"first new batch result: {data.batch_windows}": written_since([data.batch_windows], start),
     }
     return [event for event, is_there in happened.items() if is_there]
+
+
+def has_final_window(data: DataDir) -> bool:
+    """Return whether the stream reports a final window. A repair also writes its files."""
+    counters = read_fields(data, "spark_processor").get("counters", {})
+    return bool(counters.get("final_windows"))
 
 
 def waiting_for(data: DataDir, announced: Collection[str]) -> str:
@@ -56,7 +64,10 @@ def waiting_for(data: DataDir, announced: Collection[str]) -> str:
         data: the data directory.
         announced: the lines of `events` that are printed.
     """
-    states = {name: read_state(data, name) for name in ("producer", "spark_processor")}
+    states = {
+        name: str(read_fields(data, name).get("state", ""))
+        for name in ("producer", "spark_processor")
+    }
     if KAFKA in states["producer"] or states["producer"] in NOT_RUNNING:
         return "waiting for Kafka"
     if states["spark_processor"] in NOT_RUNNING:
@@ -68,12 +79,12 @@ def waiting_for(data: DataDir, announced: Collection[str]) -> str:
     return "waiting for the first batch result"
 
 
-def read_state(data: DataDir, service: str) -> str:
-    """Return the state that a service reports; empty if it reports none."""
+def read_fields(data: DataDir, service: str) -> dict[str, Any]:
+    """Return the status of a service; {} if there is none."""
     try:
-        return str(read_status(data, service).get("state", ""))
+        return read_status(data, service)
     except OutputError:
-        return ""
+        return {}
 
 
 class Progress:

@@ -7,9 +7,13 @@ library: this runs before the virtual environment exists.
 import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 from pipeline import java
+
+#: Seconds after which a check of Java prints what it waits for. It usually takes under a second.
+SLOW_SECONDS = 3.0
 
 
 def find_java() -> Path | None:
@@ -19,7 +23,14 @@ def find_java() -> Path | None:
 
 def java_problem() -> str | None:
     """Return why there is no usable Java, with what to do; None if there is one."""
-    return java.problem(os.environ.get("JAVA_HOME"))
+    text = f"Waiting for `{find_java()} -version` to end"
+    slow = threading.Timer(SLOW_SECONDS, print, [text], {"flush": True})
+    slow.daemon = True
+    slow.start()
+    try:
+        return java.problem(os.environ.get("JAVA_HOME"))
+    finally:
+        slow.cancel()
 
 
 def maven_problem() -> str | None:

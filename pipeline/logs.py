@@ -6,8 +6,16 @@ import sys
 import time
 
 
+def _has_named_logger(record: logging.LogRecord) -> bool:
+    return record.name != "root"
+
+
 def log_to_stdout(level: str) -> None:
-    """Write log lines of at least this level to standard output, with times in UTC."""
+    """Write log lines of at least this level to standard output, with times in UTC.
+
+    Lines of the root logger are left out. Only libraries use it: Py4J logs a traceback there when
+    Java ends before it answers, also if both were asked to stop.
+    """
     logging.raiseExceptions = False  # no traceback for a log line that cannot be written
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(
@@ -17,6 +25,7 @@ def log_to_stdout(level: str) -> None:
         stream=sys.stdout,
         force=True,
     )
+    logging.getLogger().addFilter(_has_named_logger)
 
 
 def show(text: str) -> None:

@@ -85,6 +85,10 @@ LOG_FIELDS = (
     "reason",
     "mode",
 )
+#: Columns of the per-minute record of a service; `counters` is JSON.
+MINUTE_COLUMNS = ("at", "seconds", "cpu_s", "rss_mib", "counters")
+#: Columns of `stream_latency.csv`; `counts` is the number of trades by bucket of `histogram`, JSON.
+LATENCY_COLUMNS = ("window_start", "leg", "counts")
 
 
 #: The action for a data directory that holds other data.

@@ -47,8 +47,6 @@ MESSAGE_WARNINGS = 60
 COST_SECONDS = 10.0
 #: The services whose work runs in executors on a Spark cluster.
 SPARK_SERVICES = ("spark_processor", "batch_scheduler")
-#: Columns of the per-minute record.
-MINUTE_COLUMNS = ("at", "seconds", "cpu_s", "rss_mib", "counters")
 #: Bytes. A longer per-minute record loses its older half (a month fits).
 MINUTES_BYTES = 4_000_000
 #: Seconds. A wait for another service is an error only after this: all services start together.
@@ -317,7 +315,7 @@ class Service:
         }
         path = self.data.minutes_of(self.name)
         try:
-            outputs.append_csv(path, MINUTE_COLUMNS, row, MINUTES_BYTES)
+            outputs.append_csv(path, outputs.MINUTE_COLUMNS, row, MINUTES_BYTES)
         except OSError as error:  # a full disk must not stop the service
             self.log.warning("cannot write %s. %s", path.name, sentence(error))
             return

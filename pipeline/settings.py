@@ -27,10 +27,14 @@ from pydantic import (
 _UNITS = {"second": 1, "minute": 60, "hour": 3600}
 _DURATION = re.compile(r"([1-9][0-9]{0,5}) (second|minute|hour)s?")
 _DAY = timedelta(days=1)
+#: The name or the IPv4 address of a machine, and a port from 1 to 65535.
+_HOST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}"
+_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _POSTGRESQL_PORT = 5432
 _POSTGRESQL = re.compile(
     r"postgresql://(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})(?P<password>:.*)?@"
-    r"(?P<host>[^@/]+?)(:(?P<port>[0-9]{1,5}))?/(?P<database>[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})"
+    rf"(?P<host>[^@/]+?)(:(?P<port>{_PORT}))?/"
+    r"(?P<database>[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})"
     r"(?P<parameters>\?.*)?",
     re.ASCII | re.DOTALL,
 )
@@ -117,7 +121,7 @@ def _broker_addresses(text: str) -> str:
     addresses = [address.strip() for address in text.split(",")]
     for address in addresses:
         host, _, port = address.rpartition(":")
-        if not (_is_host(host) and re.fullmatch("[0-9]{1,5}", port) and 1 <= int(port) <= 65_535):
+        if not (_is_host(host) and re.fullmatch(_PORT, port)):
             raise ValueError(
                 "must be host:port with a port from 1 to 65535, such as localhost:9092; commas "
                 "separate several addresses"
@@ -168,7 +172,7 @@ def _store_address(text: str) -> str:
     if text == "sqlite":
         return text
     match = _POSTGRESQL.fullmatch(text)
-    if match is None or not _is_host(match["host"]) or not 1 <= int(match["port"] or 1) <= 65_535:
+    if match is None or not _is_host(match["host"]):
         raise ValueError("must be sqlite or postgresql://user@host:port/database")
     if match["password"] is not None:
         raise ValueError("must not contain a password: put it into a file, STORE_PASSWORD_FILE")
@@ -210,7 +214,7 @@ def _is_host(text: str) -> bool:
         except ValueError:
             return False
         return True
-    return re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})", text) is not None
+    return re.fullmatch(_HOST, text) is not None
 
 
 def _heap(text: str) -> str:
@@ -288,8 +292,6 @@ SaslMechanism = Annotated[
     str,
     _matching("PLAIN|SCRAM-SHA-256|SCRAM-SHA-512", "must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"),
 ]
-_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-_HOST = r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,252}"
 Master = Annotated[
     str,
     _matching(

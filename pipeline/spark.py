@@ -4,6 +4,7 @@ import contextlib
 import mmap
 import os
 import pwd
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pyspark
-from pyspark import SparkConf
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from pipeline import environment, java, spark_jvm
@@ -261,6 +262,10 @@ def submitted_session(name: str, config: Mapping[str, str] = _EMPTY) -> SparkSes
     conf = SparkConf().setAppName(name).setAll(list(config.items()))
     if user := _name_for_nameless_user():
         spark_jvm.log_in(conf, user)
+    # SparkContext replaces the handler of SIGINT by one that raises KeyboardInterrupt.
+    before = signal.getsignal(signal.SIGINT)
+    SparkContext.getOrCreate(conf)
+    signal.signal(signal.SIGINT, before)
     return SparkSession.builder.config(conf=conf).getOrCreate()
 
 

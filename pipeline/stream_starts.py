@@ -1,12 +1,14 @@
-"""The record of the offset at which each checkpoint of the stream began.
+"""The records of the offsets that the stream read, and of where each of its checkpoints began.
 
-The stream writes it. The comparison and the consumer read it: it shows which records Kafka had
-deleted before the stream read them.
+The stream writes them. The comparison and the consumer read them: they show which records the
+stream dropped, and which ones Kafka had deleted before the stream read them.
 """
 
 import contextlib
 import uuid
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
 
 from pipeline import outputs
 
@@ -39,12 +41,12 @@ class Start:
         return min(self.read_before, self.first_offset - 1), self.first_offset
 
 
-COLUMNS = tuple(Start.__annotations__)
+START_COLUMNS = tuple(Start.__annotations__)
 
 
 def append(data: outputs.DataDir, start: Start) -> None:
     """Add a checkpoint to the record."""
-    outputs.append_csv(data.stream_starts, COLUMNS, asdict(start), RECORD_BYTES)
+    outputs.append_csv(data.stream_starts, START_COLUMNS, asdict(start), RECORD_BYTES)
 
 
 def read(data: outputs.DataDir) -> list[Start]:
@@ -61,17 +63,70 @@ def read(data: outputs.DataDir) -> list[Start]:
     return found
 
 
-def position(data: outputs.DataDir) -> tuple[str, int] | None:
-    """Return the topic that the stream reads, and the offset after the last one that it has read.
+@dataclass(frozen=True)
+class OffsetRange:
+    """Consecutive offsets that one checkpoint read: a row of the record.
 
-    Returns:
-        None if the stream has not read a record yet.
+    The stream counted every record from `counted_from` up to `first_offset`. The micro-batch from
+    `first_offset` up to `end_offset` dropped records: those that are late by its watermark, and
+    duplicates. Both ranges exclude their end.
+    """
+
+    #: Kafka's id of the topic.
+    topic: str
+    #: The delay of the watermark: seconds between the greatest event time and the watermark.
+    delay_s: float
+    micro_batch: int
+    counted_from: int
+    first_offset: int
+    end_offset: int
+    watermark: datetime
+    #: Records that the micro-batch dropped as late, duplicate or invalid. None: unknown.
+    dropped: int | None
+    #: Spark's id of the checkpoint. It is the last column, so an incomplete line has no valid id.
+    checkpoint: str
+
+
+#: Columns of `stream_drops.csv` and `stream_position.csv`.
+OFFSET_COLUMNS = tuple(OffsetRange.__annotations__)
+
+
+def read_offset_ranges(data: outputs.DataDir) -> list[OffsetRange]:
+    """Return the whole record, each row once, oldest first, the open range last.
+
+    Raises:
+        OutputError: a file of the record cannot be read.
+    """
+    # The open range is read first. If it is finished meanwhile, the table read next holds it.
+    still_open = _read_offset_ranges(data.stream_position)
+    return list(dict.fromkeys([*_read_offset_ranges(data.stream_drops), *still_open]))
+
+
+def read_position(data: outputs.DataDir) -> OffsetRange | None:
+    """Return the open range; None if the stream has not read a record yet.
 
     Raises:
         OutputError: the file with the position cannot be read.
     """
-    for row in outputs.read_record(data.stream_position):
+    return next(iter(_read_offset_ranges(data.stream_position)), None)
+
+
+def _read_offset_ranges(path: Path) -> list[OffsetRange]:
+    """Return the rows of a file without incomplete lines."""
+    found = []
+    for row in outputs.read_record(path):
         with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
-            uuid.UUID(row["checkpoint"])
-            return row["topic"], int(row["end_offset"])
-    return None
+            found.append(
+                OffsetRange(
+                    checkpoint=str(uuid.UUID(row["checkpoint"])),
+                    topic=row["topic"],
+                    delay_s=float(row["delay_s"]),
+                    micro_batch=int(row["micro_batch"]),
+                    counted_from=int(row["counted_from"]),
+                    first_offset=int(row["first_offset"]),
+                    end_offset=int(row["end_offset"]),
+                    watermark=datetime.fromisoformat(row["watermark"]),
+                    dropped=int(row["dropped"]) if row["dropped"] else None,
+                )
+            )
+    return found

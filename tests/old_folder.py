@@ -17,8 +17,7 @@ from pipeline import histogram, outputs
 from pipeline.ingest import store
 from pipeline.outputs import DataDir
 from pipeline.stores import sqlite
-from pipeline.stream import micro_batches
-from pipeline.stream.micro_batches import OffsetRange
+from pipeline.stream_starts import OFFSET_COLUMNS, OffsetRange
 from tests import page_data
 
 RUNS_PER_DAY = 144
@@ -103,7 +102,7 @@ def write_position(data: DataDir, end: int, now: datetime) -> None:
     """Write that the stream has read all records."""
     checkpoint = "0b8b7a7e-aaaa-bbbb-cccc-ddddeeeeffff"
     read = OffsetRange(page_data.TOPIC_ID, 60.0, 0, 0, end + 1, end + 1, now, 0, checkpoint)
-    text = outputs.to_csv(micro_batches.COLUMNS, [vars(read)])
+    text = outputs.to_csv(OFFSET_COLUMNS, [vars(read)])
     outputs.write_atomically(data.stream_position, text)
 
 

@@ -20,12 +20,10 @@ from pipeline import alerts, histogram, outputs, times
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import DataDir
-from pipeline.service import MINUTE_COLUMNS
 from pipeline.settings import Settings
 from pipeline.source import claim
 from pipeline.stores import sqlite
-from pipeline.stream import micro_batches
-from pipeline.stream.micro_batches import OffsetRange
+from pipeline.stream_starts import OFFSET_COLUMNS, OffsetRange
 
 MINUTE = timedelta(minutes=1)
 #: Kafka's id of the topic.
@@ -217,7 +215,7 @@ def write_work(data: DataDir, now: datetime, finals: list[dict[str, Any]]) -> No
             }
             for n in range(30)
         ]
-        text = outputs.to_csv(MINUTE_COLUMNS, minutes)
+        text = outputs.to_csv(outputs.MINUTE_COLUMNS, minutes)
         outputs.write_atomically(data.minutes_of(service), text)
 
 
@@ -272,7 +270,7 @@ def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades
     )
     position = replace(dropped, counted_from=101, first_offset=1000, end_offset=1000, dropped=0)
     for path, row in ((data.stream_drops, dropped), (data.stream_position, position)):
-        outputs.write_atomically(path, outputs.to_csv(micro_batches.COLUMNS, [vars(row)]))
+        outputs.write_atomically(path, outputs.to_csv(OFFSET_COLUMNS, [vars(row)]))
     return late
 
 

@@ -24,7 +24,9 @@ from pipeline.errors import OperationalError, TemporaryError
 from pipeline.ingest import store
 from pipeline.outputs import (
     BATCH_COLUMNS,
+    LATENCY_COLUMNS,
     LOG_FIELDS,
+    MINUTE_COLUMNS,
     SERVICES,
     TEXT_COLUMNS,
     TIME_COLUMNS,
@@ -43,8 +45,7 @@ from pipeline.outputs import (
 from pipeline.source import is_as_recorded
 from pipeline.stores.interface import Connection, Store
 from pipeline.stream.finality import VERSION_COLUMNS
-from pipeline.stream.micro_batches import OffsetRange, read_offset_ranges
-from pipeline.stream_starts import Start
+from pipeline.stream_starts import OffsetRange, Start, read_offset_ranges
 from pipeline.thresholds import Period
 from pipeline.times import iso
 
@@ -305,16 +306,12 @@ def _read_micro_batches(data: DataDir) -> pd.DataFrame:
 
 
 def _read_minutes(data: DataDir, service: str) -> pd.DataFrame:
-    return _read_record(
-        data.minutes_of(service),
-        ("at", "seconds", "cpu_s", "rss_mib", "counters"),
-        times=("at",),
-    )
+    return _read_record(data.minutes_of(service), MINUTE_COLUMNS, times=("at",))
 
 
 def _read_window_latencies(data: DataDir) -> pd.DataFrame:
     """Return the latencies of each window, by its first row."""
-    table = _read_record(data.stream_latency, ("window_start", "leg", "counts"), times=())
+    table = _read_record(data.stream_latency, LATENCY_COLUMNS, times=())
     return table.drop_duplicates("window_start", ignore_index=True)
 
 

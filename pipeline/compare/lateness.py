@@ -17,8 +17,7 @@ from operator import attrgetter
 
 from pipeline.compare.unread import Reading, readings
 from pipeline.ingest.store import CONFLICT, REPEAT, STORED, time_text
-from pipeline.stream.micro_batches import OffsetRange
-from pipeline.stream_starts import Start
+from pipeline.stream_starts import OffsetRange, Start
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ the two.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.stream.micro_batches import OffsetRange
-from pipeline.stream_starts import Start
+from pipeline.stream_starts import OffsetRange, Start
 
 
 @dataclass(frozen=True)

@@ -169,15 +169,27 @@ def _shake_hands(one: BoundedWebSocket, url: str) -> None:
     """
     try:
         one.connect(url, socket=one.transport, redirect_limit=0)
-    except WebSocketBadStatusException:
-        raise
     except Exception as error:
-        status = _STATUS_LINE.match(one.transport.head)
+        head = one.transport.head
+        if not _begins_as_http(head):
+            raise WebSocketException("the answer is not HTTP") from error
+        if isinstance(error, WebSocketBadStatusException):
+            raise
+        status = _STATUS_LINE.match(head)
         if status is not None and status[1] != b"101":
             text = (status[1] + (status[2] or b"")).decode(errors="replace")
             raise WebSocketBadStatusException(f"Handshake status {text}", int(status[1])) from error
         if isinstance(error.__context__, TimeoutError):  # the library hides its text
             raise error.__context__ from None
-        if isinstance(error, WebSocketException | OSError):
+        closed = isinstance(error, WebSocketConnectionClosedException | ConnectionError)
+        if closed and not head:
+            text = "the server closed the connection without an answer"
+            raise WebSocketConnectionClosedException(text) from error
+        if isinstance(error, OSError):
             raise
         raise WebSocketException(f"the answer is not valid: {error}") from error
+
+
+def _begins_as_http(head: bytes) -> bool:
+    """Return whether the first bytes of an answer can be those of HTTP. There may be none yet."""
+    return head[:5] == b"HTTP/"[: len(head)]

@@ -3,11 +3,16 @@
 The WebSocket feed and the REST interface use the same rules.
 """
 
+import http.client
 import re
 import socket
 import ssl
 
-from websocket import WebSocketBadStatusException
+from websocket import (
+    WebSocketBadStatusException,
+    WebSocketConnectionClosedException,
+    WebSocketException,
+)
 
 from pipeline.errors import sentence
 
@@ -34,15 +39,24 @@ def connect_failure(error: Exception, setting: str) -> tuple[str, bool]:
         return status_failure(error.status_code, status, setting)
     if isinstance(error, ssl.SSLError):
         return _tls_failure(error, setting)
+    if text := _network_failure(error, setting):
+        return text, False
+    return reason(error), isinstance(error, ValueError)
+
+
+def _network_failure(error: Exception, setting: str) -> str | None:
+    """Return why a server does not answer, or not as it should, with the action; else None."""
     if isinstance(error, socket.gaierror):
         unknown = error.errno == socket.EAI_NONAME
         problem = "the host is unknown" if unknown else "host name not resolved"
-        return f"{problem}. Check {setting} and the network", False
-    if isinstance(error, TimeoutError):
-        return f"{reason(error)}. Check {setting} and the network", False
+        return f"{problem}. Check {setting} and the network"
     if isinstance(error, ConnectionRefusedError):
-        return f"Connection refused. Check {setting}, and that its server runs", False
-    return reason(error), isinstance(error, ValueError)
+        return f"Connection refused. Check {setting}, and that its server runs"
+    if isinstance(error, TimeoutError | ConnectionError | WebSocketConnectionClosedException):
+        return f"{reason(error)}. Check {setting} and the network"
+    if isinstance(error, http.client.BadStatusLine):
+        return f"the answer is not HTTP. Check {setting}"
+    return f"{reason(error)}. Check {setting}" if isinstance(error, WebSocketException) else None
 
 
 def status_failure(status: int, text: str, setting: str) -> tuple[str, bool]:

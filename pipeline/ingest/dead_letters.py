@@ -36,8 +36,8 @@ class RejectedSummary:
         self._reasons: Counter[str] = Counter()
 
     def add(self, message: str, size: int, reason: str, received: datetime) -> None:
-        """Count a message under the part of its reason before the colon; keep its beginning."""
-        kind = reason.partition(":")[0][:CHARACTERS]
+        """Count a message under the kind of its reason, and keep the beginning of both."""
+        kind = trade.kind_of(reason)[:CHARACTERS]
         if kind not in self._reasons and len(self._reasons) >= REASONS:
             kind = OTHERS
         self._reasons[kind] += 1

@@ -92,8 +92,8 @@ def needed_offsets(data: outputs.DataDir) -> list[tuple[str, tuple[int, int | No
     found: list[tuple[str, tuple[int, int | None]]] = [
         (start.topic, start.skipped) for start in stream_starts.read(data) if start.skipped
     ]
-    position = stream_starts.position(data)
-    return found if position is None else [*found, (position[0], (position[1], None))]
+    position = stream_starts.read_position(data)
+    return found if position is None else [*found, (position.topic, (position.end_offset, None))]
 
 
 def _batch_snapshots(data: outputs.DataDir, now: datetime) -> list[str]:

@@ -43,6 +43,11 @@ class InvalidTradeError(Exception):
     """A message is not a valid trade. The text is the reason: the field and what is wrong."""
 
 
+def kind_of(reason: str) -> str:
+    """Return the kind of a reason: the text before its first colon, for example the field."""
+    return reason.partition(":")[0]
+
+
 class FutureTradeError(InvalidTradeError):
     """The event time is too long after the receipt."""
 

@@ -1,7 +1,6 @@
 """Detect a feed without a usable trade: every message is rejected for the same kind of reason.
 
-The kind of a reason is the text before its first colon, for example the field. The text after it
-often quotes a value that differs from message to message.
+The text of a reason often quotes a value that differs from message to message; its kind does not.
 """
 
 import re
@@ -9,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from pipeline.ingest.trade import AFTER_RECEIPT
+from pipeline.ingest.trade import AFTER_RECEIPT, kind_of
 
 #: For how long this must last. A few invalid messages in a row do not make a feed unusable.
 UNUSABLE_AFTER = timedelta(seconds=10)
@@ -40,7 +39,7 @@ class SameRejections:
 
     def on_rejected(self, reason: str, received: datetime) -> None:
         """Count a rejected message."""
-        kind = reason.partition(":")[0]
+        kind = kind_of(reason)
         if kind != self._kind:
             self._kind, self._reasons, self._messages, self._since = kind, [], 0, received
         if reason not in self._reasons and len(self._reasons) <= NAMED:

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline import outputs
+from pipeline import outputs, stream_starts
 from pipeline.errors import TemporaryError
 from pipeline.settings import Settings
 from pipeline.stream import finality, micro_batches
@@ -61,7 +61,7 @@ def adopt_unbound(settings: Settings, topic_id: str) -> None:
     if bound.exists() or not unbound.is_dir():
         return
     checkpoint = micro_batches.checkpoint_id(unbound / QUERY)
-    recorded = micro_batches.read_offset_ranges(data)
+    recorded = stream_starts.read_offset_ranges(data)
     topics = {record.topic for record in recorded if record.checkpoint == checkpoint}
     if topics <= {topic_id}:
         unbound.rename(bound)

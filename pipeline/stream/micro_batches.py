@@ -5,9 +5,7 @@ that it counted. Only a micro-batch that dropped a record has a row of its own. 
 record was counted.
 """
 
-import contextlib
 import json
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -16,6 +14,7 @@ from typing import Any
 
 from pipeline import outputs, stream_starts, times
 from pipeline.settings import Settings
+from pipeline.stream_starts import OFFSET_COLUMNS, OffsetRange, read_offset_ranges
 
 #: The record loses its older half above this size, bytes: about 100,000 micro-batches.
 RECORD_BYTES = 16_000_000
@@ -32,33 +31,6 @@ class MicroBatch:
     #: The watermark of the micro-batch before, in whole milliseconds. Spark drops events with an
     #: event time at or before it.
     watermark: datetime
-
-
-@dataclass(frozen=True)
-class OffsetRange:
-    """Consecutive offsets that one checkpoint read: a row of the record.
-
-    The stream counted every record from `counted_from` up to `first_offset`. The micro-batch from
-    `first_offset` up to `end_offset` dropped records: those that are late by its watermark, and
-    duplicates. Both ranges exclude their end.
-    """
-
-    #: Kafka's id of the topic.
-    topic: str
-    #: The delay of the watermark: seconds between the greatest event time and the watermark.
-    delay_s: float
-    micro_batch: int
-    counted_from: int
-    first_offset: int
-    end_offset: int
-    watermark: datetime
-    #: Records that the micro-batch dropped as late, duplicate or invalid. None: unknown.
-    dropped: int | None
-    #: Spark's id of the checkpoint. It is the last column, so an incomplete line has no valid id.
-    checkpoint: str
-
-
-COLUMNS = tuple(OffsetRange.__annotations__)
 
 
 def read_micro_batch(query_folder: Path, topic: str, number: int) -> MicroBatch | None:
@@ -190,7 +162,7 @@ class Recorder:
         self._topic = settings.kafka_topic
         self._topic_id = topic_id
         self._delay_s = settings.watermark.total_seconds()
-        self._open = next(iter(_read_offset_ranges(data.stream_position)), None)
+        self._open = stream_starts.read_position(data)
         self._started = {(start.checkpoint, start.topic) for start in stream_starts.read(data)}
 
     def records_in(self, number: int) -> int:
@@ -213,9 +185,9 @@ class Recorder:
         self._record_start(checkpoint)
         rows, still_open = extend(self._open, micro_batch, counted, identity)
         for row in rows:
-            outputs.append_csv(self._data.stream_drops, COLUMNS, asdict(row), RECORD_BYTES)
+            outputs.append_csv(self._data.stream_drops, OFFSET_COLUMNS, asdict(row), RECORD_BYTES)
         if still_open != self._open:
-            text = outputs.to_csv(COLUMNS, [asdict(still_open)])
+            text = outputs.to_csv(OFFSET_COLUMNS, [asdict(still_open)])
             outputs.write_atomically(self._data.stream_position, text, durable=False)
             self._open = still_open
 
@@ -236,35 +208,3 @@ class Recorder:
         start = stream_starts.Start(self._topic_id, read_before, first, checkpoint)
         stream_starts.append(self._data, start)
         self._started.add((checkpoint, self._topic_id))
-
-
-def read_offset_ranges(data: outputs.DataDir) -> list[OffsetRange]:
-    """Return the whole record, each row once, oldest first, the open range last.
-
-    Raises:
-        OutputError: a file of the record cannot be read.
-    """
-    # The open range is read first. If it is finished meanwhile, the table read next holds it.
-    still_open = _read_offset_ranges(data.stream_position)
-    return list(dict.fromkeys([*_read_offset_ranges(data.stream_drops), *still_open]))
-
-
-def _read_offset_ranges(path: Path) -> list[OffsetRange]:
-    """Return the rows of a file without incomplete lines."""
-    found = []
-    for row in outputs.read_record(path):
-        with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
-            found.append(
-                OffsetRange(
-                    checkpoint=str(uuid.UUID(row["checkpoint"])),
-                    topic=row["topic"],
-                    delay_s=float(row["delay_s"]),
-                    micro_batch=int(row["micro_batch"]),
-                    counted_from=int(row["counted_from"]),
-                    first_offset=int(row["first_offset"]),
-                    end_offset=int(row["end_offset"]),
-                    watermark=datetime.fromisoformat(row["watermark"]),
-                    dropped=int(row["dropped"]) if row["dropped"] else None,
-                )
-            )
-    return found

@@ -24,10 +24,8 @@ from pipeline.stream.file_watch import FileWatch
 from pipeline.stream.final_rows import FinalRows
 from pipeline.stream.finality import Cells, State, Window
 
-#: Columns of `stream_latency.csv`: the number of trades by bucket of `histogram`, as JSON.
-LATENCY_COLUMNS = ("window_start", "leg", "counts")
-#: That file, like `stream_versions.csv`, loses its older half above this size, bytes: more than a
-#: month of windows.
+#: `stream_latency.csv`, like `stream_versions.csv`, loses its older half above this size, bytes:
+#: more than a month of windows.
 LATENCY_BYTES = 16_000_000
 
 
@@ -193,7 +191,8 @@ class WindowPublisher:
             "leg": histogram.OPEN_TO_FINAL,
             "counts": json.dumps(open_to_final(window, final_at)),
         }
-        outputs.append_csv(self._data.stream_latency, LATENCY_COLUMNS, row, LATENCY_BYTES)
+        path = self._data.stream_latency
+        outputs.append_csv(path, outputs.LATENCY_COLUMNS, row, LATENCY_BYTES)
 
 
 def to_window(row: Row, settings: Settings, written_at: datetime) -> Window:

@@ -5,6 +5,7 @@ Expected values are computed with Python's decimals from the definitions.
 
 import os
 import random
+import signal
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -95,6 +96,13 @@ def session() -> Iterator[SparkSession]:
     os.environ.update(kept)  # pytest needs its own variables
     yield one
     one.stop()
+
+
+def test_a_session_keeps_the_handler_of_sigint(session: SparkSession) -> None:
+    """That of SparkContext ends the stream with a traceback after Ctrl-C."""
+    assert session.sparkContext
+    handler = signal.getsignal(signal.SIGINT)
+    assert getattr(handler, "__module__", "") != "pyspark.core.context"
 
 
 def frame(session: SparkSession, groups: dict[str, list[T]], extra: list[str] | None = None) -> Any:

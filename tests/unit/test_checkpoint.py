@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import outputs
+from pipeline import outputs, stream_starts
 from pipeline.settings import Settings
 from pipeline.stream import checkpoint, micro_batches
 from pipeline.stream.finality import State, Window, to_json
@@ -155,7 +155,7 @@ def record(settings: Settings, topic: str) -> None:
     data = outputs.DataDir(settings.data_dir)
     _, last = micro_batches.extend(None, at(5, 10, 20), 10, IDENTITY | {"topic": topic})
     outputs.write_atomically(
-        data.stream_position, outputs.to_csv(micro_batches.COLUMNS, [vars(last)])
+        data.stream_position, outputs.to_csv(stream_starts.OFFSET_COLUMNS, [vars(last)])
     )
 
 

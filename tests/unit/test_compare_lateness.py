@@ -14,7 +14,8 @@ from pipeline.compare import database
 from pipeline.compare.lateness import ConsumedOffsets, Outcomes, Record, outcomes
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
-from pipeline.stream.micro_batches import MicroBatch, OffsetRange, extend
+from pipeline.stream.micro_batches import MicroBatch, extend
+from pipeline.stream_starts import OffsetRange
 from tests.unit import memory_store
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)

@@ -1,5 +1,6 @@
 """The connection to the exchange: its watchdog, and frames over a real socket."""
 
+import http.client
 import json
 import queue
 import random
@@ -502,6 +503,25 @@ def test_a_failure_names_the_option_that_holds_the_address() -> None:
     assert found == ("the server does not use TLS. Check wss:// in --url", True)
 
 
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (
+            http.client.BadStatusLine("SSH-2.0-OpenSSH_9.6p1"),
+            "the answer is not HTTP. Check FEED_REST_URL",
+        ),
+        (
+            http.client.RemoteDisconnected("Remote end closed connection without response"),
+            "Remote end closed connection without response. Check FEED_REST_URL and the network",
+        ),
+    ],
+)
+def test_a_server_of_past_trades_that_does_not_answer_over_http_is_retried_and_names_the_setting(
+    error: Exception, problem: str
+) -> None:
+    assert connect_failure(error, "FEED_REST_URL") == (problem, False)
+
+
 @pytest.mark.parametrize("url", ["", "nonsense", "http://127.0.0.1:1", "ws://", "ws://h:port"])
 def test_an_address_that_cannot_work_is_a_lasting_error(url: str) -> None:
     with pytest.raises(FeedError, match=r"\. Cannot connect to ") as error:
@@ -517,18 +537,54 @@ def test_an_unknown_host_is_an_error_that_names_what_to_check() -> None:
     assert not one.value.lasting
 
 
-def test_an_answer_of_another_server_is_an_error() -> None:
+def answer_of_a_server(answer: bytes) -> FeedError:
+    """Return the error after a server reads the request, sends these bytes and closes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def answer() -> None:
+        def play() -> None:
             peer, _ = listener.accept()
             with peer:
                 peer.recv(4096)
-                peer.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                peer.sendall(answer)
 
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=play)
         thread.start()
         port = listener.getsockname()[1]
-        with pytest.raises(FeedError, match=r"^HTTP status 404 Not Found\. Check FEED_URL\. "):
+        with pytest.raises(FeedError) as raised:
             Connection(f"ws://127.0.0.1:{port}", "BTC-USD", LIMIT)
         thread.join()
+    return raised.value
+
+
+def test_an_answer_of_another_server_is_an_error() -> None:
+    error = answer_of_a_server(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+    assert error.problem == "HTTP status 404 Not Found. Check FEED_URL"
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6p1 Ubuntu-3\r\n", "the answer is not HTTP. Check FEED_URL"),
+        (b"220 220 mail.example.com ESMTP\r\n\r\n", "the answer is not HTTP. Check FEED_URL"),
+        (b"GET / HTTP/1.1\r\n\r\n", "the answer is not HTTP. Check FEED_URL"),  # an echo
+        (b"\x00\xff\x00", "the answer is not HTTP. Check FEED_URL"),
+        (
+            b"",
+            "the server closed the connection without an answer. Check FEED_URL and the network",
+        ),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+            "the answer is not valid: Invalid WebSocket Header. Check FEED_URL",
+        ),
+        (
+            b"HTT",
+            "the answer is not valid: Connection to remote host was lost. Check FEED_URL",
+        ),
+    ],
+)
+def test_a_server_that_does_not_answer_as_a_websocket_server_is_retried_and_names_the_setting(
+    answer: bytes, problem: str
+) -> None:
+    error = answer_of_a_server(answer)
+    assert error.problem == problem
+    assert not error.lasting

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from local import prerequisites
 from pipeline import java, spark
 from pipeline.settings import load
 
@@ -86,3 +87,17 @@ def test_a_java_that_cannot_start_is_not_called_an_unknown_version(tmp_path: Pat
     command.chmod(0o755)
     with pytest.raises(java.JavaError, match=f"Cannot run {command}.*VM {reason}"):
         java.check(tmp_path)
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_the_check_before_a_start_shows_that_it_waits_for_a_slow_java(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], slow: bool
+) -> None:
+    command = tmp_path / "bin" / "java"
+    command.parent.mkdir()
+    command.write_text("#!/bin/sh\nsleep 0.5\necho 'openjdk version \"21.0.1\"'\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    monkeypatch.setattr(prerequisites, "SLOW_SECONDS", 0.05 if slow else 60.0)
+    assert prerequisites.java_problem() is None
+    assert capsys.readouterr().out == f"Waiting for `{command} -version` to end\n" * slow

@@ -251,6 +251,39 @@ def test_make_checks_its_variables_before_it_installs_anything(tmp_path: Path) -
     assert not (tmp_path / ".venv").exists()
 
 
+@pytest.mark.parametrize(
+    "variable", ["PYTHONHASHSEED", "PYTHONMALLOC", "PYTHONIOENCODING", "PYTHONTRACEMALLOC"]
+)
+def test_a_variable_that_keeps_python_from_starting_has_no_effect_in_make(variable: str) -> None:
+    done = subprocess.run(
+        ["make", "need-python", f"PYTHON={sys.executable}"],
+        cwd=ROOT,
+        env=os.environ | {variable: "abc"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_python_that_does_not_start_is_not_called_old(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'Fatal Python error: no module encodings' >&2\nexit 1\n")
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["make", "need-python", f"PYTHON={python}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "Fatal Python error: no module encodings\n"
+        f"{python} does not start. The lines above give the cause. Correct it, or set PYTHON=\n"
+    )
+
+
 def test_make_makes_the_environment_again_after_an_upgrade_of_python(tmp_path: Path) -> None:
     """Then `.venv/bin/python` runs another version, for which .venv has no packages and no pip."""
     for name in ("Makefile", "requirements.txt"):
@@ -784,6 +817,20 @@ def test_only_files_written_since_the_start_are_announced(tmp_path: Path) -> Non
     os.utime(file, (1000, 1000))
     assert announce.written_since([file], 1000.0)
     assert not announce.written_since([file], 1000.5)
+
+
+@pytest.mark.parametrize(
+    ("counters", "announced"),
+    [({}, False), ({"final_windows": 0}, False), ({"final_windows": 1}, True)],
+)
+def test_a_repaired_file_of_the_stream_is_not_a_new_final_window(
+    tmp_path: Path, counters: dict[str, int], announced: bool
+) -> None:
+    data = DataDir(tmp_path)
+    outputs.write_status(data, "spark_processor", {"state": "starting", "counters": counters})
+    outputs.write_atomically(data.stream_csv / "2026-01-01.csv", "")
+    found = announce.events(data, free_port(), 0.0)
+    assert found == [f"{announce.FINAL}: {data.stream_csv}"] * announced
 
 
 def test_a_signal_ends_the_wait_of_supervisor_at_once() -> None:

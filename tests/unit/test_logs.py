@@ -57,6 +57,36 @@ def test_a_file_gets_the_characters_in_utf_8(tmp_path: Path) -> None:
     assert "café →" in run(tmp_path, "ascii").stdout.decode()
 
 
+JAVA_ENDS = """
+from types import SimpleNamespace
+from py4j.java_gateway import GatewayClient
+from py4j.protocol import Py4JNetworkError
+from pipeline import logs
+
+class Ended(GatewayClient):
+    def _get_connection(self):
+        return SimpleNamespace(send_command=self._fail, close=lambda reset: None)
+
+    def _fail(self, command):
+        raise Py4JNetworkError("Answer from Java side is empty")
+
+logs.log_to_stdout("DEBUG")
+print("answer:", Ended().send_command("c"), flush=True)
+"""
+
+
+def test_py4j_logs_no_traceback_when_java_ends() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", JAVA_ENDS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("answer: x\n", "")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device /dev/full of Linux")
 def test_lines_that_cannot_be_written_are_lost_without_a_traceback(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:

@@ -15,15 +15,8 @@ from pipeline import outputs, stream_starts
 from pipeline.outputs import OutputError
 from pipeline.settings import Settings
 from pipeline.stream import micro_batches
-from pipeline.stream.micro_batches import (
-    MicroBatch,
-    OffsetRange,
-    Recorder,
-    extend,
-    read_micro_batch,
-    read_offset_ranges,
-)
-from pipeline.stream_starts import Start
+from pipeline.stream.micro_batches import MicroBatch, Recorder, extend, read_micro_batch
+from pipeline.stream_starts import OffsetRange, Start, read_offset_ranges
 
 TOPIC_ID = "9a4a0b56-1111-2222-3333-444455556666"
 CHECKPOINT = "0b8b7a7e-aaaa-bbbb-cccc-ddddeeeeffff"
@@ -245,7 +238,7 @@ def crash(*_: object, **__: object) -> None:
 def test_a_line_that_is_cut_off_is_left_out(tmp_path: Path) -> None:
     data = outputs.DataDir(tmp_path)
     rows, _ = extend(None, at(5, 10, 20), 9, IDENTITY)
-    text = outputs.to_csv(micro_batches.COLUMNS, [vars(rows[0])])
+    text = outputs.to_csv(stream_starts.OFFSET_COLUMNS, [vars(rows[0])])
     data.status.mkdir()
     line = text.splitlines(keepends=True)[1]
     for length in range(1, len(line) - 1):

@@ -24,9 +24,7 @@ from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
 from pipeline.stores.sqlite import SqliteStore
-from pipeline.stream import micro_batches
-from pipeline.stream.micro_batches import OffsetRange
-from pipeline.stream_starts import Start
+from pipeline.stream_starts import OffsetRange, Start
 from tests.unit.test_compare_unread import NOON, trade, windows
 
 TOPIC = "9a4a0b56-1111-2222-3333-444455556666"
@@ -116,7 +114,7 @@ def write_positions(data: DataDir, end: int) -> None:
     reads = OffsetRange(TOPIC, 60.0, 9, SKIPPED[1], end, end, NOW, 0, CHECKPOINTS[1])
     for path, rows in ((data.stream_drops, [dropped, ended]), (data.stream_position, [reads])):
         cells = [vars(row) for row in rows]
-        outputs.write_atomically(path, outputs.to_csv(micro_batches.COLUMNS, cells))
+        outputs.write_atomically(path, outputs.to_csv(stream_starts.OFFSET_COLUMNS, cells))
     stream_starts.append(data, Start(TOPIC, 0, 0, CHECKPOINTS[0]))
     stream_starts.append(data, Start(TOPIC, *SKIPPED, CHECKPOINTS[1]))
 
@@ -176,7 +174,7 @@ def store_and_read_in_another_topic(data: DataDir) -> None:
             store.store(connection, batch, at)
             (data.batch_output / f"{outputs.run_id(at)}.csv").touch()
     position = OffsetRange(topic, 60.0, 4, 0, 4, 4, NOW, 0, CHECKPOINTS[0])
-    text = outputs.to_csv(micro_batches.COLUMNS, [vars(position)])
+    text = outputs.to_csv(stream_starts.OFFSET_COLUMNS, [vars(position)])
     outputs.write_atomically(data.stream_position, text)
 
 
@@ -250,7 +248,7 @@ def test_transactions_that_the_stream_has_not_read_stay(folder: DataDir) -> None
     list(delete(folder, 1, NOW + 100 * DAY))
     assert numbers(folder) == before
     position = OffsetRange(TOPIC, 60.0, 4, 0, 77, 77, NOW, 0, CHECKPOINTS[0])
-    text = outputs.to_csv(micro_batches.COLUMNS, [vars(position)])
+    text = outputs.to_csv(stream_starts.OFFSET_COLUMNS, [vars(position)])
     outputs.write_atomically(folder.stream_position, text)
     list(delete(folder, 1, NOW + 100 * DAY))
     # Offset 77 is in the second minute of the second day. The windows that are then open stay.
