@@ -14,8 +14,8 @@ FEED_PORT ?= 8765
 DASHBOARD_PORT ?= 8501
 MINUTES ?= 60
 
-# A shell's settings for other Pythons can keep the packages of this project from being found, or
-# Python from starting (PYTHONHASHSEED=abc). These three can do neither.
+# A shell's settings for other Pythons can hide the packages of this project, or stop Python at its
+# start (PYTHONHASHSEED=abc). The three variables in `harmless` do neither.
 harmless := PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX
 unexport $(filter-out $(harmless),$(filter PYTHON%,$(.VARIABLES)))
 unexport PIP_USER PIP_TARGET PIP_PREFIX

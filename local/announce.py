@@ -52,7 +52,7 @@ def events(data: DataDir, port: int, start: float) -> list[str]:
 
 
 def has_final_window(data: DataDir) -> bool:
-    """Return whether the stream reports a final window. A repair also writes its files."""
+    """Return whether the stream reports a final window. Its files can also come from a repair."""
     counters = read_fields(data, "spark_processor").get("counters", {})
     return bool(counters.get("final_windows"))
 

@@ -37,7 +37,7 @@ CHECKED_VERSION = "4.3.0"
 MAX_BACKOFF_SECONDS = 30
 #: Seconds to wait after the operating system refused something, such as memory.
 REFUSED_SECONDS = 1.0
-#: Seconds before its end in which a program logs why it ends.
+#: A program logs why it ends at most this many seconds before its end.
 REASON_SECONDS = 60.0
 #: A log line of a service or of the broker: its time, its level and its text.
 _LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]+Z) ([A-Z]+) +[\w.]+: (.*)")
@@ -257,7 +257,7 @@ def error_of(process: Any) -> str:
 def last_error(log_file: Path, since: float) -> str:
     """Return the text of the last error in a log; without one, a last line that has no level.
 
-    Java logs an exception on the line after its error: it is the cause.
+    Java logs an error, and on the next line the exception that caused it.
 
     A line counts only if it was written since this time (epoch, seconds). On a full disk, the last
     lines can be those of an earlier start.
@@ -268,7 +268,7 @@ def last_error(log_file: Path, since: float) -> str:
         text = log_file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    # The calls of a stack trace say nothing without its first line.
+    # A call of a stack trace does not name the error: only the first line does.
     lines = [line for line in text.strip().splitlines() if not _CALL.match(line)]
     for number in range(len(lines) - 1, -1, -1):
         if found := _LOG_LINE.match(lines[number]):

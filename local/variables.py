@@ -138,7 +138,7 @@ def usable_folder(text: str) -> Path:
     if path in (ROOT, Path(path.anchor)):
         refuse(f"DATA_DIR={text} is {path}, which has other content. {another}")
     if is_of_system(path):
-        refuse(f"DATA_DIR={text} is a directory of the system. {another}")
+        refuse(f"DATA_DIR={text} is a system directory. {another}")
     try:
         existing = next(each for each in (path, *path.parents) if each.exists())
     except OSError as error:

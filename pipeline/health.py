@@ -23,7 +23,8 @@ from pipeline.errors import sentence
 
 #: Seconds. If its status file is older, a service hangs or is down.
 STALE_SECONDS = 30.0
-#: Bytes. With less free space, a disk counts as full: services that fail make and remove files.
+#: Bytes. With less free space, a disk counts as full. The free space of a full disk changes a
+#: little, because the services still create and delete files.
 LEAST_FREE_BYTES = 1 << 20
 #: What to do about a service without a heartbeat.
 READ_THE_LOG = "Check that it runs, and read its log"
@@ -92,7 +93,7 @@ def no_status_text(text: str, action: str, full: str | None) -> str:
     """Return the text about a service that writes no status, with what to do.
 
     Args:
-        text: how the service looks without a new status.
+        text: what is missing, such as `no heartbeat from producer for 31 s`.
         action: what to do; empty if nothing is wrong.
         full: the sentence about the full disk (`full_disk`). It replaces the action.
     """

@@ -85,7 +85,7 @@ def problem(home: str | Path | None) -> str | None:
 
 
 def quoted(text: str) -> str:
-    """Return a text in quotes, as the options of a JVM and the configuration of JAAS hold it."""
+    """Return a text in quotes, in the form that JVM options and a JAAS configuration need."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 

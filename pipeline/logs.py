@@ -14,7 +14,7 @@ def log_to_stdout(level: str) -> None:
     """Write log lines of at least this level to standard output, with times in UTC.
 
     Lines of the root logger are left out. Only libraries use it: Py4J logs a traceback there when
-    Java ends before it answers, also if both were asked to stop.
+    Java ends before it answers, even if Java and this process were asked to stop.
     """
     logging.raiseExceptions = False  # no traceback for a log line that cannot be written
     logging.Formatter.converter = time.gmtime

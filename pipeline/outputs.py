@@ -96,9 +96,8 @@ ANOTHER_FOLDER = (
     "choose another directory with DATA_DIR=, or empty it with make clean "
     "(in containers: docker compose down --volumes)"
 )
-#: Directories of the system: they hold programs, configurations, or the directories of others. Of
-#: the first, all directories below belong to the system too. Nothing can be written to /proc and
-#: /sys.
+#: System directories with programs and configurations. They and all directories below them are
+#: refused as DATA_DIR. /proc and /sys are not listed, because no file can be created there.
 _PROGRAM_FOLDERS = tuple(
     Path("/", name)
     for name in (
@@ -107,6 +106,8 @@ _PROGRAM_FOLDERS = tuple(
         *("usr/sbin", "usr/share", "private/etc"),
     )
 )
+#: System directories that hold directories of users and programs. They are refused as DATA_DIR, but
+#: the directories below them are not, unless they are listed.
 _SHARED_FOLDERS = tuple(
     Path("/", name)
     for name in (
@@ -237,9 +238,9 @@ class DataDir:
 
 
 def is_of_system(folder: Path) -> bool:
-    """Return whether a directory belongs to the system, so that no output may be written to it.
+    """Return whether a directory is a system directory, so that no output may be written to it.
 
-    A directory that a version before this rule has filled can be used further.
+    A directory that already holds outputs of an older version is not refused.
     """
     path = folder.resolve()
     if path not in _SHARED_FOLDERS and not any(map(path.is_relative_to, _PROGRAM_FOLDERS)):

@@ -58,6 +58,10 @@ LOG_CHARACTERS = 1500
 STATUS_CHARACTERS = 500
 
 
+class AlreadyRunsError(OperationalError):
+    """Another process of the service uses the data directory."""
+
+
 def backoff(first: float = 0.5, cap: float = 30.0) -> Iterator[float]:
     """Yield the seconds to wait before each retry: exponential, capped, with random jitter."""
     limit = first
@@ -81,7 +85,7 @@ def _require_writable(folder: Path) -> None:
     An error that can pass without a change of the setting, such as a full disk, does not end it.
     """
     if outputs.is_of_system(folder):
-        reason = "must be a directory of your own, not one of the system"
+        reason = "must be a directory of your own, not a system directory"
         print(invalid("data_dir", str(folder), reason), file=sys.stderr)
         sys.exit(EXIT_OPERATIONAL)
     try:
@@ -154,10 +158,11 @@ class Service:
         service.log.info("starting; settings that differ from their defaults: %d", len(own))
         for setting in own:
             service.log.info("setting %s", setting)
-        # Before the first status, which replaces the settings that an older version recorded.
-        with contextlib.suppress(OperationalError, OSError):  # `run` raises it again
+        # `run` raises the error again.
+        with contextlib.suppress(OperationalError, OSError), only_one(service.data, name):
+            # Before the first status, which replaces the settings that an older version recorded.
             source.claim(service.data, settings)
-        service.tick(at_once=True)
+            service.tick(at_once=True)
         return service
 
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
@@ -231,7 +236,8 @@ class Service:
         text = sentence(error) if operational else f"{type(error).__name__}: {sentence(error)}"
         self.log.debug("the traceback of the next error", exc_info=error)
         self.error(text)
-        self.close("failed", text[:STATUS_CHARACTERS])
+        if not isinstance(error, AlreadyRunsError):  # the status is that of the other process
+            self.close("failed", text[:STATUS_CHARACTERS])
         return EXIT_OPERATIONAL if operational else EXIT_FAULT
 
     def close(self, state: str = STOPPED, message: str = "stopped on request") -> None:
@@ -404,15 +410,15 @@ def only_one(data: outputs.DataDir, name: str) -> Iterator[None]:
     """Hold the lock of the one service of this name on this data directory.
 
     Raises:
-        OutputError: another process holds it.
+        AlreadyRunsError: another process holds it.
     """
     with ExitStack() as held:
         try:
             held.enter_context(source.lock(data, name, wait=False))
         except BlockingIOError:
-            raise outputs.OutputError(
-                f"another {name} uses this DATA_DIR. Stop it, or {outputs.ANOTHER_FOLDER}: "
-                f"{data.root}"
+            raise AlreadyRunsError(
+                f"another {name} uses this DATA_DIR. Stop it, or set another DATA_DIR. "
+                f"DATA_DIR={data.root}"
             ) from None
         yield
 

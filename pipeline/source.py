@@ -111,7 +111,7 @@ def record_topic_id(data: DataDir, topic_id: str) -> None:
 
 @contextlib.contextmanager
 def lock(data: DataDir, name: str, *, wait: bool) -> Iterator[None]:
-    """Hold the lock `status/NAME.lock`. It ends with the process, however the process ends.
+    """Hold the lock `status/NAME.lock`. The kernel releases it when the process ends.
 
     Raises:
         BlockingIOError: another process holds it, and `wait` is False.

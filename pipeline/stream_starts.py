@@ -1,7 +1,7 @@
-"""The records of the offsets that the stream read, and of where each of its checkpoints began.
+"""The files with the offsets that the stream read, and with the first offset of each checkpoint.
 
-The stream writes them. The comparison and the consumer read them: they show which records the
-stream dropped, and which ones Kafka had deleted before the stream read them.
+The stream writes these files. The comparison and the consumer read them. The files show which
+records of Kafka the stream dropped, and which ones Kafka deleted before the stream read them.
 """
 
 import contextlib

@@ -18,7 +18,7 @@ from pipeline.settings import Settings
 RULES = {
     r"org\.postgresql\.util\.PSQL\w*Exception: ": "PostgreSQL stopped the run. Check its server "
     "and STORE_URL. The next run starts at its usual time. Cause: {cause}",
-    # A run only reads SQLite: what is full is the disk of its temporary files.
+    # A run only reads SQLite, so the disk of its temporary files is full.
     "No space left on device|Disk quota exceeded|SQLITE_FULL": "No space left on device. Free "
     "disk space for {data_dir} and the temporary directory.",
     # This one is also an OutOfMemoryError.

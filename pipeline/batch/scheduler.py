@@ -92,8 +92,8 @@ def reason_of(exit_code: int, result: Mapping[str, Any]) -> str:
         return str(reported)
     if exit_code == 0:
         return (
-            "status/batch_processor.json is missing. The next run starts at its usual time. "
-            "The run ended with exit status 0, but its result cannot be read"
+            "no result in status/batch_processor.json. The next run starts at its usual time. "
+            "The exit status of the run is 0"
         )
     return f"exit status {exit_code}. Read the error in the log of the scheduler"
 

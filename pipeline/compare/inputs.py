@@ -87,7 +87,13 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
 
 
 #: Names in lower case that occur in the reasons of batch runs.
-_NAMES_IN_REASONS = ("crypto_prices.db", "batch_windows.csv", "batch_sums.json", "pids_limit")
+_NAMES_IN_REASONS = (
+    "crypto_prices.db",
+    "batch_windows.csv",
+    "batch_sums.json",
+    "batch_processor.json",
+    "pids_limit",
+)
 
 
 def _with_spaces(reasons: pd.Series) -> pd.Series:

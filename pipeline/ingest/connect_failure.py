@@ -45,7 +45,7 @@ def connect_failure(error: Exception, setting: str) -> tuple[str, bool]:
 
 
 def _network_failure(error: Exception, setting: str) -> str | None:
-    """Return why a server does not answer, or not as it should, with the action; else None."""
+    """Return why a server gave no answer or an invalid one, with the action; None if unknown."""
     if isinstance(error, socket.gaierror):
         unknown = error.errno == socket.EAI_NONAME
         problem = "the host is unknown" if unknown else "host name not resolved"

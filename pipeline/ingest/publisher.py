@@ -304,5 +304,5 @@ class Publisher:
         if fault is None:
             self._service.report("connecting", message, healthy=False)
         else:
-            text = f"{fault.problem}. Connected again, {message}. Before: {fault.details}"
-            self._service.report(fault.state, text, healthy=False)
+            text = f"{fault.problem}. Connected again, {message}. Details of the failure: "
+            self._service.report(fault.state, text + fault.details, healthy=False)

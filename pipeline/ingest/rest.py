@@ -97,7 +97,7 @@ def parse_page(body: bytes, product: str, after: int, base: str) -> list[PastTra
         trades = {row["trade_id"]: row for row in rows}
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError):
         raise RestError(
-            "no past trades: the answer is no list of trades. Check FEED_REST_URL. "
+            "no past trades: the answer is not a list of trades. Check FEED_REST_URL. "
             f"Address: {base}. The answer begins with {body[:60]!r}"
         ) from None
     wrong = [number for number in trades if type(number) is not int or number < 1]

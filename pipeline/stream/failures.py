@@ -158,7 +158,7 @@ def explain(error: Exception, settings: Settings) -> Exception:
     ended = java_has_ended(error)
     text = "" if ended else stack_trace(error)
     found = explain_text(text, settings) if text else error
-    # While Java ends, the answers that it still gives have other causes.
+    # While Java ends, it can report other errors. They are not the cause.
     is_unknown = ended or isinstance(found, QueryFailedError)
     if is_unknown and spark_jvm.exit_status(_EXIT_SECONDS) == spark_jvm.EXIT_OUT_OF_MEMORY:
         return StreamError(_HEAP_IS_FULL.format(**settings.model_dump()))

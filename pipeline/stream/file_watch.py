@@ -35,7 +35,7 @@ class FileWatch:
         """Check that nothing was deleted. It takes 0.1 ms.
 
         Raises:
-            DeletedError: something was.
+            DeletedError: the checkpoint or a file of final windows was deleted.
         """
         if deleted := self._deleted():
             raise DeletedError(

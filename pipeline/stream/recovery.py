@@ -124,10 +124,10 @@ def repair(path: Path, file: window_files.WindowFile) -> None:
 def explaining(service: Service, folder: Path, topic: TopicWatch) -> Iterator[FileWatch]:
     """Turn a failure of the query into an error that names its cause and the action.
 
-    Give the watch on the files of the stream: a deletion can be the cause.
+    Yield the watch on the files of the stream, because a deletion can be the cause.
 
     Raises:
-        DeletedError: files of the stream were deleted. The next attempt computes them again.
+        DeletedError: files of the stream were deleted. The next attempt computes the windows again.
         TopicChangedError: the topic is another one now. The next attempt reads that one.
         DamagedCheckpointError: the checkpoint is damaged, and was set aside.
         Exception: the query failed for another reason.

@@ -104,7 +104,7 @@ class WindowPublisher:
         Raises:
             DeletedError: files of the stream were deleted.
         """
-        self._files.check()  # before this creates a deleted file again
+        self._files.check()  # before this function creates a deleted file again
         now = times.now()
         changed = [to_window(row, self._service.settings, now) for row in rows]
         state, final = finality.apply_micro_batch(

@@ -99,7 +99,7 @@ def session() -> Iterator[SparkSession]:
 
 
 def test_a_session_keeps_the_handler_of_sigint(session: SparkSession) -> None:
-    """That of SparkContext ends the stream with a traceback after Ctrl-C."""
+    """The handler of SparkContext ends the stream with a traceback after Ctrl-C."""
     assert session.sparkContext
     handler = signal.getsignal(signal.SIGINT)
     assert getattr(handler, "__module__", "") != "pyspark.core.context"

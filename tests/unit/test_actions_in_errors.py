@@ -150,7 +150,8 @@ def test_a_new_connection_after_a_failure_keeps_the_action(tmp_path: Path) -> No
     publisher.on_connect(FeedWatchdog(15, 90, previous_fault=fault))
     publisher._report_connecting()
     again = f"Connected again, waiting for the first answer from {FEED}"
-    assert service._message == f"{refused}. {again}. Before: Cannot connect to {FEED}"
+    details = f"Details of the failure: Cannot connect to {FEED}"
+    assert service._message == f"{refused}. {again}. {details}"
 
 
 # --- past trades ------------------------------------------------------------------------------

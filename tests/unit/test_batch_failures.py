@@ -155,7 +155,7 @@ RUNS: list[tuple[dict[str, Any], Settings, str]] = [
     (
         {"status": "failed", "reason": reason_of(0, {})},
         LARGE,
-        "status/batch_processor.json is missing. The next run starts at its usual time",
+        "no result in status/batch_processor.json. The next run starts at its usual time",
     ),
     (
         {"status": "failed", "reason": reason_of(52, {})},

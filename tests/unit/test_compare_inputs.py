@@ -215,12 +215,13 @@ def test_the_mode_is_the_last_field_of_a_line_in_the_batch_log(data: DataDir) ->
         "Increase the limit of threads: `ulimit -u` of this user, or `pids_limit` of the container",
         "crypto_prices.db is damaged. Cause: SQLiteException: [SQLITE_CORRUPT] The database disk",
         "No space left on device: free space on the disk of /data/batch_windows.csv",
+        "no result in status/batch_processor.json. The next run starts at its usual time.",
     ],
 )
 def test_a_reason_in_the_batch_log_keeps_the_names_of_settings_and_files(
     reason: str, data: DataDir
 ) -> None:
-    """A space is written as an underscore, so the reader has to find the others."""
+    """The log has an underscore for each space. The reader must keep the other underscores."""
     run = {"started": NOW, "run": "20251202", "status": "failed", "exit": 1, "reason": reason}
     outputs.append_batch_log(data, run)
     assert inputs.read_batch_log(data)["reason"].tolist() == [reason]

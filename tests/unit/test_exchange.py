@@ -489,7 +489,7 @@ def test_only_some_statuses_are_retried_soon(status: int, lasting: bool) -> None
     assert reason == f"HTTP status {status} Text" + (". Check FEED_URL" if lasting else "")
 
 
-def test_a_status_without_a_reason_is_followed_by_the_full_stop_at_once() -> None:
+def test_no_space_comes_before_the_full_stop_after_a_status_without_a_reason() -> None:
     assert status_failure(404, "404 ", "FEED_URL") == ("HTTP status 404. Check FEED_URL", True)
     assert status_failure(503, "503 ", "FEED_URL") == ("HTTP status 503", False)
 

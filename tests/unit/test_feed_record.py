@@ -132,7 +132,7 @@ def test_a_connection_that_fails_is_reported_with_the_options_of_the_recorder(tm
 
 
 def reason_for_nothing(play: Callable[[ServerConnection], None], path: Path, capsys: Any) -> str:
-    """Return the last line of a recorder whose server plays this, with SERVER for its address."""
+    """Return the error text of a recorder whose server runs `play`. SERVER replaces its address."""
     with serve(play, "127.0.0.1", 0) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"

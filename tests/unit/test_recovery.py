@@ -226,7 +226,7 @@ def is_continued_after(service: Service) -> bool:
 def test_a_checkpoint_that_was_created_again_is_not_the_deleted_one(
     service: Service, files: FileWatch
 ) -> None:
-    """Spark and the stream write on: the newest offsets, the open windows, the number of rows."""
+    """Spark and the stream continue to write offsets, the open windows and the number of rows."""
     folder = checkpoint.folder(service.settings, TOPIC)
     kept = [folder / "open_windows.json", folder / "query" / "offsets" / "7"]
     texts = [path.read_text() for path in kept]

@@ -89,7 +89,7 @@ def test_what_is_wrong_in_a_trade_is_left_to_the_rules_for_messages() -> None:
     ],
 )
 def test_an_answer_that_is_no_list_of_trades_is_an_error(body: bytes) -> None:
-    text = r"^no past trades: the answer is no list of trades\. Check FEED_REST_URL\. "
+    text = r"^no past trades: the answer is not a list of trades\. Check FEED_REST_URL\. "
     with pytest.raises(RestError, match=text) as raised:
         parse_page(body, "BTC-USD", 100, "http://x")
     assert f"Address: http://x. The answer begins with {body[:60]!r}" in str(raised.value)

@@ -146,7 +146,7 @@ def test_the_status_of_a_run_follows_from_its_exit_status_its_result_and_who_end
         # Java ends itself with this status after the signal.
         (143, {}, "SIGTERM ended the Java or Python process. The next run"),
         (2, {"reason": "the disk is full"}, "the disk is full"),
-        (0, {}, "status/batch_processor.json is missing. The next run starts at its usual time."),
+        (0, {}, "no result in status/batch_processor.json. The next run starts at its usual time."),
         (52, {}, "the Java heap is full. Increase BATCH_MEMORY. "),
         (52, {"reason": "the Java process has ended"}, "the Java heap is full. "),
         (1, {}, "exit status 1. Read the error in the log of the scheduler"),

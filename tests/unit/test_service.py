@@ -332,13 +332,23 @@ def test_the_status_has_the_cost_of_the_service(running: Service) -> None:
     assert cost["peak_mib"] >= cost["rss_mib"] > 5
 
 
-def test_a_second_process_of_a_service_on_a_data_directory_is_refused(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = Settings(data_dir=tmp_path)
-    with only_one(outputs.DataDir(tmp_path), "producer"):
-        assert Service("producer", settings).run(lambda *_: None) == 2
-        (line,) = (record.getMessage() for record in caplog.records if record.levelname == "ERROR")
-        assert line.startswith("another producer uses this DATA_DIR. Stop it, or ")
-    with only_one(outputs.DataDir(tmp_path), "producer"):  # it was released
-        pass
+SECOND = 'from pipeline import service; service.run("producer", lambda *_: None)'
+
+
+def test_a_second_process_of_a_service_is_refused_and_changes_no_file(tmp_path: Path) -> None:
+    data = outputs.DataDir(tmp_path)
+    Service("producer", Settings(data_dir=tmp_path)).report("running", "first", healthy=True)
+    before = data.status_of("producer").read_bytes()
+    environment = {"PATH": os.environ["PATH"], "DATA_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", SECOND]
+    with only_one(data, "producer"):
+        second = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+    assert second.returncode == 2
+    (line,) = (line for line in second.stdout.splitlines() if " ERROR " in line)
+    start = "another producer uses this DATA_DIR. Stop it, or set another DATA_DIR."
+    assert line.partition("producer: ")[2].startswith(start)
+    assert data.status_of("producer").read_bytes() == before
+    assert not data.minutes_of("producer").exists()
+    assert subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0

@@ -454,8 +454,8 @@ def test_a_service_refuses_a_directory_of_the_system(program: str) -> None:
     done = ended(program, DATA_DIR="/usr/share")
     assert done.returncode == 2
     assert done.stderr == (
-        "setting DATA_DIR='/usr/share' is invalid: must be a directory of your own, not one of the "
-        "system\n"
+        "setting DATA_DIR='/usr/share' is invalid: must be a directory of your own, not a system "
+        "directory\n"
     )
 
 

@@ -50,7 +50,7 @@ def test_a_host_with_only_addresses_that_the_kernel_lacks_is_an_error(
         connect_to(monkeypatch, WITHOUT_FAMILY, WITHOUT_FAMILY)
 
 
-def test_a_limit_that_is_a_part_of_another_is_rounded_in_the_error() -> None:
+def test_the_error_shows_the_limit_rounded_to_a_tenth_of_a_second() -> None:
     waiter = Waiter(lambda: True)
     waiter.allow(0.20123)
     time.sleep(0.21)
