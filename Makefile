@@ -15,7 +15,7 @@ DASHBOARD_PORT ?= 8501
 MINUTES ?= 60
 
 # A shell's settings for other Pythons can hide the packages of this project, or stop Python at its
-# start (PYTHONHASHSEED=abc). The three variables in `harmless` do neither.
+# start (PYTHONHASHSEED=abc). The variables in `harmless` do neither.
 harmless := PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX
 unexport $(filter-out $(harmless),$(filter PYTHON%,$(.VARIABLES)))
 unexport PIP_USER PIP_TARGET PIP_PREFIX

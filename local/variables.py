@@ -135,7 +135,7 @@ def usable_folder(text: str) -> Path:
     """Return the directory of the outputs; refuse a path that cannot be one."""
     path = absolute_path("DATA_DIR", text)
     another = "Set DATA_DIR to another directory."
-    if path in (ROOT, Path(path.anchor)):
+    if path == ROOT:
         refuse(f"DATA_DIR={text} is {path}, which has other content. {another}")
     if is_of_system(path):
         refuse(f"DATA_DIR={text} is a system directory. {another}")

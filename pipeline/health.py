@@ -83,10 +83,11 @@ def full_disk(folder: Path) -> str | None:
         return None
     free_blocks = disk.f_bfree if os.geteuid() == 0 else disk.f_bavail  # some are only for root
     is_full = free_blocks * disk.f_frsize < LEAST_FREE_BYTES and disk.f_blocks > 0
-    has_no_inodes = disk.f_files > 0 and disk.f_favail == 0
-    if not is_full and not has_no_inodes:
-        return None
-    return sentence(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    if is_full:
+        return sentence(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    if disk.f_files > 0 and disk.f_favail == 0:
+        return "No inodes left on device: delete files on the disk of DATA_DIR"
+    return None
 
 
 def no_status_text(text: str, action: str, full: str | None) -> str:

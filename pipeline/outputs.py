@@ -101,9 +101,9 @@ ANOTHER_FOLDER = (
 _PROGRAM_FOLDERS = tuple(
     Path("/", name)
     for name in (
-        *("bin", "boot", "etc", "lib", "lib32", "lib64", "sbin", "Library", "System"),
+        *("bin", "boot", "etc", "lib", "lib32", "lib64", "sbin"),
         *("usr/bin", "usr/include", "usr/lib", "usr/lib32", "usr/lib64", "usr/libexec"),
-        *("usr/sbin", "usr/share", "private/etc"),
+        *("usr/sbin", "usr/share"),
     )
 )
 #: System directories that hold directories of users and programs. They are refused as DATA_DIR, but
@@ -112,7 +112,7 @@ _SHARED_FOLDERS = tuple(
     Path("/", name)
     for name in (
         *("", "dev", "home", "opt", "root", "run", "usr", "usr/local", "var", "var/cache"),
-        *("var/lib", "var/log", "var/spool", "Users", "private", "private/var"),
+        *("var/lib", "var/log", "var/spool"),
     )
 )
 
@@ -240,7 +240,7 @@ class DataDir:
 def is_of_system(folder: Path) -> bool:
     """Return whether a directory is a system directory, so that no output may be written to it.
 
-    A directory that already holds outputs of an older version is not refused.
+    A directory with `source.json` is not refused, because it already holds outputs.
     """
     path = folder.resolve()
     if path not in _SHARED_FOLDERS and not any(map(path.is_relative_to, _PROGRAM_FOLDERS)):

@@ -24,7 +24,7 @@ def start_in_background(
     Args:
         command: the command. It starts in the directory of the project.
         log: the file to which its output is appended.
-        environment: all its environment variables.
+        environment: its environment variables; PYTHONUNBUFFERED is added.
     """
     with log.open("ab") as output:
         return subprocess.Popen(

@@ -3,6 +3,7 @@
 The WebSocket feed and the REST interface use the same rules.
 """
 
+import errno
 import http.client
 import re
 import socket
@@ -18,6 +19,8 @@ from pipeline.errors import sentence
 
 #: Statuses of HTTP after which a new attempt can succeed. 520 to 530 are those of Cloudflare.
 _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 531)})
+#: Errors of a network that is down.
+_UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH})
 #: What to do about a certificate, by the code of OpenSSL.
 _CERTIFICATE_ADVICE = {
     **dict.fromkeys((9, 10), "Check this machine's clock"),  # not yet valid, expired
@@ -52,9 +55,14 @@ def _network_failure(error: Exception, setting: str) -> str | None:
         return f"{problem}. Check {setting} and the network"
     if isinstance(error, ConnectionRefusedError):
         return f"Connection refused. Check {setting}, and that its server runs"
-    if isinstance(error, TimeoutError | ConnectionError | WebSocketConnectionClosedException):
+    is_unreachable = isinstance(error, OSError) and error.errno in _UNREACHABLE
+    if is_unreachable or isinstance(
+        error, TimeoutError | ConnectionError | WebSocketConnectionClosedException
+    ):
         return f"{reason(error)}. Check {setting} and the network"
-    if isinstance(error, http.client.BadStatusLine):
+    if isinstance(error, http.client.IncompleteRead):
+        return f"the connection ended within the answer. Check {setting} and the network"
+    if isinstance(error, http.client.HTTPException):
         return f"the answer is not HTTP. Check {setting}"
     return f"{reason(error)}. Check {setting}" if isinstance(error, WebSocketException) else None
 

@@ -166,7 +166,8 @@ def _get(base: str, path: str) -> bytes:
 
 def _is_of_proxy(cause: Exception) -> bool:
     """Return whether a request through a proxy failed at the proxy, not behind it."""
-    if isinstance(cause, ConnectionRefusedError | socket.gaierror):
+    # The first answer is that of the proxy.
+    if isinstance(cause, ConnectionRefusedError | socket.gaierror | http.client.BadStatusLine):
         return True
     return str(cause).startswith("Tunnel connection failed")  # the text of `http.client`
 

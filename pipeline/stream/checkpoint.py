@@ -27,8 +27,6 @@ QUERY, OPEN_WINDOWS = "query", "open_windows.json"
 DAMAGED = "damaged"
 #: Spark's directories below `query/` that hold one file for each micro-batch.
 OFFSETS, COMMITS = "offsets", "commits"
-#: The file below `query/` with Spark's id of the checkpoint.
-METADATA = "metadata"
 
 
 class DamagedCheckpointError(TemporaryError):
@@ -85,8 +83,8 @@ def problem(checkpoint: Path) -> str | None:
             if commits is not None:
                 _check(query / COMMITS / str(commits), lines=2)
             _check(query / "sources" / "0" / "0", lines=2)
-        if query.exists():
-            _check(query / METADATA, lines=1)
+        if query.exists() and any(not path.name.startswith(".") for path in query.iterdir()):
+            _check(query / micro_batches.METADATA, lines=1)
     except outputs.OutputError as error:
         return str(error).partition(". ")[0]  # the rest asks a person to act: the stream does
     except (finality.StateError, _Damage) as error:

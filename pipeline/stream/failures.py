@@ -159,8 +159,8 @@ def explain(error: Exception, settings: Settings) -> Exception:
     text = "" if ended else stack_trace(error)
     found = explain_text(text, settings) if text else error
     # While Java ends, it can report other errors. They are not the cause.
-    is_unknown = ended or isinstance(found, QueryFailedError)
-    if is_unknown and spark_jvm.exit_status(_EXIT_SECONDS) == spark_jvm.EXIT_OUT_OF_MEMORY:
+    can_follow = ended or isinstance(found, QueryFailedError | DamagedCheckpointError)
+    if can_follow and spark_jvm.exit_status(_EXIT_SECONDS) == spark_jvm.EXIT_OUT_OF_MEMORY:
         return StreamError(_HEAP_IS_FULL.format(**settings.model_dump()))
     if ended:
         return StreamError(

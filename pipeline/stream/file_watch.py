@@ -6,14 +6,10 @@ without their old files. Only a restart computes the lost windows again.
 
 from pathlib import Path
 
-from pipeline.errors import TemporaryError
 from pipeline.outputs import DataDir
-from pipeline.stream.checkpoint import METADATA, QUERY
-from pipeline.stream.final_rows import FinalRows
-
-
-class DeletedError(TemporaryError):
-    """Files of the stream were deleted. The next attempt computes the windows again."""
+from pipeline.stream.checkpoint import QUERY
+from pipeline.stream.final_rows import DeletedError, FinalRows
+from pipeline.stream.micro_batches import METADATA
 
 
 class FileWatch:
@@ -29,7 +25,7 @@ class FileWatch:
         self._checkpoint = checkpoint
         # Spark writes this file only when it creates a checkpoint.
         self._metadata = checkpoint / QUERY / METADATA
-        self._has_begun = False
+        self._has_begun = self._metadata.exists()
 
     def check(self) -> None:
         """Check that nothing was deleted. It takes 0.1 ms.
@@ -38,10 +34,7 @@ class FileWatch:
             DeletedError: the checkpoint or a file of final windows was deleted.
         """
         if deleted := self._deleted():
-            raise DeletedError(
-                f"{deleted} was deleted while the stream ran. The stream reads the topic again "
-                "from its oldest record"
-            )
+            raise DeletedError(deleted)
 
     def _deleted(self) -> str | None:
         exists = self._metadata.exists()

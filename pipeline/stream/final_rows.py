@@ -10,6 +10,22 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from pipeline import outputs
+from pipeline.errors import TemporaryError
+
+
+class DeletedError(TemporaryError):
+    """Files of the stream were deleted. The next attempt computes the windows again.
+
+    Args:
+        what: what was deleted.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} was deleted while the stream ran. The stream reads the topic again from its "
+            "oldest record"
+        )
+
 
 #: Days. Kafka keeps the trades of a week. Older windows cannot be computed again.
 DAYS = 7
@@ -37,11 +53,14 @@ class FinalRows:
     def record(self, written: Mapping[str, int]) -> None:
         """Record the number of rows in the files that were just written.
 
-        A number never decreases. So the next start notices if a file was deleted while the stream
-        ran.
+        Raises:
+            DeletedError: a file has fewer rows than before, so it was deleted before it was
+                written.
         """
-        rows = {day: max(n, self._rows.get(day, 0)) for day, n in written.items()}
-        rows = {**self._rows, **rows}
+        for day, n in written.items():
+            if n < self._rows.get(day, 0):
+                raise DeletedError(f"stream_csv/{day}.csv")
+        rows = {**self._rows, **written}
         oldest = (date.fromisoformat(max(rows)) - timedelta(days=DAYS)).isoformat()
         rows = {day: n for day, n in sorted(rows.items()) if day >= oldest}
         if rows != self._rows:

@@ -16,6 +16,8 @@ from pipeline import outputs, stream_starts, times
 from pipeline.settings import Settings
 from pipeline.stream_starts import OFFSET_COLUMNS, OffsetRange, read_offset_ranges
 
+#: The file of a checkpoint's query with the id that Spark gave it.
+METADATA = "metadata"
 #: The record loses its older half above this size, bytes: about 100,000 micro-batches.
 RECORD_BYTES = 16_000_000
 
@@ -98,7 +100,7 @@ def _offset(text: str, topic: str) -> int:
 def checkpoint_id(query_folder: Path) -> str:
     """Return the id that Spark gave the checkpoint; "" if there is none."""
     try:
-        return str(outputs.read_json(query_folder / "metadata").get("id", ""))
+        return str(outputs.read_json(query_folder / METADATA).get("id", ""))
     except outputs.OutputError:
         return ""
 

@@ -127,7 +127,6 @@ class WindowPublisher:
         publication = Publication(times.now(), newest)
         self._alerts.publish([w.cells for w in changed], newest, publication.published_at)
         self._state = state
-        self._service.counters["final_windows"] += len(final)
         self._service.details["newest_trade"] = newest
         self._service.details["open_windows"] = len(state.open)
         self._console.print("open", [w.cells for w in changed if w.start in state.open])
@@ -150,6 +149,8 @@ class WindowPublisher:
         merged = outputs.upsert_windows(before, rows)
         known = [v[w.start].cells for v in versions for w in windows if w.start in v]
         known += [before[row["window_start"]] for row in rows if row["window_start"] in before]
+        new = [row for row in rows if row["window_start"] not in before]
+        self._service.counters["final_windows"] += len(new)
         self._record_replaced([*rows, *known], merged)
         scored = with_z_scores(before, [merged[row["window_start"]] for row in rows])
         self._final_rows.record(outputs.write_final_windows(self._data, scored))

@@ -43,6 +43,12 @@ def test_what_spark_wrote_after_the_checkpoint_was_deleted_is_damage(tmp_path: P
     assert checkpoint.problem(tmp_path) == "metadata: No such file or directory"
 
 
+def test_a_first_start_that_ended_before_spark_wrote_anything_is_no_damage(tmp_path: Path) -> None:
+    (tmp_path / "query").mkdir()
+    (tmp_path / "query" / ".metadata.1.tmp").touch()
+    assert checkpoint.problem(tmp_path) is None
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", "{", '{"micro_batch": "x", "open": []}', "\0\0"])
 def test_open_windows_of_another_form_are_damage(tmp_path: Path, text: str) -> None:
     made(tmp_path)

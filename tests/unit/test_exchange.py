@@ -1,5 +1,6 @@
 """The connection to the exchange: its watchdog, and frames over a real socket."""
 
+import errno
 import http.client
 import json
 import queue
@@ -514,9 +515,18 @@ def test_a_failure_names_the_option_that_holds_the_address() -> None:
             http.client.RemoteDisconnected("Remote end closed connection without response"),
             "Remote end closed connection without response. Check FEED_REST_URL and the network",
         ),
+        (
+            http.client.IncompleteRead(b"[{"),
+            "the connection ended within the answer. Check FEED_REST_URL and the network",
+        ),
+        (http.client.UnknownProtocol("HTTP/9"), "the answer is not HTTP. Check FEED_REST_URL"),
+        (
+            OSError(errno.ENETUNREACH, "Network is unreachable"),
+            "Network is unreachable. Check FEED_REST_URL and the network",
+        ),
     ],
 )
-def test_a_server_of_past_trades_that_does_not_answer_over_http_is_retried_and_names_the_setting(
+def test_an_answer_that_is_missing_or_not_http_is_retried_and_the_setting_is_named(
     error: Exception, problem: str
 ) -> None:
     assert connect_failure(error, "FEED_REST_URL") == (problem, False)

@@ -328,6 +328,7 @@ class Runner:
     def start(self) -> None:
         recorder = Recorder(self.data, self.query, self.settings, TOPIC_ID)
         service = Service("spark_processor", self.settings)
+        self._counters = service.counters
         files = FileWatch(self.data, self.state_file.parent)
         self._windows = WindowPublisher(service, self.state_file, recorder, files)
 
@@ -355,6 +356,11 @@ class Runner:
         finally:
             self._left = None
         return True
+
+    @property
+    def final_windows(self) -> int:
+        """The counter since the newest start."""
+        return self._counters["final_windows"]
 
     def files(self) -> dict[str, list[dict[str, str]]]:
         """The rows of the outputs without `written_at`."""
@@ -406,6 +412,36 @@ def test_a_micro_batch_after_a_deletion_does_not_create_the_deleted_file_again(
     with pytest.raises(DeletedError):
         runner.micro_batch(3, last, None)
     assert not path.exists()
+
+
+def test_a_deletion_during_a_micro_batch_is_noticed_when_its_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None
+) -> None:
+    runner = Runner(tmp_path, monkeypatch)
+    *first, last = Stream([[5], [120], [240], [360], [480], []], 60).batches
+    for number, rows in enumerate(first):
+        assert runner.micro_batch(number, rows, None)
+    (path,) = outputs.stream_files(runner.data)
+    assert len(runner.files()[path.name]) > 1
+    monkeypatch.setattr(FileWatch, "check", lambda _: path.unlink())  # after its check
+    with pytest.raises(DeletedError, match=rf"^stream_csv/{path.name} was deleted"):
+        runner.micro_batch(5, last, None)
+
+
+def test_a_window_that_a_file_already_has_is_not_counted_as_a_new_final_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: None
+) -> None:
+    runner = Runner(tmp_path, monkeypatch)
+    batches = Stream([[5], [120], [240], [360], []], 60).batches
+    for number, rows in enumerate(batches):
+        assert runner.micro_batch(number, rows, None)
+    (path,) = outputs.stream_files(runner.data)
+    assert runner.final_windows == len(runner.files()[path.name]) > 1
+    runner.state_file.unlink()  # as after damage: the topic is read again
+    runner.start()
+    for number, rows in enumerate(batches):
+        assert runner.micro_batch(number, rows, None)
+    assert runner.final_windows == 0
 
 
 @pytest.fixture

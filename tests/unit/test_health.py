@@ -84,7 +84,9 @@ def test_a_disk_that_can_hold_no_more_files_is_full(small_disk: Path) -> None:
     with contextlib.suppress(OSError):
         for number in range(60):
             (small_disk / str(number)).touch()
-    assert full_disk(small_disk) == FULL
+    assert full_disk(small_disk) == (
+        "No inodes left on device: delete files on the disk of DATA_DIR"
+    )
 
 
 def test_a_directory_that_does_not_exist_is_not_on_a_full_disk(tmp_path: Path) -> None:

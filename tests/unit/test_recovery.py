@@ -159,13 +159,20 @@ def test_an_older_file_that_lost_rows_is_computed_again(
     assert not caplog.records
 
 
-def test_the_rows_of_a_week_are_recorded_and_a_file_that_was_deleted_meanwhile_is_noticed(
+def test_the_rows_of_a_week_are_recorded(tmp_path: Path) -> None:
+    FinalRows(tmp_path).record({"2025-11-24": 1440, "2025-11-25": 1440, "2025-12-01": 700})
+    FinalRows(tmp_path).record({"2025-12-02": 5, "2025-12-01": 701})
+    assert FinalRows(tmp_path).missing({"2025-12-02": 5}) == {"2025-11-25": 1440, "2025-12-01": 701}
+
+
+def test_a_file_with_fewer_rows_than_before_was_deleted_and_the_number_does_not_decrease(
     tmp_path: Path,
 ) -> None:
-    FinalRows(tmp_path).record({"2025-11-24": 1440, "2025-11-25": 1440, "2025-12-01": 700})
-    FinalRows(tmp_path).record({"2025-12-02": 5, "2025-12-01": 1})  # written again after its loss
-    found = {"2025-12-01": 1, "2025-12-02": 5}
-    assert FinalRows(tmp_path).missing(found) == {"2025-11-25": 1440, "2025-12-01": 699}
+    rows = FinalRows(tmp_path)
+    rows.record({"2025-12-01": 700})
+    with pytest.raises(DeletedError, match=r"^stream_csv/2025-12-01.csv was deleted"):
+        rows.record({"2025-12-01": 1})
+    assert FinalRows(tmp_path).missing({"2025-12-01": 1}) == {"2025-12-01": 699}
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"2025-12-01": "many"}'])

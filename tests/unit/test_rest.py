@@ -237,6 +237,24 @@ def test_a_proxy_is_not_used_for_loopback(serve: Serve, monkeypatch: pytest.Monk
         fetch_trades("http://exchange.invalid", "BTC-USD", 8)
 
 
+@pytest.mark.parametrize("answer", [b"", b"\x05\x00"])  # nothing, and that of a SOCKS proxy
+def test_a_proxy_that_does_not_answer_over_http_is_named(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    server = socket.create_server(("127.0.0.1", 0))
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.getsockname()[1]}")
+
+    def play() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+
+    threading.Thread(target=play, daemon=True).start()
+    with server, pytest.raises(RestError, match=r"the proxy failed\. Check https_proxy\."):
+        fetch_trades("https://exchange.invalid", "BTC-USD", 8)
+
+
 def test_an_endless_answer_is_cut(serve: Serve) -> None:
     def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
