@@ -14,8 +14,8 @@ from benchmarks import inputs
 from benchmarks.processes import BASELINE, Bench, Open
 from benchmarks.results import Goal, Result, rate
 from benchmarks.sizes import Sizes
+from pipeline.data_dir import DataDir
 from pipeline.ingest import store
-from pipeline.outputs import DataDir
 from pipeline.stores import sqlite
 
 TOPIC = "raw_prices"

@@ -16,8 +16,8 @@ import streamlit as st
 from page import formatting, worker_process
 from page.worker_process import WorkerError
 from pipeline import outputs, times, window_files
+from pipeline.data_dir import DataDir
 from pipeline.errors import exit_on_error
-from pipeline.outputs import DataDir
 
 HOW_TO_READ = (
     "Download the comparison of the selected time range. A click makes the report from the current "

@@ -25,8 +25,9 @@ from page.pace import Pace
 from pipeline import alerts, outputs, times, window_files
 from pipeline.alerts import Alert
 from pipeline.compare import inputs
+from pipeline.data_dir import DataDir
 from pipeline.health import full_disk, on_this_clock
-from pipeline.outputs import DataDir, OutputError
+from pipeline.outputs import OutputError
 from pipeline.stores.interface import Store
 
 #: Seconds that a refresh waits for files that are being read; the page names the others.

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import outputs, times
+from pipeline.data_dir import DataDir
 from pipeline.errors import sentence
 
 #: Seconds. If its status file is older, a service hangs or is down.
@@ -109,7 +110,7 @@ def unhealthy_text(name: str, state: object, message: object) -> str:
     return f"{name} ({state}): {message}"
 
 
-def health(data: outputs.DataDir, name: str, now: datetime) -> str | None:
+def health(data: DataDir, name: str, now: datetime) -> str | None:
     """Return why a service is unhealthy, in one sentence; None if it is healthy."""
     try:
         status = on_this_clock(outputs.read_status(data, name), now)
@@ -135,7 +136,7 @@ def main() -> None:
     if len(sys.argv) != 3:
         sys.exit("usage: python -m pipeline.health NAME DATA_DIR (NAME is the name of a service)")
     _, name, folder = sys.argv
-    sys.exit(health(outputs.DataDir(Path(folder)), name, times.now()))
+    sys.exit(health(DataDir(Path(folder)), name, times.now()))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 
 import tenacity
 
-from pipeline import machine, outputs, source, times
+from pipeline import data_dir, machine, outputs, source, times
+from pipeline.data_dir import DataDir
 from pipeline.errors import (
     EXIT_FAULT,
     EXIT_OPERATIONAL,
@@ -80,7 +81,7 @@ def _require_writable(folder: Path) -> None:
 
     An error that can pass without a change of the setting, such as a full disk, does not end it.
     """
-    if outputs.is_of_system(folder):
+    if data_dir.is_of_system(folder):
         reason = "must be a directory of your own, not one of the system"
         print(invalid("data_dir", str(folder), reason), file=sys.stderr)
         sys.exit(EXIT_OPERATIONAL)
@@ -111,7 +112,7 @@ class Service:
     def __init__(self, name: str, settings: Settings) -> None:
         self.name = name
         self.settings = settings
-        self.data = outputs.DataDir(settings.data_dir)
+        self.data = DataDir(settings.data_dir)
         self.log = logging.getLogger(name)
         self.stop = threading.Event()
         self.counters: Counter[str] = Counter()
@@ -400,7 +401,7 @@ Body = Callable[[Service, ExitStack], None]
 
 
 @contextmanager
-def only_one(data: outputs.DataDir, name: str) -> Iterator[None]:
+def only_one(data: DataDir, name: str) -> Iterator[None]:
     """Hold the lock of the one service of this name on this data directory.
 
     Raises:
@@ -411,7 +412,7 @@ def only_one(data: outputs.DataDir, name: str) -> Iterator[None]:
             held.enter_context(source.lock(data, name, wait=False))
         except BlockingIOError:
             raise outputs.OutputError(
-                f"another {name} uses this DATA_DIR. Stop it, or {outputs.ANOTHER_FOLDER}: "
+                f"another {name} uses this DATA_DIR. Stop it, or {data_dir.ANOTHER_FOLDER}: "
                 f"{data.root}"
             ) from None
         yield

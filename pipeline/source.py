@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from pipeline import outputs
-from pipeline.outputs import DataDir, OutputError
+from pipeline import data_dir, outputs
+from pipeline.data_dir import DataDir
+from pipeline.outputs import OutputError
 from pipeline.settings import Settings, duration_text
 
 #: The members of `source.json` that are settings, and the setting of each.
@@ -59,7 +60,7 @@ def claim(data: DataDir, settings: Settings, feed: Mapping[str, object] | None =
         _compare(data, name, recorded[name], value)
     if feed is not None and (found := _feed(recorded)) != dict(feed):
         raise OutputError(
-            f"DATA_DIR holds another feed: {outputs.ANOTHER_FOLDER}. "
+            f"DATA_DIR holds another feed: {data_dir.ANOTHER_FOLDER}. "
             f"{data.root} holds {_feed_name(found)}, not {_feed_name(feed)}"
         )
 
@@ -96,7 +97,7 @@ def check_window(data: DataDir, window: timedelta) -> None:
         raise OutputError(
             f"WINDOW is {duration_text(window)}, but the data directory holds windows of "
             f"{duration_text(held)}. Set WINDOW='{duration_text(held)}', or "
-            f"{outputs.ANOTHER_FOLDER}: {data.root}"
+            f"{data_dir.ANOTHER_FOLDER}: {data.root}"
         )
 
 
@@ -157,7 +158,7 @@ def _compare(data: DataDir, name: str, held: object, wanted: object) -> None:
         variable = _SETTINGS[name].upper()
         raise OutputError(
             f"{variable} is {wanted}, but the data directory holds the {name} {held}. Set "
-            f"{variable}={held}, or {outputs.ANOTHER_FOLDER}: {data.root}"
+            f"{variable}={held}, or {data_dir.ANOTHER_FOLDER}: {data.root}"
         )
 
 

@@ -28,8 +28,9 @@ from pipeline.compare.reproduction import run_sections
 from pipeline.compare.section import Section
 from pipeline.compare.sections import sections
 from pipeline.compare.summary import summary
+from pipeline.data_dir import DataDir
 from pipeline.errors import exit_on_error, sentence
-from pipeline.outputs import DataDir, OutputError, stream_files, write_atomically
+from pipeline.outputs import OutputError, stream_files, write_atomically
 from pipeline.settings import load
 from pipeline.source import check, feed_description
 from pipeline.stores.interface import Store

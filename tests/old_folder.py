@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipeline import histogram, outputs
+from pipeline.data_dir import DataDir
 from pipeline.ingest import store
-from pipeline.outputs import DataDir
 from pipeline.stores import sqlite
 from pipeline.stream_starts import OFFSET_COLUMNS, OffsetRange
 from tests import page_data

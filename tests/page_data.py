@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import alerts, histogram, outputs, times
+from pipeline.data_dir import DataDir
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
-from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 from pipeline.source import claim
 from pipeline.stores import sqlite

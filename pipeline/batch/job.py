@@ -18,6 +18,7 @@ from pipeline import alerts, outputs, source, spark, stores, thresholds, times
 from pipeline.batch import failures, full, incremental, pushdown
 from pipeline.batch.jdbc import Added
 from pipeline.batch.snapshot import Snapshot, read_store, snapshot
+from pipeline.data_dir import DataDir
 from pipeline.logs import show
 from pipeline.metrics import definitions, unit_sums
 from pipeline.settings import Settings
@@ -50,7 +51,7 @@ def run(settings: Settings, arguments: Arguments) -> int:
     Raises:
         Exception: why the run failed.
     """
-    data = outputs.DataDir(settings.data_dir)
+    data = DataDir(settings.data_dir)
     try:
         result = _execute(settings, data, arguments)
     except Exception as error:
@@ -64,7 +65,7 @@ def run(settings: Settings, arguments: Arguments) -> int:
     return 0 if result["status"] == "ok" else EXIT_NO_DATA
 
 
-def _execute(settings: Settings, data: outputs.DataDir, arguments: Arguments) -> dict[str, Any]:
+def _execute(settings: Settings, data: DataDir, arguments: Arguments) -> dict[str, Any]:
     """Return what the log shows about the run.
 
     Raises:
@@ -89,7 +90,7 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
     Raises:
         TemporaryError: the database was replaced during the run, so the result may mix two files.
     """
-    data = outputs.DataDir(settings.data_dir)
+    data = DataDir(settings.data_dir)
     store = stores.store_of(settings)
     snapshot_at = times.now()
     with store.unchanged():
@@ -159,7 +160,7 @@ def with_z_scores(
 
 
 def publish(
-    data: outputs.DataDir,
+    data: DataDir,
     origin: dict[str, Any],
     total: dict[str, Any],
     windows: list[dict[str, Any]],

@@ -20,6 +20,7 @@ from pipeline.compare.lateness import NOTHING_CONSUMED, ConsumedOffsets, Record
 from pipeline.compare.modes import FULL, READS
 from pipeline.compare.stops import stops, union
 from pipeline.compare.unread import PlacedTrades
+from pipeline.data_dir import DataDir
 from pipeline.errors import OperationalError, TemporaryError
 from pipeline.ingest import store
 from pipeline.outputs import (
@@ -31,7 +32,6 @@ from pipeline.outputs import (
     TEXT_COLUMNS,
     TIME_COLUMNS,
     WINDOW_COLUMNS,
-    DataDir,
     OutputError,
     batch_files,
     cannot_read,

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from pipeline import outputs, stream_starts
+from pipeline.data_dir import DataDir
 from pipeline.ingest import store, transactions
 from pipeline.settings import Settings
 from pipeline.stores.interface import Connection, Writer
@@ -27,9 +28,7 @@ from pipeline.stores.interface import Connection, Writer
 CHUNK = 10_000
 
 
-def delete_expired(
-    connection: Writer, data: outputs.DataDir, settings: Settings, now: datetime
-) -> int:
+def delete_expired(connection: Writer, data: DataDir, settings: Settings, now: datetime) -> int:
     """Delete old rows and return their number, at most CHUNK of each table.
 
     Args:
@@ -51,7 +50,7 @@ def delete_expired(
 
 def _delete_transactions(
     connection: Connection,
-    data: outputs.DataDir,
+    data: DataDir,
     settings: Settings,
     oldest: datetime,
     now: datetime,
@@ -87,7 +86,7 @@ def _delete_transactions(
     return deleted
 
 
-def needed_offsets(data: outputs.DataDir) -> list[tuple[str, tuple[int, int | None]]]:
+def needed_offsets(data: DataDir) -> list[tuple[str, tuple[int, int | None]]]:
     """Return the offsets that the stream skipped, and those that it has not read, by topic."""
     found: list[tuple[str, tuple[int, int | None]]] = [
         (start.topic, start.skipped) for start in stream_starts.read(data) if start.skipped
@@ -96,7 +95,7 @@ def needed_offsets(data: outputs.DataDir) -> list[tuple[str, tuple[int, int | No
     return found if position is None else [*found, (position.topic, (position.end_offset, None))]
 
 
-def _batch_snapshots(data: outputs.DataDir, now: datetime) -> list[str]:
+def _batch_snapshots(data: DataDir, now: datetime) -> list[str]:
     """Return when the newest batch runs started."""
     newest = outputs.newest_batch_files(data, outputs.KEPT_RUNS)
     starts = (outputs.started(path, now) for path in newest)

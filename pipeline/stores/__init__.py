@@ -5,7 +5,7 @@
 and `postgresql_queries.py` that of batch runs.
 """
 
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
 from pipeline.stores.interface import Store

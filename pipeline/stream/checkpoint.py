@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import outputs, stream_starts
+from pipeline.data_dir import DataDir
 from pipeline.errors import TemporaryError
 from pipeline.settings import Settings
 from pipeline.stream import finality, micro_batches
@@ -39,7 +40,7 @@ def folder(settings: Settings, topic_id: str) -> Path:
     """Return the directory of the checkpoint for this shape of the query and this topic."""
     # The name of a topic may have 200 characters, and that of a directory 255.
     name = f"{_shape(settings)}-{settings.kafka_topic[:100]}-{topic_id}"
-    return outputs.DataDir(settings.data_dir).checkpoints / name
+    return DataDir(settings.data_dir).checkpoints / name
 
 
 def _shape(settings: Settings) -> str:
@@ -55,7 +56,7 @@ def adopt_unbound(settings: Settings, topic_id: str) -> None:
 
     The record of offsets shows which topic it read. Without a record, it belongs to this topic.
     """
-    data = outputs.DataDir(settings.data_dir)
+    data = DataDir(settings.data_dir)
     unbound = data.checkpoints / f"{_shape(settings)}-{settings.kafka_topic}"
     bound = folder(settings, topic_id)
     if bound.exists() or not unbound.is_dir():

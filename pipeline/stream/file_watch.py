@@ -6,8 +6,8 @@ without their old files. Only a restart computes the lost windows again.
 
 from pathlib import Path
 
+from pipeline.data_dir import DataDir
 from pipeline.errors import TemporaryError
-from pipeline.outputs import DataDir
 from pipeline.stream.checkpoint import METADATA, QUERY
 from pipeline.stream.final_rows import FinalRows
 

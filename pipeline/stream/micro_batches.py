@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import outputs, stream_starts, times
+from pipeline.data_dir import DataDir
 from pipeline.settings import Settings
 from pipeline.stream_starts import OFFSET_COLUMNS, OffsetRange, read_offset_ranges
 
@@ -155,7 +156,7 @@ class Recorder:
     """
 
     def __init__(
-        self, data: outputs.DataDir, query_folder: Path, settings: Settings, topic_id: str
+        self, data: DataDir, query_folder: Path, settings: Settings, topic_id: str
     ) -> None:
         self._data = data
         self._query_folder = query_folder

@@ -21,9 +21,9 @@ from pyspark.sql import SparkSession
 
 from pipeline import outputs, processes, spark, stores, times
 from pipeline.batch import failures, jdbc, job, scheduler
+from pipeline.data_dir import DataDir
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
-from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 from tests import golden
 from tests.conftest import require_jars, wait_until

@@ -34,8 +34,8 @@ from page.comparison_data import ComparisonData
 from page.comparison_worker import Comparer, LatestComparison
 from page.parts import PARTS
 from pipeline import outputs, times
+from pipeline.data_dir import DataDir
 from pipeline.metrics import definitions
-from pipeline.outputs import DataDir
 from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
 from tests.conftest import ROOT, Run, Running, running, wait_until

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import outputs
+from pipeline.data_dir import DataDir
 from pipeline.ingest import retention, store
 from pipeline.ingest.trade import Trade
-from pipeline.outputs import DataDir
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stores import sqlite

@@ -19,6 +19,7 @@ from feed.sample import SAMPLE
 from pipeline import stores
 from pipeline.batch.snapshot import has_transaction, snapshot
 from pipeline.compare import database
+from pipeline.data_dir import DataDir
 from pipeline.errors import (
     Family,
     OperationalError,
@@ -31,7 +32,6 @@ from pipeline.ingest import retention, store, transactions
 from pipeline.ingest.trade import Trade
 from pipeline.metrics import unit_sums
 from pipeline.metrics.definitions import HIGH, SPIKE
-from pipeline.outputs import DataDir
 from pipeline.settings import NAMES, Settings
 from pipeline.stores.interface import Connection, Store, StoreError, Writer
 from pipeline.stream_starts import Start

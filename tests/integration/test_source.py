@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import outputs, source
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.settings import Settings
 from tests.conftest import Run
 

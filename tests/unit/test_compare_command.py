@@ -20,7 +20,8 @@ from pipeline.compare import inputs
 from pipeline.compare.__main__ import main
 from pipeline.compare.arguments import minutes
 from pipeline.compare.comparison import missing_ids
-from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir, to_csv, write_final_windows
+from pipeline.data_dir import DataDir
+from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, to_csv, write_final_windows
 from pipeline.stores.sqlite import SqliteStore
 from tests.unit.test_compare_agreement import frame, gaps, seconds, window
 

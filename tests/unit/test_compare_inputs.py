@@ -9,7 +9,8 @@ import pytest
 
 from pipeline import outputs
 from pipeline.compare import inputs
-from pipeline.outputs import DataDir, OutputError
+from pipeline.data_dir import DataDir
+from pipeline.outputs import OutputError
 from pipeline.stores.sqlite import SqliteStore
 
 NOW = datetime(2025, 12, 2, 5, 10, tzinfo=UTC)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pyspark.sql import Row
 
 from pipeline import alerts, histogram, outputs, times
+from pipeline.data_dir import DataDir
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import finality
@@ -317,7 +318,7 @@ class Runner:
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, high: Decimal = Decimal(50)
     ) -> None:
         self.settings = Settings(data_dir=folder, trigger_seconds=0.001, volatility_range=high)
-        self.data = outputs.DataDir(folder)
+        self.data = DataDir(folder)
         self.state_file = folder / "state" / "open_windows.json"
         self.query = self.state_file.with_name("query")
         self._real = outputs.write_atomically

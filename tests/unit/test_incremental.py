@@ -20,11 +20,11 @@ from pipeline.batch.incremental import difference
 from pipeline.batch.jdbc import Added
 from pipeline.batch.kept_sums import KeptSums, UnusableError
 from pipeline.batch.snapshot import Ranges
+from pipeline.data_dir import DataDir
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.metrics import unit_sums
 from pipeline.metrics.unit_sums import UnitSums
-from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
 from pipeline.stores.sqlite import SqliteStore

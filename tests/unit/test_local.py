@@ -48,8 +48,8 @@ from local import (
 from local.ports import free_port
 from local.topics import create_from
 from pipeline import java, outputs, processes, times
+from pipeline.data_dir import DataDir
 from pipeline.errors import OperationalError, TemporaryError
-from pipeline.outputs import DataDir
 from pipeline.settings import Settings, load
 from tests.conftest import fill_disk
 

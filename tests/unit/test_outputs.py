@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import outputs, times
-from pipeline.outputs import DataDir, OutputError
+from pipeline import data_dir, outputs, times
+from pipeline.data_dir import DataDir
+from pipeline.outputs import OutputError
 
 NOW = datetime(2025, 12, 2, 5, 10, tzinfo=UTC)
 #: DESIGN.md, "Contracts".
@@ -53,7 +54,7 @@ def minute(number: int, day: int = 2) -> datetime:
     ["/", "/etc", "/etc/ssh", "/home", "/root", "/usr/local", "/var", "/var/log", "/lib64"],
 )
 def test_a_directory_of_the_system_is_recognised(folder: str) -> None:
-    assert outputs.is_of_system(Path(folder))
+    assert data_dir.is_of_system(Path(folder))
 
 
 @pytest.mark.parametrize(
@@ -64,22 +65,22 @@ def test_a_directory_of_the_system_is_recognised(folder: str) -> None:
     ],
 )
 def test_a_directory_of_a_user_is_not_one_of_the_system(folder: str) -> None:
-    assert not outputs.is_of_system(Path(folder))
+    assert not data_dir.is_of_system(Path(folder))
 
 
 def test_a_link_to_a_directory_of_the_system_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/usr/local")
-    assert outputs.is_of_system(tmp_path / "link")
+    assert data_dir.is_of_system(tmp_path / "link")
 
 
 def test_a_directory_of_the_system_that_holds_outputs_can_be_used_further(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An older version accepted it."""
-    monkeypatch.setattr(outputs, "_SHARED_FOLDERS", (tmp_path,))
-    assert outputs.is_of_system(tmp_path)
+    monkeypatch.setattr(data_dir, "_SHARED_FOLDERS", (tmp_path,))
+    assert data_dir.is_of_system(tmp_path)
     (tmp_path / "source.json").write_text("{}")
-    assert not outputs.is_of_system(tmp_path)
+    assert not data_dir.is_of_system(tmp_path)
 
 
 # --- formats --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from page.files import Reader
 from page.pace import Pace
 from pipeline import outputs, times
 from pipeline.compare import inputs
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
 from tests.conftest import fill_disk

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline import outputs, times
+from pipeline.data_dir import DataDir
 from pipeline.errors import is_temporary
 from pipeline.outputs import WINDOW_COLUMNS, OutputError
 from pipeline.service import Service
@@ -242,7 +243,7 @@ def test_a_checkpoint_that_was_created_again_is_not_the_deleted_one(
 
 def test_a_new_checkpoint_is_not_a_deleted_one(tmp_path: Path) -> None:
     """Before its first start, and between its creation and its first final window."""
-    files = FileWatch(outputs.DataDir(tmp_path), tmp_path / "checkpoints" / "new")
+    files = FileWatch(DataDir(tmp_path), tmp_path / "checkpoints" / "new")
     files.check()
     made(tmp_path / "checkpoints" / "new")
     files.check()

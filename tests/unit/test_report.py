@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import outputs, times
-from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir, to_csv, write_final_windows
+from pipeline.data_dir import DataDir
+from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, to_csv, write_final_windows
 from pipeline.settings import Settings, parse_duration
 from pipeline.stores.sqlite import SqliteStore
 from report import __main__ as making

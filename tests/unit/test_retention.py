@@ -18,9 +18,10 @@ from pipeline.compare import causes
 from pipeline.compare.__main__ import as_json
 from pipeline.compare.comparison import compare
 from pipeline.compare.inputs import read_outputs
+from pipeline.data_dir import DataDir
 from pipeline.ingest import retention, store, transactions
 from pipeline.ingest.trade import Trade
-from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir
+from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
 from pipeline.stores.sqlite import SqliteStore

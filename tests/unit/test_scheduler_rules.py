@@ -27,17 +27,11 @@ from pipeline.batch.scheduler import (
     reason_of,
     status_of,
 )
+from pipeline.data_dir import DataDir
 from pipeline.errors import TemporaryError
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
-from pipeline.outputs import (
-    DataDir,
-    append_batch_log,
-    batch_files,
-    read_status,
-    run_id,
-    write_atomically,
-)
+from pipeline.outputs import append_batch_log, batch_files, read_status, run_id, write_atomically
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stores import sqlite

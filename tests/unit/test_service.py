@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import outputs, service, times
+from pipeline.data_dir import DataDir
 from pipeline.health import health, heartbeat
-from pipeline.outputs import DataDir
 from pipeline.service import Service, backoff, only_one
 from pipeline.settings import Settings
 
@@ -336,9 +336,9 @@ def test_a_second_process_of_a_service_on_a_data_directory_is_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = Settings(data_dir=tmp_path)
-    with only_one(outputs.DataDir(tmp_path), "producer"):
+    with only_one(DataDir(tmp_path), "producer"):
         assert Service("producer", settings).run(lambda *_: None) == 2
         (line,) = (record.getMessage() for record in caplog.records if record.levelname == "ERROR")
         assert line.startswith("another producer uses this DATA_DIR. Stop it, or ")
-    with only_one(outputs.DataDir(tmp_path), "producer"):  # it was released
+    with only_one(DataDir(tmp_path), "producer"):  # it was released
         pass

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import outputs, source
-from pipeline.outputs import DataDir, OutputError
+from pipeline.data_dir import DataDir
+from pipeline.outputs import OutputError
 from pipeline.service import Service
 from pipeline.settings import Settings, duration_text, parse_duration
 
