@@ -13,7 +13,7 @@ from benchmarks.cost import Cost
 from benchmarks.processes import BASELINE, Bench, BenchmarkError, Open
 from benchmarks.results import Goal, Result
 from benchmarks.sizes import Sizes
-from pipeline import outputs, spark
+from pipeline import outputs, spark, text_files
 from pipeline.batch import archive, scheduler
 from pipeline.data_dir import DataDir
 from pipeline.settings import Settings, load
@@ -173,7 +173,7 @@ def run_ours(
     config = config or scheduler.configuration(chosen, rows)
     command = spark.submit_command(chosen, config, scheduler.SCRIPT, *arguments)
     measured = cost.cost_of(bench, "batch", command, TIMEOUT)
-    result = outputs.read_json(DataDir(bench.folder).batch_run)
+    result = text_files.read_json(DataDir(bench.folder).batch_run)
     if result.get("run") != run or result.get("rows") != rows:
         raise BenchmarkError(f"the batch run covers {result.get('rows')} of {rows} rows")
     found = result.get("mode", "full")

@@ -11,7 +11,8 @@ from typing import Any
 
 from pipeline import http_health
 from pipeline.data_dir import DataDir
-from pipeline.outputs import OutputError, read_status, stream_files
+from pipeline.errors import OutputError
+from pipeline.outputs import read_status, stream_files
 
 #: Seconds between two checks.
 CHECK_SECONDS = 0.5

@@ -13,7 +13,8 @@ from local.terminal import refuse
 from local.variables import absolute_path
 from pipeline import processes
 from pipeline.data_dir import DataDir
-from pipeline.outputs import OutputError, read_status
+from pipeline.errors import OutputError
+from pipeline.outputs import read_status
 
 
 def outputs_in(data: DataDir) -> list[Path]:

@@ -18,7 +18,7 @@ from local.variables import OWN_BROKER, Port, Replay, Variables, is_free, read, 
 from pipeline import processes
 from pipeline.data_dir import DataDir
 from pipeline.environment import inherited
-from pipeline.outputs import OutputError
+from pipeline.errors import OutputError
 from pipeline.settings import NAMES, Settings, load
 from pipeline.source import check_window, claim
 

@@ -23,7 +23,7 @@ from pipeline.compare.sections import sections
 from pipeline.compare.summary import Finding, findings
 from pipeline.compare.totals import SharedTotals
 from pipeline.data_dir import DataDir
-from pipeline.outputs import OutputError
+from pipeline.errors import OutputError
 from pipeline.source import check
 from pipeline.stores.interface import Store
 

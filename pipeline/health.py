@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline import outputs, times
 from pipeline.data_dir import DataDir
-from pipeline.errors import sentence
+from pipeline.errors import OutputError, sentence
 
 #: Seconds. If its status file is older, a service hangs or is down.
 STALE_SECONDS = 30.0
@@ -115,7 +115,7 @@ def health(data: DataDir, name: str, now: datetime) -> str | None:
     try:
         status = on_this_clock(outputs.read_status(data, name), now)
         age = (now - datetime.fromisoformat(status["updated"])).total_seconds()
-    except (outputs.OutputError, KeyError, TypeError, ValueError):
+    except (OutputError, KeyError, TypeError, ValueError):
         text, action = f"{name} has no readable status file", "Check that the service runs"
         return no_status_text(text, action, full_disk(data.root))
     if age > STALE_SECONDS:

@@ -19,13 +19,14 @@ from typing import Any, NoReturn
 
 import tenacity
 
-from pipeline import data_dir, machine, outputs, source, times
+from pipeline import data_dir, machine, outputs, source, text_files, times
 from pipeline.data_dir import DataDir
 from pipeline.errors import (
     EXIT_FAULT,
     EXIT_OPERATIONAL,
     Family,
     OperationalError,
+    OutputError,
     RestartError,
     family_of,
     is_temporary,
@@ -169,7 +170,7 @@ class Service:
     def _status_before(self) -> dict[str, Any]:
         try:
             return outputs.read_status(self.data, self.name)
-        except outputs.OutputError:
+        except OutputError:
             return {}
 
     def _starts_before(self) -> int:
@@ -316,7 +317,7 @@ class Service:
         }
         path = self.data.minutes_of(self.name)
         try:
-            outputs.append_csv(path, outputs.MINUTE_COLUMNS, row, MINUTES_BYTES)
+            text_files.append_csv(path, outputs.MINUTE_COLUMNS, row, MINUTES_BYTES)
         except OSError as error:  # a full disk must not stop the service
             self.log.warning("cannot write %s. %s", path.name, sentence(error))
             return
@@ -411,7 +412,7 @@ def only_one(data: DataDir, name: str) -> Iterator[None]:
         try:
             held.enter_context(source.lock(data, name, wait=False))
         except BlockingIOError:
-            raise outputs.OutputError(
+            raise OutputError(
                 f"another {name} uses this DATA_DIR. Stop it, or {data_dir.ANOTHER_FOLDER}: "
                 f"{data.root}"
             ) from None

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from pipeline import data_dir, outputs
+from pipeline import data_dir, outputs, text_files
 from pipeline.data_dir import DataDir
-from pipeline.outputs import OutputError
+from pipeline.errors import OutputError
 from pipeline.settings import Settings, duration_text
 
 #: The members of `source.json` that are settings, and the setting of each.
@@ -55,7 +55,7 @@ def claim(data: DataDir, settings: Settings, feed: Mapping[str, object] | None =
         elif feed is not None and _repeats_whole_minutes(_feed(before), feed):
             recorded |= {name: feed[name] for name in REPETITION}
         if recorded != before:
-            outputs.write_atomically(data.source, json.dumps(recorded, indent=1) + "\n")
+            text_files.write_atomically(data.source, json.dumps(recorded, indent=1) + "\n")
     for name, value in wanted.items():
         _compare(data, name, recorded[name], value)
     if feed is not None and (found := _feed(recorded)) != dict(feed):
@@ -76,7 +76,7 @@ def check(data: DataDir, settings: Settings) -> None:
     """
     held: dict[str, Any] = {}
     with contextlib.suppress(OutputError):  # the reader of the file reports the error
-        held = _held(data, outputs.read_json(data.source))
+        held = _held(data, text_files.read_json(data.source))
     for name, field in _SETTINGS.items():
         if name in held and field in settings.model_fields_set:
             _compare(data, name, held[name], getattr(settings, field))
@@ -107,7 +107,7 @@ def record_topic_id(data: DataDir, topic_id: str) -> None:
         before = _read(data)
         if before.get(_TOPIC_ID) != topic_id:
             text = json.dumps(before | {_TOPIC_ID: topic_id}, indent=1)
-            outputs.write_atomically(data.source, text + "\n")
+            text_files.write_atomically(data.source, text + "\n")
 
 
 @contextlib.contextmanager
@@ -133,7 +133,7 @@ def _lock(data: DataDir) -> contextlib.AbstractContextManager[None]:
 
 def _read(data: DataDir) -> dict[str, Any]:
     try:
-        return outputs.read_json(data.source)
+        return text_files.read_json(data.source)
     except OutputError as error:
         again = "Move it away: the next start writes it again."
         raise OutputError(str(error).replace("Move it away.", again)) from error

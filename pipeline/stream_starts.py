@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pipeline import outputs
+from pipeline import text_files
 from pipeline.data_dir import DataDir
 
 #: Above this size, the record loses its older half. Bytes: about 10,000 checkpoints.
@@ -47,7 +47,7 @@ START_COLUMNS = tuple(Start.__annotations__)
 
 def append(data: DataDir, start: Start) -> None:
     """Add a checkpoint to the record."""
-    outputs.append_csv(data.stream_starts, START_COLUMNS, asdict(start), RECORD_BYTES)
+    text_files.append_csv(data.stream_starts, START_COLUMNS, asdict(start), RECORD_BYTES)
 
 
 def read(data: DataDir) -> list[Start]:
@@ -57,7 +57,7 @@ def read(data: DataDir) -> list[Start]:
         OutputError: the record cannot be read.
     """
     found = []
-    for row in outputs.read_record(data.stream_starts):
+    for row in text_files.read_record(data.stream_starts):
         with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
             offsets = int(row["read_before"]), int(row["first_offset"])
             found.append(Start(row["topic"], *offsets, str(uuid.UUID(row["checkpoint"]))))
@@ -115,7 +115,7 @@ def read_position(data: DataDir) -> OffsetRange | None:
 def _read_offset_ranges(path: Path) -> list[OffsetRange]:
     """Return the rows of a file without incomplete lines."""
     found = []
-    for row in outputs.read_record(path):
+    for row in text_files.read_record(path):
         with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
             found.append(
                 OffsetRange(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pipeline import histogram, outputs
+from pipeline import histogram, outputs, text_files
 from pipeline.data_dir import DataDir
 from pipeline.ingest import store
 from pipeline.stores import sqlite
@@ -65,7 +65,7 @@ def write(data: DataDir, days: int, now: datetime, rates: Rates) -> None:
         "rows": days * rates.trades,
         "last_trade_id": days * rates.trades,
     }
-    newest.write_text(outputs.to_csv(outputs.BATCH_COLUMNS, [{**row, **covered}]))
+    newest.write_text(text_files.to_csv(outputs.BATCH_COLUMNS, [{**row, **covered}]))
     write_position(data, days * rates.transactions, now)
     with closing(sqlite.open_writer(data.database)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
@@ -91,10 +91,10 @@ def write_runs(data: DataDir, days: int, now: datetime, trades_per_day: int) -> 
             "first_trade_id": 1,
             "last_trade_id": rows,
         }
-        text = outputs.to_csv(outputs.BATCH_COLUMNS, [row])
+        text = text_files.to_csv(outputs.BATCH_COLUMNS, [row])
         (data.batch_output / f"{run}.csv").write_text(text)
         line = {"started": started, "run": run} | fields | {"rows": rows, "wall_s": 6 + rows / 1e6}
-        lines.append(" ".join(f"{name}={outputs._cell(value)}" for name, value in line.items()))
+        lines.append(" ".join(f"{name}={text_files.cell(value)}" for name, value in line.items()))
     data.batch_log.write_text("\n".join([*lines, data.batch_log.read_text()]))
 
 
@@ -102,8 +102,8 @@ def write_position(data: DataDir, end: int, now: datetime) -> None:
     """Write that the stream has read all records."""
     checkpoint = "0b8b7a7e-aaaa-bbbb-cccc-ddddeeeeffff"
     read = OffsetRange(page_data.TOPIC_ID, 60.0, 0, 0, end + 1, end + 1, now, 0, checkpoint)
-    text = outputs.to_csv(OFFSET_COLUMNS, [vars(read)])
-    outputs.write_atomically(data.stream_position, text)
+    text = text_files.to_csv(OFFSET_COLUMNS, [vars(read)])
+    text_files.write_atomically(data.stream_position, text)
 
 
 def write_transactions(connection: sqlite3.Connection, count: int, now: datetime) -> None:

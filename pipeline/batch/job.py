@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pyspark.sql import SparkSession
 
-from pipeline import alerts, outputs, source, spark, stores, thresholds, times
+from pipeline import alerts, outputs, source, spark, stores, text_files, thresholds, times
 from pipeline.batch import failures, full, incremental, pushdown
 from pipeline.batch.jdbc import Added
 from pipeline.batch.snapshot import Snapshot, read_store, snapshot
@@ -58,9 +58,9 @@ def run(settings: Settings, arguments: Arguments) -> int:
         reason = failures.explain(error, settings)
         result = {"run": arguments.run, "status": "failed", "reason": reason}
         with contextlib.suppress(OSError):  # the first error is the one to report
-            outputs.write_atomically(data.batch_run, json.dumps(result) + "\n")
+            text_files.write_atomically(data.batch_run, json.dumps(result) + "\n")
         raise
-    outputs.write_atomically(data.batch_run, json.dumps(result) + "\n")
+    text_files.write_atomically(data.batch_run, json.dumps(result) + "\n")
     print(f"batch aggregation logic time: {result.get('logic_s', 'unknown')} s; {result}")
     return 0 if result["status"] == "ok" else EXIT_NO_DATA
 
@@ -174,7 +174,7 @@ def publish(
         windows: the row of each window.
     """
     origin = origin | {"written_at": times.now()}
-    one_row = outputs.to_csv(outputs.BATCH_COLUMNS, [total | origin])
-    outputs.write_atomically(outputs.batch_file(data, origin["run"]), one_row)
-    rows = outputs.to_csv(outputs.WINDOW_COLUMNS, (window | origin for window in windows))
-    outputs.write_atomically(data.batch_windows, rows)
+    one_row = text_files.to_csv(outputs.BATCH_COLUMNS, [total | origin])
+    text_files.write_atomically(outputs.batch_file(data, origin["run"]), one_row)
+    rows = text_files.to_csv(outputs.WINDOW_COLUMNS, (window | origin for window in windows))
+    text_files.write_atomically(data.batch_windows, rows)

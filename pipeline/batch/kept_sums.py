@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import outputs
+from pipeline import text_files
 from pipeline.batch.snapshot import Ranges, Transaction
 from pipeline.metrics.unit_sums import UnitSums
 from pipeline.settings import duration_text
@@ -51,7 +51,7 @@ def write(path: Path, kept: KeptSums) -> None:
         "windows": list(kept.windows.items()),
     }
     text = json.dumps(content, separators=(",", ":"))
-    outputs.write_atomically(path, f"{_checksum(text)}\n{text}\n")
+    text_files.write_atomically(path, f"{_checksum(text)}\n{text}\n")
 
 
 def read(path: Path, window: timedelta) -> KeptSums:

@@ -26,7 +26,7 @@ from pipeline.compare.sections import sections
 from pipeline.compare.summary import findings, summary
 from pipeline.compare.tradeoffs import aspects
 from pipeline.data_dir import DataDir
-from pipeline.outputs import OutputError
+from pipeline.errors import OutputError
 from pipeline.settings import load
 from pipeline.source import check
 from pipeline.times import iso

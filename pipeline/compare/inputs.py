@@ -21,7 +21,7 @@ from pipeline.compare.modes import FULL, READS
 from pipeline.compare.stops import stops, union
 from pipeline.compare.unread import PlacedTrades
 from pipeline.data_dir import DataDir
-from pipeline.errors import OperationalError, TemporaryError
+from pipeline.errors import OperationalError, OutputError, TemporaryError
 from pipeline.ingest import store
 from pipeline.outputs import (
     BATCH_COLUMNS,
@@ -32,20 +32,15 @@ from pipeline.outputs import (
     TEXT_COLUMNS,
     TIME_COLUMNS,
     WINDOW_COLUMNS,
-    OutputError,
     batch_files,
-    cannot_read,
-    damaged,
-    read_csv,
-    read_json,
     read_status,
-    read_text,
     stream_files,
 )
 from pipeline.source import is_as_recorded
 from pipeline.stores.interface import Connection, Store
 from pipeline.stream.finality import VERSION_COLUMNS
 from pipeline.stream_starts import OffsetRange, Start, read_offset_ranges
+from pipeline.text_files import cannot_read, damaged, read_csv, read_json, read_text
 from pipeline.thresholds import Period
 from pipeline.times import iso
 

@@ -14,9 +14,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline import outputs, stream_starts
+from pipeline import stream_starts, text_files
 from pipeline.data_dir import DataDir
-from pipeline.errors import TemporaryError
+from pipeline.errors import OutputError, TemporaryError
 from pipeline.settings import Settings
 from pipeline.stream import finality, micro_batches
 
@@ -88,7 +88,7 @@ def problem(checkpoint: Path) -> str | None:
             _check(query / "sources" / "0" / "0", lines=2)
         if query.exists():
             _check(query / METADATA, lines=1)
-    except outputs.OutputError as error:
+    except OutputError as error:
         return str(error).partition(". ")[0]  # the rest asks a person to act: the stream does
     except (finality.StateError, _Damage) as error:
         return str(error)
@@ -114,8 +114,8 @@ def _open_windows(checkpoint: Path) -> finality.State:
         OSError: it cannot be read.
     """
     try:
-        return finality.from_json(outputs.read_json(checkpoint / OPEN_WINDOWS))
-    except outputs.OutputError as error:
+        return finality.from_json(text_files.read_json(checkpoint / OPEN_WINDOWS))
+    except OutputError as error:
         if isinstance(error.__cause__, OSError):
             raise error.__cause__ from None
         raise

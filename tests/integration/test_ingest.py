@@ -23,6 +23,7 @@ from kafka.errors import KafkaTimeoutError
 from local import topics
 from local.ports import free_port
 from pipeline import outputs, times
+from pipeline.errors import OutputError
 from pipeline.ingest import kafka as kafka_module
 from pipeline.ingest import publisher as publisher_module
 from pipeline.ingest import store
@@ -40,7 +41,6 @@ from pipeline.ingest.kafka import (
 from pipeline.ingest.kafka import consumer as new_client
 from pipeline.ingest.loader import Loader
 from pipeline.ingest.publisher import REPORT_SECONDS, Publisher
-from pipeline.outputs import OutputError
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stores import sqlite

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline import outputs
+from pipeline import outputs, text_files
 from pipeline.compare import inputs
 from pipeline.data_dir import DataDir
-from pipeline.outputs import OutputError
+from pipeline.errors import OutputError
 from pipeline.stores.sqlite import SqliteStore
 
 NOW = datetime(2025, 12, 2, 5, 10, tzinfo=UTC)
@@ -31,12 +31,12 @@ def window(start: datetime) -> dict[str, str]:
         "vwap": None,
         "written_at": NOW,
     }
-    return outputs.cells(outputs.WINDOW_COLUMNS, row)
+    return text_files.cells(outputs.WINDOW_COLUMNS, row)
 
 
 def batch_row(run: str) -> str:
     row = {"avg_price": Decimal("1.5"), "rows": 7, "run": run, "snapshot_at": NOW}
-    return outputs.to_csv(outputs.BATCH_COLUMNS, [row])
+    return text_files.to_csv(outputs.BATCH_COLUMNS, [row])
 
 
 def test_final_windows_of_several_days_are_typed_and_sorted(data: DataDir) -> None:
@@ -58,7 +58,7 @@ def test_times_with_and_without_fractions_are_read(data: DataDir) -> None:
         window(NOW) | {"last_trade_time": "2025-12-02T05:10:00Z"},
         window(NOW + timedelta(minutes=1)) | {"last_trade_time": "2025-12-02T05:11:00.000001Z"},
     ]
-    data.stream_live.write_text(outputs.to_csv(outputs.WINDOW_COLUMNS, rows))
+    data.stream_live.write_text(text_files.to_csv(outputs.WINDOW_COLUMNS, rows))
     times = inputs.read_windows(data.stream_live)["last_trade_time"]
     assert times[1] - times[0] == pd.Timedelta(minutes=1, microseconds=1)
 
@@ -96,7 +96,7 @@ def test_a_file_without_a_header_is_an_error_and_not_an_empty_table(
 
 def test_a_file_cut_off_anywhere_is_read_or_reported_and_never_a_crash(data: DataDir) -> None:
     starts = [NOW, NOW + timedelta(minutes=1)]
-    whole = outputs.to_csv(outputs.WINDOW_COLUMNS, map(window, starts)).encode()
+    whole = text_files.to_csv(outputs.WINDOW_COLUMNS, map(window, starts)).encode()
     for end in range(0, len(whole), 23):
         data.stream_live.write_bytes(whole[:end])
         try:
@@ -144,14 +144,14 @@ def test_a_folder_in_place_of_a_file_is_an_error_that_names_it(data: DataDir) ->
 
 def test_cells_that_are_not_numbers_or_times_are_unknown(data: DataDir) -> None:
     row = window(NOW) | {"avg_price": "dear", "trade_count": "", "window_end": "later"}
-    data.stream_live.write_text(outputs.to_csv(outputs.WINDOW_COLUMNS, [row]))
+    data.stream_live.write_text(text_files.to_csv(outputs.WINDOW_COLUMNS, [row]))
     table = inputs.read_windows(data.stream_live)
     assert table[["avg_price", "trade_count", "window_end"]].isna().all(axis=None)
 
 
 def test_columns_of_a_later_version_are_ignored(data: DataDir) -> None:
     columns = [*outputs.WINDOW_COLUMNS, "invented_later"]
-    data.stream_live.write_text(outputs.to_csv(columns, [window(NOW)]))
+    data.stream_live.write_text(text_files.to_csv(columns, [window(NOW)]))
     table = inputs.read_windows(data.stream_live)
     assert list(table.columns) == list(outputs.WINDOW_COLUMNS)
     assert table["trade_count"].tolist() == [3]
@@ -159,13 +159,13 @@ def test_columns_of_a_later_version_are_ignored(data: DataDir) -> None:
 
 def test_a_text_like_na_stays_a_text(data: DataDir) -> None:
     row = window(NOW) | {"volatility_flag": "NA"}
-    data.stream_live.write_text(outputs.to_csv(outputs.WINDOW_COLUMNS, [row]))
+    data.stream_live.write_text(text_files.to_csv(outputs.WINDOW_COLUMNS, [row]))
     assert inputs.read_windows(data.stream_live)["volatility_flag"].tolist() == ["NA"]
 
 
 def test_batch_runs_are_sorted_oldest_first(data: DataDir) -> None:
     for run in ("20251203T000000Z", "20251202T051000Z"):
-        outputs.write_atomically(data.batch_output / f"{run}.csv", batch_row(run))
+        text_files.write_atomically(data.batch_output / f"{run}.csv", batch_row(run))
     (data.batch_output / "notes.csv").write_text("mine")
     table = inputs.read_batch_runs(data)
     assert table["run"].tolist() == ["20251202T051000Z", "20251203T000000Z"]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import Row
 
-from pipeline import alerts, histogram, outputs, times
+from pipeline import alerts, histogram, outputs, text_files, times
 from pipeline.data_dir import DataDir
 from pipeline.service import Service
 from pipeline.settings import Settings
@@ -321,9 +321,9 @@ class Runner:
         self.data = DataDir(folder)
         self.state_file = folder / "state" / "open_windows.json"
         self.query = self.state_file.with_name("query")
-        self._real = outputs.write_atomically
+        self._real = text_files.write_atomically
         self._left: int | None = None
-        monkeypatch.setattr(outputs, "write_atomically", self._write)
+        monkeypatch.setattr(text_files, "write_atomically", self._write)
         self.start()
 
     def start(self) -> None:
@@ -559,7 +559,7 @@ def test_a_folder_of_a_version_without_scores_is_continued(
     old_columns = outputs.WINDOW_COLUMNS[:-2]
     for path in [*outputs.stream_files(runner.data), runner.data.stream_live]:
         rows_before = csv.DictReader(path.read_text().splitlines())
-        path.write_text(outputs.to_csv(old_columns, rows_before))
+        path.write_text(text_files.to_csv(old_columns, rows_before))
     state = json.loads(runner.state_file.read_text())
     for window in state["open"]:
         window[3] = {name: window[3][name] for name in old_columns}

@@ -47,7 +47,7 @@ from local import (
 )
 from local.ports import free_port
 from local.topics import create_from
-from pipeline import java, outputs, processes, times
+from pipeline import java, outputs, processes, text_files, times
 from pipeline.data_dir import DataDir
 from pipeline.errors import OperationalError, TemporaryError
 from pipeline.settings import Settings, load
@@ -828,7 +828,7 @@ def test_a_repaired_file_of_the_stream_is_not_a_new_final_window(
 ) -> None:
     data = DataDir(tmp_path)
     outputs.write_status(data, "spark_processor", {"state": "starting", "counters": counters})
-    outputs.write_atomically(data.stream_csv / "2026-01-01.csv", "")
+    text_files.write_atomically(data.stream_csv / "2026-01-01.csv", "")
     found = announce.events(data, free_port(), 0.0)
     assert found == [f"{announce.FINAL}: {data.stream_csv}"] * announced
 

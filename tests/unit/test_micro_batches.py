@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import outputs, stream_starts
+from pipeline import stream_starts, text_files
 from pipeline.data_dir import DataDir
-from pipeline.outputs import OutputError
+from pipeline.errors import OutputError
 from pipeline.settings import Settings
 from pipeline.stream import micro_batches
 from pipeline.stream.micro_batches import MicroBatch, Recorder, extend, read_micro_batch
@@ -207,9 +207,9 @@ def test_the_record_is_the_same_after_a_kill_between_its_files(
     start().record(7, 10)
     with monkeypatch.context() as broken:
         if kept == "none":
-            broken.setattr(outputs, "append_csv", crash)
+            broken.setattr(text_files, "append_csv", crash)
         if kept == "rows":
-            broken.setattr(outputs, "write_atomically", crash)
+            broken.setattr(text_files, "write_atomically", crash)
         with contextlib.suppress(Crash):
             start().record(8, 3)
     again = start()
@@ -239,7 +239,7 @@ def crash(*_: object, **__: object) -> None:
 def test_a_line_that_is_cut_off_is_left_out(tmp_path: Path) -> None:
     data = DataDir(tmp_path)
     rows, _ = extend(None, at(5, 10, 20), 9, IDENTITY)
-    text = outputs.to_csv(stream_starts.OFFSET_COLUMNS, [vars(rows[0])])
+    text = text_files.to_csv(stream_starts.OFFSET_COLUMNS, [vars(rows[0])])
     data.status.mkdir()
     line = text.splitlines(keepends=True)[1]
     for length in range(1, len(line) - 1):
@@ -263,7 +263,7 @@ def test_a_record_that_cannot_be_read_is_named_with_what_to_do(tmp_path: Path) -
     for path in (data.stream_starts, data.thresholds_of("batch_processor")):
         path.mkdir(parents=True)
         with pytest.raises(OutputError, match=rf"^Cannot read {path.name}\. .*Move the directory"):
-            outputs.read_record(path)
+            text_files.read_record(path)
 
 
 def test_without_a_record_nothing_is_known(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import outputs, times
+from pipeline import outputs, text_files, times
 from pipeline.data_dir import DataDir
-from pipeline.errors import is_temporary
-from pipeline.outputs import WINDOW_COLUMNS, OutputError
+from pipeline.errors import OutputError, is_temporary
+from pipeline.outputs import WINDOW_COLUMNS
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import checkpoint, finality, recovery
@@ -31,7 +31,7 @@ def service(tmp_path: Path) -> Service:
     """With an undamaged checkpoint and three final windows."""
     service = Service("spark_processor", Settings(data_dir=tmp_path))
     folder = made(checkpoint.folder(service.settings, TOPIC))
-    state = finality.from_json(outputs.read_json(folder / "open_windows.json"))
+    state = finality.from_json(text_files.read_json(folder / "open_windows.json"))
     newest = times.epoch_micros(START) + 2 * 60_000_000
     changed = finality.to_json(replace(state, newest_final=newest))
     (folder / "open_windows.json").write_text(json.dumps(changed))

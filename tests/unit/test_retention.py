@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import outputs, stream_starts, times
+from pipeline import outputs, stream_starts, text_files, times
 from pipeline.batch.retention import expired
 from pipeline.compare import causes
 from pipeline.compare.__main__ import as_json
@@ -76,7 +76,7 @@ def made_folder(tmp_path_factory: pytest.TempPathFactory) -> DataDir:
     read = [t for n, t in enumerate(trades) if n != LATE and not SKIPPED[0] <= n < SKIPPED[1]]
     outputs.write_final_windows(data, rows_of(read, NOON))
     batch_rows = rows_of(trades, NOW)
-    outputs.write_atomically(data.batch_windows, outputs.to_csv(WINDOW_COLUMNS, batch_rows))
+    text_files.write_atomically(data.batch_windows, text_files.to_csv(WINDOW_COLUMNS, batch_rows))
     write_runs(data, trades)
     write_positions(data, len(trades))
     return data
@@ -101,8 +101,8 @@ def write_runs(data: DataDir, trades: list[Trade]) -> None:
             "snapshot_at": at,
             "written_at": at,
         }
-        text = outputs.to_csv(BATCH_COLUMNS, [row])
-        outputs.write_atomically(data.batch_output / f"{row['run']}.csv", text)
+        text = text_files.to_csv(BATCH_COLUMNS, [row])
+        text_files.write_atomically(data.batch_output / f"{row['run']}.csv", text)
         fields = {"started": at, "run": row["run"], "status": "ok", "rows": len(own), "wall_s": 1.0}
         outputs.append_batch_log(data, fields)
 
@@ -115,7 +115,7 @@ def write_positions(data: DataDir, end: int) -> None:
     reads = OffsetRange(TOPIC, 60.0, 9, SKIPPED[1], end, end, NOW, 0, CHECKPOINTS[1])
     for path, rows in ((data.stream_drops, [dropped, ended]), (data.stream_position, [reads])):
         cells = [vars(row) for row in rows]
-        outputs.write_atomically(path, outputs.to_csv(stream_starts.OFFSET_COLUMNS, cells))
+        text_files.write_atomically(path, text_files.to_csv(stream_starts.OFFSET_COLUMNS, cells))
     stream_starts.append(data, Start(TOPIC, 0, 0, CHECKPOINTS[0]))
     stream_starts.append(data, Start(TOPIC, *SKIPPED, CHECKPOINTS[1]))
 
@@ -175,8 +175,8 @@ def store_and_read_in_another_topic(data: DataDir) -> None:
             store.store(connection, batch, at)
             (data.batch_output / f"{outputs.run_id(at)}.csv").touch()
     position = OffsetRange(topic, 60.0, 4, 0, 4, 4, NOW, 0, CHECKPOINTS[0])
-    text = outputs.to_csv(stream_starts.OFFSET_COLUMNS, [vars(position)])
-    outputs.write_atomically(data.stream_position, text)
+    text = text_files.to_csv(stream_starts.OFFSET_COLUMNS, [vars(position)])
+    text_files.write_atomically(data.stream_position, text)
 
 
 @pytest.mark.parametrize("is_created_again", [False, True])
@@ -249,8 +249,8 @@ def test_transactions_that_the_stream_has_not_read_stay(folder: DataDir) -> None
     list(delete(folder, 1, NOW + 100 * DAY))
     assert numbers(folder) == before
     position = OffsetRange(TOPIC, 60.0, 4, 0, 77, 77, NOW, 0, CHECKPOINTS[0])
-    text = outputs.to_csv(stream_starts.OFFSET_COLUMNS, [vars(position)])
-    outputs.write_atomically(folder.stream_position, text)
+    text = text_files.to_csv(stream_starts.OFFSET_COLUMNS, [vars(position)])
+    text_files.write_atomically(folder.stream_position, text)
     list(delete(folder, 1, NOW + 100 * DAY))
     # Offset 77 is in the second minute of the second day. The windows that are then open stay.
     kept = numbers(folder)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import outputs, source
+from pipeline import outputs, source, text_files
 from pipeline.data_dir import DataDir
-from pipeline.outputs import OutputError
+from pipeline.errors import OutputError
 from pipeline.service import Service
 from pipeline.settings import Settings, duration_text, parse_duration
 
@@ -35,7 +35,9 @@ def write_windows(data: DataDir, length: timedelta, count: int = 1) -> None:
     outputs.write_final_windows(
         data,
         [
-            outputs.cells(outputs.WINDOW_COLUMNS, {"window_start": at, "window_end": at + length})
+            text_files.cells(
+                outputs.WINDOW_COLUMNS, {"window_start": at, "window_end": at + length}
+            )
             | {"trade_count": "1"}
             for at in starts
         ],
