@@ -21,7 +21,7 @@ from playwright.sync_api import expect
 
 from local import programs, stack
 from pipeline import outputs
-from pipeline.compare.inputs import read_batch_log, read_windows
+from pipeline.compare.output_files import read_batch_log, read_windows
 from tests.conftest import Running, wait_until
 from tests.integration.conftest import (
     END_SECONDS,

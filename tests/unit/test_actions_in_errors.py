@@ -22,7 +22,7 @@ from websocket import WebSocketBadStatusException
 
 from page.status import ServiceStatus, feed_state
 from pipeline import http_health
-from pipeline.compare import inputs
+from pipeline.compare import output_files
 from pipeline.errors import OutputError, TemporaryError, sentence
 from pipeline.health import unhealthy_text
 from pipeline.ingest import bounded_websocket, kafka, kafka_connection, rest
@@ -425,7 +425,7 @@ def test_a_record_of_a_service_that_lacks_columns(tmp_path: Path) -> None:
     path.write_text("micro_batch,lag\n7,0\n")
     columns = ("micro_batch", "duration_ms", "first_receipt", "last_receipt")
     with pytest.raises(OutputError) as raised:
-        inputs._read_record(path, columns, times=("published_at",))
+        output_files._read_record(path, columns, times=("published_at",))
     assert start(f"No newer comparison: {raised.value}").startswith(
         "No newer comparison: stream_progress.csv lacks columns. Move it away. "
     )

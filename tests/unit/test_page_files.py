@@ -13,7 +13,7 @@ from page import files
 from page.files import Reader
 from page.pace import Pace
 from pipeline import outputs, text_files, times
-from pipeline.compare import inputs
+from pipeline.compare import output_files
 from pipeline.data_dir import DataDir
 from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
@@ -68,7 +68,7 @@ def test_the_fast_reader_reads_the_same_values_as_the_pipelines_reader(data) -> 
     rows[4] |= {"last_trade_time": rows[4]["last_trade_time"].replace(microsecond=123456)}
     page_data.write_days(data, rows)
     [path] = outputs.stream_files(data)
-    fast, own = files.read_windows(path).frame, inputs.read_windows(path)
+    fast, own = files.read_windows(path).frame, output_files.read_windows(path)
     pd.testing.assert_frame_equal(fast, own, check_dtype=False)
     assert fast["vwap"].isna().sum() == 1
 
