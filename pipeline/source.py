@@ -17,8 +17,9 @@ from typing import Any
 
 from pipeline import data_dir, outputs, text_files
 from pipeline.data_dir import DataDir
+from pipeline.durations import duration_text
 from pipeline.errors import OutputError
-from pipeline.settings import Settings, duration_text
+from pipeline.settings import Settings
 
 #: The members of `source.json` that are settings, and the setting of each.
 _SETTINGS = {"product": "product_id", "topic": "kafka_topic"}

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from pipeline import text_files
 from pipeline.batch.snapshot import Ranges, Transaction
+from pipeline.durations import duration_text
 from pipeline.metrics.unit_sums import UnitSums
-from pipeline.settings import duration_text
 
 #: The version of this format and of the meaning of the sums.
 _VERSION = 1

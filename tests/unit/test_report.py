@@ -13,8 +13,9 @@ import pytest
 
 from pipeline import outputs, text_files, times
 from pipeline.data_dir import DataDir
+from pipeline.durations import parse_duration
 from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, write_final_windows
-from pipeline.settings import Settings, parse_duration
+from pipeline.settings import Settings
 from pipeline.stores.sqlite import SqliteStore
 from pipeline.text_files import to_csv
 from report import __main__ as making

@@ -10,9 +10,10 @@ import pytest
 
 from pipeline import outputs, source, text_files
 from pipeline.data_dir import DataDir
+from pipeline.durations import duration_text, parse_duration
 from pipeline.errors import OutputError
 from pipeline.service import Service
-from pipeline.settings import Settings, duration_text, parse_duration
+from pipeline.settings import Settings
 
 LIVE = {"kind": "live", "url": "wss://ws-feed.exchange.coinbase.com"}
 REPLAY = {"kind": "replay", "recording": "sample.gz", "fingerprint": "ab", "retimed": True}
