@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pipeline import histogram, outputs, text_files
+from pipeline import histogram, outputs, text_files, times
 from pipeline.data_dir import DataDir
-from pipeline.ingest import store
 from pipeline.stores import sqlite
 from pipeline.stream_starts import OFFSET_COLUMNS, OffsetRange
 from tests import page_data
@@ -113,7 +112,7 @@ def write_transactions(connection: sqlite3.Connection, count: int, now: datetime
     for number in (1, count):
         connection.execute(
             "INSERT INTO btc_prices VALUES (?, 93000, NULL, NULL, 'buy', ?, 1)",
-            (number, store.time_text(now)),
+            (number, times.time_text(now)),
         )
     totals = "INSERT INTO ingest_totals VALUES (?, 1, 1, ?, ?, 0, 0)"
     connection.execute(totals, (page_data.TOPIC_ID, count, count))

@@ -26,9 +26,9 @@ from pipeline.errors import (
     family_of,
     sentence,
 )
-from pipeline.ingest import store
 from pipeline.service import Service
 from pipeline.settings import Settings
+from pipeline.stores import common_queries
 
 #: Below this number of rows the C1 compiler alone is faster, as it starts faster.
 C1_ROWS = 2_000_000
@@ -204,11 +204,11 @@ class Scheduler:
         self._service.details["next_run"] = times.now() + left
 
     def _rows(self) -> int:
-        return read_store(self._store, store.total_rows) or 0
+        return read_store(self._store, common_queries.total_rows) or 0
 
     def _newest_event_time(self) -> datetime | None:
         with contextlib.suppress(TemporaryError, OperationalError):  # the next run reports it
-            return read_store(self._store, store.newest_event_time)
+            return read_store(self._store, common_queries.newest_event_time)
         return None
 
     def _delete_expired_runs(self) -> None:

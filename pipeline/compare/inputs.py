@@ -10,16 +10,16 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import stream_starts, thresholds
+from pipeline import stream_starts, thresholds, times
 from pipeline.compare import database, output_files
 from pipeline.compare.lateness import NOTHING_CONSUMED, ConsumedOffsets, Record
 from pipeline.compare.stops import stops, union
 from pipeline.compare.unread import PlacedTrades
 from pipeline.data_dir import DataDir
 from pipeline.errors import OperationalError, OutputError, TemporaryError
-from pipeline.ingest import store
 from pipeline.outputs import SERVICES, read_status
 from pipeline.source import is_as_recorded
+from pipeline.stores import common_queries
 from pipeline.stores.interface import Connection, Store
 from pipeline.stream_starts import OffsetRange, Start, read_offset_ranges
 from pipeline.text_files import read_json
@@ -318,7 +318,7 @@ def _stored_after(connection: Connection, run: Any) -> list[Any]:
     if run is None or run[["first_trade_id", "last_trade_id"]].isna().any():
         return []
     covered = (int(run["first_trade_id"]), int(run["last_trade_id"]))
-    newest = store.time_text(run["last_trade_time"].to_pydatetime())
+    newest = times.time_text(run["last_trade_time"].to_pydatetime())
     return database.stored_after(connection, covered, int(run["rows"]), newest)
 
 
@@ -353,10 +353,10 @@ def _crossings(
 
 def _ingest_counts(connection: Connection) -> IngestCounts | None:
     """Return the consumer's counts. None: it has stored nothing yet."""
-    ids = store.id_span(connection)
+    ids = common_queries.id_span(connection)
     if not ids:
         return None
-    missing = store.open_gaps(connection)[1]
+    missing = common_queries.open_gaps(connection)[1]
     return IngestCounts(*database.ingest_counts(connection), ids[1] - ids[0] + 1, missing)
 
 

@@ -24,6 +24,7 @@ from pipeline.ingest.trade import Trade
 from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
+from pipeline.stores.common_queries import newest_event_time, newest_topic, next_offset, total_rows
 from pipeline.stores.sqlite import SqliteStore
 from pipeline.stream_starts import OffsetRange, Start
 from tests.unit.test_compare_unread import NOON, trade, windows
@@ -216,12 +217,12 @@ def test_rows_younger_than_the_retention_stay(folder: DataDir) -> None:
     assert list(delete(folder, 30)) == []
     assert sum(delete(folder, 5)) > 0
     with closing(sqlite.open_reader(folder.database)) as connection:
-        oldest = store.time_text(NOW - 5 * DAY)
+        oldest = times.time_text(NOW - 5 * DAY)
         kept = connection.execute("SELECT count(*) FROM ingest WHERE committed_at >= ?", (oldest,))
         assert kept.fetchone()[0] == -(-5 * PER_DAY // 7)
         minutes = connection.execute("SELECT min(minute) FROM latency").fetchone()[0]
         # The newest trade is a day older than the clock of this machine.
-        assert minutes >= store.minute_text(made_trades()[-1].time - 5 * DAY)
+        assert minutes >= times.minute_text(made_trades()[-1].time - 5 * DAY)
     assert numbers(folder)[-1] == before[-1]
 
 
@@ -236,10 +237,10 @@ def test_a_clock_that_is_years_ahead_deletes_nothing(folder: DataDir) -> None:
     # The age is then measured from the newest trade.
     assert sum(delete(folder, 5, NOW + 3650 * DAY)) > 0
     with closing(sqlite.open_reader(folder.database)) as connection:
-        newest = store.newest_event_time(connection)
+        newest = newest_event_time(connection)
         assert newest == made_trades()[-1].time
         oldest = connection.execute("SELECT min(minute) FROM latency").fetchone()[0]
-        assert oldest >= store.minute_text(newest - 5 * DAY)
+        assert oldest >= times.minute_text(newest - 5 * DAY)
 
 
 def test_transactions_that_the_stream_has_not_read_stay(folder: DataDir) -> None:
@@ -288,8 +289,8 @@ def test_a_deletion_that_is_interrupted_deletes_nothing(folder: DataDir) -> None
 def test_the_consumer_continues_after_the_newest_record(folder: DataDir) -> None:
     list(delete(folder, 1, NOW + 1000 * DAY))
     with closing(sqlite.open_reader(folder.database)) as connection:
-        assert store.next_offset(connection) == store.total_rows(connection) == DAYS * PER_DAY
-        assert store.newest_topic(connection) == TOPIC
+        assert next_offset(connection) == total_rows(connection) == DAYS * PER_DAY
+        assert newest_topic(connection) == TOPIC
 
 
 def test_the_files_of_the_two_newest_runs_stay_at_any_age(folder: DataDir) -> None:
