@@ -13,8 +13,9 @@ from benchmarks.cost import Cost
 from benchmarks.processes import BASELINE, Bench, BenchmarkError, Open
 from benchmarks.results import Goal, Result
 from benchmarks.sizes import Sizes
-from pipeline import outputs, spark
+from pipeline import outputs, spark, text_files
 from pipeline.batch import archive, scheduler
+from pipeline.data_dir import DataDir
 from pipeline.settings import Settings, load
 
 #: Longest run, seconds.
@@ -74,7 +75,7 @@ def prepare(bench: Bench) -> tuple[Settings, inputs.Table]:
     """Return the settings of the runs and an empty table. Make the class-data archive."""
     settings = load().model_copy(update={"data_dir": bench.folder})
     archive.make_archive(settings)  # as `make demo` does before the start
-    return settings, inputs.Table(outputs.DataDir(bench.folder).database)
+    return settings, inputs.Table(DataDir(bench.folder).database)
 
 
 def grow(bench: Bench, table: inputs.Table, rows: int) -> None:
@@ -172,7 +173,7 @@ def run_ours(
     config = config or scheduler.configuration(chosen, rows)
     command = spark.submit_command(chosen, config, scheduler.SCRIPT, *arguments)
     measured = cost.cost_of(bench, "batch", command, TIMEOUT)
-    result = outputs.read_json(outputs.DataDir(bench.folder).batch_run)
+    result = text_files.read_json(DataDir(bench.folder).batch_run)
     if result.get("run") != run or result.get("rows") != rows:
         raise BenchmarkError(f"the batch run covers {result.get('rows')} of {rows} rows")
     found = result.get("mode", "full")
@@ -186,7 +187,7 @@ def run_baseline(bench: Bench) -> Cost:
     """Run the job of the baseline on the same table."""
     submit = Path(sys.executable).with_name("spark-submit")
     jar = next(jar for jar in spark.jars() if jar.name.startswith("sqlite-jdbc"))
-    database = outputs.DataDir(bench.folder).database
+    database = DataDir(bench.folder).database
     script = BASELINE / "batch.py"
     command = [str(part) for part in (submit, "--jars", jar, script, database, bench.folder)]
     path = f"{submit.parent}{os.pathsep}{os.environ['PATH']}"  # as in an activated environment

@@ -16,7 +16,7 @@ from benchmarks.cost import Cost, cost_until
 from benchmarks.processes import BASELINE, ENDING, SCRIPTS, Bench, Open, Running
 from benchmarks.results import Goal, Result
 from pipeline import spark
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 
 TOPIC = "raw_prices"
 #: Longest run of an engine, seconds.

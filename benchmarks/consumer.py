@@ -14,9 +14,8 @@ from benchmarks import inputs
 from benchmarks.processes import BASELINE, Bench, Open
 from benchmarks.results import Goal, Result, rate
 from benchmarks.sizes import Sizes
-from pipeline.ingest import store
-from pipeline.outputs import DataDir
-from pipeline.stores import sqlite
+from pipeline.data_dir import DataDir
+from pipeline.stores import common_queries, sqlite
 
 TOPIC = "raw_prices"
 #: Longest run of each side, seconds.
@@ -81,6 +80,6 @@ def stored(database: Path) -> int:
     """Return the number of rows in the table; 0 while there is no table."""
     try:
         with closing(sqlite.open_reader(database)) as connection:
-            return store.total_rows(connection)
+            return common_queries.total_rows(connection)
     except sqlite3.OperationalError:
         return 0

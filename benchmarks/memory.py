@@ -21,7 +21,8 @@ from benchmarks.sizes import Sizes
 from benchmarks.viewer import Viewer
 from feed.sample import SAMPLE
 from local.ports import free_port
-from pipeline.outputs import DataDir, stream_files
+from pipeline.data_dir import DataDir
+from pipeline.outputs import stream_files
 from pipeline.processes import tree
 
 SAMPLE_SECONDS = 0.5

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.machine import LOAD
 from benchmarks.results import Result, as_json, from_json, markdown, shown, table
-from pipeline.outputs import write_atomically
+from pipeline.text_files import write_atomically
 
 
 @dataclass

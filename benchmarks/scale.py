@@ -20,7 +20,7 @@ from benchmarks.cost import memory
 from benchmarks.processes import CONNECT_MS, SCRIPTS, Bench, BenchmarkError, Running
 from feed.arguments import Arguments, parse_count
 from local import topics
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.processes import tree_cost
 
 FILE = parts.FOLDER / "scale.json"

@@ -19,7 +19,7 @@ from benchmarks.catch_up import kafka_jars
 from benchmarks.processes import BASELINE, Bench, Open, Running
 from benchmarks.results import Goal, Result, per_minute, percentile
 from benchmarks.sizes import Sizes
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.processes import tree_cost
 
 TOPIC = "raw_prices"

@@ -27,8 +27,9 @@ from faults.truth import Record
 from local import announce
 from local import stack as local_stack
 from pipeline import http_health, processes, times
+from pipeline.data_dir import DataDir
 from pipeline.health import health
-from pipeline.outputs import SERVICES, DataDir
+from pipeline.outputs import SERVICES
 
 T = TypeVar("T")
 

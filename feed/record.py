@@ -21,6 +21,7 @@ from threading import Event
 
 from feed import recording
 from feed.arguments import parse_seconds
+from pipeline.addresses import websocket_address
 from pipeline.errors import exit_on_error
 from pipeline.ingest.exchange import (
     SLOW_RETRY_SECONDS,
@@ -31,7 +32,6 @@ from pipeline.ingest.exchange import (
 )
 from pipeline.logs import log_to_stdout
 from pipeline.service import backoff, set_in_thread
-from pipeline.settings import websocket_address
 
 EXCHANGE = "wss://ws-feed.exchange.coinbase.com"
 #: Seconds between two flushes of the file.

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import http_health
-from pipeline.outputs import DataDir, OutputError, read_status, stream_files
+from pipeline.data_dir import DataDir
+from pipeline.errors import OutputError
+from pipeline.outputs import read_status, stream_files
 
 #: Seconds between two checks.
 CHECK_SECONDS = 0.5

@@ -12,7 +12,9 @@ from local import stack
 from local.terminal import refuse
 from local.variables import absolute_path
 from pipeline import processes
-from pipeline.outputs import DataDir, OutputError, read_status
+from pipeline.data_dir import DataDir
+from pipeline.errors import OutputError
+from pipeline.outputs import read_status
 
 
 def outputs_in(data: DataDir) -> list[Path]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from local import stack
 from local.variables import Variables
+from pipeline.data_dir import DataDir
 from pipeline.errors import EXIT_OPERATIONAL
-from pipeline.outputs import DataDir
 
 #: Options of every program. Supervisor restarts a program whenever it ends: at once if it ran for
 #: `startsecs`, else after 1, 2, 3 and more seconds (`local/supervise.py` sets a limit). To stop a

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from local.terminal import refuse
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 
 ROOT = Path(__file__).resolve().parent.parent
 #: The path of a Unix socket can have about 100 bytes, and supervisor first appends its pid.

@@ -16,8 +16,9 @@ from feed import recording, replay, retime
 from local import programs, stack, terminal
 from local.variables import OWN_BROKER, Port, Replay, Variables, is_free, read, refuse_busy
 from pipeline import processes
+from pipeline.data_dir import DataDir
 from pipeline.environment import inherited
-from pipeline.outputs import DataDir, OutputError
+from pipeline.errors import OutputError
 from pipeline.settings import NAMES, Settings, load
 from pipeline.source import check_window, claim
 

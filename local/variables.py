@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from feed.arguments import parse_seconds, parse_speed
 from local.terminal import refuse
-from pipeline.outputs import is_of_system
+from pipeline.data_dir import is_of_system
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Exists once the packages are installed.

@@ -22,7 +22,8 @@ from pipeline.compare.section import Section
 from pipeline.compare.sections import sections
 from pipeline.compare.summary import Finding, findings
 from pipeline.compare.totals import SharedTotals
-from pipeline.outputs import DataDir, OutputError
+from pipeline.data_dir import DataDir
+from pipeline.errors import OutputError
 from pipeline.source import check
 from pipeline.stores.interface import Store
 

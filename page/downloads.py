@@ -15,9 +15,9 @@ import streamlit as st
 
 from page import formatting, worker_process
 from page.worker_process import WorkerError
-from pipeline import outputs, times, window_files
+from pipeline import outputs, text_files, times, window_files
+from pipeline.data_dir import DataDir
 from pipeline.errors import exit_on_error
-from pipeline.outputs import DataDir
 
 HOW_TO_READ = (
     "Download the comparison of the selected time range. A click makes the report from the current "
@@ -47,7 +47,7 @@ def windows_csv(data: DataDir, since: str) -> str:
             if row[0] >= since:
                 found[row[0]] = {**dict(zip(file.header, row, strict=True)), "state": state}
     rows = (row for _, row in sorted(found.items()))
-    return outputs.to_csv([*outputs.WINDOW_COLUMNS, "state"], rows)
+    return text_files.to_csv([*outputs.WINDOW_COLUMNS, "state"], rows)
 
 
 def windows_in_own_process(data: DataDir, since: datetime) -> bytes:

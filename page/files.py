@@ -22,11 +22,12 @@ import streamlit as st
 
 from page import status
 from page.pace import Pace
-from pipeline import alerts, outputs, times, window_files
+from pipeline import alerts, outputs, text_files, times, window_files
 from pipeline.alerts import Alert
-from pipeline.compare import inputs
+from pipeline.compare import output_files
+from pipeline.data_dir import DataDir
+from pipeline.errors import OutputError
 from pipeline.health import full_disk, on_this_clock
-from pipeline.outputs import DataDir, OutputError
 from pipeline.stores.interface import Store
 
 #: Seconds that a refresh waits for files that are being read; the page names the others.
@@ -172,9 +173,9 @@ class Reader:
         data = self._data
         status_files = (*map(data.status_of, outputs.SERVICES), data.source)
         return {
-            **dict.fromkeys(status_files, outputs.read_json),
+            **dict.fromkeys(status_files, text_files.read_json),
             **dict.fromkeys(map(data.minutes_of, outputs.SERVICES), _read_minute),
-            data.batch_log: lambda _path: Table(inputs.read_batch_log(data)),
+            data.batch_log: lambda _path: Table(output_files.read_batch_log(data)),
             **({run: _read_run} if run else {}),
             **dict.fromkeys((data.stream_live, *reversed(days)), read_windows),  # newest first
             data.batch_windows: _read_counts,
@@ -339,11 +340,11 @@ def read_windows(path: Path, columns: tuple[str, ...] = outputs.WINDOW_COLUMNS) 
         frame = _read_fast(path, columns)
     except (pa.ArrowException, KeyError) as error:
         try:
-            frame = inputs.read_windows(path)[list(columns)]
+            frame = output_files.read_windows(path)[list(columns)]
             why = str(error).splitlines()[0]
             cell = f"{path} has unreadable cells. They are shown as unknown: {why}"
             problem = _lacking(path, frame) or cell[:MAX_PROBLEM]
-        except outputs.OutputError:
+        except OutputError:
             found = window_files.scan(path)
             if not found.rows:
                 raise
@@ -361,7 +362,7 @@ def read_windows(path: Path, columns: tuple[str, ...] = outputs.WINDOW_COLUMNS) 
 def _frame(found: window_files.WindowFile) -> pd.DataFrame:
     """Return the undamaged rows of a file."""
     cells = pd.DataFrame(list(found.rows), columns=list(found.header), dtype=str)
-    return inputs.typed(cells.reindex(columns=list(outputs.WINDOW_COLUMNS), fill_value=""))
+    return output_files.typed(cells.reindex(columns=list(outputs.WINDOW_COLUMNS), fill_value=""))
 
 
 def _lacking(path: Path, frame: pd.DataFrame) -> str | None:
@@ -396,9 +397,9 @@ def _read_run(path: Path) -> Mapping[str, Any]:
         frame = _read_fast(path, outputs.BATCH_COLUMNS)
     except (pa.ArrowException, KeyError) as error:
         why = str(error).splitlines()[0]
-        raise outputs.damaged(path, "is not a valid batch result", why) from error
+        raise text_files.damaged(path, "is not a valid batch result", why) from error
     if frame.empty:
-        raise outputs.damaged(path, "has no row")
+        raise text_files.damaged(path, "has no row")
     return cast("Mapping[str, Any]", frame.iloc[-1].to_dict())
 
 

@@ -19,7 +19,7 @@ from page.spans import chosen_span, latest_comparison
 from pipeline import times
 from pipeline.compare.figures import Figures
 from pipeline.compare.section import Section
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.settings import Settings
 
 

@@ -21,7 +21,7 @@ from page.sections import answers, header, market, settings_table
 from page.sections import comparison as comparison_texts
 from page.spans import chosen_span, latest_comparison
 from pipeline import stores
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.settings import Settings, load
 
 _STYLE = Path(__file__).parent / "style.css"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pipeline import outputs
+from pipeline import text_files
 from pipeline.metrics.definitions import HIGH, SPIKE
 from pipeline.settings import Settings, currencies
 
@@ -67,7 +67,7 @@ def _kind_named(name: str) -> _Kind:
 def alerts_in(window: Mapping[str, object], settings: Settings) -> list[Alert]:
     """Return the alerts of a window, without the columns about the update."""
     return [
-        outputs.cells(
+        text_files.cells(
             ("window_start", "kind", "value", "threshold"),
             {
                 "window_start": window["window_start"],
@@ -88,7 +88,8 @@ def read(path: Path) -> list[Alert]:
         OutputError: the file cannot be read.
     """
     return [
-        dict(zip(COLUMNS, line.split(","), strict=True)) for line in _lines(outputs.read_text(path))
+        dict(zip(COLUMNS, line.split(","), strict=True))
+        for line in _lines(text_files.read_text(path))
     ]
 
 
@@ -145,12 +146,12 @@ class AlertLog:
             return []
         starts = [start for start, _ in self._published]
         newest = max([*starts, *(alert["window_start"] for alert in found)])
-        horizon = outputs.cells(
+        horizon = text_files.cells(
             ("start",),
             {"start": datetime.fromisoformat(newest) - HORIZON_WINDOWS * self._settings.window},
         )["start"]
         self._published = {key for key in self._published if key[0] > horizon}
-        update = outputs.cells(
+        update = text_files.cells(
             ("newest_trade", "raised_at"), {"newest_trade": newest_trade, "raised_at": now}
         )
         new = [alert | update for alert in found if alert["window_start"] > horizon]
@@ -191,7 +192,7 @@ def append(path: Path, alerts: Iterable[Alert]) -> None:
     Raises:
         OSError, OutputError: the file cannot be written or read.
     """
-    header, *lines = (f"{line}\n" for line in outputs.to_csv(COLUMNS, alerts).splitlines())
+    header, *lines = (f"{line}\n" for line in text_files.to_csv(COLUMNS, alerts).splitlines())
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         file.seek(0)
@@ -204,7 +205,7 @@ def append(path: Path, alerts: Iterable[Alert]) -> None:
             file.flush()
             os.fsync(file.fileno())
             return
-    kept = [f"{line}\n" for line in _lines(outputs.read_text(path))]
+    kept = [f"{line}\n" for line in _lines(text_files.read_text(path))]
     if len(known) > FILE_BYTES:
         kept = kept[len(kept) // 2 :]
-    outputs.write_atomically(path, "".join([header, *kept, *lines]))
+    text_files.write_atomically(path, "".join([header, *kept, *lines]))

@@ -88,6 +88,10 @@ class OperationalError(Exception):
     """An error that a person has to correct. The text names the failure and the action."""
 
 
+class OutputError(OperationalError):
+    """An output file has unexpected content. The text names the file."""
+
+
 class Family(Enum):
     """How a service reacts to an exception."""
 

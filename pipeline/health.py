@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import outputs, times
-from pipeline.errors import sentence
+from pipeline.data_dir import DataDir
+from pipeline.errors import OutputError, sentence
 
 #: Seconds. If its status file is older, a service hangs or is down.
 STALE_SECONDS = 30.0
@@ -111,12 +112,12 @@ def unhealthy_text(name: str, state: object, message: object) -> str:
     return f"{name} ({state}): {message}"
 
 
-def health(data: outputs.DataDir, name: str, now: datetime) -> str | None:
+def health(data: DataDir, name: str, now: datetime) -> str | None:
     """Return why a service is unhealthy, in one sentence; None if it is healthy."""
     try:
         status = on_this_clock(outputs.read_status(data, name), now)
         age = (now - datetime.fromisoformat(status["updated"])).total_seconds()
-    except (outputs.OutputError, KeyError, TypeError, ValueError):
+    except (OutputError, KeyError, TypeError, ValueError):
         text, action = f"{name} has no readable status file", "Check that the service runs"
         return no_status_text(text, action, full_disk(data.root))
     if age > STALE_SECONDS:
@@ -137,7 +138,7 @@ def main() -> None:
     if len(sys.argv) != 3:
         sys.exit("usage: python -m pipeline.health NAME DATA_DIR (NAME is the name of a service)")
     _, name, folder = sys.argv
-    sys.exit(health(outputs.DataDir(Path(folder)), name, times.now()))
+    sys.exit(health(DataDir(Path(folder)), name, times.now()))
 
 
 if __name__ == "__main__":

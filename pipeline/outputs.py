@@ -1,24 +1,21 @@
-"""The files below `DATA_DIR`: paths, columns, atomic writes, and reading without pandas.
+"""The output files of the services: their columns, and what is written to and read from each.
 
-Every file except the database is text. A file is replaced as a whole (`os.replace`), so a reader
-sees the old file or the new file, never a part of one.
+`data_dir.py` has their paths. `text_files.py` writes and reads any text file.
 """
 
 import csv
 import heapq
-import io
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import MAXYEAR, UTC, datetime, timedelta
-from decimal import Decimal
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from pipeline.errors import OperationalError, sentence
+from pipeline import text_files
+from pipeline.data_dir import DataDir
 from pipeline.metrics.definitions import FURTHER, METRICS, Z_SCORES
 from pipeline.times import from_epoch_micros, iso
 
@@ -91,196 +88,7 @@ MINUTE_COLUMNS = ("at", "seconds", "cpu_s", "rss_mib", "counters")
 LATENCY_COLUMNS = ("window_start", "leg", "counts")
 
 
-#: The action for a data directory that holds other data.
-ANOTHER_FOLDER = (
-    "choose another directory with DATA_DIR=, or empty it with make clean "
-    "(in containers: docker compose down --volumes)"
-)
-#: System directories with programs and configurations. They and all directories below them are
-#: refused as DATA_DIR. /proc and /sys are not listed, because no file can be created there.
-_PROGRAM_FOLDERS = tuple(
-    Path("/", name)
-    for name in (
-        *("bin", "boot", "etc", "lib", "lib32", "lib64", "sbin"),
-        *("usr/bin", "usr/include", "usr/lib", "usr/lib32", "usr/lib64", "usr/libexec"),
-        *("usr/sbin", "usr/share"),
-    )
-)
-#: System directories that hold directories of users and programs. They are refused as DATA_DIR, but
-#: the directories below them are not, unless they are listed.
-_SHARED_FOLDERS = tuple(
-    Path("/", name)
-    for name in (
-        *("", "dev", "home", "opt", "root", "run", "usr", "usr/local", "var", "var/cache"),
-        *("var/lib", "var/log", "var/spool"),
-    )
-)
-
-
-class OutputError(OperationalError):
-    """An output file has unexpected content. The text names the file."""
-
-
-@dataclass(frozen=True)
-class DataDir:
-    """The paths below `DATA_DIR`."""
-
-    root: Path
-
-    @property
-    def database(self) -> Path:
-        return self.root / "crypto_prices.db"
-
-    @property
-    def stream_csv(self) -> Path:
-        return self.root / "stream_csv"
-
-    @property
-    def stream_live(self) -> Path:
-        return self.root / "stream_live.csv"
-
-    @property
-    def alerts_stream(self) -> Path:
-        """The alerts of the stream: `pipeline.alerts`."""
-        return self.root / "alerts_stream.csv"
-
-    @property
-    def alerts_batch(self) -> Path:
-        """The alerts of the batch."""
-        return self.root / "alerts_batch.csv"
-
-    @property
-    def batch_output(self) -> Path:
-        return self.root / "batch_output"
-
-    @property
-    def batch_windows(self) -> Path:
-        return self.root / "batch_windows.csv"
-
-    @property
-    def batch_sums(self) -> Path:
-        """The sums of all windows, from which an incremental run continues."""
-        return self.root / "batch_sums.json"
-
-    @property
-    def batch_log(self) -> Path:
-        return self.root / "batch_log.txt"
-
-    @property
-    def batch_run(self) -> Path:
-        """The result of the current or the last batch run, as the run itself reports it."""
-        return self.status / "batch_processor.json"
-
-    @property
-    def stream_progress(self) -> Path:
-        """A row for each of the latest micro-batches: `stream.progress`."""
-        return self.status / "stream_progress.csv"
-
-    @property
-    def stream_latency(self) -> Path:
-        """For each of the latest final windows, how long its trades were visible as open."""
-        return self.status / "stream_latency.csv"
-
-    @property
-    def stream_versions(self) -> Path:
-        """A row for each version of a final window that another one with more trades replaces."""
-        return self.status / "stream_versions.csv"
-
-    @property
-    def stream_drops(self) -> Path:
-        """A row for each micro-batch in which the stream dropped records."""
-        return self.status / "stream_drops.csv"
-
-    @property
-    def stream_position(self) -> Path:
-        """One row: the offsets that the stream has read since its last row in `stream_drops`."""
-        return self.status / "stream_position.csv"
-
-    @property
-    def stream_starts(self) -> Path:
-        """The first offset that each checkpoint of the stream read, one row per checkpoint."""
-        return self.status / "stream_starts.csv"
-
-    def thresholds_of(self, service: str) -> Path:
-        """The thresholds that a path used, one row per period: see `pipeline.thresholds`."""
-        return self.status / f"{service}_thresholds.csv"
-
-    def minutes_of(self, service: str) -> Path:
-        """A row for each minute of a service: its counters and its cost."""
-        return self.status / f"{service}_minutes.csv"
-
-    def rejected_by(self, service: str) -> Path:
-        """The trade ids in the latest messages that a service rejected."""
-        return self.status / f"{service}_rejected.csv"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.root / "checkpoints"
-
-    @property
-    def status(self) -> Path:
-        return self.root / "status"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report"
-
-    @property
-    def source(self) -> Path:
-        """What this data directory holds: `pipeline.source`."""
-        return self.root / "source.json"
-
-    def status_of(self, service: str) -> Path:
-        return self.status / f"{service}.json"
-
-
 # --- writing --------------------------------------------------------------------------------
-
-
-def is_of_system(folder: Path) -> bool:
-    """Return whether a directory is a system directory, so that no output may be written to it.
-
-    A directory with `source.json` is not refused, because it already holds outputs.
-    """
-    path = folder.resolve()
-    if path not in _SHARED_FOLDERS and not any(map(path.is_relative_to, _PROGRAM_FOLDERS)):
-        return False
-    try:
-        return not DataDir(path).source.exists()
-    except OSError:  # a directory of root
-        return True
-
-
-def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
-    """Replace a file by one with this text.
-
-    Args:
-        path: the file. Missing directories are created.
-        text: the new content.
-        durable: whether the new content survives a power cut as soon as this returns.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)  # it would fill a full disk further
-        raise
-    if durable:
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def moments(row: Mapping[str, Any]) -> dict[str, datetime]:
@@ -349,58 +157,6 @@ def _is_run_id(name: str) -> bool:
     return run_id(started) == name and started.year < MAXYEAR
 
 
-def _cell(value: object) -> str:
-    # The most frequent types come first: the batch writes a year of windows into one file.
-    if isinstance(value, Decimal):
-        return f"{value.normalize():f}"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, datetime):
-        return iso(value)
-    return "" if value is None else str(value)
-
-
-def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """Return rows as CSV text, header first. An unknown value is an empty cell."""
-    names = tuple(columns)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
-    return text.getvalue()
-
-
-def append_csv(path: Path, columns: Iterable[str], row: Mapping[str, object], limit: int) -> None:
-    """Append a row to a CSV file that holds the latest rows.
-
-    A kill or a full disk may have cut off the last line. The row then starts on a new line.
-
-    Args:
-        path: the file. A file with the columns of another version is emptied first.
-        columns: its columns.
-        row: the values of the row.
-        limit: the size above which the file loses its older half, bytes.
-    """
-    header, line = (text.encode() + b"\n" for text in to_csv(columns, [row]).splitlines())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        file.seek(0)
-        fits = file.readline() == header
-        if not fits:
-            file.truncate(0)
-        file.write(b"\n" * _last_line_is_cut_off(file) + (line if fits else header + line))
-        long = file.tell() > limit
-    if long:
-        lines = path.read_bytes().splitlines(keepends=True)
-        kept = b"".join([header, *lines[len(lines) // 2 :]])
-        write_atomically(path, kept.decode(errors="replace"), durable=False)
-
-
-def cells(columns: Iterable[str], row: Mapping[str, object]) -> dict[str, str]:
-    """Return the text of each cell of a row. An unknown value is an empty cell."""
-    return {name: _cell(row.get(name)) for name in columns}
-
-
 def upsert_windows(
     before: Mapping[str, Mapping[str, str]], windows: Iterable[Mapping[str, str]]
 ) -> dict[str, dict[str, str]]:
@@ -433,7 +189,9 @@ def write_final_windows(data: DataDir, windows: Iterable[Mapping[str, str]]) -> 
     for day, added in by_day.items():
         path = data.stream_csv / f"{day}.csv"
         rows = upsert_windows(read_window_cells(path), added)
-        write_atomically(path, to_csv(WINDOW_COLUMNS, (rows[start] for start in sorted(rows))))
+        text_files.write_atomically(
+            path, text_files.to_csv(WINDOW_COLUMNS, (rows[start] for start in sorted(rows)))
+        )
         written[day] = len(rows)
     return written
 
@@ -472,115 +230,18 @@ def _finished_lines(log: bytes) -> bytes:
     return log[: log.rfind(b"\n") + 1]
 
 
-def _last_line_is_cut_off(file: BinaryIO) -> bool:
-    """Return whether the last line has no line end, and seek to the end of the file."""
-    size = file.seek(0, os.SEEK_END)
-    if size:
-        file.seek(-1, os.SEEK_END)
-    return size > 0 and file.read(1) != b"\n"
-
-
 def _log_value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.2f}"
-    return "_".join(_cell(value).split())[:_LOG_CHARACTERS]
+    return "_".join(text_files.cell(value).split())[:_LOG_CHARACTERS]
 
 
 def write_status(data: DataDir, service: str, status: Mapping[str, object]) -> None:
-    text = json.dumps(status, indent=1, default=_cell)
-    write_atomically(data.status_of(service), text + "\n", durable=False)
+    text = json.dumps(status, indent=1, default=text_files.cell)
+    text_files.write_atomically(data.status_of(service), text + "\n", durable=False)
 
 
 # --- reading --------------------------------------------------------------------------------
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, {} if the file does not exist.
-
-    Raises:
-        OutputError: the file cannot be read, or does not hold a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except ValueError as error:
-        raise damaged(path, "is not valid JSON", error) from error
-    if not isinstance(value, dict):
-        raise damaged(path, "does not hold a JSON object")
-    return value
-
-
-def short(path: Path) -> str:
-    """Return the path of an output below the data directory."""
-    return f"{path.parent.name}/{path.name}" if path.parent.name == "stream_csv" else path.name
-
-
-def cannot_read(path: Path, error: OSError) -> OutputError:
-    """Return the error for a file that this user cannot read."""
-    return OutputError(f"Cannot read {short(path)}. {sentence(error)}")
-
-
-def damaged(path: Path, problem: str, cause: object = None) -> OutputError:
-    """Return the error for a file with unusable content."""
-    why = f" ({cause})" if cause else ""
-    return OutputError(f"{short(path)} {problem}. Move it away. The file: {path}{why}")
-
-
-def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of a CSV file as text; ([], []) if it does not exist.
-
-    A row that was cut off is shorter than the header.
-
-    Raises:
-        OutputError: the file cannot be read, or is not a table.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.reader(file, strict=True) if row]
-    except FileNotFoundError:
-        return [], []
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except (ValueError, csv.Error) as error:
-        raise damaged(path, "is not a valid CSV file", error) from error
-    if not rows:
-        raise damaged(path, "is empty because it was cut off")
-    header, *rows = rows
-    if any(len(row) > len(header) for row in rows):
-        raise damaged(path, "has rows with more cells than its header")
-    return header, rows
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a file, with damaged bytes replaced; "" if it does not exist.
-
-    Raises:
-        OutputError: the file cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise cannot_read(path, error) from error
-
-
-def read_record(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a file that `append_csv` wrote, without cells that need quotes.
-
-    Each line is read on its own, so that a damaged one does not affect the others. A row that was
-    cut off has fewer cells. A file that does not exist has no rows.
-
-    Raises:
-        OutputError: the file cannot be read.
-    """
-    header, *lines = read_text(path).split("\n")
-    names = header.split(",")
-    cells = (line.replace("\0", "").split(",") for line in lines)
-    return [dict(zip(names, row, strict=False)) for row in cells if row != [""]]
 
 
 def read_window_cells(path: Path) -> dict[str, dict[str, str]]:
@@ -589,13 +250,13 @@ def read_window_cells(path: Path) -> dict[str, dict[str, str]]:
     Raises:
         OutputError: the file has other columns. A file of an older version has fewer at its end.
     """
-    header, rows = read_csv(path)
+    header, rows = text_files.read_csv(path)
     if not header:
         return {}
     if "written_at" not in header or tuple(header) != WINDOW_COLUMNS[: len(header)]:
-        raise damaged(path, "has other columns than expected")
+        raise text_files.damaged(path, "has other columns than expected")
     if any(len(row) < len(header) for row in rows):
-        raise damaged(path, "has a row that was cut off")
+        raise text_files.damaged(path, "has a row that was cut off")
     return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
 
 
@@ -612,7 +273,7 @@ def read_final_windows(data: DataDir, first: datetime, last: datetime) -> dict[s
 
 
 def read_status(data: DataDir, service: str) -> dict[str, Any]:
-    return read_json(data.status_of(service))
+    return text_files.read_json(data.status_of(service))
 
 
 def stream_files(data: DataDir) -> list[Path]:

@@ -19,12 +19,14 @@ from typing import Any, NoReturn
 
 import tenacity
 
-from pipeline import machine, outputs, source, times
+from pipeline import data_dir, machine, outputs, source, text_files, times
+from pipeline.data_dir import DataDir
 from pipeline.errors import (
     EXIT_FAULT,
     EXIT_OPERATIONAL,
     Family,
     OperationalError,
+    OutputError,
     RestartError,
     family_of,
     is_temporary,
@@ -84,7 +86,7 @@ def _require_writable(folder: Path) -> None:
 
     An error that can pass without a change of the setting, such as a full disk, does not end it.
     """
-    if outputs.is_of_system(folder):
+    if data_dir.is_of_system(folder):
         reason = "must be a directory of your own, not a system directory"
         print(invalid("data_dir", str(folder), reason), file=sys.stderr)
         sys.exit(EXIT_OPERATIONAL)
@@ -115,7 +117,7 @@ class Service:
     def __init__(self, name: str, settings: Settings) -> None:
         self.name = name
         self.settings = settings
-        self.data = outputs.DataDir(settings.data_dir)
+        self.data = DataDir(settings.data_dir)
         self.log = logging.getLogger(name)
         self.stop = threading.Event()
         self.counters: Counter[str] = Counter()
@@ -173,7 +175,7 @@ class Service:
     def _status_before(self) -> dict[str, Any]:
         try:
             return outputs.read_status(self.data, self.name)
-        except outputs.OutputError:
+        except OutputError:
             return {}
 
     def _starts_before(self) -> int:
@@ -321,7 +323,7 @@ class Service:
         }
         path = self.data.minutes_of(self.name)
         try:
-            outputs.append_csv(path, outputs.MINUTE_COLUMNS, row, MINUTES_BYTES)
+            text_files.append_csv(path, outputs.MINUTE_COLUMNS, row, MINUTES_BYTES)
         except OSError as error:  # a full disk must not stop the service
             self.log.warning("cannot write %s. %s", path.name, sentence(error))
             return
@@ -406,7 +408,7 @@ Body = Callable[[Service, ExitStack], None]
 
 
 @contextmanager
-def only_one(data: outputs.DataDir, name: str) -> Iterator[None]:
+def only_one(data: DataDir, name: str) -> Iterator[None]:
     """Hold the lock of the one service of this name on this data directory.
 
     Raises:

@@ -10,10 +10,8 @@ import stat
 import sys
 from datetime import timedelta
 from decimal import Decimal
-from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, get_args
-from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -24,24 +22,17 @@ from pydantic import (
     ValidationError,
 )
 
-_UNITS = {"second": 1, "minute": 60, "hour": 3600}
-_DURATION = re.compile(r"([1-9][0-9]{0,5}) (second|minute|hour)s?")
-_DAY = timedelta(days=1)
-#: The name or the IPv4 address of a machine, and a port from 1 to 65535.
-_HOST = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}"
-_PORT = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-_POSTGRESQL_PORT = 5432
-_POSTGRESQL = re.compile(
-    r"postgresql://(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})(?P<password>:.*)?@"
-    rf"(?P<host>[^@/]+?)(:(?P<port>{_PORT}))?/"
-    r"(?P<database>[A-Za-z0-9_][A-Za-z0-9_.-]{0,62})"
-    r"(?P<parameters>\?.*)?",
-    re.ASCII | re.DOTALL,
+from pipeline.addresses import (
+    HOST,
+    PORT,
+    broker_addresses,
+    rest_address,
+    store_address,
+    websocket_address,
 )
-#: The modes in which both clients of PostgreSQL verify the certificate of the server. In the mode
-#: require, libpq verifies it if there is a file of certificates, and the JDBC driver never does.
-_VERIFYING_MODES = ("verify-ca", "verify-full")
-_TLS_MODES = ("disable", "require", *_VERIFYING_MODES)
+from pipeline.durations import duration_text, json_duration, parse_duration
+
+_DAY = timedelta(days=1)
 #: Seconds. No interval or time limit needs to be longer than a month.
 _MONTH = 31 * 86_400
 #: Maximum number of characters before the reason in an error message. A longer value is cut, so
@@ -50,43 +41,6 @@ _BEFORE_REASON, _KEPT = 55, 16
 
 
 # --- valid values of text settings ------------------------------------------------------------
-
-
-def parse_duration(text: object) -> object:
-    """Return the timedelta of a text such as '1 minute', '30 seconds' or '2 hours'.
-
-    Raises:
-        ValueError: the text is not a whole number of seconds, minutes or hours.
-    """
-    if isinstance(text, timedelta):
-        return text
-    match = _DURATION.fullmatch(str(text).strip())
-    if match is None:
-        raise ValueError("must be a whole number of seconds, minutes or hours, such as '1 minute'")
-    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-
-
-def duration_text(span: timedelta) -> str:
-    """Return the text of a whole number of seconds as `parse_duration` reads it: `2 hours`."""
-    whole = int(span.total_seconds())
-    unit = next(name for name in ("hour", "minute", "second") if whole % _UNITS[name] == 0)
-    number = whole // _UNITS[unit]
-    return f"{number} {unit}" + ("" if number == 1 else "s")
-
-
-#: A duration in a status file, which holds JSON: whole seconds as ISO 8601.
-_ISO_DURATION = re.compile(
-    r"P(?:(\d{1,8})D)?(?:T(?:(\d{1,8})H)?(?:(\d{1,8})M)?(?:(\d{1,8})S)?)?", re.ASCII
-)
-
-
-def json_duration(value: object) -> timedelta | None:
-    """Return a duration from a status file, such as `PT1M`; None for anything else."""
-    match = _ISO_DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None or not any(match.groups()):
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
 def setting_text(value: object) -> str:
@@ -114,107 +68,6 @@ def _matching(pattern: str, rule: str) -> AfterValidator:
         return text
 
     return AfterValidator(check)
-
-
-def _broker_addresses(text: str) -> str:
-    """Return the addresses without spaces."""
-    addresses = [address.strip() for address in text.split(",")]
-    for address in addresses:
-        host, _, port = address.rpartition(":")
-        if not (_is_host(host) and re.fullmatch(_PORT, port)):
-            raise ValueError(
-                "must be host:port with a port from 1 to 65535, such as localhost:9092; commas "
-                "separate several addresses"
-            )
-    return ",".join(addresses)
-
-
-def websocket_address(text: str) -> str:
-    """Check the address of a WebSocket server and return it.
-
-    Raises:
-        ValueError: the text is no such address.
-    """
-    return _address(text, ("ws", "wss"), "ws://127.0.0.1:8765")
-
-
-def _rest_address(text: str) -> str:
-    return _address(text, ("http", "https"), "https://api.exchange.coinbase.com")
-
-
-def _address(text: str, schemes: tuple[str, str], example: str) -> str:
-    """Check that a text is an address with one of the schemes, a host and a valid port."""
-    scheme, separator, _ = text.partition("://")
-    if scheme not in schemes or not separator:
-        raise ValueError(f"must begin with {schemes[0]}:// or {schemes[1]}://, such as {example}")
-    if re.search(r"[^\x21-\x7e]", text):
-        raise ValueError("must not contain spaces, control characters or letters beyond ASCII")
-    try:
-        parts = urlsplit(text)
-    except ValueError:  # [ without ]
-        parts = urlsplit("")
-    try:
-        port = parts.port
-    except ValueError:  # not a number from 0 to 65535
-        port = 0
-    if port == 0:
-        raise ValueError(f"must have no port or a port from 1 to 65535, such as {example}")
-    name = parts.netloc.rpartition("@")[2].removesuffix(f":{port}").removesuffix(":")
-    if not _is_host(name):
-        raise ValueError(f"must have a host, such as {example}")
-    if "@" in parts.netloc or "#" in text:
-        raise ValueError("must not contain a user name, a password or a '#'")
-    return text
-
-
-def _store_address(text: str) -> str:
-    """Return `sqlite`, or the address of a PostgreSQL database with its port."""
-    if text == "sqlite":
-        return text
-    match = _POSTGRESQL.fullmatch(text)
-    if match is None or not _is_host(match["host"]):
-        raise ValueError("must be sqlite or postgresql://user@host:port/database")
-    if match["password"] is not None:
-        raise ValueError("must not contain a password: put it into a file, STORE_PASSWORD_FILE")
-    port = match["port"] or _POSTGRESQL_PORT
-    parameters = match["parameters"] or ""
-    if parameters:
-        _check_tls(tls_parameters(parameters[1:]))
-    return f"postgresql://{match['user']}@{match['host']}:{port}/{match['database']}{parameters}"
-
-
-def tls_parameters(query: str) -> list[tuple[str, str]]:
-    """Return the names and values of the parameters in STORE_URL, as libpq reads them."""
-    pairs = (pair.partition("=") for pair in query.split("&")) if query else ()
-    return [(name, unquote(value)) for name, _, value in pairs]
-
-
-def _check_tls(given: list[tuple[str, str]]) -> None:
-    """Check the parameters of STORE_URL.
-
-    Raises:
-        ValueError: a parameter is unknown or has another meaning in one of the clients.
-    """
-    parameters = dict(given)
-    if parameters.keys() - {"sslmode", "sslrootcert"} or len(parameters) < len(given):
-        raise ValueError("must have only the parameters sslmode and sslrootcert, each at most once")
-    mode, file = parameters.get("sslmode"), parameters.get("sslrootcert")
-    if mode not in _TLS_MODES:
-        raise ValueError("must have sslmode=disable, require, verify-ca or verify-full")
-    if mode in _VERIFYING_MODES and not re.fullmatch(r"/[^\x00-\x1f\x7f]+", file or ""):
-        raise ValueError(f"must have sslrootcert=/path/of/a/file with sslmode={mode}")
-    if mode not in _VERIFYING_MODES and file is not None:
-        raise ValueError(f"must have no sslrootcert with sslmode={mode}")
-
-
-def _is_host(text: str) -> bool:
-    if text.startswith("[") and text.endswith("]"):
-        try:
-            IPv6Address(text[1:-1])
-        except ValueError:
-            return False
-        return True
-    return re.fullmatch(_HOST, text) is not None
 
 
 def _heap(text: str) -> str:
@@ -295,11 +148,11 @@ SaslMechanism = Annotated[
 Master = Annotated[
     str,
     _matching(
-        rf"local(\[(\*|[1-9][0-9]{{0,2}})\])?|spark://{_HOST}:{_PORT}(,{_HOST}:{_PORT})*",
+        rf"local(\[(\*|[1-9][0-9]{{0,2}})\])?|spark://{HOST}:{PORT}(,{HOST}:{PORT})*",
         "must be local, local[N], local[*] or spark://host:port, where N is 1 to 999 cores",
     ),
 ]
-Host = Annotated[str, _matching(_HOST, "must be the name or the IPv4 address of a machine")]
+Host = Annotated[str, _matching(HOST, "must be the name or the IPv4 address of a machine")]
 LogLevel = Annotated[str, AfterValidator(_log_level)]
 
 BatchMode = Annotated[
@@ -316,7 +169,7 @@ class Settings(BaseModel):
         default="wss://ws-feed.exchange.coinbase.com",
         description="WebSocket address of the exchange or of a replay",
     )
-    feed_rest_url: Annotated[str, AfterValidator(_rest_address)] | None = Field(
+    feed_rest_url: Annotated[str, AfterValidator(rest_address)] | None = Field(
         default=None,
         description="Address for missing trades (REST); if unset, the one that belongs to FEED_URL",
     )
@@ -328,7 +181,7 @@ class Settings(BaseModel):
         "0: recover none",
     )
     product_id: Product = Field(default="BTC-USD", description="Product to follow")
-    kafka_bootstrap_servers: Annotated[str, AfterValidator(_broker_addresses)] = Field(
+    kafka_bootstrap_servers: Annotated[str, AfterValidator(broker_addresses)] = Field(
         default="localhost:9092",
         description="Addresses of the Kafka brokers, `host:port`, separated by commas",
     )
@@ -367,7 +220,7 @@ class Settings(BaseModel):
         validate_default=True,
         description="Data directory: the place of all outputs (`/app/data` in containers)",
     )
-    store_url: Annotated[str, AfterValidator(_store_address)] = Field(
+    store_url: Annotated[str, AfterValidator(store_address)] = Field(
         default="sqlite",
         description="Store of the trades: sqlite (a file in DATA_DIR), or "
         "postgresql://user@host:port/database",

@@ -15,9 +15,11 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from pipeline import outputs
-from pipeline.outputs import DataDir, OutputError
-from pipeline.settings import Settings, duration_text
+from pipeline import data_dir, outputs, text_files
+from pipeline.data_dir import DataDir
+from pipeline.durations import duration_text
+from pipeline.errors import OutputError
+from pipeline.settings import Settings
 
 #: The members of `source.json` that are settings, and the setting of each.
 _SETTINGS = {"product": "product_id", "topic": "kafka_topic"}
@@ -54,12 +56,12 @@ def claim(data: DataDir, settings: Settings, feed: Mapping[str, object] | None =
         elif feed is not None and _repeats_whole_minutes(_feed(before), feed):
             recorded |= {name: feed[name] for name in REPETITION}
         if recorded != before:
-            outputs.write_atomically(data.source, json.dumps(recorded, indent=1) + "\n")
+            text_files.write_atomically(data.source, json.dumps(recorded, indent=1) + "\n")
     for name, value in wanted.items():
         _compare(data, name, recorded[name], value)
     if feed is not None and (found := _feed(recorded)) != dict(feed):
         raise OutputError(
-            f"DATA_DIR holds another feed: {outputs.ANOTHER_FOLDER}. "
+            f"DATA_DIR holds another feed: {data_dir.ANOTHER_FOLDER}. "
             f"{data.root} holds {_feed_name(found)}, not {_feed_name(feed)}"
         )
 
@@ -75,7 +77,7 @@ def check(data: DataDir, settings: Settings) -> None:
     """
     held: dict[str, Any] = {}
     with contextlib.suppress(OutputError):  # the reader of the file reports the error
-        held = _held(data, outputs.read_json(data.source))
+        held = _held(data, text_files.read_json(data.source))
     for name, field in _SETTINGS.items():
         if name in held and field in settings.model_fields_set:
             _compare(data, name, held[name], getattr(settings, field))
@@ -96,7 +98,7 @@ def check_window(data: DataDir, window: timedelta) -> None:
         raise OutputError(
             f"WINDOW is {duration_text(window)}, but the data directory holds windows of "
             f"{duration_text(held)}. Set WINDOW='{duration_text(held)}', or "
-            f"{outputs.ANOTHER_FOLDER}: {data.root}"
+            f"{data_dir.ANOTHER_FOLDER}: {data.root}"
         )
 
 
@@ -106,7 +108,7 @@ def record_topic_id(data: DataDir, topic_id: str) -> None:
         before = _read(data)
         if before.get(_TOPIC_ID) != topic_id:
             text = json.dumps(before | {_TOPIC_ID: topic_id}, indent=1)
-            outputs.write_atomically(data.source, text + "\n")
+            text_files.write_atomically(data.source, text + "\n")
 
 
 @contextlib.contextmanager
@@ -132,7 +134,7 @@ def _lock(data: DataDir) -> contextlib.AbstractContextManager[None]:
 
 def _read(data: DataDir) -> dict[str, Any]:
     try:
-        return outputs.read_json(data.source)
+        return text_files.read_json(data.source)
     except OutputError as error:
         again = "Move it away: the next start writes it again."
         raise OutputError(str(error).replace("Move it away.", again)) from error
@@ -157,7 +159,7 @@ def _compare(data: DataDir, name: str, held: object, wanted: object) -> None:
         variable = _SETTINGS[name].upper()
         raise OutputError(
             f"{variable} is {wanted}, but the data directory holds the {name} {held}. Set "
-            f"{variable}={held}, or {outputs.ANOTHER_FOLDER}: {data.root}"
+            f"{variable}={held}, or {data_dir.ANOTHER_FOLDER}: {data.root}"
         )
 
 

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pipeline import outputs
+from pipeline import text_files
+from pipeline.data_dir import DataDir
 
 #: Above this size, the record loses its older half. Bytes: about 10,000 checkpoints.
 RECORD_BYTES = 1_000_000
@@ -44,19 +45,19 @@ class Start:
 START_COLUMNS = tuple(Start.__annotations__)
 
 
-def append(data: outputs.DataDir, start: Start) -> None:
+def append(data: DataDir, start: Start) -> None:
     """Add a checkpoint to the record."""
-    outputs.append_csv(data.stream_starts, START_COLUMNS, asdict(start), RECORD_BYTES)
+    text_files.append_csv(data.stream_starts, START_COLUMNS, asdict(start), RECORD_BYTES)
 
 
-def read(data: outputs.DataDir) -> list[Start]:
+def read(data: DataDir) -> list[Start]:
     """Return the record, oldest first, without incomplete lines.
 
     Raises:
         OutputError: the record cannot be read.
     """
     found = []
-    for row in outputs.read_record(data.stream_starts):
+    for row in text_files.read_record(data.stream_starts):
         with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
             offsets = int(row["read_before"]), int(row["first_offset"])
             found.append(Start(row["topic"], *offsets, str(uuid.UUID(row["checkpoint"]))))
@@ -91,7 +92,7 @@ class OffsetRange:
 OFFSET_COLUMNS = tuple(OffsetRange.__annotations__)
 
 
-def read_offset_ranges(data: outputs.DataDir) -> list[OffsetRange]:
+def read_offset_ranges(data: DataDir) -> list[OffsetRange]:
     """Return the whole record, each row once, oldest first, the open range last.
 
     Raises:
@@ -102,7 +103,7 @@ def read_offset_ranges(data: outputs.DataDir) -> list[OffsetRange]:
     return list(dict.fromkeys([*_read_offset_ranges(data.stream_drops), *still_open]))
 
 
-def read_position(data: outputs.DataDir) -> OffsetRange | None:
+def read_position(data: DataDir) -> OffsetRange | None:
     """Return the open range; None if the stream has not read a record yet.
 
     Raises:
@@ -114,7 +115,7 @@ def read_position(data: outputs.DataDir) -> OffsetRange | None:
 def _read_offset_ranges(path: Path) -> list[OffsetRange]:
     """Return the rows of a file without incomplete lines."""
     found = []
-    for row in outputs.read_record(path):
+    for row in text_files.read_record(path):
         with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError):
             found.append(
                 OffsetRange(

@@ -11,7 +11,7 @@ from decimal import Decimal, DecimalException
 from pathlib import Path
 from typing import Any
 
-from pipeline import outputs, times
+from pipeline import text_files, times
 from pipeline.metrics import definitions
 from pipeline.settings import Settings
 
@@ -79,7 +79,7 @@ def record(path: Path, settings: Settings, before: Mapping[str, Any] | None = No
 
 def _append(path: Path, period: Period) -> None:
     row = {"since": period.since, **asdict(period.thresholds)}
-    outputs.append_csv(path, COLUMNS, row, RECORD_BYTES)
+    text_files.append_csv(path, COLUMNS, row, RECORD_BYTES)
 
 
 def read(path: Path) -> list[Period]:
@@ -89,7 +89,7 @@ def read(path: Path) -> list[Period]:
         OutputError: the record cannot be read.
     """
     found = []
-    for row in outputs.read_record(path):
+    for row in text_files.read_record(path):
         with contextlib.suppress(KeyError, TypeError, ValueError, DecimalException):
             since = datetime.fromisoformat(row["since"])
             thresholds = Thresholds(*(Decimal(row[name]) for name in NAMES))

@@ -6,6 +6,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _FIRST_MILLIS = (datetime(1, 1, 2, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 _LAST_MILLIS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+#: Greater than the text of every time in the store.
+AFTER_ALL_TIMES = "~"
 
 
 def now() -> datetime:
@@ -15,6 +17,16 @@ def now() -> datetime:
 def iso(moment: datetime) -> str:
     """Return a time as ISO 8601 in UTC with `Z`; a fraction only if it is not zero."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def time_text(moment: datetime) -> str:
+    """Return a time in the format of the store: six decimals. The texts sort like the times."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def minute_text(moment: datetime) -> str:
+    """Return the minute of a time as the table `latency` stores it."""
+    return moment.astimezone(UTC).isoformat(timespec="minutes")[:16] + "Z"
 
 
 def floor(moment: datetime, length: timedelta) -> datetime:

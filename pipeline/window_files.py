@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pipeline.outputs import TEXT_COLUMNS, TIME_COLUMNS, WINDOW_COLUMNS, cannot_read, short
+from pipeline.outputs import TEXT_COLUMNS, TIME_COLUMNS, WINDOW_COLUMNS
+from pipeline.text_files import cannot_read, short
 
 #: These columns have a value in every window.
 REQUIRED = ("window_start", "window_end", "trade_count", "buy_count", "written_at")

@@ -28,11 +28,13 @@ from pipeline.compare.reproduction import run_sections
 from pipeline.compare.section import Section
 from pipeline.compare.sections import sections
 from pipeline.compare.summary import summary
-from pipeline.errors import exit_on_error, sentence
-from pipeline.outputs import DataDir, OutputError, stream_files, write_atomically
+from pipeline.data_dir import DataDir
+from pipeline.errors import OutputError, exit_on_error, sentence
+from pipeline.outputs import stream_files
 from pipeline.settings import load
 from pipeline.source import check, feed_description
 from pipeline.stores.interface import Store
+from pipeline.text_files import write_atomically
 from report.figures import draw, svg
 
 TITLE = "Stream and batch: one market feed, processed both ways"

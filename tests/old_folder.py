@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pipeline import histogram, outputs
-from pipeline.ingest import store
-from pipeline.outputs import DataDir
+from pipeline import histogram, outputs, text_files, times
+from pipeline.data_dir import DataDir
 from pipeline.stores import sqlite
 from pipeline.stream_starts import OFFSET_COLUMNS, OffsetRange
 from tests import page_data
@@ -65,7 +64,7 @@ def write(data: DataDir, days: int, now: datetime, rates: Rates) -> None:
         "rows": days * rates.trades,
         "last_trade_id": days * rates.trades,
     }
-    newest.write_text(outputs.to_csv(outputs.BATCH_COLUMNS, [{**row, **covered}]))
+    newest.write_text(text_files.to_csv(outputs.BATCH_COLUMNS, [{**row, **covered}]))
     write_position(data, days * rates.transactions, now)
     with closing(sqlite.open_writer(data.database)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
@@ -91,10 +90,10 @@ def write_runs(data: DataDir, days: int, now: datetime, trades_per_day: int) -> 
             "first_trade_id": 1,
             "last_trade_id": rows,
         }
-        text = outputs.to_csv(outputs.BATCH_COLUMNS, [row])
+        text = text_files.to_csv(outputs.BATCH_COLUMNS, [row])
         (data.batch_output / f"{run}.csv").write_text(text)
         line = {"started": started, "run": run} | fields | {"rows": rows, "wall_s": 6 + rows / 1e6}
-        lines.append(" ".join(f"{name}={outputs._cell(value)}" for name, value in line.items()))
+        lines.append(" ".join(f"{name}={text_files.cell(value)}" for name, value in line.items()))
     data.batch_log.write_text("\n".join([*lines, data.batch_log.read_text()]))
 
 
@@ -102,8 +101,8 @@ def write_position(data: DataDir, end: int, now: datetime) -> None:
     """Write that the stream has read all records."""
     checkpoint = "0b8b7a7e-aaaa-bbbb-cccc-ddddeeeeffff"
     read = OffsetRange(page_data.TOPIC_ID, 60.0, 0, 0, end + 1, end + 1, now, 0, checkpoint)
-    text = outputs.to_csv(OFFSET_COLUMNS, [vars(read)])
-    outputs.write_atomically(data.stream_position, text)
+    text = text_files.to_csv(OFFSET_COLUMNS, [vars(read)])
+    text_files.write_atomically(data.stream_position, text)
 
 
 def write_transactions(connection: sqlite3.Connection, count: int, now: datetime) -> None:
@@ -113,7 +112,7 @@ def write_transactions(connection: sqlite3.Connection, count: int, now: datetime
     for number in (1, count):
         connection.execute(
             "INSERT INTO btc_prices VALUES (?, 93000, NULL, NULL, 'buy', ?, 1)",
-            (number, store.time_text(now)),
+            (number, times.time_text(now)),
         )
     totals = "INSERT INTO ingest_totals VALUES (?, 1, 1, ?, ?, 0, 0)"
     connection.execute(totals, (page_data.TOPIC_ID, count, count))

@@ -16,10 +16,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pipeline import alerts, histogram, outputs, times
+from pipeline import alerts, histogram, outputs, text_files, times
+from pipeline.data_dir import DataDir
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
-from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 from pipeline.source import claim
 from pipeline.stores import sqlite
@@ -102,8 +102,8 @@ def write_days(data: DataDir, windows: list[dict[str, Any]]) -> None:
     for row in windows:
         by_day.setdefault(times.iso(row["window_start"])[:10], []).append(row)
     for day, rows in by_day.items():
-        text = outputs.to_csv(outputs.WINDOW_COLUMNS, rows)
-        outputs.write_atomically(data.stream_csv / f"{day}.csv", text, durable=False)
+        text = text_files.to_csv(outputs.WINDOW_COLUMNS, rows)
+        text_files.write_atomically(data.stream_csv / f"{day}.csv", text, durable=False)
 
 
 def write_live(data: DataDir, now: datetime, *, seconds: float = 25) -> None:
@@ -113,16 +113,16 @@ def write_live(data: DataDir, now: datetime, *, seconds: float = 25) -> None:
     before = window(start - MINUTE, _number(start - MINUTE)) | {"written_at": now}
     newest = window(start, _number(start), trades=max(1, round(seconds * 6)))
     rows = [before, newest | fresh | {"last_trade_time": now}]
-    outputs.write_atomically(
-        data.stream_live, outputs.to_csv(outputs.WINDOW_COLUMNS, rows), durable=False
+    text_files.write_atomically(
+        data.stream_live, text_files.to_csv(outputs.WINDOW_COLUMNS, rows), durable=False
     )
 
 
 def write_batch(data: DataDir, windows: list[dict[str, Any]], at: datetime) -> None:
     """Write a batch result over these windows, made at `at`: by window and in one row."""
     rows = [row | {"last_receipt_time": None, "written_at": at} for row in windows]
-    outputs.write_atomically(
-        data.batch_windows, outputs.to_csv(outputs.WINDOW_COLUMNS, rows), durable=False
+    text_files.write_atomically(
+        data.batch_windows, text_files.to_csv(outputs.WINDOW_COLUMNS, rows), durable=False
     )
     count = sum(row["trade_count"] for row in windows)
     buys = sum(row["buy_count"] for row in windows)
@@ -156,8 +156,8 @@ def write_batch(data: DataDir, windows: list[dict[str, Any]], at: datetime) -> N
         "first_trade_id": 1,
         "last_trade_id": 10_000,
     }
-    text = outputs.to_csv(outputs.BATCH_COLUMNS, [total])
-    outputs.write_atomically(data.batch_output / f"{run}.csv", text, durable=False)
+    text = text_files.to_csv(outputs.BATCH_COLUMNS, [total])
+    text_files.write_atomically(data.batch_output / f"{run}.csv", text, durable=False)
 
 
 def write_earlier_runs(data: DataDir, newest: datetime, count: int) -> None:
@@ -173,8 +173,8 @@ def write_earlier_runs(data: DataDir, newest: datetime, count: int) -> None:
             "first_trade_id": 1,
             "last_trade_id": 360 * (number + 1),
         }
-        text = outputs.to_csv(outputs.BATCH_COLUMNS, [row])
-        outputs.write_atomically(data.batch_output / f"{row['run']}.csv", text, durable=False)
+        text = text_files.to_csv(outputs.BATCH_COLUMNS, [row])
+        text_files.write_atomically(data.batch_output / f"{row['run']}.csv", text, durable=False)
 
 
 def write_work(data: DataDir, now: datetime, finals: list[dict[str, Any]]) -> None:
@@ -194,11 +194,11 @@ def write_work(data: DataDir, now: datetime, finals: list[dict[str, Any]]) -> No
         for number in range(900)
     ]
     columns = tuple(progress[0])
-    outputs.write_atomically(data.stream_progress, outputs.to_csv(columns, progress))
+    text_files.write_atomically(data.stream_progress, text_files.to_csv(columns, progress))
     waited = {"leg": histogram.OPEN_TO_FINAL, "counts": f'{{"{histogram.bucket(91)}": 300}}'}
     rows = [{"window_start": row["window_start"], **waited} for row in finals[-40:]]
-    text = outputs.to_csv(("window_start", "leg", "counts"), rows)
-    outputs.write_atomically(data.stream_latency, text)
+    text = text_files.to_csv(("window_start", "leg", "counts"), rows)
+    text_files.write_atomically(data.stream_latency, text)
     for service, cpu_s, counters in (
         ("producer", 0.5, '{"received": 420}'),
         ("consumer", 0.6, '{"records": 360}'),
@@ -215,8 +215,8 @@ def write_work(data: DataDir, now: datetime, finals: list[dict[str, Any]]) -> No
             }
             for n in range(30)
         ]
-        text = outputs.to_csv(outputs.MINUTE_COLUMNS, minutes)
-        outputs.write_atomically(data.minutes_of(service), text)
+        text = text_files.to_csv(outputs.MINUTE_COLUMNS, minutes)
+        text_files.write_atomically(data.minutes_of(service), text)
 
 
 def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades: int) -> Trade:
@@ -270,7 +270,7 @@ def write_database(data: DataDir, now: datetime, late_in: dict[str, Any], trades
     )
     position = replace(dropped, counted_from=101, first_offset=1000, end_offset=1000, dropped=0)
     for path, row in ((data.stream_drops, dropped), (data.stream_position, position)):
-        outputs.write_atomically(path, outputs.to_csv(OFFSET_COLUMNS, [vars(row)]))
+        text_files.write_atomically(path, text_files.to_csv(OFFSET_COLUMNS, [vars(row)]))
     return late
 
 
@@ -560,7 +560,7 @@ def older(data: DataDir, now: datetime) -> None:
     for path in outputs.stream_files(data):
         with path.open(newline="") as file:
             rows = [{name: row[name] for name in columns} for row in csv.DictReader(file)]
-        outputs.write_atomically(path, outputs.to_csv(columns, rows), durable=False)
+        text_files.write_atomically(path, text_files.to_csv(columns, rows), durable=False)
 
 
 def stopped_stream(data: DataDir, now: datetime) -> None:
@@ -662,7 +662,7 @@ def refresh(data: DataDir, now: datetime, feed: Mapping[str, Any]) -> None:
     final = window(floor(now) - 2 * MINUTE, _number(floor(now) - 2 * MINUTE))
     path = data.stream_csv / f"{times.iso(final['window_start'])[:10]}.csv"
     if times.iso(final["window_start"]) not in path.read_text():
-        outputs.write_final_windows(data, [outputs.cells(outputs.WINDOW_COLUMNS, final)])
+        outputs.write_final_windows(data, [text_files.cells(outputs.WINDOW_COLUMNS, final)])
     write_statuses(data, statuses(now, feed))
 
 

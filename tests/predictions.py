@@ -41,10 +41,12 @@ from pipeline.compare.detection import KEY
 from pipeline.compare.formatting import count
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN
 from pipeline.compare.frontier import BatchModel, Frontier
-from pipeline.compare.inputs import read_batch_log, read_outputs
+from pipeline.compare.inputs import read_outputs
+from pipeline.compare.output_files import read_batch_log
 from pipeline.compare.watermark import watermarks
+from pipeline.data_dir import DataDir
 from pipeline.metrics.definitions import HIGH, SPIKE
-from pipeline.outputs import DataDir, read_status, stream_files
+from pipeline.outputs import read_status, stream_files
 from pipeline.stores import sqlite
 
 #: What was predicted, at which setting, the predicted and the measured value, and the limit.

@@ -21,8 +21,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from local.ports import free_port
 from pipeline import times
 from pipeline.compare.growth import MIN_RUNS as LEAST_RUNS
-from pipeline.compare.inputs import read_batch_log
-from pipeline.outputs import DataDir
+from pipeline.compare.output_files import read_batch_log
+from pipeline.data_dir import DataDir
 from pipeline.processes import exit_on_sigterm
 from tests import page_data
 from tests.conftest import ROOT, Running, chromium

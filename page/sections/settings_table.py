@@ -7,7 +7,8 @@ from typing import Any
 
 from page import formatting, status
 from page.status import ServiceStatus
-from pipeline.settings import Settings, json_duration, setting_text
+from pipeline.durations import json_duration
+from pipeline.settings import Settings, setting_text
 
 HOW_TO_READ = (
     "The settings that each service runs with. ≠ marks a setting whose value differs between "

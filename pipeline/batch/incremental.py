@@ -5,11 +5,11 @@ from functools import partial
 
 from pyspark.sql import SparkSession
 
-from pipeline import outputs
 from pipeline.batch import full, kept_sums, pushdown
 from pipeline.batch.jdbc import Added
 from pipeline.batch.kept_sums import KeptSums, UnusableError
 from pipeline.batch.snapshot import Ranges, Snapshot, has_transaction, read_store
+from pipeline.data_dir import DataDir
 from pipeline.metrics import unit_sums
 from pipeline.settings import Settings
 from pipeline.stores.interface import Store
@@ -43,7 +43,7 @@ def usable(settings: Settings, store: Store, snapshot: Snapshot) -> KeptSums:
     Raises:
         UnusableError: they are missing or damaged, or belong to another database or window length.
     """
-    data = outputs.DataDir(settings.data_dir)
+    data = DataDir(settings.data_dir)
     kept = kept_sums.read(data.batch_sums, settings.window)
     if not read_store(store, partial(has_transaction, transaction=kept.newest)):
         raise UnusableError(f"the database was replaced or restored since run {kept.run}")
@@ -56,7 +56,7 @@ def keep(settings: Settings, run: str, snapshot: Snapshot, added: Added) -> None
     """Keep the sums for the next run. A database without a record of its transactions has none."""
     if snapshot.newest is not None:
         kept = KeptSums(run, settings.window, snapshot.ranges, snapshot.newest, added.windows)
-        kept_sums.write(outputs.DataDir(settings.data_dir).batch_sums, kept)
+        kept_sums.write(DataDir(settings.data_dir).batch_sums, kept)
 
 
 def difference(ranges: Ranges, others: Ranges) -> Ranges:

@@ -8,8 +8,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipeline import spark_jvm
 from pipeline.batch.snapshot import Ranges
-from pipeline.ingest.store import split_ranges
 from pipeline.metrics.unit_sums import UnitSums
+from pipeline.stores.common_queries import split_ranges
 from pipeline.stores.interface import Store
 
 #: Metrics of Spark's JDBC scan, nanoseconds, summed over all tasks: the query up to its first row,

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 from pyspark.sql import SparkSession
 
-from pipeline import alerts, outputs, source, spark, stores, thresholds, times
+from pipeline import alerts, outputs, source, spark, stores, text_files, thresholds, times
 from pipeline.batch import failures, full, incremental, pushdown
 from pipeline.batch.jdbc import Added
 from pipeline.batch.snapshot import Snapshot, read_store, snapshot
+from pipeline.data_dir import DataDir
 from pipeline.logs import show
 from pipeline.metrics import definitions, unit_sums
 from pipeline.settings import Settings
@@ -50,21 +51,21 @@ def run(settings: Settings, arguments: Arguments) -> int:
     Raises:
         Exception: why the run failed.
     """
-    data = outputs.DataDir(settings.data_dir)
+    data = DataDir(settings.data_dir)
     try:
         result = _execute(settings, data, arguments)
     except Exception as error:
         reason = failures.explain(error, settings)
         result = {"run": arguments.run, "status": "failed", "reason": reason}
         with contextlib.suppress(OSError):  # the first error is the one to report
-            outputs.write_atomically(data.batch_run, json.dumps(result) + "\n")
+            text_files.write_atomically(data.batch_run, json.dumps(result) + "\n")
         raise
-    outputs.write_atomically(data.batch_run, json.dumps(result) + "\n")
+    text_files.write_atomically(data.batch_run, json.dumps(result) + "\n")
     print(f"batch aggregation logic time: {result.get('logic_s', 'unknown')} s; {result}")
     return 0 if result["status"] == "ok" else EXIT_NO_DATA
 
 
-def _execute(settings: Settings, data: outputs.DataDir, arguments: Arguments) -> dict[str, Any]:
+def _execute(settings: Settings, data: DataDir, arguments: Arguments) -> dict[str, Any]:
     """Return what the log shows about the run.
 
     Raises:
@@ -89,7 +90,7 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
     Raises:
         TemporaryError: the database was replaced during the run, so the result may mix two files.
     """
-    data = outputs.DataDir(settings.data_dir)
+    data = DataDir(settings.data_dir)
     store = stores.store_of(settings)
     snapshot_at = times.now()
     with store.unchanged():
@@ -159,7 +160,7 @@ def with_z_scores(
 
 
 def publish(
-    data: outputs.DataDir,
+    data: DataDir,
     origin: dict[str, Any],
     total: dict[str, Any],
     windows: list[dict[str, Any]],
@@ -173,7 +174,7 @@ def publish(
         windows: the row of each window.
     """
     origin = origin | {"written_at": times.now()}
-    one_row = outputs.to_csv(outputs.BATCH_COLUMNS, [total | origin])
-    outputs.write_atomically(outputs.batch_file(data, origin["run"]), one_row)
-    rows = outputs.to_csv(outputs.WINDOW_COLUMNS, (window | origin for window in windows))
-    outputs.write_atomically(data.batch_windows, rows)
+    one_row = text_files.to_csv(outputs.BATCH_COLUMNS, [total | origin])
+    text_files.write_atomically(outputs.batch_file(data, origin["run"]), one_row)
+    rows = text_files.to_csv(outputs.WINDOW_COLUMNS, (window | origin for window in windows))
+    text_files.write_atomically(data.batch_windows, rows)

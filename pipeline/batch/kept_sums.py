@@ -11,10 +11,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import outputs
+from pipeline import text_files
 from pipeline.batch.snapshot import Ranges, Transaction
+from pipeline.durations import duration_text
 from pipeline.metrics.unit_sums import UnitSums
-from pipeline.settings import duration_text
 
 #: The version of this format and of the meaning of the sums.
 _VERSION = 1
@@ -51,7 +51,7 @@ def write(path: Path, kept: KeptSums) -> None:
         "windows": list(kept.windows.items()),
     }
     text = json.dumps(content, separators=(",", ":"))
-    outputs.write_atomically(path, f"{_checksum(text)}\n{text}\n")
+    text_files.write_atomically(path, f"{_checksum(text)}\n{text}\n")
 
 
 def read(path: Path, window: timedelta) -> KeptSums:

@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from pipeline import outputs
+from pipeline.data_dir import DataDir
 
 
-def delete_expired(data: outputs.DataDir, newest_trade: datetime, now: datetime, days: int) -> int:
+def delete_expired(data: DataDir, newest_trade: datetime, now: datetime, days: int) -> int:
     """Delete the files of the runs that are older than this number of days; return their number."""
     old = expired(outputs.batch_files(data), min(now, newest_trade), days)
     for path in old:

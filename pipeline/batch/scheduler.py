@@ -15,13 +15,20 @@ from typing import Any
 
 import psutil
 
-from pipeline import outputs, processes, source, spark, spark_jvm, stores, times
+from pipeline import outputs, processes, source, spark, spark_jvm, stores, text_files, times
 from pipeline.batch import job, retention
 from pipeline.batch.snapshot import read_store
-from pipeline.errors import Family, OperationalError, TemporaryError, family_of, sentence
-from pipeline.ingest import store
+from pipeline.errors import (
+    Family,
+    OperationalError,
+    OutputError,
+    TemporaryError,
+    family_of,
+    sentence,
+)
 from pipeline.service import Service
 from pipeline.settings import Settings
+from pipeline.stores import common_queries
 
 #: Below this number of rows the C1 compiler alone is faster, as it starts faster.
 C1_ROWS = 2_000_000
@@ -197,11 +204,11 @@ class Scheduler:
         self._service.details["next_run"] = times.now() + left
 
     def _rows(self) -> int:
-        return read_store(self._store, store.total_rows) or 0
+        return read_store(self._store, common_queries.total_rows) or 0
 
     def _newest_event_time(self) -> datetime | None:
         with contextlib.suppress(TemporaryError, OperationalError):  # the next run reports it
-            return read_store(self._store, store.newest_event_time)
+            return read_store(self._store, common_queries.newest_event_time)
         return None
 
     def _delete_expired_runs(self) -> None:
@@ -236,7 +243,7 @@ class Scheduler:
         command = self._command(run, began, rows)
         # Written first: if this scheduler is killed, the next one must find the process.
         note = json.dumps({"run": run, "started": times.iso(started)})
-        self._retrying(outputs.write_atomically, self._run_file, note + "\n")
+        self._retrying(text_files.write_atomically, self._run_file, note + "\n")
         self._service.details["running"] = run
         self._report(f"run {run} over {rows} rows")
         cpu_before = processes.cpu_of_ended_children()
@@ -266,7 +273,7 @@ class Scheduler:
     def _require_database(self) -> None:
         """Raise an error if an earlier run read a database that is no longer there."""
         if self._data.batch_windows.exists() and (missing := self._store.missing()):
-            raise outputs.OutputError(
+            raise OutputError(
                 f"{missing.name} is missing. Check that the consumer runs: it fills a new one from "
                 f"Kafka. The file: {missing}"
             )
@@ -296,8 +303,8 @@ class Scheduler:
     def end_abandoned_run(self) -> None:
         """End the run of a scheduler that was killed, and log it."""
         try:
-            note = outputs.read_json(self._run_file)
-        except outputs.OutputError as error:
+            note = text_files.read_json(self._run_file)
+        except OutputError as error:
             self._service.error(str(error))
             return
         if not note:
@@ -318,8 +325,8 @@ class Scheduler:
     def _result(self, run: str) -> dict[str, Any]:
         """Return what a run reported; {} if it reported nothing."""
         try:
-            result = outputs.read_json(self._data.batch_run)
-        except outputs.OutputError as error:
+            result = text_files.read_json(self._data.batch_run)
+        except OutputError as error:
             self._service.error(str(error))
             return {}
         return result if result.get("run") == run else {}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from pipeline.ingest import store as stored
+from pipeline.stores import common_queries
 from pipeline.stores.interface import TRANSACTION, Connection, MissingTablesError, Store
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def snapshot(connection: Connection) -> Snapshot:
     newest = connection.execute(
         f"SELECT {TRANSACTION} FROM ingest ORDER BY number DESC LIMIT 1"  # noqa: S608 - a constant
     ).fetchone()
-    return Snapshot(stored.stored_ranges(connection), newest)
+    return Snapshot(common_queries.stored_ranges(connection), newest)
 
 
 def has_transaction(connection: Connection, transaction: Transaction) -> bool:

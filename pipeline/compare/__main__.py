@@ -25,7 +25,8 @@ from pipeline.compare.section import Section, Table
 from pipeline.compare.sections import sections
 from pipeline.compare.summary import findings, summary
 from pipeline.compare.tradeoffs import aspects
-from pipeline.outputs import DataDir, OutputError
+from pipeline.data_dir import DataDir
+from pipeline.errors import OutputError
 from pipeline.settings import load
 from pipeline.source import check
 from pipeline.times import iso

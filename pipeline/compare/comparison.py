@@ -33,9 +33,10 @@ from pipeline.compare.growth import (
     rows_per_second,
     steadiness,
 )
-from pipeline.compare.inputs import PipelineOutputs, typed
+from pipeline.compare.inputs import PipelineOutputs
 from pipeline.compare.latency import waterfall
 from pipeline.compare.modes import FULL, Mode, modes, of_mode
+from pipeline.compare.output_files import typed
 from pipeline.compare.stops import gaps, overlap, stops, without_stops
 from pipeline.compare.totals import SharedTotals, flags, shared_totals, shared_windows
 from pipeline.compare.watermark import Watermarks, watermarks

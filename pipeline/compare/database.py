@@ -9,10 +9,11 @@ from functools import cache
 
 from pipeline.compare.unread import PlacedTrade, PlacedTrades
 from pipeline.ingest import transactions
-from pipeline.ingest.store import AFTER_ALL_TIMES, id_span, minute_text, time_text
 from pipeline.metrics.definitions import HIGH, SPIKE
+from pipeline.stores.common_queries import id_span
 from pipeline.stores.interface import Connection
 from pipeline.stream_starts import Start
+from pipeline.times import AFTER_ALL_TIMES, minute_text, time_text
 
 #: The columns of a trade that the comparison reads.
 _TRADE = "trade_id, time, side, price, last_size"

@@ -7,7 +7,8 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from pipeline.compare.inputs import PipelineOutputs, typed
+from pipeline.compare.inputs import PipelineOutputs
+from pipeline.compare.output_files import typed
 
 #: The three results whose freshness is compared.
 STREAM_OPEN, STREAM_FINAL, BATCH = "stream, open windows", "stream, final windows", "batch"

@@ -1,121 +1,33 @@
-"""Read what the services wrote, as pandas tables.
+"""Read everything that the comparison needs: the output files and the store.
 
-`outputs.py` does not import pandas, because the import costs 60 MB and half a second and most
-services only write.
+`output_files.py` reads the files, and `database.py` has the queries on the store.
 """
 
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline import alerts, stream_starts, thresholds, window_files
-from pipeline.compare import database
+from pipeline import stream_starts, thresholds, times
+from pipeline.compare import database, output_files
 from pipeline.compare.lateness import NOTHING_CONSUMED, ConsumedOffsets, Record
-from pipeline.compare.modes import FULL, READS
 from pipeline.compare.stops import stops, union
 from pipeline.compare.unread import PlacedTrades
-from pipeline.errors import OperationalError, TemporaryError
-from pipeline.ingest import store
-from pipeline.outputs import (
-    BATCH_COLUMNS,
-    LATENCY_COLUMNS,
-    LOG_FIELDS,
-    MINUTE_COLUMNS,
-    SERVICES,
-    TEXT_COLUMNS,
-    TIME_COLUMNS,
-    WINDOW_COLUMNS,
-    DataDir,
-    OutputError,
-    batch_files,
-    cannot_read,
-    damaged,
-    read_csv,
-    read_json,
-    read_status,
-    read_text,
-    stream_files,
-)
+from pipeline.data_dir import DataDir
+from pipeline.errors import OperationalError, OutputError, TemporaryError
+from pipeline.outputs import SERVICES, read_status
 from pipeline.source import is_as_recorded
+from pipeline.stores import common_queries
 from pipeline.stores.interface import Connection, Store
-from pipeline.stream.finality import VERSION_COLUMNS
 from pipeline.stream_starts import OffsetRange, Start, read_offset_ranges
+from pipeline.text_files import read_json
 from pipeline.thresholds import Period
 from pipeline.times import iso
 
-
-def read_windows(*paths: Path) -> pd.DataFrame:
-    """Return the windows in these files, typed (times in UTC, numbers as floats), sorted by start.
-
-    Raises:
-        OutputError: A file cannot be read or is no table of windows.
-    """
-    table = typed(_read_cells(paths, WINDOW_COLUMNS, required="window_start"))
-    return table.sort_values("window_start", ignore_index=True)
-
-
-def read_batch_runs(data: DataDir) -> pd.DataFrame:
-    """Return the one-row results of all batch runs, typed, oldest first."""
-    return typed(_read_cells(batch_files(data), BATCH_COLUMNS, required="run"))
-
-
-def read_batch_log(data: DataDir) -> pd.DataFrame:
-    """Return `batch_log.txt` as a table with the columns LOG_FIELDS, without malformed lines.
-
-    A last line without a line end is malformed: it can lack fields, or digits of a number. A line
-    of an older version has no mode: such runs were full.
-    """
-    text = read_text(data.batch_log)
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    rows = [dict(part.split("=", 1) for part in line.split() if "=" in part) for line in lines]
-    table = pd.DataFrame(
-        [row for row in rows if {"started", "status"} <= row.keys()], columns=list(LOG_FIELDS)
-    )
-    table["started"] = pd.to_datetime(table["started"], utc=True, errors="coerce", format="ISO8601")
-    table["reason"] = _with_spaces(table["reason"])
-    table["mode"] = table["mode"].where(table["mode"].isin(READS), FULL)
-    texts = {"started", "run", "status", "reason", "mode"}
-    for name in set(LOG_FIELDS) - texts:
-        table[name] = pd.to_numeric(table[name], errors="coerce")
-    return table
-
-
-#: Names in lower case that occur in the reasons of batch runs.
-_NAMES_IN_REASONS = (
-    "crypto_prices.db",
-    "batch_windows.csv",
-    "batch_sums.json",
-    "batch_processor.json",
-    "pids_limit",
-)
-
-
-def _with_spaces(reasons: pd.Series) -> pd.Series:
-    """Return the reasons of batch runs with spaces instead of the underscores of the log.
-
-    An underscore between two capital letters stays: it is part of a setting such as BATCH_MEMORY.
-    """
-    reasons = reasons.astype("string").str.replace("(?<![A-Z])_|_(?![A-Z])", " ", regex=True)
-    for name in _NAMES_IN_REASONS:
-        reasons = reasons.str.replace(name.replace("_", " "), name, regex=False)
-    return reasons
-
-
-# --- for the comparison ---------------------------------------------------------------------
-
-
-#: A line of `stream_versions.csv`: a time, two whole numbers and three decimals.
-_VERSION = re.compile(r"[-0-9T:]+Z(,\d+){2}(,\d+(\.\d+)?){3}")
 #: The latest alerts whose decisive trades are read. Finding one in 2 million trades takes 0.4 ms.
 MAX_ALERTS = 200
-#: Columns that hold a whole number in every window.
-COUNTS = ("trade_count", "buy_count")
 
 
 @dataclass(frozen=True)
@@ -235,23 +147,23 @@ def read_outputs(data: DataDir, trades: Store, last: timedelta | None = None) ->
     """
     # Open windows are read first. A window that becomes final meanwhile is then in both files
     # instead of in neither.
-    still_open = _read_compared(data.stream_live)
-    final, damaged = _read_final_windows(data)
-    batch = _read_compared(data.batch_windows)
-    runs = _published_runs(read_batch_runs(data), batch)
-    span = _span(typed(final[["written_at"]])["written_at"], runs["written_at"])
+    still_open = output_files.read_compared(data.stream_live)
+    final, damaged = output_files.read_final_windows(data)
+    batch = output_files.read_compared(data.batch_windows)
+    runs = _published_runs(output_files.read_batch_runs(data), batch)
+    span = _span(output_files.typed(final[["written_at"]])["written_at"], runs["written_at"])
     since = None
     if span and last is not None:
         since = span[1] - last
         span = max(span[0], since), span[1]
     source = read_json(data.source)
     as_recorded = is_as_recorded(source)
-    micro_batches = _read_micro_batches(data)
-    minutes = {name: _read_minutes(data, name) for name in SERVICES}
+    micro_batches = output_files.read_micro_batches(data)
+    minutes = {name: output_files.read_minutes(data, name) for name in SERVICES}
     status = {name: read_status(data, name) for name in SERVICES}
     found_alerts = {
-        "stream": _read_alerts(data.alerts_stream),
-        "batch": _read_alerts(data.alerts_batch),
+        "stream": output_files.read_alerts(data.alerts_stream),
+        "batch": output_files.read_alerts(data.alerts_batch),
     }
     stored = _read_store(
         trades,
@@ -267,7 +179,7 @@ def read_outputs(data: DataDir, trades: Store, last: timedelta | None = None) ->
         still_open=still_open,
         batch=batch,
         runs=runs,
-        log=read_batch_log(data),
+        log=output_files.read_batch_log(data),
         evidence=_evidence(data, stored, micro_batches),
         ingest_counts=stored.counts,
         latencies=stored.latencies,
@@ -275,7 +187,7 @@ def read_outputs(data: DataDir, trades: Store, last: timedelta | None = None) ->
         alerts=found_alerts,
         crossings=stored.crossings,
         micro_batches=micro_batches,
-        window_latencies=_read_window_latencies(data),
+        window_latencies=output_files.read_window_latencies(data),
         minutes=minutes,
         status=status,
         source=source,
@@ -287,13 +199,6 @@ def read_outputs(data: DataDir, trades: Store, last: timedelta | None = None) ->
     )
 
 
-def _read_compared(path: Path) -> pd.DataFrame:
-    """Return windows that are to be compared, as the text of their cells."""
-    cells = _read_cells([path], WINDOW_COLUMNS, required="window_start")
-    _check_numbers(path, cells)
-    return cells
-
-
 def _published_runs(runs: pd.DataFrame, batch: pd.DataFrame) -> pd.DataFrame:
     """Return the runs that have published their windows."""
     if batch.empty:
@@ -301,34 +206,6 @@ def _published_runs(runs: pd.DataFrame, batch: pd.DataFrame) -> pd.DataFrame:
     published = pd.to_datetime(batch["written_at"].iloc[0], utc=True)
     visible: pd.DataFrame = runs[runs["written_at"] <= published]
     return visible
-
-
-def _read_micro_batches(data: DataDir) -> pd.DataFrame:
-    return _read_record(
-        data.stream_progress,
-        ("micro_batch", "published_at", "newest_trade", "rows", "duration_ms"),
-        times=("published_at", "newest_trade", "first_receipt", "last_receipt"),
-    )
-
-
-def _read_minutes(data: DataDir, service: str) -> pd.DataFrame:
-    return _read_record(data.minutes_of(service), MINUTE_COLUMNS, times=("at",))
-
-
-def _read_window_latencies(data: DataDir) -> pd.DataFrame:
-    """Return the latencies of each window, by its first row."""
-    table = _read_record(data.stream_latency, LATENCY_COLUMNS, times=())
-    return table.drop_duplicates("window_start", ignore_index=True)
-
-
-def _read_alerts(path: Path) -> pd.DataFrame:
-    """Return the alerts in a file, typed, each once."""
-    table = pd.DataFrame(alerts.read(path), columns=list(alerts.COLUMNS), dtype=object)
-    for name in ("newest_trade", "raised_at"):
-        table[name] = pd.to_datetime(table[name], utc=True, errors="coerce", format="ISO8601")
-    for name in ("value", "threshold"):
-        table[name] = pd.to_numeric(table[name], errors="coerce")
-    return table.drop_duplicates(["window_start", "kind"], ignore_index=True)
 
 
 def _latest(found: Iterable[pd.DataFrame], since: datetime | None) -> list[tuple[str, str, float]]:
@@ -341,27 +218,6 @@ def _latest(found: Iterable[pd.DataFrame], since: datetime | None) -> list[tuple
     both = both.drop_duplicates().drop_duplicates(["window_start", "kind"], keep=False)
     latest = both.sort_values(["window_start", "kind"]).tail(MAX_ALERTS)
     return list(latest.itertuples(index=False, name=None))
-
-
-def _check_numbers(path: Path, cells: pd.DataFrame) -> None:
-    """Check that the cells to be compared are numbers and times.
-
-    Raises:
-        OutputError: A cell is something else.
-    """
-    table = typed(cells)
-    for name in (*COUNTS, *table.columns):
-        if name in TEXT_COLUMNS:
-            continue
-        wrong = table[name].isna() & (cells[name] != "")
-        if name in COUNTS:
-            wrong = ~cells[name].str.fullmatch("[0-9]+")
-        if wrong.any():
-            row = cells[wrong].iloc[0]
-            raise OutputError(
-                f"{path.name} has an invalid value. Restore it, or move it away to compare without "
-                f"it. {name} of the window {row['window_start']} is {row[name]!r}. The file: {path}"
-            )
 
 
 def _span(*published: pd.Series) -> tuple[datetime, datetime] | None:
@@ -462,7 +318,7 @@ def _stored_after(connection: Connection, run: Any) -> list[Any]:
     if run is None or run[["first_trade_id", "last_trade_id"]].isna().any():
         return []
     covered = (int(run["first_trade_id"]), int(run["last_trade_id"]))
-    newest = store.time_text(run["last_trade_time"].to_pydatetime())
+    newest = times.time_text(run["last_trade_time"].to_pydatetime())
     return database.stored_after(connection, covered, int(run["rows"]), newest)
 
 
@@ -497,10 +353,10 @@ def _crossings(
 
 def _ingest_counts(connection: Connection) -> IngestCounts | None:
     """Return the consumer's counts. None: it has stored nothing yet."""
-    ids = store.id_span(connection)
+    ids = common_queries.id_span(connection)
     if not ids:
         return None
-    missing = store.open_gaps(connection)[1]
+    missing = common_queries.open_gaps(connection)[1]
     return IngestCounts(*database.ingest_counts(connection), ids[1] - ids[0] + 1, missing)
 
 
@@ -511,13 +367,13 @@ def _evidence(data: DataDir, stored: _Stored, micro_batches: pd.DataFrame) -> Ev
         after_snapshot=pd.DataFrame(stored.after_snapshot, columns=list(_TRADE_COLUMNS)),
         gaps=pd.DataFrame(stored.gaps, columns=list(_GAP_COLUMNS)),
         backfilled=frozenset(stored.backfilled),
-        rejected=_rejected_ids(data),
+        rejected=output_files.read_rejected_ids(data),
         offset_ranges=stored.offset_ranges,
         starts=stored.starts,
         placed=stored.placed,
         reported=_reported(micro_batches),
         consumed=stored.consumed,
-        replaced=_replaced_versions(data),
+        replaced=output_files.read_replaced_versions(data),
         stream_thresholds=thresholds.read(data.thresholds_of("spark_processor")),
         batch_thresholds=thresholds.read(data.thresholds_of("batch_processor")),
     )
@@ -543,106 +399,9 @@ def catching_up(stopped: pd.DataFrame, until: datetime) -> list[tuple[datetime, 
     return list(zip(*both, strict=True))
 
 
-def _replaced_versions(data: DataDir) -> dict[str, list[dict[str, str]]]:
-    """Return the versions of final windows that were replaced, each once, by window start."""
-    try:
-        text = data.stream_versions.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
-    found: dict[str, list[dict[str, str]]] = {}
-    for line in dict.fromkeys(text.splitlines()[1:]):
-        if _VERSION.fullmatch(line):
-            version = dict(zip(VERSION_COLUMNS, line.split(","), strict=True))
-            found.setdefault(version["window_start"], []).append(version)
-    return found
-
-
 def _reported(micro_batches: pd.DataFrame) -> dict[int, tuple[int, int]]:
     """Return the newest report of each micro-batch: records read, and records dropped as late."""
     known = micro_batches.reindex(columns=["micro_batch", "rows", "late"])
     known = known.apply(pd.to_numeric, errors="coerce")
     whole = known.dropna().astype("int64").itertuples(index=False)
     return {number: (rows, late) for number, rows, late in whole}
-
-
-def _is_json(text: object) -> bool:
-    try:
-        return isinstance(json.loads(str(text)), dict)
-    except ValueError:
-        return False
-
-
-def _rejected_ids(data: DataDir) -> frozenset[int]:
-    """Return the trade ids in the messages that the services rejected."""
-    ids: set[int] = set()
-    for service in ("producer", "consumer"):
-        rejected = _read_record(data.rejected_by(service), ("trade_id",), times=())["trade_id"]
-        ids.update(pd.to_numeric(rejected, errors="coerce").dropna().astype("int64"))
-    return frozenset(ids)
-
-
-def _read_record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]) -> pd.DataFrame:
-    """Return the table in which a service records its latest work, without incomplete lines."""
-    try:
-        table = pd.read_csv(path, on_bad_lines="skip")
-    except (FileNotFoundError, pd.errors.EmptyDataError):
-        table = pd.DataFrame(columns=list(dict.fromkeys([*columns, *times])))
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except ValueError as error:
-        raise damaged(path, "is not a valid CSV file", error) from error
-    if missing := {*columns, *times} - set(table.columns):
-        raise damaged(path, "lacks columns", f"missing: {', '.join(sorted(missing))}")
-    whole = table.iloc[:, -1].notna()
-    for name in {"counts", "counters"} & set(table.columns):
-        whole &= table[name].map(_is_json)
-    table = table[whole].reset_index(drop=True)
-    for name in times:
-        table[name] = pd.to_datetime(table[name], utc=True, errors="coerce", format="ISO8601")
-    return table
-
-
-def _read_cells(paths: Iterable[Path], columns: tuple[str, ...], *, required: str) -> pd.DataFrame:
-    """Return the rows of several files as the text of their cells.
-
-    The csv module reads them, because pandas needs 10 ms for each file. There may be a thousand.
-    """
-    rows = [row for path in paths for row in _read_rows(path, columns, required)]
-    return pd.DataFrame(rows, columns=list(columns), dtype=str)
-
-
-def _read_final_windows(data: DataDir) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Return the undamaged final windows, and a phrase for each damaged file."""
-    rows: list[list[str]] = []
-    damaged: list[str] = []
-    for path in stream_files(data):
-        found = window_files.scan(path)
-        missing = len(WINDOW_COLUMNS) - len(found.header)
-        rows += [[*row, *[""] * missing] for row in found.rows]
-        if found.damage:
-            damaged.append(window_files.description(path, found.damage))
-    return pd.DataFrame(rows, columns=list(WINDOW_COLUMNS), dtype=str), tuple(damaged)
-
-
-def _read_rows(path: Path, columns: tuple[str, ...], required: str) -> list[list[str]]:
-    """Return the cells of these columns. A missing cell is empty. A missing file has no rows."""
-    header, rows = read_csv(path)
-    if not header:
-        return []
-    if required not in header:
-        raise damaged(path, f"has no column {required}, so this pipeline did not write it")
-    missing = len(header)
-    places = [header.index(name) if name in header else missing for name in columns]
-    padded = ([*row, *[""] * (missing + 1 - len(row))] for row in rows)
-    return [[row[place] for place in places] for row in padded]
-
-
-def typed(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return text cells as times in UTC and numbers. Unknown values are NaT or NaN."""
-    table = cells.copy()
-    for name in table.columns:
-        if name in TIME_COLUMNS:
-            table[name] = pd.to_datetime(table[name], utc=True, errors="coerce", format="ISO8601")
-        elif name not in TEXT_COLUMNS:
-            table[name] = pd.to_numeric(table[name], errors="coerce")
-    return table

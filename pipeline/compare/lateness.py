@@ -16,8 +16,9 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 
 from pipeline.compare.unread import Reading, readings
-from pipeline.ingest.store import CONFLICT, REPEAT, STORED, time_text
+from pipeline.ingest.store import CONFLICT, REPEAT, STORED
 from pipeline.stream_starts import OffsetRange, Start
+from pipeline.times import time_text
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.durations import json_duration
 from pipeline.ingest.lags import LONGEST, MICRO_BATCHES, NEWEST
-from pipeline.settings import json_duration
 
 #: The watermarks in the table, in seconds. The current one is added.
 WATERMARKS = (0, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600)

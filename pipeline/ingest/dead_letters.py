@@ -9,7 +9,7 @@ from collections import Counter, deque
 from datetime import datetime
 from typing import Any
 
-from pipeline import outputs
+from pipeline import text_files
 from pipeline.errors import sentence
 from pipeline.ingest import trade
 from pipeline.ingest.kafka import Sender
@@ -97,6 +97,6 @@ class DeadLetters:
         path = self._service.data.rejected_by(self._service.name)
         row = {"trade_id": trade_id, "received": received, "reason": reason}
         try:
-            outputs.append_csv(path, tuple(row), row, IDS_BYTES)
+            text_files.append_csv(path, tuple(row), row, IDS_BYTES)
         except OSError as error:  # a full disk must not stop valid messages
             self._service.log.warning("cannot write %s. %s", path.name, sentence(error))

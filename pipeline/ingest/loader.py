@@ -20,6 +20,7 @@ from pipeline.ingest import kafka, retention, store, trade
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.service import Service
 from pipeline.source import record_topic_id
+from pipeline.stores import common_queries
 from pipeline.stores.interface import Writer
 
 GROUP = "sqlite_writer"
@@ -62,12 +63,12 @@ class Loader:
         )
         try:
             self._topic_id = kafka.existing_topic_id(consumer, metadata, self._settings)
-            filled_by = store.newest_topic(self._connection)
+            filled_by = common_queries.newest_topic(self._connection)
             committed = kafka.committed(consumer, self._partition)
             end = consumer.end_offsets([self._partition])[self._partition]
             self._handled = handled_before(committed, end, self._topic_id)
             start = start_offset(
-                stored=store.next_offset(self._connection),
+                stored=common_queries.next_offset(self._connection),
                 committed=None if committed is None else committed.offset,
                 end=end,
                 same_topic=None if filled_by is None else filled_by == self._topic_id,
@@ -98,7 +99,7 @@ class Loader:
         for record in polled.get(self._partition, []):
             if record.offset == offset:
                 received = times.from_epoch_millis(record.timestamp)
-                return store.newest_receipt(self._connection) == store.time_text(received)
+                return common_queries.newest_receipt(self._connection) == times.time_text(received)
         return True
 
     def run(self) -> None:
@@ -235,9 +236,9 @@ class Loader:
             self._service.error(not_committed(offset, error))
 
     def _describe_table(self) -> None:
-        gaps, missing = store.open_gaps(self._connection)
+        gaps, missing = common_queries.open_gaps(self._connection)
         self._service.details |= {
-            "rows": store.total_rows(self._connection),
+            "rows": common_queries.total_rows(self._connection),
             "gaps": {"open": gaps, "missing": missing},
         }
 

@@ -17,9 +17,11 @@ nothing, and the next one continues.
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from pipeline import outputs, stream_starts
-from pipeline.ingest import store, transactions
+from pipeline import outputs, stream_starts, times
+from pipeline.data_dir import DataDir
+from pipeline.ingest import transactions
 from pipeline.settings import Settings
+from pipeline.stores import common_queries
 from pipeline.stores.interface import Connection, Writer
 
 #: Maximum number of rows of each table that one call deletes. A call takes some milliseconds, in
@@ -27,9 +29,7 @@ from pipeline.stores.interface import Connection, Writer
 CHUNK = 10_000
 
 
-def delete_expired(
-    connection: Writer, data: outputs.DataDir, settings: Settings, now: datetime
-) -> int:
+def delete_expired(connection: Writer, data: DataDir, settings: Settings, now: datetime) -> int:
     """Delete old rows and return their number, at most CHUNK of each table.
 
     Args:
@@ -41,7 +41,7 @@ def delete_expired(
     if settings.retention_days is None:
         return 0
     with connection.transaction():
-        newest = store.newest_event_time(connection)
+        newest = common_queries.newest_event_time(connection)
         if newest is None:
             return 0
         oldest = min(now, newest) - timedelta(days=settings.retention_days)
@@ -51,7 +51,7 @@ def delete_expired(
 
 def _delete_transactions(
     connection: Connection,
-    data: outputs.DataDir,
+    data: DataDir,
     settings: Settings,
     oldest: datetime,
     now: datetime,
@@ -66,7 +66,7 @@ def _delete_transactions(
         needed.append(range(found.numbers.start - 1, found.numbers.stop))
         end = transactions.numbers_of(connection, topic).stop
         needed.append(range(end - 1, end))
-    newest_topic = store.newest_topic(connection)
+    newest_topic = common_queries.newest_topic(connection)
     read = {topic for topic, (_, end) in offsets_by_topic if end is None}
     if newest_topic is not None and newest_topic not in read:  # the stream has not read it yet
         needed.append(transactions.numbers_of(connection, newest_topic))
@@ -75,19 +75,19 @@ def _delete_transactions(
     ).fetchone()
     if newest is None:
         return 0
-    snapshot = min([store.time_text(oldest), *_batch_snapshots(data, now)])
+    snapshot = min([times.time_text(oldest), *_batch_snapshots(data, now)])
     needed.append(range(_last_before(connection, snapshot, first, newest), newest + 1))
     deleted = 0
     for numbers in between(needed, range(first, newest + 1)):
         deleted += connection.execute(
             "DELETE FROM ingest WHERE number IN (SELECT number FROM ingest WHERE number >= ? AND "
             "number < ? AND committed_at < ? ORDER BY number LIMIT ?)",
-            (numbers.start, numbers.stop, store.time_text(oldest), CHUNK - deleted),
+            (numbers.start, numbers.stop, times.time_text(oldest), CHUNK - deleted),
         ).rowcount
     return deleted
 
 
-def needed_offsets(data: outputs.DataDir) -> list[tuple[str, tuple[int, int | None]]]:
+def needed_offsets(data: DataDir) -> list[tuple[str, tuple[int, int | None]]]:
     """Return the offsets that the stream skipped, and those that it has not read, by topic."""
     found: list[tuple[str, tuple[int, int | None]]] = [
         (start.topic, start.skipped) for start in stream_starts.read(data) if start.skipped
@@ -96,11 +96,11 @@ def needed_offsets(data: outputs.DataDir) -> list[tuple[str, tuple[int, int | No
     return found if position is None else [*found, (position.topic, (position.end_offset, None))]
 
 
-def _batch_snapshots(data: outputs.DataDir, now: datetime) -> list[str]:
+def _batch_snapshots(data: DataDir, now: datetime) -> list[str]:
     """Return when the newest batch runs started."""
     newest = outputs.newest_batch_files(data, outputs.KEPT_RUNS)
     starts = (outputs.started(path, now) for path in newest)
-    return [store.time_text(start) for start in starts if start]
+    return [times.time_text(start) for start in starts if start]
 
 
 def _last_before(connection: Connection, moment: str, first: int, newest: int) -> int:
@@ -127,7 +127,7 @@ def _delete_minutes(connection: Connection, oldest: datetime) -> int:
         connection.execute(
             f"DELETE FROM {table} WHERE ({key}) IN "  # noqa: S608 - names in this code
             f"(SELECT {key} FROM {table} WHERE minute < ? ORDER BY minute LIMIT ?)",
-            (store.minute_text(oldest), CHUNK),
+            (times.minute_text(oldest), CHUNK),
         ).rowcount
         for table, key in (
             ("latency", "minute, leg, bucket"),

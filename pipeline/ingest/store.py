@@ -1,6 +1,7 @@
-"""What the consumer stores in one transaction, and queries that all paths use.
+"""What the consumer stores in one transaction.
 
-`pipeline/stores` opens the database and contains its schema.
+`pipeline/stores` opens the database and contains its schema. `pipeline/stores/common_queries.py`
+has the queries that other services need too.
 """
 
 import itertools
@@ -8,12 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from pipeline import histogram
 from pipeline.ingest import lags
 from pipeline.ingest.trade import Trade
+from pipeline.stores.common_queries import NEWEST, id_span, total_rows
 from pipeline.stores.interface import Connection, Content, Writer
+from pipeline.times import minute_text, time_text
 
 _ADD_TO_TOTALS = """
 INSERT INTO ingest_totals VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic) DO UPDATE SET
@@ -28,8 +31,6 @@ INSERT INTO ingest VALUES (
     (SELECT coalesce(max(number), 0) + 1 FROM ingest), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 ) RETURNING number
 """
-#: The newest transaction. It does not always have the greatest offset: a new topic starts at 0.
-_NEWEST = "FROM ingest ORDER BY number DESC LIMIT 1"
 
 
 @dataclass(frozen=True)
@@ -123,103 +124,17 @@ def store(
     return result
 
 
-def next_offset(connection: Connection) -> int | None:
-    """Return the offset after the newest stored one; None if nothing is stored."""
-    last = connection.execute(f"SELECT last_offset {_NEWEST}").fetchone()
-    return last[0] + 1 if last else None
-
-
-def newest_topic(connection: Connection) -> str | None:
-    """Return Kafka's id of the topic of the newest stored record; None if it is not recorded."""
-    newest = connection.execute(f"SELECT topic {_NEWEST}").fetchone()
-    return newest[0] if newest else None
-
-
-def newest_receipt(connection: Connection) -> str | None:
-    """Return the time of receipt of the newest stored record; None if nothing is stored."""
-    newest = connection.execute(f"SELECT last_receipt {_NEWEST}").fetchone()
-    return newest[0] if newest else None
-
-
-def newest_event_time(connection: Connection) -> datetime | None:
-    """Return the event time up to which the topic was read; None if no trade was read."""
-    newest = connection.execute(f"SELECT newest_trade {_NEWEST}").fetchone()
-    return datetime.fromisoformat(newest[0]) if newest and newest[0] else None
-
-
-def total_rows(connection: Connection) -> int:
-    """Return the number of stored trades.
-
-    The table `ingest` holds this number. Counting millions of rows takes seconds.
-    """
-    row = connection.execute(f"SELECT total_rows {_NEWEST}").fetchone()
-    return row[0] if row else 0
-
-
 def _newest_trade(connection: Connection, batch: Batch) -> datetime | None:
     """Return the greatest event time before this batch; None at the beginning of the topic.
 
     A consumer that reads a topic again from its beginning starts without one, as the stream does.
     """
-    row = connection.execute(f"SELECT newest_trade, last_offset, topic {_NEWEST}").fetchone()
+    row = connection.execute(f"SELECT newest_trade, last_offset, topic {NEWEST}").fetchone()
     if row is None or row[0] is None:
         return None
     newest, last_offset, topic = row
     follows = batch.first_offset > last_offset and topic in {None, batch.topic}
     return datetime.fromisoformat(newest) if follows else None
-
-
-def id_span(connection: Connection) -> tuple[int, int] | None:
-    """Return the least and the greatest stored trade id; None if nothing is stored."""
-    low, high = connection.execute(
-        "SELECT (SELECT min(trade_id) FROM btc_prices), (SELECT max(trade_id) FROM btc_prices)"
-    ).fetchone()
-    return None if low is None else (low, high)
-
-
-def stored_ranges(connection: Connection) -> list[tuple[int, int]]:
-    """Return the ranges of stored trade ids; the open gaps are between them.
-
-    Call it in the same transaction as the queries that must see the same rows.
-    """
-    span = id_span(connection)
-    if span is None:
-        return []
-    gaps = connection.execute(
-        "SELECT first_trade_id, last_trade_id FROM gaps WHERE filled_at IS NULL "
-        "ORDER BY first_trade_id"
-    ).fetchall()
-    starts = [span[0], *(last + 1 for _, last in gaps)]
-    ends = [*(first - 1 for first, _ in gaps), span[1]]
-    return list(zip(starts, ends, strict=True))
-
-
-def split_ranges(ranges: Sequence[tuple[int, int]], parts: int) -> list[list[tuple[int, int]]]:
-    """Split id ranges, in order, into equal numbers of ids. Empty parts are left out."""
-    total = sum(last - first + 1 for first, last in ranges)
-    size = -(-total // parts) if total else 0
-    result: list[list[tuple[int, int]]] = []
-    room = 0
-    for whole_first, last in ranges:
-        first = whole_first
-        while first <= last:
-            if room == 0:
-                result.append([])
-                room = size
-            cut = min(last, first + room - 1)
-            result[-1].append((first, cut))
-            room -= cut - first + 1
-            first = cut + 1
-    return result
-
-
-def open_gaps(connection: Connection) -> tuple[int, int]:
-    """Return the number of open gaps and the number of missing trade ids."""
-    count, missing = connection.execute(
-        "SELECT count(*), coalesce(sum(last_trade_id - first_trade_id + 1), 0) "
-        "FROM gaps WHERE filled_at IS NULL"
-    ).fetchone()
-    return count, missing
 
 
 #: Kinds of records in the table `evidence`: the stored record, a later one with the same content,
@@ -387,11 +302,6 @@ def _count_lags(
     )
 
 
-def minute_text(moment: datetime) -> str:
-    """Return the minute of a time as the table `latency` stores it."""
-    return moment.astimezone(UTC).isoformat(timespec="minutes")[:16] + "Z"
-
-
 def _update_gaps(
     connection: Connection,
     id_range: tuple[int, int],
@@ -442,12 +352,3 @@ def _row(trade: Trade) -> tuple[object, ...]:
         time_text(trade.time),
         float(trade.last_size),
     )
-
-
-#: Greater than every time in the tables.
-AFTER_ALL_TIMES = "~"
-
-
-def time_text(moment: datetime) -> str:
-    """Return a time in the format of the tables: six decimals. The texts sort like the times."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"

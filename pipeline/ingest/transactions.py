@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from pipeline import times
-from pipeline.ingest.store import AFTER_ALL_TIMES, time_text
 from pipeline.stores.interface import Connection
+from pipeline.times import AFTER_ALL_TIMES, time_text
 
 #: Greater than every number in the table.
 _AFTER_ALL_NUMBERS = 2**63

@@ -3,9 +3,10 @@
 `interface.py` is what all other modules use. `sqlite.py` and `postgresql.py` open the databases.
 `sqlite_schema.py` and `postgresql_schema.py` are the SQL of their tables, and `sqlite_queries.py`
 and `postgresql_queries.py` that of batch runs.
+`common_queries.py` has the queries that several services need.
 """
 
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
 from pipeline.stores.interface import Store

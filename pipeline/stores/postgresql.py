@@ -13,6 +13,7 @@ import psycopg
 from psycopg.types.numeric import IntLoader
 
 from pipeline import setting_files
+from pipeline.addresses import tls_parameters
 from pipeline.errors import (
     Family,
     OperationalError,
@@ -22,7 +23,7 @@ from pipeline.errors import (
     sentence,
 )
 from pipeline.postgresql_errors import action_of, retried
-from pipeline.settings import Settings, tls_parameters
+from pipeline.settings import Settings
 from pipeline.stores import postgresql_queries
 from pipeline.stores.interface import (
     BUSY_SECONDS,

@@ -14,8 +14,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline import outputs, stream_starts
-from pipeline.errors import TemporaryError
+from pipeline import stream_starts, text_files
+from pipeline.data_dir import DataDir
+from pipeline.errors import OutputError, TemporaryError
 from pipeline.settings import Settings
 from pipeline.stream import finality, micro_batches
 
@@ -37,7 +38,7 @@ def folder(settings: Settings, topic_id: str) -> Path:
     """Return the directory of the checkpoint for this shape of the query and this topic."""
     # The name of a topic may have 200 characters, and that of a directory 255.
     name = f"{_shape(settings)}-{settings.kafka_topic[:100]}-{topic_id}"
-    return outputs.DataDir(settings.data_dir).checkpoints / name
+    return DataDir(settings.data_dir).checkpoints / name
 
 
 def _shape(settings: Settings) -> str:
@@ -53,7 +54,7 @@ def adopt_unbound(settings: Settings, topic_id: str) -> None:
 
     The record of offsets shows which topic it read. Without a record, it belongs to this topic.
     """
-    data = outputs.DataDir(settings.data_dir)
+    data = DataDir(settings.data_dir)
     unbound = data.checkpoints / f"{_shape(settings)}-{settings.kafka_topic}"
     bound = folder(settings, topic_id)
     if bound.exists() or not unbound.is_dir():
@@ -85,7 +86,7 @@ def problem(checkpoint: Path) -> str | None:
             _check(query / "sources" / "0" / "0", lines=2)
         if query.exists() and any(not path.name.startswith(".") for path in query.iterdir()):
             _check(query / micro_batches.METADATA, lines=1)
-    except outputs.OutputError as error:
+    except OutputError as error:
         return str(error).partition(". ")[0]  # the rest asks a person to act: the stream does
     except (finality.StateError, _Damage) as error:
         return str(error)
@@ -111,8 +112,8 @@ def _open_windows(checkpoint: Path) -> finality.State:
         OSError: it cannot be read.
     """
     try:
-        return finality.from_json(outputs.read_json(checkpoint / OPEN_WINDOWS))
-    except outputs.OutputError as error:
+        return finality.from_json(text_files.read_json(checkpoint / OPEN_WINDOWS))
+    except OutputError as error:
         if isinstance(error.__cause__, OSError):
             raise error.__cause__ from None
         raise

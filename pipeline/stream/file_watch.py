@@ -6,7 +6,7 @@ without their old files. Only a restart computes the lost windows again.
 
 from pathlib import Path
 
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.stream.checkpoint import QUERY
 from pipeline.stream.final_rows import DeletedError, FinalRows
 from pipeline.stream.micro_batches import METADATA

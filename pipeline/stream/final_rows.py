@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
 
-from pipeline import outputs
-from pipeline.errors import TemporaryError
+from pipeline import text_files
+from pipeline.errors import OutputError, TemporaryError
 
 
 class DeletedError(TemporaryError):
@@ -41,8 +41,8 @@ class FinalRows:
     def __init__(self, checkpoint: Path) -> None:
         self._path = checkpoint / "final_rows.json"
         self._rows: dict[str, int] = {}
-        with contextlib.suppress(outputs.OutputError):  # the next `record` replaces a damaged file
-            read = outputs.read_json(self._path)
+        with contextlib.suppress(OutputError):  # the next `record` replaces a damaged file
+            read = text_files.read_json(self._path)
             self._rows = {day: n for day, n in read.items() if isinstance(n, int)}
 
     @property
@@ -65,7 +65,7 @@ class FinalRows:
         rows = {day: n for day, n in sorted(rows.items()) if day >= oldest}
         if rows != self._rows:
             self._rows = rows
-            outputs.write_atomically(self._path, json.dumps(rows) + "\n")
+            text_files.write_atomically(self._path, json.dumps(rows) + "\n")
 
     def missing(self, found: Mapping[str, int]) -> dict[str, int]:
         """Return the number of missing rows of each file that lacks rows.

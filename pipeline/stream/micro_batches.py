@@ -12,7 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline import outputs, stream_starts, times
+from pipeline import outputs, stream_starts, text_files, times
+from pipeline.data_dir import DataDir
+from pipeline.errors import OutputError
 from pipeline.settings import Settings
 from pipeline.stream_starts import OFFSET_COLUMNS, OffsetRange, read_offset_ranges
 
@@ -100,8 +102,8 @@ def _offset(text: str, topic: str) -> int:
 def checkpoint_id(query_folder: Path) -> str:
     """Return the id that Spark gave the checkpoint; "" if there is none."""
     try:
-        return str(outputs.read_json(query_folder / METADATA).get("id", ""))
-    except outputs.OutputError:
+        return str(text_files.read_json(query_folder / METADATA).get("id", ""))
+    except OutputError:
         return ""
 
 
@@ -157,7 +159,7 @@ class Recorder:
     """
 
     def __init__(
-        self, data: outputs.DataDir, query_folder: Path, settings: Settings, topic_id: str
+        self, data: DataDir, query_folder: Path, settings: Settings, topic_id: str
     ) -> None:
         self._data = data
         self._query_folder = query_folder
@@ -187,10 +189,12 @@ class Recorder:
         self._record_start(checkpoint)
         rows, still_open = extend(self._open, micro_batch, counted, identity)
         for row in rows:
-            outputs.append_csv(self._data.stream_drops, OFFSET_COLUMNS, asdict(row), RECORD_BYTES)
+            text_files.append_csv(
+                self._data.stream_drops, OFFSET_COLUMNS, asdict(row), RECORD_BYTES
+            )
         if still_open != self._open:
-            text = outputs.to_csv(OFFSET_COLUMNS, [asdict(still_open)])
-            outputs.write_atomically(self._data.stream_position, text, durable=False)
+            text = text_files.to_csv(OFFSET_COLUMNS, [asdict(still_open)])
+            text_files.write_atomically(self._data.stream_position, text, durable=False)
             self._open = still_open
 
     def _record_start(self, checkpoint: str) -> None:

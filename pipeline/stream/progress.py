@@ -10,7 +10,7 @@ from typing import Any
 
 from pyspark.sql.streaming import StreamingQuery
 
-from pipeline import outputs, times
+from pipeline import text_files, times
 from pipeline.service import Service
 from pipeline.stream.micro_batches import Recorder
 from pipeline.stream.query import Query
@@ -140,7 +140,7 @@ class Progress:
             "lag": row["lag"],
         }
         path = self._service.data.stream_progress
-        outputs.append_csv(path, PROGRESS_COLUMNS, row, RECORD_BYTES)
+        text_files.append_csv(path, PROGRESS_COLUMNS, row, RECORD_BYTES)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from pipeline import outputs, spark, times, window_files
-from pipeline.errors import TemporaryError
-from pipeline.outputs import OutputError
+from pipeline import outputs, spark, text_files, times, window_files
+from pipeline.errors import OutputError, TemporaryError
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import checkpoint, finality
@@ -79,7 +78,7 @@ def _damage(
 
 def missing_window(service: Service, folder: Path) -> str | None:
     """Return the newest final window of a checkpoint if `stream_csv/` has no row of it."""
-    state = finality.from_json(outputs.read_json(folder / checkpoint.OPEN_WINDOWS))
+    state = finality.from_json(text_files.read_json(folder / checkpoint.OPEN_WINDOWS))
     if state.newest_final is None:
         return None
     start = times.from_epoch_micros(state.newest_final)
@@ -104,7 +103,7 @@ def final_windows(
         file = window_files.scan(path, service.settings.window)
         if file.newer:
             raise OutputError(
-                f"A newer version wrote {outputs.short(path)}. Use that version, or move the "
+                f"A newer version wrote {text_files.short(path)}. Use that version, or move the "
                 "file away. Its columns differ from those of this version."
             )
         rows[path.stem] = len(file.rows)
@@ -117,7 +116,7 @@ def repair(path: Path, file: window_files.WindowFile) -> None:
     """Replace a file of final windows by its undamaged rows. The old file stays as `*.damaged`."""
     shutil.copy2(path, path.with_name(f"{path.name}.damaged"))
     rows = [dict(zip(file.header, cells, strict=True)) for cells in sorted(file.rows)]
-    outputs.write_atomically(path, outputs.to_csv(file.header, rows))
+    text_files.write_atomically(path, text_files.to_csv(file.header, rows))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pyspark.sql import Row
 
-from pipeline import histogram, outputs, thresholds, times, window_files
+from pipeline import histogram, outputs, text_files, thresholds, times, window_files
 from pipeline.alerts import AlertLog
 from pipeline.metrics import definitions
 from pipeline.service import Service
@@ -60,7 +60,7 @@ class WindowPublisher:
         )
         self._watermark = service.settings.watermark // timedelta(microseconds=1)
         self._state = self._with_windows_left_open(
-            finality.from_json(outputs.read_json(state_file))
+            finality.from_json(text_files.read_json(state_file))
         )
         #: The final windows of the hour before the oldest open window, and its start.
         self._trailing: dict[str, Cells] = {}
@@ -166,13 +166,13 @@ class WindowPublisher:
             if row != {
                 name: kept[version["window_start"]][name] for name in finality.VERSION_COLUMNS
             }:
-                outputs.append_csv(
+                text_files.append_csv(
                     self._data.stream_versions, finality.VERSION_COLUMNS, row, LATENCY_BYTES
                 )
 
     def _write_state(self, state: State, *, durable: bool) -> None:
         text = json.dumps(finality.to_json(state))
-        outputs.write_atomically(self._state_file, text, durable=durable)
+        text_files.write_atomically(self._state_file, text, durable=durable)
 
     def _write_open(self, state: State, *, trailing_changed: bool) -> None:
         oldest = min(state.shown(), default=None)
@@ -183,8 +183,8 @@ class WindowPublisher:
             )
         self._trailing_of = oldest
         rows = with_z_scores(self._trailing, [window.cells for window in state.shown().values()])
-        text = outputs.to_csv(outputs.WINDOW_COLUMNS, rows)
-        outputs.write_atomically(self._data.stream_live, text, durable=False)
+        text = text_files.to_csv(outputs.WINDOW_COLUMNS, rows)
+        text_files.write_atomically(self._data.stream_live, text, durable=False)
 
     def _record_latency(self, window: Window, final_at: datetime) -> None:
         row = {
@@ -193,7 +193,7 @@ class WindowPublisher:
             "counts": json.dumps(open_to_final(window, final_at)),
         }
         path = self._data.stream_latency
-        outputs.append_csv(path, outputs.LATENCY_COLUMNS, row, LATENCY_BYTES)
+        text_files.append_csv(path, outputs.LATENCY_COLUMNS, row, LATENCY_BYTES)
 
 
 def to_window(row: Row, settings: Settings, written_at: datetime) -> Window:
@@ -206,7 +206,7 @@ def to_window(row: Row, settings: Settings, written_at: datetime) -> Window:
         start=row.window_start,
         end=row.window_end,
         last_trade_time=row.last_trade_time,
-        cells=outputs.cells(outputs.WINDOW_COLUMNS, fields),
+        cells=text_files.cells(outputs.WINDOW_COLUMNS, fields),
         growth=((times.epoch_micros(written_at), row.trade_count),),
     )
 
@@ -232,7 +232,7 @@ def with_z_scores(before: Mapping[str, Cells], windows: Iterable[Cells]) -> list
     starts = sorted(known)
     scores = definitions.z_scores(_amounts(known[start]) for start in starts)
     return [
-        scored[start] | outputs.cells(definitions.Z_SCORES, score)
+        scored[start] | text_files.cells(definitions.Z_SCORES, score)
         for start, score in zip(starts, scores, strict=True)
         if start in scored
     ]

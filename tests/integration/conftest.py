@@ -14,7 +14,7 @@ from playwright.sync_api import TimeoutError as Timeout
 from local import stack
 from local.ports import free_port
 from pipeline import processes
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from tests.conftest import ROOT, Running, chromium, require, require_jars
 
 #: Chromium must send no requests of its own: a test looks for requests to other hosts.

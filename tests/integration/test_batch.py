@@ -15,10 +15,10 @@ import pytest
 
 from pipeline import java, outputs, spark, times
 from pipeline.batch.archive import make_archive
+from pipeline.data_dir import DataDir
 from pipeline.health import health
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
-from pipeline.outputs import DataDir
 from pipeline.settings import load
 from pipeline.stores import sqlite
 from tests.conftest import ROOT, Run, Running, require_jars, running, wait_until

@@ -21,10 +21,11 @@ from pyspark.sql import SparkSession
 
 from pipeline import outputs, processes, spark, stores, times
 from pipeline.batch import failures, jdbc, job, scheduler
+from pipeline.data_dir import DataDir
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
-from pipeline.outputs import DataDir
 from pipeline.settings import Settings
+from pipeline.stores import common_queries
 from tests import golden
 from tests.conftest import require_jars, wait_until
 from tests.postgresql import PostgresqlServer, running_server
@@ -71,7 +72,7 @@ class Table:
         """Store trades in one transaction. A trade with a stored id is a repeat."""
         settings = Settings.model_validate(self._settings)
         with closing(stores.store_of(settings).open_writer()) as connection:
-            first = store.next_offset(connection) or 0
+            first = common_queries.next_offset(connection) or 0
             last = first + len(trades) - 1
             batch = store.Batch(first, last, len(trades), 0, BEGAN, BEGAN, trades)
             store.store(connection, batch, times.now())

@@ -11,7 +11,8 @@ import pytest
 from kafka import KafkaProducer
 
 from feed.sample import SAMPLE
-from pipeline import alerts, outputs
+from pipeline import alerts
+from pipeline.data_dir import DataDir
 from tests import golden
 from tests.conftest import Broker, Run, running, wait_until
 from tests.integration.chain import Chain, frames, new_chain
@@ -103,7 +104,7 @@ def test_both_paths_give_the_results_of_an_independent_computation(replayed: Rep
 
 
 def test_each_path_publishes_each_alert_once_and_no_false_one(replayed: Replayed) -> None:
-    data = outputs.DataDir(replayed.chain.data)
+    data = DataDir(replayed.chain.data)
     kinds = {"High": "volatility_flag", "Spike": "volume_spike"}
     expected = sorted(
         (golden.iso(start), kind)

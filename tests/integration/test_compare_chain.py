@@ -35,7 +35,7 @@ from pipeline.compare.causes import (
 )
 from pipeline.compare.completeness import LOSSES
 from pipeline.compare.watermark import watermarks
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.stores import sqlite
 from pipeline.stream_starts import read_offset_ranges
 from tests.conftest import Broker, Run, running, wait_until

@@ -21,7 +21,7 @@ from playwright.sync_api import expect
 
 from local import programs, stack
 from pipeline import outputs
-from pipeline.compare.inputs import read_batch_log, read_windows
+from pipeline.compare.output_files import read_batch_log, read_windows
 from tests.conftest import Running, wait_until
 from tests.integration.conftest import (
     END_SECONDS,
@@ -197,7 +197,8 @@ def test_the_page_shows_the_results_comparison_and_services_of_the_real_stack(
     expect(choice).to_contain_text("For a median age of 30 s or less, the cheapest choice is")
     expect(choice).to_be_in_viewport()
     show(seen, "Results")
-    expect(main).to_contain_text(re.compile(r"All \d+ windows in both paths are identical"))
+    identical = re.compile(r"All \d+ windows in both paths are identical")
+    expect(main).to_contain_text(identical, timeout=60_000)
     show(seen, "Agreement")
     expect(page.locator("[class*=agreement-table-0]")).to_contain_text(re.compile(r"differs\s*0"))
     assert seen.complaints == []

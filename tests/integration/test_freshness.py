@@ -21,7 +21,7 @@ from pipeline.compare.freshness import (
     sawtooth,
 )
 from pipeline.compare.inputs import read_outputs
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.stores.sqlite import SqliteStore
 from tests.conftest import Broker, Run, wait_until
 from tests.integration.chain import SCRIPTS, Chain, new_chain

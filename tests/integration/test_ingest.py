@@ -23,9 +23,9 @@ from kafka.errors import KafkaTimeoutError
 from local import topics
 from local.ports import free_port
 from pipeline import outputs, times
+from pipeline.errors import OutputError
 from pipeline.ingest import kafka as kafka_module
 from pipeline.ingest import publisher as publisher_module
-from pipeline.ingest import store
 from pipeline.ingest.dead_letters import DeadLetters
 from pipeline.ingest.exchange import FeedWatchdog, Message
 from pipeline.ingest.exchange_clock import BURST_SECONDS
@@ -40,10 +40,10 @@ from pipeline.ingest.kafka import (
 from pipeline.ingest.kafka import consumer as new_client
 from pipeline.ingest.loader import Loader
 from pipeline.ingest.publisher import REPORT_SECONDS, Publisher
-from pipeline.outputs import OutputError
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
+from pipeline.stores.common_queries import next_offset, total_rows
 from tests.conftest import Broker, Run, Running, wait_until
 
 GOOD = (
@@ -81,7 +81,7 @@ def test_nothing_is_stored_until_kafka_has_the_dead_letters_before_it(
         loader = Loader(service, connection, DeadLetters(service, sender))
         resources.callback(loader.close)
         loader.load(wait_until(loader.poll, 20, "the first records"))
-        assert (store.total_rows(connection), store.next_offset(connection)) == (2, 3)
+        assert (total_rows(connection), next_offset(connection)) == (2, 3)
 
         write(module_kafka, topic, b"not JSON either", GOOD % 3)
         records = wait_until(loader.poll, 20, "the next records")
@@ -91,12 +91,12 @@ def test_nothing_is_stored_until_kafka_has_the_dead_letters_before_it(
         began = time.monotonic()
         loader.load(records)
         assert time.monotonic() - began > 1.5  # it waited for Kafka
-        assert (store.total_rows(connection), store.next_offset(connection)) == (2, 3)
+        assert (total_rows(connection), next_offset(connection)) == (2, 3)
 
         module_kafka.start()
         service.stop.clear()
         loader.load(records)
-        assert (store.total_rows(connection), store.next_offset(connection)) == (3, 5)
+        assert (total_rows(connection), next_offset(connection)) == (3, 5)
 
 
 def test_messages_that_a_suspended_kafka_did_not_acknowledge_are_counted_when_the_service_stops(

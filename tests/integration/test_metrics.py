@@ -26,7 +26,7 @@ from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.metrics import definitions, spark_sums
 from pipeline.settings import Settings
-from pipeline.stores import sqlite, store_of
+from pipeline.stores import common_queries, sqlite, store_of
 from tests.conftest import require_jars
 
 SETTINGS = Settings(spark_master="local[1]")
@@ -485,7 +485,7 @@ def test_a_real_column_read_by_jdbc_gives_the_units_of_the_decimal_that_was_stor
     connection = sqlite.open_writer(settings.data_dir / "crypto_prices.db")
     batch = store.Batch(0, len(trades) - 1, len(trades), 0, began, began, trades)
     store.store(connection, batch, began)
-    ranges = store.stored_ranges(connection)
+    ranges = common_queries.stored_ranges(connection)
     rows = full.read_trades(session, settings, store_of(settings), ranges).collect()
     read = {row.trade_id: (row.price, row.signed_size, row.time_us) for row in rows}
     connection.close()

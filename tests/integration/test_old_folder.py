@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from pipeline import outputs
+from pipeline.data_dir import DataDir
 from pipeline.ingest import retention, store
 from pipeline.ingest.trade import Trade
-from pipeline.outputs import DataDir
 from pipeline.service import Service
 from pipeline.settings import Settings
-from pipeline.stores import sqlite
+from pipeline.stores import common_queries, sqlite
 from pipeline.stream import recovery
 from tests import old_folder
 from tests.conftest import ROOT
@@ -69,10 +69,10 @@ def command(part: str, *arguments: str, data: DataDir) -> tuple[float, float]:
 
 def start_of_consumer(data: DataDir) -> None:
     with closing(sqlite.open_writer(data.database)) as connection:
-        store.next_offset(connection)
-        store.newest_topic(connection)
-        store.total_rows(connection)
-        store.open_gaps(connection)
+        common_queries.next_offset(connection)
+        common_queries.newest_topic(connection)
+        common_queries.total_rows(connection)
+        common_queries.open_gaps(connection)
 
 
 def start_of_stream(data: DataDir) -> None:
@@ -119,7 +119,7 @@ def test_a_year_of_two_transactions_per_second_slows_no_start_and_no_commit(
 
 def store_rows(data: DataDir, count: int) -> None:
     with closing(sqlite.open_reader(data.database)) as connection:
-        assert store.total_rows(connection) == count
+        assert common_queries.total_rows(connection) == count
 
 
 @pytest.mark.slow

@@ -16,9 +16,10 @@ import psycopg
 import pytest
 
 from feed.sample import SAMPLE
-from pipeline import stores
+from pipeline import stores, times
 from pipeline.batch.snapshot import has_transaction, snapshot
 from pipeline.compare import database
+from pipeline.data_dir import DataDir
 from pipeline.errors import (
     Family,
     OperationalError,
@@ -31,8 +32,18 @@ from pipeline.ingest import retention, store, transactions
 from pipeline.ingest.trade import Trade
 from pipeline.metrics import unit_sums
 from pipeline.metrics.definitions import HIGH, SPIKE
-from pipeline.outputs import DataDir
 from pipeline.settings import NAMES, Settings
+from pipeline.stores.common_queries import (
+    id_span,
+    newest_event_time,
+    newest_receipt,
+    newest_topic,
+    next_offset,
+    open_gaps,
+    split_ranges,
+    stored_ranges,
+    total_rows,
+)
 from pipeline.stores.interface import Connection, Store, StoreError, Writer
 from pipeline.stream_starts import Start
 from tests import golden
@@ -145,8 +156,8 @@ def everything(connection: Connection) -> dict[str, Any]:
     found: dict[str, Any] = {
         query.__name__: query(connection)
         for query in (
-            *(store.next_offset, store.newest_topic, store.newest_receipt, store.total_rows),
-            *(store.newest_event_time, store.id_span, store.stored_ranges, store.open_gaps),
+            *(next_offset, newest_topic, newest_receipt, total_rows),
+            *(newest_event_time, id_span, stored_ranges, open_gaps),
             *(database.ingest_counts, database.evidence, database.consumed_offsets),
             *(database.backfilled, snapshot),
         )
@@ -154,7 +165,7 @@ def everything(connection: Connection) -> dict[str, Any]:
     newest = found["snapshot"].newest
     low, high = found["id_span"]
     middle = (low + high) // 2
-    before = store.time_text(NOON + high * SECOND)
+    before = times.time_text(NOON + high * SECOND)
     alerts = [
         (f"{NOON + (low // 60 + n) * MINUTE:%Y-%m-%dT%H:%M:%SZ}", kind, threshold)
         for n in range(40)
@@ -243,7 +254,7 @@ def test_sums_are_exact_at_the_bounds(settings: Settings, writer: Writer, name: 
     trades = [trade(number, *values) for number, values in enumerate(CASES[name], 1)]
     store.store(writer, store.Batch(0, 0, 1, 0, NOON, NOON, trades), NOON)
     queries = stores.store_of(settings).queries
-    parts = store.split_ranges(store.stored_ranges(writer), 2)
+    parts = split_ranges(stored_ranges(writer), 2)
     for window_s in (1, 60, DAY_S):
         query = queries.over_ranges(parts, queries.groups(window_s))
         rows = writer.execute(f"SELECT groups FROM ({query}) AS found").fetchall()  # noqa: S608
@@ -377,7 +388,7 @@ def test_a_lost_answer_to_a_commit_loses_and_doubles_nothing(
             with pytest.raises(RestartError, match=r"the connection to PostgreSQL at .* is lost"):
                 put(connection, ids[2:5], 2)
     with closing(stores.store_of(settings).open_writer()) as again:
-        offset = store.next_offset(again)
+        offset = next_offset(again)
         assert offset == (5 if is_stored else 2)
         put(again, ids[offset:], offset)
         totals = again.execute("SELECT records, stored, repeated FROM ingest_totals").fetchall()
@@ -392,7 +403,7 @@ def test_dropped_tables_are_created_again(settings: Settings, writer: Writer) ->
     with pytest.raises(RestartError, match="were dropped"):
         writer.check()
     with closing(stores.store_of(settings).open_writer()) as again:
-        assert store.next_offset(again) is None
+        assert next_offset(again) is None
 
 
 def test_a_dropped_table_of_measurements_or_index_is_created_at_the_next_start(
@@ -434,13 +445,13 @@ def test_a_reader_sees_one_snapshot_and_cannot_write(settings: Settings, writer:
     put(writer, [1])
 
     def query(connection: Connection) -> tuple[int, int]:
-        before = store.total_rows(connection)
+        before = total_rows(connection)
         put(writer, [2], 1)
-        return before, store.total_rows(connection)
+        return before, total_rows(connection)
 
     chosen = stores.store_of(settings)
     assert chosen.read(query) == (1, 1)
-    assert chosen.read(store.total_rows) == 2
+    assert chosen.read(total_rows) == 2
     with pytest.raises(TemporaryError, match="read-only"):
         chosen.read(lambda connection: connection.execute("DELETE FROM gaps"))
 
@@ -478,7 +489,7 @@ def test_the_guarantees_do_not_depend_on_the_configuration_of_the_server(
 
 def test_an_empty_database_has_no_trades(settings: Settings) -> None:
     chosen = stores.store_of(settings)
-    assert chosen.read(store.total_rows) is None
+    assert chosen.read(total_rows) is None
     assert chosen.missing() is None
 
 
@@ -494,7 +505,7 @@ def test_a_newer_schema_and_another_product_are_refused(
 ) -> None:
     writer.execute(f"UPDATE store_version SET {change}")  # noqa: S608 - constants
     chosen = stores.store_of(settings.model_copy(update={"product_id": "BTC-USD"}))
-    for use in (chosen.open_writer, lambda: chosen.read(store.total_rows)):
+    for use in (chosen.open_writer, lambda: chosen.read(total_rows)):
         with pytest.raises(StoreError, match=words):
             use()
 
@@ -540,7 +551,7 @@ def test_a_refusal_is_one_sentence_that_says_what_to_do(
 def check_refusal(settings: Settings, words: str) -> None:
     """Check that the writer and a reader are refused with one line that has these words."""
     chosen = stores.store_of(settings)
-    for use in (chosen.open_writer, lambda: chosen.read(store.total_rows)):
+    for use in (chosen.open_writer, lambda: chosen.read(total_rows)):
         with pytest.raises(OperationalError) as error:
             use()
         assert words in str(error.value)
@@ -603,7 +614,7 @@ def test_a_killed_server_is_temporary_until_it_has_recovered(
             put(writer, [2], 1)
         with pytest.raises(RestartError):
             writer.check()
-    for use in (chosen.open_writer, lambda: chosen.read(store.total_rows)):
+    for use in (chosen.open_writer, lambda: chosen.read(total_rows)):
         with pytest.raises(TemporaryError, match="Connection refused"):
             use()
     server.start()

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection, serve
 
 from pipeline import outputs, times
+from pipeline.data_dir import DataDir
 from pipeline.ingest import trade
 from tests.conftest import Broker, Run, Running, wait_until
 
@@ -93,7 +94,7 @@ class Producer:
     def __init__(self, run: Run, data: Path, kafka: Broker, url: str) -> None:
         self._broker = kafka
         self.topic = kafka.new_topic()
-        self.data = outputs.DataDir(data)
+        self.data = DataDir(data)
         self.running: Running = run(
             "producer.py",
             DATA_DIR=data,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import outputs, source
-from pipeline.outputs import DataDir
+from pipeline import outputs, source, text_files
+from pipeline.data_dir import DataDir
 from pipeline.settings import Settings
 from tests.conftest import Run
 
@@ -22,7 +22,7 @@ def data(tmp_path: Path) -> DataDir:
     source.claim(folder, Settings())
     start = datetime(2025, 12, 2, 5, tzinfo=UTC)
     edges = {"window_start": start, "window_end": start + timedelta(minutes=1)}
-    cells = outputs.cells(outputs.WINDOW_COLUMNS, edges) | {"trade_count": "1"}
+    cells = text_files.cells(outputs.WINDOW_COLUMNS, edges) | {"trade_count": "1"}
     outputs.write_final_windows(folder, [cells])
     return folder
 

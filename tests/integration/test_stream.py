@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.outputs import WINDOW_COLUMNS, to_csv
+from pipeline.outputs import WINDOW_COLUMNS
+from pipeline.text_files import to_csv
 from tests.conftest import Broker, Run, running, wait_until
 from tests.integration.chain import Chain, new_chain
 from tests.integration.made_trades import Topic, counts, message

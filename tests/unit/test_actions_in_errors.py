@@ -22,8 +22,8 @@ from websocket import WebSocketBadStatusException
 
 from page.status import ServiceStatus, feed_state
 from pipeline import http_health
-from pipeline.compare import inputs
-from pipeline.errors import TemporaryError, sentence
+from pipeline.compare import output_files
+from pipeline.errors import OutputError, TemporaryError, sentence
 from pipeline.health import unhealthy_text
 from pipeline.ingest import bounded_websocket, kafka, kafka_connection, rest
 from pipeline.ingest.exchange import Connection, Feed, FeedError, FeedWatchdog, messages
@@ -31,7 +31,6 @@ from pipeline.ingest.publisher import Publisher
 from pipeline.ingest.request_deadline import RequestDeadline
 from pipeline.ingest.trade import AFTER_RECEIPT
 from pipeline.ingest.unusable import description
-from pipeline.outputs import OutputError, cannot_read
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
@@ -39,6 +38,7 @@ from pipeline.stores.interface import StoreError
 from pipeline.stores.postgresql import PostgresqlStore
 from pipeline.stream.failures import explain_text
 from pipeline.stream.progress import Silence, stalled
+from pipeline.text_files import cannot_read
 from tests.unit.test_page_status import NOW, services
 
 FEED = "wss://ws-feed.exchange.coinbase.com"
@@ -426,7 +426,7 @@ def test_a_record_of_a_service_that_lacks_columns(tmp_path: Path) -> None:
     path.write_text("micro_batch,lag\n7,0\n")
     columns = ("micro_batch", "duration_ms", "first_receipt", "last_receipt")
     with pytest.raises(OutputError) as raised:
-        inputs._read_record(path, columns, times=("published_at",))
+        output_files._read_record(path, columns, times=("published_at",))
     assert start(f"No newer comparison: {raised.value}").startswith(
         "No newer comparison: stream_progress.csv lacks columns. Move it away. "
     )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import alerts, outputs
+from pipeline import alerts, text_files
 from pipeline.alerts import COLUMNS, AlertLog
 from pipeline.settings import Settings
 
@@ -179,6 +179,6 @@ def test_an_alert_that_cannot_be_written_is_published_later(tmp_path: Path) -> N
 
 def test_a_window_of_a_file_has_the_same_alerts_as_a_computed_one() -> None:
     made = window(0, "61.230", "100.00000001")
-    cells = outputs.cells(tuple(made), made)
+    cells = text_files.cells(tuple(made), made)
     assert alerts.alerts_in(cells, Settings()) == alerts.alerts_in(made, Settings())
     assert COLUMNS[:4] == tuple(alerts.alerts_in(made, Settings())[0])

@@ -185,7 +185,7 @@ def test_an_invalid_trade_is_rejected_with_its_reason_and_not_requested_again(
     ("answer", "text"),
     [
         ((500, {}, b""), "HTTP status 500"),
-        ((200, {}, b"<html>"), "no list of trades"),
+        ((200, {}, b"<html>"), "not a list of trades"),
         ((429, {"Retry-After": "0"}, b""), "HTTP status 429"),
         ((503, {"Retry-After": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, b""), "HTTP status 503"),
     ],

@@ -13,7 +13,7 @@ from benchmarks.processes import Bench, BenchmarkError
 from benchmarks.results import Goal, Result, per_minute, percentile, rate, shown, table
 from local.ports import free_port
 from pipeline.ingest import store, trade
-from pipeline.stores import sqlite
+from pipeline.stores import common_queries, sqlite
 
 
 def messages(count: int) -> list[bytes]:
@@ -54,9 +54,11 @@ def test_a_grown_table_equals_one_that_the_consumer_filled(tmp_path: Path):
         rows = connection.execute(
             "SELECT trade_id, price, side, time, last_size FROM btc_prices"
         ).fetchall()
-        assert store.total_rows(connection) == 700
-        assert store.stored_ranges(connection) == [(inputs.FIRST_ID, inputs.FIRST_ID + 699)]
-        assert store.next_offset(connection) == 700
+        assert common_queries.total_rows(connection) == 700
+        assert common_queries.stored_ranges(connection) == [
+            (inputs.FIRST_ID, inputs.FIRST_ID + 699)
+        ]
+        assert common_queries.next_offset(connection) == 700
     assert rows == expected
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import outputs, stream_starts
+from pipeline import stream_starts, text_files
+from pipeline.data_dir import DataDir
 from pipeline.settings import Settings
 from pipeline.stream import checkpoint, micro_batches
 from pipeline.stream.finality import State, Window, to_json
@@ -158,10 +159,10 @@ def unbound(settings: Settings) -> Path:
 
 
 def record(settings: Settings, topic: str) -> None:
-    data = outputs.DataDir(settings.data_dir)
+    data = DataDir(settings.data_dir)
     _, last = micro_batches.extend(None, at(5, 10, 20), 10, IDENTITY | {"topic": topic})
-    outputs.write_atomically(
-        data.stream_position, outputs.to_csv(stream_starts.OFFSET_COLUMNS, [vars(last)])
+    text_files.write_atomically(
+        data.stream_position, text_files.to_csv(stream_starts.OFFSET_COLUMNS, [vars(last)])
     )
 
 

@@ -20,8 +20,10 @@ from pipeline.compare import inputs
 from pipeline.compare.__main__ import main
 from pipeline.compare.arguments import minutes
 from pipeline.compare.comparison import missing_ids
-from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir, to_csv, write_final_windows
+from pipeline.data_dir import DataDir
+from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, write_final_windows
 from pipeline.stores.sqlite import SqliteStore
+from pipeline.text_files import to_csv
 from tests.unit.test_compare_agreement import frame, gaps, seconds, window
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,7 +22,7 @@ from pipeline.compare.inputs import read_outputs
 from pipeline.compare.sections import sections
 from pipeline.compare.summary import NO_AGES
 from pipeline.compare.watermark import watermarks
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.stores.sqlite import SqliteStore
 from tests.unit.test_compare_frontier import MODEL, measured
 from tests.unit.test_compare_sections import agreement

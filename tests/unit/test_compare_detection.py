@@ -45,7 +45,7 @@ def directly(trades: list[Trade], start: datetime, kind: str, threshold: Decimal
         volume += Decimal(trade.last_size)
         value = max(prices) - min(prices) if kind == "High" else volume
         if value > threshold:
-            return store.time_text(trade.time)
+            return times.time_text(trade.time)
     return None
 
 

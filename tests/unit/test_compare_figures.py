@@ -27,7 +27,7 @@ from pipeline.compare.growth import Growth
 from pipeline.compare.inputs import read_outputs
 from pipeline.compare.latency import STEPS
 from pipeline.compare.sections import sections
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.stores.sqlite import SqliteStore
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)

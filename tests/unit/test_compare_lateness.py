@@ -16,6 +16,7 @@ from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.stream.micro_batches import MicroBatch, extend
 from pipeline.stream_starts import OffsetRange
+from pipeline.times import time_text
 from tests.unit import memory_store
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -164,7 +165,7 @@ def test_a_report_of_another_number_of_late_records_is_noticed(
 
 
 def record_of(offset: int | None, trade: Trade, kind: str, stored: Trade | None = None) -> Record:
-    times = [store.time_text((one or trade).time) for one in (trade, stored)]
+    times = [time_text((one or trade).time) for one in (trade, stored)]
     topic = None if offset is None else TOPIC
     return Record(topic, offset, trade.trade_id, times[0], "buy", 100.5, 0.25, kind, times[1])
 

@@ -30,7 +30,8 @@ from pipeline.compare.modes import READS
 from pipeline.compare.reproduction import run_sections
 from pipeline.compare.section import Section
 from pipeline.compare.sections import MAX_LISTED, sections
-from pipeline.outputs import LOG_FIELDS, WINDOW_COLUMNS, DataDir
+from pipeline.data_dir import DataDir
+from pipeline.outputs import LOG_FIELDS, WINDOW_COLUMNS
 from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
 

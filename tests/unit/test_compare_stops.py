@@ -13,7 +13,7 @@ from pipeline.compare.comparison import compare
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN, freshness, sawtooth
 from pipeline.compare.inputs import catching_up, read_outputs
 from pipeline.compare.stops import gaps, overlap, stops, union, without_stops
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
 from tests.unit.test_compare_freshness import NOON, publications, seconds

@@ -16,7 +16,7 @@ from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN, Freshne
 from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
 from pipeline.compare.inputs import read_outputs
 from pipeline.compare.summary import TITLES, Finding, findings, forecast, summary
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.stores.sqlite import SqliteStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -10,7 +10,7 @@ from pipeline.compare.__main__ import WIDTH, as_text, section_as_text
 from pipeline.compare.comparison import compare
 from pipeline.compare.inputs import read_outputs
 from pipeline.compare.section import Section, Table
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
 

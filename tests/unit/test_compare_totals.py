@@ -9,10 +9,11 @@ import pandas as pd
 from pipeline import times
 from pipeline.compare import agreement
 from pipeline.compare.comparison import compare
-from pipeline.compare.inputs import read_outputs, typed
+from pipeline.compare.inputs import read_outputs
+from pipeline.compare.output_files import typed
 from pipeline.compare.totals import flags, shared_totals, shared_windows
+from pipeline.data_dir import DataDir
 from pipeline.metrics import definitions
-from pipeline.outputs import DataDir
 from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
 from tests.unit.test_compare_agreement import LAST, evidence, frame, window

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from pipeline import times
 from pipeline.compare import agreement, causes, database
 from pipeline.compare.inputs import Evidence
 from pipeline.compare.lateness import NOTHING_CONSUMED, Record
@@ -63,7 +64,7 @@ def windows(trades: Iterable[Trade]) -> dict[str, dict[str, str]]:
             "buy_count": sum(t.side == "buy" for t in own),
             "vwap": round(turnover / volume, 10),
             "volume_imbalance": round((2 * bought - volume) / volume, 10),
-            "last_trade_time": store.time_text(max(t.time for t in own)),
+            "last_trade_time": times.time_text(max(t.time for t in own)),
         }
         found[text(start)] = dict.fromkeys(WINDOW_COLUMNS, "") | {
             name: str(value) for name, value in cells.items()

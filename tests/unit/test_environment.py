@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import environment, spark, times
 from pipeline.batch import scheduler
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.settings import NAMES, Settings
 from tests import page_data
 from tests.conftest import ROOT

@@ -28,6 +28,7 @@ from pipeline import outputs, spark
 from pipeline.errors import (
     Family,
     OperationalError,
+    OutputError,
     TemporaryError,
     exit_on_error,
     family_of,
@@ -77,7 +78,7 @@ def test_an_error_that_ends_without_a_person_is_temporary(error: Exception) -> N
     "error",
     [
         OperationalError("Java is missing"),
-        outputs.OutputError("not a JSON object"),
+        OutputError("not a JSON object"),
         spark.SetupError("jars are missing"),
         StateError("micro-batches are missing"),
         StoreError("schema version 7"),

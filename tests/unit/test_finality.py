@@ -16,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import Row
 
-from pipeline import alerts, histogram, outputs, times
+from pipeline import alerts, histogram, outputs, text_files, times
+from pipeline.data_dir import DataDir
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import finality
-from pipeline.stream.file_watch import DeletedError, FileWatch
+from pipeline.stream.file_watch import FileWatch
+from pipeline.stream.final_rows import DeletedError
 from pipeline.stream.finality import (
     MAX_GROWTH_ENTRIES,
     State,
@@ -317,12 +319,12 @@ class Runner:
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, high: Decimal = Decimal(50)
     ) -> None:
         self.settings = Settings(data_dir=folder, trigger_seconds=0.001, volatility_range=high)
-        self.data = outputs.DataDir(folder)
+        self.data = DataDir(folder)
         self.state_file = folder / "state" / "open_windows.json"
         self.query = self.state_file.with_name("query")
-        self._real = outputs.write_atomically
+        self._real = text_files.write_atomically
         self._left: int | None = None
-        monkeypatch.setattr(outputs, "write_atomically", self._write)
+        monkeypatch.setattr(text_files, "write_atomically", self._write)
         self.start()
 
     def start(self) -> None:
@@ -594,7 +596,7 @@ def test_a_folder_of_a_version_without_scores_is_continued(
     old_columns = outputs.WINDOW_COLUMNS[:-2]
     for path in [*outputs.stream_files(runner.data), runner.data.stream_live]:
         rows_before = csv.DictReader(path.read_text().splitlines())
-        path.write_text(outputs.to_csv(old_columns, rows_before))
+        path.write_text(text_files.to_csv(old_columns, rows_before))
     state = json.loads(runner.state_file.read_text())
     for window in state["open"]:
         window[3] = {name: window[3][name] for name in old_columns}

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import http_health, outputs, times
+from pipeline.data_dir import DataDir
 from pipeline.health import full_disk, health, heartbeat
-from pipeline.outputs import DataDir
 from tests.conftest import fill_disk
 
 ROOT = Path(__file__).resolve().parents[2]

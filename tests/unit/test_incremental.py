@@ -15,18 +15,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pipeline import times
 from pipeline.batch import incremental, kept_sums, snapshot
 from pipeline.batch.incremental import difference
 from pipeline.batch.jdbc import Added
 from pipeline.batch.kept_sums import KeptSums, UnusableError
 from pipeline.batch.snapshot import Ranges
+from pipeline.data_dir import DataDir
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.metrics import unit_sums
 from pipeline.metrics.unit_sums import UnitSums
-from pipeline.outputs import DataDir
 from pipeline.settings import Settings
-from pipeline.stores import sqlite
+from pipeline.stores import common_queries, sqlite
 from pipeline.stores.sqlite import SqliteStore
 from tests.unit.test_unit_sums import expected, trade
 
@@ -109,7 +110,7 @@ def test_the_sums_after_any_runs_equal_the_sums_over_all_rows(
 
 
 def kept(ids: Iterable[int] = range(1, 50)) -> KeptSums:
-    newest = (3, store.time_text(NOW), 0, 9, 49)
+    newest = (3, times.time_text(NOW), 0, 9, 49)
     return KeptSums("20251202T050000Z", WINDOW, ranges_of(set(ids)), newest, windows_of(ids))
 
 
@@ -161,7 +162,7 @@ def put(data: DataDir, *ids: int, second: int = 0) -> None:
     """Store trades of these ids in one transaction."""
     at = NOW + timedelta(seconds=second)
     with closing(sqlite.open_writer(data.database)) as connection:
-        first = store.next_offset(connection) or 0
+        first = common_queries.next_offset(connection) or 0
         trades = [trade(number, "1", "1") for number in ids]
         batch = store.Batch(first, first + len(ids) - 1, len(ids), 0, at, at, trades)
         store.store(connection, batch, at)

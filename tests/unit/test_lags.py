@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pipeline.ingest import lags, store
 from pipeline.ingest.lags import LONGEST, MICRO_BATCHES, NEWEST, NOT_BEHIND, Position
 from pipeline.ingest.trade import Trade
-from pipeline.stores import sqlite
+from pipeline.stores import common_queries, sqlite
+from pipeline.times import minute_text
 from tests.unit import memory_store
 from tests.unit.test_store import write_version
 
@@ -180,7 +181,7 @@ def test_the_counts_do_not_depend_on_transactions_repeats_or_a_second_reading(
                 put(connection, records[place : place + size], place)
             place += size
         expected = Counter(
-            {(store.minute_text(key[0]), *key[1:]): n for key, n in directly(arrivals, 1).items()}
+            {(minute_text(key[0]), *key[1:]): n for key, n in directly(arrivals, 1).items()}
         )
         assert {row[:3]: row[3] for row in stored(connection)} == expected
         before = stored(connection)
@@ -225,7 +226,7 @@ def test_a_database_of_version_4_counts_lags_from_its_conversion_on(tmp_path: Pa
     with closing(sqlite.open_reader(path)) as reader:
         assert reader.execute("SELECT minute, behind, bucket, count FROM lags").fetchall() == []
     with closing(sqlite.open_writer(path)) as writer:
-        assert store.total_rows(writer) == 3
+        assert common_queries.total_rows(writer) == 3
         # The newest trade was 100 s after five o'clock.
         five = datetime(2025, 12, 2, 5, tzinfo=UTC)
         records = [(4, five + 90 * SECOND, five + 110 * SECOND)]

@@ -61,7 +61,9 @@ STARTED: dict[str, set[str]] = {
 }
 #: The modules that the others rest on, and all that they may import of this project.
 FOUNDATIONS: dict[str, set[str]] = {
-    "pipeline.settings": set(),
+    "pipeline.addresses": set(),
+    "pipeline.durations": set(),
+    "pipeline.settings": {"pipeline.addresses", "pipeline.durations"},
     "pipeline.times": set(),
     "pipeline.ingest.trade": set(),
     "pipeline.metrics.definitions": {"pipeline.settings"},

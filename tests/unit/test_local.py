@@ -47,9 +47,9 @@ from local import (
 )
 from local.ports import free_port
 from local.topics import create_from
-from pipeline import java, outputs, processes, times
+from pipeline import java, outputs, processes, text_files, times
+from pipeline.data_dir import DataDir
 from pipeline.errors import OperationalError, TemporaryError
-from pipeline.outputs import DataDir
 from pipeline.settings import Settings, load
 from tests.conftest import fill_disk
 
@@ -169,7 +169,7 @@ def test_two_services_on_one_port_are_refused(capsys) -> None:
         ({"data_dir": SAMPLE}, f"Set DATA_DIR to a directory: {SAMPLE.name} is a file. DATA_DIR=/"),
         ({"data_dir": SAMPLE / "below"}, f"{SAMPLE.name} is a file. DATA_DIR={SAMPLE}/below. The "),
         ({"data_dir": ROOT}, "which has other content"),
-        ({"data_dir": "/"}, "which has other content"),
+        ({"data_dir": "/"}, "is a system directory"),
         (
             {"data_dir": "/etc"},
             "DATA_DIR=/etc is a system directory. Set DATA_DIR to another ",
@@ -258,7 +258,7 @@ def test_a_variable_that_keeps_python_from_starting_has_no_effect_in_make(variab
     done = subprocess.run(
         ["make", "need-python", f"PYTHON={sys.executable}"],
         cwd=ROOT,
-        env=os.environ | {variable: "abc"},
+        env={"PATH": os.environ["PATH"], variable: "abc"},
         capture_output=True,
         text=True,
         check=False,
@@ -828,7 +828,7 @@ def test_a_repaired_file_of_the_stream_is_not_a_new_final_window(
 ) -> None:
     data = DataDir(tmp_path)
     outputs.write_status(data, "spark_processor", {"state": "starting", "counters": counters})
-    outputs.write_atomically(data.stream_csv / "2026-01-01.csv", "")
+    text_files.write_atomically(data.stream_csv / "2026-01-01.csv", "")
     found = announce.events(data, free_port(), 0.0)
     assert found == [f"{announce.FINAL}: {data.stream_csv}"] * announced
 

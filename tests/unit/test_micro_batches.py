@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import outputs, stream_starts
-from pipeline.outputs import OutputError
+from pipeline import stream_starts, text_files
+from pipeline.data_dir import DataDir
+from pipeline.errors import OutputError
 from pipeline.settings import Settings
 from pipeline.stream import micro_batches
 from pipeline.stream.micro_batches import MicroBatch, Recorder, extend, read_micro_batch
@@ -75,7 +76,7 @@ def test_a_start_of_another_form_is_unknown(tmp_path: Path, text: str) -> None:
 
 def test_the_start_of_each_checkpoint_is_recorded_once(tmp_path: Path) -> None:
     """This includes a checkpoint that an older version began."""
-    data, folder = outputs.DataDir(tmp_path / "data"), tmp_path / "query"
+    data, folder = DataDir(tmp_path / "data"), tmp_path / "query"
     start_of(folder, 25)
     for number, end in enumerate([40, 50, 60, 70], 6):
         log_entry(folder, number, end, 0)
@@ -90,7 +91,7 @@ def test_the_start_of_each_checkpoint_is_recorded_once(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_after_another_one_has_the_offsets_between_the_two(tmp_path: Path) -> None:
-    data = outputs.DataDir(tmp_path / "data")
+    data = DataDir(tmp_path / "data")
     another = CHECKPOINT.replace("0", "1")
     for checkpoint, start, ends in ((another, 0, [10, 20]), (CHECKPOINT, 25, [40, 50])):
         folder = tmp_path / checkpoint
@@ -109,7 +110,7 @@ def test_final_windows_of_an_unrecorded_checkpoint_are_no_proof_of_deleted_recor
     tmp_path: Path,
 ) -> None:
     """The record of the stream was deleted, but not its windows."""
-    data, folder = outputs.DataDir(tmp_path / "data"), tmp_path / "query"
+    data, folder = DataDir(tmp_path / "data"), tmp_path / "query"
     data.stream_csv.mkdir(parents=True)
     (data.stream_csv / "2025-06-01.csv").touch()
     start_of(folder, 25)
@@ -196,7 +197,7 @@ def test_the_record_is_the_same_after_a_kill_between_its_files(
     tmp_path: Path, kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of micro-batch 8, which dropped a record, no file, the table alone or both were written."""
-    data, folder = outputs.DataDir(tmp_path / "data"), tmp_path / "query"
+    data, folder = DataDir(tmp_path / "data"), tmp_path / "query"
     for number, end in enumerate([10, 20, 24, 30]):
         log_entry(folder, number + 6, end, 1000 * number)
 
@@ -206,9 +207,9 @@ def test_the_record_is_the_same_after_a_kill_between_its_files(
     start().record(7, 10)
     with monkeypatch.context() as broken:
         if kept == "none":
-            broken.setattr(outputs, "append_csv", crash)
+            broken.setattr(text_files, "append_csv", crash)
         if kept == "rows":
-            broken.setattr(outputs, "write_atomically", crash)
+            broken.setattr(text_files, "write_atomically", crash)
         with contextlib.suppress(Crash):
             start().record(8, 3)
     again = start()
@@ -236,9 +237,9 @@ def crash(*_: object, **__: object) -> None:
 
 
 def test_a_line_that_is_cut_off_is_left_out(tmp_path: Path) -> None:
-    data = outputs.DataDir(tmp_path)
+    data = DataDir(tmp_path)
     rows, _ = extend(None, at(5, 10, 20), 9, IDENTITY)
-    text = outputs.to_csv(stream_starts.OFFSET_COLUMNS, [vars(rows[0])])
+    text = text_files.to_csv(stream_starts.OFFSET_COLUMNS, [vars(rows[0])])
     data.status.mkdir()
     line = text.splitlines(keepends=True)[1]
     for length in range(1, len(line) - 1):
@@ -247,7 +248,7 @@ def test_a_line_that_is_cut_off_is_left_out(tmp_path: Path) -> None:
 
 
 def test_damaged_bytes_in_a_record_lose_only_their_own_line(tmp_path: Path) -> None:
-    data = outputs.DataDir(tmp_path)
+    data = DataDir(tmp_path)
     first, second = (Start(TOPIC_ID, 0, start, CHECKPOINT) for start in (10, 20))
     stream_starts.append(data, first)
     for damage in (b"\xff\xfe\n", b"\0" * 200_000 + b"\n", b'"\n', b"\0"):
@@ -258,12 +259,12 @@ def test_damaged_bytes_in_a_record_lose_only_their_own_line(tmp_path: Path) -> N
 
 
 def test_a_record_that_cannot_be_read_is_named_with_what_to_do(tmp_path: Path) -> None:
-    data = outputs.DataDir(tmp_path)
+    data = DataDir(tmp_path)
     for path in (data.stream_starts, data.thresholds_of("batch_processor")):
         path.mkdir(parents=True)
         with pytest.raises(OutputError, match=rf"^Cannot read {path.name}\. .*Move the directory"):
-            outputs.read_record(path)
+            text_files.read_record(path)
 
 
 def test_without_a_record_nothing_is_known(tmp_path: Path) -> None:
-    assert read_offset_ranges(outputs.DataDir(tmp_path)) == []
+    assert read_offset_ranges(DataDir(tmp_path)) == []

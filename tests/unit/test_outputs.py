@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import outputs, times
-from pipeline.outputs import DataDir, OutputError
+from pipeline import data_dir, outputs, text_files, times
+from pipeline.data_dir import DataDir
+from pipeline.errors import OutputError
 
 NOW = datetime(2025, 12, 2, 5, 10, tzinfo=UTC)
 #: DESIGN.md, "Contracts".
@@ -38,7 +39,7 @@ def window(start: datetime, **cells: object) -> dict[str, str]:
         "trade_count": 3,
         "written_at": NOW,
     }
-    return outputs.cells(outputs.WINDOW_COLUMNS, row | cells)
+    return text_files.cells(outputs.WINDOW_COLUMNS, row | cells)
 
 
 def minute(number: int, day: int = 2) -> datetime:
@@ -53,7 +54,7 @@ def minute(number: int, day: int = 2) -> datetime:
     ["/", "/etc", "/etc/ssh", "/home", "/root", "/usr/local", "/var", "/var/log", "/lib64"],
 )
 def test_a_directory_of_the_system_is_recognised(folder: str) -> None:
-    assert outputs.is_of_system(Path(folder))
+    assert data_dir.is_of_system(Path(folder))
 
 
 @pytest.mark.parametrize(
@@ -64,22 +65,22 @@ def test_a_directory_of_the_system_is_recognised(folder: str) -> None:
     ],
 )
 def test_a_directory_of_a_user_is_not_one_of_the_system(folder: str) -> None:
-    assert not outputs.is_of_system(Path(folder))
+    assert not data_dir.is_of_system(Path(folder))
 
 
 def test_a_link_to_a_directory_of_the_system_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/usr/local")
-    assert outputs.is_of_system(tmp_path / "link")
+    assert data_dir.is_of_system(tmp_path / "link")
 
 
 def test_a_directory_of_the_system_that_holds_outputs_can_be_used_further(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An older version accepted it."""
-    monkeypatch.setattr(outputs, "_SHARED_FOLDERS", (tmp_path,))
-    assert outputs.is_of_system(tmp_path)
+    monkeypatch.setattr(data_dir, "_SHARED_FOLDERS", (tmp_path,))
+    assert data_dir.is_of_system(tmp_path)
     (tmp_path / "source.json").write_text("{}")
-    assert not outputs.is_of_system(tmp_path)
+    assert not data_dir.is_of_system(tmp_path)
 
 
 # --- formats --------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ def test_a_row_of_csv_has_plain_numbers_utc_times_and_empty_cells_for_the_unknow
         "not asked for": 1,
     }
     columns = ["price", "small", "large", "zero", "count", "flag", "time", "micros"]
-    text = outputs.to_csv([*columns, "unknown", "missing"], [row])
+    text = text_files.to_csv([*columns, "unknown", "missing"], [row])
     header, line = text.splitlines()
     assert header == ",".join([*columns, "unknown", "missing"])
     assert line == (
@@ -143,7 +144,7 @@ def test_a_row_of_csv_has_plain_numbers_utc_times_and_empty_cells_for_the_unknow
 
 @given(st.decimals(0, 10**10, places=8))
 def test_a_decimal_is_written_with_every_digit_and_without_an_exponent(value: Decimal) -> None:
-    cell = outputs.cells(["x"], {"x": value})["x"]
+    cell = text_files.cells(["x"], {"x": value})["x"]
     assert Decimal(cell) == value
     assert set(cell) <= set("0123456789.")
 
@@ -180,7 +181,7 @@ def test_the_newest_run_has_a_file_or_a_line_in_the_log(data: DataDir) -> None:
 def test_a_file_is_replaced_as_a_whole_and_no_temporary_file_stays(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "file.txt"
     for text in ("first\n", "secönd\r\n", ""):
-        outputs.write_atomically(path, text)
+        text_files.write_atomically(path, text)
         assert path.read_bytes() == text.encode()
     assert list(path.parent.iterdir()) == [path]
 
@@ -188,7 +189,7 @@ def test_a_file_is_replaced_as_a_whole_and_no_temporary_file_stays(tmp_path: Pat
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     texts = {letter * size for letter, size in (("a", 100_000), ("b", 10), ("c", 300_000))}
-    outputs.write_atomically(path, min(texts), durable=False)
+    text_files.write_atomically(path, min(texts), durable=False)
     seen: set[str] = set()
     done = threading.Event()
 
@@ -200,7 +201,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     reader.start()
     for _ in range(100):
         for text in texts:
-            outputs.write_atomically(path, text, durable=False)
+            text_files.write_atomically(path, text, durable=False)
     done.set()
     reader.join()
     assert seen <= texts
@@ -209,9 +210,9 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
 
 def test_after_a_failed_write_the_old_file_is_still_there(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
-    outputs.write_atomically(path, "old")
+    text_files.write_atomically(path, "old")
     with pytest.raises(UnicodeEncodeError):
-        outputs.write_atomically(path, "new, but broken: \ud800")
+        text_files.write_atomically(path, "new, but broken: \ud800")
     assert path.read_text() == "old"
 
 
@@ -290,7 +291,7 @@ def test_a_day_of_a_version_with_fewer_columns_is_continued(data: DataDir) -> No
     old_columns = outputs.WINDOW_COLUMNS[:-2]
     data.stream_csv.mkdir(parents=True)
     path = data.stream_csv / "2025-12-02.csv"
-    path.write_text(outputs.to_csv(old_columns, [window(minute(1))]))
+    path.write_text(text_files.to_csv(old_columns, [window(minute(1))]))
     before = lines(path)[1]
     outputs.write_final_windows(data, [window(minute(2), range_z=Decimal("-1.5"))])
     header, old_row, new_row = lines(path)
@@ -314,7 +315,7 @@ def test_a_day_with_other_columns_is_refused_and_kept(
 ) -> None:
     data.stream_csv.mkdir(parents=True)
     path = data.stream_csv / "2025-12-02.csv"
-    path.write_text(text := outputs.to_csv(columns, [window(minute(1))]))
+    path.write_text(text := text_files.to_csv(columns, [window(minute(1))]))
     with pytest.raises(OutputError, match="Move it away"):
         outputs.write_final_windows(data, [window(minute(2))])
     assert path.read_text() == text
@@ -411,7 +412,7 @@ def test_a_status_is_read_as_it_was_written(data: DataDir) -> None:
 
 
 def test_a_missing_json_file_is_an_empty_object(tmp_path: Path) -> None:
-    assert outputs.read_json(tmp_path / "none.json") == {}
+    assert text_files.read_json(tmp_path / "none.json") == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1', b"[]", b"1", b"\xff\xfe", b"null"])
@@ -421,18 +422,18 @@ def test_a_cut_off_or_foreign_json_file_is_an_error_that_names_it(
     path = tmp_path / "status.json"
     path.write_bytes(content)
     with pytest.raises(OutputError, match=r"status\.json"):
-        outputs.read_json(path)
+        text_files.read_json(path)
 
 
 def test_a_folder_with_the_name_of_a_json_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=tmp_path.name):
-        outputs.read_json(tmp_path)
+        text_files.read_json(tmp_path)
 
 
 def test_two_processes_use_different_temporary_files(tmp_path: Path) -> None:
     other = tmp_path / f".file.txt.{os.getpid() + 1}.tmp"
     other.write_text("another process is writing here")
-    outputs.write_atomically(tmp_path / "file.txt", "ours")
+    text_files.write_atomically(tmp_path / "file.txt", "ours")
     assert other.read_text() == "another process is writing here"
 
 
@@ -441,32 +442,32 @@ def test_a_final_window_is_never_replaced_by_one_with_fewer_trades(tmp_path: Pat
     data = DataDir(tmp_path)
     start = {"window_start": "2025-12-02T05:00:00Z"}
     whole, cut, same = (
-        outputs.cells(outputs.WINDOW_COLUMNS, start | {"trade_count": count, "written_at": at})
+        text_files.cells(outputs.WINDOW_COLUMNS, start | {"trade_count": count, "written_at": at})
         for count, at in ((100, "first"), (3, "second"), (100, "third"))
     )
     for window in (whole, cut, same):
         outputs.write_final_windows(data, [window])
         text = (data.stream_csv / "2025-12-02.csv").read_text()
-        assert text == outputs.to_csv(outputs.WINDOW_COLUMNS, [whole])
+        assert text == text_files.to_csv(outputs.WINDOW_COLUMNS, [whole])
 
 
 def test_a_row_is_appended_after_a_line_that_was_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "status" / "record.csv"
     for number in (1, 2):
-        outputs.append_csv(path, ("a", "b"), {"a": number, "b": "x"}, 1000)
+        text_files.append_csv(path, ("a", "b"), {"a": number, "b": "x"}, 1000)
     path.write_text(path.read_text() + "3,")
-    outputs.append_csv(path, ("a", "b"), {"a": 4, "b": "x"}, 1000)
+    text_files.append_csv(path, ("a", "b"), {"a": 4, "b": "x"}, 1000)
     assert path.read_text() == "a,b\n1,x\n2,x\n3,\n4,x\n"
 
 
 def test_an_appended_file_stays_bounded_and_starts_again_with_other_columns(tmp_path: Path) -> None:
     path = tmp_path / "record.csv"
     for number in range(200):
-        outputs.append_csv(path, ("number",), {"number": number}, 100)
+        text_files.append_csv(path, ("number",), {"number": number}, 100)
         assert path.stat().st_size <= 110
     lines = path.read_text().splitlines()
     assert (lines[0], lines[-1]) == ("number", "199")
-    outputs.append_csv(path, ("other",), {"other": 1}, 100)
+    text_files.append_csv(path, ("other",), {"other": 1}, 100)
     assert path.read_text() == "other\n1\n"
 
 
@@ -474,5 +475,5 @@ def test_a_failed_write_leaves_no_temporary_file(tmp_path: Path) -> None:
     folder = tmp_path / "taken"
     folder.mkdir()
     with pytest.raises(OSError, match="directory"):
-        outputs.write_atomically(folder, "text")
+        text_files.write_atomically(folder, "text")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]

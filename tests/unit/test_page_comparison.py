@@ -16,7 +16,7 @@ from page.formatting import DASH
 from page.sections import answers, comparison
 from pipeline.compare.figures import GrowthFigure
 from pipeline.compare.summary import NO_AGES, NO_COST, TITLES, Finding, Kind
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
 

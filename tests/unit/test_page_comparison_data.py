@@ -13,7 +13,7 @@ from pipeline.compare.comparison import compare
 from pipeline.compare.inputs import read_outputs
 from pipeline.compare.sections import sections
 from pipeline.compare.summary import findings
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.settings import Settings
 from pipeline.source import claim
 from pipeline.stores import sqlite

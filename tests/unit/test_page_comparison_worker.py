@@ -9,7 +9,7 @@ from page.comparison_worker import Comparer, LatestComparison, next_span, rest
 from page.pace import Pace
 from page.worker_process import WorkerError
 from pipeline import times
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from tests import page_data
 from tests.conftest import wait_until
 

@@ -11,7 +11,7 @@ from page import downloads, worker_process
 from page.downloads import Reports, windows_csv, windows_in_own_process
 from page.worker_process import WorkerError
 from pipeline import outputs, times
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from tests import page_data
 
 

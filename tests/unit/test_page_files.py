@@ -12,9 +12,9 @@ import pytest
 from page import files
 from page.files import Reader
 from page.pace import Pace
-from pipeline import outputs, times
-from pipeline.compare import inputs
-from pipeline.outputs import DataDir
+from pipeline import outputs, text_files, times
+from pipeline.compare import output_files
+from pipeline.data_dir import DataDir
 from pipeline.stores.sqlite import SqliteStore
 from tests import page_data
 from tests.conftest import fill_disk
@@ -68,7 +68,7 @@ def test_the_fast_reader_reads_the_same_values_as_the_pipelines_reader(data) -> 
     rows[4] |= {"last_trade_time": rows[4]["last_trade_time"].replace(microsecond=123456)}
     page_data.write_days(data, rows)
     [path] = outputs.stream_files(data)
-    fast, own = files.read_windows(path).frame, inputs.read_windows(path)
+    fast, own = files.read_windows(path).frame, output_files.read_windows(path)
     pd.testing.assert_frame_equal(fast, own, check_dtype=False)
     assert fast["vwap"].isna().sum() == 1
 
@@ -133,7 +133,7 @@ def test_new_days_and_runs_appear_and_deleted_ones_disappear(data) -> None:
 def test_a_window_that_has_just_become_final_is_not_open_as_well(data) -> None:
     page_data.write_live(data, NOW)
     final = page_data.window(NOW.replace(second=0) - timedelta(minutes=1), 1)
-    outputs.write_final_windows(data, [outputs.cells(outputs.WINDOW_COLUMNS, final)])
+    outputs.write_final_windows(data, [text_files.cells(outputs.WINDOW_COLUMNS, final)])
     seen = reader_of(data).snapshot()
     assert len(seen.live) == 1
     assert seen.live["window_start"].iloc[0] == NOW.replace(second=0)
@@ -297,7 +297,7 @@ def test_the_newest_row_of_long_per_minute_records_is_read(data) -> None:
     columns = ("at", "seconds", "cpu_s", "rss_mib", "counters")
     for n in range(100):
         row = {"at": n, "seconds": 60, "counters": f'{{"received": {n}, "x": "{"y" * 90}"}}'}
-        outputs.append_csv(data.minutes_of("producer"), columns, row, 10**6)
+        text_files.append_csv(data.minutes_of("producer"), columns, row, 10**6)
     minute = reader_of(data).snapshot().services["producer"].minute
     assert minute["at"] == "99"
     assert minute["counters"].startswith('{"received": 99,')

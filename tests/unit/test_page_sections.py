@@ -21,8 +21,8 @@ from page.files import Reader, Snapshot, Table
 from page.sections import alerts, header, market, newest_results, services, settings_table
 from pipeline import outputs, times
 from pipeline.compare.totals import SharedTotals
+from pipeline.data_dir import DataDir
 from pipeline.metrics import definitions
-from pipeline.outputs import DataDir
 from pipeline.settings import Settings
 from pipeline.stores.sqlite import SqliteStore
 from tests import page_data

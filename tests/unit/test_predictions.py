@@ -10,7 +10,7 @@ from pipeline.compare.comparison import compare
 from pipeline.compare.detection import KEY
 from pipeline.compare.frontier import Frontier
 from pipeline.compare.inputs import read_outputs
-from pipeline.outputs import DataDir
+from pipeline.data_dir import DataDir
 from pipeline.stores.sqlite import SqliteStore
 from tests import page_data, predictions
 from tests.unit.test_compare_frontier import MODEL, measured

@@ -4,8 +4,9 @@ import re
 from datetime import timedelta
 
 from pipeline.compare import causes
+from pipeline.durations import parse_duration
 from pipeline.outputs import WINDOW_COLUMNS
-from pipeline.settings import Settings, parse_duration
+from pipeline.settings import Settings
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

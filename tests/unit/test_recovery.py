@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from pipeline import outputs, times
-from pipeline.errors import is_temporary
-from pipeline.outputs import WINDOW_COLUMNS, OutputError
+from pipeline import outputs, text_files, times
+from pipeline.data_dir import DataDir
+from pipeline.errors import OutputError, is_temporary
+from pipeline.outputs import WINDOW_COLUMNS
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stream import checkpoint, finality, recovery
 from pipeline.stream.checkpoint import DamagedCheckpointError
 from pipeline.stream.failures import StreamError
-from pipeline.stream.file_watch import DeletedError, FileWatch
-from pipeline.stream.final_rows import FinalRows
+from pipeline.stream.file_watch import FileWatch
+from pipeline.stream.final_rows import DeletedError, FinalRows
 from pipeline.stream.finality import StateError
 from tests.unit.test_checkpoint import TOPIC, made
 from tests.unit.test_window_files import START, text, window
@@ -30,7 +31,7 @@ def service(tmp_path: Path) -> Service:
     """With an undamaged checkpoint and three final windows."""
     service = Service("spark_processor", Settings(data_dir=tmp_path))
     folder = made(checkpoint.folder(service.settings, TOPIC))
-    state = finality.from_json(outputs.read_json(folder / "open_windows.json"))
+    state = finality.from_json(text_files.read_json(folder / "open_windows.json"))
     newest = times.epoch_micros(START) + 2 * 60_000_000
     changed = finality.to_json(replace(state, newest_final=newest))
     (folder / "open_windows.json").write_text(json.dumps(changed))
@@ -249,7 +250,7 @@ def test_a_checkpoint_that_was_created_again_is_not_the_deleted_one(
 
 def test_a_new_checkpoint_is_not_a_deleted_one(tmp_path: Path) -> None:
     """Before its first start, and between its creation and its first final window."""
-    files = FileWatch(outputs.DataDir(tmp_path), tmp_path / "checkpoints" / "new")
+    files = FileWatch(DataDir(tmp_path), tmp_path / "checkpoints" / "new")
     files.check()
     made(tmp_path / "checkpoints" / "new")
     files.check()

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import outputs, times
-from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir, to_csv, write_final_windows
-from pipeline.settings import Settings, parse_duration
+from pipeline import outputs, text_files, times
+from pipeline.data_dir import DataDir
+from pipeline.durations import parse_duration
+from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, write_final_windows
+from pipeline.settings import Settings
 from pipeline.stores.sqlite import SqliteStore
+from pipeline.text_files import to_csv
 from report import __main__ as making
 from report import figures
 from tests import page_data
@@ -58,7 +61,7 @@ def window(minute: int, length: int = 1) -> dict[str, str]:
         "range_z": (minute % 7 - 3) if minute >= 10 else None,
         "volume_z": (minute % 5 - 2) if minute >= 10 else None,
     }
-    return outputs.cells(WINDOW_COLUMNS, known)
+    return text_files.cells(WINDOW_COLUMNS, known)
 
 
 def filled(folder: Path, minutes: int, every: int = 10) -> DataDir:

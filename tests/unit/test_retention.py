@@ -12,17 +12,19 @@ from typing import Any
 
 import pytest
 
-from pipeline import outputs, stream_starts, times
+from pipeline import outputs, stream_starts, text_files, times
 from pipeline.batch.retention import expired
 from pipeline.compare import causes
 from pipeline.compare.__main__ import as_json
 from pipeline.compare.comparison import compare
 from pipeline.compare.inputs import read_outputs
+from pipeline.data_dir import DataDir
 from pipeline.ingest import retention, store, transactions
 from pipeline.ingest.trade import Trade
-from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, DataDir
+from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
+from pipeline.stores.common_queries import newest_event_time, newest_topic, next_offset, total_rows
 from pipeline.stores.sqlite import SqliteStore
 from pipeline.stream_starts import OffsetRange, Start
 from tests.unit.test_compare_unread import NOON, trade, windows
@@ -75,7 +77,7 @@ def made_folder(tmp_path_factory: pytest.TempPathFactory) -> DataDir:
     read = [t for n, t in enumerate(trades) if n != LATE and not SKIPPED[0] <= n < SKIPPED[1]]
     outputs.write_final_windows(data, rows_of(read, NOON))
     batch_rows = rows_of(trades, NOW)
-    outputs.write_atomically(data.batch_windows, outputs.to_csv(WINDOW_COLUMNS, batch_rows))
+    text_files.write_atomically(data.batch_windows, text_files.to_csv(WINDOW_COLUMNS, batch_rows))
     write_runs(data, trades)
     write_positions(data, len(trades))
     return data
@@ -100,8 +102,8 @@ def write_runs(data: DataDir, trades: list[Trade]) -> None:
             "snapshot_at": at,
             "written_at": at,
         }
-        text = outputs.to_csv(BATCH_COLUMNS, [row])
-        outputs.write_atomically(data.batch_output / f"{row['run']}.csv", text)
+        text = text_files.to_csv(BATCH_COLUMNS, [row])
+        text_files.write_atomically(data.batch_output / f"{row['run']}.csv", text)
         fields = {"started": at, "run": row["run"], "status": "ok", "rows": len(own), "wall_s": 1.0}
         outputs.append_batch_log(data, fields)
 
@@ -114,7 +116,7 @@ def write_positions(data: DataDir, end: int) -> None:
     reads = OffsetRange(TOPIC, 60.0, 9, SKIPPED[1], end, end, NOW, 0, CHECKPOINTS[1])
     for path, rows in ((data.stream_drops, [dropped, ended]), (data.stream_position, [reads])):
         cells = [vars(row) for row in rows]
-        outputs.write_atomically(path, outputs.to_csv(stream_starts.OFFSET_COLUMNS, cells))
+        text_files.write_atomically(path, text_files.to_csv(stream_starts.OFFSET_COLUMNS, cells))
     stream_starts.append(data, Start(TOPIC, 0, 0, CHECKPOINTS[0]))
     stream_starts.append(data, Start(TOPIC, *SKIPPED, CHECKPOINTS[1]))
 
@@ -174,8 +176,8 @@ def store_and_read_in_another_topic(data: DataDir) -> None:
             store.store(connection, batch, at)
             (data.batch_output / f"{outputs.run_id(at)}.csv").touch()
     position = OffsetRange(topic, 60.0, 4, 0, 4, 4, NOW, 0, CHECKPOINTS[0])
-    text = outputs.to_csv(stream_starts.OFFSET_COLUMNS, [vars(position)])
-    outputs.write_atomically(data.stream_position, text)
+    text = text_files.to_csv(stream_starts.OFFSET_COLUMNS, [vars(position)])
+    text_files.write_atomically(data.stream_position, text)
 
 
 @pytest.mark.parametrize("is_created_again", [False, True])
@@ -215,12 +217,12 @@ def test_rows_younger_than_the_retention_stay(folder: DataDir) -> None:
     assert list(delete(folder, 30)) == []
     assert sum(delete(folder, 5)) > 0
     with closing(sqlite.open_reader(folder.database)) as connection:
-        oldest = store.time_text(NOW - 5 * DAY)
+        oldest = times.time_text(NOW - 5 * DAY)
         kept = connection.execute("SELECT count(*) FROM ingest WHERE committed_at >= ?", (oldest,))
         assert kept.fetchone()[0] == -(-5 * PER_DAY // 7)
         minutes = connection.execute("SELECT min(minute) FROM latency").fetchone()[0]
         # The newest trade is a day older than the clock of this machine.
-        assert minutes >= store.minute_text(made_trades()[-1].time - 5 * DAY)
+        assert minutes >= times.minute_text(made_trades()[-1].time - 5 * DAY)
     assert numbers(folder)[-1] == before[-1]
 
 
@@ -235,10 +237,10 @@ def test_a_clock_that_is_years_ahead_deletes_nothing(folder: DataDir) -> None:
     # The age is then measured from the newest trade.
     assert sum(delete(folder, 5, NOW + 3650 * DAY)) > 0
     with closing(sqlite.open_reader(folder.database)) as connection:
-        newest = store.newest_event_time(connection)
+        newest = newest_event_time(connection)
         assert newest == made_trades()[-1].time
         oldest = connection.execute("SELECT min(minute) FROM latency").fetchone()[0]
-        assert oldest >= store.minute_text(newest - 5 * DAY)
+        assert oldest >= times.minute_text(newest - 5 * DAY)
 
 
 def test_transactions_that_the_stream_has_not_read_stay(folder: DataDir) -> None:
@@ -248,8 +250,8 @@ def test_transactions_that_the_stream_has_not_read_stay(folder: DataDir) -> None
     list(delete(folder, 1, NOW + 100 * DAY))
     assert numbers(folder) == before
     position = OffsetRange(TOPIC, 60.0, 4, 0, 77, 77, NOW, 0, CHECKPOINTS[0])
-    text = outputs.to_csv(stream_starts.OFFSET_COLUMNS, [vars(position)])
-    outputs.write_atomically(folder.stream_position, text)
+    text = text_files.to_csv(stream_starts.OFFSET_COLUMNS, [vars(position)])
+    text_files.write_atomically(folder.stream_position, text)
     list(delete(folder, 1, NOW + 100 * DAY))
     # Offset 77 is in the second minute of the second day. The windows that are then open stay.
     kept = numbers(folder)
@@ -287,8 +289,8 @@ def test_a_deletion_that_is_interrupted_deletes_nothing(folder: DataDir) -> None
 def test_the_consumer_continues_after_the_newest_record(folder: DataDir) -> None:
     list(delete(folder, 1, NOW + 1000 * DAY))
     with closing(sqlite.open_reader(folder.database)) as connection:
-        assert store.next_offset(connection) == store.total_rows(connection) == DAYS * PER_DAY
-        assert store.newest_topic(connection) == TOPIC
+        assert next_offset(connection) == total_rows(connection) == DAYS * PER_DAY
+        assert newest_topic(connection) == TOPIC
 
 
 def test_the_files_of_the_two_newest_runs_stay_at_any_age(folder: DataDir) -> None:

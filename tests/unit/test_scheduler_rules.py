@@ -27,20 +27,15 @@ from pipeline.batch.scheduler import (
     reason_of,
     status_of,
 )
+from pipeline.data_dir import DataDir
 from pipeline.errors import TemporaryError
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
-from pipeline.outputs import (
-    DataDir,
-    append_batch_log,
-    batch_files,
-    read_status,
-    run_id,
-    write_atomically,
-)
+from pipeline.outputs import append_batch_log, batch_files, read_status, run_id
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stores import sqlite
+from pipeline.text_files import write_atomically
 
 #: Quarters of a second: floats hold them exactly.
 quarters = st.integers(0, 4 * 10**9).map(lambda n: n / 4)

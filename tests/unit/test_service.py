@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import outputs, service, times
+from pipeline.data_dir import DataDir
 from pipeline.health import health, heartbeat
-from pipeline.outputs import DataDir
 from pipeline.service import Service, backoff, only_one
 from pipeline.settings import Settings
 
@@ -336,7 +336,7 @@ SECOND = 'from pipeline import service; service.run("producer", lambda *_: None)
 
 
 def test_a_second_process_of_a_service_is_refused_and_changes_no_file(tmp_path: Path) -> None:
-    data = outputs.DataDir(tmp_path)
+    data = DataDir(tmp_path)
     Service("producer", Settings(data_dir=tmp_path)).report("running", "first", healthy=True)
     before = data.status_of("producer").read_bytes()
     environment = {"PATH": os.environ["PATH"], "DATA_DIR": str(tmp_path)}

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.settings import Settings, changed, json_duration, load, parse_duration, setting_text
+from pipeline.durations import json_duration, parse_duration
+from pipeline.settings import Settings, changed, load, setting_text
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [name.upper() for name in Settings.model_fields]

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import outputs, source
-from pipeline.outputs import DataDir, OutputError
+from pipeline import outputs, source, text_files
+from pipeline.data_dir import DataDir
+from pipeline.durations import duration_text, parse_duration
+from pipeline.errors import OutputError
 from pipeline.service import Service
-from pipeline.settings import Settings, duration_text, parse_duration
+from pipeline.settings import Settings
 
 LIVE = {"kind": "live", "url": "wss://ws-feed.exchange.coinbase.com"}
 REPLAY = {"kind": "replay", "recording": "sample.gz", "fingerprint": "ab", "retimed": True}
@@ -34,7 +36,9 @@ def write_windows(data: DataDir, length: timedelta, count: int = 1) -> None:
     outputs.write_final_windows(
         data,
         [
-            outputs.cells(outputs.WINDOW_COLUMNS, {"window_start": at, "window_end": at + length})
+            text_files.cells(
+                outputs.WINDOW_COLUMNS, {"window_start": at, "window_end": at + length}
+            )
             | {"trade_count": "1"}
             for at in starts
         ],

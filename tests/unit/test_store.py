@@ -23,7 +23,7 @@ from pipeline.compare import database
 from pipeline.errors import RestartError, TemporaryError
 from pipeline.ingest import store, transactions
 from pipeline.ingest.trade import Trade
-from pipeline.stores import sqlite, sqlite_queries, sqlite_schema
+from pipeline.stores import common_queries, sqlite, sqlite_queries, sqlite_schema
 from pipeline.stores.interface import StoreError
 from pipeline.stream_starts import Start
 from tests import old_folder, page_data
@@ -101,13 +101,13 @@ def steps_after(path: Path, count: int) -> list[int]:
     """Return the steps of a start, of reading the totals and of a commit after transactions."""
     topic = page_data.TOPIC_ID
     queries = (
-        store.next_offset,
-        store.newest_topic,
-        store.newest_receipt,
-        store.newest_event_time,
-        store.total_rows,
-        store.open_gaps,
-        store.stored_ranges,
+        common_queries.next_offset,
+        common_queries.newest_topic,
+        common_queries.newest_receipt,
+        common_queries.newest_event_time,
+        common_queries.total_rows,
+        common_queries.open_gaps,
+        common_queries.stored_ranges,
     )
     with closing(sqlite.open_writer(path)) as connection:
         old_folder.write_transactions(connection, count, NOW)
@@ -242,19 +242,19 @@ def test_a_batch_is_stored_with_its_bookkeeping(connection: sqlite.SqliteWriter)
     assert connection.execute("SELECT * FROM ingest").fetchall() == [
         (1, 40, 44, 5, 2, 1, 2, 10, 11, now, late, late, 2, now, None)
     ]
-    assert store.next_offset(connection) == 45
-    assert store.total_rows(connection) == 2
-    assert store.id_span(connection) == (10, 11)
+    assert common_queries.next_offset(connection) == 45
+    assert common_queries.total_rows(connection) == 2
+    assert common_queries.id_span(connection) == (10, 11)
 
 
 def test_an_empty_database_has_no_offset_no_rows_and_no_ids(
     connection: sqlite.SqliteWriter,
 ) -> None:
-    assert store.next_offset(connection) is None
-    assert store.total_rows(connection) == 0
-    assert store.id_span(connection) is None
-    assert store.stored_ranges(connection) == []
-    assert store.open_gaps(connection) == (0, 0)
+    assert common_queries.next_offset(connection) is None
+    assert common_queries.total_rows(connection) == 0
+    assert common_queries.id_span(connection) is None
+    assert common_queries.stored_ranges(connection) == []
+    assert common_queries.open_gaps(connection) == (0, 0)
 
 
 def test_the_first_of_two_trades_with_one_id_is_stored(connection: sqlite.SqliteWriter) -> None:
@@ -269,7 +269,7 @@ def test_a_batch_of_rejected_messages_only_moves_the_offset(
 ) -> None:
     result = store.store(connection, batch([], 7, rejected=3), NOW)
     assert result == store.StoreResult(0, 0, 0)
-    assert store.next_offset(connection) == 10
+    assert common_queries.next_offset(connection) == 10
     assert connection.execute("SELECT first_trade_id, rejected FROM ingest").fetchall() == [
         (None, 3)
     ]
@@ -283,7 +283,7 @@ def test_storing_a_batch_again_changes_no_row(connection: sqlite.SqliteWriter) -
     assert again == store.StoreResult(stored=0, repeated=2, total_rows=5)
     assert ids_in(connection) == [1, 2, 5, 6, 9]
     assert connection.execute("SELECT * FROM gaps").fetchall() == gaps
-    assert store.next_offset(connection) == 5
+    assert common_queries.next_offset(connection) == 5
 
 
 def test_a_repeated_id_is_the_only_violation_that_is_ignored(
@@ -294,7 +294,7 @@ def test_a_repeated_id_is_the_only_violation_that_is_ignored(
     with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
         store.store(connection, store.Batch(1, 2, 2, 0, NOW, NOW, [make(3), bad]), NOW)
     assert ids_in(connection) == [1]
-    assert store.next_offset(connection) == 1
+    assert common_queries.next_offset(connection) == 1
 
 
 def test_total_rows_is_correct_after_a_new_topic_starts_at_offset_0(
@@ -305,7 +305,7 @@ def test_total_rows_is_correct_after_a_new_topic_starts_at_offset_0(
         moment = NOW + timedelta(minutes=1 + number)
         store.store(connection, batch([10 + number], number), moment)
     assert len(ids_in(connection)) == 6
-    assert store.total_rows(connection) == 6
+    assert common_queries.total_rows(connection) == 6
 
 
 def test_the_next_offset_is_the_one_of_the_newest_topic(
@@ -313,7 +313,7 @@ def test_the_next_offset_is_the_one_of_the_newest_topic(
 ) -> None:
     store.store(connection, batch([1, 2, 3], 1000), NOW)
     store.store(connection, batch([4, 5], 0), NOW + timedelta(minutes=1))
-    assert store.next_offset(connection) == 2
+    assert common_queries.next_offset(connection) == 2
 
 
 # --- one transaction ------------------------------------------------------------------------
@@ -328,8 +328,8 @@ def test_an_error_in_a_transaction_stores_nothing(connection: sqlite.SqliteWrite
         store.store(connection, batch([3, 9], 2), NOW)
     connection.execute("DROP TRIGGER broken")
     assert ids_in(connection) == [1, 5]
-    assert store.open_gaps(connection) == (1, 3)
-    assert store.next_offset(connection) == 2
+    assert common_queries.open_gaps(connection) == (1, 3)
+    assert common_queries.next_offset(connection) == 2
     assert store.store(connection, batch([3, 9], 2), NOW).total_rows == 4
 
 
@@ -357,7 +357,7 @@ def test_a_kill_before_the_commit_stores_nothing(path: Path) -> None:
     assert run.returncode == -signal.SIGKILL
     writer = sqlite.open_writer(path)
     assert ids_in(writer) == [1, 2]
-    assert store.next_offset(writer) == 2
+    assert common_queries.next_offset(writer) == 2
     assert store.store(writer, batch([3], 2), NOW) == store.StoreResult(1, 0, 3)
     assert writer.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     writer.close()
@@ -529,7 +529,7 @@ def test_a_gap_is_found_between_and_within_batches(connection: sqlite.SqliteWrit
     rows = connection.execute("SELECT * FROM gaps ORDER BY 1").fetchall()
     found = "2025-12-02T05:00:00.000000Z"
     assert rows == [(12, 14, found, None), (16, 19, found, None)]
-    assert store.open_gaps(connection) == (2, 7)
+    assert common_queries.open_gaps(connection) == (2, 7)
 
 
 def test_late_trades_split_a_gap_and_fill_it_at_last(
@@ -544,7 +544,7 @@ def test_late_trades_split_a_gap_and_fill_it_at_last(
         (6, 9, found, None),
     ]
     store.store(connection, batch([2, 3, 4, 6, 7, 8, 9], 3), NOW + timedelta(hours=1))
-    assert store.open_gaps(connection) == (0, 0)
+    assert common_queries.open_gaps(connection) == (0, 0)
     rows = connection.execute("SELECT * FROM gaps").fetchall()
     assert {row[2:] for row in rows} == {(found, filled)}
 
@@ -559,14 +559,14 @@ def test_an_id_below_the_least_one_opens_a_gap_between_them(
 
 def test_the_first_trade_opens_no_gap(connection: sqlite.SqliteWriter) -> None:
     store.store(connection, batch([987_654_321]), NOW)
-    assert store.open_gaps(connection) == (0, 0)
+    assert common_queries.open_gaps(connection) == (0, 0)
 
 
 def test_a_gap_at_the_end_of_64_bits_is_counted(connection: sqlite.SqliteWriter) -> None:
     store.store(connection, batch([1]), NOW)
     store.store(connection, batch([2**63 - 1], 1), NOW)
-    assert store.open_gaps(connection) == (1, 2**63 - 3)
-    assert store.stored_ranges(connection) == [(1, 1), (2**63 - 1, 2**63 - 1)]
+    assert common_queries.open_gaps(connection) == (1, 2**63 - 3)
+    assert common_queries.stored_ranges(connection) == [(1, 1), (2**63 - 1, 2**63 - 1)]
 
 
 batches_of_ids = st.lists(st.lists(st.integers(1, 60), max_size=12), min_size=1, max_size=8)
@@ -591,13 +591,13 @@ def test_open_gaps_are_exactly_the_ids_between_the_stored_ones(
         between = set(range(min(stored), max(stored))) if stored else set()
         missing = between - stored
         assert gaps_in(connection) == missing
-        runs, count = store.open_gaps(connection)
+        runs, count = common_queries.open_gaps(connection)
         assert count == len(missing)
         assert runs >= sum(trade_id - 1 not in missing for trade_id in missing)
-        ranges = store.stored_ranges(connection)
+        ranges = common_queries.stored_ranges(connection)
         inside = [number for first, last in ranges for number in range(first, last + 1)]
         assert inside == sorted(stored)
-    assert store.next_offset(connection) == offset
+    assert common_queries.next_offset(connection) == offset
     connection.close()
 
 
@@ -629,7 +629,7 @@ def test_ranges_are_split_into_parts_of_equal_size_with_every_id(ids: set[int], 
         for first in ordered
         if first - 1 not in ids
     ]
-    split = store.split_ranges(ranges, parts)
+    split = common_queries.split_ranges(ranges, parts)
     members = [[n for a, b in part for n in range(a, b + 1)] for part in split]
     assert [n for part in members for n in part] == ordered
     assert len(split) <= parts
@@ -639,11 +639,11 @@ def test_ranges_are_split_into_parts_of_equal_size_with_every_id(ids: set[int], 
 
 
 def test_no_ranges_are_split_into_no_parts() -> None:
-    assert store.split_ranges([], 4) == []
+    assert common_queries.split_ranges([], 4) == []
 
 
 def test_large_ranges_are_split_in_a_moment() -> None:
-    (low,), (high,) = store.split_ranges([(1, 2**62)], 2)
+    (low,), (high,) = common_queries.split_ranges([(1, 2**62)], 2)
     assert low == (1, 2**61)
     assert high == (2**61 + 1, 2**62)
 
@@ -683,7 +683,7 @@ def put(
     topic: str = "topic",
     receipts: Sequence[datetime] = (),
 ) -> store.StoreResult:
-    first = (store.next_offset(connection) or 0) if offset is None else offset
+    first = (common_queries.next_offset(connection) or 0) if offset is None else offset
     offsets = range(first, first + len(trades))
     one = store.Batch(
         first, offsets[-1], len(trades), 0, NOW, NOW, trades, receipts, topic, offsets
@@ -847,12 +847,12 @@ def steps_of(
 QUERIES: dict[str, Callable[[sqlite.SqliteWriter], object]] = {
     "counts": database.ingest_counts,
     "consumed offsets": database.consumed_offsets,
-    "next offset": store.next_offset,
-    "rows": store.total_rows,
-    "topic": store.newest_topic,
-    "receipt": store.newest_receipt,
+    "next offset": common_queries.next_offset,
+    "rows": common_queries.total_rows,
+    "topic": common_queries.newest_topic,
+    "receipt": common_queries.newest_receipt,
     "after a snapshot": lambda connection: database.stored_after(
-        connection, (1, 1), store.total_rows(connection) - 5, "3"
+        connection, (1, 1), common_queries.total_rows(connection) - 5, "3"
     ),
     "around a start": lambda connection: database.placed_trades(
         connection, Start("topic", 50, 60, "checkpoint"), *[timedelta(minutes=1)] * 2
@@ -881,7 +881,7 @@ def test_a_reader_shows_a_database_of_version_2_before_the_consumer_has_converte
     with closing(sqlite.open_reader(path)) as reader:
         before = database.evidence(reader)
         assert database.consumed_offsets(reader) == (None, 0, 0)
-        assert (store.next_offset(reader), store.total_rows(reader)) == (3, 2)
+        assert (common_queries.next_offset(reader), common_queries.total_rows(reader)) == (3, 2)
         assert database.backfilled(reader) == set()
     sqlite.open_writer(path).close()
     with closing(sqlite.open_reader(path)) as reader:
@@ -901,7 +901,7 @@ def test_a_database_of_version_2_keeps_its_evidence_without_offsets(path: Path) 
             (None, None, 1, 0.5, "conflict", None),
         ]
         assert database.backfilled(writer) == set()
-        assert store.next_offset(writer) == 3
+        assert common_queries.next_offset(writer) == 3
         assert database.consumed_offsets(writer) == (None, 0, 0)
         names = {row[0] for row in writer.execute("SELECT name FROM sqlite_master")}
         assert not names & {"late", "conflicts"}

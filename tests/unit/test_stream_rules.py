@@ -14,7 +14,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from pyspark.sql import Row
 
-from pipeline import outputs
+from pipeline import outputs, text_files
 from pipeline.metrics import definitions
 from pipeline.settings import Settings
 from pipeline.stream import checkpoint
@@ -208,7 +208,7 @@ def test_the_console_shows_the_newest_windows_of_a_long_list(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     windows = [
-        outputs.cells(outputs.WINDOW_COLUMNS, {"window_start": START + n * MINUTE})
+        text_files.cells(outputs.WINDOW_COLUMNS, {"window_start": START + n * MINUTE})
         for n in range(CONSOLE_WINDOWS + 2)
     ]
     console = Console()
@@ -227,7 +227,7 @@ def test_the_console_shows_the_newest_windows_of_a_long_list(
 
 def test_the_console_prints_its_header_again_after_some_rows(capsys) -> None:
     console = Console()
-    window = outputs.cells(outputs.WINDOW_COLUMNS, {"window_start": START})
+    window = text_files.cells(outputs.WINDOW_COLUMNS, {"window_start": START})
     for _ in range(2 * CONSOLE_ROWS + 1):
         console.print("open", [window])
     printed = capsys.readouterr().out.splitlines()

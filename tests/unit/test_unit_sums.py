@@ -22,7 +22,7 @@ from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.metrics import unit_sums
 from pipeline.metrics.unit_sums import UnitSums
-from pipeline.stores import sqlite
+from pipeline.stores import common_queries, sqlite
 from pipeline.stores.sqlite_queries import _WHOLE, QUERIES
 
 BEGAN = datetime(2025, 12, 2, 5, tzinfo=UTC)
@@ -42,7 +42,7 @@ def sums_in_sqlite(trades: Sequence[Trade], path: Path, window_s: int) -> dict[i
     with closing(sqlite.open_writer(path)) as connection:
         batch = store.Batch(0, len(trades) - 1, len(trades), 0, BEGAN, BEGAN, trades)
         store.store(connection, batch, BEGAN)
-        parts = store.split_ranges(store.stored_ranges(connection), 2)
+        parts = common_queries.split_ranges(common_queries.stored_ranges(connection), 2)
         query = QUERIES.over_ranges(parts, QUERIES.groups(window_s))
         chunks = connection.execute(f"SELECT groups FROM ({query})").fetchall()  # noqa: S608
     groups = (unit_sums.of_group(group) for (text,) in chunks for group in json.loads(text))

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import outputs
-from pipeline.outputs import WINDOW_COLUMNS, OutputError
+from pipeline import text_files
+from pipeline.errors import OutputError
+from pipeline.outputs import WINDOW_COLUMNS
 from pipeline.window_files import FIRST_COLUMNS, description, scan
 
 MINUTE = timedelta(minutes=1)
@@ -38,7 +39,7 @@ def window(number: int, **changed: object) -> dict[str, object]:
 
 
 def text(*rows: dict[str, object], columns: tuple[str, ...] = WINDOW_COLUMNS) -> str:
-    return outputs.to_csv(columns, rows)
+    return text_files.to_csv(columns, rows)
 
 
 def scanned(folder: Path, content: bytes) -> tuple[list[str], tuple[str, ...]]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import outputs
+from pipeline import text_files
 from pipeline.batch import job
 from pipeline.metrics import definitions
 from pipeline.metrics.definitions import MIN_TRAILING_WINDOWS, WindowAmounts, z_scores
@@ -119,12 +119,12 @@ def test_the_stream_in_pieces_gives_the_scores_of_the_batch_at_once(
         {"price_range": window.price_range, "total_volume": window.total_volume}
         for window in windows
     ]
-    at_once = [outputs.cells(definitions.Z_SCORES, row) for row in job.with_z_scores(sums, rows)]
+    at_once = [text_files.cells(definitions.Z_SCORES, row) for row in job.with_z_scores(sums, rows)]
     before: dict[str, dict[str, str]] = {}
     for piece in pieces:
         start = len(before)
         cells = [
-            outputs.cells(
+            text_files.cells(
                 ("window_start", "price_range", "total_volume"),
                 {"window_start": EPOCH + timedelta(minutes=n), **rows[n]},
             )
