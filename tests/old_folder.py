@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline import histogram, outputs, text_files, times
 from pipeline.data_dir import DataDir
 from pipeline.stores import sqlite
-from pipeline.stream_starts import OFFSET_COLUMNS, OffsetRange
+from pipeline.stream_offsets import OFFSET_COLUMNS, OffsetRange
 from tests import page_data
 
 RUNS_PER_DAY = 144

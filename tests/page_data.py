@@ -23,7 +23,7 @@ from pipeline.ingest.trade import Trade
 from pipeline.settings import Settings
 from pipeline.source import claim
 from pipeline.stores import sqlite
-from pipeline.stream_starts import OFFSET_COLUMNS, OffsetRange
+from pipeline.stream_offsets import OFFSET_COLUMNS, OffsetRange
 
 MINUTE = timedelta(minutes=1)
 #: Kafka's id of the topic.

@@ -12,7 +12,7 @@ from pipeline.ingest import transactions
 from pipeline.metrics.definitions import HIGH, SPIKE
 from pipeline.stores.common_queries import id_span
 from pipeline.stores.interface import Connection
-from pipeline.stream_starts import Start
+from pipeline.stream_offsets import Start
 from pipeline.times import AFTER_ALL_TIMES, minute_text, time_text
 
 #: The columns of a trade that the comparison reads.

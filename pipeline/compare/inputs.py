@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import stream_starts, thresholds, times
+from pipeline import stream_offsets, thresholds, times
 from pipeline.compare import database, output_files
 from pipeline.compare.lateness import NOTHING_CONSUMED, ConsumedOffsets, Record
 from pipeline.compare.stops import stops, union
@@ -21,7 +21,7 @@ from pipeline.outputs import SERVICES, read_status
 from pipeline.source import is_as_recorded
 from pipeline.stores import common_queries
 from pipeline.stores.interface import Connection, Store
-from pipeline.stream_starts import OffsetRange, Start, read_offset_ranges
+from pipeline.stream_offsets import OffsetRange, Start, read_offset_ranges
 from pipeline.text_files import read_json
 from pipeline.thresholds import Period
 from pipeline.times import iso
@@ -288,7 +288,7 @@ def _read_store(
 
     def query(connection: Connection) -> _Stored:
         records = [Record(*row) for row in database.evidence(connection)]
-        starts, offset_ranges = stream_starts.read(data), read_offset_ranges(data)
+        starts, offset_ranges = stream_offsets.read_starts(data), read_offset_ranges(data)
         latencies = database.latencies(connection, since, left_out)
         return _Stored(
             records=records,

@@ -17,7 +17,7 @@ from operator import attrgetter
 
 from pipeline.compare.unread import Reading, readings
 from pipeline.ingest.store import CONFLICT, REPEAT, STORED
-from pipeline.stream_starts import OffsetRange, Start
+from pipeline.stream_offsets import OffsetRange, Start
 from pipeline.times import time_text
 
 

@@ -8,7 +8,7 @@ the two.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.stream_starts import OffsetRange, Start
+from pipeline.stream_offsets import OffsetRange, Start
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ nothing, and the next one continues.
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from pipeline import outputs, stream_starts, times
+from pipeline import outputs, stream_offsets, times
 from pipeline.data_dir import DataDir
 from pipeline.ingest import transactions
 from pipeline.settings import Settings
@@ -90,9 +90,9 @@ def _delete_transactions(
 def needed_offsets(data: DataDir) -> list[tuple[str, tuple[int, int | None]]]:
     """Return the offsets that the stream skipped, and those that it has not read, by topic."""
     found: list[tuple[str, tuple[int, int | None]]] = [
-        (start.topic, start.skipped) for start in stream_starts.read(data) if start.skipped
+        (start.topic, start.skipped) for start in stream_offsets.read_starts(data) if start.skipped
     ]
-    position = stream_starts.read_position(data)
+    position = stream_offsets.read_position(data)
     return found if position is None else [*found, (position.topic, (position.end_offset, None))]
 
 

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline import stream_starts, text_files
+from pipeline import stream_offsets, text_files
 from pipeline.data_dir import DataDir
 from pipeline.errors import OutputError, TemporaryError
 from pipeline.settings import Settings
@@ -60,7 +60,7 @@ def adopt_unbound(settings: Settings, topic_id: str) -> None:
     if bound.exists() or not unbound.is_dir():
         return
     checkpoint = micro_batches.checkpoint_id(unbound / QUERY)
-    recorded = stream_starts.read_offset_ranges(data)
+    recorded = stream_offsets.read_offset_ranges(data)
     topics = {record.topic for record in recorded if record.checkpoint == checkpoint}
     if topics <= {topic_id}:
         unbound.rename(bound)

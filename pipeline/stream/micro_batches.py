@@ -12,11 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline import outputs, stream_starts, text_files, times
+from pipeline import outputs, stream_offsets, text_files, times
 from pipeline.data_dir import DataDir
 from pipeline.errors import OutputError
 from pipeline.settings import Settings
-from pipeline.stream_starts import OFFSET_COLUMNS, OffsetRange, read_offset_ranges
+from pipeline.stream_offsets import OFFSET_COLUMNS, OffsetRange, read_offset_ranges
 
 #: The file of a checkpoint's query with the id that Spark gave it.
 METADATA = "metadata"
@@ -166,8 +166,10 @@ class Recorder:
         self._topic = settings.kafka_topic
         self._topic_id = topic_id
         self._delay_s = settings.watermark.total_seconds()
-        self._open = stream_starts.read_position(data)
-        self._started = {(start.checkpoint, start.topic) for start in stream_starts.read(data)}
+        self._open = stream_offsets.read_position(data)
+        self._started = {
+            (start.checkpoint, start.topic) for start in stream_offsets.read_starts(data)
+        }
 
     def records_in(self, number: int) -> int:
         """Return the number of records in a micro-batch; 0 if Spark has not planned it yet."""
@@ -211,6 +213,6 @@ class Recorder:
         # offsets that their checkpoint read are unknown, so they must not count as skipped.
         if not earlier and outputs.stream_files(self._data):
             read_before = first
-        start = stream_starts.Start(self._topic_id, read_before, first, checkpoint)
-        stream_starts.append(self._data, start)
+        start = stream_offsets.Start(self._topic_id, read_before, first, checkpoint)
+        stream_offsets.append_start(self._data, start)
         self._started.add((checkpoint, self._topic_id))

@@ -37,7 +37,7 @@ from pipeline.compare.completeness import LOSSES
 from pipeline.compare.watermark import watermarks
 from pipeline.data_dir import DataDir
 from pipeline.stores import sqlite
-from pipeline.stream_starts import read_offset_ranges
+from pipeline.stream_offsets import read_offset_ranges
 from tests.conftest import Broker, Run, running, wait_until
 from tests.integration.chain import Chain, new_chain
 from tests.integration.made_trades import Topic, counts, message

@@ -45,7 +45,7 @@ from pipeline.stores.common_queries import (
     total_rows,
 )
 from pipeline.stores.interface import Connection, Store, StoreError, Writer
-from pipeline.stream_starts import Start
+from pipeline.stream_offsets import Start
 from tests import golden
 from tests.conftest import Broker, Run, wait_until
 from tests.integration.chain import new_chain

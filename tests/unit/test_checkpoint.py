@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import stream_starts, text_files
+from pipeline import stream_offsets, text_files
 from pipeline.data_dir import DataDir
 from pipeline.settings import Settings
 from pipeline.stream import checkpoint, micro_batches
@@ -162,7 +162,7 @@ def record(settings: Settings, topic: str) -> None:
     data = DataDir(settings.data_dir)
     _, last = micro_batches.extend(None, at(5, 10, 20), 10, IDENTITY | {"topic": topic})
     text_files.write_atomically(
-        data.stream_position, text_files.to_csv(stream_starts.OFFSET_COLUMNS, [vars(last)])
+        data.stream_position, text_files.to_csv(stream_offsets.OFFSET_COLUMNS, [vars(last)])
     )
 
 

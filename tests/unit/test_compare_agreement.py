@@ -20,7 +20,7 @@ from pipeline.ingest.store import CONFLICT, STORED
 from pipeline.outputs import (
     WINDOW_COLUMNS,
 )
-from pipeline.stream_starts import OffsetRange
+from pipeline.stream_offsets import OffsetRange
 from pipeline.thresholds import Period, Thresholds
 
 ROOT = Path(__file__).resolve().parents[2]

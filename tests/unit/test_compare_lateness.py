@@ -15,7 +15,7 @@ from pipeline.compare.lateness import ConsumedOffsets, Outcomes, Record, outcome
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.stream.micro_batches import MicroBatch, extend
-from pipeline.stream_starts import OffsetRange
+from pipeline.stream_offsets import OffsetRange
 from pipeline.times import time_text
 from tests.unit import memory_store
 

@@ -21,7 +21,7 @@ from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
 from pipeline.outputs import WINDOW_COLUMNS
 from pipeline.stores import sqlite
-from pipeline.stream_starts import OffsetRange, Start
+from pipeline.stream_offsets import OffsetRange, Start
 from tests.unit import memory_store
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)

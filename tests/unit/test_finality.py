@@ -35,7 +35,7 @@ from pipeline.stream.finality import (
 )
 from pipeline.stream.micro_batches import Recorder
 from pipeline.stream.windows import WindowPublisher
-from pipeline.stream_starts import read_offset_ranges
+from pipeline.stream_offsets import read_offset_ranges
 from tests.unit.test_micro_batches import TOPIC_ID, log_entry, start_of
 
 MINUTE = 60_000_000

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import stream_starts, text_files
+from pipeline import stream_offsets, text_files
 from pipeline.data_dir import DataDir
 from pipeline.errors import OutputError
 from pipeline.settings import Settings
 from pipeline.stream import micro_batches
 from pipeline.stream.micro_batches import MicroBatch, Recorder, extend, read_micro_batch
-from pipeline.stream_starts import OffsetRange, Start, read_offset_ranges
+from pipeline.stream_offsets import OffsetRange, Start, read_offset_ranges
 
 TOPIC_ID = "9a4a0b56-1111-2222-3333-444455556666"
 CHECKPOINT = "0b8b7a7e-aaaa-bbbb-cccc-ddddeeeeffff"
@@ -83,11 +83,11 @@ def test_the_start_of_each_checkpoint_is_recorded_once(tmp_path: Path) -> None:
     for number in (7, 8):
         Recorder(data, folder, Settings(), TOPIC_ID).record(number, 10)
     expected = Start(TOPIC_ID, 0, 25, CHECKPOINT)
-    assert stream_starts.read(data) == [expected]
+    assert stream_offsets.read_starts(data) == [expected]
     data.stream_starts.write_text(data.stream_starts.read_text()[:-3])  # cut off
-    assert stream_starts.read(data) == []
+    assert stream_offsets.read_starts(data) == []
     Recorder(data, folder, Settings(), TOPIC_ID).record(9, 10)
-    assert stream_starts.read(data) == [expected]
+    assert stream_offsets.read_starts(data) == [expected]
 
 
 def test_a_checkpoint_after_another_one_has_the_offsets_between_the_two(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_checkpoint_after_another_one_has_the_offsets_between_the_two(tmp_path
             log_entry(folder, number, end, 0)
             (folder / "metadata").write_text(json.dumps({"id": checkpoint}))
             Recorder(data, folder, Settings(), TOPIC_ID).record(number, None)
-    found = stream_starts.read(data)
+    found = stream_offsets.read_starts(data)
     assert found == [Start(TOPIC_ID, 0, 0, another), Start(TOPIC_ID, 20, 25, CHECKPOINT)]
     assert [start.skipped for start in found] == [None, (20, 25)]
     assert Start(TOPIC_ID, 30, 25, CHECKPOINT).skipped == (24, 25)
@@ -116,7 +116,7 @@ def test_final_windows_of_an_unrecorded_checkpoint_are_no_proof_of_deleted_recor
     start_of(folder, 25)
     log_entry(folder, 0, 40, 0)
     Recorder(data, folder, Settings(), TOPIC_ID).record(0, None)
-    (start,) = stream_starts.read(data)
+    (start,) = stream_offsets.read_starts(data)
     assert start.skipped == (24, 25)  # not from the first record of the topic
 
 
@@ -239,7 +239,7 @@ def crash(*_: object, **__: object) -> None:
 def test_a_line_that_is_cut_off_is_left_out(tmp_path: Path) -> None:
     data = DataDir(tmp_path)
     rows, _ = extend(None, at(5, 10, 20), 9, IDENTITY)
-    text = text_files.to_csv(stream_starts.OFFSET_COLUMNS, [vars(rows[0])])
+    text = text_files.to_csv(stream_offsets.OFFSET_COLUMNS, [vars(rows[0])])
     data.status.mkdir()
     line = text.splitlines(keepends=True)[1]
     for length in range(1, len(line) - 1):
@@ -250,12 +250,12 @@ def test_a_line_that_is_cut_off_is_left_out(tmp_path: Path) -> None:
 def test_damaged_bytes_in_a_record_lose_only_their_own_line(tmp_path: Path) -> None:
     data = DataDir(tmp_path)
     first, second = (Start(TOPIC_ID, 0, start, CHECKPOINT) for start in (10, 20))
-    stream_starts.append(data, first)
+    stream_offsets.append_start(data, first)
     for damage in (b"\xff\xfe\n", b"\0" * 200_000 + b"\n", b'"\n', b"\0"):
         with data.stream_starts.open("ab") as file:
             file.write(damage)
-    stream_starts.append(data, second)
-    assert stream_starts.read(data) == [first, second]
+    stream_offsets.append_start(data, second)
+    assert stream_offsets.read_starts(data) == [first, second]
 
 
 def test_a_record_that_cannot_be_read_is_named_with_what_to_do(tmp_path: Path) -> None:

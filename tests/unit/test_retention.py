@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import outputs, stream_starts, text_files, times
+from pipeline import outputs, stream_offsets, text_files, times
 from pipeline.batch.retention import expired
 from pipeline.compare import causes
 from pipeline.compare.__main__ import as_json
@@ -26,7 +26,7 @@ from pipeline.settings import Settings
 from pipeline.stores import sqlite
 from pipeline.stores.common_queries import newest_event_time, newest_topic, next_offset, total_rows
 from pipeline.stores.sqlite import SqliteStore
-from pipeline.stream_starts import OffsetRange, Start
+from pipeline.stream_offsets import OffsetRange, Start
 from tests.unit.test_compare_unread import NOON, trade, windows
 
 TOPIC = "9a4a0b56-1111-2222-3333-444455556666"
@@ -116,9 +116,9 @@ def write_positions(data: DataDir, end: int) -> None:
     reads = OffsetRange(TOPIC, 60.0, 9, SKIPPED[1], end, end, NOW, 0, CHECKPOINTS[1])
     for path, rows in ((data.stream_drops, [dropped, ended]), (data.stream_position, [reads])):
         cells = [vars(row) for row in rows]
-        text_files.write_atomically(path, text_files.to_csv(stream_starts.OFFSET_COLUMNS, cells))
-    stream_starts.append(data, Start(TOPIC, 0, 0, CHECKPOINTS[0]))
-    stream_starts.append(data, Start(TOPIC, *SKIPPED, CHECKPOINTS[1]))
+        text_files.write_atomically(path, text_files.to_csv(stream_offsets.OFFSET_COLUMNS, cells))
+    stream_offsets.append_start(data, Start(TOPIC, 0, 0, CHECKPOINTS[0]))
+    stream_offsets.append_start(data, Start(TOPIC, *SKIPPED, CHECKPOINTS[1]))
 
 
 def totals(data: DataDir) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def store_and_read_in_another_topic(data: DataDir) -> None:
             store.store(connection, batch, at)
             (data.batch_output / f"{outputs.run_id(at)}.csv").touch()
     position = OffsetRange(topic, 60.0, 4, 0, 4, 4, NOW, 0, CHECKPOINTS[0])
-    text = text_files.to_csv(stream_starts.OFFSET_COLUMNS, [vars(position)])
+    text = text_files.to_csv(stream_offsets.OFFSET_COLUMNS, [vars(position)])
     text_files.write_atomically(data.stream_position, text)
 
 
@@ -250,7 +250,7 @@ def test_transactions_that_the_stream_has_not_read_stay(folder: DataDir) -> None
     list(delete(folder, 1, NOW + 100 * DAY))
     assert numbers(folder) == before
     position = OffsetRange(TOPIC, 60.0, 4, 0, 77, 77, NOW, 0, CHECKPOINTS[0])
-    text = text_files.to_csv(stream_starts.OFFSET_COLUMNS, [vars(position)])
+    text = text_files.to_csv(stream_offsets.OFFSET_COLUMNS, [vars(position)])
     text_files.write_atomically(folder.stream_position, text)
     list(delete(folder, 1, NOW + 100 * DAY))
     # Offset 77 is in the second minute of the second day. The windows that are then open stay.

@@ -25,7 +25,7 @@ from pipeline.ingest import store, transactions
 from pipeline.ingest.trade import Trade
 from pipeline.stores import common_queries, sqlite, sqlite_queries, sqlite_schema
 from pipeline.stores.interface import StoreError
-from pipeline.stream_starts import Start
+from pipeline.stream_offsets import Start
 from tests import old_folder, page_data
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -45,12 +45,12 @@ class Start:
 START_COLUMNS = tuple(Start.__annotations__)
 
 
-def append(data: DataDir, start: Start) -> None:
+def append_start(data: DataDir, start: Start) -> None:
     """Add a checkpoint to the record."""
     text_files.append_csv(data.stream_starts, START_COLUMNS, asdict(start), RECORD_BYTES)
 
 
-def read(data: DataDir) -> list[Start]:
+def read_starts(data: DataDir) -> list[Start]:
     """Return the record, oldest first, without incomplete lines.
 
     Raises:
