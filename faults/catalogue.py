@@ -230,6 +230,15 @@ def storage_faults() -> list[Fault]:
         )
         for name, (what, damage) in injections.DAMAGES.items()
     ]
+    deleted = [
+        Fault(
+            name=f"deleted-{name}",
+            claim=f"{what} is deleted while the stream runs: {EXACT}",
+            inject=partial(injections.delete, path_of=path_of),
+            seconds=25,
+        )
+        for name, (what, path_of) in injections.DELETIONS.items()
+    ]
     return [
         Fault(
             name="database-locked",
@@ -239,6 +248,7 @@ def storage_faults() -> list[Fault]:
             seconds=20,
         ),
         *damaged,
+        *deleted,
         Fault(
             name="read-only-folder",
             claim=f"the directories of the results are read-only for 15 s: {EXACT}",

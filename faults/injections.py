@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -192,6 +193,29 @@ DAMAGES: dict[str, tuple[str, Callable[[Lab], object]]] = {
     ),
     "spark-state": ("the checkpoint's state is deleted", _delete_state),
 }
+
+
+#: Files of the stream that are deleted while it runs: the name, what is deleted, its path.
+DELETIONS: dict[str, tuple[str, Callable[[Lab], Path]]] = {
+    "day": ("the newest stream_csv file", _newest_csv),
+    "windows": ("stream_csv/", lambda lab: lab.stack.data.stream_csv),
+    "checkpoints": ("checkpoints/", lambda lab: lab.stack.data.checkpoints),
+}
+
+
+def delete(lab: Lab, path_of: Callable[[Lab], Path]) -> None:
+    """Delete files of the running stream (see DELETIONS), and wait until it reports it."""
+    lab.wait_for(lambda: any(lab.stack.data.stream_csv.glob("*.csv")), 120, "a final window")
+    began, path = time.time(), path_of(lab)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def is_reported() -> bool:
+        error = lab.stack.status("spark_processor").get("last_error")
+        if not error or "was deleted while the stream ran" not in error["text"]:
+            return False
+        return datetime.fromisoformat(error["time"]).timestamp() >= began
+
+    lab.wait_for(is_reported, 20, "the stream's report of the deletion")
 
 
 def cannot_mount(what: str) -> str | None:
