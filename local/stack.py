@@ -16,6 +16,8 @@ from local.terminal import refuse
 from pipeline.data_dir import DataDir
 
 ROOT = Path(__file__).resolve().parent.parent
+#: The program that supervises a stack.
+SUPERVISE = "local.supervise"
 #: The path of a Unix socket can have about 100 bytes, and supervisor first appends its pid.
 SOCKET_PATH_BYTES = 90
 #: Names of the sockets in `run/` and elsewhere. `leftovers` finds processes by them, so they must
@@ -70,7 +72,7 @@ def lock(data_dir: Path, what: str) -> None:
     """
     for _ in range(LOCK_TRIES):
         descriptor = _lock_now(lock_path(data_dir))
-        if descriptor is not None:
+        if descriptor is not None and _supervisor(data_dir) is None:
             os.set_inheritable(descriptor, True)
             now = datetime.now(UTC)
             text = f"{what}, pid {os.getpid()}, since {now:%Y-%m-%d %H:%M:%S} UTC"
@@ -78,6 +80,8 @@ def lock(data_dir: Path, what: str) -> None:
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, text.encode())
             return
+        if descriptor is not None:
+            os.close(descriptor)
         time.sleep(LOCK_SECONDS)
     refuse(
         "A stack already runs on DATA_DIR: stop it with Ctrl-C or `kill` and its pid, or set "
@@ -115,22 +119,34 @@ def holder(data_dir: Path) -> str:
         text = lock_path(data_dir).read_text(encoding="utf-8")
     except OSError:
         text = ""
+    if not text and (supervisor := _supervisor(data_dir)):
+        text = f"pid {supervisor.pid}"
     return text or "its process is unknown"
 
 
 def is_running(data_dir: Path) -> bool:
-    """Return whether a process has locked this directory now: a stack, or `make clean`."""
+    """Return whether a stack runs on this directory, or `make clean` has locked it."""
     try:
         descriptor = os.open(lock_path(data_dir), os.O_RDONLY)
     except OSError:
-        return False
+        return _supervisor(data_dir) is not None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
         os.close(descriptor)
-    return False
+    return _supervisor(data_dir) is not None
+
+
+def _supervisor(data_dir: Path) -> psutil.Process | None:
+    """Return the running supervisor of this directory. It is found also if its lock was deleted."""
+    for process in leftovers(data_dir):
+        with contextlib.suppress(psutil.Error):
+            parent = process.parent()
+            if parent is not None and SUPERVISE in parent.cmdline():
+                return parent
+    return None
 
 
 # --- the socket -------------------------------------------------------------------------------

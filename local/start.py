@@ -145,7 +145,7 @@ def main() -> None:
     for line in introduction(variables, settings):
         terminal.say(line)
     os.chdir(stack.ROOT)
-    command = [sys.executable, "-m", "local.supervise"]
+    command = [sys.executable, "-m", stack.SUPERVISE]
     given = environment(variables, settings)
     os.execve(sys.executable, command, inherited(*NAMES) | given)  # noqa: S606 - it becomes the supervisor
 

@@ -168,6 +168,7 @@ class Stack(Supervisor):  # type: ignore[misc]
     def runforever(self) -> None:
         """Subscribe to the events, then run the event loop."""
         # Here and not earlier: `run`, which calls this method, removes all subscriptions.
+        events.subscribe(events.ProcessStateStartingEvent, self._on_starting)
         events.subscribe(events.ProcessStateExitedEvent, self._on_exit)
         events.subscribe(events.ProcessStateBackoffEvent, self._on_early_exit)
         events.subscribe(events.ProcessStateRunningEvent, self._on_running)
@@ -180,6 +181,10 @@ class Stack(Supervisor):  # type: ignore[misc]
             except (OSError, MemoryError) as error:
                 self.options.logger.critical("continuing after an error: %(error)r", error=error)
                 time.sleep(REFUSED_SECONDS)
+
+    def _on_starting(self, event: Any) -> None:
+        with contextlib.suppress(OSError):  # the start fails with the same error
+            Path(event.process.config.stdout_logfile).parent.mkdir(parents=True, exist_ok=True)
 
     def _on_exit(self, event: Any) -> None:
         process = event.process

@@ -27,6 +27,8 @@ STALE_SECONDS = 30.0
 #: Bytes. With less free space, a disk counts as full. The free space of a full disk changes a
 #: little, because the services still create and delete files.
 LEAST_FREE_BYTES = 1 << 20
+#: With fewer free inodes, a disk counts as full for the same reason.
+LEAST_FREE_INODES = 16
 #: What to do about a service without a heartbeat.
 READ_THE_LOG = "Check that it runs, and read its log"
 
@@ -86,7 +88,7 @@ def full_disk(folder: Path) -> str | None:
     is_full = free_blocks * disk.f_frsize < LEAST_FREE_BYTES and disk.f_blocks > 0
     if is_full:
         return sentence(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    if disk.f_files > 0 and disk.f_favail == 0:
+    if disk.f_files > 0 and disk.f_favail < LEAST_FREE_INODES:
         return "No inodes left on device: delete files on the disk of DATA_DIR"
     return None
 

@@ -67,7 +67,7 @@ def check(home: str | Path | None) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise JavaError(f"Cannot run {command}. {HOW_TO_INSTALL} Cause: {error}") from error
     if done.returncode:
-        cause = " ".join((done.stderr + done.stdout).split())
+        cause = " ".join((done.stderr + done.stdout).split()) or f"exit status {done.returncode}"
         raise JavaError(f"Cannot run {command}. {HOW_TO_INSTALL} Cause: {cause}")
     found = version(done.stderr + done.stdout)
     if found not in VERSIONS:

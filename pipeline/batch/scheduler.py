@@ -26,6 +26,7 @@ from pipeline.errors import (
     family_of,
     sentence,
 )
+from pipeline.health import full_disk
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stores import common_queries
@@ -258,6 +259,8 @@ class Scheduler:
             end_processes(run, self._settings.data_dir)
         result = self._result(run)
         status = status_of(exit_code, ended_as, result)
+        # A run cannot report that the disk is full.
+        reported = result or {"reason": full_disk(self._data.root)}
         cost = {
             "cpu_s": round(processes.cpu_of_ended_children() - cpu_before, 2),
             "peak_mib": round(peak / processes.MIB),
@@ -267,7 +270,9 @@ class Scheduler:
             "exit": exit_code,
             "wall_s": round(time.monotonic() - began, 2),
             **(cost if self._service.whole_cost else {}),
-            "reason": reason_of(exit_code, result) if status == "failed" else result.get("reason"),
+            "reason": reason_of(exit_code, reported)
+            if status == "failed"
+            else result.get("reason"),
         }
 
     def _require_database(self) -> None:

@@ -139,6 +139,16 @@ def connect(url: str, waiter: Waiter, frame_limit: int) -> BoundedWebSocket:
     return one
 
 
+def way_to(url: str) -> str:
+    """Return ` through the proxy …` if a connection to the address goes through one; else ""."""
+    parts = urlsplit(url)
+    try:
+        proxy = proxy_for(parts.hostname or "", secure=parts.scheme == "wss")
+    except ValueError:
+        proxy = None
+    return f" through the {proxy}" if proxy else ""
+
+
 def _through(proxy: Proxy, host: str, port: int, waiter: Waiter) -> Transport:
     """Return a connection to the host through a proxy.
 

@@ -97,7 +97,8 @@ class Connection:
             self._socket = bounded_websocket.connect(url, self._waiter, max_bytes)
         except (WebSocketException, OSError, ValueError) as error:
             problem, lasting = connect_failure(error, setting)
-            raise FeedError(problem, f"Cannot connect to {url}", lasting=lasting) from error
+            details = f"Cannot connect to {url}{bounded_websocket.way_to(url)}"
+            raise FeedError(problem, details, lasting=lasting) from error
         self._socket.send(json.dumps(subscription))
         self._message = bytearray()
         self._size = 0

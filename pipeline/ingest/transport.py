@@ -114,7 +114,7 @@ class Transport:
 
     def _read(self) -> bytes:
         if self.max_bytes is not None and self.bytes_read >= self.max_bytes:
-            raise OSError(f"the answer is longer than {self.max_bytes} bytes")
+            raise ConnectionError(f"the answer is longer than {self.max_bytes:,} bytes")
         while True:
             self._waiter.check()
             try:

@@ -23,12 +23,21 @@ class FileWatch:
     def __init__(self, data: DataDir, checkpoint: Path) -> None:
         self._data = data
         self._checkpoint = checkpoint
-        # Spark writes this file only when it creates a checkpoint.
+        # Spark writes this file once, when the query of a new checkpoint starts.
         self._metadata = checkpoint / QUERY / METADATA
-        self._has_begun = self._metadata.exists()
+        self._has_metadata = self._metadata.exists()
 
     def check(self) -> None:
-        """Check that nothing was deleted. It takes 0.1 ms.
+        """Check that nothing was deleted since the query has started. It takes 0.1 ms.
+
+        Raises:
+            DeletedError: the checkpoint or a file of final windows was deleted.
+        """
+        self._has_metadata = True
+        self.check_after_failure()
+
+    def check_after_failure(self) -> None:
+        """Check that nothing was deleted. Perhaps the query has not started.
 
         Raises:
             DeletedError: the checkpoint or a file of final windows was deleted.
@@ -37,10 +46,8 @@ class FileWatch:
             raise DeletedError(deleted)
 
     def _deleted(self) -> str | None:
-        exists = self._metadata.exists()
-        if self._has_begun and not exists:
+        if self._has_metadata and not self._metadata.exists():
             return "The checkpoint in checkpoints/"
-        self._has_begun = exists
         folder = self._data.stream_csv
         missing = [
             day for day in FinalRows(self._checkpoint).days if not (folder / f"{day}.csv").exists()

@@ -138,7 +138,7 @@ def explaining(service: Service, folder: Path, topic: TopicWatch) -> Iterator[Fi
     except Exception as error:
         if service.stop.is_set():
             raise
-        files.check()
+        files.check_after_failure()
         _check_topic(topic, error)
         found = explain(error, service.settings)
         if isinstance(found, StateError):

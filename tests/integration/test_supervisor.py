@@ -22,7 +22,7 @@ from local import programs, stack
 from tests.conftest import KEPT, ROOT, fill_disk, wait_until
 
 PROGRAM = "while :; do echo line; sleep 0.05; done"
-SUPERVISE = [sys.executable, "-m", "local.supervise"]
+SUPERVISE = [sys.executable, "-m", stack.SUPERVISE]
 
 
 def configuration(folder: Path) -> str:
@@ -130,6 +130,27 @@ def test_a_full_disk_under_all_its_output_does_not_end_the_supervisor(tmp_path: 
         assert "Traceback" not in text
         process.terminate()
         assert process.wait(10) == 0
+
+
+def test_a_stack_whose_logs_and_lock_were_deleted_restarts_its_programs_and_is_still_running(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = prepared(tmp_path)
+    process = subprocess.Popen(SUPERVISE, cwd=ROOT, env=environment(folder), start_new_session=True)
+    with ended_at_last(process) as supervisor:
+        first = wait_until(lambda: program_of(supervisor), 15, "the program")
+        assert first
+        for name in ("logs", "run"):
+            shutil.rmtree(folder / name)
+        restarted(supervisor, first)
+        wait_until((folder / "logs" / "chatty.log").exists, 5, "the log of the program")
+        assert stack.is_running(folder)
+        with pytest.raises(SystemExit):
+            stack.lock(folder, "another stack")
+        assert f"(pid {supervisor.pid})" in capsys.readouterr().err
+        process.terminate()
+        process.wait(10)
+        assert not stack.is_running(folder)
 
 
 def test_a_reader_that_closes_its_pipe_does_not_end_the_supervisor(tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def test_a_pause_within_a_message_loses_nothing(
 
 INCOMPLETE = "a message was not complete within"
 NO_ANSWER = "no complete answer within"
-TOO_LONG = "the answer is longer than 65536 bytes"
+TOO_LONG = "the answer is longer than 65,536 bytes"
 NOT_FOUND = "HTTP status 404 Not Found"
 
 # --- slow and silent servers ------------------------------------------------------------------

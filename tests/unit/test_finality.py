@@ -36,7 +36,7 @@ from pipeline.stream.finality import (
 from pipeline.stream.micro_batches import Recorder
 from pipeline.stream.windows import WindowPublisher
 from pipeline.stream_offsets import read_offset_ranges
-from tests.unit.test_micro_batches import TOPIC_ID, log_entry, start_of
+from tests.unit.test_micro_batches import CHECKPOINT, TOPIC_ID, log_entry, start_of
 
 MINUTE = 60_000_000
 SECOND = 1_000_000
@@ -331,6 +331,8 @@ class Runner:
         recorder = Recorder(self.data, self.query, self.settings, TOPIC_ID)
         service = Service("spark_processor", self.settings)
         self._counters = service.counters
+        self.query.mkdir(parents=True, exist_ok=True)
+        (self.query / "metadata").write_text(json.dumps({"id": CHECKPOINT}))
         files = FileWatch(self.data, self.state_file.parent)
         self._windows = WindowPublisher(service, self.state_file, recorder, files)
 

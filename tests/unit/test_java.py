@@ -101,3 +101,12 @@ def test_the_check_before_a_start_shows_that_it_waits_for_a_slow_java(
     monkeypatch.setattr(prerequisites, "SLOW_SECONDS", 0.05 if slow else 60.0)
     assert prerequisites.java_problem() is None
     assert capsys.readouterr().out == f"Waiting for `{command} -version` to end\n" * slow
+
+
+def test_a_java_that_ends_without_output_is_named_with_its_exit_status(tmp_path: Path) -> None:
+    command = tmp_path / "bin" / "java"
+    command.parent.mkdir()
+    command.write_text("#!/bin/sh\nexit 3\n")
+    command.chmod(0o755)
+    with pytest.raises(java.JavaError, match=r"Cause: exit status 3$"):
+        java.check(str(tmp_path))

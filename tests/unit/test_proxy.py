@@ -139,7 +139,8 @@ def test_the_status_of_a_proxy_that_refuses_is_reported(
     monkeypatch.setenv("http_proxy", proxy.address)
     with pytest.raises(
         FeedError,
-        match=r"Check http_proxy\. Cause: failed CONNECT via proxy status: 407 \(127.*\)\. Cannot",
+        match=r"Check http_proxy\. Cause: failed CONNECT via proxy status: 407 \(127.*\)\. Cannot "
+        r"connect to ws://exchange\.example\.org:\d+ through the proxy 127\.0\.0\.1:\d+ ",
     ):
         Connection(f"ws://exchange.example.org:{target}", "BTC-USD", 1000)
     proxy.close()

@@ -227,7 +227,7 @@ def test_a_deletion_under_the_running_stream_is_a_temporary_error_that_names_it(
 def is_continued_after(service: Service) -> bool:
     """Return whether the next attempt continues the checkpoint and finds nothing deleted."""
     folder = recovery.prepare(service, TOPIC)
-    FileWatch(service.data, folder).check()
+    FileWatch(service.data, folder).check_after_failure()
     return folder.exists()
 
 
@@ -251,9 +251,24 @@ def test_a_checkpoint_that_was_created_again_is_not_the_deleted_one(
 def test_a_new_checkpoint_is_not_a_deleted_one(tmp_path: Path) -> None:
     """Before its first start, and between its creation and its first final window."""
     files = FileWatch(DataDir(tmp_path), tmp_path / "checkpoints" / "new")
-    files.check()
+    files.check_after_failure()
     made(tmp_path / "checkpoints" / "new")
     files.check()
+
+
+@pytest.mark.parametrize("continued", [True, False])
+def test_a_deletion_before_the_first_check_is_noticed(tmp_path: Path, *, continued: bool) -> None:
+    """The file exists as soon as the query has started."""
+    folder = tmp_path / "checkpoints" / "new"
+    if continued:
+        made(folder)
+    files = FileWatch(DataDir(tmp_path), folder)
+    if not continued:
+        made(folder)
+    shutil.rmtree(folder.parent)
+    (folder / "query" / "offsets").mkdir(parents=True)
+    with pytest.raises(DeletedError, match=r"^The checkpoint in checkpoints/ was deleted"):
+        files.check()
 
 
 def test_an_error_after_a_deletion_is_reported_as_the_deletion(

@@ -325,6 +325,17 @@ def test_a_killed_run_is_logged_as_killed_and_no_process_of_it_continues(
     assert [process.pid for process in named] == [other.pid]
 
 
+def test_a_full_disk_is_the_reason_of_a_run_that_could_not_report_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler = scheduler_of(tmp_path, monkeypatch)
+    monkeypatch.setattr(scheduler, "_command", lambda *_: ["false"])
+    monkeypatch.setattr("pipeline.batch.scheduler.full_disk", {tmp_path: "the disk is full"}.get)
+    run_once(scheduler)
+    (line,) = logged(tmp_path)
+    assert (line["status"], line["reason"]) == ("failed", "the_disk_is_full")
+
+
 #: Ends of a run that has published its row: the rest of a shell script, and the logged status.
 ENDS = {
     "kill -9 $$": "failed",
