@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from random import SystemRandom
 from typing import Any, Self, TypeVar
 
 import psutil
@@ -26,6 +24,7 @@ from faults.servers import Proxy
 from faults.truth import Record
 from local import announce
 from local import stack as local_stack
+from local.ports import free_ports
 from pipeline import http_health, processes, times
 from pipeline.data_dir import DataDir
 from pipeline.health import health
@@ -56,30 +55,12 @@ SETTINGS = {
     "HEARTBEAT_TIMEOUT_SECONDS": "6",
     "TICK_TIMEOUT_SECONDS": "12",
 }
-#: Linux takes the ports of outgoing connections from 32768 on, other systems from 49152 on.
-PORTS = range(10_000, 32_768)
 START_SECONDS = 300.0
 STOP_SECONDS = 30.0
 
 
 class LabError(Exception):
     """The lab itself cannot continue. The text is one sentence."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Return different ports on 127.0.0.1 that no process listens on.
-
-    The system takes no port of an outgoing connection from this range. So a service that was killed
-    can listen on its port again. The choice does not depend on the seed, because another run of the
-    lab with the same seed may start at the same time.
-    """
-    random, ports = SystemRandom(), set[int]()
-    while len(ports) < count:
-        port = random.choice(PORTS)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind((HOST, port))
-            ports.add(port)
-    return list(ports)
 
 
 def wait_for(condition: Callable[[], T | None], seconds: float, what: str) -> T:
