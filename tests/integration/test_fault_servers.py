@@ -7,8 +7,9 @@ import pytest
 from websocket import WebSocket, WebSocketException, WebSocketTimeoutException, create_connection
 
 from faults import lab, servers
-from faults.stack import Feed, free_ports
+from faults.stack import Feed
 from feed.sample import SAMPLE
+from local.ports import free_ports
 
 SUBSCRIBE = {"type": "subscribe", "product_ids": ["BTC-USD"], "channels": ["ticker", "heartbeat"]}
 
