@@ -128,13 +128,17 @@ def lock_database(lab: Lab) -> None:
 
 def damage(lab: Lab, damage: Callable[[Lab], object]) -> None:
     """Damage files of the stream while it is stopped: see DAMAGES."""
-    files = lab.stack.data.stream_csv
-    lab.wait_for(lambda: any(files.glob("*.csv")), 120, "the first final window")
+    _wait_for_a_final_window(lab)
     lab.stack.stop_program("spark_processor")
     try:
         damage(lab)
     finally:
         lab.stack.start_program("spark_processor")
+
+
+def _wait_for_a_final_window(lab: Lab) -> None:
+    files = lab.stack.data.stream_csv
+    lab.wait_for(lambda: any(files.glob("*.csv")), 120, "the first final window")
 
 
 def _newest_csv(lab: Lab) -> Path:
@@ -205,7 +209,7 @@ DELETIONS: dict[str, tuple[str, Callable[[Lab], Path]]] = {
 
 def delete(lab: Lab, path_of: Callable[[Lab], Path]) -> None:
     """Delete files of the running stream (see DELETIONS), and wait until it reports it."""
-    lab.wait_for(lambda: any(lab.stack.data.stream_csv.glob("*.csv")), 120, "a final window")
+    _wait_for_a_final_window(lab)
     began, path = time.time(), path_of(lab)
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -25,7 +25,7 @@ from websocket._http import _tunnel
 
 from pipeline.errors import sentence
 from pipeline.ingest import transport
-from pipeline.ingest.proxy import Proxy, proxy_for
+from pipeline.ingest.proxy import Proxy, proxy_for, through
 from pipeline.ingest.transport import Transport, Waiter
 
 #: The version of websocket-client whose private parts were read.
@@ -146,7 +146,7 @@ def way_to(url: str) -> str:
         proxy = proxy_for(parts.hostname or "", secure=parts.scheme == "wss")
     except ValueError:
         proxy = None
-    return f" through the {proxy}" if proxy else ""
+    return through(proxy)
 
 
 def _through(proxy: Proxy, host: str, port: int, waiter: Waiter) -> Transport:

@@ -44,6 +44,11 @@ def proxy_for(host: str, *, secure: bool) -> Proxy | None:
     return _parse(f"{kind}_proxy", address) if address else None
 
 
+def through(proxy: Proxy | None) -> str:
+    """Return the end of a text about an address: the proxy through which it is reached, or ""."""
+    return f" through the {proxy}" if proxy else ""
+
+
 def is_local(host: str) -> bool:
     """Return whether a host is this machine, or has a name without a domain, as containers have."""
     try:

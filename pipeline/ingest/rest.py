@@ -17,7 +17,7 @@ import msgspec
 
 from pipeline.errors import TemporaryError, sentence
 from pipeline.ingest.connect_failure import connect_failure, status_failure
-from pipeline.ingest.proxy import proxy_for
+from pipeline.ingest.proxy import proxy_for, through
 from pipeline.ingest.request_deadline import RequestDeadline
 
 #: Trades in a page: the maximum that the exchange allows.
@@ -137,7 +137,7 @@ def _get(base: str, path: str) -> bytes:
         try:
             parts = urlsplit(base)
             proxy = proxy_for(parts.hostname or "", secure=parts.scheme == "https")
-            address += f" through the {proxy}" if proxy else ""
+            address += through(proxy)
             request = urllib.request.Request(base + path, headers=headers)  # noqa: S310 - http(s)
             opener = deadline.opener(through_proxy=proxy is not None)
             with opener.open(request, timeout=STEP_SECONDS) as answer:

@@ -361,6 +361,11 @@ class Runner:
             self._left = None
         return True
 
+    def complete(self, batches: list[list[Window]]) -> None:
+        """Publish these micro-batches, from the first number on, without a crash."""
+        for number, rows in enumerate(batches):
+            assert self.micro_batch(number, rows, None)
+
     @property
     def final_windows(self) -> int:
         """The counter since the newest start."""
@@ -409,8 +414,7 @@ def test_a_micro_batch_after_a_deletion_does_not_create_the_deleted_file_again(
 ) -> None:
     runner = Runner(tmp_path, monkeypatch)
     *first, last = Stream([[5], [120], [180], []], 60).batches
-    for number, rows in enumerate(first):
-        assert runner.micro_batch(number, rows, None)
+    runner.complete(first)
     (path,) = outputs.stream_files(runner.data)
     path.unlink()
     with pytest.raises(DeletedError):
@@ -423,8 +427,7 @@ def test_a_deletion_during_a_micro_batch_is_noticed_when_its_file_is_written(
 ) -> None:
     runner = Runner(tmp_path, monkeypatch)
     *first, last = Stream([[5], [120], [240], [360], [480], []], 60).batches
-    for number, rows in enumerate(first):
-        assert runner.micro_batch(number, rows, None)
+    runner.complete(first)
     (path,) = outputs.stream_files(runner.data)
     assert len(runner.files()[path.name]) > 1
     monkeypatch.setattr(FileWatch, "check", lambda _: path.unlink())  # after its check
@@ -437,14 +440,12 @@ def test_a_window_that_a_file_already_has_is_not_counted_as_a_new_final_one(
 ) -> None:
     runner = Runner(tmp_path, monkeypatch)
     batches = Stream([[5], [120], [240], [360], []], 60).batches
-    for number, rows in enumerate(batches):
-        assert runner.micro_batch(number, rows, None)
+    runner.complete(batches)
     (path,) = outputs.stream_files(runner.data)
     assert runner.final_windows == len(runner.files()[path.name]) > 1
     runner.state_file.unlink()  # as after damage: the topic is read again
     runner.start()
-    for number, rows in enumerate(batches):
-        assert runner.micro_batch(number, rows, None)
+    runner.complete(batches)
     assert runner.final_windows == 0
 
 
