@@ -243,6 +243,16 @@ class Broker:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def security(self) -> dict[str, Any]:
+        """How a client of kafka-python logs in; nothing here."""
+        return {}
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """The options with which a client of kafka-python connects."""
+        return {"bootstrap_servers": self.address, **self.security}
+
     def start(self) -> "Broker":
         """Start the broker and wait until its port accepts connections."""
         ports = ["--port", str(self.port), "--controller-port", str(self.controller_port)]
@@ -272,7 +282,7 @@ class Broker:
 
     def records(self, topic: str) -> list[Any]:
         """Return every record that a topic holds now."""
-        consumer = KafkaConsumer(bootstrap_servers=self.address, enable_auto_commit=False)
+        consumer = KafkaConsumer(**self.client_options, enable_auto_commit=False)
         partition = TopicPartition(topic, 0)
         found: list[Any] = []
         try:
@@ -288,7 +298,7 @@ class Broker:
     def new_topic(self) -> str:
         """Create a topic and its dead-letter topic as the stack does, and return its name."""
         name = f"t-{uuid.uuid4().hex[:12]}"
-        topics.create(self.address, name, f"{name}_rejected")
+        topics.create(self.address, name, f"{name}_rejected", security=self.security)
         return name
 
 

@@ -1,8 +1,8 @@
 """A real broker that accepts only TLS with a login."""
 
 import subprocess
-import uuid
 from pathlib import Path
+from typing import Any
 
 import trustme
 from cryptography.hazmat.primitives.serialization import (
@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from local import kafka as local_kafka
-from local import topics
 from local.ports import listens
 from tests.conftest import Broker, Running, wait_until
 
@@ -44,6 +43,16 @@ class SecureBroker(Broker):
             "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
             "KAFKA_CREDENTIALS_FILE": self.credentials_file,
             "KAFKA_CA_FILE": self.authority_file,
+        }
+
+    @property
+    def security(self) -> dict[str, Any]:
+        return {
+            "security_protocol": "SASL_SSL",
+            "ssl_cafile": str(self.authority_file),
+            "sasl_mechanism": "SCRAM-SHA-512",
+            "sasl_plain_username": USER,
+            "sasl_plain_password": PASSWORD,
         }
 
     def start(self) -> "SecureBroker":
@@ -82,15 +91,3 @@ class SecureBroker(Broker):
         }
         lines = "".join(f"{name}={value}\n" for name, value in replaced.items())
         return local_kafka.server_properties(self.port, self.controller_port) + lines
-
-    def new_topic(self) -> str:
-        name = f"t-{uuid.uuid4().hex[:12]}"
-        security = {
-            "security_protocol": "SASL_SSL",
-            "ssl_cafile": str(self.authority_file),
-            "sasl_mechanism": "SCRAM-SHA-512",
-            "sasl_plain_username": USER,
-            "sasl_plain_password": PASSWORD,
-        }
-        topics.create(self.address, name, f"{name}_rejected", security=security)
-        return name

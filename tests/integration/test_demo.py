@@ -45,7 +45,7 @@ class Stack:
     demo: Demo
     #: The process of its newest start.
     made: Running
-    #: The final windows at that time, and later at its end.
+    #: The final windows at that time, and later at the end of its first stream.
     windows: pd.DataFrame
 
 
@@ -228,22 +228,26 @@ def test_killed_processes_are_restarted(running_stack: Stack) -> None:
     assert "consumer was killed" in made.text()
 
 
-def test_ctrl_c_ends_the_stack(running_stack: Stack) -> None:
-    made = running_stack.made
-    # A terminal sends SIGINT to its whole foreground process group.
-    took = end_by(made, lambda: os.killpg(made.pid, signal.SIGINT))
-    assert took < END_SECONDS, made.tail()
-    running_stack.windows = read_windows(*outputs.stream_files(running_stack.demo.data))
-
-
-def test_another_feed_is_refused(running_stack: Stack) -> None:
-    status, text = running_stack.demo.outcome("demo", RETIME="0")
-    assert (status, "DATA_DIR=" in text, "make clean" in text) == (2, True, True), text
+def test_the_next_start_ends_the_processes_that_a_killed_supervisor_left(
+    running_stack: Stack,
+) -> None:
+    demo = running_stack.demo
+    before, expected = running_stack.made, {*PROGRAMS, *OTHER_PROGRAMS}
+    # The processes that the test before killed are running again.
+    wait_until(lambda: demo.pids(*expected).keys() == expected, 30, "all programs", before)
+    left = stack.leftovers(demo.data.root)
+    supervisor = next(p for p in before.tree() if "local.supervise" in p.cmdline())
+    supervisor.kill()
+    before.process.wait(10)
+    again = running_stack.made = demo.make("demo")
+    wait_until(lambda: "REPLAY of" in again.text(), 60, "the next start", again)
+    assert "of an earlier stack that was killed" in again.text()
+    assert not [p for p in left if p.is_running()]
+    running_stack.windows = read_windows(*outputs.stream_files(demo.data))
 
 
 def test_the_stack_continues_where_it_was(running_stack: Stack) -> None:
-    demo, before = running_stack.demo, running_stack.windows
-    made = running_stack.made = demo.make("demo")
+    demo, before, made = running_stack.demo, running_stack.windows, running_stack.made
     last = before["window_start"].iloc[-1]
     wait_until(
         lambda: read_windows(*outputs.stream_files(demo.data))["window_start"].iloc[-1] > last,
@@ -257,25 +261,16 @@ def test_the_stack_continues_where_it_was(running_stack: Stack) -> None:
     assert kept.equals(before)  # final windows have not changed
 
 
-def test_the_next_start_ends_the_processes_that_a_killed_supervisor_left(
-    running_stack: Stack,
-) -> None:
-    demo = running_stack.demo
-    before, expected = running_stack.made, {*PROGRAMS, *OTHER_PROGRAMS}
-    assert demo.pids(*expected).keys() == expected
-    left = stack.leftovers(demo.data.root)
-    supervisor = next(p for p in before.tree() if "local.supervise" in p.cmdline())
-    supervisor.kill()
-    before.process.wait(10)
-    again = running_stack.made = demo.make("demo")
-    wait_until(lambda: "REPLAY of" in again.text(), 60, "the next start", again)
-    assert "of an earlier stack that was killed" in again.text()
-    assert not [p for p in left if p.is_running()]
-
-
-def test_sigterm_to_make_ends_the_stack(running_stack: Stack) -> None:
+def test_ctrl_c_ends_the_stack(running_stack: Stack) -> None:
     made = running_stack.made
-    assert end_by(made, made.process.terminate) < END_SECONDS
+    # A terminal sends SIGINT to its whole foreground process group.
+    took = end_by(made, lambda: os.killpg(made.pid, signal.SIGINT))
+    assert took < END_SECONDS, made.tail()
+
+
+def test_another_feed_is_refused(running_stack: Stack) -> None:
+    status, text = running_stack.demo.outcome("demo", RETIME="0")
+    assert (status, "DATA_DIR=" in text, "make clean" in text) == (2, True, True), text
 
 
 def test_a_stack_that_has_ended_is_cleaned(running_stack: Stack) -> None:

@@ -148,6 +148,7 @@ def chain(run: Run, tmp_path: Path, kafka: Broker) -> Iterator[Chain]:
         yield chain
 
 
+@pytest.mark.slow
 def test_the_ages_reported_are_those_that_an_observer_of_the_files_sees(
     chain: Chain, run: Run
 ) -> None:

@@ -686,6 +686,7 @@ def test_an_error_of_postgresql_has_a_family_and_an_action(
 # --- the whole pipeline -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_pipeline_is_exact_although_consumer_and_server_are_killed(
     run: Run, tmp_path: Path, kafka: Broker, server: PostgresqlServer
 ) -> None:
