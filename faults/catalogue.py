@@ -11,12 +11,9 @@ SLOW = ("spark_processor", "stream_jvm", "kafka", "batch_run")
 HARMLESS = ("batch_scheduler", "batch_run", "dashboard")
 #: Injections of each fault that kills one process.
 KILL_TIMES = 20
-#: The faults of `--quick`. Other integration tests kill the producer and the Python process of the
-#: stream, and compare every result too.
-QUICK = (
-    *("kill-consumer", "kill-stream_jvm", "kill-batch_scheduler", "kill-kafka"),
-    *("server-drop", "malformed-kinds"),
-)
+#: The faults of `--quick`. Other integration tests kill the producer, the scheduler and both
+#: processes of the stream.
+QUICK = ("kill-consumer", "kill-kafka", "server-drop", "malformed-kinds")
 EXACT = "no trade lost or doubled, every result right"
 #: Trades recovered after a fault of the connection can reach the stream after the watermark.
 RECOVERED = f"missing trades are recovered; {EXACT}"

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,14 +128,17 @@ def wait_until(
     """
     end = time.monotonic() + timeout
     while True:
+        began = time.monotonic()
         if value := condition():
             return value
+        took = time.monotonic() - began
         ended = [p for p in processes if p.process.poll() is not None]
         if ended or time.monotonic() > end:
             why = "a process ended" if ended else f"not within {timeout:g} s"
             tails = "".join(f"\n--- {p.name}:\n{p.tail()}" for p in processes)
             pytest.fail(f"{what}: {why}{tails}", pytrace=False)
-        time.sleep(0.05)
+        # A condition that reads files uses at most a tenth of a core.
+        time.sleep(max(0.05, min(0.5, 9 * took)))
 
 
 class Running:
@@ -231,6 +234,15 @@ def run(tmp_path: Path) -> Iterator[Run]:
         yield start
 
 
+def _is_stopped(process: psutil.Process) -> bool:
+    """Return whether no thread of the process runs; on other systems than Linux, True."""
+    for thread in Path(f"/proc/{process.pid}/task").glob("*/status"):
+        with suppress(OSError):  # the thread has ended
+            if "State:\tT" not in thread.read_text():
+                return False
+    return True
+
+
 class Broker:
     """A real Kafka broker with its own ports and folder."""
 
@@ -275,10 +287,13 @@ class Broker:
             self._running = None
 
     def signal(self, signum: signal.Signals) -> None:
-        """Send a signal to every process of the broker: SIGSTOP suspends it."""
+        """Send a signal to every process of the broker. Wait until SIGSTOP has suspended it."""
         assert self._running is not None
         for process in self._running.tree():
             process.send_signal(signum)
+            if signum == signal.SIGSTOP:
+                stopped = partial(_is_stopped, process)
+                wait_until(stopped, 10, f"{process.name()} has stopped", self._running)
 
     def records(self, topic: str) -> list[Any]:
         """Return every record that a topic holds now."""

@@ -84,7 +84,7 @@ def _no_connection(options: Mapping[str, Any], causes: Sequence[str]) -> str:
     advice = "Check KAFKA_BOOTSTRAP_SERVERS, and that the broker runs"
     if "UnsupportedSaslMechanism" in cause:
         advice = "Set KAFKA_SASL_MECHANISM to one that the broker has"
-    elif "sasl_mechanism" in options and re.search("disconnected|SaslAuthentication", cause):
+    elif "sasl_mechanism" in options and re.search("disconnected|Sasl|SASL", cause):
         advice = "Check the login in KAFKA_CREDENTIALS_FILE"
     elif "certificate" in cause:
         advice = "Check KAFKA_CA_FILE"

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from kafka import KafkaProducer
 
+from pipeline.ingest.trade import BACKFILL_HEADER
 from tests.conftest import wait_until
 from tests.integration.chain import Chain
 
@@ -46,9 +47,11 @@ class Topic:
         self._producer = KafkaProducer(bootstrap_servers=chain.broker.address)
         self.written = 0
 
-    def send(self, *messages: bytes) -> None:
+    def send(self, *messages: bytes, recovered: bool = False) -> None:
+        """Send messages: as received over the WebSocket, or as recovered over REST."""
+        headers = [(BACKFILL_HEADER, b"rest")] if recovered else []
         for value in messages:
-            self._producer.send(self._chain.topic, value=value, key=b"BTC-USD")
+            self._producer.send(self._chain.topic, value=value, key=b"BTC-USD", headers=headers)
         self._producer.flush()
         self.written += len(messages)
 

@@ -194,17 +194,13 @@ def test_the_recorded_times_of_publication_are_those_of_the_files(replayed: Repl
         BATCH: outputs.batch_files(data)[-1],
     }
 
-    def seconds_before_the_file(name: str) -> float:
+    def is_recorded(name: str) -> bool:
         recorded = publications(read_outputs(data, SqliteStore(data.database)))[name]["at"].max()
-        return files[name].stat().st_mtime - float(recorded.timestamp())
+        return abs(files[name].stat().st_mtime - float(recorded.timestamp())) < 1
 
     for name in files:
         # The stream records a micro-batch a moment after its windows are readable.
-        wait_until(
-            lambda name=name: 0 <= seconds_before_the_file(name) < 1,
-            10,
-            f"the time of publication, {name}",
-        )
+        wait_until(partial(is_recorded, name), 10, f"the time of publication, {name}")
 
 
 # --- the environment and the secured connection -----------------------------------------------

@@ -110,8 +110,8 @@ class Market:
         self._ids: set[int] = set()
         self._runs = 0
 
-    def send(self, *trades: bytes) -> None:
-        self._topic.send(*trades)
+    def send(self, *trades: bytes, recovered: bool = False) -> None:
+        self._topic.send(*trades, recovered=recovered)
         self._ids |= {json.loads(value)["trade_id"] for value in trades}
 
     def send_garbage(self, *values: bytes) -> None:
@@ -228,7 +228,8 @@ def play(market: Market) -> tuple[Judged, Judged]:
     market.send(trade(121, "06:20"), trade(125, "06:40"), trade(126, "07:10"), trade(129, "07:30"))
     market.send(trade(130, "08:20"), trade(131, "08:40"), trade(132, "09:10"))
     market.final("12:07")
-    market.send(trade(127, "07:15", backfilled=True), trade(128, "07:20", backfilled=True))
+    recovered = (trade(127, "07:15", backfilled=True), trade(128, "07:20", backfilled=True))
+    market.send(*recovered, recovered=True)
     # 12:08 is open; one trade is too late for it all the same, and 115 is forgotten.
     market.send(trade(133, "08:05"), trade(115, "08:50", other=1))
     market.send(trade(134, "10:10"), trade(135, "10:20"), trade(137, "10:40"), trade(138, "11:05"))
@@ -280,6 +281,7 @@ TOO_LATE = DROPPED + 3 + 2 + 1
 FORGOTTEN = 1 + 2
 REPEATED = 1 + 20 + 1 + 1 + 1 + 2 + FORGOTTEN
 GARBAGE = 1
+RECOVERED = 2
 
 
 def test_trades_that_came_behind_the_watermark_are_named_as_the_cause(story: Story) -> None:
@@ -305,8 +307,9 @@ def test_no_more_trades_were_dropped_than_the_bound_of_the_watermark(story: Stor
         pd.DataFrame(rows, columns=["behind", "bucket", "count"]), {}, None, is_live_pace=True
     )
     minute, longer = (found.row(seconds) or {} for seconds in (60, 600))
-    assert found.trades == TRADES
-    assert longer["at_most"] < TOO_LATE <= minute["at_most"] < TRADES
+    live, dropped = TRADES - RECOVERED, TOO_LATE - RECOVERED
+    assert found.trades == live
+    assert longer["at_most"] < dropped <= minute["at_most"] < live
 
 
 def test_trades_out_of_order_within_the_watermark_set_nothing_apart(story: Story) -> None:
@@ -338,6 +341,17 @@ def test_ids_that_never_came_or_were_rejected_are_counted_and_set_nothing_apart(
 
 def test_ids_that_came_when_their_minute_was_final_are_named_as_recovered(story: Story) -> None:
     assert story.before_next_run["12:07"] == (DIFFERS, BACKFILLED, 0)
+
+
+def test_a_micro_batch_with_recovered_trades_has_no_time_of_receipt(story: Story) -> None:
+    """They were received when they were recovered, long after the event."""
+    with DataDir(story.data).stream_progress.open() as file:
+        micro_batches = list(csv.DictReader(file))
+    rows = {True: 0, False: 0}
+    for row in micro_batches:
+        rows[row["first_receipt"] != ""] += int(row["rows"])
+    assert rows[False] >= RECOVERED
+    assert 0 < rows[True] <= TRADES + REPEATED + GARBAGE - RECOVERED
 
 
 def test_two_causes_in_one_minute_are_both_named(story: Story) -> None:

@@ -1,7 +1,6 @@
 """The page in Streamlit's own test harness, and in a real headless Chromium.
 
-Tests share a server for each scenario, and tests that follow each other share an open page. The
-server `fast` refreshes every FAST_SECONDS.
+Tests share a server for each scenario, and tests that follow each other share an open page.
 """
 
 import csv
@@ -42,8 +41,10 @@ from tests.conftest import ROOT, Run, Running, running, wait_until
 from tests.integration.conftest import Visit, show
 
 VIEW = ROOT / "page" / "view.py"
-#: Seconds between refreshes of the servers that the tests of changing data use.
-FAST_SECONDS = 0.7
+#: Seconds between refreshes, and between two comparisons. The first pace is for tests of changing
+#: data. The second one is for data that do not change: a refresh takes much of a core.
+FAST_SECONDS, FAST_REST = 0.7, 3.0
+CALM_SECONDS, CALM_REST = 4.0, 60.0
 #: The table that counts windows by status, on the page as soon as there is a comparison.
 STATUSES = "[class*=st-key-words-2-agreement-table-0]"
 #: The headings of each part besides those of the comparison.
@@ -125,12 +126,12 @@ def serve(
     data: DataDir,
     *,
     port: int | None = None,
-    fast: float | None = None,
+    pace: tuple[float, float] | None = None,
     **environment: object,
 ) -> Server:
-    """Start the page, with the usual intervals or with this one, and wait until it answers."""
+    """Start the page, with the usual intervals or with this pace, and wait until it answers."""
     port = port or free_port()
-    script = ["dashboard.py"] if fast is None else ["tests/fast_page.py", "--", str(fast)]
+    script = ["tests/paced_page.py", "--", *map(str, pace)] if pace else ["dashboard.py"]
     options = [script[0], f"--server.port={port}", *script[1:]]
     process = run("streamlit", "run", *options, DATA_DIR=data.root, **environment)
     address = f"http://127.0.0.1:{port}"
@@ -161,11 +162,11 @@ class Disputed(NamedTuple):
 
 @pytest.fixture(scope="module")
 def disputed(module_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Disputed:
-    """The page with its usual intervals. No test changes its files."""
+    """The page with long intervals. No test changes its files."""
     data = DataDir(tmp_path_factory.mktemp("disputed"))
     page_data.disputed(data, times.now())
     written = _modified(data)
-    return Disputed(serve(module_run, data), written)
+    return Disputed(serve(module_run, data, pace=(CALM_SECONDS, CALM_REST)), written)
 
 
 def _modified(data: DataDir) -> dict[Path, int]:
@@ -176,7 +177,7 @@ def _modified(data: DataDir) -> dict[Path, int]:
 def fast_server(module_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Server:
     """The page with short intervals, on a folder that tests fill."""
     data = DataDir(tmp_path_factory.mktemp("fast") / "data")
-    return serve(module_run, data, fast=FAST_SECONDS)
+    return serve(module_run, data, pace=(FAST_SECONDS, FAST_REST))
 
 
 @pytest.fixture
@@ -291,7 +292,7 @@ def test_the_page_shows_the_values_of_the_files_and_requests_nothing_elsewhere(
             expect(seen.page.locator(".st-key-alerts")).to_contain_text("● new", timeout=20_000)
         expect(seen.page.locator("[data-testid=stDataFrame]")).to_have_count(tables, timeout=20_000)
     expect(seen.page.locator("[class*=st-key-service-]")).to_have_count(4)
-    seen.page.wait_for_timeout(4500)  # a refresh of every part
+    seen.page.wait_for_timeout(1000 * CALM_SECONDS + 500)  # a refresh of every part
     assert seen.complaints == []
     assert seen.foreign == []
 
@@ -803,7 +804,7 @@ REFRESHES = 500
 def test_a_page_that_stays_open_does_not_grow(data, run, visit) -> None:
     """Neither in the server nor in the browser, over many refreshes of all its parts."""
     page_data.sample(data, times.now())
-    server = serve(run, data, fast=0.1)
+    server = serve(run, data, pace=(0.1, FAST_REST))
     seen = compared(visit(server.address).charted())
     page, process = seen.page, psutil.Process(server.process.pid)
     tools = seen.context.new_cdp_session(page)

@@ -127,16 +127,27 @@ def no_state(chain: Chain) -> None:
             path.unlink()
 
 
+def stop(stream: Running) -> None:
+    stream.terminate()
+
+
+def kill_java(stream: Running) -> None:
+    """The service ends with an error; on a stack, supervisor starts it again."""
+    stream.java().kill()
+    assert stream.process.wait(30) == 2
+    assert "The Java process of the stream has ended." in stream.errors()[-1]
+
+
 def test_after_damage_to_its_files_every_window_is_exact_again(market: Market) -> None:
     chain = market.chain
-    cases: list[tuple[Callable[[Chain], None], str]] = [
-        (power_cut, "its oldest record. Damaged: checkpoint (offsets/"),
-        (no_state, "The checkpoint is damaged or of another Spark version."),
+    cases: list[tuple[Callable[[Running], None], Callable[[Chain], None], str]] = [
+        (stop, power_cut, "its oldest record. Damaged: checkpoint (offsets/"),
+        (kill_java, no_state, "The checkpoint is damaged or of another Spark version."),
     ]
-    for damage, reported in cases:
+    for end, damage, reported in cases:
         market.send()
         time.sleep(0.5)  # a micro-batch is running
-        market.stream.terminate()
+        end(market.stream)
         assert "StackOverflowError" not in market.stream.text()
         damage(chain)
         market.send()  # without new trades, Spark starts no micro-batch

@@ -324,6 +324,7 @@ def test_the_command_for_a_missing_topic_is_in_backticks() -> None:
             "Check the login in KAFKA_CREDENTIALS_FILE",
         ),
         ("socket disconnected", "Check the login in KAFKA_CREDENTIALS_FILE"),
+        ("SASL Authentication timed out", "Check the login in KAFKA_CREDENTIALS_FILE"),
         ("[Error 33] UnsupportedSaslMechanismError", "Set KAFKA_SASL_MECHANISM to one that the"),
         ("certificate verify failed: self-signed certificate", "Check KAFKA_CA_FILE"),
         ("Connection refused", "Check KAFKA_BOOTSTRAP_SERVERS, and that the "),
