@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 
-from pipeline.ingest.exchange import Feed
+from pipeline.ingest.exchange_connection import Feed
 from pipeline.ingest.kafka import Sender
 from pipeline.ingest.publisher import Publisher
 from pipeline.service import Service, run

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline import source, spark_jvm
 from pipeline.service import Service, run
 from pipeline.stream import checkpoint, recovery
+from pipeline.stream.file_watch import FileWatch
 from pipeline.stream.micro_batches import Recorder
 from pipeline.stream.pace import Pace
 from pipeline.stream.progress import Progress
@@ -32,14 +33,15 @@ def stream(service: Service, resources: ExitStack) -> None:
     recorder = Recorder(service.data, folder / checkpoint.QUERY, settings, topic.id)
     pace = Pace(settings.trigger_seconds, service.stop)
     progress = Progress(service, recorder, topic)
-    with recovery.explaining(service, folder, topic) as files:
-        windows = WindowPublisher(service, folder / checkpoint.OPEN_WINDOWS, recorder, files)
+    files = FileWatch(service.data, folder)
+    with recovery.explaining(service, folder, topic, files):
+        windows = WindowPublisher(service, folder, recorder, files)
 
         def process_micro_batch(changed: "DataFrame", micro_batch: int) -> None:
             rows = changed.collect()
             topic.confirm()  # these records are of this topic
             publication = windows.publish(rows, micro_batch)
-            waited_s = 0.0 if windows.closes_next else pace.wait()
+            waited_s = 0.0 if windows.closes_in_next_micro_batch else pace.wait()
             progress.published(micro_batch, publication, waited_s)
 
         query = start_query(session, settings, folder, process_micro_batch, recorder.records_in)

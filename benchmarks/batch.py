@@ -168,10 +168,9 @@ def run_ours(
         BenchmarkError: the run failed, does not cover all rows, or was in another mode.
     """
     run = outputs.run_id(datetime.now(UTC))
-    arguments = ("--run", run, "--began", str(time.monotonic()))
     chosen = settings.model_copy(update={"batch_mode": mode})
     config = config or scheduler.configuration(chosen, rows)
-    command = spark.submit_command(chosen, config, scheduler.SCRIPT, *arguments)
+    command = scheduler.command_of_run(chosen, config, run, time.monotonic())
     measured = cost.cost_of(bench, "batch", command, TIMEOUT)
     result = text_files.read_json(DataDir(bench.folder).batch_run)
     if result.get("run") != run or result.get("rows") != rows:

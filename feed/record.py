@@ -23,7 +23,7 @@ from feed import recording
 from feed.arguments import parse_seconds
 from pipeline.addresses import websocket_address
 from pipeline.errors import exit_on_error
-from pipeline.ingest.exchange import (
+from pipeline.ingest.exchange_connection import (
     SLOW_RETRY_SECONDS,
     Connection,
     FeedError,

@@ -37,7 +37,10 @@ def outputs_in(data: DataDir) -> list[Path]:
         data.checkpoints,
         data.status,
         data.report,
-        *(data.root / name for name in ("kafka", "logs", "run", "tmp")),
+        data.broker,
+        data.logs,
+        data.run,
+        data.temporary,
         *data.root.glob(".*.tmp"),
         data.source,
     ]

@@ -94,7 +94,7 @@ def configuration(variables: Variables, socket: Path, product: str) -> str:
     }
     if broker := variables.broker:
         ports = ("--port", broker.port.number, "--controller-port", broker.controller.number)
-        kafka = _module("local.kafka", "--data-dir", data.root / "kafka", *ports)
+        kafka = _module("local.kafka", "--data-dir", data.broker, *ports)
         # Starts first and stops last: it has the lowest priority and is not in the group.
         sections["program:kafka"] = {"command": kafka, "priority": 1, **SHORT_STOP}
     for name, section in sections.items():

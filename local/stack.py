@@ -30,12 +30,12 @@ LOCK_TRIES, LOCK_SECONDS = 5, 0.1
 
 def logs(data_dir: Path) -> Path:
     """Return the directory of all logs."""
-    return data_dir / "logs"
+    return DataDir(data_dir).logs
 
 
 def run_folder(data_dir: Path) -> Path:
     """Return the directory of supervisor's own files and of the lock."""
-    return data_dir / "run"
+    return DataDir(data_dir).run
 
 
 def configuration(data_dir: Path) -> Path:

@@ -103,7 +103,7 @@ def prepare(
 ) -> None:
     """Create the directories and write supervisor's configuration; refuse other data."""
     data = DataDir(variables.data_dir)
-    others = [stack.logs(data.root), data.root / "kafka"]
+    others = [data.logs, data.broker]
     if not (data.report / "report.md").exists():  # `make report` can precede the first start
         others.append(data.report)
     if not stack.has_run_on(data.root) and (found := next(filter(Path.exists, others), None)):

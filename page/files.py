@@ -308,7 +308,10 @@ class Reader:
 
 @st.cache_resource(show_spinner=False)
 def reader_of(root: Path, pace: Pace, _trades: Store) -> Reader:
-    """Return the one reader of a data directory in this process."""
+    """Return the one reader of a data directory in this process.
+
+    Streamlit leaves arguments with an underscore out of the key of its cache.
+    """
     return Reader(DataDir(root), _trades, pace)
 
 

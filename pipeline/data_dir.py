@@ -134,6 +134,26 @@ class DataDir:
         return self.root / "report"
 
     @property
+    def broker(self) -> Path:
+        """The files of the broker that a local stack starts."""
+        return self.root / "kafka"
+
+    @property
+    def logs(self) -> Path:
+        """The logs of all programs of a local stack."""
+        return self.root / "logs"
+
+    @property
+    def run(self) -> Path:
+        """The files of supervisor, and the lock of a local stack."""
+        return self.root / "run"
+
+    @property
+    def temporary(self) -> Path:
+        """Temporary files of Java, if no other directory allows it to load a library."""
+        return self.root / "tmp"
+
+    @property
     def source(self) -> Path:
         """What this data directory holds: `pipeline.source`."""
         return self.root / "source.json"

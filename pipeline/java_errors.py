@@ -15,7 +15,21 @@ _CAUSE = re.compile(
 _LOST_ANSWER = re.compile(r"An error occurred while calling \S+")
 #: Maximum length of a text that is not a stack trace, in characters.
 _CHARACTERS = 300
-#: The pattern and the text of a failure that the stream and the batch report in the same way.
+#: The patterns of failures that the stream and the batch recognize, and the texts that both use.
+NO_SPACE = "No space left on device|Disk quota exceeded"
+NO_SPACE_TEXT = (
+    "No space left on device. Free disk space for {data_dir} and the temporary directory."
+)
+#: This failure is also an OutOfMemoryError, so its rule comes first.
+NO_THREAD = "unable to create (?:new )?native thread"
+NO_THREAD_TEXT = (
+    "Increase the limit of threads: `ulimit -u` of this user, or `pids_limit` of the container."
+)
+FULL_HEAP = "OutOfMemoryError|OUT_OF_MEMORY"
+OPEN_FILES = "Too many open files"
+OPEN_FILES_TEXT = (
+    "Too many open files. Increase the limit: `ulimit -n` of this user. Cause: {cause}"
+)
 WRONG_JAR = (
     "NoClassDefFoundError|ClassNotFoundException|NoSuchMethodError|NoSuchFieldError"
     "|IncompatibleClassChangeError|UnsupportedClassVersionError|ZipException"

@@ -258,9 +258,9 @@ class Service:
             message: one plain sentence.
             healthy: whether the service can do its job.
         """
-        changed = (state, healthy) != (self._state, self._healthy)
+        is_new = (state, healthy) != (self._state, self._healthy)
         self._state, self._message, self._healthy = state, message, healthy
-        if changed:
+        if is_new:
             text = message if message.startswith(state) else f"{state}: {message}"
             expected = healthy or state == STOPPED
             self.log.log(logging.INFO if expected else logging.WARNING, "%s", text)

@@ -16,6 +16,7 @@ from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from pipeline import environment, java, spark_jvm
+from pipeline.data_dir import DataDir
 from pipeline.errors import OperationalError
 from pipeline.settings import NAMES, Settings
 
@@ -136,7 +137,7 @@ def library_folder(settings: Settings) -> Path:
     Raises:
         SetupError: there is no such directory.
     """
-    ours = settings.data_dir / "tmp"
+    ours = DataDir(settings.data_dir).temporary
     candidates = [Path("/var/tmp"), ours]  # noqa: S108
     with contextlib.suppress(FileNotFoundError):  # Python can write to no temporary directory
         candidates.insert(0, Path(tempfile.gettempdir()))

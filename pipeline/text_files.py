@@ -200,5 +200,5 @@ def read_record(path: Path) -> list[dict[str, str]]:
     """
     header, *lines = read_text(path).split("\n")
     names = header.split(",")
-    cells = (line.replace("\0", "").split(",") for line in lines)
-    return [dict(zip(names, row, strict=False)) for row in cells if row != [""]]
+    rows = (line.replace("\0", "").split(",") for line in lines)
+    return [dict(zip(names, row, strict=False)) for row in rows if row != [""]]

@@ -1,1 +1,1 @@
-"""The batch path: the whole table to one row and to windows, by Spark, every ten minutes."""
+"""The batch path: at a fixed rate, the whole table to one row and to windows."""

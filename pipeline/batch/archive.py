@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipeline import java, processes, spark, stores, times
+from pipeline.batch import scheduler
 from pipeline.errors import OperationalError, TemporaryError, exit_on_error
 from pipeline.ingest import store
 from pipeline.ingest.trade import Trade
@@ -40,9 +41,7 @@ def make_archive(settings: Settings) -> Path:
         options = spark.java_options(None, c1_only=True)
         options = f"{options} -XX:ArchiveClassesAtExit={temporary}"
         config = spark.configuration(settings, settings.batch_memory, options)
-        arguments = ("--run", "archive", "--began", str(time.monotonic()))
-        script = spark.ROOT / "batch_processor.py"
-        command = spark.submit_command(settings, config, script, *arguments)
+        command = scheduler.command_of_run(settings, config, "archive", time.monotonic())
         status, errors = run(command, _RUN_SECONDS)
         if status != 0 or not temporary.exists():
             output = errors.decode(errors="replace")[-2000:]

@@ -4,6 +4,13 @@ import re
 
 from pipeline.errors import Family, family_of, sentence
 from pipeline.java_errors import (
+    FULL_HEAP,
+    NO_SPACE,
+    NO_SPACE_TEXT,
+    NO_THREAD,
+    NO_THREAD_TEXT,
+    OPEN_FILES,
+    OPEN_FILES_TEXT,
     WRONG_JAR,
     WRONG_JAR_TEXT,
     innermost,
@@ -19,15 +26,10 @@ RULES = {
     r"org\.postgresql\.util\.PSQL\w*Exception: ": "PostgreSQL stopped the run. Check its server "
     "and STORE_URL. The next run starts at its usual time. Cause: {cause}",
     # A run only reads SQLite, so the disk of its temporary files is full.
-    "No space left on device|Disk quota exceeded|SQLITE_FULL": "No space left on device. Free "
-    "disk space for {data_dir} and the temporary directory.",
-    # This one is also an OutOfMemoryError.
-    "unable to create (?:new )?native thread": "the run cannot start another thread. Increase the "
-    "limit of threads: `ulimit -u` of this user, or `pids_limit` of the container.",
-    "OutOfMemoryError|OUT_OF_MEMORY": "the Java heap is full. Set BATCH_MEMORY above "
-    "{batch_memory}. Cause: {cause}",
-    "Too many open files": "too many open files. Increase the limit: `ulimit -n` of this user. "
-    "Cause: {cause}",
+    f"{NO_SPACE}|SQLITE_FULL": NO_SPACE_TEXT,
+    NO_THREAD: f"the run cannot start another thread. {NO_THREAD_TEXT}",
+    FULL_HEAP: "the Java heap is full. Set BATCH_MEMORY above {batch_memory}. Cause: {cause}",
+    OPEN_FILES: OPEN_FILES_TEXT,
     "SQLITE_CORRUPT|SQLITE_NOTADB": "crypto_prices.db is damaged. Restore a backup, or move it "
     "away: the consumer fills a new one from Kafka. Cause: {cause}",
     "SQLITE_": "cannot read crypto_prices.db. Check its disk and this user's access to it. The "

@@ -142,6 +142,14 @@ def configuration(settings: Settings, rows: int) -> dict[str, str]:
     return spark.configuration(settings, settings.batch_memory, options)
 
 
+def command_of_run(
+    settings: Settings, config: Mapping[str, str], run: str, began: float
+) -> list[str]:
+    """Return the command of a run with this name. It began at this time, monotonic seconds."""
+    arguments = ("--run", run, "--began", str(began))
+    return spark.submit_command(settings, config, SCRIPT, *arguments)
+
+
 def steady_seconds() -> float:
     """Return the seconds of the clock that measures the fixed rate of the runs."""
     return time.clock_gettime(_STEADY_CLOCK)
@@ -241,7 +249,8 @@ class Scheduler:
             self._require_database()
             return {"status": "no_data"}
         began = time.monotonic()  # a change of the clock must not end the run
-        command = self._command(run, began, rows)
+        config = configuration(self._settings, rows)
+        command = command_of_run(self._settings, config, run, began)
         # Written first: if this scheduler is killed, the next one must find the process.
         note = json.dumps({"run": run, "started": times.iso(started)})
         self._retrying(text_files.write_atomically, self._run_file, note + "\n")
@@ -259,8 +268,9 @@ class Scheduler:
             end_processes(run, self._settings.data_dir)
         result = self._result(run)
         status = status_of(exit_code, ended_as, result)
-        # A run cannot report that the disk is full.
-        reported = result or {"reason": full_disk(self._data.root)}
+        reason = result.get("reason")
+        if status == "failed":  # a run cannot report that the disk is full
+            reason = reason_of(exit_code, result or {"reason": full_disk(self._data.root)})
         cost = {
             "cpu_s": round(processes.cpu_of_ended_children() - cpu_before, 2),
             "peak_mib": round(peak / processes.MIB),
@@ -270,9 +280,7 @@ class Scheduler:
             "exit": exit_code,
             "wall_s": round(time.monotonic() - began, 2),
             **(cost if self._service.whole_cost else {}),
-            "reason": reason_of(exit_code, reported)
-            if status == "failed"
-            else result.get("reason"),
+            "reason": reason,
         }
 
     def _require_database(self) -> None:
@@ -282,11 +290,6 @@ class Scheduler:
                 f"{missing.name} is missing. Check that the consumer runs: it fills a new one from "
                 f"Kafka. The file: {missing}"
             )
-
-    def _command(self, run: str, began: float, rows: int) -> list[str]:
-        config = configuration(self._settings, rows)
-        arguments = ("--run", run, "--began", str(began))
-        return spark.submit_command(self._settings, config, SCRIPT, *arguments)
 
     def _watch(self, process: psutil.Popen, deadline: float) -> tuple[str | None, int]:
         """Wait until a run ends, or end it; return how it was ended and its peak memory, bytes."""

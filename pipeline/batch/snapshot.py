@@ -38,9 +38,7 @@ def read_store(store: Store, query: Callable[[Connection], T]) -> T | None:
 
 def snapshot(connection: Connection) -> Snapshot:
     """Return what is stored now. Call it in a transaction: both values are of one moment."""
-    newest = connection.execute(
-        f"SELECT {TRANSACTION} FROM ingest ORDER BY number DESC LIMIT 1"  # noqa: S608 - a constant
-    ).fetchone()
+    newest = connection.execute(f"SELECT {TRANSACTION} {common_queries.NEWEST}").fetchone()
     return Snapshot(common_queries.stored_ranges(connection), newest)
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pandas as pd
@@ -18,6 +18,7 @@ from pipeline.compare.agreement import (
     STATUSES,
 )
 from pipeline.compare.causes import UNEXPLAINED
+from pipeline.compare.output_files import window_length
 
 #: A symbol next to the colour, for readers who cannot distinguish the colours.
 SYMBOLS = {
@@ -30,6 +31,8 @@ SYMBOLS = {
 }
 #: The symbol of equal windows for which neither path has all trades that the exchange issued.
 MISSING = "!"
+#: The length of windows if there is none.
+ONE_MINUTE = timedelta(minutes=1)
 #: Maximum number of rows. If there are more windows, a cell holds several of them.
 MAX_ROWS = 32
 #: Maximum number of columns of a window whose two values are listed.
@@ -67,7 +70,7 @@ class Layout:
         offsets = [n * self.cell for n in range(self.row // self.cell)]
         pattern = _CLOCKS.get(self.row)
         if pattern:
-            second = ":%S" if self.cell < timedelta(minutes=1) else ""
+            second = ":%S" if self.cell < ONE_MINUTE else ""
             return [f"{_MONDAY + offset:{pattern}{second}}" for offset in offsets]
         day = timedelta(days=1)
         if self.row % day or self.row < day:
@@ -95,7 +98,7 @@ def agreement_grid(
         stream: The stream's windows, as the text of their cells, final ones first.
         batch: The windows of the newest batch run, as the text of their cells.
     """
-    shape = grid_layout(agreement, window_length(batch, stream))
+    shape = grid_layout(agreement, window_length(batch, stream) or ONE_MINUTE)
     if agreement.empty:
         return AgreementGrid(shape, pd.DataFrame(columns=list(CELL_COLUMNS)))
     worst = group(rank(agreement, stream, batch), shape)
@@ -117,7 +120,7 @@ def grid_layout(agreement: pd.DataFrame, window: timedelta) -> Layout:
 def _offset(offset: timedelta, cell: timedelta) -> str:
     """Return `+3:15`: hours and minutes into the row, or minutes and seconds for short cells."""
     seconds = int(offset.total_seconds())
-    size = 3600 if cell >= timedelta(minutes=1) else 60
+    size = 3600 if cell >= ONE_MINUTE else 60
     return f"+{seconds // size}:{seconds % size * 60 // size:02}"
 
 
@@ -133,20 +136,6 @@ def layout(covered: timedelta, window: timedelta) -> Layout:
     while covered > (MAX_ROWS - 1) * shape.row:
         shape = Layout(2 * shape.cell, 2 * shape.row)
     return shape
-
-
-def window_length(*tables: pd.DataFrame) -> timedelta:
-    """Return the length of the windows in the first table of text cells that has one.
-
-    Returns:
-        1 minute without any window.
-    """
-    for cells in tables:
-        known = cells[(cells["window_start"] != "") & (cells["window_end"] != "")].tail(1)
-        if len(known):
-            start, end = (known[f"window_{edge}"].iloc[0] for edge in ("start", "end"))
-            return datetime.fromisoformat(end) - datetime.fromisoformat(start)
-    return timedelta(minutes=1)
 
 
 def rank(agreement: pd.DataFrame, stream: pd.DataFrame, batch: pd.DataFrame) -> pd.DataFrame:

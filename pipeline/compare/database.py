@@ -10,7 +10,7 @@ from functools import cache
 from pipeline.compare.unread import PlacedTrade, PlacedTrades
 from pipeline.ingest import transactions
 from pipeline.metrics.definitions import HIGH, SPIKE
-from pipeline.stores.common_queries import id_span
+from pipeline.stores import common_queries
 from pipeline.stores.interface import Connection
 from pipeline.stream_offsets import Start
 from pipeline.times import AFTER_ALL_TIMES, minute_text, time_text
@@ -49,9 +49,7 @@ def consumed_offsets(connection: Connection) -> tuple[str | None, int, int]:
 
     Records that schema version 2 stored are left out, because they have no topic.
     """
-    row = connection.execute(
-        "SELECT topic, last_offset + 1 FROM ingest ORDER BY number DESC LIMIT 1"
-    ).fetchone()
+    row = connection.execute(f"SELECT topic, last_offset + 1 {common_queries.NEWEST}").fetchone()
     if row is None or row[0] is None:
         return None, 0, 0
     (first,) = connection.execute(
@@ -271,7 +269,7 @@ def crossings(
     Returns:
         The start, the kind and the event time of each alert whose trade is stored.
     """
-    ids = id_span(connection)
+    ids = common_queries.id_span(connection)
     if ids is None:
         return []
     first_id = _first_ids(connection, range(ids[0], ids[1] + 1))

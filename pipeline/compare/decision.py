@@ -1,13 +1,14 @@
 """The sections that help to choose: which path, interval and watermark."""
 
 import math
+from dataclasses import dataclass
 from datetime import timedelta
 
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.detection import Detection
 from pipeline.compare.formatting import UNKNOWN, count, length, number, of_a_core, seconds
 from pipeline.compare.freshness import BATCH, MIN_AGE_SECONDS, STREAM_OPEN
-from pipeline.compare.frontier import LARGER, BatchModel, Choice, Frontier, cheapest
+from pipeline.compare.frontier import LARGER, BatchModel, Frontier
 from pipeline.compare.inputs import MAX_ALERTS
 from pipeline.compare.modes import RECENT_RUNS, Mode
 from pipeline.compare.section import Section, Table
@@ -20,6 +21,35 @@ from pipeline.metrics.definitions import HIGH, SPIKE
 ACCEPTED_AGES = (2, 5, 10, 30, 60, 120, 300, 600, 1800)
 #: Intervals for which the model of the batch is listed, in seconds.
 INTERVALS = (10, 30, 60, 120, 300, 600, 1800, 3600)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The cheapest result with an accepted age."""
+
+    result: str
+    #: The mode and the interval of the batch. None: it is a result of the stream.
+    mode: str | None
+    interval_s: float | None
+    age_s: float
+    cpu_s_per_hour: float
+
+
+def cheapest(found: Frontier, accepted_age_s: float) -> Choice | None:
+    """Return the cheapest result whose median age is accepted; None if every result is older."""
+    choices = [
+        Choice(result, None, None, age_s, cost)
+        for result, age_s, cost in found.measured.itertuples(index=False)
+        if result != BATCH and age_s <= accepted_age_s
+    ]
+    # The stream's results cost the same: the open windows are fresher.
+    choices = [choice for choice in choices if choice.result == STREAM_OPEN] or choices
+    for model in found.today:
+        interval = model.interval_for_age(accepted_age_s)
+        if interval is not None:
+            costs = model.cpu_s_per_hour(interval)
+            choices.append(Choice(BATCH, model.mode, interval, model.age_s(interval), costs))
+    return min(choices, key=lambda choice: choice.cpu_s_per_hour, default=None)
 
 
 def headline(comparison: Comparison) -> str:

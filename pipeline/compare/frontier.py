@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline.compare.freshness import BATCH, RESULTS, STREAM_OPEN, Freshness
+from pipeline.compare.freshness import BATCH, RESULTS, Freshness
 from pipeline.compare.modes import RECENT_RUNS, Mode
 
 #: The longest interval of the model, in seconds.
@@ -79,18 +79,6 @@ class Frontier:
         if found.empty:
             return None
         return float(found["age_s"].iloc[0]), float(found["cpu_s_per_hour"].iloc[0])
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The cheapest result with an accepted age."""
-
-    result: str
-    #: The mode and the interval of the batch. None: it is a result of the stream.
-    mode: str | None
-    interval_s: float | None
-    age_s: float
-    cpu_s_per_hour: float
 
 
 def frontier(
@@ -173,20 +161,3 @@ def curve(model: BatchModel) -> pd.DataFrame:
             "cpu_s_per_hour": [model.cpu_s_per_hour(interval) for interval in intervals],
         }
     )
-
-
-def cheapest(found: Frontier, accepted_age_s: float) -> Choice | None:
-    """Return the cheapest result whose median age is accepted; None if every result is older."""
-    choices = [
-        Choice(result, None, None, age_s, cost)
-        for result, age_s, cost in found.measured.itertuples(index=False)
-        if result != BATCH and age_s <= accepted_age_s
-    ]
-    # The stream's results cost the same: the open windows are fresher.
-    choices = [choice for choice in choices if choice.result == STREAM_OPEN] or choices
-    for model in found.today:
-        interval = model.interval_for_age(accepted_age_s)
-        if interval is not None:
-            costs = model.cpu_s_per_hour(interval)
-            choices.append(Choice(BATCH, model.mode, interval, model.age_s(interval), costs))
-    return min(choices, key=lambda choice: choice.cpu_s_per_hour, default=None)

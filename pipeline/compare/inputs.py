@@ -171,7 +171,7 @@ def read_outputs(data: DataDir, trades: Store, last: timedelta | None = None) ->
         runs.iloc[-1] if len(runs) else None,
         None if as_recorded else span,
         stopped=stops(("producer", "consumer"), minutes, status),
-        window=_window_length(batch),
+        window=output_files.window_length(batch),
         alerted=[] if as_recorded else _latest(found_alerts.values(), since),
     )
     return PipelineOutputs(
@@ -377,13 +377,6 @@ def _evidence(data: DataDir, stored: _Stored, micro_batches: pd.DataFrame) -> Ev
         stream_thresholds=thresholds.read(data.thresholds_of("spark_processor")),
         batch_thresholds=thresholds.read(data.thresholds_of("batch_processor")),
     )
-
-
-def _window_length(windows: pd.DataFrame) -> timedelta | None:
-    if windows.empty:
-        return None
-    start, end = (datetime.fromisoformat(windows[f"window_{n}"].iloc[0]) for n in ("start", "end"))
-    return end - start
 
 
 def catching_up(stopped: pd.DataFrame, until: datetime) -> list[tuple[datetime, datetime]]:

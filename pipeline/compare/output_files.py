@@ -7,6 +7,7 @@ services only write.
 import json
 import re
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -95,6 +96,16 @@ def read_compared(path: Path) -> pd.DataFrame:
     cells = _read_cells([path], WINDOW_COLUMNS, required="window_start")
     _check_numbers(path, cells)
     return cells
+
+
+def window_length(*tables: pd.DataFrame) -> timedelta | None:
+    """Return the length of the windows in the first table of text cells that has one."""
+    for cells in tables:
+        known = cells[(cells["window_start"] != "") & (cells["window_end"] != "")].tail(1)
+        if len(known):
+            start, end = (known[f"window_{edge}"].iloc[0] for edge in ("start", "end"))
+            return datetime.fromisoformat(end) - datetime.fromisoformat(start)
+    return None
 
 
 def _check_numbers(path: Path, cells: pd.DataFrame) -> None:

@@ -13,11 +13,11 @@ import pandas as pd
 from pipeline.compare.agreement import EQUAL, STATUSES, rejected_ids
 from pipeline.compare.agreement_grid import (
     MISSING,
+    ONE_MINUTE,
     SYMBOLS,
     differing_values,
     grid_layout,
     symbol_of,
-    window_length,
 )
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.completeness import LOSSES, STORED_OF_ISSUED
@@ -33,6 +33,7 @@ from pipeline.compare.formatting import (
     window_time,
 )
 from pipeline.compare.modes import READS
+from pipeline.compare.output_files import window_length
 from pipeline.compare.section import Section, Table
 from pipeline.compare.summary import NO_AGES, NO_AGES_YET, forecast
 from pipeline.compare.totals import UNUSUAL_Z
@@ -92,7 +93,7 @@ def _agreement(comparison: Comparison) -> Section:
         tables.append(_noteworthy_windows(comparison))
     if len(windows):
         outputs = comparison.outputs
-        window = window_length(outputs.batch, outputs.final, outputs.still_open)
+        window = window_length(outputs.batch, outputs.final, outputs.still_open) or ONE_MINUTE
         shape = grid_layout(windows, window)
         note = (
             f"A cell covers {length(shape.cell)} of event time. A row covers {length(shape.row)}."

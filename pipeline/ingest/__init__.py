@@ -1,1 +1,1 @@
-"""The ingest path: from the exchange's socket through Kafka to SQLite."""
+"""The ingest path: from the exchange's socket through Kafka to the store."""

@@ -23,6 +23,7 @@ from pipeline.source import record_topic_id
 from pipeline.stores import common_queries
 from pipeline.stores.interface import Writer
 
+#: Kafka has the offsets of earlier versions under this name, so it stays, with any store.
 GROUP = "sqlite_writer"
 #: Seconds. At a low rate, records are collected for this long before they are stored.
 COLLECT_SECONDS = 0.5
@@ -159,7 +160,7 @@ class Loader:
         counters["rejected"] += batch.rejected
         self._describe_table()
         received_live = zip(batch.trades, batch.receipts, strict=True)
-        if live := [trade for trade, receipt in received_live if receipt is not None]:
+        if live := [one for one, receipt in received_live if receipt is not None]:
             self._service.details["last_trade"] = {
                 "trade_id": live[-1].trade_id,
                 "time": live[-1].time,

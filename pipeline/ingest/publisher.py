@@ -14,8 +14,8 @@ from pipeline import times
 from pipeline.ingest import kafka, trade
 from pipeline.ingest.backfill import Backfill
 from pipeline.ingest.dead_letters import DeadLetters
-from pipeline.ingest.exchange import FeedWatchdog, Message
 from pipeline.ingest.exchange_clock import ExchangeClock
+from pipeline.ingest.exchange_connection import FeedWatchdog, Message
 from pipeline.ingest.id_ranges import IdRanges
 from pipeline.ingest.published import PublishedTrades
 from pipeline.ingest.unusable import SameRejections
@@ -35,7 +35,7 @@ REPORT_SECONDS = 0.25
 
 
 class Publisher:
-    """Handles the messages of a feed (a `Handler` of `pipeline.ingest.exchange.Feed`)."""
+    """Handles the messages of a feed: a `Handler` of `exchange_connection.Feed`."""
 
     def __init__(self, service: Service, sender: kafka.Sender) -> None:
         self._service = service
@@ -275,7 +275,7 @@ class Publisher:
             message = f"{self._sender.stall()}. Messages in the buffer: {buffered}"
             self._service.report("waiting for Kafka", message, healthy=False)
         elif refusal := self._watchdog.refusal():
-            self._service.report("refused", refusal, healthy=False)
+            self._service.report("refused", str(refusal), healthy=False)
         elif feed is None:
             self._report_connecting()
         elif problem := self._clock.problem(time.monotonic(), times.now()):

@@ -1,1 +1,1 @@
-"""What each metric of a window means, and the sums that Spark computes for it."""
+"""What each metric of a window means, and the sums that Spark or the store computes for it."""

@@ -24,7 +24,7 @@ from pipeline.errors import (
 )
 from pipeline.postgresql_errors import action_of, retried
 from pipeline.settings import Settings
-from pipeline.stores import postgresql_queries
+from pipeline.stores import common_queries, postgresql_queries
 from pipeline.stores.interface import (
     BUSY_SECONDS,
     RELATED_TABLES,
@@ -53,7 +53,7 @@ SELECT * FROM unnest(%b::bigint[], %b::double precision[], %b::double precision[
     %b::double precision[], %b::text[], %b::text[], %b::double precision[])
 ON CONFLICT (trade_id) DO NOTHING
 """
-_NEWEST_TRANSACTION = f"SELECT {TRANSACTION} FROM ingest ORDER BY number DESC LIMIT 1"  # noqa: S608
+_NEWEST_TRANSACTION = f"SELECT {TRANSACTION} {common_queries.NEWEST}"
 #: The options of each connection. They do not depend on the configuration of the server:
 #: - Floating point numbers are exact, and a statement does not wait forever for a lock.
 #: - A transaction that has waited for the lock sees what the transaction before it has stored.

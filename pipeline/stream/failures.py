@@ -11,6 +11,13 @@ from pyspark.errors import PySparkRuntimeError
 from pipeline import spark_jvm
 from pipeline.errors import Family, OperationalError, TemporaryError, family_of
 from pipeline.java_errors import (
+    FULL_HEAP,
+    NO_SPACE,
+    NO_SPACE_TEXT,
+    NO_THREAD,
+    NO_THREAD_TEXT,
+    OPEN_FILES,
+    OPEN_FILES_TEXT,
     WRONG_JAR,
     WRONG_JAR_TEXT,
     innermost,
@@ -69,27 +76,11 @@ _READERS = re.compile(
 _NEAR = 15
 #: The first rule that matches applies.
 RULES = (
-    _rule(
-        "No space left on device|Disk quota exceeded",
-        TemporaryError,
-        "No space left on device. Free disk space for {data_dir} and the temporary directory.",
-    ),
-    _rule(
-        "unable to create (?:new )?native thread",  # also an OutOfMemoryError
-        StreamError,
-        "The stream cannot start another thread. Increase the limit of threads: `ulimit -u` of "
-        "this user, or `pids_limit` of the container.",
-    ),
-    _rule(
-        "OutOfMemoryError|OUT_OF_MEMORY",
-        StreamError,
-        _HEAP_IS_FULL,
-    ),
-    _rule(
-        "Too many open files",  # Spark can report it as damage of the checkpoint
-        TemporaryError,
-        "Too many open files. Increase the limit: `ulimit -n` of this user. Cause: {cause}",
-    ),
+    _rule(NO_SPACE, TemporaryError, NO_SPACE_TEXT),
+    _rule(NO_THREAD, StreamError, f"The stream cannot start another thread. {NO_THREAD_TEXT}"),
+    _rule(FULL_HEAP, StreamError, _HEAP_IS_FULL),
+    # Spark can report this as damage of the checkpoint.
+    _rule(OPEN_FILES, TemporaryError, OPEN_FILES_TEXT),
     _rule(
         "Permission denied|AccessControlException|AccessDeniedException|Read-only file system"
         "|Operation not permitted|Mkdirs failed",

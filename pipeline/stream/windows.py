@@ -18,7 +18,7 @@ from pipeline.alerts import AlertLog
 from pipeline.metrics import definitions
 from pipeline.service import Service
 from pipeline.settings import Settings
-from pipeline.stream import finality, micro_batches
+from pipeline.stream import checkpoint, finality, micro_batches
 from pipeline.stream.console import Console
 from pipeline.stream.file_watch import FileWatch
 from pipeline.stream.final_rows import FinalRows
@@ -43,7 +43,7 @@ class WindowPublisher:
     def __init__(
         self,
         service: Service,
-        state_file: Path,
+        folder: Path,
         recorder: micro_batches.Recorder,
         files: FileWatch,
     ) -> None:
@@ -52,15 +52,15 @@ class WindowPublisher:
         self._recorder = recorder
         self._files = files
         self._data = service.data
-        self._state_file = state_file
-        self._final_rows = FinalRows(state_file.parent)
+        self._state_file = folder / checkpoint.OPEN_WINDOWS
+        self._final_rows = FinalRows(folder)
         self._alerts = AlertLog(self._data.alerts_stream, service.settings, service.log.info)
         thresholds.record(
             self._data.thresholds_of(service.name), service.settings, service.before.get("settings")
         )
         self._watermark = service.settings.watermark // timedelta(microseconds=1)
         self._state = self._with_windows_left_open(
-            finality.from_json(text_files.read_json(state_file))
+            finality.from_json(text_files.read_json(self._state_file))
         )
         #: The final windows of the hour before the oldest open window, and its start.
         self._trailing: dict[str, Cells] = {}
@@ -91,8 +91,11 @@ class WindowPublisher:
         return replace(state, left_open=left_open)
 
     @property
-    def closes_next(self) -> bool:
-        """Return whether the next micro-batch makes a window final, whatever trades it holds."""
+    def closes_in_next_micro_batch(self) -> bool:
+        """Return whether the next micro-batch makes a window final, whatever trades it holds.
+
+        Such a micro-batch starts at once.
+        """
         return finality.closes_in_next_micro_batch(self._state, self._watermark)
 
     def publish(self, rows: Iterable[Row], micro_batch: int) -> Publication:

@@ -251,9 +251,8 @@ def killed_run(table: Table) -> None:
     """Start a run as the scheduler does, and kill it as soon as it has published its first file."""
     settings = Settings(data_dir=table.data.root, spark_master="local[1]", batch_mode="incremental")
     before = set(outputs.batch_files(table.data))
-    arguments = ("--run", table.next_run(), "--began", str(time.monotonic()))
     config = scheduler.configuration(settings, 1)
-    command = spark.submit_command(settings, config, scheduler.SCRIPT, *arguments)
+    command = scheduler.command_of_run(settings, config, table.next_run(), time.monotonic())
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         try:
             new = lambda: set(outputs.batch_files(table.data)) - before  # noqa: E731

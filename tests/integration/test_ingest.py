@@ -27,8 +27,8 @@ from pipeline.errors import OutputError
 from pipeline.ingest import kafka as kafka_module
 from pipeline.ingest import publisher as publisher_module
 from pipeline.ingest.dead_letters import DeadLetters
-from pipeline.ingest.exchange import FeedWatchdog, Message
 from pipeline.ingest.exchange_clock import BURST_SECONDS
+from pipeline.ingest.exchange_connection import FeedWatchdog, Message
 from pipeline.ingest.kafka import (
     Sender,
     newest_records,

@@ -26,7 +26,7 @@ from pipeline.compare import output_files
 from pipeline.errors import OutputError, TemporaryError, sentence
 from pipeline.health import unhealthy_text
 from pipeline.ingest import bounded_websocket, kafka, kafka_connection, rest
-from pipeline.ingest.exchange import Connection, Feed, FeedError, FeedWatchdog, messages
+from pipeline.ingest.exchange_connection import Connection, Feed, FeedError, FeedWatchdog, messages
 from pipeline.ingest.publisher import Publisher
 from pipeline.ingest.request_deadline import RequestDeadline
 from pipeline.ingest.trade import AFTER_RECEIPT

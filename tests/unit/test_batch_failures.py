@@ -55,7 +55,7 @@ CASES: list[tuple[Exception, str]] = [
     ),
     (
         java("java.io.FileNotFoundException: /tmp/blockmgr-1/0c/temp (Too many open files)"),
-        "too many open files. Increase the limit: `ulimit -n` of this user.",
+        "Too many open files. Increase the limit: `ulimit -n` of this user.",
     ),
     (
         java("java.lang.ClassNotFoundException: org.postgresql.Driver"),

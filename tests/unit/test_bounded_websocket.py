@@ -1,6 +1,6 @@
 """The private parts of websocket-client that the project relies on.
 
-Their behaviour is tested over a real socket in test_exchange.py.
+Their behaviour is tested over a real socket in test_exchange_connection.py.
 """
 
 import importlib.metadata

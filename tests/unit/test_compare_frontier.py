@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.compare import frontier as module
+from pipeline.compare.decision import Choice, cheapest
 from pipeline.compare.freshness import (
     BATCH,
     STREAM_FINAL,
@@ -17,7 +17,7 @@ from pipeline.compare.freshness import (
     freshness,
     sawtooth,
 )
-from pipeline.compare.frontier import BatchModel, Frontier, cheapest, curve, frontier
+from pipeline.compare.frontier import BatchModel, Frontier, curve, frontier
 from pipeline.compare.modes import modes
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -109,7 +109,7 @@ def test_the_cheapest_result_is_the_same_as_that_of_a_search_over_all_results(
 
 def test_the_open_windows_are_chosen_among_the_results_of_the_stream() -> None:
     found = cheapest(Frontier((), {}, measured(1.5, 92, 33), 60), 1800)
-    assert found == module.Choice(STREAM_OPEN, None, None, 1.5, 1000.0)
+    assert found == Choice(STREAM_OPEN, None, None, 1.5, 1000.0)
     assert cheapest(Frontier((), {}, measured(1.5, 92, 33), 60), 1) is None
 
 

@@ -35,7 +35,7 @@ from pipeline.errors import (
     is_temporary,
     sentence,
 )
-from pipeline.ingest.exchange import FeedError
+from pipeline.ingest.exchange_connection import FeedError
 from pipeline.service import Service
 from pipeline.settings import Settings
 from pipeline.stores.interface import StoreError

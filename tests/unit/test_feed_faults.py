@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from feed import record
-from pipeline.ingest import exchange
-from pipeline.ingest.exchange import Connection, Feed, FeedError, FeedWatchdog, Message
+from pipeline.ingest import exchange_connection
+from pipeline.ingest.exchange_connection import Connection, Feed, FeedError, FeedWatchdog, Message
 from pipeline.service import Service
 from pipeline.settings import Settings
 
@@ -151,14 +151,14 @@ class Recorder:
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use short times, but leave a busy machine time to connect. `hasty` shortens this time too."""
-    monkeypatch.setattr(exchange, "RECEIVE_SECONDS", 0.1)
-    monkeypatch.setattr(exchange, "MESSAGE_SECONDS", 0.25)
-    monkeypatch.setattr(exchange, "CONNECT_SECONDS", 10)
+    monkeypatch.setattr(exchange_connection, "RECEIVE_SECONDS", 0.1)
+    monkeypatch.setattr(exchange_connection, "MESSAGE_SECONDS", 0.25)
+    monkeypatch.setattr(exchange_connection, "CONNECT_SECONDS", 10)
 
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "CONNECT_SECONDS", 0.4)
+    monkeypatch.setattr(exchange_connection, "CONNECT_SECONDS", 0.4)
 
 
 def run_feed(
@@ -259,7 +259,7 @@ def test_missing_heartbeats_are_found_although_the_socket_is_never_empty(
 def test_a_pause_within_a_message_loses_nothing(
     serve: Callable[[Play], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(exchange_connection, "PAUSE_SECONDS", 0.5)
     parts = frame(b"one ", fin=False), frame(b"two ", 0, fin=False), frame(b"three", 0)
 
     def play(client: socket.socket) -> None:
@@ -361,8 +361,8 @@ def test_a_stop_request_ends_the_feed_at_once(
     monkeypatch: pytest.MonkeyPatch,
     case: str,
 ) -> None:
-    monkeypatch.setattr(exchange, "MESSAGE_SECONDS", 60)
-    monkeypatch.setattr(exchange, "CONNECT_SECONDS", 60)
+    monkeypatch.setattr(exchange_connection, "MESSAGE_SECONDS", 60)
+    monkeypatch.setattr(exchange_connection, "CONNECT_SECONDS", 60)
     play, _ = BLOCKING[case]
     began = time.monotonic()
     _, to_stop_s = run_feed(

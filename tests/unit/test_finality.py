@@ -334,7 +334,7 @@ class Runner:
         self.query.mkdir(parents=True, exist_ok=True)
         (self.query / "metadata").write_text(json.dumps({"id": CHECKPOINT}))
         files = FileWatch(self.data, self.state_file.parent)
-        self._windows = WindowPublisher(service, self.state_file, recorder, files)
+        self._windows = WindowPublisher(service, self.state_file.parent, recorder, files)
 
     def _write(self, path: Path, text: str, *, durable: bool = True) -> None:
         if self._left is not None:

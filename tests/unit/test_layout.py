@@ -49,9 +49,9 @@ ALLOWED: dict[str, set[str]] = {
 #: Single modules that a part may import beyond that.
 ALLOWED_MODULES: dict[str, set[str]] = {
     # Which messages of a recording are trades; the connection that the recorder reads.
-    "feed": {"pipeline.ingest.trade", "pipeline.ingest.exchange"},
-    "pipeline.stream": {"pipeline.ingest.trade", "pipeline.ingest.store", "pipeline.ingest.kafka"},
-    "pipeline.batch": {"pipeline.ingest.trade", "pipeline.ingest.store", "pipeline.ingest.kafka"},
+    "feed": {"pipeline.ingest.trade", "pipeline.ingest.exchange_connection"},
+    "pipeline.stream": {"pipeline.ingest.trade", "pipeline.ingest.kafka"},
+    "pipeline.batch": {"pipeline.ingest.trade", "pipeline.ingest.store"},
 }
 #: Which parts start which modules as processes, by name.
 STARTED: dict[str, set[str]] = {

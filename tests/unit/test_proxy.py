@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from websockets.sync.server import serve
 
-from pipeline.ingest.exchange import Connection, FeedError
+from pipeline.ingest.exchange_connection import Connection, FeedError
 from pipeline.ingest.proxy import is_local, proxy_for
 
 VARIABLES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")

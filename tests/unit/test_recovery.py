@@ -97,7 +97,7 @@ def failing(service: Service, folder: Path, error: Exception) -> str:
     topic: Any = SameTopic()
     with (
         pytest.raises((DamagedCheckpointError, StreamError)) as raised,
-        recovery.explaining(service, folder, topic),
+        recovery.explaining(service, folder, topic, FileWatch(service.data, folder)),
     ):
         raise error
     return f"{type(raised.value).__name__} {raised.value}"

@@ -11,7 +11,7 @@ import pytest
 import trustme
 from websockets.sync.server import ServerConnection, serve
 
-from pipeline.ingest.exchange import Connection, FeedError
+from pipeline.ingest.exchange_connection import Connection, FeedError
 from pipeline.ingest.rest import RestError, fetch_trades
 
 LIMIT = 1000

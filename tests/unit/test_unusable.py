@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.ingest import trade
-from pipeline.ingest.exchange import FeedWatchdog, Message
+from pipeline.ingest.exchange_connection import FeedWatchdog, Message
 from pipeline.ingest.publisher import Publisher
 from pipeline.ingest.unusable import UNUSABLE_AFTER, SameRejections, description
 from pipeline.service import Service

@@ -16,9 +16,9 @@ import pytest
 from websocket import WebSocketBadStatusException
 from websockets.sync.server import ServerConnection, serve
 
-from pipeline.ingest import exchange
+from pipeline.ingest import exchange_connection
 from pipeline.ingest.connect_failure import connect_failure, status_failure
-from pipeline.ingest.exchange import Connection, FeedError, FeedWatchdog, Message
+from pipeline.ingest.exchange_connection import Connection, FeedError, FeedWatchdog, Message
 
 # --- watchdog -------------------------------------------------------------------------------
 
@@ -153,7 +153,7 @@ def test_an_error_before_the_subscription_is_the_cause_of_the_close_after_it() -
     one.on_error(REFUSED)
     reason = "Failed to subscribe: FOO-USD is not a valid product"
     text = f"subscription refused. Check PRODUCT_ID. Answer: {reason}"
-    assert one.refusal() == text
+    assert str(one.refusal()) == text
     cause = one.cause(CLOSED)
     assert (str(cause), cause.lasting, cause.state) == (text, True, "refused")
 
@@ -161,7 +161,9 @@ def test_an_error_before_the_subscription_is_the_cause_of_the_close_after_it() -
 def test_a_refusal_for_another_reason_does_not_ask_for_another_product() -> None:
     one = watchdog()
     one.on_error({"type": "error", "message": "Rate limit exceeded", "reason": "too many requests"})
-    assert one.refusal() == "subscription refused. Answer: Rate limit exceeded: too many requests"
+    assert (
+        str(one.refusal()) == "subscription refused. Answer: Rate limit exceeded: too many requests"
+    )
 
 
 def test_an_error_after_the_subscription_is_named_with_the_close_and_temporary() -> None:
@@ -180,8 +182,8 @@ def test_a_text_of_the_exchange_that_ends_with_a_full_stop_gets_no_second_one() 
     one.on_subscribed()
     assert one.on_error({"message": "slow consumer."}) == "slow consumer"
     assert "The error: slow consumer. Then: the server" in str(one.cause(CLOSED))
-    assert exchange._close_reason(b"\x03\xf0too slow.") == "Code 1008 too slow. "
-    assert exchange._close_reason(b"\x03\xf0") == "Code 1008. "
+    assert exchange_connection._close_reason(b"\x03\xf0too slow.") == "Code 1008 too slow. "
+    assert exchange_connection._close_reason(b"\x03\xf0") == "Code 1008. "
 
 
 def test_an_error_is_forgotten_when_something_works() -> None:
@@ -243,7 +245,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(exchange, "RECEIVE_SECONDS", 0.1)
+    monkeypatch.setattr(exchange_connection, "RECEIVE_SECONDS", 0.1)
     one = Server()
     yield one
     one.close()
@@ -430,7 +432,7 @@ def test_half_a_frame_is_none_until_the_other_half_arrives(
 def test_frames_cut_at_random_places_with_timeouts_between_arrive_whole(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "RECEIVE_SECONDS", 0.005)
+    monkeypatch.setattr(exchange_connection, "RECEIVE_SECONDS", 0.005)
     rng = random.Random(3)
     sizes = [rng.choice([0, 5, 125, 126, LIMIT, LIMIT + 1, 9000, 66_000]) for _ in range(40)]
     sent = [rng.randbytes(size) for size in sizes]

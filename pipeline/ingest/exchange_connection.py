@@ -184,7 +184,7 @@ class FeedWatchdog:
     #: The error that the exchange sent; None if it sent none, or something worked after it.
     error: str | None = None
     #: Why the connection before this one ended; None for the first one.
-    previous_fault: "FeedError | None" = None
+    previous_fault: FeedError | None = None
 
     def start(self, now: float) -> None:
         """Start all timeouts."""
@@ -232,25 +232,22 @@ class FeedWatchdog:
         self.error = text or "no reason given"
         return self.error
 
-    def refusal(self) -> str | None:
-        """Return the sentence about a subscription that the exchange does not accept."""
+    def refusal(self) -> FeedError | None:
+        """Return the error of a subscription that the exchange does not accept."""
         if self.subscribed or self.error is None:
             return None
-        return str(self._refusal())
+        check = ". Check PRODUCT_ID" if "product" in self.error.lower() else ""
+        return FeedError(f"subscription refused{check}", f"Answer: {self.error}", lasting=True)
 
-    def cause(self, fault: "FeedError") -> "FeedError":
+    def cause(self, fault: FeedError) -> FeedError:
         """Return why the connection ended: an error that the exchange sent is the cause."""
-        if self.refusal():
-            return self._refusal()
+        if refusal := self.refusal():
+            return refusal
         if self.error:
             return FeedError(
                 "the exchange sent an error", f"The error: {self.error}. Then: {fault}"
             )
         return fault
-
-    def _refusal(self) -> "FeedError":
-        check = ". Check PRODUCT_ID" if "product" in str(self.error).lower() else ""
-        return FeedError(f"subscription refused{check}", f"Answer: {self.error}", lasting=True)
 
     def fault(self, now: float) -> tuple[str, str] | None:
         """Return what has been missing for too long, and its details; None if nothing is."""
