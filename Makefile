@@ -141,11 +141,11 @@ jars/%/lib/.made: jars/%/pom.xml | need-java
 
 need-python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer \
-	(Debian: apt-get install python3 python3-venv), or set PYTHON=" >&2; exit 2; }
+	(Debian: apt-get install python3 python3-venv), or set PYTHON to its path" >&2; exit 2; }
 	@$(PYTHON) -c '' || { echo "$(PYTHON) does not start. The lines above give the cause. Correct it, \
-	or set PYTHON=" >&2; exit 2; }
+	or set PYTHON to another Python" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older \
-	than Python 3.11: install a newer one, or set PYTHON=" >&2; exit 2; }
+	than Python 3.11: install a newer one, or set PYTHON to the path of one" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual \
 	environments: install its venv module (Debian: apt-get install python3-venv)" >&2; exit 2; }
 

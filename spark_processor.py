@@ -47,7 +47,7 @@ def stream(service: Service, resources: ExitStack) -> None:
         query = start_query(session, settings, folder, process_micro_batch, recorder.records_in)
         resources.callback(query.stop)
         query_s = time.monotonic() - began
-        service.log.info("streaming aggregation logic time: %.2f s", query_s)
+        service.log.info("streaming aggregation logic time (start of the query): %.2f s", query_s)
         service.details |= {"start_s": round(start_s, 2), "query_s": round(query_s, 2)}
         service.details["java"] = spark_jvm.version(session)
         progress.follow(query)

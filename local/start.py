@@ -108,8 +108,8 @@ def prepare(
         others.append(data.report)
     if not stack.has_run_on(data.root) and (found := next(filter(Path.exists, others), None)):
         terminal.refuse(
-            f"DATA_DIR={data.root} may belong to another program. Set DATA_DIR to another "
-            f"directory. This one has {found.name} and no source.json."
+            f"DATA_DIR has {found.name} and no source.json, so another program may have filled it. "
+            f"Set DATA_DIR to another directory. DATA_DIR={data.root}"
         )
     try:
         claim(data, settings, feed)

@@ -136,7 +136,7 @@ def usable_folder(text: str) -> Path:
     path = absolute_path("DATA_DIR", text)
     another = "Set DATA_DIR to another directory."
     if path == ROOT:
-        refuse(f"DATA_DIR={text} is {path}, which has other content. {another}")
+        refuse(f"DATA_DIR={text} is the directory of this project. {another}")
     if is_of_system(path):
         refuse(f"DATA_DIR={text} is a system directory. {another}")
     try:

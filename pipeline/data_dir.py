@@ -5,7 +5,7 @@ from pathlib import Path
 
 #: The action for a data directory that holds other data.
 ANOTHER_FOLDER = (
-    "choose another directory with DATA_DIR=, or empty it with make clean "
+    "choose another directory (DATA_DIR=DIRECTORY), or delete these results with make clean "
     "(in containers: docker compose down --volumes)"
 )
 #: System directories with programs and configurations. They and all directories below them are

@@ -304,7 +304,7 @@ class Service:
         text = ", ".join(
             f"{name} {count} (+{increase[name]})" for name, count in sorted(self.counters.items())
         )
-        self.log.info("totals (since last line): %s", text or "nothing yet")
+        self.log.info("totals (increase since the last line): %s", text or "nothing yet")
         self._append_minute()
 
     def _increase_since(self, before: Mapping[str, int]) -> dict[str, int]:

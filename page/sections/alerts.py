@@ -88,7 +88,7 @@ def how_to_read(shown: Sequence[Sequence[str]]) -> str:
     )
     if any(row[0].endswith(_SEAM) for row in shown):
         text += (
-            f" {_SEAM}: the recording starts again in this window. Its jump of the price or the "
-            "volume is not a market movement."
+            f" {_SEAM}: the recording starts again in this window. The jump of the price or the "
+            "volume there is not a market movement."
         )
     return text

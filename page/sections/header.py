@@ -101,7 +101,7 @@ def html(shown: Header) -> str:
         f'<span class="p-clock">{formatting.clock(shown.now)} UTC</span></div>'
         f'<div class="p-reason">{escape(shown.state.reason)}{escape(cause)}</div>{problems}'
         f'<div class="p-watch{beat}">No update from the page\'s server for 12 s. '
-        "The values below may be old. Check that the dashboard is running.</div></div>"
+        "The values on this page may be old. Check that the dashboard is running.</div></div>"
     )
 
 

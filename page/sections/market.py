@@ -221,6 +221,6 @@ def counts_how_to_read(shown: Market) -> str:
     if shown.candles.empty:
         return ""
     return (
-        f"Each bar is the count of the stream over {length(shown.width)}, each line the count of "
-        "the batch. If a line touches the top of its bar, both counts are equal."
+        f"A bar shows how many trades the stream counted in {length(shown.width)}. A line shows "
+        "the count of the batch. If a line touches the top of its bar, both counts are equal."
     )

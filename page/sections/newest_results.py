@@ -135,8 +135,9 @@ def how_to_read(run: Mapping[str, Any], product: str) -> str:
     if not run:
         return ""
     return (
-        "Each column covers the event times in its first two rows, whatever time range is "
-        "selected. The batch covers all stored trades, so its counts and volume are larger. "
+        "The first two rows show the event times that each column covers. The selected time range "
+        "does not change them. The batch covers all stored trades, so its counts and volume are "
+        "larger. "
         f"{units_text(product)} The thresholds of {HIGH} and {SPIKE} are set for one window. For "
         "the whole table, the two flags have no meaning."
     )

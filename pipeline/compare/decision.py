@@ -78,10 +78,9 @@ def _fresher(comparison: Comparison) -> str:
     if not (stream and batch and stream[1] > 0 and batch[1] > 0):
         return f"{text}."
     stream_age, batch_age = round(stream[0], 1), round(batch[0], 1)
-    if batch_age == stream_age:
-        return f"{text}. The stream uses {stream[1] / batch[1]:.1f} times the CPU of the batch."
-    fresher, other = (batch, stream) if batch_age < stream_age else (stream, batch)
-    return f"{text}, at {fresher[1] / other[1]:.1f} times the CPU."
+    if batch_age < stream_age:
+        return f"{text}. The batch uses {batch[1] / stream[1]:.1f} times the CPU of the stream."
+    return f"{text}. The stream uses {stream[1] / batch[1]:.1f} times the CPU of the batch."
 
 
 def frontier_section(comparison: Comparison) -> Section:
@@ -127,8 +126,8 @@ def frontier_section(comparison: Comparison) -> Section:
         how_to_read=(
             "The chart shows the median age of each result against its CPU cost. Points are "
             "measured. The curve is computed for a batch at every interval, from back-to-back runs "
-            "to one hour: the cost is the CPU time of one run divided by the interval, and the "
-            "median age is the age at publication plus half the interval. For a table with "
+            "to one hour. Its cost is the CPU time of one run divided by the interval. Its median "
+            "age is the age at publication plus half the interval. For a table with "
             f"{LARGER} times the rows, run time and CPU time come from the measured trend. Without "
             "a trend, these values are unknown. One process computes the open and the final "
             "windows, so both have the cost of the whole process."
@@ -244,7 +243,7 @@ def frontier_sentences(found: Frontier) -> tuple[str, ...]:
     if stream is None:
         return ("No cost curve yet. It needs one full minute of data from each path.",)
     age_s, cost = stream
-    open_windows = f"The stream's open windows are {seconds(age_s)} old at that cost."
+    open_windows = f"The median age of the stream's open windows is {seconds(age_s)} at that cost."
     sentences = []
     for model in found.today:
         name = _batch_name(found, model.mode)
@@ -260,7 +259,8 @@ def frontier_sentences(found: Frontier) -> tuple[str, ...]:
         else:
             sentences.append(
                 f"{_article(name).capitalize()} {name} every {_every(interval)} would cost as much "
-                f"as the stream and be {seconds(model.age_s(interval))} old. {open_windows}"
+                f"as the stream. Its median age would be {seconds(model.age_s(interval))}. "
+                f"{open_windows}"
             )
     return tuple(sentences)
 
@@ -340,9 +340,9 @@ def watermark_section(comparison: Comparison) -> Section:
             "The stream waits for late trades for the length of its watermark. A longer watermark "
             "drops fewer trades and makes final windows older. The stream can drop a trade only "
             "if the trade is behind the newest event time by at least the watermark. The column "
-            '"at most" counts these trades. Spark compares a trade with the newest event time of '
-            "the micro-batches before the previous one. The estimate does the same. Ages are "
-            "medians. Recovered trades are left out."
+            '"at most" counts these trades. Spark drops fewer trades, because it compares a trade '
+            "with the newest event time of two micro-batches earlier. The estimate does the same. "
+            "Ages are medians. Recovered trades are left out."
         ),
         lines=(
             watermark_sentence(found),
@@ -369,8 +369,8 @@ def watermark_sentence(found: Watermarks) -> str:
     """Return which watermark would have dropped no trade, and how it changes final windows."""
     if not found.trades:
         return (
-            "No trade counted yet. The consumer counts how far each trade comes behind the newest "
-            "event time."
+            "No trade counted yet. The consumer counts how many seconds each trade is behind the "
+            "newest event time."
         )
     trades, current_s, lossless_s = count(found.trades, "trade"), found.current_s, found.lossless_s
     current = None if current_s is None else found.row(current_s)

@@ -89,7 +89,7 @@ def _refusal(
 ) -> str:
     """Return why the runs allow no forecast; empty if they do."""
     reasons = {
-        f"batch runs done: {len(x)} of {MIN_RUNS} required": len(x) < MIN_RUNS,
+        f"it needs {MIN_RUNS} batch runs and has {len(x)}": len(x) < MIN_RUNS,
         "the table grew too little between runs": x.max() < MIN_TABLE_GROWTH * x.min(),
         "run time shows no trend beyond its noise": line.low <= 0,
         "the start-up of Spark got slower too, so the machine may be busier": _grows(x, start_s),

@@ -53,8 +53,8 @@ _NO_RIGHTS = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_READONLY_DIRECTORY, sqlite
 def damaged(path: Path, error: sqlite3.DatabaseError) -> StoreError:
     """Return the error for a file that is not a database, or is damaged."""
     return StoreError(
-        f"Cannot open {path.name}: {error}. {_REPLACE}. Or choose another directory with "
-        f"DATA_DIR=. The file: {path}"
+        f"Cannot open {path.name}: {error}. {_REPLACE}. Or choose another directory "
+        f"(DATA_DIR=DIRECTORY). The file: {path}"
     )
 
 
@@ -185,7 +185,7 @@ def _open_writer(path: Path) -> SqliteWriter:
         elif version != 0:
             raise StoreError(
                 f"{path.name} has schema version {version}, not {SCHEMA_VERSION}. Choose another "
-                f"directory with DATA_DIR=. The file: {path}"
+                f"directory (DATA_DIR=DIRECTORY). The file: {path}"
             )
         connection.executescript(f"{sqlite_schema.SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};")
         connection.remember_files(path)

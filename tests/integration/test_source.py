@@ -35,7 +35,7 @@ def data(tmp_path: Path) -> DataDir:
             (*SERVICES, *READERS, RUN),
             (
                 "PRODUCT_ID is ETH-USD, but the data directory holds the product BTC-USD. Set "
-                "PRODUCT_ID=BTC-USD, or choose another directory with DATA_DIR="
+                "PRODUCT_ID=BTC-USD, or choose another directory (DATA_DIR=DIRECTORY)"
             ),
         ),
         (
@@ -43,7 +43,7 @@ def data(tmp_path: Path) -> DataDir:
             (*SERVICES, *READERS, RUN),
             (
                 "KAFKA_TOPIC is other, but the data directory holds the topic raw_prices. Set "
-                "KAFKA_TOPIC=raw_prices, or choose another directory with DATA_DIR="
+                "KAFKA_TOPIC=raw_prices, or choose another directory (DATA_DIR=DIRECTORY)"
             ),
         ),
         (
@@ -51,7 +51,7 @@ def data(tmp_path: Path) -> DataDir:
             ("spark_processor.py", "batch_scheduler.py", *READERS, RUN),
             (
                 "WINDOW is 5 minutes, but the data directory holds windows of 1 minute. Set "
-                "WINDOW='1 minute', or choose another directory with DATA_DIR="
+                "WINDOW='1 minute', or choose another directory (DATA_DIR=DIRECTORY)"
             ),
         ),
     ],

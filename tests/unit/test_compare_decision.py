@@ -75,8 +75,8 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
             {},
             60,
             (
-                "No trade counted yet. The consumer counts how far each trade comes behind the "
-                "newest event time."
+                "No trade counted yet. The consumer counts how many seconds each trade is behind "
+                "the newest event time."
             ),
         ),
     ],
@@ -94,8 +94,8 @@ def test_the_break_even_is_named_with_the_ages_of_both_results() -> None:
     found = Frontier((MODEL,), {}, measured(1.5, 92, 33), 60)
     (sentence,) = frontier_sentences(found)
     assert sentence == (
-        "A batch every 36 s would cost as much as the stream and be 22 s old. The stream's open "
-        "windows are 1.5 s old at that cost."
+        "A batch every 36 s would cost as much as the stream. Its median age would be 22 s. The "
+        "median age of the stream's open windows is 1.5 s at that cost."
     )
 
 
@@ -106,7 +106,7 @@ def test_a_batch_that_costs_less_back_to_back_has_no_break_even() -> None:
     assert first == (
         "The incremental batch always uses less CPU than the stream. Back to back, every 6.0 s, it "
         "would use 600 CPU seconds per hour. Its median age would be 7.0 s. The stream uses 1,000 "
-        "CPU seconds per hour. The stream's open windows are 1.5 s old at that cost."
+        "CPU seconds per hour. The median age of the stream's open windows is 1.5 s at that cost."
     )
     assert second.startswith("A full batch every 36 s would cost as much")
 
@@ -154,13 +154,13 @@ def test_the_headline_names_agreement_freshness_and_cost(tmp_path: Path) -> None
     found = replace(with_ages(nothing, 1.5, 53.5), agreement=windows)
     assert headline(found) == (
         "Both paths agree on all 52 windows. The stream's open windows are 52.0 s fresher than a "
-        "batch every 60 s, at 1.7 times the CPU."
+        "batch every 60 s. The stream uses 1.7 times the CPU of the batch."
     )
     differ = agreement((DIFFERS, LATE), (DIFFERS, UNEXPLAINED), (EQUAL, ""))
     found = replace(with_ages(nothing, 30, 20), agreement=differ)
     assert headline(found) == (
         "1 window differs, cause unknown. A batch every 60 s is 10.0 s fresher than the stream's "
-        "open windows, at 0.6 times the CPU."
+        "open windows. The batch uses 0.6 times the CPU of the stream."
     )
 
 

@@ -168,7 +168,7 @@ def test_two_services_on_one_port_are_refused(capsys) -> None:
         ({"data_dir": ""}, "DATA_DIR is empty"),
         ({"data_dir": SAMPLE}, f"Set DATA_DIR to a directory: {SAMPLE.name} is a file. DATA_DIR=/"),
         ({"data_dir": SAMPLE / "below"}, f"{SAMPLE.name} is a file. DATA_DIR={SAMPLE}/below. The "),
-        ({"data_dir": ROOT}, "which has other content"),
+        ({"data_dir": ROOT}, "is the directory of this project"),
         ({"data_dir": "/"}, "is a system directory"),
         (
             {"data_dir": "/etc"},
@@ -280,7 +280,8 @@ def test_a_python_that_does_not_start_is_not_called_old(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith(
         "Fatal Python error: no module encodings\n"
-        f"{python} does not start. The lines above give the cause. Correct it, or set PYTHON=\n"
+        f"{python} does not start. The lines above give the cause. Correct it, or set PYTHON to "
+        "another Python\n"
     )
 
 
@@ -373,8 +374,8 @@ def test_a_folder_that_another_program_filled_is_refused(tmp_path: Path, capsys)
     feed = {"kind": "live", "url": "wss://one"}
     socket_path = stack.socket_path(tmp_path)
     printed = refusal(capsys, start.prepare, given(data_dir=tmp_path), load(), feed, socket_path)
-    assert printed.startswith(f"DATA_DIR={tmp_path} may belong to another program. Set DATA_DIR")
-    assert "has logs and no source.json" in printed
+    assert printed.startswith("DATA_DIR has logs and no source.json, so another program may have ")
+    assert f"Set DATA_DIR to another directory. DATA_DIR={tmp_path}" in printed
 
 
 def test_a_damaged_source_json_that_the_user_moved_away_is_written_again(tmp_path: Path) -> None:
@@ -1009,7 +1010,7 @@ def test_topics_that_a_mistake_of_the_user_prevents_are_reported_once_with_the_c
 LOGGED = """\
 2026-03-01T{0}:00:00.000Z INFO    producer: starting; settings that differ from their defaults: 0
 2026-03-01T{0}:00:01.000Z ERROR   producer: KAFKA_CREDENTIALS_FILE is not set. Set it to a file.
-2026-03-01T{0}:00:01.001Z INFO    producer: totals (since last line): nothing yet
+2026-03-01T{0}:00:01.001Z INFO    producer: totals (increase since the last line): nothing yet
 2026-03-01T{0}:00:01.002Z WARNING producer: failed: KAFKA_CREDENTIALS_FILE is not set. Set it to
 """
 KAFKA_LOGGED = """\

@@ -636,7 +636,7 @@ def test_an_alert_of_a_window_in_which_the_recording_starts_again_is_marked() ->
     assert [row[0] for row in found] == ["● new", "● new, restart", "● new", "", "restart", ""]
     assert alerts.how_to_read(found).endswith(
         "● new: first shown within the last 10 minutes. restart: the recording starts again in "
-        "this window. Its jump of the price or the volume is not a market movement."
+        "this window. The jump of the price or the volume there is not a market movement."
     )
     # Windows of five minutes from 11:30 and 11:54 on contain it too.
     wide_windows = Settings(window=timedelta(minutes=5))

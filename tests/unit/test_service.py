@@ -203,7 +203,7 @@ def test_a_tick_logs_the_counters_when_they_are_due(
         later = time.monotonic() + service.COUNTERS_SECONDS
         monkeypatch.setattr(time, "monotonic", lambda: later)
         running.tick()
-    assert "totals (since last line)" in caplog.text
+    assert "totals (increase since the last line)" in caplog.text
 
 
 def test_a_closed_service_is_stopped_and_not_healthy(
