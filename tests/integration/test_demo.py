@@ -34,6 +34,8 @@ from tests.integration.conftest import (
     show,
 )
 
+#: One batch run of each start is enough for these tests. It takes 8 CPU seconds.
+FEW_RUNS = {"BATCH_INTERVAL_SECONDS": "600"}
 #: At least this many of the 30 windows of the backlog are final soon after the start.
 BACKLOG_WINDOWS = 25
 
@@ -52,7 +54,7 @@ class Stack:
 @pytest.fixture(scope="module")
 def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with new_demo(tmp_path_factory.mktemp("demo")) as demo:
-        made = demo.make("demo")
+        made = demo.make("demo", **FEW_RUNS)
         data = demo.data
 
         def has_results() -> bool:
@@ -192,11 +194,11 @@ def test_the_page_shows_the_results_comparison_and_services_of_the_real_stack(
 
 
 @pytest.mark.slow
-def test_every_question_of_the_overview_has_an_answer_on_the_real_stack(
-    running_stack: Stack, visit
-) -> None:
+def test_every_question_of_the_overview_has_an_answer_on_the_real_stack(demo: Demo, visit) -> None:
     """The first minutes of a service are not part of its cost: it reads the backlog in them."""
-    seen: Visit = visit(f"http://127.0.0.1:{running_stack.demo.ports['DASHBOARD_PORT']}")
+    made = demo.make("demo")
+    wait_until(lambda: "page ready: http://" in made.text(), 90, "the page's address", made)
+    seen: Visit = visit(f"http://127.0.0.1:{demo.ports['DASHBOARD_PORT']}")
     findings = seen.charted().page.locator(".st-key-findings .p-answer")
     expect(findings.nth(0)).to_contain_text(re.compile(r"All \d+ windows match"), timeout=120_000)
     ages = re.compile(r"open windows [\d.]+ s, stream's final windows [\d.]+ s, batch [\d.]+ s")
@@ -245,7 +247,7 @@ def test_the_next_start_ends_the_processes_that_a_killed_supervisor_left(
     supervisor = next(p for p in before.tree() if "local.supervise" in p.cmdline())
     supervisor.kill()
     before.process.wait(10)
-    again = running_stack.made = demo.make("demo")
+    again = running_stack.made = demo.make("demo", **FEW_RUNS)
     wait_until(lambda: "REPLAY of" in again.text(), 60, "the next start", again)
     assert "of an earlier stack that was killed" in again.text()
     assert not [p for p in left if p.is_running()]
