@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from pipeline import source, spark_jvm
 from pipeline.service import Service, run
 from pipeline.stream import checkpoint, recovery
-from pipeline.stream.file_watch import FileWatch
 from pipeline.stream.micro_batches import Recorder
 from pipeline.stream.pace import Pace
 from pipeline.stream.progress import Progress
@@ -33,8 +32,7 @@ def stream(service: Service, resources: ExitStack) -> None:
     recorder = Recorder(service.data, folder / checkpoint.QUERY, settings, topic.id)
     pace = Pace(settings.trigger_seconds, service.stop)
     progress = Progress(service, recorder, topic)
-    files = FileWatch(service.data, folder)
-    with recovery.explaining(service, folder, topic, files):
+    with recovery.explaining(service, folder, topic) as files:
         windows = WindowPublisher(service, folder, recorder, files)
 
         def process_micro_batch(changed: "DataFrame", micro_batch: int) -> None:

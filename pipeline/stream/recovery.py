@@ -120,10 +120,10 @@ def repair(path: Path, file: window_files.WindowFile) -> None:
 
 
 @contextmanager
-def explaining(
-    service: Service, folder: Path, topic: TopicWatch, files: FileWatch
-) -> Iterator[None]:
+def explaining(service: Service, folder: Path, topic: TopicWatch) -> Iterator[FileWatch]:
     """Turn a failure of the query into an error that names its cause and the action.
+
+    Yield the watch on the files of the stream, because a deletion can be the cause.
 
     Raises:
         DeletedError: files of the stream were deleted. The next attempt computes the windows again.
@@ -132,8 +132,9 @@ def explaining(
         Exception: the query failed for another reason.
     """
     continued = folder.exists()
+    files = FileWatch(service.data, folder)
     try:
-        yield
+        yield files
     except Exception as error:
         if service.stop.is_set():
             raise

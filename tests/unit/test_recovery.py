@@ -17,7 +17,6 @@ from pipeline.settings import Settings
 from pipeline.stream import checkpoint, finality, recovery
 from pipeline.stream.checkpoint import DamagedCheckpointError
 from pipeline.stream.failures import StreamError
-from pipeline.stream.file_watch import FileWatch
 from pipeline.stream.final_rows import DeletedError, FinalRows
 from pipeline.stream.finality import StateError
 from tests.unit.test_checkpoint import TOPIC, made
@@ -97,7 +96,7 @@ def failing(service: Service, folder: Path, error: Exception) -> str:
     topic: Any = SameTopic()
     with (
         pytest.raises((DamagedCheckpointError, StreamError)) as raised,
-        recovery.explaining(service, folder, topic, FileWatch(service.data, folder)),
+        recovery.explaining(service, folder, topic),
     ):
         raise error
     return f"{type(raised.value).__name__} {raised.value}"
