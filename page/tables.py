@@ -8,6 +8,7 @@ import streamlit as st
 
 from page import candles, formatting
 from page.files import Snapshot
+from pipeline.compare.formatting import seconds
 from pipeline.metrics.definitions import LABELS, MIN_TRAILING_WINDOWS
 from pipeline.settings import units_text
 
@@ -186,7 +187,7 @@ def durations_caption(runs: pd.DataFrame) -> str:
     if runs.empty:
         return "No batch run yet. A bar appears when the first run ends."
     newest = runs.iloc[-1]
-    wall, rows = formatting.seconds(newest["wall_s"]), formatting.count(newest["rows"])
+    wall, rows = seconds(newest["wall_s"]), formatting.count(newest["rows"])
     counts = runs["status"].map(outcome_of).value_counts()
     others = [
         f"{counts[outcome]:,} {outcome} ({MARKS[outcome]})"

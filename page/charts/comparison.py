@@ -20,6 +20,7 @@ from page.charts.chart import (
 from pipeline.compare.agreement import EQUAL
 from pipeline.compare.agreement_grid import SYMBOLS, Layout, layout
 from pipeline.compare.figures import Figures, GrowthFigure
+from pipeline.compare.formatting import seconds
 from pipeline.compare.freshness import MIN_AGE_SECONDS
 from pipeline.compare.palette import (
     BATCH_COLOUR,
@@ -266,8 +267,8 @@ def latency_chart(figures: Figures) -> Chart | None:
             "start": steps["start"],
             "median_end": steps["start"] + known["median"],
             "p99_end": steps["start"] + known["p99"],
-            "median": steps["median"].map(formatting.seconds),
-            "p99": steps["p99"].map(formatting.seconds),
+            "median": steps["median"].map(seconds),
+            "p99": steps["p99"].map(seconds),
             "trades": steps["trades"].map(formatting.count),
         }
     )
@@ -304,7 +305,7 @@ def detection_chart(figures: Figures) -> Chart | None:
     data = pd.DataFrame({"result": times["result"]})
     for name in ("median", "p99"):
         data[f"{name}_drawn"] = times[name].clip(lower=MIN_AGE_SECONDS)
-        data[name] = times[name].map(formatting.seconds)
+        data[name] = times[name].map(seconds)
     return Chart(_detection_specification(), {"times": data})
 
 
