@@ -64,6 +64,8 @@ TIME_COLUMNS = (
 )
 #: Characters of a value in `batch_log.txt`. A space in a text is written as an underscore.
 _LOG_CHARACTERS = 300
+#: Statuses of batch runs that succeeded.
+SUCCESS_STATUSES = ("ok", "no_data")
 #: Fields of a line in `batch_log.txt`, in order. Unknown fields are omitted.
 LOG_FIELDS = (
     "started",
