@@ -49,7 +49,7 @@ def _price(name: str, decimals: int = 2) -> Any:
 
 #: The columns of the table of windows, in order. The formats are those of `page.formatting`.
 WINDOW_COLUMNS: dict[str, Any] = {
-    "window_start": _time("window (UTC)"),
+    "window_start": _time(LABELS["window_start"]),
     "state": "state",
     "open_price": _price("open_price"),
     "max_price": _price("max_price"),
@@ -69,8 +69,8 @@ WINDOW_COLUMNS: dict[str, Any] = {
     "volume_imbalance": _metric("volume_imbalance", "%.3f"),
     "range_z": _z_score("range_z", "range"),
     "volume_z": _z_score("volume_z", "volume"),
-    "last_trade_time": _time("last trade (UTC)"),
-    "written_at": _time("written (UTC)"),
+    "last_trade_time": _time(LABELS["last_trade_time"]),
+    "written_at": _time(LABELS["written_at"]),
 }
 #: The columns that can be negative, and their decimal places in the table.
 SIGNED = {"volume_imbalance": 3, "range_z": 2, "volume_z": 2}
