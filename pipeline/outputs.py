@@ -278,6 +278,12 @@ def read_status(data: DataDir, service: str) -> dict[str, Any]:
     return text_files.read_json(data.status_of(service))
 
 
+def part(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object in a status file, such as `settings`; {} if it is missing or no object."""
+    value = fields.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
 def stream_files(data: DataDir) -> list[Path]:
     return sorted(data.stream_csv.glob(STREAM_FILES))
 
