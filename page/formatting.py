@@ -156,11 +156,6 @@ def percent(value: object) -> str:
     return f"{shown:+.2f} %" if shown else "0.00 %"
 
 
-def seconds(value: object) -> str:
-    found = number(value)
-    return DASH if found is None else f"{found:z.2f} s"
-
-
 def text(value: object) -> str:
     """Return text from a file, on one line and cut to 300 characters; a dash for no text."""
     if not is_known(value) or value == "":

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from page import formatting
+from pipeline import outputs
 from pipeline.health import READ_THE_LOG, STALE_SECONDS, no_status_text, unhealthy_text
 from pipeline.outputs import SERVICES
 from pipeline.source import REPETITION, feed_description, is_as_recorded
@@ -42,9 +43,7 @@ class ServiceStatus:
     full_disk: str | None = None
 
     def part(self, name: str) -> Mapping[str, Any]:
-        """Return a nested object; empty when it is missing or of another type."""
-        value = self.fields.get(name)
-        return value if isinstance(value, Mapping) else {}
+        return outputs.part(self.fields, name)
 
     def number(self, name: str) -> float | None:
         return formatting.number(self.fields.get(name))

@@ -8,7 +8,9 @@ import streamlit as st
 
 from page import candles, formatting
 from page.files import Snapshot
+from pipeline.compare.formatting import seconds
 from pipeline.metrics.definitions import LABELS, MIN_TRAILING_WINDOWS
+from pipeline.outputs import SUCCESS_STATUSES
 from pipeline.settings import units_text
 
 #: Rows sent to the browser at most; the download has all of them.
@@ -47,7 +49,7 @@ def _price(name: str, decimals: int = 2) -> Any:
 
 #: The columns of the table of windows, in order. The formats are those of `page.formatting`.
 WINDOW_COLUMNS: dict[str, Any] = {
-    "window_start": _time("window (UTC)"),
+    "window_start": _time(LABELS["window_start"]),
     "state": "state",
     "open_price": _price("open_price"),
     "max_price": _price("max_price"),
@@ -67,8 +69,8 @@ WINDOW_COLUMNS: dict[str, Any] = {
     "volume_imbalance": _metric("volume_imbalance", "%.3f"),
     "range_z": _z_score("range_z", "range"),
     "volume_z": _z_score("volume_z", "volume"),
-    "last_trade_time": _time("last trade (UTC)"),
-    "written_at": _time("written (UTC)"),
+    "last_trade_time": _time(LABELS["last_trade_time"]),
+    "written_at": _time(LABELS["written_at"]),
 }
 #: The columns that can be negative, and their decimal places in the table.
 SIGNED = {"volume_imbalance": 3, "range_z": 2, "volume_z": 2}
@@ -148,7 +150,7 @@ def windows_caption(snapshot: Snapshot, shown: int, count: int, product: str) ->
 
 def outcome_of(run_status: object) -> str:
     """Return `succeeded`, `stopped` or `failed` for the status of a run in the batch log."""
-    if run_status in ("ok", "no_data"):
+    if run_status in SUCCESS_STATUSES:
         return "succeeded"
     return "stopped" if run_status == "stopped" else "failed"
 
@@ -186,7 +188,7 @@ def durations_caption(runs: pd.DataFrame) -> str:
     if runs.empty:
         return "No batch run yet. A bar appears when the first run ends."
     newest = runs.iloc[-1]
-    wall, rows = formatting.seconds(newest["wall_s"]), formatting.count(newest["rows"])
+    wall, rows = seconds(newest["wall_s"]), formatting.count(newest["rows"])
     counts = runs["status"].map(outcome_of).value_counts()
     others = [
         f"{counts[outcome]:,} {outcome} ({MARKS[outcome]})"

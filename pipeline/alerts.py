@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline import text_files
-from pipeline.metrics.definitions import HIGH, SPIKE
+from pipeline.metrics.definitions import HIGH, LABELS, SPIKE
 from pipeline.settings import Settings, currencies
 
 #: Columns of `alerts_stream.csv` and `alerts_batch.csv`: the window, HIGH or SPIKE, its range or
@@ -38,19 +38,20 @@ Alert = dict[str, str]
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
+    """A kind of alerts: the columns of its flag and its value, and the setting of its threshold."""
+
     name: str
     flag: str
     value: str
     threshold: str
-    label: str
     #: Whether the value is in the quote currency. Otherwise it is in the base currency.
     in_quote: bool
 
 
-_KINDS = (
-    _Kind(HIGH, "volatility_flag", "price_range", "volatility_range", "price range", in_quote=True),
-    _Kind(SPIKE, "volume_spike", "total_volume", "spike_volume", "volume", in_quote=False),
+KINDS = (
+    Kind(HIGH, "volatility_flag", "price_range", "volatility_range", in_quote=True),
+    Kind(SPIKE, "volume_spike", "total_volume", "spike_volume", in_quote=False),
 )
 
 
@@ -60,8 +61,8 @@ def unit_of(kind: str, product: str) -> str:
     return quote if _kind_named(kind).in_quote else base
 
 
-def _kind_named(name: str) -> _Kind:
-    return next(kind for kind in _KINDS if kind.name == name)
+def _kind_named(name: str) -> Kind:
+    return next(kind for kind in KINDS if kind.name == name)
 
 
 def alerts_in(window: Mapping[str, object], settings: Settings) -> list[Alert]:
@@ -76,7 +77,7 @@ def alerts_in(window: Mapping[str, object], settings: Settings) -> list[Alert]:
                 "threshold": getattr(settings, kind.threshold),
             },
         )
-        for kind in _KINDS
+        for kind in KINDS
         if window[kind.flag] == kind.name
     ]
 
@@ -174,7 +175,7 @@ def describe(alert: Mapping[str, str], product: str) -> str:
     `ALERT High, window 2025-12-02 05:10:00 UTC: price range 61.23 USD, threshold 50 USD`.
     """
     kind = alert["kind"]
-    label, unit = _kind_named(kind).label, unit_of(kind, product)
+    label, unit = LABELS[_kind_named(kind).value], unit_of(kind, product)
     window = alert["window_start"][:19].replace("T", " ")
     return (
         f"ALERT {kind}, window {window} UTC: {label} {alert['value']} {unit}, "

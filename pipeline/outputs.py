@@ -64,6 +64,8 @@ TIME_COLUMNS = (
 )
 #: Characters of a value in `batch_log.txt`. A space in a text is written as an underscore.
 _LOG_CHARACTERS = 300
+#: Statuses of batch runs that succeeded.
+SUCCESS_STATUSES = ("ok", "no_data")
 #: Fields of a line in `batch_log.txt`, in order. Unknown fields are omitted.
 LOG_FIELDS = (
     "started",
@@ -274,6 +276,12 @@ def read_final_windows(data: DataDir, first: datetime, last: datetime) -> dict[s
 
 def read_status(data: DataDir, service: str) -> dict[str, Any]:
     return text_files.read_json(data.status_of(service))
+
+
+def part(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object in a status file, such as `settings`; {} if it is missing or no object."""
+    value = fields.get(name)
+    return value if isinstance(value, Mapping) else {}
 
 
 def stream_files(data: DataDir) -> list[Path]:

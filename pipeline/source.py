@@ -145,9 +145,7 @@ def _held(data: DataDir, recorded: Mapping[str, Any]) -> dict[str, Any]:
     held = dict(recorded)
     for service in outputs.SERVICES if _SETTINGS.keys() - held.keys() else ():
         with contextlib.suppress(OutputError):
-            used = outputs.read_status(data, service).get("settings")
-            if not isinstance(used, dict):
-                continue
+            used = outputs.part(outputs.read_status(data, service), "settings")
             for name, field in _SETTINGS.items():
                 if isinstance(used.get(field), str):
                     held.setdefault(name, used[field])

@@ -21,7 +21,6 @@ from pipeline.compare.agreement import EQUAL
 from pipeline.compare.agreement_grid import MISSING, SYMBOLS, AgreementGrid
 from pipeline.compare.figures import Figures, FrontierFigure, GrowthFigure
 from pipeline.compare.formatting import number, seconds
-from pipeline.compare.freshness import MIN_AGE_SECONDS
 from pipeline.compare.latency import without_zone
 from pipeline.compare.totals import UNUSUAL_Z
 
@@ -81,7 +80,7 @@ def _named_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 #: The marker of each result.
-MARKERS = dict(zip(palette.RESULT_LINES, "o^s", strict=True))
+MARKERS = {result: marker for result, (_, marker) in palette.RESULT_MARKERS.items()}
 
 
 def frontier(data: FrontierFigure) -> Figure | None:
@@ -164,7 +163,7 @@ def freshness(ages: pd.DataFrame) -> Figure | None:
         line = ages[ages["result"] == result]
         axes.plot(
             without_zone(line["at"]),
-            line["age"].clip(lower=MIN_AGE_SECONDS),
+            line["drawn"],
             color=colour,
             linewidth=1,
             label=result,
@@ -203,7 +202,7 @@ def detection(times: pd.DataFrame) -> Figure | None:
     figure, axes = _figure(0.8 + 0.3 * len(times))
     for place, row in enumerate(times.to_dict("records")):
         colour, _ = palette.RESULT_LINES[row["result"]]
-        median, p99 = (max(row[name], MIN_AGE_SECONDS) for name in ("median", "p99"))
+        median, p99 = row["median_drawn"], row["p99_drawn"]
         axes.plot([median, p99], [place, place], color=colour, linewidth=2)
         axes.plot(median, place, MARKERS[row["result"]], color=colour)
         label = f"  {seconds(row['median'])} (p99 {seconds(row['p99'])})"

@@ -20,13 +20,14 @@ from page.charts.chart import (
 from pipeline.compare.agreement import EQUAL
 from pipeline.compare.agreement_grid import SYMBOLS, Layout, layout
 from pipeline.compare.figures import Figures, GrowthFigure
-from pipeline.compare.freshness import MIN_AGE_SECONDS
+from pipeline.compare.formatting import seconds
 from pipeline.compare.palette import (
     BATCH_COLOUR,
     INK,
     MODE_COLOURS,
     QUIET,
     RESULT_LINES,
+    RESULT_MARKERS,
     STREAM_COLOUR,
     VERMILION,
     WINDOW_STATUS,
@@ -42,9 +43,10 @@ BAR_HEIGHT = 24
 #: The width that labels of bars may take, pixels.
 LABEL_WIDTH = 190
 
-#: The results and their colours.
+#: The results, their colours and the shapes of their points.
 RESULTS = list(RESULT_LINES)
 RESULT_COLOURS = [colour for colour, _ in RESULT_LINES.values()]
+RESULT_SHAPES = [shape for shape, _ in RESULT_MARKERS.values()]
 
 
 def _legend_of_lines(**options: Any) -> alt.Legend:
@@ -111,7 +113,7 @@ def _frontier_specification(curves: tuple[tuple[str, str, bool], ...]) -> Spec:
             ),
             shape=alt.Shape(
                 "name:N",
-                scale=alt.Scale(domain=RESULTS, range=["circle", "triangle-up", "square"]),
+                scale=alt.Scale(domain=RESULTS, range=RESULT_SHAPES),
                 legend=legend_of_points,
             ),
             tooltip=tooltip,
@@ -234,7 +236,6 @@ def freshness_chart(figures: Figures) -> Chart | None:
         return None
     ages = points.assign(
         at=milliseconds(points["at"].astype("datetime64[ns, UTC]")),
-        drawn=points["age"].clip(lower=MIN_AGE_SECONDS),
         when=points["at"].dt.strftime("%Y-%m-%d %H:%M:%S"),
     )
     return Chart(_freshness_specification(), {"ages": ages})
@@ -266,8 +267,8 @@ def latency_chart(figures: Figures) -> Chart | None:
             "start": steps["start"],
             "median_end": steps["start"] + known["median"],
             "p99_end": steps["start"] + known["p99"],
-            "median": steps["median"].map(formatting.seconds),
-            "p99": steps["p99"].map(formatting.seconds),
+            "median": steps["median"].map(seconds),
+            "p99": steps["p99"].map(seconds),
             "trades": steps["trades"].map(formatting.count),
         }
     )
@@ -301,10 +302,7 @@ def detection_chart(figures: Figures) -> Chart | None:
     times = figures.detection
     if times.empty:
         return None
-    data = pd.DataFrame({"result": times["result"]})
-    for name in ("median", "p99"):
-        data[f"{name}_drawn"] = times[name].clip(lower=MIN_AGE_SECONDS)
-        data[name] = times[name].map(formatting.seconds)
+    data = times.assign(median=times["median"].map(seconds), p99=times["p99"].map(seconds))
     return Chart(_detection_specification(), {"times": data})
 
 

@@ -20,6 +20,7 @@ from page.charts.chart import (
 )
 from page.tables import MARKS, outcome_of
 from pipeline.compare import palette
+from pipeline.compare.formatting import seconds
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, SPIKE
 from pipeline.settings import currencies
 
@@ -495,9 +496,9 @@ def duration_chart(runs: pd.DataFrame) -> Chart:
         shared = {
             "run": formatting.day_and_clock(formatting.moment(run["started"])),
             "status": formatting.text(run["status"]),
-            "wall": formatting.seconds(wall),
-            "start": formatting.seconds(start),
-            "logic": formatting.seconds(logic),
+            "wall": seconds(wall),
+            "start": seconds(start),
+            "logic": seconds(logic),
             "rows": formatting.count(run["rows"]),
         }
         outcome = outcome_of(run["status"])
@@ -507,9 +508,9 @@ def duration_chart(runs: pd.DataFrame) -> Chart:
             continue
         rest = None if wall is None else max(0.0, wall - (start or 0.0) - (logic or 0.0))
         parts += [
-            {**shared, "part": part, "order": order, "seconds": seconds, "mark": ""}
-            for order, (part, seconds) in enumerate(zip(PARTS, (start, logic, rest), strict=True))
-            if seconds is not None
+            {**shared, "part": part, "order": order, "seconds": duration, "mark": ""}
+            for order, (part, duration) in enumerate(zip(PARTS, (start, logic, rest), strict=True))
+            if duration is not None
         ]
     names = ["run", "status", "wall", "start", "logic", "rows", "part", "order", "seconds", "mark"]
     return Chart(_duration_specification(), {"parts": pd.DataFrame(parts, columns=names)})

@@ -8,6 +8,7 @@ from typing import Any
 from page.formatting import DASH
 from pipeline.alerts import Alert, unit_of
 from pipeline.compare.formatting import window_time
+from pipeline.metrics.definitions import LABELS
 from pipeline.settings import Settings
 from pipeline.source import has_seam
 
@@ -16,7 +17,7 @@ LISTED = 20
 #: An alert is marked as new for this long.
 NEW = timedelta(minutes=10)
 HEADER = (
-    *("mark", "window start (UTC)", "kind", "value", "threshold"),
+    *("mark", LABELS["window_start"], "kind", "value", "threshold"),
     *("shown by stream (UTC)", "shown by batch (UTC)"),
 )
 EMPTY = "No alert yet. One appears when a window is High or a Spike."

@@ -1,7 +1,8 @@
 """The four cards at the top: the findings of the comparison, in short.
 
-Hand-made HTML: Streamlit's boxes have four looks, and there are five kinds of findings. All text
-is escaped.
+Hand-made HTML: Streamlit's boxes have four looks, and there are five kinds of findings. It has no
+text size between a caption and a paragraph, as the sentence below the cards needs. All text is
+escaped.
 """
 
 from collections.abc import Mapping

@@ -9,6 +9,7 @@ import pandas as pd
 from page import formatting, status
 from page.formatting import DASH
 from page.status import ServiceStatus
+from pipeline.compare.formatting import seconds
 
 Color = Literal["green", "gray", "red"]
 #: The heading of the column that holds raw messages.
@@ -141,8 +142,8 @@ def _details(service: ServiceStatus, condition: str) -> list[tuple[str, str]]:
             last = formatting.count(service.number("micro_batch_ms"))
             return [
                 lag,
-                ("Spark start-up", formatting.seconds(service.number("start_s"))),
-                ("query start-up", formatting.seconds(service.number("query_s"))),
+                ("Spark start-up", seconds(service.number("start_s"))),
+                ("query start-up", seconds(service.number("query_s"))),
                 ("micro-batches", formatting.count(service.number("micro_batch"))),
                 ("last micro-batch", formatting.with_unit(last, "ms")),
             ]

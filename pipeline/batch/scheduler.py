@@ -44,7 +44,7 @@ _HANDLED_BY_JAVA = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
 #: CLOCK_MONOTONIC does this, and CLOCK_BOOTTIME does not exist.
 _STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 #: The statuses of runs that ended as expected.
-EXPECTED_STATUSES = {"ok", "no_data", "stopped"}
+EXPECTED_STATUSES = {*outputs.SUCCESS_STATUSES, "stopped"}
 
 
 # --- the rules ------------------------------------------------------------------------------

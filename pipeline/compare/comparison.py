@@ -41,6 +41,7 @@ from pipeline.compare.stops import gaps, overlap, stops, without_stops
 from pipeline.compare.totals import SharedTotals, flags, shared_totals, shared_windows
 from pipeline.compare.watermark import Watermarks, watermarks
 from pipeline.compare.window_difference import comparable_time
+from pipeline.outputs import part
 from pipeline.settings import is_cluster
 from pipeline.times import iso
 
@@ -148,15 +149,13 @@ def batch_interval_s(status: Mapping[str, Mapping[str, Any]], default: float) ->
         status: The services' status files. The scheduler's holds the interval it runs with.
         default: The interval by this process's settings, used if the scheduler's is unknown.
     """
-    settings = status["batch_scheduler"].get("settings")
-    interval = settings.get("batch_interval_seconds") if isinstance(settings, Mapping) else None
+    interval = part(status["batch_scheduler"], "settings").get("batch_interval_seconds")
     return float(interval) if isinstance(interval, int | float) and interval > 0 else default
 
 
 def _on_cluster(status: Mapping[str, Mapping[str, Any]]) -> bool:
     """Return whether the stream runs on a Spark cluster, according to its status file."""
-    settings = status["spark_processor"].get("settings")
-    master = settings.get("spark_master") if isinstance(settings, Mapping) else None
+    master = part(status["spark_processor"], "settings").get("spark_master")
     return isinstance(master, str) and is_cluster(master)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline.compare.inputs import IngestCounts
 from pipeline.health import STALE_SECONDS
+from pipeline.outputs import part
 
 #: Why a stage holds fewer trades than its input.
 LOSSES = ("missing", "repeated", "rejected", "late", "deleted", "unexplained", "not_yet")
@@ -172,8 +173,8 @@ def backfill(status: Mapping[str, Mapping[str, Any]]) -> Backfill:
         status: The services' status files.
     """
     producer = status["producer"]
-    fields, settings = (_mapping(producer.get(name)) for name in ("backfill", "settings"))
-    error = _mapping(fields.get("last_error"))
+    fields, settings = part(producer, "backfill"), part(producer, "settings")
+    error = part(fields, "last_error")
     in_progress = _count(fields.get("missing"))
     if not _is_running(producer, status):
         in_progress = None
@@ -203,10 +204,6 @@ def _moment(value: object) -> datetime | None:
         return datetime.fromisoformat(str(value)).astimezone(UTC)
     except ValueError:
         return None
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _count(value: object) -> int | None:

@@ -7,12 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.alerts import KINDS
 from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN
-from pipeline.metrics.definitions import HIGH, SPIKE
 from pipeline.source import has_seam
 
-#: The column of a window that an alert is about.
-VALUES = {HIGH: "price_range", SPIKE: "total_volume"}
 #: An alert, in all tables: the start of its window as text, and its kind.
 KEY = ["window_start", "kind"]
 #: Columns of `Detection.table`.
@@ -106,10 +104,10 @@ def _checked(alerts: pd.DataFrame, windows: pd.DataFrame) -> tuple[int, int]:
     Range and volume of a window only grow while trades arrive.
     """
     count = false = 0
-    for kind, column in VALUES.items():
-        found = alerts[alerts["kind"] == kind].merge(
-            windows[["window_start", column]], on="window_start"
+    for kind in KINDS:
+        found = alerts[alerts["kind"] == kind.name].merge(
+            windows[["window_start", kind.value]], on="window_start"
         )
         count += len(found)
-        false += int((found[column] < found["value"]).sum())
+        false += int((found[kind.value] < found["value"]).sum())
     return count, false

@@ -61,12 +61,12 @@ class Figures:
 
     frontier: FrontierFigure
     agreement: AgreementGrid
-    #: `result`, `at`, `age` (seconds).
+    #: `result`, `at`, `age` (seconds), `drawn` (the age, at least MIN_AGE_SECONDS).
     freshness: pd.DataFrame
     #: `leg`, `start`, `median`, `p99` (seconds), `trades`. A step starts where the one before
     #: it ends.
     latency: pd.DataFrame
-    #: `result`, `median`, `p99` (seconds).
+    #: `result`, `median`, `p99` (seconds), `median_drawn`, `p99_drawn` (at least MIN_AGE_SECONDS).
     detection: pd.DataFrame
     #: `watermark_s`, `kind` (`at most` or `estimate`), `percent` of the trades.
     watermark: pd.DataFrame
@@ -134,7 +134,7 @@ def thinned(points: pd.DataFrame, x: str, y: str, bins: int = BINS) -> pd.DataFr
 
 
 def age_points(teeth: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return the sawtooth of each result as the points of a line: `result`, `at`, `age`.
+    """Return the sawtooth of each result as the points of a line, with the columns of `Figures`.
 
     Where ages are unknown for long enough to be seen, a point without an age interrupts the line.
     """
@@ -159,7 +159,8 @@ def age_points(teeth: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         unknown = pd.DataFrame({"result": result, "at": pauses.array, "age": np.nan})
         line = pd.concat([thinned(points, "at", "age"), unknown], ignore_index=True)
         lines.append(line.sort_values("at", kind="stable"))
-    return pd.concat(lines[1:] or lines, ignore_index=True)
+    points = pd.concat(lines[1:] or lines, ignore_index=True)
+    return points.assign(drawn=points["age"].clip(lower=MIN_AGE_SECONDS))
 
 
 def latency_bars(waterfall: pd.DataFrame) -> pd.DataFrame:
@@ -175,7 +176,9 @@ def latency_bars(waterfall: pd.DataFrame) -> pd.DataFrame:
 def detection_times(detection: Detection) -> pd.DataFrame:
     """Return the times to detection of each result that has shown an event."""
     known = detection.table[detection.table["detected"] > 0]
-    return known[["result", "median", "p99"]].reset_index(drop=True)
+    times = known[["result", "median", "p99"]].reset_index(drop=True)
+    drawn = times[["median", "p99"]].clip(lower=MIN_AGE_SECONDS)
+    return times.join(drawn.add_suffix("_drawn"))
 
 
 def dropped_shares(watermarks: Watermarks) -> pd.DataFrame:

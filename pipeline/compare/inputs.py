@@ -148,7 +148,7 @@ def read_outputs(data: DataDir, trades: Store, last: timedelta | None = None) ->
     # Open windows are read first. A window that becomes final meanwhile is then in both files
     # instead of in neither.
     still_open = output_files.read_compared(data.stream_live)
-    final, damaged = output_files.read_final_windows(data)
+    final, damaged = output_files.read_all_final_windows(data)
     batch = output_files.read_compared(data.batch_windows)
     runs = _published_runs(output_files.read_batch_runs(data), batch)
     span = _span(output_files.typed(final[["written_at"]])["written_at"], runs["written_at"])

@@ -129,7 +129,7 @@ def _check_numbers(path: Path, cells: pd.DataFrame) -> None:
             )
 
 
-def read_final_windows(data: DataDir) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def read_all_final_windows(data: DataDir) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return the undamaged final windows, and a phrase for each damaged file."""
     rows: list[list[str]] = []
     damaged: list[str] = []

@@ -33,6 +33,12 @@ RESULT_LINES = {
     STREAM_FINAL: (BLUE, (6, 3)),
     BATCH: (VERMILION, (2, 2)),
 }
+#: By result: the marker of its points, by its name in Altair and in matplotlib.
+RESULT_MARKERS = {
+    STREAM_OPEN: ("circle", "o"),
+    STREAM_FINAL: ("triangle-up", "^"),
+    BATCH: ("square", "s"),
+}
 STREAM_COLOUR, BATCH_COLOUR = BLUE, VERMILION
 #: The modes of the batch, the newest run's mode first.
 MODE_COLOURS = (VERMILION, ORANGE, PURPLE)

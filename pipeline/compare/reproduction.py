@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.compare.comparison import Comparison
 from pipeline.compare.formatting import UNKNOWN
 from pipeline.compare.section import Section, Table
+from pipeline.outputs import part
 from pipeline.settings import Settings, setting_text
 from pipeline.source import is_as_recorded
 
@@ -18,7 +19,7 @@ def run_sections(comparison: Comparison) -> tuple[Section, ...]:
 
 def _environment(comparison: Comparison) -> Section:
     status = comparison.outputs.status
-    machine, settings = (_first_reported(status, part) for part in ("machine", "settings"))
+    machine, settings = (_first_reported(status, name) for name in ("machine", "settings"))
     java = status["spark_processor"].get("java", UNKNOWN)
     return Section(
         key="environment",
@@ -41,8 +42,8 @@ def _environment(comparison: Comparison) -> Section:
     )
 
 
-def _first_reported(status: Mapping[str, Mapping[str, Any]], part: str) -> Mapping[str, Any]:
-    return next((fields[part] for fields in status.values() if part in fields), {})
+def _first_reported(status: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    return next(filter(None, (part(fields, name) for fields in status.values())), {})
 
 
 #: The settings that change a result. The command of the reproduction sets them.
@@ -100,8 +101,8 @@ def _settings_of_results(status: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """
     found = []
     for name in _OF_RESULTS:
-        values = (fields.get("settings") or {} for fields in status.values())
-        value = next((of[name] for of in values if isinstance(of, Mapping) and name in of), None)
+        values = (part(fields, "settings") for fields in status.values())
+        value = next((of[name] for of in values if name in of), None)
         text = setting_text(value)
         default = setting_text(Settings.model_fields[name].default)
         if value is not None and (text != default or name == "batch_interval_seconds"):

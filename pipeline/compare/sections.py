@@ -142,7 +142,7 @@ def _noteworthy_windows(comparison: Comparison) -> Table:
     ]
     return Table(
         _cut("Windows that differ or lack trades, most severe first", len(shown), len(noteworthy)),
-        ("window (UTC)", "status", "cause", "trades affected", "values (stream / batch)"),
+        (LABELS["window_start"], "status", "cause", "trades affected", "values (stream / batch)"),
         tuple(rows),
         text_columns=5,
     )

@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline.durations import json_duration
 from pipeline.ingest.lags import LONGEST, MICRO_BATCHES, NEWEST
+from pipeline.outputs import part
 
 #: The watermarks in the table, in seconds. The current one is added.
 WATERMARKS = (0, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600)
@@ -95,6 +96,5 @@ def watermarks(
 
 def configured_s(status: Mapping[str, Mapping[str, Any]]) -> float | None:
     """Return the watermark with which the stream runs, in seconds; None if it is unknown."""
-    settings = status.get("spark_processor", {}).get("settings")
-    found = json_duration(settings.get("watermark")) if isinstance(settings, Mapping) else None
+    found = json_duration(part(status.get("spark_processor", {}), "settings").get("watermark"))
     return None if found is None else found.total_seconds()

@@ -50,8 +50,8 @@ Z_SCORES = ("range_z", "volume_z")
 
 #: The label of each column in tables and figures.
 LABELS = {
-    "window_start": "window start",
-    "window_end": "window end",
+    "window_start": "window start (UTC)",
+    "window_end": "window end (UTC)",
     "avg_price": "average price",
     "max_price": "highest price",
     "min_price": "lowest price",
@@ -68,9 +68,9 @@ LABELS = {
     "open_price": "open",
     "close_price": "close",
     "volume_imbalance": "volume imbalance",
-    "last_trade_time": "last trade",
-    "last_receipt_time": "last receipt",
-    "written_at": "written",
+    "last_trade_time": "last trade (UTC)",
+    "last_receipt_time": "last receipt (UTC)",
+    "written_at": "written (UTC)",
     "range_z": "range z-score",
     "volume_z": "volume z-score",
 }

@@ -7,6 +7,8 @@ interpreting the few records of a live feed.
 
 from pyspark.sql import SparkSession
 
+#: An internal setting, checked with Spark 4.2.0. `tests/integration/test_metrics.py` fails if Spark
+#: changes it.
 _SETTING = "spark.sql.codegen.factoryMode"
 #: Spark's default, and the interpreter.
 COMPILE, INTERPRET = "FALLBACK", "NO_CODEGEN"

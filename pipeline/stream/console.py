@@ -41,7 +41,7 @@ class Console:
             return
         if self._rows >= CONSOLE_ROWS:
             self._rows = 0
-            show(_line("state", LABELS | {"window_start": f"{LABELS['window_start']} (UTC)"}))
+            show(_line("state", LABELS))
         for line in console_lines(kind, windows):
             show(line)
             self._rows += 1

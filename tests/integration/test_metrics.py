@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+from pyspark.errors import IllegalArgumentException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - the usual name
 
@@ -27,6 +28,7 @@ from pipeline.ingest.trade import Trade
 from pipeline.metrics import definitions, spark_sums
 from pipeline.settings import Settings
 from pipeline.stores import common_queries, sqlite, store_of
+from pipeline.stream.code_generation import COMPILE, INTERPRET, CodeGeneration
 from tests.conftest import require_jars
 
 SETTINGS = Settings(spark_master="local[1]")
@@ -103,6 +105,16 @@ def test_a_session_keeps_the_handler_of_sigint(session: SparkSession) -> None:
     assert session.sparkContext
     handler = signal.getsignal(signal.SIGINT)
     assert getattr(handler, "__module__", "") != "pyspark.core.context"
+
+
+def test_spark_has_the_setting_of_code_generation_and_its_two_modes(session: SparkSession) -> None:
+    """Spark has a default only for a setting that it knows, and rejects an unknown mode."""
+    own, name = session.newSession(), "spark.sql.codegen.factoryMode"
+    assert own.conf.get(name) == COMPILE
+    CodeGeneration().follow(own, 1)
+    assert own.conf.get(name) == INTERPRET
+    with pytest.raises(IllegalArgumentException):
+        own.conf.set(name, "another mode")
 
 
 def frame(session: SparkSession, groups: dict[str, list[T]], extra: list[str] | None = None) -> Any:

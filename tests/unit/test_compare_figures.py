@@ -138,9 +138,11 @@ def test_a_tooth_has_points_along_its_curve_on_a_logarithmic_axis() -> None:
 
 
 def test_a_tooth_may_start_at_a_negative_age() -> None:
-    """Two clocks may differ."""
-    ages = age_points({"batch": teeth(-1.0, 2.0)})["age"].tolist()
+    """Two clocks may differ. The logarithmic axis starts at 0.1 s."""
+    points = age_points({"batch": teeth(-1.0, 2.0)})
+    ages, drawn = points["age"].tolist(), points["drawn"].tolist()
     assert (ages[0], ages[-1]) == (-1.0, 2.0)
+    assert (drawn[0], drawn[-1]) == (0.1, 2.0)
     assert ages == sorted(ages)
 
 

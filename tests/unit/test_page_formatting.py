@@ -45,7 +45,6 @@ def test_a_value_that_is_no_finite_number_appears_as_a_dash(unknown) -> None:
         formatting.percent,
     ):
         assert write(unknown) == formatting.DASH
-    assert formatting.seconds(unknown) == formatting.DASH
 
 
 @pytest.mark.parametrize("zero", [0, 0.0, "0"])
@@ -77,7 +76,6 @@ def test_a_ratio_next_to_zero_has_no_sign_and_a_huge_one_is_short() -> None:
     ("write", "value", "text"),
     [
         (formatting.count, -0.4, "0"),
-        (formatting.seconds, -0.004, "0.00 s"),
         (formatting.price, -0.000000001, "0.00000000"),
         (formatting.amount, -0.000000001, "0.00000000"),
         (formatting.ratio, -0.0004, "0.000"),

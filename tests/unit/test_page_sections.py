@@ -221,7 +221,7 @@ def test_the_results_of_both_paths_have_their_ages(snapshot_of) -> None:
     assert final.written == "29 s ago"
     assert batch.metrics["trade_count"] == snapshot.batch_run["rows"]
     assert batch.written == "48 s ago"
-    assert set(definitions.METRICS) <= set(newest_results.FORMATS)
+    assert set(newest_results.FORMATS) == {*definitions.METRICS, *definitions.FURTHER}
     cells = table([open_window, final, batch])
     assert formatting.price(snapshot.batch_run["avg_price"]) == cells["average price"][2]
 
@@ -465,6 +465,12 @@ def test_a_run_without_its_split_is_drawn_as_a_whole() -> None:
     )
     parts = charts.duration_chart(runs).data["parts"]
     assert parts[["part", "seconds"]].to_numpy().tolist() == [["other", 5.0]]
+
+
+def test_the_tables_have_the_columns_of_the_files() -> None:
+    assert list(tables.RUN_COLUMNS) == list(outputs.LOG_FIELDS)
+    left_out = {"window_end", "last_receipt_time"}
+    assert set(tables.WINDOW_COLUMNS) == {"state", *outputs.WINDOW_COLUMNS} - left_out
 
 
 @pytest.mark.parametrize(("lowest", "pattern"), [(89_950.5, "%,.2f"), (0.00002, "%,.8f")])

@@ -37,6 +37,8 @@ from pipeline.settings import Settings
 from pipeline.stores import sqlite
 from pipeline.text_files import write_atomically
 
+#: The function that returns the command of a run: its settings, configuration, name and start.
+COMMAND_OF_RUN = "pipeline.batch.scheduler.command_of_run"
 #: Quarters of a second: floats hold them exactly.
 quarters = st.integers(0, 4 * 10**9).map(lambda n: n / 4)
 intervals = st.integers(1, 40_000).map(lambda n: n / 4)
@@ -168,7 +170,7 @@ def test_no_run_continues_after_a_fault_of_its_scheduler(
     service = Service("batch_scheduler", Settings(data_dir=tmp_path))
     scheduler = Scheduler(service)
     monkeypatch.setattr(scheduler, "_rows", lambda: 1)
-    monkeypatch.setattr(scheduler, "_command", lambda *_: ["sh", "-c", "sleep 60 & wait"])
+    monkeypatch.setattr(COMMAND_OF_RUN, lambda *_: ["sh", "-c", "sleep 60 & wait"])
     monkeypatch.setattr(processes, "tree_cost", lambda _pid: 1 / 0)
     before = set(psutil.Process().children(recursive=True))  # other tests of this worker have some
     with pytest.raises(ZeroDivisionError):
@@ -218,7 +220,7 @@ def test_a_run_that_the_scheduler_ends_is_logged_with_its_own_exit_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     scheduler = scheduler_of(tmp_path, monkeypatch, batch_timeout_seconds=1)
-    monkeypatch.setattr(scheduler, "_command", lambda *_: ["sleep", "60"])
+    monkeypatch.setattr(COMMAND_OF_RUN, lambda *_: ["sleep", "60"])
     run_once(scheduler)
     (line,) = logged(tmp_path)
     assert (line["status"], line["exit"]) == ("timeout", "-15")
@@ -235,7 +237,7 @@ def test_a_change_of_the_clock_neither_ends_a_run_nor_counts_as_its_time(
     change: timedelta, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scheduler = scheduler_of(tmp_path, monkeypatch)
-    monkeypatch.setattr(scheduler, "_command", lambda *_: ["sleep", "0.5"])
+    monkeypatch.setattr(COMMAND_OF_RUN, lambda *_: ["sleep", "0.5"])
     scheduler._run_once(datetime.now(UTC) - change)  # it started before the change
     (line,) = logged(tmp_path)
     assert line["exit"] == "0"
@@ -249,7 +251,7 @@ def test_a_run_after_the_clock_was_set_back_has_a_name_of_its_own_that_sorts_las
     start = datetime(2025, 12, 2, 5, 10, tzinfo=UTC)
     for moments in ((start, start), (start - timedelta(hours=1), start)):
         scheduler = scheduler_of(tmp_path, monkeypatch)
-        monkeypatch.setattr(scheduler, "_command", lambda *_: ["true"])
+        monkeypatch.setattr(COMMAND_OF_RUN, lambda *_: ["true"])
         for moment in moments:
             scheduler._run_once(moment)
     names = [line["run"] for line in logged(tmp_path)]
@@ -276,7 +278,7 @@ def test_a_run_that_cannot_start_is_logged_as_failed_with_the_reason_and_the_ser
         raise error
 
     scheduler = scheduler_of(tmp_path, monkeypatch)
-    monkeypatch.setattr(scheduler, "_command", fail)
+    monkeypatch.setattr(COMMAND_OF_RUN, fail)
     run_once(scheduler)
     (line,) = logged(tmp_path)
     assert line["status"] == "failed"
@@ -302,13 +304,13 @@ def test_a_killed_run_is_logged_as_killed_and_no_process_of_it_continues(
     scheduler = scheduler_of(tmp_path, monkeypatch)
     others: list[subprocess.Popen[bytes]] = []
 
-    def command(run: str, *_: object) -> list[str]:
+    def command(_settings: object, _config: object, run: str, _began: float) -> list[str]:
         waiting = ["sh", "-c", "read _", str(SCRIPT), "--run", run]
         own = {"DATA_DIR": str(tmp_path / "other")}
         others.append(subprocess.Popen(waiting, stdin=subprocess.PIPE, env=own))
         return ["env", f"DATA_DIR={tmp_path}", "sh", "-c", KILLED, str(SCRIPT), run]
 
-    monkeypatch.setattr(scheduler, "_command", command)
+    monkeypatch.setattr(COMMAND_OF_RUN, command)
     run_once(scheduler)
     (line,) = logged(tmp_path)
     assert (line["status"], line["exit"]) == ("failed", "-9")
@@ -329,7 +331,7 @@ def test_a_full_disk_is_the_reason_of_a_run_that_could_not_report_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scheduler = scheduler_of(tmp_path, monkeypatch)
-    monkeypatch.setattr(scheduler, "_command", lambda *_: ["false"])
+    monkeypatch.setattr(COMMAND_OF_RUN, lambda *_: ["false"])
     monkeypatch.setattr("pipeline.batch.scheduler.full_disk", {tmp_path: "the disk is full"}.get)
     run_once(scheduler)
     (line,) = logged(tmp_path)
@@ -355,11 +357,11 @@ def test_only_a_successful_run_leaves_its_row(
     earlier = data.batch_output / "20250101T000000Z.csv"
     write_atomically(earlier, "of an earlier run")
 
-    def command(run: str, *_: object) -> list[str]:
+    def command(_settings: object, _config: object, run: str, _began: float) -> list[str]:
         row, script = data.batch_output / f"{run}.csv", f'echo row > "$0"; {end}'
         return ["sh", "-c", script, str(row), str(data.batch_run), run]
 
-    monkeypatch.setattr(scheduler, "_command", command)
+    monkeypatch.setattr(COMMAND_OF_RUN, command)
     run_once(scheduler)
     (line,) = logged(tmp_path)
     assert line["status"] == ENDS[end]
@@ -376,12 +378,12 @@ def test_a_killed_run_leaves_its_row_only_with_its_windows(
     data = DataDir(tmp_path)
     write_atomically(data.batch_windows, f"window_start,written_at\n11:49,{of_windows}\n")
 
-    def command(run: str, *_: object) -> list[str]:
+    def command(_settings: object, _config: object, run: str, _began: float) -> list[str]:
         row = data.batch_output / f"{run}.csv"
         script = 'mkdir -p "$0"; printf "rows,written_at\\n7,12:00:01\\n" > "$1"; kill -9 $$'
         return ["sh", "-c", script, str(row.parent), str(row)]
 
-    monkeypatch.setattr(scheduler, "_command", command)
+    monkeypatch.setattr(COMMAND_OF_RUN, command)
     run_once(scheduler)
     (line,) = logged(tmp_path)
     assert line["status"] == "failed"
@@ -394,7 +396,9 @@ def test_a_row_that_cannot_be_deleted_is_an_error_in_the_log_of_a_scheduler_that
     """A directory cannot be deleted as a file, not even by root."""
     scheduler = scheduler_of(tmp_path, monkeypatch)
     rows = DataDir(tmp_path).batch_output
-    monkeypatch.setattr(scheduler, "_command", lambda run, *_: ["mkdir", "-p", rows / f"{run}.csv"])
+    monkeypatch.setattr(
+        COMMAND_OF_RUN, lambda _s, _c, run, _b: ["mkdir", "-p", rows / f"{run}.csv"]
+    )
     run_once(scheduler)
     (line,) = logged(tmp_path)
     assert line["status"] == "failed"
