@@ -17,6 +17,7 @@ from pipeline.settings import Settings
 from pipeline.stream import checkpoint, finality, recovery
 from pipeline.stream.checkpoint import DamagedCheckpointError
 from pipeline.stream.failures import StreamError
+from pipeline.stream.file_watch import FileWatch
 from pipeline.stream.final_rows import DeletedError, FinalRows
 from pipeline.stream.finality import StateError
 from tests.unit.test_checkpoint import TOPIC, made
