@@ -76,9 +76,13 @@ def test_each_figure_belongs_to_one_section(disputed: Comparison) -> None:
 
 def test_the_windows_of_every_status_are_counted(disputed: Comparison) -> None:
     rows = section(disputed, "agreement").tables[0].rows
-    expected = disputed.agreement["status"].value_counts()
     assert [(name, n) for _, name, n in rows[: len(STATUSES)]] == [
-        (name, f"{expected.get(name, 0):,}") for name in STATUSES
+        ("differs", "2"),
+        ("only stream", "0"),
+        ("only batch", "1"),
+        ("not yet final", "2"),
+        ("not yet in a batch", "0"),
+        ("equal", "177"),
     ]
 
 
