@@ -128,7 +128,7 @@ def test_unexplained_windows_are_listed_first_then_differences_then_missing_trad
     ]
 
 
-def test_a_long_list_is_cut_and_its_title_says_so(nothing: Comparison) -> None:
+def test_a_long_list_is_cut_and_its_title_has_both_numbers(nothing: Comparison) -> None:
     many = agreement(*[(DIFFERS, LATE)] * (MAX_LISTED + 12))
     found = section(replace(nothing, agreement=many), "agreement").tables[1]
     assert len(found.rows) == MAX_LISTED
@@ -160,7 +160,7 @@ def test_the_units_of_the_totals_are_those_of_the_product(nothing: Comparison) -
     assert section(nothing, "metrics").lines == ()
 
 
-def test_an_empty_section_says_what_will_fill_it(nothing: Comparison) -> None:
+def test_an_empty_section_names_what_will_fill_it(nothing: Comparison) -> None:
     for key, text in (
         ("freshness", "They need a result from each path, and then one more result."),
         ("completeness", "They appear when the producer receives a trade."),
@@ -196,7 +196,7 @@ def test_micro_batches_change_only_if_the_interval_excludes_0(
         (False, 5, "messages rejected"),
     ],
 )
-def test_the_state_of_a_gap_says_what_became_of_its_ids(
+def test_the_state_of_a_gap_is_what_became_of_its_ids(
     filled: bool, refused: int, state: str
 ) -> None:
     gaps = pd.DataFrame(

@@ -1237,7 +1237,9 @@ def test_clean_removes_the_outputs_and_nothing_else(tmp_path: Path, monkeypatch)
     assert (tmp_path / "sample" / "s.gz").exists()
 
 
-def test_clean_says_that_the_trades_in_postgresql_stay(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_clean_reports_that_the_trades_in_postgresql_stay(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
     fill(tmp_path)
     (tmp_path / "source.json").write_text("{}")
     address = "postgresql://me@host:5432/prices"
