@@ -96,14 +96,11 @@ class Table:
             found.append([{k: v for k, v in row.items() if k not in OF_THE_RUN} for row in rows])
         return found
 
-    def problems(self) -> list[str]:
+    def problems(self, rules: golden.Rules = golden.CONTRACT) -> list[str]:
         """Return how the newest results differ from the independent computation."""
-        expected = golden.Golden(trades={number: right(t) for number, t in self.trades.items()})
-        windows: dict[int, list[golden.Trade]] = {}
-        for trade in expected.trades.values():
-            windows.setdefault(trade.time // golden.MINUTE * golden.MINUTE, []).append(trade)
-        expected.windows = {start: golden.metrics(windows[start]) for start in sorted(windows)}
-        expected.total = golden.metrics(expected.trades.values())
+        trades = {number: right(trade) for number, trade in self.trades.items()}
+        expected = golden.Golden(rules, trades)
+        golden.aggregate(expected)
         return [
             *golden.check_batch_total(expected, self.data.batch_output),
             *golden.check_batch_windows(expected, self.data.batch_windows),
@@ -149,6 +146,16 @@ def run_all(table: Table, session: SparkSession, **settings: Any) -> list[dict[s
     assert results[1] == results[0]
     assert results[2] == results[0]
     return logged
+
+
+def rows_read(session: SparkSession) -> int:
+    """Return how many rows the stages of the session have read from databases."""
+    jvm: Any = session.sparkContext._jvm
+    no_quantiles = session.sparkContext._gateway.new_array(jvm.double, 0)
+    any_task = jvm.java.util.ArrayList()
+    store = session.sparkContext._jsc.sc().statusStore()
+    stages = store.stageList(None, False, False, no_quantiles, any_task)
+    return sum(stages.apply(n).inputRecords() for n in range(stages.length()))
 
 
 def test_all_modes_write_the_same_results_while_a_table_grows(
@@ -220,12 +227,17 @@ def test_all_modes_agree_in_windows_of_a_day(session: SparkSession, tmp_path: Pa
     table = Table(tmp_path)
     table.put(*made(range(1, 1500), 0, 200_000, rng))
     day = timedelta(days=1)
+    rules = golden.Rules(window=24 * 60 * golden.MINUTE)
+    before = rows_read(session)
     assert table.run(session, "incremental")["mode"] == "full"
+    assert rows_read(session) - before == 1499  # it read the table once
     logged = run_all(table, session, window=day)
     assert (logged[2]["mode"], logged[2]["windows"]) == ("full", 3)
     assert "has windows of 1 minute, not 24 hours" in logged[2]["reason"]
+    assert table.problems(rules) == []
     table.put(*made(range(2000, 2100), 0, 200_000, rng))
     assert run_all(table, session, window=day)[2]["mode"] == "incremental"
+    assert table.problems(rules) == []
 
 
 def test_after_a_kill_at_any_moment_the_next_incremental_run_is_exact(

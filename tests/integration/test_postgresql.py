@@ -541,7 +541,7 @@ def written(path: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_refusal_is_one_sentence_that_says_what_to_do(
+def test_a_refusal_is_one_sentence_with_what_to_do(
     settings: Settings, tmp_path: Path, name: str
 ) -> None:
     changed, words = REFUSALS[name]

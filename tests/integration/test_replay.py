@@ -364,6 +364,7 @@ def test_a_client_that_stops_reading_does_not_stop_the_others(serve, connect):
 
 
 def expected_tiles() -> retime.Tiles:
+    """Return what the server must send, and when. `test_feed_retime` checks it independently."""
     now = int(time.time() * retime.SECOND)
     return retime.tile(recording.read(sample.SAMPLE), now + retime.MINUTE)
 

@@ -85,7 +85,7 @@ def as_process(folder: Path, *arguments: str) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def test_with_nothing_to_compare_the_exit_status_is_2_and_the_output_says_why(
+def test_with_nothing_to_compare_the_exit_status_is_2_and_the_output_names_the_cause(
     command: Command, tmp_path: Path
 ) -> None:
     done = command(tmp_path)

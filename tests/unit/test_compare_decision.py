@@ -129,7 +129,7 @@ def test_a_share_below_one_percent_of_a_core_is_not_shown_as_zero(tmp_path: Path
     assert rows["30 minutes"] == ("batch every 3,592 s", "1,800 s", "1", "0.04 %")
 
 
-def test_without_costs_or_runs_the_sentence_says_what_is_missing() -> None:
+def test_without_costs_or_runs_the_sentence_names_what_is_missing() -> None:
     points = measured(1.5, 92, 33)
     assert "needs a batch run" in frontier_sentences(Frontier((), {}, points, 60))[0]
     found = frontier_sentences(Frontier((MODEL,), {}, points.iloc[1:], 60))

@@ -76,9 +76,13 @@ def test_each_figure_belongs_to_one_section(disputed: Comparison) -> None:
 
 def test_the_windows_of_every_status_are_counted(disputed: Comparison) -> None:
     rows = section(disputed, "agreement").tables[0].rows
-    expected = disputed.agreement["status"].value_counts()
     assert [(name, n) for _, name, n in rows[: len(STATUSES)]] == [
-        (name, f"{expected.get(name, 0):,}") for name in STATUSES
+        ("differs", "2"),
+        ("only stream", "0"),
+        ("only batch", "1"),
+        ("not yet final", "2"),
+        ("not yet in a batch", "0"),
+        ("equal", "177"),
     ]
 
 
@@ -124,7 +128,7 @@ def test_unexplained_windows_are_listed_first_then_differences_then_missing_trad
     ]
 
 
-def test_a_long_list_is_cut_and_its_title_says_so(nothing: Comparison) -> None:
+def test_a_long_list_is_cut_and_its_title_has_both_numbers(nothing: Comparison) -> None:
     many = agreement(*[(DIFFERS, LATE)] * (MAX_LISTED + 12))
     found = section(replace(nothing, agreement=many), "agreement").tables[1]
     assert len(found.rows) == MAX_LISTED
@@ -156,7 +160,7 @@ def test_the_units_of_the_totals_are_those_of_the_product(nothing: Comparison) -
     assert section(nothing, "metrics").lines == ()
 
 
-def test_an_empty_section_says_what_will_fill_it(nothing: Comparison) -> None:
+def test_an_empty_section_names_what_will_fill_it(nothing: Comparison) -> None:
     for key, text in (
         ("freshness", "They need a result from each path, and then one more result."),
         ("completeness", "They appear when the producer receives a trade."),
@@ -192,7 +196,7 @@ def test_micro_batches_change_only_if_the_interval_excludes_0(
         (False, 5, "messages rejected"),
     ],
 )
-def test_the_state_of_a_gap_says_what_became_of_its_ids(
+def test_the_state_of_a_gap_is_what_became_of_its_ids(
     filled: bool, refused: int, state: str
 ) -> None:
     gaps = pd.DataFrame(

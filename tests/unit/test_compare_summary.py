@@ -305,7 +305,7 @@ def test_counters_that_the_producer_did_not_report_make_no_stage(nothing: Compar
         assert funnel(None, status, 0, nothing.agreement, None, rejected_ids=0).empty
 
 
-def test_a_cost_without_a_recorded_minute_says_what_is_missing(comparison: Comparison) -> None:
+def test_a_cost_without_a_recorded_minute_names_what_is_missing(comparison: Comparison) -> None:
     cost = comparison.cost.assign(cpu_s_per_hour=[1500.0, float("nan")])
     found = findings(replace(comparison, cost=cost))[2]
     assert (found.short, found.kind) == ("–", "waiting")  # noqa: RUF001

@@ -214,6 +214,23 @@ def test_image_tags_are_pinned_and_have_no_digest() -> None:
         assert re.fullmatch(r"[a-z/]+:[0-9][\w.-]*", image), image
 
 
+def versions(pom: str) -> dict[str, str]:
+    """Return the versions of the artifacts in a POM file of `jars/`."""
+    text = (ROOT / "jars" / pom / "pom.xml").read_text(encoding="utf-8")
+    spark = dict(re.findall(r"<(spark\.version)>(.+)</", text))
+    found = re.findall(r"<artifactId>(.+)</artifactId>\s+<version>(.+)</version>", text)
+    return {name: spark.get(version.strip("${}"), version) for name, version in found}
+
+
+def test_the_jars_have_the_versions_of_pyspark_and_of_the_broker_in_a_container() -> None:
+    required = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    (pyspark,) = re.findall(r"^pyspark==(\S+)", required, re.MULTILINE)
+    spark = versions("spark")
+    assert spark["spark-sql-kafka-0-10_2.13"] == pyspark
+    assert spark["spark-token-provider-kafka-0-10_2.13"] == pyspark
+    assert SERVICES["kafka"]["image"] == f"apache/kafka:{versions('kafka')['kafka_2.13']}"
+
+
 def test_the_broker_has_a_complete_configuration() -> None:
     kafka = SERVICES["kafka"]
     set_here = kafka["environment"]

@@ -291,7 +291,7 @@ def test_each_message_is_counted_once_and_the_first_valid_one_of_an_id_is_its_tr
     assert [golden.iso(start)[11:16] for start in golden.final_windows(found)] == starts[:2]
 
 
-def test_the_acceptedoutputs_pass(recording_path, right, capsys):
+def test_the_right_outputs_pass(recording_path, right, capsys):
     assert golden.verify(recording_path, right, LATER) == []
     with pytest.raises(SystemExit) as end:
         main([str(recording_path), str(right)])
@@ -457,7 +457,7 @@ def scored(tmp_path):
     return found, file, rows
 
 
-def test_acceptedscores_pass(scored):
+def test_right_scores_pass(scored):
     found, file, _ = scored
     assert list(golden.check_batch_windows(found, file)) == []
 

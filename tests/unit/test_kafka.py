@@ -6,8 +6,11 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -19,6 +22,7 @@ from local import topics
 from local.ports import free_port
 from pipeline.errors import TemporaryError
 from pipeline.ingest import kafka, kafka_connection
+from pipeline.service import Service
 from pipeline.settings import Settings
 
 #: Rounds over all paths. Each attempt would leave a thread and four files: see `connected`.
@@ -131,6 +135,36 @@ def test_the_login_is_a_possible_cause_if_a_kafka_with_a_login_does_not_answer()
         f"{cause}. Restart this service if the login in KAFKA_CREDENTIALS_FILE has changed "
         "(kafka:9092)"
     )
+
+
+def test_a_record_has_the_product_as_key_and_is_retried_until_all_in_sync_replicas_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each of the two topics. The client is idempotent: a retry stores no second record."""
+    options: dict[str, Any] = {}
+    records: list[dict[str, Any]] = []
+    client = SimpleNamespace(
+        partitions_for=lambda _: {0},
+        send=lambda topic, **record: records.append(record | {"topic": topic}),
+    )
+
+    def connect(_: object, **given: Any) -> tuple[SimpleNamespace, ClusterMetadata]:
+        options.update(given)
+        return client, ClusterMetadata()
+
+    monkeypatch.setattr(kafka, "check_topic", lambda _: None)
+    monkeypatch.setattr(kafka, "connected", connect)
+    sender = kafka.Sender(Service("producer", Settings(data_dir=tmp_path, product_id="ETH-EUR")))
+    for topic in ("raw_prices", "raw_prices_rejected"):
+        sender.send(topic, b"a message", datetime(2026, 3, 1, tzinfo=UTC))
+    assert [(each["topic"], each["key"]) for each in records] == [
+        ("raw_prices", b"ETH-EUR"),
+        ("raw_prices_rejected", b"ETH-EUR"),
+    ]
+    assert (options["acks"], options["enable_idempotence"]) == ("all", True)
+    assert options["delivery_timeout_ms"] == 2**31 - 1  # the greatest value, 24 days
+    assert "retries" not in options
+    assert KafkaProducer.DEFAULT_CONFIG["retries"] == float("inf")
 
 
 def test_the_installed_kafka_python_is_the_checked_version() -> None:

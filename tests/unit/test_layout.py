@@ -53,11 +53,12 @@ ALLOWED_MODULES: dict[str, set[str]] = {
     "pipeline.stream": {"pipeline.ingest.trade", "pipeline.ingest.kafka"},
     "pipeline.batch": {"pipeline.ingest.trade", "pipeline.ingest.store"},
 }
-#: Which parts start which modules as processes, by name.
+#: Which parts start which modules by name, as processes or as the script of the page.
 STARTED: dict[str, set[str]] = {
-    "page": {"report", "report.__main__"},
+    "page": {"report.__main__"},
     "pipeline.batch": {"batch_processor"},
-    "local": set(SERVICES),
+    "local": set(SERVICES) - {"batch_processor"},
+    ENTRY: {"page.view"},
 }
 #: The modules that the others rest on, and all that they may import of this project.
 FOUNDATIONS: dict[str, set[str]] = {
@@ -69,6 +70,14 @@ FOUNDATIONS: dict[str, set[str]] = {
     "pipeline.metrics.definitions": {"pipeline.settings"},
     # The expected results are computed independently of the pipeline.
     "tests.golden": {"feed.recording"},
+    "tests.golden.run_settings": {"tests.golden"},
+    "tests.golden.run": {
+        "tests.golden",
+        "tests.golden.run_settings",
+        "feed.recording",
+        "feed.retime",  # which trades a re-timed replay has issued
+    },
+    "tests.golden.__main__": {"tests.golden.run", "tests.golden.run_settings", "feed.recording"},
     "faults.truth": {"feed.recording", "tests.golden"},
 }
 
@@ -150,8 +159,8 @@ def after_dash_m(tree: ast.AST) -> Iterator[str]:
 def by_name(tree: ast.AST) -> Iterator[str]:
     """Every module of this project that some code names in a string.
 
-    Such a string is the dotted name of a module, the file name of an entry point, or anything
-    that `python -m` or an import function is given.
+    Such a string is the dotted name of a module, the path of a script, a command that begins with
+    `python -m`, or anything that `-m` or an import function is given.
     """
     yield from (name for name in after_dash_m(tree) if name in modules())
     for node in ast.walk(tree):
@@ -160,8 +169,10 @@ def by_name(tree: ast.AST) -> Iterator[str]:
             if function in {"import_module", "__import__", "run_module", "find_spec"}:
                 yield from (str(node.args[0].value),) if node.args[0].value in modules() else ()
     for text in strings(tree):
-        name = text.removesuffix(".py")
-        if ("." in text and text in modules()) or (text != name and name in SERVICES):
+        command = re.match(r"(?:\S*python[\d.]*)? *-m ([\w.]+)", text)
+        script = re.fullmatch(r"([\w/]+)\.py", text)
+        name = command[1] if command else script[1].replace("/", ".") if script else text
+        if (command or "." in text) and name in modules():
             yield name
 
 
@@ -224,6 +235,10 @@ def test_an_import_is_found_at_every_level(code: str, found: set[str | None]) ->
         ("runpy.run_module('report')", {"report"}),
         ("importlib.import_module('pipeline.spark')", {"pipeline.spark"}),
         ("ROOT / 'consumer.py'", {"consumer"}),
+        ("App('page/view.py')", {"page.view"}),
+        ("run('python -m local.start demo', shell=True)", {"local.start"}),
+        ("run(f'{sys.executable} -m report --zip', shell=True)", {"report"}),
+        ("'Create it with `python -m local.topics`'", set()),
         ("'report.html', 'consumer', 'report', 'page'", set()),
         ("def f():\n    'pipeline.compare'", set()),
     ],
@@ -300,15 +315,34 @@ def test_nothing_but_the_entry_points_is_at_the_top() -> None:
     assert {path.stem for path in scripts()} == set(SERVICES)
 
 
+def runs_at_import(statement: ast.stmt) -> bool:
+    """Return whether a statement at the top level does more than import and define."""
+    match statement:
+        case ast.Import() | ast.ImportFrom() | ast.FunctionDef() | ast.ClassDef():
+            return False
+        case ast.If():
+            condition = ast.unparse(statement.test)
+            return condition not in {"TYPE_CHECKING", "__name__ == '__main__'"}
+        case ast.Expr():
+            return not isinstance(statement.value, ast.Constant)
+        case ast.Assign(targets=[ast.Name()]):
+            return any(isinstance(node, ast.Call) for node in ast.walk(statement))
+    return True
+
+
+@pytest.mark.parametrize(
+    "code", ["start()", "settings = load()", "for x in y: pass", "with x: pass", "if x: start()"]
+)
+def test_a_statement_that_runs_at_import_is_found(code: str) -> None:
+    assert [runs_at_import(statement) for statement in ast.parse(code).body] == [True]
+
+
 @pytest.mark.parametrize("service", [name for name in SERVICES if name != "dashboard"])
 def test_importing_an_entry_point_runs_nothing(service: str) -> None:
     """Its top level holds only definitions and constants; Streamlit runs the dashboard's anyway."""
-    calls = [
-        node
-        for node in tree_of(service).body
-        if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
-    ]
-    assert not calls
+    found = [ast.unparse(node) for node in tree_of(service).body if runs_at_import(node)]
+    # A batch run decides which copy of pyspark its imports find.
+    assert [line for line in found if not line.startswith("sys.path[:] = ")] == []
 
 
 def test_the_files_of_the_contract_exist() -> None:

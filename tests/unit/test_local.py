@@ -22,7 +22,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
-from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -46,7 +45,7 @@ from local import (
     variables,
 )
 from local.ports import free_port
-from local.topics import create_from
+from local.topics import CONFIGURATION, create_from
 from pipeline import java, outputs, processes, text_files, times
 from pipeline.data_dir import DataDir
 from pipeline.errors import OperationalError, TemporaryError
@@ -413,6 +412,14 @@ def test_the_demo_runs_the_batch_every_minute_unless_the_user_sets_another_inter
     assert {"FEED_URL", "FEED_REST_URL", "BATCH_INTERVAL_SECONDS"}.isdisjoint(live)
     no_settings.setenv("BATCH_INTERVAL_SECONDS", "7")
     assert "BATCH_INTERVAL_SECONDS" not in start.environment(given(), load())  # inherited
+
+
+def test_the_data_dir_in_the_environment_of_every_process_is_absolute(
+    tmp_path: Path, no_settings: pytest.MonkeyPatch
+) -> None:
+    no_settings.chdir(tmp_path)
+    environment = start.environment(given(data_dir="data"), load())
+    assert environment["DATA_DIR"] == f"{tmp_path.resolve()}/data"
 
 
 def test_the_broker_of_the_user_is_used_and_none_is_started(
@@ -1231,7 +1238,9 @@ def test_clean_removes_the_outputs_and_nothing_else(tmp_path: Path, monkeypatch)
     assert (tmp_path / "sample" / "s.gz").exists()
 
 
-def test_clean_says_that_the_trades_in_postgresql_stay(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_clean_reports_that_the_trades_in_postgresql_stay(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
     fill(tmp_path)
     (tmp_path / "source.json").write_text("{}")
     address = "postgresql://me@host:5432/prices"
@@ -1349,8 +1358,11 @@ def test_a_storage_that_cannot_be_made_is_one_sentence(
     monkeypatch.setattr(kafka, "java_command", lambda **_: [java or "true"])
     monkeypatch.setattr(sys, "argv", ["kafka", "--data-dir", str(folder)])
     if java is None:
-        denied = PermissionError(errno.EACCES, "Permission denied", str(folder))
-        monkeypatch.setattr(Path, "mkdir", Mock(side_effect=denied))
+
+        def refuse(*_: object, **__: object) -> NoReturn:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+        monkeypatch.setattr(Path, "mkdir", refuse)
     assert refusal(capsys, kafka.main) == text.format(folder=tmp_path)
 
 
@@ -1371,6 +1383,11 @@ def test_help_names_every_target_and_variable_of_the_makefile() -> None:
         if target.startswith("need-"):
             continue
         assert f"make {target}" in text
+
+
+def test_the_broker_and_the_topics_keep_records_for_a_week() -> None:
+    assert "log.retention.hours=168" in kafka.server_properties(9092, 9093).splitlines()
+    assert CONFIGURATION["retention.ms"] == "604800000"
 
 
 def test_a_cluster_id_is_never_taken_for_an_option() -> None:

@@ -98,7 +98,7 @@ def test_the_columns_are_in_the_order_of_the_design() -> None:
         assert len(set(columns)) == len(columns)
 
 
-def test_the_files_are_where_the_design_says() -> None:
+def test_the_files_have_the_paths_of_the_design() -> None:
     data = DataDir(Path("/d"))
     paths = (data.database, data.stream_csv, data.stream_live, data.batch_output)
     assert [str(path) for path in paths] == [

@@ -46,7 +46,7 @@ def test_the_findings_are_those_of_the_comparison_with_its_age(found) -> None:
     assert comparison.age(latest, NOW) == "Compared 20 s ago."
 
 
-def test_the_first_screen_says_what_to_choose_or_what_the_answer_needs(found) -> None:
+def test_the_first_screen_names_what_to_choose_or_what_the_answer_needs(found) -> None:
     advice = "For a median age of 30 s or less, the cheapest choice is a batch every 52 s."
     shown = comparison.choice(LatestComparison(replace(found, choice=advice)))
     assert shown == advice

@@ -83,7 +83,7 @@ def test_a_second_click_within_15_seconds_uses_the_same_report(monkeypatch) -> N
     assert len(calls) == 3
 
 
-def test_a_failed_report_says_why_for_five_minutes(monkeypatch, tmp_path) -> None:
+def test_a_failed_report_shows_its_cause_for_five_minutes(monkeypatch, tmp_path) -> None:
     """Streamlit itself shows only that the download failed."""
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     (tmp_path / "stream_live.csv").write_text("a,b\n1,2\n")

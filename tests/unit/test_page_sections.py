@@ -134,7 +134,7 @@ def test_a_reason_that_begins_with_its_cause_does_not_name_it_twice(snapshot_of)
     assert "cause:" not in text
 
 
-def test_an_empty_state_says_what_is_missing_and_since_when(snapshot_of) -> None:
+def test_an_empty_state_names_what_is_missing_and_since_when(snapshot_of) -> None:
     snapshot = snapshot_of("starting")
     assert "spark_processor has been starting" in market.empty_state(snapshot)
     assert "No window yet (waiting for 0.0 s): " in market.empty_state(snapshot)

@@ -109,7 +109,7 @@ def made(data: DataDir) -> tuple[str, str]:
     return html, markdown
 
 
-def test_the_report_of_an_empty_folder_says_what_is_missing(tmp_path: Path) -> None:
+def test_the_report_of_an_empty_folder_names_what_is_missing(tmp_path: Path) -> None:
     html, markdown = made(DataDir(tmp_path))
     assert "Nothing to compare yet" in html
     assert "Nothing to compare yet" in markdown

@@ -347,7 +347,7 @@ def test_a_long_value_is_cut_so_that_the_reason_stays_near_the_beginning(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_any_value_is_accepted_or_refused_in_one_line_that_says_what_is_allowed(
+def test_any_value_is_accepted_or_refused_in_one_line_with_what_is_allowed(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for value in HOSTILE:

@@ -208,7 +208,7 @@ def test_other_impossible_values_fail_the_checks(
         insert(connection, **{column: value})
 
 
-def test_a_database_of_another_version_is_an_error_that_says_what_to_do(path: Path) -> None:
+def test_a_database_of_another_version_is_an_error_with_what_to_do(path: Path) -> None:
     sqlite.open_writer(path).close()
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 7")
