@@ -8,10 +8,10 @@ from pipeline import source, spark_jvm
 from pipeline.service import Service, run
 from pipeline.stream import checkpoint, recovery
 from pipeline.stream.micro_batches import Recorder
-from pipeline.stream.pace import Pace
 from pipeline.stream.progress import Progress
 from pipeline.stream.query import start_query
 from pipeline.stream.topic_watch import TopicWatch
+from pipeline.stream.trigger import Trigger
 from pipeline.stream.windows import WindowPublisher
 
 if TYPE_CHECKING:  # `pipeline` is imported first: it decides which pyspark is found
@@ -30,7 +30,7 @@ def stream(service: Service, resources: ExitStack) -> None:
     topic = resources.enter_context(closing(TopicWatch(service)))
     folder = recovery.prepare(service, topic.id)
     recorder = Recorder(service.data, folder / checkpoint.QUERY, settings, topic.id)
-    pace = Pace(settings.trigger_seconds, service.stop)
+    trigger = Trigger(settings.trigger_seconds, service.stop)
     progress = Progress(service, recorder, topic)
     with recovery.explaining(service, folder, topic) as files:
         windows = WindowPublisher(service, folder, recorder, files)
@@ -39,7 +39,7 @@ def stream(service: Service, resources: ExitStack) -> None:
             rows = changed.collect()
             topic.confirm()  # these records are of this topic
             publication = windows.publish(rows, micro_batch)
-            waited_s = 0.0 if windows.closes_in_next_micro_batch else pace.wait()
+            waited_s = 0.0 if windows.closes_in_next_micro_batch else trigger.wait()
             progress.published(micro_batch, publication, waited_s)
 
         query = start_query(session, settings, folder, process_micro_batch, recorder.records_in)

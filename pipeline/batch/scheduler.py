@@ -40,7 +40,7 @@ CHECK_SECONDS = 0.25
 END_SECONDS = 3.0
 #: The signals after which Java ends itself, with an exit status instead of the signal.
 _HANDLED_BY_JAVA = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
-#: A clock that nobody sets and that continues while the machine is suspended. On macOS, the clock
+#: A clock that is never set and that continues while the machine is suspended. On macOS, the clock
 #: CLOCK_MONOTONIC does this, and CLOCK_BOOTTIME does not exist.
 _STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 #: The statuses of runs that ended as expected.

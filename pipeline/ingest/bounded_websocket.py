@@ -4,8 +4,8 @@ This module is the only one that uses private parts of websocket-client, for thr
 
 - The library has no limit on the size of a frame: it reads a frame of any length into memory.
   All reading of payloads goes through `frame_buffer.recv_strict`, which is replaced here.
-- The timeout of the library starts again at each byte, so a slow server can block it for ever. It
-  gets a `Transport` instead of a socket.
+- The timeout of the library starts again at each byte, so a slow server can block it without end.
+  It gets a `Transport` instead of a socket.
 - It has no public function that opens a tunnel through a proxy.
 
 tests/unit/test_bounded_websocket.py fails when the installed version is not `CHECKED_VERSION`.

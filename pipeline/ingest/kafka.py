@@ -228,7 +228,7 @@ def committed(kafka: KafkaConsumer, trades: TopicPartition) -> OffsetAndMetadata
 
     Raises:
         TemporaryError: Kafka did not return it. Without a limit, kafka-python waits for a group
-            coordinator for ever.
+            coordinator without end.
     """
     try:
         found: OffsetAndMetadata | None = kafka.committed(

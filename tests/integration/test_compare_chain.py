@@ -47,7 +47,7 @@ COMMAND_SECONDS = 60
 
 @dataclass(frozen=True)
 class Judged:
-    """What `python -m pipeline.compare --json` says of a folder."""
+    """The output of `python -m pipeline.compare --json` for a folder."""
 
     status: int
     found: dict[str, Any]
@@ -63,7 +63,7 @@ class Judged:
         return [row["window_start"][11:16] for row in rows if row["verdict"] in statuses]
 
     def but(self, *minutes: str) -> list[dict[str, Any]]:
-        """All that is said of the other minutes."""
+        """Return the rows of all other minutes."""
         rows = self.found["agreement"]
         return [row for row in rows if row["window_start"][11:16] not in minutes]
 
@@ -170,7 +170,7 @@ class Market:
 
 @dataclass
 class Story:
-    """What the command said at each moment."""
+    """The output of the command at each moment."""
 
     #: After a batch run, when trades of a minute that it covers have come out of order.
     before_next_run: Judged
@@ -221,7 +221,7 @@ def play(market: Market) -> tuple[Judged, Judged]:
     market.send(trade(118, "05:10"), trade(117, "05:12", other=2))
     market.send(trade(119, "05:40"), trade(120, "06:10"))
     market.final("12:04")
-    # The stream has forgotten 113, as the watermark is more than a minute past it.
+    # The stream no longer keeps the id 113: the watermark is more than a minute past it.
     market.send(trade(113, "05:30", other=1))
     # 122 and 124 never come, 123 is no valid trade; 127 and 128 do, when 12:07 is final.
     market.send_garbage(trade(123, "06:30").replace(b'"side": "', b'"side": "no '))
@@ -230,7 +230,7 @@ def play(market: Market) -> tuple[Judged, Judged]:
     market.final("12:07")
     recovered = (trade(127, "07:15", backfilled=True), trade(128, "07:20", backfilled=True))
     market.send(*recovered, recovered=True)
-    # 12:08 is open; one trade is too late for it all the same, and 115 is forgotten.
+    # 12:08 is open. One trade is too late for it, and the stream no longer keeps the id 115.
     market.send(trade(133, "08:05"), trade(115, "08:50", other=1))
     market.send(trade(134, "10:10"), trade(135, "10:20"), trade(137, "10:40"), trade(138, "11:05"))
     market.final("12:09")
@@ -257,7 +257,7 @@ DROPPED = sum(second <= WATERMARK for second in AROUND)
 def play_crash(market: Market) -> None:
     """Late trades around the watermark, of which some are dropped; the driver is killed once.
 
-    Of 58 and 59 duplicates with another content come: the stream has forgotten 58 alone, as the
+    Of 58 and 59 duplicates with another content come. The stream no longer keeps the id 58, as the
     watermark is over a minute past it.
     """
     market.send(trade(58, "-20:10"), trade(59, "-18:30"))
@@ -317,14 +317,14 @@ def test_trades_out_of_order_within_the_watermark_set_nothing_apart(story: Story
     assert story.before_next_run["12:04"] == (EQUAL, "", 0)
 
 
-def test_repeats_set_nothing_apart_while_the_stream_knows_the_id_or_drops_them_as_late(
+def test_repeats_change_nothing_while_the_stream_keeps_the_id_or_drops_them_as_late(
     story: Story,
 ) -> None:
     judged = story.before_next_run
     assert judged["12:00"] == judged["12:04"] == (EQUAL, "", 0)
 
 
-def test_a_repeat_with_another_content_that_the_stream_no_longer_knew_is_named(
+def test_a_repeat_with_another_content_whose_id_the_stream_no_longer_kept_is_named(
     story: Story,
 ) -> None:
     assert story.before_next_run["12:05"] == (DIFFERS, CONFLICT, 0)

@@ -491,11 +491,13 @@ PHONE = {
 }
 
 
+@pytest.mark.slow
 def test_nothing_is_wider_than_a_phone_and_the_theme_is_the_systems(disputed, shared_visit) -> None:
     seen = shared_visit("phone", disputed.server.address, **PHONE).charted()
     assert_nothing_is_wider_than_the_window(seen, "rgb(18, 22, 28)")
 
 
+@pytest.mark.slow
 def test_a_finger_on_the_chart_scrolls_the_page(disputed, shared_visit) -> None:
     """On a phone the chart fills the screen."""
     seen = shared_visit("phone", disputed.server.address, **PHONE).charted()
@@ -516,7 +518,7 @@ def test_a_finger_on_the_chart_scrolls_the_page(disputed, shared_visit) -> None:
 
 def test_the_page_only_reads_and_only_this_machine_reaches_it(disputed, shared_visit) -> None:
     """After all it showed above, no file has changed but SQLite's index of the WAL."""
-    compared(shared_visit("phone", disputed.server.address, **PHONE).charted())
+    compared(shared_visit("all", f"{disputed.server.address}/?span=everything").charted())
     server = psutil.Process(disputed.server.process.pid)
     connections = [one for process in (server, *server.children()) for one in _sockets(process)]
     assert {one.laddr.ip for one in connections} == {"127.0.0.1"}
@@ -536,6 +538,7 @@ def _sockets(process: psutil.Process) -> list[Any]:
 # --- the server -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_page_without_its_server_warns_and_recovers(
     forwarded_server: Server, run: Run, visit
 ) -> None:

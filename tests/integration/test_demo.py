@@ -254,6 +254,7 @@ def test_the_next_start_ends_the_processes_that_a_killed_supervisor_left(
     running_stack.windows = read_windows(*outputs.stream_files(demo.data))
 
 
+@pytest.mark.slow
 def test_the_stack_continues_where_it_was(running_stack: Stack) -> None:
     data, before, made = running_stack.demo.data, running_stack.windows, running_stack.made
     last = newest_row(data.stream_live)["last_trade_time"]

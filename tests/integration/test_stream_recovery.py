@@ -138,23 +138,33 @@ def kill_java(stream: Running) -> None:
     assert "The Java process of the stream has ended." in stream.errors()[-1]
 
 
-def test_after_damage_to_its_files_every_window_is_exact_again(market: Market) -> None:
-    chain = market.chain
-    cases: list[tuple[Callable[[Running], None], Callable[[Chain], None], str]] = [
-        (stop, power_cut, "its oldest record. Damaged: checkpoint (offsets/"),
+@pytest.mark.parametrize(
+    ("end", "damage", "reported"),
+    [
+        pytest.param(
+            *(stop, power_cut, "its oldest record. Damaged: checkpoint (offsets/"),
+            marks=pytest.mark.slow,
+        ),
         (kill_java, no_state, "The checkpoint is damaged or of another Spark version."),
-    ]
-    for end, damage, reported in cases:
-        market.send()
-        time.sleep(0.5)  # a micro-batch is running
-        end(market.stream)
-        assert "StackOverflowError" not in market.stream.text()
-        damage(chain)
-        market.send()  # without new trades, Spark starts no micro-batch
-        chain.start("spark_processor")
-        market.final(180, f"all windows after {damage.__name__}")
-        (line,) = market.stream.errors()
-        assert reported in line[:160]
+    ],
+)
+def test_after_damage_to_its_files_every_window_is_exact_again(
+    market: Market,
+    end: Callable[[Running], None],
+    damage: Callable[[Chain], None],
+    reported: str,
+) -> None:
+    chain = market.chain
+    market.send()
+    time.sleep(0.5)  # a micro-batch is running
+    end(market.stream)
+    assert "StackOverflowError" not in market.stream.text()
+    damage(chain)
+    market.send()  # without new trades, Spark starts no micro-batch
+    chain.start("spark_processor")
+    market.final(180, f"all windows after {damage.__name__}")
+    (line,) = market.stream.errors()
+    assert reported in line[:160]
     assert (chain.data / "checkpoints" / "damaged" / "query").exists()
     assert len(list((chain.data / "stream_csv").glob("*.csv"))) == 1
 

@@ -19,7 +19,6 @@ from pipeline.metrics import definitions
 from pipeline.settings import Settings
 from pipeline.stream import checkpoint
 from pipeline.stream.console import CONSOLE_ROWS, CONSOLE_WINDOWS, Console
-from pipeline.stream.pace import Pace, next_due
 from pipeline.stream.progress import (
     PROGRESS_COLUMNS,
     Silence,
@@ -28,6 +27,7 @@ from pipeline.stream.progress import (
     stalled,
 )
 from pipeline.stream.records import PARSED, parse_batches, parse_record
+from pipeline.stream.trigger import Trigger, next_due
 from pipeline.stream.windows import (
     Publication,
     to_window,
@@ -235,14 +235,14 @@ def test_the_console_prints_its_header_again_after_some_rows(capsys) -> None:
     assert headers == [0, CONSOLE_ROWS + 1, 2 * (CONSOLE_ROWS + 1)]
 
 
-# --- pace and progress ----------------------------------------------------------------------
+# --- trigger and progress -------------------------------------------------------------------
 
 
-def test_the_pace_waits_for_the_next_due_moment_and_returns_how_long() -> None:
-    pace = Pace(0.2, threading.Event())
-    assert pace.wait() < 0.1  # the first micro-batch is not delayed
+def test_the_trigger_waits_for_the_next_due_moment_and_returns_how_long() -> None:
+    trigger = Trigger(0.2, threading.Event())
+    assert trigger.wait() < 0.1  # the first micro-batch is not delayed
     began = time.time()
-    waited = pace.wait()
+    waited = trigger.wait()
     ended = time.time()
     assert waited <= ended - began
     assert next_due(began, 0.2) <= ended < next_due(began, 0.2) + 0.15
@@ -250,10 +250,10 @@ def test_the_pace_waits_for_the_next_due_moment_and_returns_how_long() -> None:
 
 def test_a_stop_ends_the_wait_at_once() -> None:
     stop = threading.Event()
-    pace = Pace(60, stop)
-    pace.wait()
+    trigger = Trigger(60, stop)
+    trigger.wait()
     stop.set()
-    assert pace.wait() < 1
+    assert trigger.wait() < 1
 
 
 PROGRESS: dict[str, Any] = {

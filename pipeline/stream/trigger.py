@@ -14,7 +14,7 @@ def next_due(now: float, interval: float) -> float:
     return now + interval - (now - OFFSET_SECONDS) % interval
 
 
-class Pace:
+class Trigger:
     """Delays the next micro-batch until it is due."""
 
     def __init__(self, interval: float, stop: threading.Event) -> None:
