@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import signal
 import socket
 import tempfile
 import time
@@ -18,6 +19,9 @@ from pipeline.data_dir import DataDir
 ROOT = Path(__file__).resolve().parent.parent
 #: The program that supervises a stack.
 SUPERVISE = "local.supervise"
+#: The signals that end a stack. `local.start` blocks them before it becomes the supervisor, which
+#: then handles those that have arrived meanwhile. Without this, a Ctrl-C could be lost.
+STOP_SIGNALS = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 #: The path of a Unix socket can have about 100 bytes, and supervisor first appends its pid.
 SOCKET_PATH_BYTES = 90
 #: Names of the sockets in `run/` and elsewhere. `leftovers` finds processes by them, so they must

@@ -6,6 +6,7 @@ others (`exec`).
 """
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -142,6 +143,7 @@ def main() -> None:
     check_ports(variables.ports)
     socket_path = stack.socket_path(data.root)
     prepare(variables, settings, source_of(variables, settings), socket_path)
+    signal.pthread_sigmask(signal.SIG_BLOCK, stack.STOP_SIGNALS)
     for line in introduction(variables, settings):
         terminal.say(line)
     os.chdir(stack.ROOT)

@@ -122,14 +122,16 @@ class Options(ServerOptions):  # type: ignore[misc]
         )
 
     def setsignals(self) -> None:
-        """Handle all signals, but leave SIGHUP ignored if it is: `nohup make run &`.
+        """Handle all signals, also those that `local.start` has blocked.
 
-        The programs inherit that. Otherwise SIGHUP, from a closed terminal, stops the stack.
+        SIGHUP stays ignored if it is (`nohup make run &`), and the programs inherit that. Otherwise
+        SIGHUP, from a closed terminal, stops the stack.
         """
         ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         super().setsignals()
         if ignored:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stack.STOP_SIGNALS)
 
 
 class SignalWakeup(asyncore.file_dispatcher):  # type: ignore[misc]

@@ -241,3 +241,25 @@ def test_a_stack_in_the_foreground_stops_in_order_with_its_terminal(tmp_path: Pa
     assert stack.leftovers(tmp_path) == []
     text = (tmp_path / "logs" / "supervisord.log").read_text()
     assert "SIGHUP" in text
+
+
+@pytest.mark.parametrize("signum", sorted(stack.STOP_SIGNALS - {signal.SIGHUP}))
+def test_a_signal_that_arrives_before_the_supervisor_handles_signals_stops_it(
+    tmp_path: Path, signum: signal.Signals
+) -> None:
+    """`local.start` blocks these signals before it becomes the supervisor."""
+    blocked = (
+        "import os, signal, sys; from local import stack;"
+        " signal.pthread_sigmask(signal.SIG_BLOCK, stack.STOP_SIGNALS);"
+        f" os.kill(os.getpid(), {int(signum)}); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", blocked, *SUPERVISE],
+        cwd=ROOT,
+        env=environment(prepared(tmp_path)),
+        stdout=subprocess.PIPE,
+    )
+    with ended_at_last(process):
+        printed, _ = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert b"all stopped" in printed
