@@ -62,9 +62,10 @@ def server_properties(port: int, controller_port: int) -> str:
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
         "share.coordinator.state.topic.num.partitions": 1,
-        # After kill -9 the node can register only when its old session has expired: 3 s, not 9.
-        "broker.heartbeat.interval.ms": 500,
-        "broker.session.timeout.ms": 3000,
+        # After kill -9 the node can register only when its old session has ended: 4 s, not 9.
+        # The interval is the default: a heartbeat that waits for half of it is logged as an error.
+        "broker.heartbeat.interval.ms": 2000,
+        "broker.session.timeout.ms": 4000,
         # The first member of a group does not wait for others.
         "group.initial.rebalance.delay.ms": 0,
     }
