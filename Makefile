@@ -56,7 +56,7 @@ report: venv
 	@DATA_DIR=$(call quoted,$(DATA_DIR)) exec $(VENV) -m report $(ARGS)
 
 test: venv-dev jars archive
-	@exec $(VENV) -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@exec $(VENV) -m pytest -m "not slow" -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: venv-dev jars archive
 	@exec $(VENV) -m pytest -m slow $(ARGS)
