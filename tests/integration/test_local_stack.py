@@ -105,6 +105,7 @@ def test_sigterm_to_make_ends_a_stack_that_is_still_starting(demo: Demo, seconds
 # --- a broker of the user -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_broker_of_the_user_is_used_and_none_is_started(demo: Demo, kafka: Broker) -> None:
     topic = f"of_the_user_{uuid.uuid4().hex[:8]}"
     made = demo.make("demo", KAFKA_BOOTSTRAP_SERVERS=kafka.address, KAFKA_TOPIC=topic)
