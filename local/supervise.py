@@ -124,8 +124,8 @@ class Options(ServerOptions):  # type: ignore[misc]
     def setsignals(self) -> None:
         """Handle all signals, also those that `local.start` has blocked.
 
-        SIGHUP stays ignored if it is (`nohup make run &`), and the programs inherit that. Otherwise
-        SIGHUP, from a closed terminal, stops the stack.
+        If SIGHUP is ignored at the start (`nohup make run &`), it stays ignored, and the programs
+        inherit that. Otherwise SIGHUP, from a closed terminal, stops the stack.
         """
         ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         super().setsignals()

@@ -27,8 +27,8 @@ from pipeline.settings import Settings, load
 _STYLE = Path(__file__).parent / "style.css"
 #: Where the session keeps the open tab (also in the address), and whether to scroll to it.
 PART, SCROLL = "part", "scroll to part"
-#: Streamlit has no function that scrolls. An anchor would be behind the header, which stays in view
-#: and whose height depends on the number of problems.
+#: Streamlit has no function that scrolls. After a jump to an anchor, the header would cover the top
+#: of the tabs: it stays in view, and its height depends on the number of problems.
 _SCROLL = (
     "<script>{ const boxOf = name => document.querySelector(name).getBoundingClientRect();"
     " document.querySelector('[data-testid=stMain]').scrollTop +="

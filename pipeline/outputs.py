@@ -279,7 +279,7 @@ def read_status(data: DataDir, service: str) -> dict[str, Any]:
 
 
 def part(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return an object in a status file, such as `settings`; {} if it is missing or no object."""
+    """Return an object in a status file, such as `settings`; {} if the field has no object."""
     value = fields.get(name)
     return value if isinstance(value, Mapping) else {}
 

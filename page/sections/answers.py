@@ -1,8 +1,8 @@
-"""The four cards at the top: the findings of the comparison, in short.
+"""The four cards at the top, which show the findings in short, and the sentence below them.
 
-Hand-made HTML: Streamlit's boxes have four looks, and there are five kinds of findings. It has no
-text size between a caption and a paragraph, as the sentence below the cards needs. All text is
-escaped.
+Both are hand-made HTML. Streamlit's boxes have four looks, and there are five kinds of findings.
+The sentence needs a text size between those of a caption and a paragraph, which Streamlit does not
+have. All text is escaped.
 """
 
 from collections.abc import Mapping

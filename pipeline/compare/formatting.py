@@ -31,7 +31,7 @@ def count(value: float, noun: str) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """Return a share in percent, rounded down: only a complete one is 100 %. A dash of nothing."""
+    """Return a share in percent, rounded down: only a whole is 100 %. A dash if `whole` is 0."""
     return f"{10_000 * int(part) // int(whole) / 100:.2f} %" if whole else UNKNOWN
 
 

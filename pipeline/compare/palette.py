@@ -33,7 +33,7 @@ RESULT_LINES = {
     STREAM_FINAL: (BLUE, (6, 3)),
     BATCH: (VERMILION, (2, 2)),
 }
-#: By result: the marker of its points, by its name in Altair and in matplotlib.
+#: The marker of each result's points: its name in Altair, and its name in matplotlib.
 RESULT_MARKERS = {
     STREAM_OPEN: ("circle", "o"),
     STREAM_FINAL: ("triangle-up", "^"),

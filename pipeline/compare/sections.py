@@ -1,7 +1,7 @@
 """The comparison as a list of sections, which the terminal, the report and the page render.
 
 Sections hold only text, so they can be stored as JSON (`dataclasses.asdict`). Their size is
-bounded: a long list is cut, and its title says how many entries there are.
+bounded: a long list is cut, and its title gives the number of all entries.
 """
 
 import math

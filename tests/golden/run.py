@@ -5,9 +5,12 @@ end. Its expected trades are those that the replay has issued from the first sto
 table is compared up to the newest stored trade, and each batch result up to the newest trade that
 it covers. Open windows, and the windows after the newest final one, are not compared.
 
-Two things are not checked in a re-timed run. `feed.retime` shifts the expected trades as it shifts
-those of the replay: `tests/unit/test_feed_retime.py` checks it. `stream_csv/` decides which windows
-are final, so a window that became final too early is no difference.
+Two things are not checked in a re-timed run:
+
+- The shift of the times. `feed.retime` shifts both the expected trades and those of the replay.
+  `tests/unit/test_feed_retime.py` checks `feed.retime` itself.
+- When a window becomes final. `stream_csv/` decides which windows are compared as final, so a
+  window that became final too early is no difference.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -257,8 +257,8 @@ DROPPED = sum(second <= WATERMARK for second in AROUND)
 def play_crash(market: Market) -> None:
     """Late trades around the watermark, of which some are dropped; the driver is killed once.
 
-    Of 58 and 59 duplicates with another content come. The stream no longer keeps the id 58, as the
-    watermark is over a minute past it.
+    Duplicates of 58 and 59 with different content arrive. The watermark is over a minute past 58,
+    so the stream no longer keeps the id 58. It still keeps the id 59.
     """
     market.send(trade(58, "-20:10"), trade(59, "-18:30"))
     market.final("11:40")
@@ -312,7 +312,7 @@ def test_no_more_trades_were_dropped_than_the_bound_of_the_watermark(story: Stor
     assert longer["at_most"] < dropped <= minute["at_most"] < live
 
 
-def test_trades_out_of_order_within_the_watermark_set_nothing_apart(story: Story) -> None:
+def test_trades_out_of_order_within_the_watermark_change_nothing(story: Story) -> None:
     assert story.before_next_run["12:03"] == (EQUAL, "", 0)
     assert story.before_next_run["12:04"] == (EQUAL, "", 0)
 
@@ -324,13 +324,13 @@ def test_repeats_change_nothing_while_the_stream_keeps_the_id_or_drops_them_as_l
     assert judged["12:00"] == judged["12:04"] == (EQUAL, "", 0)
 
 
-def test_a_repeat_with_another_content_whose_id_the_stream_no_longer_kept_is_named(
+def test_a_duplicate_with_different_content_after_the_state_expired_is_named(
     story: Story,
 ) -> None:
     assert story.before_next_run["12:05"] == (DIFFERS, CONFLICT, 0)
 
 
-def test_ids_that_never_came_or_were_rejected_are_counted_and_set_nothing_apart(
+def test_ids_that_never_came_or_were_rejected_are_counted_and_change_no_status(
     story: Story,
 ) -> None:
     for judged in (story.before_next_run, story.after_next_run):

@@ -518,7 +518,7 @@ def test_a_finger_on_the_chart_scrolls_the_page(disputed, shared_visit) -> None:
 
 
 def test_the_page_only_reads_and_only_this_machine_reaches_it(disputed, shared_visit) -> None:
-    """After all it showed above, no file has changed but SQLite's index of the WAL."""
+    """After the tests above, no file has changed except SQLite's index of the WAL."""
     compared(shared_visit("all", f"{disputed.server.address}/?span=everything").charted())
     server = psutil.Process(disputed.server.process.pid)
     connections = [one for process in (server, *server.children()) for one in _sockets(process)]

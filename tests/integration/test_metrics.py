@@ -108,7 +108,7 @@ def test_a_session_keeps_the_handler_of_sigint(session: SparkSession) -> None:
 
 
 def test_spark_has_the_setting_of_code_generation_and_its_two_modes(session: SparkSession) -> None:
-    """Spark has a default only for a setting that it knows, and rejects an unknown mode."""
+    """Spark returns a default only for its own settings, and rejects an unknown mode."""
     own, name = session.newSession(), "spark.sql.codegen.factoryMode"
     assert own.conf.get(name) == COMPILE
     CodeGeneration().follow(own, 1)

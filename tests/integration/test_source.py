@@ -40,7 +40,7 @@ def data(tmp_path: Path) -> DataDir:
         ),
         (
             {"KAFKA_TOPIC": "other"},
-            ("producer.py", "report"),  # the check of the product, which all programs have
+            ("producer.py", "report"),  # `source.check` checks the product and the topic
             (
                 "KAFKA_TOPIC is other, but the data directory holds the topic raw_prices. Set "
                 "KAFKA_TOPIC=raw_prices, or choose another directory (DATA_DIR=DIRECTORY)"

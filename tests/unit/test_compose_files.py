@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from local.clusters import WORKER_OPTIONS
+from local.kafka import server_properties
 from local.start import DEMO_BATCH_SECONDS
 from pipeline.settings import Settings
 
@@ -245,6 +246,9 @@ def test_the_broker_has_a_complete_configuration() -> None:
     assert {f"KAFKA_{name}" for name in needed.split()} <= set(set_here)
     assert kafka["volumes"] == ["kafka:/var/lib/kafka/data"]
     assert set_here["KAFKA_LOG_DIRS"].startswith("/var/lib/kafka/data/")
+    local = dict(line.split("=", 1) for line in server_properties(1, 2).splitlines())
+    for name in ("broker.heartbeat.interval.ms", "broker.session.timeout.ms"):
+        assert str(set_here["KAFKA_" + name.upper().replace(".", "_")]) == local[name]
     assert set_here["KAFKA_LOG_RETENTION_HOURS"] == 7 * 24
     assert "KAFKA_LOG4J_ROOT_LOGLEVEL" not in set_here, "it silences the broker's log"
 

@@ -107,7 +107,8 @@ def test_the_sums_after_any_runs_equal_the_sums_over_all_rows(
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         for mode in (full, pushdown):
             patch.setattr(mode, "add_up", sums_without_spark)
-        patch.setattr(incremental, "read_store", lambda *_: True)  # it has the newest transaction
+        # The store has the newest transaction.
+        patch.setattr(incremental, "read_store", lambda *_: True)
         given_settings = Settings(data_dir=Path(folder), batch_mode="incremental")
         for new, killed in steps:
             stored |= new

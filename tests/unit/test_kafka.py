@@ -140,7 +140,7 @@ def test_the_login_is_a_possible_cause_if_a_kafka_with_a_login_does_not_answer()
 def test_a_record_has_the_product_as_key_and_is_retried_until_all_in_sync_replicas_have_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In each of the two topics. The client is idempotent: a retry stores no second record."""
+    """This is so in both topics. The client is idempotent: a retry stores no second record."""
     options: dict[str, Any] = {}
     records: list[dict[str, Any]] = []
     client = SimpleNamespace(

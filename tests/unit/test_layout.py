@@ -160,7 +160,7 @@ def by_name(tree: ast.AST) -> Iterator[str]:
     """Every module of this project that some code names in a string.
 
     Such a string is the dotted name of a module, the path of a script, a command that begins with
-    `python -m`, or anything that `-m` or an import function is given.
+    `python -m`, the string after `-m`, or the argument of an import function.
     """
     yield from (name for name in after_dash_m(tree) if name in modules())
     for node in ast.walk(tree):

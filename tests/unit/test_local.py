@@ -328,8 +328,8 @@ def test_before_the_installation_a_busy_port_is_refused(
 
 
 def test_kafka_reports_an_overload_only_after_a_second() -> None:
-    """Kafka logs an error when a heartbeat waits for half the interval, and refuses two intervals
-    that are longer than the session."""
+    """Kafka logs an error when a heartbeat waits for half the interval. It refuses a session that
+    is shorter than two intervals."""
     settings = dict(line.split("=", 1) for line in kafka.server_properties(1, 2).splitlines())
     interval = int(settings["broker.heartbeat.interval.ms"])
     assert interval / 2 >= 1000

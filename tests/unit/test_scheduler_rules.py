@@ -37,7 +37,7 @@ from pipeline.settings import Settings
 from pipeline.stores import sqlite
 from pipeline.text_files import write_atomically
 
-#: The function that returns the command of a run: its settings, configuration, name and start.
+#: Returns the command of a run. Its arguments: settings, configuration, name and start of the run.
 COMMAND_OF_RUN = "pipeline.batch.scheduler.command_of_run"
 #: Quarters of a second: floats hold them exactly.
 quarters = st.integers(0, 4 * 10**9).map(lambda n: n / 4)
