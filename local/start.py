@@ -143,8 +143,9 @@ def main() -> None:
     check_ports(variables.ports)
     socket_path = stack.socket_path(data.root)
     prepare(variables, settings, source_of(variables, settings), socket_path)
+    lines = introduction(variables, settings)
     signal.pthread_sigmask(signal.SIG_BLOCK, stack.STOP_SIGNALS)
-    for line in introduction(variables, settings):
+    for line in lines:
         terminal.say(line)
     os.chdir(stack.ROOT)
     command = [sys.executable, "-m", stack.SUPERVISE]
