@@ -11,6 +11,9 @@ import socket
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":  # Ctrl-C during the imports, which take a second, prints no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import psutil
 
 from feed import recording, replay, retime
