@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import re
+import runpy
 import shlex
 import shutil
 import signal
@@ -42,6 +43,7 @@ from local import (
     start,
     status,
     supervise,
+    terminal,
     variables,
 )
 from local.ports import free_port
@@ -449,6 +451,44 @@ def test_the_broker_of_the_user_is_used_and_none_is_started(
     assert [group.name for group in groups] == ["pipeline"]
     no_settings.setenv("KAFKA_BOOTSTRAP_SERVERS", "")  # an empty setting is no setting
     assert given().broker
+
+
+def test_ctrl_c_during_the_imports_of_the_start_prints_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`local.start` restores the system's handler before the first import of another package."""
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    try:
+        with pytest.raises(ImportError, match="psutil"):
+            runpy.run_path(str(start.__file__), run_name="__main__")
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def test_the_start_blocks_the_stop_signals_only_after_it_looked_for_a_broker(
+    tmp_path: Path, no_settings: pytest.MonkeyPatch
+) -> None:
+    """The supervisor starts with blocked signals. `introduction` looks for the user's broker."""
+    blocked, seen = signal.pthread_sigmask(signal.SIG_BLOCK, []), []
+    given_variables = variables.read("test", ["run", f"--data-dir={tmp_path}"])
+
+    def blocked_now(*_: object) -> list[str]:
+        seen.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        return []
+
+    no_settings.chdir(tmp_path)
+    no_settings.setattr(start, "read", lambda _: given_variables)
+    for owner, name in ((start, "check_ports"), (terminal, "write_through"), (stack, "lock")):
+        no_settings.setattr(owner, name, lambda *_: None)
+    no_settings.setattr(start, "introduction", blocked_now)
+    no_settings.setattr(os, "execve", blocked_now)
+    try:
+        start.main()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    assert seen == [blocked, blocked | stack.STOP_SIGNALS]
 
 
 # --- the lock of a folder ---------------------------------------------------------------------
