@@ -878,10 +878,15 @@ def test_only_files_written_since_the_start_are_announced(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("counters", "announced"),
-    [({}, False), ({"final_windows": 0}, False), ({"final_windows": 1}, True)],
+    [
+        ({}, False),
+        ({"final_windows": 0}, False),
+        ({"final_windows": 1}, True),
+        ("damaged", False),
+    ],
 )
 def test_a_repaired_file_of_the_stream_is_not_a_new_final_window(
-    tmp_path: Path, counters: dict[str, int], announced: bool
+    tmp_path: Path, counters: object, announced: bool
 ) -> None:
     data = DataDir(tmp_path)
     outputs.write_status(data, "spark_processor", {"state": "starting", "counters": counters})
