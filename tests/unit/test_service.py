@@ -200,7 +200,7 @@ def test_a_tick_logs_the_counters_when_they_are_due(
     with caplog.at_level(logging.INFO):
         running.tick()
         assert "totals" not in caplog.text
-        later = time.monotonic() + service.COUNTERS_SECONDS
+        later = time.monotonic() + outputs.RECORD_SECONDS
         monkeypatch.setattr(time, "monotonic", lambda: later)
         running.tick()
     assert "totals (increase since the last line)" in caplog.text
