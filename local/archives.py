@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from local import kafka
-from local.ports import free_port, listens
+from local.ports import free_ports, listens
 from pipeline import environment, java, processes
 from pipeline.batch.archive import make_archive
 from pipeline.errors import OperationalError, exit_on_error
@@ -51,7 +51,7 @@ def _start_and_stop_broker(folder: Path, option: str) -> tuple[bool, str]:
     Returns:
         Whether it accepted connections, and its output.
     """
-    port, controller_port = free_port(), free_port()
+    port, controller_port = free_ports(2)
     configuration = folder / "server.properties"
     properties = kafka.server_properties(port, controller_port)
     configuration.write_text(properties, encoding="utf-8")

@@ -46,7 +46,7 @@ from local import (
     terminal,
     variables,
 )
-from local.ports import free_port
+from local.ports import free_port, free_ports
 from local.topics import CONFIGURATION, create_from
 from pipeline import java, outputs, processes, text_files, times
 from pipeline.data_dir import DataDir
@@ -231,7 +231,7 @@ def test_make_checks_its_variables_before_it_installs_anything(tmp_path: Path) -
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
     names = ("KAFKA_PORT", "CONTROLLER_PORT", "FEED_PORT", "DASHBOARD_PORT")
-    ports = [f"{name}={free_port()}" for name in names]
+    ports = [f"{name}={port}" for name, port in zip(names, free_ports(4), strict=True)]
     for java_home, options, named in (
         ("", ["RECORDING=missing.gz"], "RECORDING=missing.gz does not exist"),
         ("", [f"RECORDING={SAMPLE}", "FEED_PORT=x"], "FEED_PORT=x is not valid"),
