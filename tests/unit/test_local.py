@@ -319,9 +319,8 @@ def test_before_the_installation_a_busy_port_is_refused(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        words = ["run", "--data-dir=/d", "--kafka-port=21", f"--dashboard-port={port}"]
-        words[2] = "--kafka-port=45001"
-        monkeypatch.setattr(sys, "argv", ["variables", *words, "--controller-port=45002"])
+        ports = [f"--dashboard-port={port}", "--kafka-port=45001", "--controller-port=45002"]
+        monkeypatch.setattr(sys, "argv", ["variables", "run", "--data-dir=/d", *ports])
         variables.main()  # installed: `local.start` checks it
         monkeypatch.setattr(variables, "INSTALLED", Path("/nowhere"))
         printed = refusal(capsys, variables.main)
