@@ -51,6 +51,8 @@ SPARK_SERVICES = ("spark_processor", "batch_scheduler")
 MINUTES_BYTES = 4_000_000
 #: Seconds. A wait for another service is an error only after this: all services start together.
 PATIENCE_SECONDS = 60.0
+#: Maximum seconds before a retry.
+LONGEST_DELAY_SECONDS = 30.0
 #: Seconds. After a run of at least this length, the backoff starts again at its shortest delay.
 STEADY_SECONDS = 60.0
 #: Characters of an error in the log and in the status file.
@@ -62,12 +64,12 @@ class AlreadyRunsError(OperationalError):
     """Another process of the service uses the data directory."""
 
 
-def backoff(first: float = 0.5, cap: float = 30.0) -> Iterator[float]:
+def backoff(first: float = 0.5) -> Iterator[float]:
     """Yield the seconds to wait before each retry: exponential, capped, with random jitter."""
     limit = first
     while True:
         yield random.uniform(first / 2, limit)  # noqa: S311 - not a secret
-        limit = min(cap, limit * 2)
+        limit = min(LONGEST_DELAY_SECONDS, limit * 2)
 
 
 def set_in_thread(event: threading.Event) -> None:
