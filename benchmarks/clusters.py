@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from benchmarks.processes import BROKER_SECONDS, Bench, Running
 from local import clusters, kafka
-from local.ports import free_port, listens
+from local.ports import free_port, free_ports, listens
 
 NODES = 3
 WORKERS = 2
@@ -23,11 +23,11 @@ class Cluster(NamedTuple):
 def start_kafka(bench: Bench) -> Cluster:
     """Start NODES brokers."""
     bench.log(f"{bench.folder.name}: starting {NODES} Kafka brokers")
-    nodes = []
+    nodes, ports = [], iter(free_ports(2 * NODES))
     for number in range(1, 1 + NODES):
         folder = bench.folder / f"kafka-{number}"
         folder.mkdir()
-        nodes.append(clusters.KafkaNode(number, folder, free_port(), free_port()))
+        nodes.append(clusters.KafkaNode(number, folder, next(ports), next(ports)))
     cluster_id, started = kafka.cluster_id(), []
     for node in nodes:
         node.configuration.write_text(node.properties(nodes), encoding="utf-8")

@@ -20,7 +20,7 @@ from benchmarks.results import Goal, Result
 from benchmarks.sizes import Sizes
 from benchmarks.viewer import Viewer
 from feed.sample import SAMPLE
-from local.ports import free_port
+from local.ports import free_ports
 from pipeline.data_dir import DataDir
 from pipeline.outputs import stream_files
 from pipeline.processes import tree
@@ -134,7 +134,7 @@ def flooded(bench: Bench, count: int) -> Samples:
 def start(bench: Bench, recording: Path, *options: object) -> tuple[Running, int]:
     """Start the whole stack on free ports; return it and the port of the page."""
     names = ("kafka", "controller", "feed", "dashboard")
-    ports = {name: free_port() for name in names}
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     where = [part for name, port in ports.items() for part in (f"--{name}-port", port)]
     what = ("--data-dir", bench.folder / "data", "--recording", recording)
     stack = bench.python("stack", "-m", "local.start", "demo", *what, *where, *options)

@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 from kafka.errors import KafkaError
 
 from local import topics
-from local.ports import free_port, listens
+from local.ports import free_port, free_ports, listens
 from pipeline.errors import TemporaryError
 from pipeline.processes import end, start_in_background, tree
 from pipeline.settings import NAMES
@@ -138,7 +138,7 @@ class Bench:
         """
         for attempt in range(1, BROKER_ATTEMPTS + 1):
             self.log(f"{self.folder.name}: starting the Kafka broker")
-            port, controller_port = free_port(), free_port()
+            port, controller_port = free_ports(2)
             where = ("--data-dir", self.folder / f"kafka-{attempt}")
             ports = ("--port", port, "--controller-port", controller_port)
             kafka = self.python("kafka", "-m", "local.kafka", *where, *ports)

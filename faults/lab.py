@@ -19,6 +19,7 @@ from faults.clock import Clocks
 from faults.stack import TOPIC, LabError, Stack, wait_for
 from faults.verdict import NO_FAULT, Injection, Row, row
 from feed import recording, retime
+from pipeline import outputs
 from pipeline.ingest.loader import LAG_SECONDS
 from tests import golden
 
@@ -132,7 +133,7 @@ class Lab:
             size = max(1, int(size * min(2.0, change)))
 
     def _rejected(self) -> int:
-        return int(self.stack.status("producer").get("counters", {}).get("rejected", 0))
+        return int(outputs.part(self.stack.status("producer"), "counters").get("rejected", 0))
 
     wait_for = staticmethod(wait_for)
 

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline import http_health
 from pipeline.data_dir import DataDir
 from pipeline.errors import OutputError
-from pipeline.outputs import read_status, stream_files
+from pipeline.outputs import part, read_status, stream_files
 
 #: Seconds between two checks.
 CHECK_SECONDS = 0.5
@@ -55,7 +55,7 @@ def events(data: DataDir, port: int, start: float) -> list[str]:
 
 def has_final_window(data: DataDir) -> bool:
     """Return whether the stream reports a final window. Its files can also come from a repair."""
-    counters = read_fields(data, "spark_processor").get("counters", {})
+    counters = part(read_fields(data, "spark_processor"), "counters")
     return bool(counters.get("final_windows"))
 
 

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 from local import kafka
-from local.ports import free_port, listens
+from local.ports import free_ports, listens
 from pipeline import environment, java, processes
 from pipeline.batch.archive import make_archive
 from pipeline.errors import OperationalError, exit_on_error
-from pipeline.settings import load
+from pipeline.settings import load, remove_window_of_gnu_screen
 
 #: Maximum time of each step of the broker: making its storage, accepting connections, ending.
 _STEP_SECONDS = 120
@@ -51,7 +51,7 @@ def _start_and_stop_broker(folder: Path, option: str) -> tuple[bool, str]:
     Returns:
         Whether it accepted connections, and its output.
     """
-    port, controller_port = free_port(), free_port()
+    port, controller_port = free_ports(2)
     configuration = folder / "server.properties"
     properties = kafka.server_properties(port, controller_port)
     configuration.write_text(properties, encoding="utf-8")
@@ -88,8 +88,7 @@ def _warning(make: Callable[[], Path]) -> str | None:
 def main() -> None:
     """Make both archives. If Java or a part of Spark is missing, end the processes of both."""
     processes.exit_on_sigterm()
-    if "STY" in os.environ:  # GNU screen: `local.start` prints the notice about its WINDOW, once
-        os.environ.pop("WINDOW", None)
+    remove_window_of_gnu_screen()  # `local.start` prints the notice about it, once
     with exit_on_error(), ThreadPoolExecutor(2) as pool:
         try:
             archives = (

@@ -14,7 +14,7 @@ from local.variables import absolute_path
 from pipeline import processes
 from pipeline.data_dir import DataDir
 from pipeline.errors import OutputError
-from pipeline.outputs import read_status
+from pipeline.outputs import part, read_status
 
 
 def outputs_in(data: DataDir) -> list[Path]:
@@ -54,8 +54,8 @@ def has_only_a_report(data: DataDir, found: list[Path]) -> bool:
 
 def store_url_of(data: DataDir) -> str:
     """Return the setting STORE_URL of the consumer that filled the directory."""
-    with contextlib.suppress(OutputError, TypeError, KeyError):
-        return str(read_status(data, "consumer")["settings"]["store_url"])
+    with contextlib.suppress(OutputError):
+        return str(part(read_status(data, "consumer"), "settings").get("store_url", "sqlite"))
     return "sqlite"
 
 

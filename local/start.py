@@ -11,6 +11,9 @@ import socket
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":  # Ctrl-C during the imports, which take a second, prints no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import psutil
 
 from feed import recording, replay, retime
@@ -143,8 +146,9 @@ def main() -> None:
     check_ports(variables.ports)
     socket_path = stack.socket_path(data.root)
     prepare(variables, settings, source_of(variables, settings), socket_path)
+    lines = introduction(variables, settings)
     signal.pthread_sigmask(signal.SIG_BLOCK, stack.STOP_SIGNALS)
-    for line in introduction(variables, settings):
+    for line in lines:
         terminal.say(line)
     os.chdir(stack.ROOT)
     command = [sys.executable, "-m", stack.SUPERVISE]

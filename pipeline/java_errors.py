@@ -30,6 +30,10 @@ OPEN_FILES = "Too many open files"
 OPEN_FILES_TEXT = (
     "Too many open files. Increase the limit: `ulimit -n` of this user. Cause: {cause}"
 )
+NO_ACCESS = (
+    "Permission denied|AccessControlException|AccessDeniedException|Read-only file system"
+    "|Operation not permitted|Mkdirs failed"
+)
 WRONG_JAR = (
     "NoClassDefFoundError|ClassNotFoundException|NoSuchMethodError|NoSuchFieldError"
     "|IncompatibleClassChangeError|UnsupportedClassVersionError|ZipException"

@@ -86,6 +86,8 @@ LOG_FIELDS = (
 )
 #: Columns of the per-minute record of a service; `counters` is JSON.
 MINUTE_COLUMNS = ("at", "seconds", "cpu_s", "rss_mib", "counters")
+#: Seconds between two rows of this record, and between two log lines of the counters.
+RECORD_SECONDS = 60.0
 #: Columns of `stream_latency.csv`; `counts` is the number of trades by bucket of `histogram`, JSON.
 LATENCY_COLUMNS = ("window_start", "leg", "counts")
 

@@ -39,11 +39,9 @@ from pipeline.settings import Settings, changed, invalid, load
 
 #: Seconds between two writes of the status file.
 STATUS_SECONDS = 1.0
-#: Seconds between two log lines of the counters.
-COUNTERS_SECONDS = 60.0
 #: The state of a service that ended on request.
 STOPPED = "stopped"
-#: Maximum number of warnings about single messages between two of these lines.
+#: Maximum number of warnings about single messages between two log lines of the counters.
 MESSAGE_WARNINGS = 60
 #: Seconds between two measurements of the process tree.
 COST_SECONDS = 10.0
@@ -53,6 +51,8 @@ SPARK_SERVICES = ("spark_processor", "batch_scheduler")
 MINUTES_BYTES = 4_000_000
 #: Seconds. A wait for another service is an error only after this: all services start together.
 PATIENCE_SECONDS = 60.0
+#: Maximum seconds before a retry.
+LONGEST_DELAY_SECONDS = 30.0
 #: Seconds. After a run of at least this length, the backoff starts again at its shortest delay.
 STEADY_SECONDS = 60.0
 #: Characters of an error in the log and in the status file.
@@ -64,12 +64,12 @@ class AlreadyRunsError(OperationalError):
     """Another process of the service uses the data directory."""
 
 
-def backoff(first: float = 0.5, cap: float = 30.0) -> Iterator[float]:
+def backoff(first: float = 0.5) -> Iterator[float]:
     """Yield the seconds to wait before each retry: exponential, capped, with random jitter."""
     limit = first
     while True:
         yield random.uniform(first / 2, limit)  # noqa: S311 - not a secret
-        limit = min(cap, limit * 2)
+        limit = min(LONGEST_DELAY_SECONDS, limit * 2)
 
 
 def set_in_thread(event: threading.Event) -> None:
@@ -138,7 +138,7 @@ class Service:
         #: Whether this service's processes do all of its work. On a cluster, executors do most.
         self.whole_cost = not (settings.on_cluster and name in SPARK_SERVICES)
         self._next_status = self._next_cost = 0.0
-        self._next_counters = time.monotonic() + COUNTERS_SECONDS
+        self._next_counters = time.monotonic() + outputs.RECORD_SECONDS
         self._logged_counters: dict[str, int] = {}
         self._message_warnings = 0
         #: Monotonic time, CPU seconds and counters at the newest row of the per-minute record.
@@ -290,7 +290,7 @@ class Service:
             self._next_cost = now + COST_SECONDS
             self._measure_cost()
         if now >= self._next_counters:
-            self._next_counters = now + COUNTERS_SECONDS
+            self._next_counters = now + outputs.RECORD_SECONDS
             self.log_counters()
         if at_once or now >= self._next_status:
             self._next_status = now + STATUS_SECONDS

@@ -1,4 +1,6 @@
-"""The settings of all services. No other module reads them from the environment.
+"""The settings of all services. Only this module reads them from the environment.
+
+The modules in `local/` also read some of them, because they run before the settings are loaded.
 
 Every setting is optional. It is read from the environment variable of the same name in capitals.
 A test compares the table in README.md with this module.
@@ -409,7 +411,12 @@ def load() -> Settings:
 
     An invalid setting ends the process with status 2, after one line for each invalid setting.
     """
-    _ignore_window_of_gnu_screen()
+    if window := remove_window_of_gnu_screen():
+        print(
+            f"WINDOW={window} is ignored: it is the window number of GNU screen. To change the "
+            "length of the windows, set WINDOW to a duration, such as '1 minute'.",
+            file=sys.stderr,
+        )
     texts = {name: os.environ.get(name.upper()) for name in Settings.model_fields}
     try:
         settings = Settings.model_validate({name: text for name, text in texts.items() if text})
@@ -435,16 +442,17 @@ def invalid(name: str, value: str, reason: str) -> str:
     return f"{before}{shown}{after}{reason}"
 
 
-def _ignore_window_of_gnu_screen() -> None:
-    """Remove `WINDOW=0` of GNU screen, also from the environment of processes started later."""
+def remove_window_of_gnu_screen() -> str:
+    """Remove `WINDOW=0` of GNU screen, also from the environment of processes started later.
+
+    Returns:
+        The removed number; "" if there is none.
+    """
     window = os.environ.get("WINDOW", "").strip()
-    if os.environ.get("STY") and window.isdecimal():
-        del os.environ["WINDOW"]
-        print(
-            f"WINDOW={window} is ignored: it is the window number of GNU screen. To change the "
-            "length of the windows, set WINDOW to a duration, such as '1 minute'.",
-            file=sys.stderr,
-        )
+    if not (os.environ.get("STY") and window.isdecimal()):
+        return ""
+    del os.environ["WINDOW"]
+    return window
 
 
 def _number_rule(name: str) -> str | None:

@@ -20,7 +20,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from local import prerequisites, topics
-from local.ports import free_port, listens
+from local.ports import free_ports, listens
 from pipeline import processes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -248,7 +248,7 @@ class Broker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port, self.controller_port = free_port(), free_port()
+        self.port, self.controller_port = free_ports(2)
         self._running: Running | None = None
 
     @property

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from local.ports import free_port
+from local.ports import free_port, free_ports
 from pipeline import times
 from pipeline.compare.growth import MIN_RUNS as LEAST_RUNS
 from pipeline.compare.output_files import read_batch_log
@@ -155,14 +155,10 @@ def serving(data: DataDir, logs: Path) -> Iterator[str]:
 @contextmanager
 def demo(folder: Path) -> Iterator[tuple[str, DataDir]]:
     """Run the whole stack on the sample; yield the page's address and the data directory."""
-    data, port = DataDir(folder / "demo"), free_port()
-    ports = {
-        "--kafka-port": free_port(),
-        "--controller-port": free_port(),
-        "--feed-port": free_port(),
-        "--dashboard-port": port,
-    }
-    options = [str(part) for pair in ports.items() for part in pair]
+    data, ports = DataDir(folder / "demo"), free_ports(4)
+    port = ports[0]
+    names = ("--dashboard-port", "--kafka-port", "--controller-port", "--feed-port")
+    options = [str(part) for pair in zip(names, ports, strict=True) for part in pair]
     replay = ["--recording", SAMPLE, "--speed", "1", "--retime", "1", "--backlog", "1800"]
     command = ["-m", "local.start", "demo", "--data-dir", str(data.root), *options, *replay]
     running = Running([sys.executable, *command], folder / "demo.log", {})

@@ -5,6 +5,7 @@ import re
 from pipeline.errors import Family, family_of, sentence
 from pipeline.java_errors import (
     FULL_HEAP,
+    NO_ACCESS,
     NO_SPACE,
     NO_SPACE_TEXT,
     NO_THREAD,
@@ -35,8 +36,7 @@ RULES = {
     "SQLITE_": "cannot read crypto_prices.db. Check its disk and this user's access to it. The "
     "next run starts at its usual time. Cause: {cause}",
     WRONG_JAR: WRONG_JAR_TEXT,
-    "Permission denied|AccessDeniedException|Read-only file system": "the run has no access to a "
-    "file. Give this user access to it. Cause: {cause}",
+    NO_ACCESS: "the run has no access to a file. Give this user access to it. Cause: {cause}",
 }
 _JAVA_ENDED = (
     "the Java process has ended. Free memory on this machine, or change "

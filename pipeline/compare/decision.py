@@ -19,6 +19,8 @@ from pipeline.metrics.definitions import HIGH, SPIKE
 
 #: Accepted ages for which the cheapest result is listed, in seconds.
 ACCEPTED_AGES = (2, 5, 10, 30, 60, 120, 300, 600, 1800)
+#: The accepted age for which a sentence names the cheapest result.
+ACCEPTED_AGE_SECONDS = 30
 #: Intervals for which the model of the batch is listed, in seconds.
 INTERVALS = (10, 30, 60, 120, 300, 600, 1800, 3600)
 
@@ -174,7 +176,7 @@ def _stream_point(found: Frontier) -> tuple[float, float] | None:
     return point if point is not None and point[1] > 0 else None
 
 
-def choice_sentence(found: Frontier, accepted_age_s: float = 30) -> str:
+def choice_sentence(found: Frontier, accepted_age_s: float = ACCEPTED_AGE_SECONDS) -> str:
     """Return which result to choose if it may have this age; empty if one path is unknown."""
     stream = _stream_point(found)
     if not found.today or stream is None:

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from pipeline.health import STALE_SECONDS
+from pipeline.outputs import RECORD_SECONDS
 
-#: A service writes a record every 60 s and when it ends. A shorter record is the last one of its
-#: process.
-_SHORTEST_REGULAR_RECORD_SECONDS = 59.0
+#: A service also writes a record when it ends. A shorter record is the last one of its process.
+_SHORTEST_REGULAR_RECORD_SECONDS = RECORD_SECONDS - 1
 #: A killed process writes no last record. It can have run for this time after its newest record.
-_LONGEST_RUN_WITHOUT_RECORD = pd.Timedelta(seconds=60 + STALE_SECONDS)
+_LONGEST_RUN_WITHOUT_RECORD = pd.Timedelta(seconds=RECORD_SECONDS + STALE_SECONDS)
 
 
 def no_periods() -> pd.DataFrame:

@@ -227,8 +227,8 @@ def committed(kafka: KafkaConsumer, trades: TopicPartition) -> OffsetAndMetadata
     """Return what the consumer group committed; None if it committed nothing.
 
     Raises:
-        TemporaryError: Kafka did not return it. Without a limit, kafka-python waits for a group
-            coordinator without end.
+        TemporaryError: Kafka did not return it. By default, kafka-python waits for a group
+            coordinator without a time limit.
     """
     try:
         found: OffsetAndMetadata | None = kafka.committed(

@@ -14,8 +14,7 @@ Outcome = Literal["published", "repeated", "conflicting"]
 class PublishedTrades:
     """Remembers the id and a digest of the content of each published trade, oldest first."""
 
-    def __init__(self, capacity: int = REMEMBERED_TRADES) -> None:
-        self._capacity = capacity
+    def __init__(self) -> None:
         self._digests: dict[int, int] = {}
         #: The ids, oldest first. The first key of a dictionary is slow to find after deletions.
         self._ids: deque[int] = deque()
@@ -39,5 +38,5 @@ class PublishedTrades:
         if trade.trade_id not in self._digests:
             self._ids.append(trade.trade_id)
         self._digests[trade.trade_id] = hash(trade.content)
-        if len(self._ids) > self._capacity:
+        if len(self._ids) > REMEMBERED_TRADES:
             del self._digests[self._ids.popleft()]

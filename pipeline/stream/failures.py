@@ -12,6 +12,7 @@ from pipeline import spark_jvm
 from pipeline.errors import Family, OperationalError, TemporaryError, family_of
 from pipeline.java_errors import (
     FULL_HEAP,
+    NO_ACCESS,
     NO_SPACE,
     NO_SPACE_TEXT,
     NO_THREAD,
@@ -82,8 +83,7 @@ RULES = (
     # Spark can report this as damage of the checkpoint.
     _rule(OPEN_FILES, TemporaryError, OPEN_FILES_TEXT),
     _rule(
-        "Permission denied|AccessControlException|AccessDeniedException|Read-only file system"
-        "|Operation not permitted|Mkdirs failed",
+        NO_ACCESS,
         StreamError,
         "The stream cannot write its checkpoint. Give this user write access to "
         "{data_dir}/checkpoints. Cause: {cause}",

@@ -20,7 +20,7 @@ from pipeline.stream.finality import StateError
 from pipeline.stream.topic_watch import TopicWatch
 
 #: Seconds to ask Kafka about the topic after the query failed.
-CONFIRM_SECONDS = 5.0
+CONFIRM_AFTER_FAILURE_SECONDS = 5.0
 
 
 def start_session(settings: Settings) -> SparkSession:
@@ -163,7 +163,7 @@ def _check_topic(topic: TopicWatch, error: Exception) -> None:
         TemporaryError: it does not exist.
     """
     try:
-        topic.confirm(CONFIRM_SECONDS)
+        topic.confirm(CONFIRM_AFTER_FAILURE_SECONDS)
     except TemporaryError as cause:
         raise cause from error
     except Exception:  # noqa: BLE001 - Kafka does not answer: the failure names that itself

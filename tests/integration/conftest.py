@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as Timeout
 
 from local import stack
-from local.ports import free_port
+from local.ports import free_ports
 from pipeline import processes
 from pipeline.data_dir import DataDir
 from tests.conftest import ROOT, Running, chromium, require, require_jars
@@ -163,7 +163,7 @@ class Demo:
         self.data = DataDir(folder / "data")
         self._folder = folder
         names = ("KAFKA_PORT", "CONTROLLER_PORT", "FEED_PORT", "DASHBOARD_PORT")
-        self.ports = {name: free_port() for name in names}
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.started: list[Running] = []
 
     def make(self, target: str, **variables: str) -> Running:

@@ -243,13 +243,15 @@ def test_a_stack_in_the_foreground_stops_in_order_with_its_terminal(tmp_path: Pa
     assert "SIGHUP" in text
 
 
-@pytest.mark.parametrize("signum", sorted(stack.STOP_SIGNALS - {signal.SIGHUP}))
+@pytest.mark.parametrize("signum", sorted(stack.STOP_SIGNALS))
 def test_a_signal_that_arrives_before_the_supervisor_handles_signals_stops_it(
     tmp_path: Path, signum: signal.Signals
 ) -> None:
     """`local.start` blocks these signals before it becomes the supervisor."""
     blocked = (
         "import os, signal, sys; from local import stack;"
+        # Under `nohup`, the tests and their child processes ignore SIGHUP.
+        " signal.signal(signal.SIGHUP, signal.SIG_DFL);"
         " signal.pthread_sigmask(signal.SIG_BLOCK, stack.STOP_SIGNALS);"
         f" os.kill(os.getpid(), {int(signum)}); os.execv(sys.argv[1], sys.argv[1:])"
     )

@@ -78,6 +78,10 @@ CASES: list[tuple[Exception, str]] = [
         "Give this user access to it.",
     ),
     (
+        java("java.nio.file.FileSystemException: /tmp/blockmgr-1/0c: Operation not permitted"),
+        "Give this user access to it.",
+    ),
+    (
         Py4JNetworkError("Answer from Java side is empty"),
         "the Java process has ended. Free memory on this machine",
     ),

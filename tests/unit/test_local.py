@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import re
+import runpy
 import shlex
 import shutil
 import signal
@@ -42,9 +43,10 @@ from local import (
     start,
     status,
     supervise,
+    terminal,
     variables,
 )
-from local.ports import free_port
+from local.ports import free_port, free_ports
 from local.topics import CONFIGURATION, create_from
 from pipeline import java, outputs, processes, text_files, times
 from pipeline.data_dir import DataDir
@@ -229,7 +231,7 @@ def test_make_checks_its_variables_before_it_installs_anything(tmp_path: Path) -
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
     names = ("KAFKA_PORT", "CONTROLLER_PORT", "FEED_PORT", "DASHBOARD_PORT")
-    ports = [f"{name}={free_port()}" for name in names]
+    ports = [f"{name}={port}" for name, port in zip(names, free_ports(4), strict=True)]
     for java_home, options, named in (
         ("", ["RECORDING=missing.gz"], "RECORDING=missing.gz does not exist"),
         ("", [f"RECORDING={SAMPLE}", "FEED_PORT=x"], "FEED_PORT=x is not valid"),
@@ -317,9 +319,8 @@ def test_before_the_installation_a_busy_port_is_refused(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        words = ["run", "--data-dir=/d", "--kafka-port=21", f"--dashboard-port={port}"]
-        words[2] = "--kafka-port=45001"
-        monkeypatch.setattr(sys, "argv", ["variables", *words, "--controller-port=45002"])
+        ports = [f"--dashboard-port={port}", "--kafka-port=45001", "--controller-port=45002"]
+        monkeypatch.setattr(sys, "argv", ["variables", "run", "--data-dir=/d", *ports])
         variables.main()  # installed: `local.start` checks it
         monkeypatch.setattr(variables, "INSTALLED", Path("/nowhere"))
         printed = refusal(capsys, variables.main)
@@ -449,6 +450,44 @@ def test_the_broker_of_the_user_is_used_and_none_is_started(
     assert [group.name for group in groups] == ["pipeline"]
     no_settings.setenv("KAFKA_BOOTSTRAP_SERVERS", "")  # an empty setting is no setting
     assert given().broker
+
+
+def test_ctrl_c_during_the_imports_of_the_start_prints_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`local.start` restores the system's handler before the first import of another package."""
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    try:
+        with pytest.raises(ImportError, match="psutil"):
+            runpy.run_path(str(start.__file__), run_name="__main__")
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def test_the_start_blocks_the_stop_signals_only_after_it_looked_for_a_broker(
+    tmp_path: Path, no_settings: pytest.MonkeyPatch
+) -> None:
+    """The supervisor starts with blocked signals. `introduction` looks for the user's broker."""
+    blocked, seen = signal.pthread_sigmask(signal.SIG_BLOCK, []), []
+    given_variables = variables.read("test", ["run", f"--data-dir={tmp_path}"])
+
+    def blocked_now(*_: object) -> list[str]:
+        seen.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        return []
+
+    no_settings.chdir(tmp_path)
+    no_settings.setattr(start, "read", lambda _: given_variables)
+    for owner, name in ((start, "check_ports"), (terminal, "write_through"), (stack, "lock")):
+        no_settings.setattr(owner, name, lambda *_: None)
+    no_settings.setattr(start, "introduction", blocked_now)
+    no_settings.setattr(os, "execve", blocked_now)
+    try:
+        start.main()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    assert seen == [blocked, blocked | stack.STOP_SIGNALS]
 
 
 # --- the lock of a folder ---------------------------------------------------------------------
@@ -838,10 +877,15 @@ def test_only_files_written_since_the_start_are_announced(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("counters", "announced"),
-    [({}, False), ({"final_windows": 0}, False), ({"final_windows": 1}, True)],
+    [
+        ({}, False),
+        ({"final_windows": 0}, False),
+        ({"final_windows": 1}, True),
+        ("damaged", False),
+    ],
 )
 def test_a_repaired_file_of_the_stream_is_not_a_new_final_window(
-    tmp_path: Path, counters: dict[str, int], announced: bool
+    tmp_path: Path, counters: object, announced: bool
 ) -> None:
     data = DataDir(tmp_path)
     outputs.write_status(data, "spark_processor", {"state": "starting", "counters": counters})

@@ -52,8 +52,9 @@ def test_a_trade_with_other_content_is_conflicting_once(fields: dict[str, object
     assert published.outcome(other) == "repeated"
 
 
-def test_the_oldest_trade_is_forgotten_first() -> None:
-    published = PublishedTrades(capacity=3)
+def test_the_oldest_trade_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.ingest.published.REMEMBERED_TRADES", 3)
+    published = PublishedTrades()
     trades = [msgspec.structs.replace(TRADE, trade_id=number) for number in range(1, 6)]
     for trade in trades:
         published.add(trade)

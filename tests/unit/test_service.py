@@ -54,10 +54,11 @@ def test_the_backoff_never_ends() -> None:
     assert all(0.25 <= delay <= 30 for delay in itertools.islice(backoff(), 5000))
 
 
-def test_the_bounds_of_the_backoff_are_arguments() -> None:
-    delays = list(itertools.islice(backoff(first=2, cap=3), 50))
+def test_the_backoff_can_begin_with_a_longer_delay() -> None:
+    delays = list(itertools.islice(backoff(first=2), 50))
     assert min(delays) >= 1
-    assert max(delays) <= 3
+    assert delays[0] <= 2
+    assert 15 < max(delays) <= 30
 
 
 # --- status ---------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ def test_a_tick_logs_the_counters_when_they_are_due(
     with caplog.at_level(logging.INFO):
         running.tick()
         assert "totals" not in caplog.text
-        later = time.monotonic() + service.COUNTERS_SECONDS
+        later = time.monotonic() + outputs.RECORD_SECONDS
         monkeypatch.setattr(time, "monotonic", lambda: later)
         running.tick()
     assert "totals (increase since the last line)" in caplog.text
