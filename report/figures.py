@@ -159,12 +159,13 @@ def freshness(ages: pd.DataFrame) -> Figure | None:
     if ages.empty:
         return None
     figure, axes = _figure(2.9)
-    for result, (colour, _) in palette.RESULT_LINES.items():
+    for result, (colour, dash) in palette.RESULT_LINES.items():
         line = ages[ages["result"] == result]
         axes.plot(
             without_zone(line["at"]),
             line["drawn"],
             color=colour,
+            linestyle=(0, dash),
             linewidth=1,
             label=result,
         )
