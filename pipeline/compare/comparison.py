@@ -41,7 +41,7 @@ from pipeline.compare.stops import gaps, overlap, stops, without_stops
 from pipeline.compare.totals import SharedTotals, flags, shared_totals, shared_windows
 from pipeline.compare.watermark import Watermarks, watermarks
 from pipeline.compare.window_difference import comparable_time
-from pipeline.outputs import part
+from pipeline.outputs import RUN_OK, part
 from pipeline.settings import is_cluster
 from pipeline.times import iso
 
@@ -181,7 +181,7 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
         shown = shown[shown["window_start"] >= iso(since)].reset_index(drop=True)
         shown_final = shown_final[shown_final["window_start"] >= since]
     shared = shared_windows(final, batch, shown)
-    succeeded = outputs.log[outputs.log["status"] == "ok"]
+    succeeded = outputs.log[outputs.log["status"] == RUN_OK]
     ages = {name: freshness(teeth[name]) if teeth else None for name in RESULTS}
     final_age = ages[STREAM_FINAL]
     costs = cost(regular.minutes, regular.log, regular.publications)
