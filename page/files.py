@@ -334,9 +334,9 @@ def _read(path: Path, signature: Signature, read: Callable[[Path], Any]) -> _Ent
 
 
 def read_windows(path: Path, columns: tuple[str, ...] = outputs.WINDOW_COLUMNS) -> Table:
-    """Read one file of windows with pyarrow, in a tenth of the time of `inputs.read_windows`.
+    """Read one file of windows with pyarrow, in a tenth of the time of `output_files.read_windows`.
 
-    `inputs.read_windows` reads files of other versions, and files with unexpected cells.
+    `output_files.read_windows` reads files of other versions, and files with unexpected cells.
     """
     problem = None
     try:
