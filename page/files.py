@@ -20,7 +20,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.csv  # type: ignore[import-untyped]
 import streamlit as st
 
-from page import status
+from page import formatting, status
 from page.pace import Pace
 from pipeline import alerts, outputs, text_files, times, window_files
 from pipeline.alerts import Alert
@@ -357,7 +357,7 @@ def read_windows(path: Path, columns: tuple[str, ...] = outputs.WINDOW_COLUMNS) 
                 problem = f"Damaged: {where}. The page ignores such rows"
     known = frame.dropna(subset=["window_start"])
     if wrong := len(frame) - len(known):
-        rows = f"{wrong:,} row" + ("" if wrong == 1 else "s")
+        rows = formatting.many(wrong, "row")
         problem = f"{path} has {rows} without a window start. The page ignores such rows"
     return Table(known.sort_values("window_start"), problem)
 

@@ -160,6 +160,11 @@ BatchMode = Annotated[
 ]
 
 
+def rejected_topic_of(topic: str) -> str:
+    """Return the dead-letter topic of a topic."""
+    return f"{topic}_rejected"
+
+
 class Settings(BaseModel):
     """The validated settings; they cannot be changed."""
 
@@ -363,7 +368,7 @@ class Settings(BaseModel):
 
     @property
     def rejected_topic(self) -> str:
-        return f"{self.kafka_topic}_rejected"
+        return rejected_topic_of(self.kafka_topic)
 
     @property
     def on_cluster(self) -> bool:
