@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pandas as pd
 
 from pipeline.compare.agreement import DIFFERENCES, EQUAL, agreement, rejected_ids
+from pipeline.compare.agreement_grid import ONE_MINUTE
 from pipeline.compare.causes import NOT_RECORDED, UNEXPLAINED
 from pipeline.compare.completeness import Backfill, backfill, funnel
 from pipeline.compare.cost import cost, run_parts
@@ -36,7 +37,7 @@ from pipeline.compare.growth import (
 from pipeline.compare.inputs import PipelineOutputs
 from pipeline.compare.latency import waterfall
 from pipeline.compare.modes import FULL, Mode, modes, of_mode
-from pipeline.compare.output_files import typed
+from pipeline.compare.output_files import typed, window_length
 from pipeline.compare.stops import gaps, overlap, stops, without_stops
 from pipeline.compare.totals import SharedTotals, flags, shared_totals, shared_windows
 from pipeline.compare.watermark import Watermarks, watermarks
@@ -97,6 +98,12 @@ class Comparison:
     def stream_windows(self) -> pd.DataFrame:
         """Return the windows of the stream as the text of their cells, final ones first."""
         return pd.concat([self.outputs.final, self.outputs.still_open], ignore_index=True)
+
+    @property
+    def window(self) -> timedelta:
+        """Return the length of the windows; one minute if there is none."""
+        outputs = self.outputs
+        return window_length(outputs.batch, outputs.final, outputs.still_open) or ONE_MINUTE
 
     @property
     def unexplained(self) -> int:

@@ -90,10 +90,10 @@ class Figures:
 
 def figures(comparison: Comparison) -> Figures:
     """Return the data of each figure."""
-    batch = comparison.outputs.batch
+    agreement, batch = comparison.agreement, comparison.outputs.batch
     return Figures(
         frontier=frontier_figure(comparison.frontier),
-        agreement=agreement_grid(comparison.agreement, comparison.stream_windows, batch),
+        agreement=agreement_grid(agreement, comparison.stream_windows, batch, comparison.window),
         freshness=age_points(comparison.teeth),
         latency=latency_bars(comparison.waterfall),
         detection=detection_times(comparison.detection),
