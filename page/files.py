@@ -129,10 +129,10 @@ class _Entry:
 class Reader:
     """Reads one data directory for all viewers of the page."""
 
-    def __init__(self, data: DataDir, trades: Store, pace: Pace | None = None) -> None:
+    def __init__(self, data: DataDir, trades: Store, pace: Pace) -> None:
         self._data = data
         self._trades = trades
-        self._shared_s = (pace or Pace()).snapshot
+        self._shared_s = pace.snapshot
         self._entries: dict[Path, _Entry] = {}
         self._reading: dict[Path, Future[_Entry]] = {}
         self._listings: dict[tuple[Path, str], tuple[int, list[Path]]] = {}

@@ -123,17 +123,17 @@ def frontier_figure(frontier: Frontier) -> FrontierFigure:
     return FrontierFigure(table[columns], points.reset_index(drop=True))
 
 
-def thinned(points: pd.DataFrame, x: str, y: str, bins: int = BINS) -> pd.DataFrame:
+def thinned(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """Return the points of a line, or only the extremes of each position along x if there are many.
 
     The first and the last point stay, so that the line covers the same pixels.
     """
-    if len(points) <= 2 * bins:
+    if len(points) <= 2 * BINS:
         return points
     places = points[x].astype("int64") if points[x].dtype.kind == "M" else points[x]
     low, high = places.min(), places.max()
     numbers = pd.Series(
-        np.minimum((places - low) / max(high - low, 1) * bins, bins - 1).astype(int), points.index
+        np.minimum((places - low) / max(high - low, 1) * BINS, BINS - 1).astype(int), points.index
     )
     by_place = points[y].groupby(numbers)
     kept = {points.index[0], points.index[-1], *by_place.idxmin(), *by_place.idxmax()}
