@@ -179,21 +179,18 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
     all_windows = agreement(
         outputs.final, outputs.still_open, outputs.batch, newest, outputs.evidence
     )
-    interval_s = batch_interval_s(outputs.status, default_interval_s)
-    teeth = _teeth(outputs)
-    regular = _regular_work(outputs, final, log, teeth)
     since = _first_window(outputs, final, still_open, batch)
-    shown, shown_final = all_windows, final
-    if since is not None:
-        shown = shown[shown["window_start"] >= iso(since)].reset_index(drop=True)
-        shown_final = shown_final[shown_final["window_start"] >= since]
+    shown, shown_final = _selected(all_windows, final, since)
     shared = shared_windows(final, batch, shown)
-    succeeded = outputs.log[outputs.log["status"] == RUN_OK]
+    teeth = _teeth(outputs)
     ages = {name: freshness(teeth[name]) if teeth else None for name in RESULTS}
     final_age = ages[STREAM_FINAL]
+    regular = _regular_work(outputs, final, log, teeth)
     costs = cost(regular.minutes, regular.log, regular.publications)
-    found_modes = modes(succeeded)
     starts = outputs.final.loc[regular.final.index, "window_start"]
+    interval_s = batch_interval_s(outputs.status, default_interval_s)
+    succeeded = outputs.log[outputs.log["status"] == RUN_OK]
+    found_modes = modes(succeeded)
     mode = found_modes[0].name if found_modes else FULL
     of_one_mode = of_mode(succeeded, mode)
     return Comparison(
@@ -345,6 +342,16 @@ def _first_window(outputs: PipelineOutputs, *tables: pd.DataFrame) -> datetime |
         return None
     newest: datetime = max(table["window_end"].max() for table in tables if len(table))
     return newest - outputs.last
+
+
+def _selected(
+    windows: pd.DataFrame, final: pd.DataFrame, since: datetime | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the windows of the selected time range: of the agreement, and the final ones."""
+    if since is None:
+        return windows, final
+    selected = windows[windows["window_start"] >= iso(since)].reset_index(drop=True)
+    return selected, final[final["window_start"] >= since]
 
 
 def _trades_in_stream(final: pd.DataFrame, still_open: pd.DataFrame) -> int:
