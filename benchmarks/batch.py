@@ -11,7 +11,7 @@ from statistics import median
 from benchmarks import cost, inputs
 from benchmarks.cost import Cost
 from benchmarks.processes import BASELINE, Bench, BenchmarkError, Open
-from benchmarks.results import Goal, Result
+from benchmarks.results import Mark, Result
 from benchmarks.sizes import Sizes
 from pipeline import outputs, spark, text_files
 from pipeline.batch import archive, scheduler
@@ -66,7 +66,7 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
         if {small, large} <= incremental.keys():
             slower = incremental[large] - incremental[small]
             name = f"batch, incremental: wall with {large:,} rows minus that with {small:,} rows"
-            yield Result(name, "s", slower, None, Goal(at_most=SLOWER))
+            yield Result(name, "s", slower, None, Mark(at_most=SLOWER))
         if failures:
             raise BenchmarkError("; ".join(failures))
 
@@ -106,9 +106,9 @@ def run_mode(
 def compare(mode: str, rows: int, ours: Cost, baseline: Cost) -> Iterator[Result]:
     """Return the results of one mode at one size of the table."""
     name = f"batch, {mode}, {rows:,} rows"
-    mark = MARKS.get((mode, rows))
-    goal = None if mark is None else Goal(at_most=mark, of_ratio=True)
-    yield Result(f"{name}: wall", "s", ours.wall, baseline.wall, goal)
+    limit = MARKS.get((mode, rows))
+    mark = None if limit is None else Mark(at_most=limit, of_ratio=True)
+    yield Result(f"{name}: wall", "s", ours.wall, baseline.wall, mark)
     yield Result(f"{name}: CPU", "s", ours.cpu, baseline.cpu)
     yield Result(f"{name}: peak memory", "MiB", ours.peak_mib, baseline.peak_mib)
 
@@ -140,9 +140,9 @@ def measure_tunings(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
             bench.log(f"tunings: {rows:,} rows, {what}")
             config = spark.configuration(settings, settings.batch_memory, options)
             other = run_ours(bench, settings, "full", rows, config)
-            goal = Goal(at_most=NOISE, of_ratio=True)
+            mark = Mark(at_most=NOISE, of_ratio=True)
             name = f"batch, full, {rows:,} rows: wall"
-            yield Result(name, "s", ours.wall, other.wall, goal, what)
+            yield Result(name, "s", ours.wall, other.wall, mark, what)
 
 
 def run_ours(

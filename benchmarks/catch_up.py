@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks import inputs, windows
 from benchmarks.cost import Cost, cost_until
 from benchmarks.processes import BASELINE, ENDING, SCRIPTS, Bench, Open, Running
-from benchmarks.results import Goal, Result
+from benchmarks.results import Mark, Result
 from pipeline import spark
 from pipeline.data_dir import DataDir
 
@@ -24,8 +24,8 @@ TIMEOUT = 400
 FILL_TIMEOUT = 600
 #: The marks: maximum wall seconds and maximum CPU seconds for 2.1 million messages.
 MARK_MESSAGES = 2_102_048
-WALL = Goal(at_most=55)
-CPU = Goal(at_most=80)
+WALL = Mark(at_most=55)
+CPU = Mark(at_most=80)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def measure(open_bench: Open, messages: int) -> Iterator[Result]:
     yield Result(f"{name}: CPU", "s", run.cost.cpu, None, CPU if marked else None)
     yield Result(f"{name}: peak memory", "MiB", run.cost.peak_mib)
     closed = len(backlog.expected.closed())
-    yield Result(f"{name}: right windows of {closed:,}", "", run.check.right, None, Goal(closed))
+    yield Result(f"{name}: right windows of {closed:,}", "", run.check.right, None, Mark(closed))
 
 
 def write_deliveries(bench: Bench, messages: int) -> Path:

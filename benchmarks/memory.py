@@ -16,7 +16,7 @@ from benchmarks import inputs
 from benchmarks.consumer import stored
 from benchmarks.cost import own_memory
 from benchmarks.processes import Bench, Open, Running
-from benchmarks.results import Goal, Result
+from benchmarks.results import Mark, Result
 from benchmarks.sizes import Sizes
 from benchmarks.viewer import Viewer
 from feed.sample import SAMPLE
@@ -73,8 +73,8 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
 def results(name: str, samples: Samples, limit_mib: float) -> Iterator[Result]:
     """Return the rows of the table for one measurement."""
     yield Result(f"{name}: whole stack, median", "MiB", median(samples.totals))
-    goal = Goal(at_most=limit_mib)
-    yield Result(f"{name}: whole stack, peak", "MiB", max(samples.totals), None, goal)
+    mark = Mark(at_most=limit_mib)
+    yield Result(f"{name}: whole stack, peak", "MiB", max(samples.totals), None, mark)
     for service, peak in sorted(samples.peaks.items(), key=lambda item: -item[1]):
         if peak >= SMALL_MIB:
             yield Result(f"{name}: peak of {service}", "MiB", peak)

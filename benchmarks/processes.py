@@ -17,7 +17,7 @@ from local import topics
 from local.ports import free_port, free_ports, listens
 from pipeline.errors import TemporaryError
 from pipeline.processes import end, start_in_background, tree
-from pipeline.settings import NAMES
+from pipeline.settings import NAMES, rejected_topic_of
 
 BASELINE = Path(__file__).with_name("baseline")
 SCRIPTS = Path(__file__).with_name("scripts")
@@ -146,7 +146,7 @@ class Bench:
             try:
                 what = "the start of the Kafka broker"
                 self.wait(lambda port=port: listens(port), BROKER_SECONDS, what, kafka)  # type: ignore[misc]
-                names = [name for topic in topics_ for name in (topic, f"{topic}_rejected")]
+                names = [name for topic in topics_ for name in (topic, rejected_topic_of(topic))]
                 topics.create(address, *names)
             except (BenchmarkError, KafkaError, TemporaryError) as error:
                 if attempt == BROKER_ATTEMPTS:

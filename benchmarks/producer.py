@@ -12,7 +12,7 @@ from kafka.structs import TopicPartition
 
 from benchmarks import inputs
 from benchmarks.processes import BASELINE, CONNECT_MS, Bench, Open
-from benchmarks.results import Goal, Result
+from benchmarks.results import Mark, Result
 from benchmarks.sizes import Sizes
 
 TOPIC = "raw_prices"
@@ -29,8 +29,8 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
     yield Result("producer", "messages/s", ours, baseline)
     with open_bench("producer-limit") as bench:
         limit = send_rate(bench, sizes.producer_messages)
-    goal = Goal(at_least=0.7, of_ratio=True)
-    yield Result("producer", "messages/s", ours, limit, goal, "empty send loop")
+    mark = Mark(at_least=0.7, of_ratio=True)
+    yield Result("producer", "messages/s", ours, limit, mark, "empty send loop")
 
 
 def rate(bench: Bench, count: int, *, baseline: bool) -> float:

@@ -55,7 +55,7 @@ class Record:
             for name, part in self.parts.items()
         ]
         rows = [result for part in self.parts.values() for result in part.results]
-        marked = [result for result in rows if result.goal]
+        marked = [result for result in rows if result.mark]
         failed = [
             f"\n{name} FAILED {part.failure}" for name, part in self.parts.items() if part.failure
         ]

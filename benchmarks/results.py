@@ -10,7 +10,7 @@ BASELINE = "plain job"
 
 
 @dataclass(frozen=True)
-class Goal:
+class Mark:
     """A limit for the value of the pipeline, or for its ratio to the value it is compared with."""
 
     at_least: float | None = None
@@ -42,7 +42,7 @@ class Result:
     unit: str
     ours: float | None
     baseline: float | None = None
-    goal: Goal | None = None
+    mark: Mark | None = None
     compared_with: str = BASELINE
 
     @property
@@ -54,11 +54,11 @@ class Result:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the goal was reached; None without a goal or without a value."""
-        if self.goal is None:
+        """Whether the mark was reached; None without a mark or without a value."""
+        if self.mark is None:
             return None
-        value = self.ratio if self.goal.of_ratio else self.ours
-        return None if value is None else self.goal.reached(value)
+        value = self.ratio if self.mark.of_ratio else self.ours
+        return None if value is None else self.mark.reached(value)
 
 
 def shown(value: float | None) -> str:
@@ -74,14 +74,14 @@ def shown(value: float | None) -> str:
 
 def from_json(row: dict[str, Any]) -> Result:
     """Return the result that `as_json` wrote."""
-    goal = row["goal"]
+    mark = row["goal"]
     fields = {name: row[name] for name in ("what", "unit", "ours", "baseline", "compared_with")}
-    return Result(**fields, goal=None if goal is None else Goal(**goal))
+    return Result(**fields, mark=None if mark is None else Mark(**mark))
 
 
 def as_json(result: Result) -> dict[str, Any]:
     """Return a result as a JSON object, with its ratio and whether its mark was reached."""
-    goal = result.goal
+    mark = result.mark
     return {
         "what": result.what,
         "unit": result.unit,
@@ -90,8 +90,8 @@ def as_json(result: Result) -> dict[str, Any]:
         "compared_with": result.compared_with,
         "ratio": result.ratio,
         "goal": None
-        if goal is None
-        else {"at_least": goal.at_least, "at_most": goal.at_most, "of_ratio": goal.of_ratio},
+        if mark is None
+        else {"at_least": mark.at_least, "at_most": mark.at_most, "of_ratio": mark.of_ratio},
         "reached": result.reached,
     }
 
@@ -108,7 +108,7 @@ def table(results: Iterable[Result]) -> str:
             "" if result.baseline is None else result.compared_with,
             "" if result.baseline is None else shown(result.baseline),
             "" if result.ratio is None else shown(result.ratio),
-            str(result.goal or ""),
+            str(result.mark or ""),
             outcome[result.reached],
         )
         for result in results

@@ -22,6 +22,7 @@ from feed.arguments import Arguments, parse_count
 from local import topics
 from pipeline.data_dir import DataDir
 from pipeline.processes import tree_cost
+from pipeline.settings import rejected_topic_of
 
 FILE = parts.FOLDER / "scale.json"
 #: Java heap of the process that holds the state: the executor, or the stream without a cluster.
@@ -133,7 +134,7 @@ class Measurement:
             with session.part("clusters"), session.open("clusters") as bench:
                 kafka, spark = clusters.start_kafka(bench), clusters.start_spark(bench, HEAP)
                 for form in clustered:
-                    names = (form.name, f"{form.name}_rejected")
+                    names = (form.name, rejected_topic_of(form.name))
                     in_sync = max(1, form.replicas - 1)
                     topics.create(kafka.address, *names, replicas=form.replicas, in_sync=in_sync)
                     settings = {

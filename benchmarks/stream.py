@@ -17,7 +17,7 @@ from statistics import median
 from benchmarks import inputs
 from benchmarks.catch_up import kafka_jars
 from benchmarks.processes import BASELINE, Bench, Open, Running
-from benchmarks.results import Goal, Result, per_minute, percentile
+from benchmarks.results import Mark, Result, per_minute, percentile
 from benchmarks.sizes import Sizes
 from pipeline.data_dir import DataDir
 from pipeline.processes import tree_cost
@@ -59,12 +59,12 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
     begin = sizes.stream_cpu_from
     rate = f"stream, {inputs.PER_SECOND} messages/s"
     our_cpu = per_minute(ours.cpu, begin, sizes.stream_seconds)
-    yield Result(f"{rate}: CPU", "s a minute", our_cpu, None, Goal(at_most=22))
-    yield Result("stream, silent feed: CPU", "s a minute", silent, None, Goal(at_most=3))
+    yield Result(f"{rate}: CPU", "s a minute", our_cpu, None, Mark(at_most=22))
+    yield Result("stream, silent feed: CPU", "s a minute", silent, None, Mark(at_most=3))
     with open_bench("stream-baseline") as bench:
         baseline = watch_baseline(bench, sizes)
     baseline_cpu = per_minute(baseline.cpu, begin, sizes.stream_baseline_seconds)
-    third = Goal(at_most=1 / 3, of_ratio=True)
+    third = Mark(at_most=1 / 3, of_ratio=True)
     yield Result(f"{rate}: CPU", "s a minute", our_cpu, baseline_cpu, third)
     yield Result(
         "stream: time from a window's end until its final row is readable, median",
@@ -78,15 +78,15 @@ def measure(open_bench: Open, sizes: Sizes) -> Iterator[Result]:
         "s",
         max(ours.delays, default=None),
         max(baseline.delays, default=None),
-        Goal(at_most=61.5),
+        Mark(at_most=61.5),
     )
-    for name, percent, goal in (("median", 50, None), ("95th percentile", 95, Goal(at_most=1.6))):
+    for name, percent, mark in (("median", 50, None), ("95th percentile", 95, Mark(at_most=1.6))):
         yield Result(
             f"stream: age of the open view, {name}",
             "s",
             percentile(ours.ages, percent),
             percentile(baseline.ages, percent),
-            goal,
+            mark,
         )
 
 

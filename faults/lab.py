@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from faults import truth
 from faults.clock import Clocks
-from faults.stack import TOPIC, LabError, Stack, wait_for
+from faults.stack import REJECTED_TOPIC, TOPIC, LabError, Stack, wait_for
 from faults.verdict import NO_FAULT, Injection, Row, row
 from feed import recording, retime
 from pipeline import outputs
@@ -381,7 +381,7 @@ class Run:
         log = data.batch_log.read_text(encoding="utf-8") if data.batch_log.exists() else ""
         judge.judge_log(log, names)
         judge.outcomes[NO_FAULT].problems += [*self._unsettled, *truth.order_problems(root)]
-        rejected = [record.value for record in self._stack.records(f"{TOPIC}_rejected")]
+        rejected = [record.value for record in self._stack.records(REJECTED_TOPIC)]
         if self._faults[0].stack != CLOCK:  # with a wrong clock, valid trades are rejected
             of_recording = (line.frame for line in recording.read(path))
             judge.outcomes[NO_FAULT].problems += truth.unexplained_rejections(

@@ -29,13 +29,15 @@ from pipeline import http_health, processes, times
 from pipeline.data_dir import DataDir
 from pipeline.health import health
 from pipeline.outputs import SERVICES
+from pipeline.settings import rejected_topic_of
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 TOPIC = "raw_prices"
-TOPICS = (TOPIC, f"{TOPIC}_rejected")
+REJECTED_TOPIC = rejected_topic_of(TOPIC)
+TOPICS = (TOPIC, REJECTED_TOPIC)
 #: The only variables that the stack inherits: settings of the user must not reach it.
 KEPT = ("PATH", "HOME", "JAVA_HOME", "LANG", "TMPDIR")
 #: A word of the command line of each program that supervisor starts.

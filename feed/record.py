@@ -32,8 +32,9 @@ from pipeline.ingest.exchange_connection import (
 )
 from pipeline.logs import log_to_stdout
 from pipeline.service import backoff, set_in_thread
+from pipeline.settings import Settings
 
-EXCHANGE = "wss://ws-feed.exchange.coinbase.com"
+EXCHANGE: str = Settings.model_fields["feed_url"].default
 #: Seconds between two flushes of the file.
 FLUSH_SECONDS = 0.5
 #: Seconds without a frame before the recorder reconnects. A heartbeat is due every second.

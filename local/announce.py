@@ -12,7 +12,7 @@ from typing import Any
 from pipeline import http_health
 from pipeline.data_dir import DataDir
 from pipeline.errors import OutputError
-from pipeline.outputs import part, read_status, stream_files
+from pipeline.outputs import STOPPED, part, read_status, stream_files
 
 #: Seconds between two checks.
 CHECK_SECONDS = 0.5
@@ -21,9 +21,9 @@ PROGRESS_SECONDS = 3.0
 #: Seconds from the start after which these lines become rare, and the seconds between them then.
 RARE_AFTER_SECONDS, RARE_SECONDS = 30.0, 30.0
 #: A word in the state of a service that waits for Kafka, and the states before a service runs. The
-#: status file of an earlier run has the state `stopped`.
+#: status file of an earlier run has the state `STOPPED`.
 KAFKA = "Kafka"
-NOT_RUNNING = ("", "starting", "stopped")
+NOT_RUNNING = ("", "starting", STOPPED)
 #: Where Streamlit answers whether its server works.
 HEALTH_PATH = "/_stcore/health"
 #: Number of events to announce: the page, the first final window, the first batch result.

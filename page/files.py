@@ -20,7 +20,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.csv  # type: ignore[import-untyped]
 import streamlit as st
 
-from page import status
+from page import formatting, status
 from page.pace import Pace
 from pipeline import alerts, outputs, text_files, times, window_files
 from pipeline.alerts import Alert
@@ -129,10 +129,10 @@ class _Entry:
 class Reader:
     """Reads one data directory for all viewers of the page."""
 
-    def __init__(self, data: DataDir, trades: Store, pace: Pace | None = None) -> None:
+    def __init__(self, data: DataDir, trades: Store, pace: Pace) -> None:
         self._data = data
         self._trades = trades
-        self._shared_s = (pace or Pace()).snapshot
+        self._shared_s = pace.snapshot
         self._entries: dict[Path, _Entry] = {}
         self._reading: dict[Path, Future[_Entry]] = {}
         self._listings: dict[tuple[Path, str], tuple[int, list[Path]]] = {}
@@ -334,9 +334,9 @@ def _read(path: Path, signature: Signature, read: Callable[[Path], Any]) -> _Ent
 
 
 def read_windows(path: Path, columns: tuple[str, ...] = outputs.WINDOW_COLUMNS) -> Table:
-    """Read one file of windows with pyarrow, in a tenth of the time of `inputs.read_windows`.
+    """Read one file of windows with pyarrow, in a tenth of the time of `output_files.read_windows`.
 
-    `inputs.read_windows` reads files of other versions, and files with unexpected cells.
+    `output_files.read_windows` reads files of other versions, and files with unexpected cells.
     """
     problem = None
     try:
@@ -357,7 +357,7 @@ def read_windows(path: Path, columns: tuple[str, ...] = outputs.WINDOW_COLUMNS) 
                 problem = f"Damaged: {where}. The page ignores such rows"
     known = frame.dropna(subset=["window_start"])
     if wrong := len(frame) - len(known):
-        rows = f"{wrong:,} row" + ("" if wrong == 1 else "s")
+        rows = formatting.many(wrong, "row")
         problem = f"{path} has {rows} without a window start. The page ignores such rows"
     return Table(known.sort_values("window_start"), problem)
 

@@ -132,7 +132,7 @@ def ratio(value: object) -> str:
     return f"{found:.3g}" if abs(found) >= 1e5 else f"{found:z,.3f}"
 
 
-def difference(value: object, write: Callable[[object], str] = count) -> str:
+def difference(value: object, write: Callable[[object], str]) -> str:
     """Return a difference with its sign; `=` for zero."""
     found = number(value)
     if found is None:

@@ -10,7 +10,7 @@ from page import candles, formatting
 from page.files import Snapshot
 from pipeline.compare.formatting import seconds
 from pipeline.metrics.definitions import LABELS, MIN_TRAILING_WINDOWS
-from pipeline.outputs import SUCCESS_STATUSES
+from pipeline.outputs import RUN_STOPPED, SUCCESS_STATUSES
 from pipeline.settings import units_text
 
 #: Rows sent to the browser at most; the download has all of them.
@@ -152,7 +152,7 @@ def outcome_of(run_status: object) -> str:
     """Return `succeeded`, `stopped` or `failed` for the status of a run in the batch log."""
     if run_status in SUCCESS_STATUSES:
         return "succeeded"
-    return "stopped" if run_status == "stopped" else "failed"
+    return "stopped" if run_status == RUN_STOPPED else "failed"
 
 
 def run_rows(runs: pd.DataFrame) -> pd.DataFrame:

@@ -64,8 +64,13 @@ TIME_COLUMNS = (
 )
 #: Characters of a value in `batch_log.txt`. A space in a text is written as an underscore.
 _LOG_CHARACTERS = 300
+#: The state in the status file of a service that ended on request.
+STOPPED = "stopped"
+#: The statuses of batch runs.
+RUN_OK, RUN_NO_DATA, RUN_FAILED = "ok", "no_data", "failed"
+RUN_TIMEOUT, RUN_STOPPED = "timeout", "stopped"
 #: Statuses of batch runs that succeeded.
-SUCCESS_STATUSES = ("ok", "no_data")
+SUCCESS_STATUSES = (RUN_OK, RUN_NO_DATA)
 #: Fields of a line in `batch_log.txt`, in order. Unknown fields are omitted.
 LOG_FIELDS = (
     "started",

@@ -39,8 +39,6 @@ from pipeline.settings import Settings, changed, invalid, load
 
 #: Seconds between two writes of the status file.
 STATUS_SECONDS = 1.0
-#: The state of a service that ended on request.
-STOPPED = "stopped"
 #: Maximum number of warnings about single messages between two log lines of the counters.
 MESSAGE_WARNINGS = 60
 #: Seconds between two measurements of the process tree.
@@ -242,7 +240,7 @@ class Service:
             self.close("failed", text[:STATUS_CHARACTERS])
         return EXIT_OPERATIONAL if operational else EXIT_FAULT
 
-    def close(self, state: str = STOPPED, message: str = "stopped on request") -> None:
+    def close(self, state: str = outputs.STOPPED, message: str = "stopped on request") -> None:
         """Log the counters and write the last status."""
         self.log_counters()
         self.report(state, message, healthy=False)
@@ -262,7 +260,7 @@ class Service:
         self._state, self._message, self._healthy = state, message, healthy
         if is_new:
             text = message if message.startswith(state) else f"{state}: {message}"
-            expected = healthy or state == STOPPED
+            expected = healthy or state == outputs.STOPPED
             self.log.log(logging.INFO if expected else logging.WARNING, "%s", text)
             self.tick(at_once=True)
 

@@ -162,6 +162,11 @@ BatchMode = Annotated[
 ]
 
 
+def rejected_topic_of(topic: str) -> str:
+    """Return the dead-letter topic of a topic."""
+    return f"{topic}_rejected"
+
+
 class Settings(BaseModel):
     """The validated settings; they cannot be changed."""
 
@@ -365,7 +370,7 @@ class Settings(BaseModel):
 
     @property
     def rejected_topic(self) -> str:
-        return f"{self.kafka_topic}_rejected"
+        return rejected_topic_of(self.kafka_topic)
 
     @property
     def on_cluster(self) -> bool:

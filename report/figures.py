@@ -19,7 +19,16 @@ from matplotlib.patches import Patch
 from pipeline.compare import palette
 from pipeline.compare.agreement import EQUAL
 from pipeline.compare.agreement_grid import MISSING, SYMBOLS, AgreementGrid
-from pipeline.compare.figures import Figures, FrontierFigure, GrowthFigure
+from pipeline.compare.figures import (
+    AT_MOST,
+    ESTIMATE,
+    FITTED,
+    FORECAST,
+    SCORED,
+    Figures,
+    FrontierFigure,
+    GrowthFigure,
+)
 from pipeline.compare.formatting import number, seconds
 from pipeline.compare.latency import without_zone
 from pipeline.compare.totals import UNUSUAL_Z
@@ -159,12 +168,13 @@ def freshness(ages: pd.DataFrame) -> Figure | None:
     if ages.empty:
         return None
     figure, axes = _figure(2.9)
-    for result, (colour, _) in palette.RESULT_LINES.items():
+    for result, (colour, dash) in palette.RESULT_LINES.items():
         line = ages[ages["result"] == result]
         axes.plot(
             without_zone(line["at"]),
             line["drawn"],
             color=colour,
+            linestyle=(0, dash),
             linewidth=1,
             label=result,
         )
@@ -221,8 +231,8 @@ def watermark(dropped: pd.DataFrame) -> Figure | None:
         return None
     figure, axes = _figure(2.2)
     for kind, colour, style in (
-        ("at most", palette.BLUE, "-"),
-        ("estimate", palette.ORANGE, "--"),
+        (AT_MOST, palette.BLUE, "-"),
+        (ESTIMATE, palette.ORANGE, "--"),
     ):
         line = dropped[dropped["kind"] == kind]
         axes.step(
@@ -275,7 +285,7 @@ def growth(data: GrowthFigure) -> Figure | None:
         return None
     figure, axes = _figure(2.6)
     axes.plot(data.runs["rows"], data.runs["wall_s"], ".", color=palette.BATCH_COLOUR, label="run")
-    for part, label, style in (("fitted", "trend", "-"), ("forecast", "forecast", "--")):
+    for part, label, style in ((FITTED, "trend", "-"), (FORECAST, "forecast", "--")):
         line = data.line[data.line["part"] == part]
         if len(line):
             axes.plot(line["rows"], line["wall_s"], style, color=palette.GREY, label=label)
@@ -310,7 +320,7 @@ def metrics(scores: pd.DataFrame) -> Figure | None:
         return None
     figure = Figure(figsize=(WIDTH_INCHES, 2.4))
     axes_of = figure.subplots(1, 2, sharey=True)
-    for axes, metric in zip(axes_of, ("price range", "volume"), strict=True):
+    for axes, metric in zip(axes_of, SCORED.values(), strict=True):
         of = scores[scores["metric"] == metric]
         for unusual, marker, colour in ((False, ".", palette.GREY), (True, "^", palette.VERMILION)):
             points = of[of["unusual"] == unusual]

@@ -19,7 +19,7 @@ from page.charts.chart import (
 )
 from pipeline.compare.agreement import EQUAL
 from pipeline.compare.agreement_grid import SYMBOLS, Layout, layout
-from pipeline.compare.figures import Figures, GrowthFigure
+from pipeline.compare.figures import AT_MOST, ESTIMATE, FITTED, FORECAST, Figures, GrowthFigure
 from pipeline.compare.formatting import seconds
 from pipeline.compare.palette import (
     BATCH_COLOUR,
@@ -311,7 +311,7 @@ def detection_chart(figures: Figures) -> Chart | None:
 
 @cache
 def _watermark_specification() -> Spec:
-    names = ["at most", "estimate"]
+    names = [AT_MOST, ESTIMATE]
     legend = _legend_of_lines()
     lines = (
         alt.Chart(alt.NamedData("dropped"))
@@ -397,7 +397,7 @@ def _growth_specification() -> Spec:
             ],
         )
     )
-    parts = alt.Scale(domain=["fitted", "forecast", "hidden"], range=[[1, 0], [5, 4], [1, 0]])
+    parts = alt.Scale(domain=[FITTED, FORECAST, "hidden"], range=[[1, 0], [5, 4], [1, 0]])
     line = (
         alt.Chart(alt.NamedData("line"))
         .mark_line(color=STREAM_COLOUR, strokeWidth=2)

@@ -282,7 +282,7 @@ def price_chart(
     average: float | None,
     product: str,
     *,
-    seams: Sequence[datetime] = (),
+    seams: Sequence[datetime],
 ) -> Chart:
     """Return candles with volume and flags.
 

@@ -9,6 +9,7 @@ import pandas as pd
 from page import formatting, status
 from page.formatting import DASH
 from page.status import ServiceStatus
+from pipeline import outputs
 from pipeline.compare.formatting import seconds
 
 Color = Literal["green", "gray", "red"]
@@ -21,11 +22,11 @@ _COUNTERS: Mapping[str, str] = {
     "control": "control messages",
     "repeated": "duplicates",
     "unparsable": "rejected",
-    "ok": "successful runs",
-    "no_data": "runs without data",
-    "failed": "failed runs",
-    "timeout": "timed-out runs",
-    "stopped": "stopped runs",
+    outputs.RUN_OK: "successful runs",
+    outputs.RUN_NO_DATA: "runs without data",
+    outputs.RUN_FAILED: "failed runs",
+    outputs.RUN_TIMEOUT: "timed-out runs",
+    outputs.RUN_STOPPED: "stopped runs",
 }
 #: Symbol, and a colour of Streamlit's badges, for each condition of a service.
 _BADGES: Mapping[str, tuple[str, Color]] = {
@@ -150,7 +151,11 @@ def _details(service: ServiceStatus, condition: str) -> list[tuple[str, str]]:
         case status.SCHEDULER:
             running = service.fields.get("running")
             unknown = DASH if "running" not in service.fields else "none"
-            due = None if service.fields.get("state") == "stopped" else service.moment("next_run")
+            due = (
+                None
+                if service.fields.get("state") == outputs.STOPPED
+                else service.moment("next_run")
+            )
             return [
                 ("next run", formatting.with_unit(formatting.day_and_clock(due), "UTC")),
                 ("run in progress", formatting.text(running) if running else unknown),

@@ -56,13 +56,13 @@ def run(settings: Settings, arguments: Arguments) -> int:
         result = _execute(settings, data, arguments)
     except Exception as error:
         reason = failures.explain(error, settings)
-        result = {"run": arguments.run, "status": "failed", "reason": reason}
+        result = {"run": arguments.run, "status": outputs.RUN_FAILED, "reason": reason}
         with contextlib.suppress(OSError):  # the first error is the one to report
             text_files.write_atomically(data.batch_run, json.dumps(result) + "\n")
         raise
     text_files.write_atomically(data.batch_run, json.dumps(result) + "\n")
     print(f"batch aggregation logic time: {result.get('logic_s', 'unknown')} s; {result}")
-    return 0 if result["status"] == "ok" else EXIT_NO_DATA
+    return 0 if result["status"] == outputs.RUN_OK else EXIT_NO_DATA
 
 
 def _execute(settings: Settings, data: DataDir, arguments: Arguments) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
     with store.unchanged():
         stored = read_store(store, snapshot)
         if stored is None or not stored.ranges:
-            return {"status": "no_data"}
+            return {"status": outputs.RUN_NO_DATA}
         began = time.monotonic()
         added = add_up(session, settings, store, stored)
     windows = unit_sums.decimal_sums(added.windows, settings.window // timedelta(microseconds=1))
@@ -109,7 +109,7 @@ def process(session: SparkSession, settings: Settings, run: str) -> dict[str, An
     if settings.batch_mode == "incremental":
         incremental.keep(settings, run, stored, added)
     return {
-        "status": "ok",
+        "status": outputs.RUN_OK,
         "rows": total["rows"],
         "windows": len(windows),
         "logic_s": round(computed - began, 2),

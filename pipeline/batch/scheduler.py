@@ -44,7 +44,7 @@ _HANDLED_BY_JAVA = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
 #: CLOCK_MONOTONIC does this, and CLOCK_BOOTTIME does not exist.
 _STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 #: The statuses of runs that ended as expected.
-EXPECTED_STATUSES = {*outputs.SUCCESS_STATUSES, "stopped"}
+EXPECTED_STATUSES = {*outputs.SUCCESS_STATUSES, outputs.RUN_STOPPED}
 
 
 # --- the rules ------------------------------------------------------------------------------
@@ -58,8 +58,8 @@ def next_due(due: float, interval: float, now: float) -> float:
 def must_end(now: float, deadline: float, *, stopping: bool) -> str | None:
     """Return why a run must be ended now, as its status; None: it may continue."""
     if stopping:
-        return "stopped"
-    return "timeout" if now > deadline else None
+        return outputs.RUN_STOPPED
+    return outputs.RUN_TIMEOUT if now > deadline else None
 
 
 def status_of(exit_code: int, ended_as: str | None, result: Mapping[str, Any]) -> str:
@@ -67,14 +67,14 @@ def status_of(exit_code: int, ended_as: str | None, result: Mapping[str, Any]) -
 
     Args:
         exit_code: the exit status of spark-submit.
-        ended_as: `timeout` or `stopped` if the scheduler ended the run.
+        ended_as: `RUN_TIMEOUT` or `RUN_STOPPED` if the scheduler ended the run.
         result: what the run reported; {} if it reported nothing.
     """
-    if exit_code == 0 and result.get("status") == "ok":
-        return "ok"
-    if exit_code == job.EXIT_NO_DATA and result.get("status") == "no_data":
-        return "no_data"
-    return ended_as or "failed"
+    if exit_code == 0 and result.get("status") == outputs.RUN_OK:
+        return outputs.RUN_OK
+    if exit_code == job.EXIT_NO_DATA and result.get("status") == outputs.RUN_NO_DATA:
+        return outputs.RUN_NO_DATA
+    return ended_as or outputs.RUN_FAILED
 
 
 def reason_of(exit_code: int, result: Mapping[str, Any]) -> str:
@@ -126,7 +126,7 @@ def why_failed(run: Mapping[str, Any], settings: Settings) -> str:
         run: the fields of its line in the log.
         settings: the settings of the scheduler.
     """
-    if run["status"] == "timeout":
+    if run["status"] == outputs.RUN_TIMEOUT:
         faster = "" if settings.batch_mode == "incremental" else " or set BATCH_MODE=incremental"
         seconds = f"{settings.batch_timeout_seconds:g}"
         return f"timed out after {seconds} s. Increase BATCH_TIMEOUT_SECONDS{faster}"
@@ -238,7 +238,7 @@ class Scheduler:
             if family_of(error) is Family.FAULT:
                 raise
             self._service.log.debug("the traceback of the next error", exc_info=error)
-            ended = {"status": "failed", "reason": sentence(error)}
+            ended = {"status": outputs.RUN_FAILED, "reason": sentence(error)}
         self._log(ended | {"started": started, "run": run})
         self._run_file.unlink(missing_ok=True)
 
@@ -247,7 +247,7 @@ class Scheduler:
         rows = self._rows()
         if not rows:
             self._require_database()
-            return {"status": "no_data"}
+            return {"status": outputs.RUN_NO_DATA}
         began = time.monotonic()  # a change of the clock must not end the run
         config = configuration(self._settings, rows)
         command = command_of_run(self._settings, config, run, began)
@@ -269,7 +269,7 @@ class Scheduler:
         result = self._result(run)
         status = status_of(exit_code, ended_as, result)
         reason = result.get("reason")
-        if status == "failed":  # a run cannot report that the disk is full
+        if status == outputs.RUN_FAILED:  # a run cannot report that the disk is full
             reason = reason_of(exit_code, result or {"reason": full_disk(self._data.root)})
         cost = {
             "cpu_s": round(processes.cpu_of_ended_children() - cpu_before, 2),
@@ -324,8 +324,10 @@ class Scheduler:
         self._service.log.warning("ending run %s, whose scheduler was killed", run)
         was_running = end_processes(run, self._settings.data_dir)
         result = self._result(run)
-        if not result or (was_running and result["status"] == "failed"):
-            result = {"status": "stopped"}  # the run failed because this scheduler ended it
+        if not result or (was_running and result["status"] == outputs.RUN_FAILED):
+            result = {
+                "status": outputs.RUN_STOPPED
+            }  # the run failed because this scheduler ended it
         started = datetime.fromisoformat(note["started"])
         self._log(result | {"started": started, "run": run})
         self._run_file.unlink(missing_ok=True)
@@ -341,7 +343,7 @@ class Scheduler:
 
     def _log(self, fields: dict[str, Any]) -> None:
         fields["started"] = fields["started"].replace(microsecond=0)
-        if fields["status"] != "ok":
+        if fields["status"] != outputs.RUN_OK:
             self._delete_row(fields["run"])
         self._retrying(outputs.append_batch_log, self._data, fields)
         status = fields["status"]

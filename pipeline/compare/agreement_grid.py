@@ -18,7 +18,6 @@ from pipeline.compare.agreement import (
     STATUSES,
 )
 from pipeline.compare.causes import UNEXPLAINED
-from pipeline.compare.output_files import window_length
 
 #: A symbol next to the colour, for readers who cannot distinguish the colours.
 SYMBOLS = {
@@ -89,7 +88,7 @@ class AgreementGrid:
 
 
 def agreement_grid(
-    agreement: pd.DataFrame, stream: pd.DataFrame, batch: pd.DataFrame
+    agreement: pd.DataFrame, stream: pd.DataFrame, batch: pd.DataFrame, window: timedelta
 ) -> AgreementGrid:
     """Return the windows as a bounded number of cells.
 
@@ -97,8 +96,9 @@ def agreement_grid(
         agreement: As `agreement` returns it.
         stream: The stream's windows, as the text of their cells, final ones first.
         batch: The windows of the newest batch run, as the text of their cells.
+        window: The length of the windows.
     """
-    shape = grid_layout(agreement, window_length(batch, stream) or ONE_MINUTE)
+    shape = grid_layout(agreement, window)
     if agreement.empty:
         return AgreementGrid(shape, pd.DataFrame(columns=list(CELL_COLUMNS)))
     worst = group(rank(agreement, stream, batch), shape)

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pandas as pd
 
 from pipeline.compare.agreement import DIFFERENCES, EQUAL, agreement, rejected_ids
+from pipeline.compare.agreement_grid import ONE_MINUTE
 from pipeline.compare.causes import NOT_RECORDED, UNEXPLAINED
 from pipeline.compare.completeness import Backfill, backfill, funnel
 from pipeline.compare.cost import cost, run_parts
@@ -36,12 +37,12 @@ from pipeline.compare.growth import (
 from pipeline.compare.inputs import PipelineOutputs
 from pipeline.compare.latency import waterfall
 from pipeline.compare.modes import FULL, Mode, modes, of_mode
-from pipeline.compare.output_files import typed
+from pipeline.compare.output_files import typed, window_length
 from pipeline.compare.stops import gaps, overlap, stops, without_stops
 from pipeline.compare.totals import SharedTotals, flags, shared_totals, shared_windows
 from pipeline.compare.watermark import Watermarks, watermarks
 from pipeline.compare.window_difference import comparable_time
-from pipeline.outputs import part
+from pipeline.outputs import RUN_OK, part
 from pipeline.settings import is_cluster
 from pipeline.times import iso
 
@@ -97,6 +98,12 @@ class Comparison:
     def stream_windows(self) -> pd.DataFrame:
         """Return the windows of the stream as the text of their cells, final ones first."""
         return pd.concat([self.outputs.final, self.outputs.still_open], ignore_index=True)
+
+    @property
+    def window(self) -> timedelta:
+        """Return the length of the windows; one minute if there is none."""
+        outputs = self.outputs
+        return window_length(outputs.batch, outputs.final, outputs.still_open) or ONE_MINUTE
 
     @property
     def unexplained(self) -> int:
@@ -172,21 +179,18 @@ def compare(outputs: PipelineOutputs, default_interval_s: float) -> Comparison:
     all_windows = agreement(
         outputs.final, outputs.still_open, outputs.batch, newest, outputs.evidence
     )
-    interval_s = batch_interval_s(outputs.status, default_interval_s)
-    teeth = _teeth(outputs)
-    regular = _regular_work(outputs, final, log, teeth)
     since = _first_window(outputs, final, still_open, batch)
-    shown, shown_final = all_windows, final
-    if since is not None:
-        shown = shown[shown["window_start"] >= iso(since)].reset_index(drop=True)
-        shown_final = shown_final[shown_final["window_start"] >= since]
+    shown, shown_final = _selected(all_windows, final, since)
     shared = shared_windows(final, batch, shown)
-    succeeded = outputs.log[outputs.log["status"] == "ok"]
+    teeth = _teeth(outputs)
     ages = {name: freshness(teeth[name]) if teeth else None for name in RESULTS}
     final_age = ages[STREAM_FINAL]
+    regular = _regular_work(outputs, final, log, teeth)
     costs = cost(regular.minutes, regular.log, regular.publications)
-    found_modes = modes(succeeded)
     starts = outputs.final.loc[regular.final.index, "window_start"]
+    interval_s = batch_interval_s(outputs.status, default_interval_s)
+    succeeded = outputs.log[outputs.log["status"] == RUN_OK]
+    found_modes = modes(succeeded)
     mode = found_modes[0].name if found_modes else FULL
     of_one_mode = of_mode(succeeded, mode)
     return Comparison(
@@ -338,6 +342,16 @@ def _first_window(outputs: PipelineOutputs, *tables: pd.DataFrame) -> datetime |
         return None
     newest: datetime = max(table["window_end"].max() for table in tables if len(table))
     return newest - outputs.last
+
+
+def _selected(
+    windows: pd.DataFrame, final: pd.DataFrame, since: datetime | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the windows of the selected time range: of the agreement, and the final ones."""
+    if since is None:
+        return windows, final
+    selected = windows[windows["window_start"] >= iso(since)].reset_index(drop=True)
+    return selected, final[final["window_start"] >= since]
 
 
 def _trades_in_stream(final: pd.DataFrame, still_open: pd.DataFrame) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from pipeline.compare.stops import overlap, union
+from pipeline.outputs import RUN_OK
 
 #: A shorter row of a service's minute record is the last one before its shutdown.
 WHOLE_MINUTE_SECONDS = 30.0
@@ -42,7 +43,7 @@ def cost(minutes: Mapping[str, pd.DataFrame], log: pd.DataFrame, finals: pd.Seri
     stream, scheduler = (
         minutes.get(name, pd.DataFrame()) for name in ("spark_processor", "batch_scheduler")
     )
-    runs = log[log["status"] == "ok"]
+    runs = log[log["status"] == RUN_OK]
     ends = runs["started"] + pd.to_timedelta(runs["wall_s"], unit="s")
     runs = runs[_recorded(scheduler, ends)]
     results = int(_recorded(stream, finals).sum())
@@ -114,7 +115,7 @@ def run_parts(log: pd.DataFrame) -> pd.DataFrame:
         One row per part: `part`, `seconds` (median of the successful runs), `share` of the whole
         run. NaN: unknown. If reading is unknown, aggregation includes it.
     """
-    runs = log[log["status"] == "ok"].reindex(
+    runs = log[log["status"] == RUN_OK].reindex(
         columns=["wall_s", "start_s", "logic_s", "read_s", "write_s"]
     )
     parts = [

@@ -12,7 +12,7 @@ from pipeline.compare.frontier import LARGER, BatchModel, Frontier
 from pipeline.compare.inputs import MAX_ALERTS
 from pipeline.compare.modes import RECENT_RUNS, Mode
 from pipeline.compare.section import Section, Table
-from pipeline.compare.summary import NO_AGES, NO_COST, differences, freshness
+from pipeline.compare.summary import NO_AGES, NO_COST, cost_sentence, differences, freshness
 from pipeline.compare.watermark import Watermarks
 from pipeline.ingest.lags import LONGEST
 from pipeline.metrics.definitions import HIGH, SPIKE
@@ -79,10 +79,7 @@ def _fresher(comparison: Comparison) -> str:
     stream, batch = map(comparison.frontier.point, (STREAM_OPEN, BATCH))
     if not (stream and batch and stream[1] > 0 and batch[1] > 0):
         return f"{text}."
-    stream_age, batch_age = round(stream[0], 1), round(batch[0], 1)
-    if batch_age < stream_age:
-        return f"{text}. The batch uses {batch[1] / stream[1]:.1f} times the CPU of the stream."
-    return f"{text}. The stream uses {stream[1] / batch[1]:.1f} times the CPU of the batch."
+    return f"{text}. {cost_sentence(stream[1], batch[1], 'the batch')}"
 
 
 def frontier_section(comparison: Comparison) -> Section:

@@ -17,6 +17,7 @@ from pipeline.compare.frontier import LARGER, Frontier, curve
 from pipeline.compare.latency import PREVIOUS
 from pipeline.compare.totals import UNUSUAL_Z
 from pipeline.compare.watermark import Watermarks
+from pipeline.metrics.definitions import LABELS
 
 #: Number of positions along the x axis of a figure. At each position only the extreme points are
 #: kept, which cover the same pixels.
@@ -29,6 +30,12 @@ MAX_LIMIT = 12
 MAX_PAUSES = 10
 #: Points per tooth. On a logarithmic axis a tooth is not a straight line.
 TOOTH_POINTS = 8
+#: The lines of dropped trades.
+AT_MOST, ESTIMATE = "at most", "estimate"
+#: The parts of the line of run times.
+FITTED, FORECAST = "fitted", "forecast"
+#: The metrics that have a z-score, by its column.
+SCORED = {"range_z": LABELS["price_range"], "volume_z": LABELS["total_volume"]}
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class GrowthFigure:
 
     #: `rows`, `wall_s`, `started`.
     runs: pd.DataFrame
-    #: The fitted line and its forecast: `rows`, `wall_s`, `part` (`fitted` or `forecast`). Empty
+    #: The fitted line and its forecast: `rows`, `wall_s`, `part` (`FITTED` or `FORECAST`). Empty
     #: if run time shows no trend.
     line: pd.DataFrame
     #: The interval of the runs in seconds, if it is within sight of them.
@@ -68,7 +75,7 @@ class Figures:
     latency: pd.DataFrame
     #: `result`, `median`, `p99` (seconds), `median_drawn`, `p99_drawn` (at least MIN_AGE_SECONDS).
     detection: pd.DataFrame
-    #: `watermark_s`, `kind` (`at most` or `estimate`), `percent` of the trades.
+    #: `watermark_s`, `kind` (`AT_MOST` or `ESTIMATE`), `percent` of the trades.
     watermark: pd.DataFrame
     #: `stage`, `share` (of its input that the stage kept, at most 1).
     completeness: pd.DataFrame
@@ -83,10 +90,10 @@ class Figures:
 
 def figures(comparison: Comparison) -> Figures:
     """Return the data of each figure."""
-    batch = comparison.outputs.batch
+    agreement, batch = comparison.agreement, comparison.outputs.batch
     return Figures(
         frontier=frontier_figure(comparison.frontier),
-        agreement=agreement_grid(comparison.agreement, comparison.stream_windows, batch),
+        agreement=agreement_grid(agreement, comparison.stream_windows, batch, comparison.window),
         freshness=age_points(comparison.teeth),
         latency=latency_bars(comparison.waterfall),
         detection=detection_times(comparison.detection),
@@ -116,17 +123,17 @@ def frontier_figure(frontier: Frontier) -> FrontierFigure:
     return FrontierFigure(table[columns], points.reset_index(drop=True))
 
 
-def thinned(points: pd.DataFrame, x: str, y: str, bins: int = BINS) -> pd.DataFrame:
+def thinned(points: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """Return the points of a line, or only the extremes of each position along x if there are many.
 
     The first and the last point stay, so that the line covers the same pixels.
     """
-    if len(points) <= 2 * bins:
+    if len(points) <= 2 * BINS:
         return points
     places = points[x].astype("int64") if points[x].dtype.kind == "M" else points[x]
     low, high = places.min(), places.max()
     numbers = pd.Series(
-        np.minimum((places - low) / max(high - low, 1) * bins, bins - 1).astype(int), points.index
+        np.minimum((places - low) / max(high - low, 1) * BINS, BINS - 1).astype(int), points.index
     )
     by_place = points[y].groupby(numbers)
     kept = {points.index[0], points.index[-1], *by_place.idxmin(), *by_place.idxmax()}
@@ -188,7 +195,7 @@ def dropped_shares(watermarks: Watermarks) -> pd.DataFrame:
     """
     table = watermarks.table[watermarks.table["watermark_s"] > 0]
     parts = []
-    for column, kind in (("at_most", "at most"), ("estimate", "estimate")):
+    for column, kind in (("at_most", AT_MOST), ("estimate", ESTIMATE)):
         percent = 100 * table[column].astype(float) / max(watermarks.trades, 1)
         line = pd.DataFrame({"watermark_s": table["watermark_s"].astype(float), "kind": kind})
         parts.append(line.assign(percent=percent)[percent > 0])
@@ -210,9 +217,9 @@ def growth_figure(comparison: Comparison) -> GrowthFigure:
     fit, points = comparison.growth, []
     if fit and fit.has_trend:
         first, last = float(runs["rows"].min()), float(runs["rows"].max())
-        points = [(first, "fitted"), (last, "fitted")]
+        points = [(first, FITTED), (last, FITTED)]
         if fit.rows_at_limit is not None and last < fit.rows_at_limit <= MAX_FORECAST * last:
-            points += [(last, "forecast"), (fit.rows_at_limit, "forecast")]
+            points += [(last, FORECAST), (fit.rows_at_limit, FORECAST)]
     rows = [(x, fit.base_s + fit.s_per_million * x / 1e6, part) for x, part in points if fit]
     in_sight = len(runs) > 0 and comparison.interval_s <= MAX_LIMIT * float(runs["wall_s"].max())
     return GrowthFigure(
@@ -241,7 +248,7 @@ def _micro_batches(minutes: pd.DataFrame) -> pd.DataFrame:
 def z_scores(windows: pd.DataFrame) -> pd.DataFrame:
     """Return the z-scores of range and volume: `window_start`, `metric`, `z`, `unusual`."""
     parts = []
-    for column, metric in (("range_z", "price range"), ("volume_z", "volume")):
+    for column, metric in SCORED.items():
         scored = windows.dropna(subset=[column])
         points = pd.DataFrame({"window_start": scored["window_start"], "z": scored[column]})
         points = thinned(points, "window_start", "z").assign(metric=metric)

@@ -13,7 +13,6 @@ import pandas as pd
 from pipeline.compare.agreement import EQUAL, STATUSES, rejected_ids
 from pipeline.compare.agreement_grid import (
     MISSING,
-    ONE_MINUTE,
     SYMBOLS,
     differing_values,
     grid_layout,
@@ -33,7 +32,6 @@ from pipeline.compare.formatting import (
     window_time,
 )
 from pipeline.compare.modes import READS
-from pipeline.compare.output_files import window_length
 from pipeline.compare.section import Section, Table
 from pipeline.compare.summary import NO_AGES, NO_AGES_YET, forecast
 from pipeline.compare.totals import UNUSUAL_Z
@@ -92,13 +90,11 @@ def _agreement(comparison: Comparison) -> Section:
     if len(noteworthy):
         tables.append(_noteworthy_windows(comparison))
     if len(windows):
-        outputs = comparison.outputs
-        window = window_length(outputs.batch, outputs.final, outputs.still_open) or ONE_MINUTE
-        shape = grid_layout(windows, window)
+        shape = grid_layout(windows, comparison.window)
         note = (
             f"A cell covers {length(shape.cell)} of event time. A row covers {length(shape.row)}."
         )
-        if shape.cell > window:
+        if shape.cell > comparison.window:
             note += " A cell shows the worst status among its windows."
         if lacking:
             note += f" {MISSING} marks an equal window for which both paths lack trades."

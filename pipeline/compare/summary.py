@@ -228,13 +228,17 @@ def _cost(comparison: Comparison) -> Finding:
         f"Stream {stream:,.0f} CPU seconds per hour ({of_a_core(stream)} of one core), "
         f"batch {batch:,.0f} ({of_a_core(batch)})"
     )
-    paths = ["the stream", _batch_of(comparison)]
+    return Finding(title, short, cost_sentence(stream, batch, _batch_of(comparison)))
+
+
+def cost_sentence(stream: float, batch: float, batch_name: str) -> str:
+    """Return which path uses more CPU, from the CPU seconds per hour of both paths."""
+    paths = ["the stream", batch_name]
     more, less = paths if stream >= batch else reversed(paths)
     factor = max(stream, batch) / min(stream, batch)
-    sentence = f"{_capitalized(more)} uses {factor:.1f} times the CPU of {less}."
     if factor < ALIKE:
-        sentence = f"The stream and {_batch_of(comparison)} use about the same CPU."
-    return Finding(title, short, sentence)
+        return f"The stream and {batch_name} use about the same CPU."
+    return f"{_capitalized(more)} uses {factor:.1f} times the CPU of {less}."
 
 
 def _batch_of(comparison: Comparison) -> str:

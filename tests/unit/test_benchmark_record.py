@@ -8,13 +8,13 @@ from benchmarks.catch_up import Run
 from benchmarks.cost import Cost
 from benchmarks.machine import LOAD
 from benchmarks.record import Part, Record
-from benchmarks.results import Goal, Result
+from benchmarks.results import Mark, Result
 from benchmarks.windows import Check
 
 ABOUT = {"processor": "P", "input": "I"}
 ROWS = [
-    Result("a", "s", 4.0, 10.0, Goal(at_most=0.5, of_ratio=True)),
-    Result("b", "MiB", None, None, Goal(at_least=3)),
+    Result("a", "s", 4.0, 10.0, Mark(at_most=0.5, of_ratio=True)),
+    Result("b", "MiB", None, None, Mark(at_least=3)),
     Result("c", "messages/s", 7.0, 8.0, None, "empty loop"),
 ]
 

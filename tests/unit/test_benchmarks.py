@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import inputs, stream, viewer
 from benchmarks.processes import Bench, BenchmarkError
-from benchmarks.results import Goal, Result, per_minute, percentile, rate, shown, table
+from benchmarks.results import Mark, Result, per_minute, percentile, rate, shown, table
 from local.ports import free_port
 from pipeline.ingest import store, trade
 from pipeline.stores import common_queries, sqlite
@@ -63,22 +63,22 @@ def test_a_grown_table_equals_one_that_the_consumer_filled(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("goal", "ours", "baseline", "reached"),
+    ("mark", "ours", "baseline", "reached"),
     [
-        (Goal(at_least=10), 10, None, True),
-        (Goal(at_least=10), 9.99, None, False),
-        (Goal(at_most=62), 62.01, 93, False),
-        (Goal(at_least=40, of_ratio=True), 4000, 100, True),
-        (Goal(at_least=40, of_ratio=True), 3999, 100, False),
-        (Goal(at_most=1 / 3, of_ratio=True), 33, 99, True),
-        (Goal(at_most=1 / 3, of_ratio=True), 34, 99, False),
-        (Goal(at_most=0.5, of_ratio=True), 1, None, None),
-        (Goal(at_most=62), None, 93, None),
+        (Mark(at_least=10), 10, None, True),
+        (Mark(at_least=10), 9.99, None, False),
+        (Mark(at_most=62), 62.01, 93, False),
+        (Mark(at_least=40, of_ratio=True), 4000, 100, True),
+        (Mark(at_least=40, of_ratio=True), 3999, 100, False),
+        (Mark(at_most=1 / 3, of_ratio=True), 33, 99, True),
+        (Mark(at_most=1 / 3, of_ratio=True), 34, 99, False),
+        (Mark(at_most=0.5, of_ratio=True), 1, None, None),
+        (Mark(at_most=62), None, 93, None),
         (None, 5, 10, None),
     ],
 )
-def test_a_goal_is_reached_at_its_limit_and_unknown_without_a_value(goal, ours, baseline, reached):
-    assert Result("", "", ours, baseline, goal).reached is reached
+def test_a_mark_is_reached_at_its_limit_and_unknown_without_a_value(mark, ours, baseline, reached):
+    assert Result("", "", ours, baseline, mark).reached is reached
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_numbers_have_three_digits_and_unknown_values_are_a_dash(value, text):
 def test_the_table_shows_which_goals_were_missed():
     lines = table(
         [
-            Result("a", "s", 4, 10, Goal(at_most=0.5, of_ratio=True)),
-            Result("b", "s", 6, 10, Goal(at_most=0.5, of_ratio=True)),
+            Result("a", "s", 4, 10, Mark(at_most=0.5, of_ratio=True)),
+            Result("b", "s", 6, 10, Mark(at_most=0.5, of_ratio=True)),
             Result("c", "s", None),
         ]
     ).splitlines()

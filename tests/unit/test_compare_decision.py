@@ -20,7 +20,7 @@ from pipeline.compare.freshness import BATCH, STREAM_FINAL, STREAM_OPEN, Freshne
 from pipeline.compare.frontier import BatchModel, Frontier
 from pipeline.compare.inputs import read_outputs
 from pipeline.compare.sections import sections
-from pipeline.compare.summary import NO_AGES
+from pipeline.compare.summary import NO_AGES, findings
 from pipeline.compare.watermark import watermarks
 from pipeline.data_dir import DataDir
 from pipeline.stores.sqlite import SqliteStore
@@ -160,7 +160,7 @@ def test_the_headline_names_agreement_freshness_and_cost(tmp_path: Path) -> None
     found = replace(with_ages(nothing, 30, 20), agreement=differ)
     assert headline(found) == (
         "1 window differs, cause unknown. A batch every 60 s is 10.0 s fresher than the stream's "
-        "open windows. The batch uses 0.6 times the CPU of the stream."
+        "open windows. The stream uses 1.7 times the CPU of the batch."
     )
 
 
@@ -175,6 +175,34 @@ def test_the_headline_names_the_path_that_costs_more_if_both_are_equally_fresh(
         "Both paths agree on the 1 window compared. The stream's open windows and a batch every "
         "60 s are equally fresh. The stream uses 1.7 times the CPU of the batch."
     )
+
+
+def test_the_headline_and_the_finding_agree_on_which_path_costs_more(tmp_path: Path) -> None:
+    """With a factor of less than 1.05, both call the costs equal."""
+    data = DataDir(tmp_path)
+    nothing = compare(read_outputs(data, SqliteStore(data.database)), 60)
+    for costs, in_headline, in_finding in (
+        (
+            (1020.0, 1000.0),
+            "The stream and the batch use about the same CPU.",
+            "The stream and a batch every 60 s use about the same CPU.",
+        ),
+        (
+            (500.0, 1500.0),
+            "The batch uses 3.0 times the CPU of the stream.",
+            "A batch every 60 s uses 3.0 times the CPU of the stream.",
+        ),
+    ):
+        points = measured(1.5, 92, 53.5)
+        points["cpu_s_per_hour"] = [costs[0], costs[0], costs[1]]
+        found = replace(
+            with_ages(nothing, 1.5, 53.5),
+            agreement=agreement((EQUAL, "")),
+            frontier=Frontier((MODEL,), {}, points, 60),
+            cost=nothing.cost.assign(cpu_s_per_hour=costs),
+        )
+        assert headline(found).endswith(f"s. {in_headline}")
+        assert findings(found)[2].sentence == in_finding
 
 
 def test_the_headline_calls_no_difference_explained_without_evidence(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -75,7 +76,8 @@ def test_the_symbols_of_the_agreement_contrast_with_every_cell() -> None:
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=500), st.integers(1, 60))
 def test_thinned_points_keep_the_extremes_of_every_place(values: list[float], bins: int) -> None:
     points = pd.DataFrame({"x": np.arange(len(values)), "y": values})
-    kept = thinned(points, "x", "y", bins)
+    with patch("pipeline.compare.figures.BINS", bins):
+        kept = thinned(points, "x", "y")
     assert len(kept) <= max(2 * bins, 1) + 2
     assert kept["x"].is_monotonic_increasing
     assert (kept["x"].iloc[0], kept["x"].iloc[-1]) == (0, len(values) - 1)

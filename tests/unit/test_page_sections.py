@@ -18,6 +18,7 @@ from page import (
 )
 from page.charts import market as charts
 from page.files import Reader, Snapshot, Table
+from page.pace import Pace
 from page.sections import alerts, header, market, newest_results, services, settings_table
 from pipeline import outputs, times
 from pipeline.compare.totals import SharedTotals
@@ -40,7 +41,7 @@ def snapshot_of(tmp_path, monkeypatch):
     def made(scenario: str) -> Snapshot:
         data = DataDir(tmp_path / scenario)
         page_data.SCENARIOS[scenario](data, NOW)
-        return Reader(data, SqliteStore(data.database)).snapshot()
+        return Reader(data, SqliteStore(data.database), Pace()).snapshot()
 
     return made
 
@@ -291,7 +292,9 @@ def test_both_paths_counts_are_compared_over_the_same_windows(snapshot_of) -> No
 def test_open_windows_are_marked_in_the_chart(snapshot_of) -> None:
     snapshot = snapshot_of("live")
     shown = market.market(snapshot, "15 min", SETTINGS)
-    drawn = charts.price_chart(shown.candles, shown.width, shown.open_starts, None, "BTC-USD")
+    drawn = charts.price_chart(
+        shown.candles, shown.width, shown.open_starts, None, "BTC-USD", seams=()
+    )
     data = drawn.data["candles"]
     assert len(data) == 15
     assert data["is_open"].tolist() == [False] * 13 + [True] * 2
@@ -346,7 +349,7 @@ def test_the_drawing_stays_the_same_while_the_data_changes(snapshot_of) -> None:
         shown = market.market(snapshot, span, SETTINGS)
         for average in (None, 1.0, shown.last_price):
             drawn = charts.price_chart(
-                shown.candles, shown.width, shown.open_starts, average, "BTC-USD"
+                shown.candles, shown.width, shown.open_starts, average, "BTC-USD", seams=()
             )
             drawings.append(drawn.specification)
             assert set(drawn.data) == {"candles", "average", "last", "cross", "seams", "once"}
@@ -389,7 +392,7 @@ def test_candles_that_are_far_apart_are_wide_enough_to_be_seen(
     starts = [NOW - timedelta(minutes=every * n) for n in range(count)][::-1]
     found = pd.DataFrame(dict.fromkeys(candles.CANDLE_COLUMNS, 1.0), index=range(count))
     found["window_start"] = pd.to_datetime(starts)
-    drawn = charts.price_chart(found, timedelta(minutes=1), frozenset(), None, "BTC-USD")
+    drawn = charts.price_chart(found, timedelta(minutes=1), frozenset(), None, "BTC-USD", seams=())
     assert drawn.data["candles"]["widening"].unique().tolist() == pytest.approx([widening])
 
 
@@ -399,7 +402,7 @@ def test_the_average_of_the_batch_is_drawn_only_in_view(snapshot_of) -> None:
 
     def shown_at(average: float | None) -> float | None:
         drawn = charts.price_chart(
-            shown.candles, shown.width, shown.open_starts, average, "BTC-USD"
+            shown.candles, shown.width, shown.open_starts, average, "BTC-USD", seams=()
         )
         line = drawn.data["average"].iloc[0]
         return float(line["value"]) if line["shown"] else None

@@ -9,9 +9,11 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline import outputs, text_files, times
+from pipeline.compare.freshness import RESULTS
 from pipeline.data_dir import DataDir
 from pipeline.durations import parse_duration
 from pipeline.outputs import BATCH_COLUMNS, WINDOW_COLUMNS, write_final_windows
@@ -304,3 +306,14 @@ def test_every_figure_is_drawn_and_belongs_to_a_section(all_figures: tuple[str, 
     assert set(re.findall(r"figures/(\w+)\.svg", markdown)) == set(figures.DRAWINGS)
     numbers = re.findall(r"^Figure (\d+)\. \w.*\.$", markdown, re.MULTILINE)
     assert numbers == [str(number + 1) for number in range(len(figures.DRAWINGS))]
+
+
+def test_the_ages_of_each_result_have_their_own_dashes() -> None:
+    at = pd.to_datetime([NOON, NOON + timedelta(minutes=1)], utc=True)
+    ages = pd.concat(
+        pd.DataFrame({"result": result, "at": at, "drawn": [1.0, 60.0]}) for result in RESULTS
+    )
+    figure = figures.freshness(ages)
+    assert figure is not None
+    drawn = re.findall(r"stroke-dasharray: ([\d.,]+); stroke-dashoffset", figures.svg(figure))
+    assert len(set(drawn)) == len(RESULTS)
