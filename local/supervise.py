@@ -222,7 +222,7 @@ class Stack(Supervisor):  # type: ignore[misc]
     def _on_running(self, event: Any) -> None:
         process = event.process
         if not ends_when_done(process) and self._failures.pop(process.config.name, 0):
-            log(f"{process.config.name} is running again")
+            log(f"{process.config.name} was restarted")
 
     def _on_output(self, event: Any) -> None:
         for line in event.data.decode(errors="replace").splitlines():

@@ -153,7 +153,7 @@ def how_to_read(shown: Market, average: float | None, settings: Settings) -> str
         return ""
     text = (
         f"A candle covers {length(shown.width)} of event time (UTC). It is pale while open. Dotted "
-        "horizontal line: last price."
+        "horizontal line: last price of the stream."
     )
     if shown.seams:
         text += (

@@ -240,7 +240,7 @@ def frontier_sentences(found: Frontier) -> tuple[str, ...]:
     if not found.today:
         return ("No cost curve yet. It needs a batch run with a known age and CPU time.",)
     if stream is None:
-        return ("No cost curve yet. It needs one full minute of data from each path.",)
+        return ("No comparison with the stream yet. Each path needs a full minute of data.",)
     age_s, cost = stream
     open_windows = f"The median age of the stream's open windows is {seconds(age_s)} at that cost."
     sentences = []
@@ -287,8 +287,8 @@ def detection_section(comparison: Comparison) -> Section:
             "The time from the event time of the trade that crosses the threshold until a result "
             f"shows that the window is {HIGH} or a {SPIKE}. Each path publishes an alert when it "
             f"first shows such a window. The latest {MAX_ALERTS:,} alerts are measured. Windows "
-            "around a stop of a service, and windows in which a replayed recording starts again, "
-            "are left out."
+            "from before all services ran, windows around a stop of a service, and windows in "
+            "which a replayed recording starts again are left out."
         ),
         lines=tuple(lines),
         tables=(Table("", header, () if found.events.empty else tuple(rows)),),
@@ -311,8 +311,8 @@ def detection_sentence(found: Detection) -> str:
     sentence = f"Median time to detection: the stream's open windows {opened}, the batch {batch}."
     if found.by_both:
         sentence += (
-            f" Alerts that both paths published: {found.by_both:,}. The stream was first for "
-            f"{found.stream_first:,} of them."
+            f" Both paths published {found.by_both:,} of the measured alerts. The stream was first "
+            f"for {found.stream_first:,} of them."
         )
     return sentence
 

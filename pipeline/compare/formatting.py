@@ -51,7 +51,9 @@ def length(span: timedelta) -> str:
 
 
 def elapsed(span: timedelta) -> str:
-    """Return a length of time to the minute: `4 h 12 min`."""
+    """Return a length of time to the minute: `4 h 12 min`. Below a minute: `42 s`."""
+    if span < timedelta(minutes=1):
+        return f"{span.total_seconds():.0f} s"
     hours, minutes = divmod(round(span / timedelta(minutes=1)), 60)
     return f"{hours:,} h {minutes} min" if hours else f"{minutes} min"
 

@@ -43,7 +43,7 @@ class Growth:
     @property
     def has_trend(self) -> bool:
         """Return whether the run times show a trend beyond their noise."""
-        return self.runs >= MIN_RUNS and self.low > 0
+        return self.runs >= MIN_RUNS and self.low > 0 and not _is_negative(self.base_s)
 
 
 def growth(
@@ -92,11 +92,22 @@ def _refusal(
         f"it needs {MIN_RUNS} batch runs and has {len(x)}": len(x) < MIN_RUNS,
         "the table grew too little between runs": x.max() < MIN_TABLE_GROWTH * x.min(),
         "run time shows no trend beyond its noise": line.low <= 0,
+        "the trend gives a negative run time for an empty table": _is_negative(
+            line.base_at(line.slope)
+        ),
         "the start-up of Spark got slower too, so the machine may be busier": _grows(x, start_s),
         "the growth rate of the table is unknown": rows_per_s is None,
         "the table is not growing": rows_per_s is not None and rows_per_s <= 0,
     }
     return next((reason for reason, applies in reasons.items() if applies), "")
+
+
+def _is_negative(base_s: float) -> bool:
+    """Return whether a run time is negative when rounded to 0.1 s.
+
+    If that of an empty table is, not the table made the later runs slower, but a busier machine.
+    """
+    return round(base_s, 1) < 0
 
 
 def rows_per_second(runs: pd.DataFrame) -> float | None:

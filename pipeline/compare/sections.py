@@ -409,8 +409,8 @@ def _growth(comparison: Comparison) -> Section:
     if growth:
         base, slope, interval = UNKNOWN, UNKNOWN, UNKNOWN
         if growth.has_trend:
-            base, slope = f"{growth.base_s:.2f}", f"{growth.s_per_million:.2f}"
-            interval = confidence_interval(growth.low, growth.high, ".2f")
+            base, slope = f"{growth.base_s:,.2f}", f"{growth.s_per_million:,.2f}"
+            interval = confidence_interval(growth.low, growth.high, ",.2f")
         rows = [
             ("batch mode", comparison.mode),
             ("runs", f"{growth.runs:,}"),
@@ -470,7 +470,7 @@ def _micro_batches(comparison: Comparison) -> Section:
         lines=(line,),
         tables=(Table("", ("measure", "value"), tuple(rows)),),
         figure_note="Median and p99 of each minute. A flat line means no slowdown.",
-        figure_alt="Median and p99 of the micro-batch duration by minute",
+        figure_alt="Micro-batch duration by minute",
     )
 
 

@@ -286,7 +286,7 @@ def _run_time(comparison: Comparison) -> Finding:
 
 def _slope(growth: Growth) -> str:
     slope = growth.s_per_million
-    return f"{slope:.1f} s" if slope >= LEAST_TENTH else f"{slope:.1g} s"
+    return f"{slope:,.1f} s" if slope >= LEAST_TENTH else f"{slope:.1g} s"
 
 
 def _rows(rows: float | None) -> str:

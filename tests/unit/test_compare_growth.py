@@ -50,6 +50,7 @@ def test_the_trend_is_found_despite_noise_and_outliers(seed: int) -> None:
     [
         (run_times(5, 5, 3, 0.1), 6.0, "needs 8 batch runs and has 5"),
         (run_times(40, 5, 0, 0.5), 6.0, "no trend"),
+        (run_times(40, -5, 30, 0.5), 6.0, "negative run time for an empty table"),
         (
             run_times(40, 5, 3, 0.1).assign(rows=lambda t: 1e6 + t["rows"] / 1e3),
             6.0,
@@ -67,6 +68,7 @@ def test_there_is_no_forecast_without_a_sound_trend_and_the_reason_is_named(
     assert found is not None
     assert re.search(why, found.refusal)
     assert found.at_limit is None
+    assert not (found.has_trend and "negative" in why)
 
 
 def test_a_trend_above_the_interval_is_reported_instead_of_a_forecast() -> None:
