@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import re
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,10 @@ _FAILED = re.compile(
 )
 #: The error that kafka-python logs for a request without an answer in time.
 _CUT_OFF = "RequestTimedOutError"
+#: Level and propagation of kafka-python's logger before each attempt that has not ended. Threads
+#: can connect at the same time and end in any order: the last one restores the first values.
+_before: list[tuple[int, bool]] = []
+_changing_the_logger = threading.Lock()
 
 
 def connected(make: Callable[..., T], **options: Any) -> tuple[T, ClusterMetadata]:
@@ -111,12 +116,15 @@ def _last_error() -> Iterator[Sequence[str]]:
                     newest.append(cause)
 
     logger, handler = logging.getLogger("kafka.net.manager"), Keep(logging.WARNING)
-    before = logger.level, logger.propagate
-    logger.setLevel(logging.WARNING)
-    logger.propagate = False
-    logger.addHandler(handler)
+    with _changing_the_logger:
+        _before.append((logger.level, logger.propagate))
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
+        logger.addHandler(handler)
     try:
         yield newest
     finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+        with _changing_the_logger:
+            logger.removeHandler(handler)
+            level, logger.propagate = _before.pop()
+            logger.setLevel(level)  # not the attribute: loggers cache which levels are enabled

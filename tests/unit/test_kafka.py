@@ -2,10 +2,11 @@
 
 import gc
 import importlib.metadata
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import psutil
 import pytest
 from kafka import KafkaProducer
 from kafka.cluster import ClusterMetadata
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from local import topics
 from local.ports import free_port
@@ -89,6 +90,31 @@ def test_failed_attempts_to_connect_leave_no_thread_and_no_file_open(
                     path(settings)
         assert not set(threading.enumerate()) - threads
         assert process.num_fds() <= files + 4  # of the newest attempt, whose error is still known
+
+
+def test_two_threads_that_connect_leave_the_log_of_kafka_python_as_it_was() -> None:
+    """The attempt that began first ends first. The producer connects in two threads."""
+    logger = logging.getLogger("kafka.net.manager")
+    before = logger.level, logger.propagate, list(logger.handlers)
+    began, may_end = (threading.Event(), threading.Event()), (threading.Event(), threading.Event())
+
+    def attempt(number: int) -> None:
+        def wait_and_fail(**_: object) -> None:
+            began[number].set()
+            may_end[number].wait(10)
+            raise KafkaTimeoutError
+
+        with suppress(TemporaryError):
+            kafka_connection.connected(wait_and_fail, bootstrap_servers=["127.0.0.1:1"])
+
+    attempts = [threading.Thread(target=attempt, args=(number,)) for number in range(2)]
+    for number, thread in enumerate(attempts):
+        thread.start()
+        assert began[number].wait(10)
+    for number, thread in enumerate(attempts):
+        may_end[number].set()
+        thread.join(10)
+    assert (logger.level, logger.propagate, logger.handlers) == before
 
 
 def test_a_refused_connection_is_named_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
