@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 #: The lag is flat if it grows by at most this share of the rate.
 FLAT = 0.02
-#: In the short steps of the search, the lag grows if it does so by more than this share.
+#: In the short steps of the search, a growth of at most this share of the rate counts as flat.
 GROWS = 0.25
 #: With fewer publications in a step, the growth of the lag is unknown.
 LEAST_PUBLICATIONS = 3
@@ -148,7 +148,7 @@ def search(
         if not step.read:
             raise NoFlatRateError(f"the stream published nothing at {rate:.0f} messages/s")
         if step.growth > GROWS:
-            # Not at the rate of the step: an overloaded machine would read less.
+            # This does not send at the rate of the step: an overloaded machine would read less.
             backlog = limit = observe(step.read, plan.step_seconds * 2).read
             break
         rate *= 2

@@ -139,7 +139,7 @@ def fill_topic(servers: str, topic: str, count: int) -> None:
         batch_size=131_072,
     )
     for trade in itertools.islice(walk(), count):
-        # Received now: the broker would remove records as old as the trades.
+        # The time of receipt is now: the broker would remove records as old as the trades.
         producer.send(topic, message(trade), key=b"BTC-USD", timestamp_ms=now_ms())
         if trade.number % _CHUNK == 0:
             producer.flush()  # `send` alone would fill the memory

@@ -2,7 +2,7 @@
 
 The stream runs on a standalone Spark cluster with one or two executors, and reads a topic that is
 on one of three brokers or on all of them. The reference runs without a cluster. Everything runs on
-the same two cores: docs/scale.md says what the numbers mean.
+the same two cores: docs/scale.md explains the numbers.
 """
 
 import csv

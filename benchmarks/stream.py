@@ -31,7 +31,8 @@ WATERMARK = 60
 #: Seconds between two reads of the outputs, and of the CPU time.
 READ_SECONDS = 0.05
 CPU_SECONDS = 5.0
-#: Final windows that are due earlier than this after the first output measure the start. Seconds.
+#: Seconds after the first output. Final windows that are due earlier do not count, because they
+#: measure the start.
 SETTLED_SECONDS = 10
 START_TIMEOUT = 180
 #: Seconds from the last message until the CPU of a silent feed is measured.

@@ -4,9 +4,9 @@ import contextlib
 import socket
 from random import SystemRandom
 
-#: The system takes no port of an outgoing connection from this range: Linux takes them from 32768
-#: on, other systems from 49152 on. So a server can listen on its port later, and again after it was
-#: killed.
+#: The system uses no port in this range for outgoing connections: Linux uses ports from 32768 on,
+#: other systems use ports from 49152 on. So a server can listen on its port later, and again after
+#: it was killed.
 _PORTS = range(10_000, 32_768)
 
 

@@ -1,7 +1,7 @@
 """Check that Java and Maven are installed: `python3 -m local.prerequisites java mvn`.
 
-Prints one sentence about the first one that is missing and exits with status 2. Only the standard
-library: this runs before the virtual environment exists.
+Prints one sentence about the first one that is missing and exits with status 2. This module imports
+only the standard library, because it runs before the virtual environment exists.
 """
 
 import os

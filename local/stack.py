@@ -48,7 +48,7 @@ def configuration(data_dir: Path) -> Path:
 
 
 def has_run_on(data_dir: Path) -> bool:
-    """Return whether a stack has run on this directory: else another program may have filled it.
+    """Return whether a stack has run on this directory. If not, another program may have filled it.
 
     If `source.json` is damaged, the user moves it away and the next start writes it again.
     """

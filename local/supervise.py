@@ -84,7 +84,7 @@ class Log(loggers.Logger):  # type: ignore[misc]
 
 
 class Options(ServerOptions):  # type: ignore[misc]
-    """Supervisor's options, with logs that survive a full disk and SIGHUP as it was."""
+    """Supervisor's options. Its logs survive a full disk, and an ignored SIGHUP stays ignored."""
 
     #: The wait status of the program that ended last. Supervisor drops it if that was an early end.
     wait_status = 0
@@ -200,7 +200,7 @@ class Stack(Supervisor):  # type: ignore[misc]
             process.backoff = min(self._failures[name], MAX_BACKOFF_SECONDS - 1)
             process.change_state(ProcessStates.BACKOFF)
         elif process.exitstatus == EXIT_OPERATIONAL:
-            how = error_of(process) or "failed. Correct the cause in the log"
+            how = error_of(process) or "failed. Read its log and correct the cause"
             self._log_failure(process, f"{how}. After the correction, start the stack again")
         elif self._failures.pop(name, 0):
             log(f"{name} has succeeded")

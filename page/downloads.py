@@ -21,7 +21,7 @@ from pipeline.errors import exit_on_error
 
 HOW_TO_READ = (
     "Download the comparison of the selected time range. A click makes the report from the current "
-    "files, which takes a few seconds."
+    "files. This takes a few seconds."
 )
 #: For how long the failure of a report is shown.
 SHOWN_FOR = timedelta(minutes=5)

@@ -376,7 +376,7 @@ def _lacking(path: Path, frame: pd.DataFrame) -> str | None:
     if not lacking:
         return None
     names = ", ".join(lacking)
-    return f"{path} is from an older version and has no {names}. They are shown as unknown"
+    return f"{path} is from an older version and has no {names}. These values are unknown"
 
 
 def _read_counts(path: Path) -> Table:

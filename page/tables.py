@@ -178,8 +178,8 @@ def runs_caption(snapshot: Snapshot) -> str:
         which = f"The newest {formatting.count(shown)} of {which}"
     failed, stopped = MARKS["failed"], MARKS["stopped"]
     return (
-        f"{which}, from batch_log.txt. {failed} marks a run that failed or timed out, {stopped} a "
-        "stopped run."
+        f"{which}, from batch_log.txt. {failed} marks a run that failed or timed out. {stopped} "
+        "marks a stopped run."
     )
 
 
@@ -188,7 +188,7 @@ def durations_caption(runs: pd.DataFrame) -> str:
     if runs.empty:
         return "No batch run yet. A bar appears when the first run ends."
     newest = runs.iloc[-1]
-    wall, rows = seconds(newest["wall_s"]), formatting.count(newest["rows"])
+    wall, rows = seconds(newest["wall_s"]), formatting.many(newest["rows"], "row")
     counts = runs["status"].map(outcome_of).value_counts()
     others = [
         f"{counts[outcome]:,} {outcome} ({MARKS[outcome]})"
@@ -197,9 +197,9 @@ def durations_caption(runs: pd.DataFrame) -> str:
     ]
     shown = min(len(runs), MAX_RUN_BARS)
     return (
-        f"Newest run: {formatting.text(newest['status'])}, run time {wall}, {rows} rows, mode "
+        f"Newest run: {formatting.text(newest['status'])}, run time {wall}, {rows}, mode "
         f"{formatting.text(newest['mode'])}. "
         f"{formatting.many(len(runs), 'run')}: {', '.join(others) or 'all succeeded'}. "
-        f"The chart shows the last {formatting.many(shown, 'run')}, from the oldest to the newest. "
+        f"Newest runs in the chart, oldest first: {shown:,}. "
         "The part “other” is writing and shutdown."
     )

@@ -48,11 +48,11 @@ def run(module: str, *arguments: str, timeout_s: float) -> bytes:
             check=False,
         )
     except OSError as error:
-        raise WorkerError(f"it could not be started: {sentence(error)}") from error
+        raise WorkerError(f"the process cannot start: {sentence(error)}") from error
     except subprocess.TimeoutExpired:
         raise WorkerError(
-            f"it took longer than {formatting.age(timeout_s)} and was stopped. Free CPU time on "
-            "this machine"
+            f"the process took longer than {formatting.age(timeout_s)} and was stopped. Free CPU "
+            "time on this machine"
         ) from None
     finally:
         os.close(its_end)
@@ -60,8 +60,8 @@ def run(module: str, *arguments: str, timeout_s: float) -> bytes:
     if done.returncode:
         last_line = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         no_line = (
-            f"it ended with status {done.returncode} and without an error message. Check the free "
-            "memory of this machine"
+            f"the process ended with status {done.returncode} and without an error message. Check "
+            "the free memory of this machine"
         )
         raise WorkerError(formatting.text(" ".join(last_line) or no_line))
     return done.stdout

@@ -2,5 +2,5 @@
 
 from pipeline.environment import prepare_this_process
 
-# Here, because every program imports this package before any other package that is installed.
+# This call is here because every program imports this package before any other installed package.
 prepare_this_process()

@@ -164,7 +164,7 @@ class AlertLog:
 
     def _log(self, alerts: list[Alert]) -> None:
         if (omitted := len(alerts) - LOGGED) > 0:
-            self._show(f"ALERT ({omitted} earlier alerts omitted: see {self._path.name})")
+            self._show(f"ALERT (earlier alerts omitted: {omitted}, see {self._path.name})")
         for alert in alerts[-LOGGED:]:
             self._show(describe(alert, self._settings.product_id))
 

@@ -4,8 +4,8 @@ A shell holds variables for other programs: another Spark, options for every JVM
 Python, Java, Spark and bash read them all. A child process gets only the variables listed here and
 those that are set for it.
 
-It imports only the standard library, because `pipeline.java` runs before the virtual environment
-exists.
+This module imports only the standard library, because `pipeline.java` runs before the virtual
+environment exists.
 """
 
 import io

@@ -38,7 +38,7 @@ def _clock() -> str | None:
     """Return the identity of the monotonic clock of this process; None if it is unknown.
 
     All processes and containers on one boot of a machine share the clock, except in a time
-    namespace of their own. macOS has no such files.
+    namespace of their own. macOS does not have the two files that identify the clock.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

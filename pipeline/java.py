@@ -1,6 +1,7 @@
 """The Java runtime that Spark and Kafka run on, and the class-data archives for it.
 
-Only the standard library: `local.prerequisites` uses it before the virtual environment exists.
+This module imports only the standard library, because `local.prerequisites` uses it before the
+virtual environment exists.
 """
 
 import contextlib

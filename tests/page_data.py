@@ -490,7 +490,7 @@ def wrong(data: DataDir, now: datetime) -> None:
     """Every message is for another product than PRODUCT_ID."""
     found = statuses(now, LIVE)
     text = (
-        "No usable trade: 8,551 messages are for BTC-USD, PRODUCT_ID is ETH-USD. "
+        "No usable trade: 8,551 messages are for BTC-USD, but PRODUCT_ID is ETH-USD. "
         "Correct PRODUCT_ID or FEED_URL"
     )
     found["producer"] |= {"last_trade": None, "unusable": {"text": text, "messages": 8551}}

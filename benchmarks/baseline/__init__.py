@@ -1,1 +1,1 @@
-"""The same four jobs as most people write them. The benchmarks compare the pipeline with them."""
+"""The four jobs, written as in tutorials. The benchmarks compare the pipeline with them."""

@@ -79,7 +79,7 @@ def _frontier_specification(curves: tuple[tuple[str, str, bool], ...]) -> Spec:
     tooltip = [
         alt.Tooltip("name:N", title="result"),
         alt.Tooltip("age_s:Q", title="median age, s", format=",.1f"),
-        alt.Tooltip("cpu_s_per_hour:Q", title="CPU s per hour", format=",.0f"),
+        alt.Tooltip("cpu_s_per_hour:Q", title="CPU seconds per hour", format=",.0f"),
     ]
     interval = alt.Tooltip("interval_s:Q", title="interval, s", format=",.0f")
     lines = (

@@ -169,9 +169,9 @@ def how_to_read(shown: Market, average: float | None, settings: Settings) -> str
             text += f" The average price of the batch, {price}, is {place} the prices shown."
     base, quote = currencies(settings.product_id)
     return (
-        f"{text} Sentiment is Bullish (green) or Bearish (red). {HIGH} marks a window with a price "
-        f"range above {settings.volatility_range:,f} {quote}, {SPIKE} a window with a volume above "
-        f"{settings.spike_volume:,f} {base}. No mark: Neutral or Normal."
+        f"{text} Sentiment: Bullish is green, Bearish is red, Neutral has no mark. {HIGH} marks a "
+        f"window with a price range above {settings.volatility_range:,f} {quote}. {SPIKE} marks a "
+        f"window with a volume above {settings.spike_volume:,f} {base}."
     )
 
 
@@ -193,10 +193,10 @@ def batch_counts(snapshot: Snapshot, span_name: str, shown: Market) -> pd.DataFr
 def counts_summary(snapshot: Snapshot) -> str:
     """Return how many trades each path has counted, and how many the table holds."""
     finals, live = snapshot.finals.frame, snapshot.live
-    rows = formatting.count(snapshot.services[status.CONSUMER].number("rows"))
+    rows = snapshot.services[status.CONSUMER].number("rows")
     return (
         f"Stream: {_in_windows(finals, 'final', snapshot)}, {_in_windows(live, 'open', snapshot)}. "
-        f"Table btc_prices: {formatting.with_unit(rows, 'rows')}. "
+        f"Table btc_prices: {DASH if rows is None else formatting.many(rows, 'row')}. "
         f"Batch: {_rows_of_run(snapshot.batch_run, snapshot)}."
     )
 
@@ -204,8 +204,8 @@ def counts_summary(snapshot: Snapshot) -> str:
 def _in_windows(frame: pd.DataFrame, kind: str, snapshot: Snapshot) -> str:
     if frame.empty:
         return f"{DASH} {kind} windows" if snapshot.loading else f"no {kind} window"
-    trades = formatting.count(frame["trade_count"].sum(min_count=1))
-    return f"{trades} trades in {formatting.many(len(frame), f'{kind} window')}"
+    trades = formatting.many(frame["trade_count"].sum(min_count=1), "trade")
+    return f"{trades} in {formatting.many(len(frame), f'{kind} window')}"
 
 
 def _rows_of_run(run: Mapping[str, Any], snapshot: Snapshot) -> str:
@@ -213,7 +213,7 @@ def _rows_of_run(run: Mapping[str, Any], snapshot: Snapshot) -> str:
         return "no result yet"
     read_at = formatting.moment(run.get("snapshot_at"))
     when = f", read {formatting.ago(read_at, snapshot.taken_at)}" if read_at else ""
-    return f"{formatting.count(run.get('rows'))} rows{when}"
+    return f"{formatting.many(run.get('rows'), 'row')}{when}"
 
 
 def counts_how_to_read(shown: Market) -> str:

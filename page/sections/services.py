@@ -110,7 +110,7 @@ def _resources(service: ServiceStatus) -> str:
     if cpu is None:
         return DASH
     memory = f"{formatting.count(now)} MiB (peak {formatting.count(peak)} MiB)"
-    return f"{cpu:,.0f} CPU seconds since the start; resident memory {memory}"
+    return f"{formatting.many(cpu, 'CPU second')} since the start; resident memory {memory}"
 
 
 def _last_error(service: ServiceStatus, now: datetime) -> str:
@@ -128,7 +128,7 @@ def _details(service: ServiceStatus, condition: str) -> list[tuple[str, str]]:
     """Return what only this service publishes."""
     # The lag of a silent service is old: it has grown since.
     known = service.number("lag") if condition in ("ok", "starting") else None
-    lag = ("lag", formatting.with_unit(formatting.count(known), "records"))
+    lag = ("lag", DASH if known is None else formatting.many(known, "record"))
     match service.name:
         case status.CONSUMER:
             gaps = service.part("gaps")

@@ -11,8 +11,8 @@ from pipeline.durations import json_duration
 from pipeline.settings import Settings, setting_text
 
 HOW_TO_READ = (
-    "The settings that each service runs with. ≠ marks a setting whose value differs between "
-    "services."
+    "The settings that each service and this page run with. ≠ marks a setting that does not have "
+    "the same value everywhere."
 )
 
 

@@ -226,7 +226,7 @@ class Scheduler:
         if days is None or newest is None:
             return
         if deleted := retention.delete_expired(self._data, newest, times.now(), days):
-            self._service.log.info("deleted the files of %d runs (RETENTION_DAYS)", deleted)
+            self._service.log.info("runs whose files were deleted (RETENTION_DAYS): %d", deleted)
 
     def _run_once(self, started: datetime) -> None:
         """Execute one run and log it. A run that cannot start is logged as failed."""
@@ -255,7 +255,7 @@ class Scheduler:
         note = json.dumps({"run": run, "started": times.iso(started)})
         self._retrying(text_files.write_atomically, self._run_file, note + "\n")
         self._service.details["running"] = run
-        self._report(f"run {run} over {rows} rows")
+        self._report(f"run {run}, rows in the table: {rows:,}")
         cpu_before = processes.cpu_of_ended_children()
         process = psutil.Popen(command, cwd=spark.ROOT)
         try:
@@ -358,7 +358,7 @@ class Scheduler:
             self._service.error(f"run failed: {why}. Run: {fields['run']}")
 
     def _delete_row(self, run: str) -> None:
-        """Delete the row of a run that ended between its row and its windows.
+        """Delete the row of a run that ended before it wrote its windows.
 
         It checks first that the row exists: on a read-only file system, `unlink` fails without one.
         """

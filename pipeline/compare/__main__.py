@@ -69,8 +69,9 @@ def main() -> None:
 def as_json(comparison: Comparison) -> str:
     """Return all numbers of the comparison, its findings and the table of aspects.
 
-    Programs depend on the names, so `verdict`, `answers` and `question` stay although the code
-    calls them status (of a window), summary, findings and title.
+    Programs depend on the names, so these names stay although the code uses others: `verdict`
+    (in the code, the status of a window, and the summary), `answers` (findings) and `question`
+    (title).
     """
     fields = {name: of for name, of in vars(comparison).items() if name not in _NOT_IN_JSON}
     answers = [

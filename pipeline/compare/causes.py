@@ -1,7 +1,7 @@
 """Find the cause of each difference between the paths. Pure.
 
 A difference has a known cause only if single trades account for all of it, or if the two paths used
-other thresholds. Times are text in the format of the files.
+different thresholds. Times are text in the format of the files.
 """
 
 from bisect import bisect_left
@@ -38,7 +38,7 @@ CONFLICT = "duplicate id with different content, received after the deduplicatio
 DELETED = "records deleted in Kafka before the stream read them"
 #: Kafka's topic was deleted and created again, and each of the two had a part of the trades.
 TWO_TOPICS = "trades in two Kafka topics"
-#: Flags differ, because the two paths used other thresholds. The settings follow.
+#: Flags differ, because the two paths used different thresholds. The settings follow this text.
 THRESHOLDS = "computed with other thresholds"
 #: Late events or duplicates can explain the difference, but their outcome was not recorded.
 NOT_RECORDED = "evidence not recorded"

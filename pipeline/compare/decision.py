@@ -105,8 +105,8 @@ def frontier_section(comparison: Comparison) -> Section:
             tuple(_interval_rows(found)),
         ),
         Table(
-            f"Batch modes: medians of the newest {RECENT_RUNS} runs or fewer, growth per million "
-            "rows",
+            "Batch modes: rows of the newest run, medians of the newest "
+            f"{RECENT_RUNS} runs or fewer, growth per million rows",
             (
                 "mode", "runs", "rows", "run time", "CPU s", "peak MiB", "time growth, s",
                 "CPU growth, s",

@@ -53,7 +53,7 @@ def _latencies(published: pd.DataFrame) -> tuple[int, float, float]:
 def of_micro_batches(micro_batches: pd.DataFrame) -> pd.DataFrame:
     """Return the publications of the open windows.
 
-    The trades of a micro-batch are as far apart as their times of receipt.
+    The event times of a micro-batch are assumed to be as far apart as its times of receipt.
     """
     received = micro_batches["last_receipt"] - micro_batches["first_receipt"]
     return pd.DataFrame(

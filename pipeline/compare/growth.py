@@ -89,7 +89,7 @@ def _refusal(
 ) -> str:
     """Return why the runs allow no forecast; empty if they do."""
     reasons = {
-        f"it needs {MIN_RUNS} batch runs and has {len(x)}": len(x) < MIN_RUNS,
+        f"a forecast needs {MIN_RUNS} batch runs, and there are {len(x)}": len(x) < MIN_RUNS,
         "the table grew too little between runs": x.max() < MIN_TABLE_GROWTH * x.min(),
         "run time shows no trend beyond its noise": line.low <= 0,
         "the trend gives a negative run time for an empty table": _is_negative(
@@ -105,7 +105,8 @@ def _refusal(
 def _is_negative(base_s: float) -> bool:
     """Return whether a run time is negative when rounded to 0.1 s.
 
-    If that of an empty table is, not the table made the later runs slower, but a busier machine.
+    If the run time of an empty table is negative, a busier machine made the later runs slower, and
+    not the larger table.
     """
     return round(base_s, 1) < 0
 

@@ -103,8 +103,8 @@ def _agreement(comparison: Comparison) -> Section:
         title="Agreement",
         how_to_read=(
             "The windows of both paths are compared digit by digit. Every window has one status. "
-            "A cause is named only if individual trades, or changed thresholds, account for the "
-            "whole difference."
+            "A cause is named only if individual trades, or different thresholds of the two paths, "
+            "account for the whole difference."
         ),
         lines=tuple(lines),
         tables=tuple(tables),
@@ -314,7 +314,7 @@ _LOSSES = {
 }
 #: The label of a negative loss: the stage counted more trades than its input has.
 _GAINS = {"not_yet": "not yet in the input", "repeated": "counted twice"}
-_GAIN = "more than the input, cause unknown"
+_GAIN = "more than the input (cause unknown)"
 
 
 def losses_text(row: Mapping[Any, Any]) -> str:

@@ -23,7 +23,7 @@ from pipeline.compare.growth import TOO_SLOW_ALREADY, Growth
 #: The titles of the findings, in order.
 TITLES = ("Agreement", "Freshness", "CPU cost", "Batch run time")
 #: Why no age is known yet. Ages are measured from the time at which both paths have a result until
-#: the newest result: with one result from each path, this is no time.
+#: the newest result. With one result from each path, the length of this time is zero.
 NO_AGES_YET = "No ages yet. They need a result from each path, and then one more result."
 #: Why no section has ages, for a replay with its original timestamps.
 NO_AGES = (
@@ -129,7 +129,8 @@ def _agreement(comparison: Comparison) -> Finding:
     else:
         kind, short = "note", differences(comparison)
         sentence = (
-            f"{len(differ):,} of {windows:,} windows compared {_differ(len(differ))} ({span})."
+            f"{len(differ):,} of {count(windows, 'compared window')} "
+            f"{_differ(len(differ))} ({span})."
         )
         if comparison.unexplained:
             kind, sentence = "alarm", f"{short}. {sentence}"
@@ -154,7 +155,8 @@ def differences(comparison: Comparison) -> str:
         return f"{count(unexplained, 'window')} {_differ(unexplained)}, {UNEXPLAINED}"
     windows, unrecorded = len(comparison.differing), comparison.unrecorded
     causes = f"{NOT_RECORDED} for {unrecorded:,}" if unrecorded else "all explained"
-    return f"{windows:,} of {comparison.compared:,} windows {_differ(windows)}, {causes}"
+    compared = count(comparison.compared, "window")
+    return f"{windows:,} of {compared} {_differ(windows)}, {causes}"
 
 
 def _differ(windows: int) -> str:
@@ -273,8 +275,8 @@ def _run_time(comparison: Comparison) -> Finding:
         until = f"{growth.at_limit:{'%Y-%m-%d' if left > TIME_SHOWN else '%Y-%m-%d %H:%M UTC'}}"
         short = f"Fast enough until about {until}: {compared}"
         trend = (
-            f"Run time grows by {_slope(growth)} per million trades and reaches the interval at "
-            f"{_rows(growth.rows_at_limit)} trades."
+            f"Run time grows by {_slope(growth)} per million rows and reaches the interval at "
+            f"{_rows(growth.rows_at_limit)} rows."
         )
         return Finding(title, short, f"{measured} {trend}", kind)
     if growth is not None and growth.refusal == TOO_SLOW_ALREADY:
@@ -305,13 +307,13 @@ def forecast(growth: Growth | None, interval_s: float) -> str:
     if growth.refusal == TOO_SLOW_ALREADY:
         return (
             f"The trend predicts a run time above the {interval_s:g} s interval for tables of more "
-            f"than {_rows(growth.rows_at_limit)} trades. The table already has more."
+            f"than {_rows(growth.rows_at_limit)} rows. The table already has more."
         )
     if growth.refusal or growth.at_limit is None:
         return f"No forecast of when runs will be too slow: {growth.refusal}."
     return (
-        f"Run time grows by {_slope(growth)} per million trades. It reaches the {interval_s:g} s "
-        f"interval at {_rows(growth.rows_at_limit)} trades (95 % confidence interval: "
+        f"Run time grows by {_slope(growth)} per million rows. It reaches the {interval_s:g} s "
+        f"interval at {_rows(growth.rows_at_limit)} rows (95 % confidence interval: "
         f"{_rows(growth.rows_low)} to {_rows(growth.rows_high)}), around "
         f"{growth.at_limit:%Y-%m-%d} if trades keep arriving at the rate of the last hour."
     )

@@ -74,13 +74,15 @@ def _granularity_aspect(comparison: Comparison) -> _Aspect:
     return (
         "granularity",
         "One result per window. Each micro-batch replaces the open windows.",
-        f"Each run: one result per window and one over the whole table ({_rows(comparison)} rows).",
+        f"Each run: one result per window and one over the whole table ({_rows(comparison)}).",
         "Both paths produce the same windows. They differ in when a window can be read.",
     )
 
 
 def _rows(comparison: Comparison) -> str:
-    return UNKNOWN if comparison.runs.empty else number(comparison.runs["rows"].iloc[-1], ",.0f")
+    """Return the rows that the newest run covers: `1 row`, `12,000 rows`."""
+    rows = UNKNOWN if comparison.runs.empty else number(comparison.runs["rows"].iloc[-1], ",.0f")
+    return f"{rows} row" if rows == "1" else f"{rows} rows"
 
 
 def _processing_aspect(comparison: Comparison) -> _Aspect:
@@ -97,7 +99,7 @@ def _processing_aspect(comparison: Comparison) -> _Aspect:
     if len(comparison.runs):
         walls = comparison.runs["wall_s"]
         batch = (
-            f"Last run: {number(walls.iloc[-1], '.1f', ' s')} ({_rows(comparison)} rows, mode "
+            f"Last run: {number(walls.iloc[-1], '.1f', ' s')} ({_rows(comparison)}, mode "
             f"{comparison.mode}). "
             f"Median: {number(walls.median(), '.1f', ' s')}."
         )

@@ -96,7 +96,7 @@ class BoundedWebSocket(websocket.WebSocket):  # type: ignore[misc]
     def incomplete(self) -> int | None:
         """Return a number for the incomplete message or frame; None if the newest one is complete.
 
-        Pings are allowed between the parts of a message, so it is not complete with one of them.
+        A ping may arrive between the parts of a message. It does not complete the message.
         """
         if self.cont_frame.recving_frames:
             return 0

@@ -7,7 +7,7 @@ from collections import deque
 from datetime import datetime, timedelta
 from statistics import median
 
-#: Seconds between the two clocks from which on this machine's clock counts as wrong. Network and
+#: Seconds. If the two clocks differ by more, this machine's clock counts as wrong. Network and
 #: exchange delay a heartbeat by less.
 MAX_ERROR_SECONDS = 10.0
 #: Heartbeats that are compared, and the number of them that is enough for a result.

@@ -36,7 +36,8 @@ POSITION_MS = 3000
 COORDINATOR_MS = 5000
 #: Milliseconds to reach a broker. The caller tries again.
 CONNECT_MS = 3000
-#: Milliseconds between two reads of the topic's metadata, which show that it was created again.
+#: Milliseconds between two reads of the topic's metadata. A topic that was created again has
+#: another id there.
 METADATA_MS = 2000
 #: Milliseconds after which kafka-python drops a record. The producer must never drop one.
 _FOREVER_MS = 2**31 - 1

@@ -1,4 +1,6 @@
-"""How a client of kafka-python connects and ends: with the cause of a failure, and without a leak.
+"""Connect and end clients of kafka-python.
+
+The error of a failed connection contains its cause. No thread and no socket stays open.
 
 Only this module uses parts of kafka-python that are not public: the class `KafkaNetClient`, which a
 client uses for its connections, the thread of a producer, and the text of log lines.
@@ -99,7 +101,9 @@ def _no_connection(options: Mapping[str, Any], causes: Sequence[str]) -> str:
 
 @contextmanager
 def _last_error() -> Iterator[Sequence[str]]:
-    """Give the newest error that kafka-python logs. A request that was cut off counts last.
+    """Yield a sequence that gets the newest error that kafka-python logs.
+
+    The error of a request that was cut off never replaces another error.
 
     The exception of a failed attempt contains only a timeout. The cause (refused, certificate,
     login) is only in the log.

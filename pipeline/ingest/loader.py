@@ -177,7 +177,7 @@ class Loader:
         )
 
     def _delete_expired(self) -> None:
-        """Delete a part of the old bookkeeping. With all of it, new records would wait too long."""
+        """Delete a part of the old bookkeeping. Deleting all of it would delay new records."""
         if self._settings.retention_days is None or time.monotonic() < self._next_deletion:
             return
         deleted = self._service.retrying("the database")(

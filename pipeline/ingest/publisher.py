@@ -77,7 +77,7 @@ class Publisher:
                 continue
             self._published.add(valid)
             ids.add(valid.trade_id)
-        self._service.log.info("%d published trades restored", len(self._published))
+        self._service.log.info("published trades restored from Kafka: %d", len(self._published))
         if records:
             self._backfill.restore(ids, first_offset=records[0][0], newest=records[-1][1])
 
@@ -290,7 +290,7 @@ class Publisher:
             self._service.report("running", f"LIVE from {feed['url']}", healthy=True)
 
     def _report_unusable(self) -> None:
-        """Show in the status that no message is usable, and log it once, also if it reconnects."""
+        """Show in the status that no message is usable. Log this once, even after a reconnect."""
         unusable = self._rejections.as_status()
         if unusable and unusable["since"] != self._unusable_since:
             self._service.error(unusable["text"])

@@ -77,7 +77,7 @@ def description(reasons: Sequence[str], newest: str, messages: int) -> str:
             names[NAMED:] = ["other products"]
         listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
         return (
-            f"No usable trade: {messages:,} messages are for {listed}, PRODUCT_ID is "
+            f"No usable trade: {messages:,} messages are for {listed}, but PRODUCT_ID is "
             f"{products[0][2]}. Correct PRODUCT_ID or FEED_URL"
         )
     by_clock = newest.endswith(AFTER_RECEIPT)

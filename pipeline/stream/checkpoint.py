@@ -94,14 +94,16 @@ def problem(checkpoint: Path) -> str | None:
         return f"{Path(str(error.filename)).name}: {error.strerror}"
     newest, ended = (-1 if number is None else number for number in (offsets, commits))
     if ended not in (newest - 1, newest):
-        return f"offsets end at micro-batch {newest}, but commits end at {ended}"
+        return f"newest micro-batch in offsets: {_name(newest)}, in commits: {_name(ended)}"
     running = newest if ended < newest else newest + 1
     if not finality.continues(state, running):
-        return (
-            f"open_windows.json is of micro-batch {state.micro_batch}, but Spark continues at "
-            f"{running}"
-        )
+        found = _name(state.micro_batch)
+        return f"micro-batch in open_windows.json: {found}, Spark continues at {running}"
     return None
+
+
+def _name(micro_batch: int) -> str:
+    return "none" if micro_batch < 0 else str(micro_batch)
 
 
 def _open_windows(checkpoint: Path) -> finality.State:

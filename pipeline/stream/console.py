@@ -51,7 +51,7 @@ def console_lines(kind: str, windows: list[Cells]) -> list[str]:
     """Return a line for each of the newest windows, oldest first."""
     found = []
     if (omitted := len(windows) - CONSOLE_WINDOWS) > 0:
-        found.append(f"{kind:<5} ({omitted} earlier windows omitted)")
+        found.append(f"{kind:<5} (earlier windows omitted: {omitted})")
     newest = sorted(windows, key=lambda cells: cells["window_start"])[-CONSOLE_WINDOWS:]
     return found + [_line(kind, cells) for cells in newest]
 

@@ -401,7 +401,7 @@ def test_the_comparison_shows_how_the_files_differ(disputed, shared_visit) -> No
     assert f"{len(differing)}" in statuses_of(seen).partition("differs")[2]
     findings = seen.page.locator(".st-key-findings")
     unequal = len(differing) + len(alone)
-    expect(findings).to_contain_text(f"{unequal} of {len(batch)} windows compared differ")
+    expect(findings).to_contain_text(f"{unequal} of {len(batch)} compared windows differ")
     seen.page.wait_for_selector(
         ".st-key-agreement-chart canvas, .st-key-agreement-chart svg.marks", timeout=20_000
     )
@@ -735,7 +735,7 @@ def test_every_state_is_named_on_a_page_that_stays_open(fast, shared_visit) -> N
     seen = shared_visit("changing", fast.address)
     for scenario, word, text in (
         ("empty", "WAITING", "No window yet"),
-        ("wrong", "UNUSABLE", "8,551 messages are for BTC-USD, PRODUCT_ID is ETH-USD"),
+        ("wrong", "UNUSABLE", "8,551 messages are for BTC-USD, but PRODUCT_ID is ETH-USD"),
         ("starting", "REPLAY", "spark_processor has been starting"),
         ("foreign", "REPLAY", "so this pipeline did not write it"),
         ("foreign", "REPLAY", "No newer comparison:"),

@@ -134,7 +134,7 @@ def test_a_window_before_the_horizon_raises_no_alert(tmp_path: Path) -> None:
 def test_the_log_names_the_newest_alerts_of_an_update_with_many(tmp_path: Path) -> None:
     shown: list[str] = []
     publish(tmp_path, *(window(n, "60") for n in range(30)), shown=shown)
-    assert shown[0] == "ALERT (25 earlier alerts omitted: see alerts_stream.csv)"
+    assert shown[0] == "ALERT (earlier alerts omitted: 25, see alerts_stream.csv)"
     assert len(shown) == 1 + alerts.LOGGED
     assert "12:29:00" in shown[-1]
 

@@ -106,7 +106,7 @@ def test_open_windows_with_a_value_of_another_kind_are_damage(
 def test_missing_open_windows_are_damage_once_spark_has_run_a_micro_batch(tmp_path: Path) -> None:
     (made(tmp_path) / "open_windows.json").unlink()
     assert checkpoint.problem(tmp_path) == (
-        "open_windows.json is of micro-batch -1, but Spark continues at 8"
+        "micro-batch in open_windows.json: none, Spark continues at 8"
     )
 
 

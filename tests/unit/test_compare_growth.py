@@ -48,7 +48,7 @@ def test_the_trend_is_found_despite_noise_and_outliers(seed: int) -> None:
 @pytest.mark.parametrize(
     ("runs", "rate", "why"),
     [
-        (run_times(5, 5, 3, 0.1), 6.0, "needs 8 batch runs and has 5"),
+        (run_times(5, 5, 3, 0.1), 6.0, "needs 8 batch runs, and there are 5"),
         (run_times(40, 5, 0, 0.5), 6.0, "no trend"),
         (run_times(40, -5, 30, 0.5), 6.0, "negative run time for an empty table"),
         (

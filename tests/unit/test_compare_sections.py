@@ -264,7 +264,7 @@ def test_losses_are_named_with_their_reason_and_gains_as_such() -> None:
     )
     gained = losses | {"repeated": -2, "late": None, "unexplained": -1, "not_yet": -5}
     assert module.losses_text(gained) == (
-        "2 counted twice, 1 more than the input, cause unknown, 5 not yet in the input"
+        "2 counted twice, 1 more than the input (cause unknown), 5 not yet in the input"
     )
 
 

@@ -110,7 +110,7 @@ def test_an_explained_difference_is_a_note_and_an_unexplained_one_an_alarm(
     unknown = replace(comparison, agreement=windows(EQUAL, DIFFERS, cause=UNEXPLAINED))
     first = findings(unknown)[0]
     assert (first.short, first.kind) == ("1 window differs, cause unknown", "alarm")
-    assert first.sentence.startswith("1 window differs, cause unknown. 1 of 2 windows")
+    assert first.sentence.startswith("1 window differs, cause unknown. 1 of 2 compared windows")
 
 
 def test_changed_thresholds_are_a_note_that_names_the_settings(comparison: Comparison) -> None:
@@ -230,12 +230,12 @@ def test_a_forecast_names_the_day_and_how_long_a_run_takes_now(comparison: Compa
         "fine",
     )
     assert found.sentence == (
-        "Median of the last 3 batch runs: 6.4 s. Run time grows by 3.0 s per million trades and "
-        "reaches the interval at 200.0 million trades."
+        "Median of the last 3 batch runs: 6.4 s. Run time grows by 3.0 s per million rows and "
+        "reaches the interval at 200.0 million rows."
     )
     assert forecast(FORECAST, 600) == (
-        "Run time grows by 3.0 s per million trades. It reaches the 600 s interval at 200.0 "
-        "million trades (95 % confidence interval: 150.0 million to 300.0 million), around "
+        "Run time grows by 3.0 s per million rows. It reaches the 600 s interval at 200.0 "
+        "million rows (95 % confidence interval: 150.0 million to 300.0 million), around "
         "2031-07-03 if trades keep arriving at the rate of the last hour."
     )
     soon = replace(FORECAST, at_limit=NOON + timedelta(days=29))
@@ -251,9 +251,9 @@ def test_a_forecast_names_the_day_and_how_long_a_run_takes_now(comparison: Compa
 
 def test_a_small_growth_and_a_small_table_are_not_shown_as_0() -> None:
     slow = replace(FORECAST, s_per_million=0.031)
-    assert forecast(slow, 600).startswith("Run time grows by 0.03 s per million trades. ")
+    assert forecast(slow, 600).startswith("Run time grows by 0.03 s per million rows. ")
     small = replace(FORECAST, rows_at_limit=42_000.0, refusal=TOO_SLOW_ALREADY)
-    assert "more than 42,000 trades. The table already has more." in forecast(small, 5)
+    assert "more than 42,000 rows. The table already has more." in forecast(small, 5)
 
 
 def test_only_the_median_of_the_last_three_runs_decides_that_the_batch_is_too_slow(
@@ -274,7 +274,7 @@ def test_only_the_median_of_the_last_three_runs_decides_that_the_batch_is_too_sl
     late = replace(FORECAST, at_limit=None, refusal=TOO_SLOW_ALREADY, rows_at_limit=2.5e6)
     found = of_runs(comparison, 58, growth=late, every=60)
     assert (found.short, found.kind) == ("A run takes 58 s, the interval is 60 s", "note")
-    assert found.sentence.endswith("of more than 2.5 million trades. The table already has more.")
+    assert found.sentence.endswith("of more than 2.5 million rows. The table already has more.")
 
 
 @pytest.mark.parametrize("refusal", ["", "2 of 8 required runs are done", TOO_SLOW_ALREADY])

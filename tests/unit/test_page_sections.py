@@ -421,8 +421,8 @@ def test_the_price_chart_is_explained_with_the_thresholds_and_their_currencies(s
         product_id="ETH-EUR", volatility_range=Decimal("2.5"), spike_volume=Decimal(1000)
     )
     assert market.how_to_read(shown, None, used).endswith(
-        "High marks a window with a price range above 2.5 EUR, Spike a window with a volume above "
-        "1,000 ETH. No mark: Neutral or Normal."
+        "Neutral has no mark. High marks a window with a price range above 2.5 EUR. Spike marks a "
+        "window with a volume above 1,000 ETH."
     )
 
 
@@ -439,7 +439,7 @@ def test_failed_runs_stand_out_and_the_parts_of_the_others_add_up(snapshot_of) -
     assert set(parts.loc[parts["status"] == "failed", "part"]) == {"failed run"}
     assert "30 runs: 2 failed (✕)." in tables.durations_caption(runs)
     marked = tables.runs_caption(snapshot_of("live"))
-    assert marked.endswith("✕ marks a run that failed or timed out, ■ a stopped run.")
+    assert marked.endswith("✕ marks a run that failed or timed out. ■ marks a stopped run.")
 
 
 def test_a_failed_and_a_stopped_run_have_the_same_mark_in_the_table_and_in_the_chart() -> None:

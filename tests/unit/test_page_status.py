@@ -118,7 +118,7 @@ def test_the_age_counts_from_receipt_for_a_recording_with_original_timestamps() 
 def test_a_feed_without_a_usable_trade_is_a_state_of_its_own() -> None:
     """It has priority over the other states of a connected producer."""
     text = (
-        "No usable trade: 8,551 messages are for BTC-USD, PRODUCT_ID is ETH-USD. "
+        "No usable trade: 8,551 messages are for BTC-USD, but PRODUCT_ID is ETH-USD. "
         "Correct PRODUCT_ID or FEED_URL"
     )
     for more in ({}, {"healthy": False}, {"last_trade": None}):

@@ -105,7 +105,7 @@ def failing(service: Service, folder: Path, error: Exception) -> str:
 
 def test_open_windows_of_another_micro_batch_start_a_new_checkpoint(service: Service) -> None:
     folder = checkpoint.folder(service.settings, TOPIC)
-    reason = "open_windows.json is of micro-batch 6, but Spark is at 8"
+    reason = "micro-batch in open_windows.json: 6, Spark continues at 8"
     assert failing(service, folder, StateError(reason)) == (
         "DamagedCheckpointError The checkpoint is damaged or of another Spark version. The stream "
         f"starts a new one and reads the topic from its oldest record. Cause: {reason}"

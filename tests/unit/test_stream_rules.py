@@ -215,7 +215,7 @@ def test_the_console_shows_the_newest_windows_of_a_long_list(
     console.print("open", [])
     console.print("FINAL", windows[::-1])
     header, *printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "FINAL (2 earlier windows omitted)"
+    assert printed[0] == "FINAL (earlier windows omitted: 2)"
     shown = [line.split()[1] for line in printed[1:]]
     assert shown == [window["window_start"] for window in windows[2:]]
     assert header.split()[:2] == ["state", "window"]
@@ -345,13 +345,13 @@ def test_a_large_micro_batch_may_take_longer_but_a_suspended_process_is_still_fo
     assert stall(12, records=50_000, java_s=12) is not None
     assert stall(12, records=50_000, kafka_s=12) is not None
     assert stall(62, records=50_000) == (
-        "no micro-batch for 62 s. Free CPU. A micro-batch of 50,000 records is still running"
+        "no micro-batch for 62 s. Free CPU. A micro-batch is still running (records: 50,000)"
     )
 
 
 def test_a_micro_batch_of_a_few_records_that_never_ends_is_reported() -> None:
     assert stall(12) == (
-        "no micro-batch for 12 s. Free CPU. A micro-batch of 6 records is still running"
+        "no micro-batch for 12 s. Free CPU. A micro-batch is still running (records: 6)"
     )
 
 

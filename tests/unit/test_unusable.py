@@ -50,7 +50,7 @@ def test_the_text_about_messages_of_another_product_names_both_products() -> Non
     assert found == {
         "since": NOON,
         "messages": 8551,
-        "text": "No usable trade: 8,551 messages are for BTC-USD, PRODUCT_ID is ETH-USD. "
+        "text": "No usable trade: 8,551 messages are for BTC-USD, but PRODUCT_ID is ETH-USD. "
         "Correct PRODUCT_ID or FEED_URL",
     }
 
@@ -74,7 +74,7 @@ def test_only_ten_seconds_of_the_same_reason_are_an_unusable_feed() -> None:
 def test_messages_of_several_other_products_count_together(products: list[str], named: str) -> None:
     found = rejected(20, *map(of_product, products))
     assert text_of(found) == (
-        f"No usable trade: 20 messages are for {named}, PRODUCT_ID is BTC-USD. "
+        f"No usable trade: 20 messages are for {named}, but PRODUCT_ID is BTC-USD. "
         "Correct PRODUCT_ID or FEED_URL"
     )
 
