@@ -330,7 +330,7 @@ class Run:
         if target == "batch_run":
             run = self._stack.last_run()
             started = datetime.fromisoformat(run["started"]).timestamp() if run else 0
-            return run.get("status") == "ok" and started >= moment
+            return run.get("status") == outputs.RUN_OK and started >= moment
         process = self._stack.process(target)
         if process is None or process.pid == pid:
             return False

@@ -34,7 +34,7 @@ from pipeline.logs import log_to_stdout
 from pipeline.service import backoff, set_in_thread
 from pipeline.settings import Settings
 
-EXCHANGE: str = Settings.model_fields["feed_url"].default
+EXCHANGE = Settings().feed_url
 #: Seconds between two flushes of the file.
 FLUSH_SECONDS = 0.5
 #: Seconds without a frame before the recorder reconnects. A heartbeat is due every second.

@@ -7,12 +7,10 @@ import argparse
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from pipeline import http_health
 from pipeline.data_dir import DataDir
-from pipeline.errors import OutputError
-from pipeline.outputs import STOPPED, part, read_status, stream_files
+from pipeline.outputs import SERVICE_STOPPED, part, status_or_empty, stream_files
 
 #: Seconds between two checks.
 CHECK_SECONDS = 0.5
@@ -21,9 +19,9 @@ PROGRESS_SECONDS = 3.0
 #: Seconds from the start after which these lines become rare, and the seconds between them then.
 RARE_AFTER_SECONDS, RARE_SECONDS = 30.0, 30.0
 #: A word in the state of a service that waits for Kafka, and the states before a service runs. The
-#: status file of an earlier run has the state `STOPPED`.
+#: status file of an earlier run has the state `SERVICE_STOPPED`.
 KAFKA = "Kafka"
-NOT_RUNNING = ("", "starting", STOPPED)
+NOT_RUNNING = ("", "starting", SERVICE_STOPPED)
 #: Where Streamlit answers whether its server works.
 HEALTH_PATH = "/_stcore/health"
 #: Number of events to announce: the page, the first final window, the first batch result.
@@ -55,7 +53,7 @@ def events(data: DataDir, port: int, start: float) -> list[str]:
 
 def has_final_window(data: DataDir) -> bool:
     """Return whether the stream reports a final window. Its files can also come from a repair."""
-    counters = part(read_fields(data, "spark_processor"), "counters")
+    counters = part(status_or_empty(data, "spark_processor"), "counters")
     return bool(counters.get("final_windows"))
 
 
@@ -67,7 +65,7 @@ def waiting_for(data: DataDir, announced: Collection[str]) -> str:
         announced: the lines of `events` that are printed.
     """
     states = {
-        name: str(read_fields(data, name).get("state", ""))
+        name: str(status_or_empty(data, name).get("state", ""))
         for name in ("producer", "spark_processor")
     }
     if KAFKA in states["producer"] or states["producer"] in NOT_RUNNING:
@@ -79,14 +77,6 @@ def waiting_for(data: DataDir, announced: Collection[str]) -> str:
     if not any(line.startswith(FINAL) for line in announced):
         return "waiting for the first final window"
     return "waiting for the first batch result"
-
-
-def read_fields(data: DataDir, service: str) -> dict[str, Any]:
-    """Return the status of a service; {} if there is none."""
-    try:
-        return read_status(data, service)
-    except OutputError:
-        return {}
 
 
 class Progress:

@@ -4,7 +4,6 @@ It removes only files and directories of known names. `sample/` and everything e
 """
 
 import argparse
-import contextlib
 import shutil
 from pathlib import Path
 
@@ -13,8 +12,7 @@ from local.terminal import refuse
 from local.variables import absolute_path
 from pipeline import processes
 from pipeline.data_dir import DataDir
-from pipeline.errors import OutputError
-from pipeline.outputs import part, read_status
+from pipeline.outputs import part, status_or_empty
 
 
 def outputs_in(data: DataDir) -> list[Path]:
@@ -54,9 +52,7 @@ def has_only_a_report(data: DataDir, found: list[Path]) -> bool:
 
 def store_url_of(data: DataDir) -> str:
     """Return the setting STORE_URL of the consumer that filled the directory."""
-    with contextlib.suppress(OutputError):
-        return str(part(read_status(data, "consumer"), "settings").get("store_url", "sqlite"))
-    return "sqlite"
+    return str(part(status_or_empty(data, "consumer"), "settings").get("store_url", "sqlite"))
 
 
 def main() -> None:

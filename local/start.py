@@ -11,7 +11,8 @@ import socket
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # Ctrl-C during the imports, which take a second, prints no traceback
+# Ctrl-C before the supervisor runs prints no traceback: the imports alone take a second.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import psutil

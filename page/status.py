@@ -13,7 +13,7 @@ from typing import Any, Literal
 from page import formatting
 from pipeline import outputs
 from pipeline.health import READ_THE_LOG, STALE_SECONDS, no_status_text, unhealthy_text
-from pipeline.outputs import SERVICES, STOPPED
+from pipeline.outputs import SERVICE_STOPPED, SERVICES
 from pipeline.source import REPETITION, feed_description, is_as_recorded
 
 PRODUCER, CONSUMER, STREAM, SCHEDULER = SERVICES
@@ -62,7 +62,7 @@ def condition(service: ServiceStatus, now: datetime) -> Condition:
     updated = service.moment("updated")
     if updated is None:
         return "unreadable" if service.fields else "absent"
-    if service.fields.get("state") == STOPPED:
+    if service.fields.get("state") == SERVICE_STOPPED:
         return "stopped"
     if (now - updated).total_seconds() > STALE_SECONDS:
         return "silent"

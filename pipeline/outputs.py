@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline import text_files
 from pipeline.data_dir import DataDir
+from pipeline.errors import OutputError
 from pipeline.metrics.definitions import FURTHER, METRICS, Z_SCORES
 from pipeline.times import from_epoch_micros, iso
 
@@ -65,7 +66,7 @@ TIME_COLUMNS = (
 #: Characters of a value in `batch_log.txt`. A space in a text is written as an underscore.
 _LOG_CHARACTERS = 300
 #: The state in the status file of a service that ended on request.
-STOPPED = "stopped"
+SERVICE_STOPPED = "stopped"
 #: The statuses of batch runs.
 RUN_OK, RUN_NO_DATA, RUN_FAILED = "ok", "no_data", "failed"
 RUN_TIMEOUT, RUN_STOPPED = "timeout", "stopped"
@@ -283,6 +284,14 @@ def read_final_windows(data: DataDir, first: datetime, last: datetime) -> dict[s
 
 def read_status(data: DataDir, service: str) -> dict[str, Any]:
     return text_files.read_json(data.status_of(service))
+
+
+def status_or_empty(data: DataDir, service: str) -> dict[str, Any]:
+    """Return the status of a service; {} if it has no readable status file."""
+    try:
+        return read_status(data, service)
+    except OutputError:
+        return {}
 
 
 def part(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -26,7 +26,6 @@ from pipeline.errors import (
     EXIT_OPERATIONAL,
     Family,
     OperationalError,
-    OutputError,
     RestartError,
     family_of,
     is_temporary,
@@ -129,7 +128,7 @@ class Service:
         self._settings = settings.model_dump(mode="json")
         self._machine = machine.describe()
         #: The status of the start before this one; {}: unknown.
-        self.before = self._status_before()
+        self.before = outputs.status_or_empty(self.data, name)
         self._starts = 1 + self._starts_before()
         self._peak_mib = self._minute_peak_mib = 0.0
         self._cost: dict[str, float] = {}
@@ -169,12 +168,6 @@ class Service:
         if self.stop.is_set():
             os._exit(128 + signum)
         set_in_thread(self.stop)
-
-    def _status_before(self) -> dict[str, Any]:
-        try:
-            return outputs.read_status(self.data, self.name)
-        except OutputError:
-            return {}
 
     def _starts_before(self) -> int:
         try:
@@ -240,7 +233,9 @@ class Service:
             self.close("failed", text[:STATUS_CHARACTERS])
         return EXIT_OPERATIONAL if operational else EXIT_FAULT
 
-    def close(self, state: str = outputs.STOPPED, message: str = "stopped on request") -> None:
+    def close(
+        self, state: str = outputs.SERVICE_STOPPED, message: str = "stopped on request"
+    ) -> None:
         """Log the counters and write the last status."""
         self.log_counters()
         self.report(state, message, healthy=False)
@@ -260,7 +255,7 @@ class Service:
         self._state, self._message, self._healthy = state, message, healthy
         if is_new:
             text = message if message.startswith(state) else f"{state}: {message}"
-            expected = healthy or state == outputs.STOPPED
+            expected = healthy or state == outputs.SERVICE_STOPPED
             self.log.log(logging.INFO if expected else logging.WARNING, "%s", text)
             self.tick(at_once=True)
 

@@ -1,6 +1,6 @@
-"""The settings of all services. Only this module reads them from the environment.
+"""The settings of all services. Only this module and `local/` read them from the environment.
 
-The modules in `local/` also read some of them, because they run before the settings are loaded.
+`local/` reads some of them itself, because it runs before the settings are loaded.
 
 Every setting is optional. It is read from the environment variable of the same name in capitals.
 A test compares the table in README.md with this module.

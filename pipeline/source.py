@@ -144,11 +144,10 @@ def _held(data: DataDir, recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `source.json` holds, completed by the settings in status files."""
     held = dict(recorded)
     for service in outputs.SERVICES if _SETTINGS.keys() - held.keys() else ():
-        with contextlib.suppress(OutputError):
-            used = outputs.part(outputs.read_status(data, service), "settings")
-            for name, field in _SETTINGS.items():
-                if isinstance(used.get(field), str):
-                    held.setdefault(name, used[field])
+        used = outputs.part(outputs.status_or_empty(data, service), "settings")
+        for name, field in _SETTINGS.items():
+            if isinstance(used.get(field), str):
+                held.setdefault(name, used[field])
     return held
 
 

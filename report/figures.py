@@ -174,7 +174,7 @@ def freshness(ages: pd.DataFrame) -> Figure | None:
             without_zone(line["at"]),
             line["drawn"],
             color=colour,
-            linestyle=(0, dash),
+            linestyle=(0, dash) if dash[1] else "-",
             linewidth=1,
             label=result,
         )

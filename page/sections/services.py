@@ -151,11 +151,8 @@ def _details(service: ServiceStatus, condition: str) -> list[tuple[str, str]]:
         case status.SCHEDULER:
             running = service.fields.get("running")
             unknown = DASH if "running" not in service.fields else "none"
-            due = (
-                None
-                if service.fields.get("state") == outputs.STOPPED
-                else service.moment("next_run")
-            )
+            stopped = service.fields.get("state") == outputs.SERVICE_STOPPED
+            due = None if stopped else service.moment("next_run")
             return [
                 ("next run", formatting.with_unit(formatting.day_and_clock(due), "UTC")),
                 ("run in progress", formatting.text(running) if running else unknown),

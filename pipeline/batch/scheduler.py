@@ -324,10 +324,10 @@ class Scheduler:
         self._service.log.warning("ending run %s, whose scheduler was killed", run)
         was_running = end_processes(run, self._settings.data_dir)
         result = self._result(run)
-        if not result or (was_running and result["status"] == outputs.RUN_FAILED):
-            result = {
-                "status": outputs.RUN_STOPPED
-            }  # the run failed because this scheduler ended it
+        # Then the run failed because this scheduler ended it.
+        ended_here = was_running and result.get("status") == outputs.RUN_FAILED
+        if not result or ended_here:
+            result = {"status": outputs.RUN_STOPPED}
         started = datetime.fromisoformat(note["started"])
         self._log(result | {"started": started, "run": run})
         self._run_file.unlink(missing_ok=True)

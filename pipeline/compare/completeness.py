@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.compare.inputs import IngestCounts
 from pipeline.health import STALE_SECONDS
-from pipeline.outputs import STOPPED, part
+from pipeline.outputs import SERVICE_STOPPED, part
 
 #: Why a stage holds fewer trades than its input.
 LOSSES = ("missing", "repeated", "rejected", "late", "deleted", "unexplained", "not_yet")
@@ -194,7 +194,7 @@ def _is_running(service: Mapping[str, Any], status: Mapping[str, Mapping[str, An
     updates = [_moment(fields.get("updated")) for fields in status.values()]
     newest = max(filter(None, updates), default=None)
     own = _moment(service.get("updated"))
-    if service.get("state") == STOPPED or newest is None or own is None:
+    if service.get("state") == SERVICE_STOPPED or newest is None or own is None:
         return False
     return (newest - own).total_seconds() <= STALE_SECONDS
 

@@ -99,7 +99,7 @@ def test_numbers_have_three_digits_and_unknown_values_are_a_dash(value, text):
     assert shown(value) == text
 
 
-def test_the_table_shows_which_goals_were_missed():
+def test_the_table_shows_which_marks_were_missed():
     lines = table(
         [
             Result("a", "s", 4, 10, Mark(at_most=0.5, of_ratio=True)),
