@@ -71,7 +71,7 @@ def read_batch_log(data: DataDir) -> pd.DataFrame:
     table = pd.DataFrame(
         [row for row in rows if {"started", "status"} <= row.keys()], columns=list(LOG_FIELDS)
     )
-    table["started"] = pd.to_datetime(table["started"], utc=True, errors="coerce", format="ISO8601")
+    table["started"] = _as_times(table["started"])
     table["reason"] = _with_spaces(table["reason"])
     table["mode"] = table["mode"].where(table["mode"].isin(READS), FULL)
     texts = {"started", "run", "status", "reason", "mode"}
@@ -164,7 +164,7 @@ def read_alerts(path: Path) -> pd.DataFrame:
     """Return the alerts in a file, typed, each once."""
     table = pd.DataFrame(alerts.read(path), columns=list(alerts.COLUMNS), dtype=object)
     for name in ("newest_trade", "raised_at"):
-        table[name] = pd.to_datetime(table[name], utc=True, errors="coerce", format="ISO8601")
+        table[name] = _as_times(table[name])
     for name in ("value", "threshold"):
         table[name] = pd.to_numeric(table[name], errors="coerce")
     return table.drop_duplicates(["window_start", "kind"], ignore_index=True)
@@ -210,7 +210,7 @@ def _read_record(path: Path, columns: tuple[str, ...], *, times: tuple[str, ...]
         whole &= table[name].map(_is_json)
     table = table[whole].reset_index(drop=True)
     for name in times:
-        table[name] = pd.to_datetime(table[name], utc=True, errors="coerce", format="ISO8601")
+        table[name] = _as_times(table[name])
     return table
 
 
@@ -243,12 +243,17 @@ def _read_rows(path: Path, columns: tuple[str, ...], required: str) -> list[list
     return [[row[place] for place in places] for row in padded]
 
 
+def _as_times(texts: pd.Series) -> pd.Series:
+    """Return texts as times in UTC. Other texts are NaT."""
+    return pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
+
+
 def typed(cells: pd.DataFrame) -> pd.DataFrame:
     """Return text cells as times in UTC and numbers. Unknown values are NaT or NaN."""
     table = cells.copy()
     for name in table.columns:
         if name in TIME_COLUMNS:
-            table[name] = pd.to_datetime(table[name], utc=True, errors="coerce", format="ISO8601")
+            table[name] = _as_times(table[name])
         elif name not in TEXT_COLUMNS:
             table[name] = pd.to_numeric(table[name], errors="coerce")
     return table
