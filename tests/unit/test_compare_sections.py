@@ -355,7 +355,7 @@ def test_run_times_without_a_trend_have_no_slope(disputed: Comparison) -> None:
         rows_low=None,
         rows_high=None,
         at_limit=None,
-        refusal="4 of the 8 runs that a forecast needs",
+        refusal="a forecast needs 8 batch runs, and there are 4",
     )
     (table,) = section(replace(disputed, growth=runs_of_one_size), "growth").tables
     assert [value for _, value in table.rows] == ["full", "4", UNKNOWN, UNKNOWN, UNKNOWN]
