@@ -357,5 +357,19 @@ def test_run_times_without_a_trend_have_no_slope(disputed: Comparison) -> None:
         at_limit=None,
         refusal="a forecast needs 8 batch runs, and there are 4",
     )
-    (table,) = section(replace(disputed, growth=runs_of_one_size), "growth").tables
+    without = replace(disputed, growth=runs_of_one_size)
+    (table,) = section(without, "growth").tables
     assert [value for _, value in table.rows] == ["full", "4", UNKNOWN, UNKNOWN, UNKNOWN]
+    assert "Growth per million rows" not in processing_time_of_the_batch(without)
+
+
+def processing_time_of_the_batch(comparison: Comparison) -> str:
+    rows = section(comparison, "overview").tables[0].rows
+    return next(batch for aspect, _, batch, _ in rows if aspect == "processing time")
+
+
+def test_a_trend_without_a_forecast_is_also_in_the_table_of_aspects(disputed: Comparison) -> None:
+    growth = Growth(9, 5.0, 0.03, 0.02, 1234.5, None, None, None, None, "the table is not growing")
+    assert processing_time_of_the_batch(replace(disputed, growth=growth)).endswith(
+        " Growth per million rows: +0.03 s (95 % confidence interval: +0.02 to +1,234.50 s)."
+    )
