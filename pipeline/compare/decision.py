@@ -76,8 +76,8 @@ def _fresher(comparison: Comparison) -> str:
     text = freshness(comparison).short
     if text == UNKNOWN:
         return ""
-    stream, batch = map(comparison.frontier.point, (STREAM_OPEN, BATCH))
-    if not (stream and batch and stream[1] > 0 and batch[1] > 0):
+    stream, batch = _stream_point(comparison.frontier), comparison.frontier.point(BATCH)
+    if not (stream and batch and batch[1] > 0):
         return f"{text}."
     return f"{text}. {cost_sentence(stream[1], batch[1], 'the batch')}"
 
