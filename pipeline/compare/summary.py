@@ -189,7 +189,7 @@ def freshness(comparison: Comparison) -> Finding:
     }
     if comparison.span is None or BATCH not in ages or len(ages) == 1:
         return Finding(title, UNKNOWN, NO_AGES_YET, "waiting")
-    measured = timedelta(seconds=max(found.known_seconds for found in known.values()))
+    measured_s = max(found.known_seconds for found in known.values())
     oldest = max(ages.values())
     listed = ", ".join(f"{name} {_age(age, oldest)}" for name, age in ages.items())
     stream = next(iter(ages))
@@ -204,7 +204,7 @@ def freshness(comparison: Comparison) -> Finding:
     return Finding(
         title,
         short,
-        f"Median age over {elapsed(measured)} until {comparison.span[1]:%Y-%m-%d %H:%M} UTC: "
+        f"Median age over {elapsed(measured_s)} until {comparison.span[1]:%Y-%m-%d %H:%M} UTC: "
         f"{listed}.{change}",
     )
 

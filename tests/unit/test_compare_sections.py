@@ -18,7 +18,6 @@ from pipeline.compare.formatting import (
     UNKNOWN,
     confidence_interval,
     count,
-    elapsed,
     length,
     number,
     of_a_core,
@@ -269,13 +268,6 @@ def test_losses_are_named_with_their_reason_and_gains_as_such() -> None:
 
 
 # --- text -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("minutes", "text"), [(0.7, "42 s"), (1, "1 min"), (59.4, "59 min"), (252, "4 h 12 min")]
-)
-def test_a_length_of_time_has_minutes_or_below_a_minute_seconds(minutes: float, text: str) -> None:
-    assert elapsed(timedelta(minutes=minutes)) == text
 
 
 def test_a_share_is_rounded_down_so_that_only_all_are_100_percent() -> None:
