@@ -12,7 +12,14 @@ from pipeline.compare.frontier import LARGER, BatchModel, Frontier
 from pipeline.compare.inputs import MAX_ALERTS
 from pipeline.compare.modes import RECENT_RUNS, Mode
 from pipeline.compare.section import Section, Table
-from pipeline.compare.summary import NO_AGES, NO_COST, cost_sentence, differences, freshness
+from pipeline.compare.summary import (
+    FULL_MINUTE,
+    NO_AGES,
+    NO_COST,
+    cost_sentence,
+    differences,
+    freshness,
+)
 from pipeline.compare.watermark import Watermarks
 from pipeline.ingest.lags import LONGEST
 from pipeline.metrics.definitions import HIGH, SPIKE
@@ -240,7 +247,7 @@ def frontier_sentences(found: Frontier) -> tuple[str, ...]:
     if not found.today:
         return ("No cost curve yet. It needs a batch run with a known age and CPU time.",)
     if stream is None:
-        return ("No comparison with the stream yet. Each path needs a full minute of data.",)
+        return (f"No comparison with the stream yet. {FULL_MINUTE}",)
     age_s, cost = stream
     open_windows = f"The median age of the stream's open windows is {seconds(age_s)} at that cost."
     sentences = []

@@ -32,6 +32,8 @@ NO_AGES = (
 )
 #: Why no section has costs, for a stream that runs on a cluster.
 NO_COST = "The CPU cost is unknown: the services cannot measure the executors of a Spark cluster."
+#: What a comparison of costs waits for.
+FULL_MINUTE = "It needs one full minute of data from each path."
 #: What a finding is: not measured yet (`waiting`), not measurable here (`unknown`), `fine`, worth
 #: knowing (`note`), or wrong (`alarm`).
 Kind = Literal["waiting", "unknown", "fine", "note", "alarm"]
@@ -223,7 +225,7 @@ def _cost(comparison: Comparison) -> Finding:
         return Finding(
             title,
             UNKNOWN,
-            "No CPU cost yet. It needs one full minute of data from each path.",
+            f"No CPU cost yet. {FULL_MINUTE}",
             "waiting",
         )
     short = (

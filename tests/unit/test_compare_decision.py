@@ -133,7 +133,7 @@ def test_without_costs_or_runs_the_sentence_names_what_is_missing() -> None:
     points = measured(1.5, 92, 33)
     assert "needs a batch run" in frontier_sentences(Frontier((), {}, points, 60))[0]
     found = frontier_sentences(Frontier((MODEL,), {}, points.iloc[1:], 60))
-    assert "a full minute" in found[0]
+    assert "one full minute" in found[0]
 
 
 def with_ages(comparison: Comparison, opened: float, batch: float) -> Comparison:
