@@ -120,9 +120,9 @@ def _agreement(comparison: Comparison) -> Finding:
     last = last[11:] if first[:10] == last[:10] else last
     span = f"window starts {first} to {last} UTC"
     windows = len(decided)
-    differ = comparison.differing
+    differing = comparison.differing
     kind: Kind = "note" if comparison.missing else "fine"
-    if differ.empty:
+    if differing.empty:
         short = "1 window matches" if windows == 1 else f"All {windows:,} windows match"
         which = "the 1 window" if windows == 1 else f"all {windows:,} windows"
         sentence = f"Stream and batch give identical results for {which} compared ({span})."
@@ -131,12 +131,12 @@ def _agreement(comparison: Comparison) -> Finding:
     else:
         kind, short = "note", differences(comparison)
         sentence = (
-            f"{len(differ):,} of {count(windows, 'compared window')} "
-            f"{_differ(len(differ))} ({span})."
+            f"{len(differing):,} of {count(windows, 'compared window')} "
+            f"{differ(len(differing))} ({span})."
         )
         if comparison.unexplained:
             kind, sentence = "alarm", f"{short}. {sentence}"
-        causes = Counter(cause for text in differ["cause"] for cause in text.split("; "))
+        causes = Counter(cause for text in differing["cause"] for cause in text.split("; "))
         causes = Counter({cause: n for cause, n in causes.items() if cause not in (GAP, REJECTED)})
         other = {c: n for c, n in causes.items() if c.startswith(THRESHOLDS)}
         causes = Counter({cause: n for cause, n in causes.items() if cause not in other})
@@ -154,14 +154,15 @@ def _agreement(comparison: Comparison) -> Finding:
 def differences(comparison: Comparison) -> str:
     """Return how many windows differ, and whether the cause of each is known."""
     if unexplained := comparison.unexplained:
-        return f"{count(unexplained, 'window')} {_differ(unexplained)}, {UNEXPLAINED}"
+        return f"{count(unexplained, 'window')} {differ(unexplained)}, {UNEXPLAINED}"
     windows, unrecorded = len(comparison.differing), comparison.unrecorded
     causes = f"{NOT_RECORDED} for {unrecorded:,}" if unrecorded else "all explained"
     compared = count(comparison.compared, "window")
-    return f"{windows:,} of {compared} {_differ(windows)}, {causes}"
+    return f"{windows:,} of {compared} {differ(windows)}, {causes}"
 
 
-def _differ(windows: int) -> str:
+def differ(windows: int) -> str:
+    """Return the verb for a number of windows."""
     return "differs" if windows == 1 else "differ"
 
 
