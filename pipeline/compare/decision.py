@@ -16,6 +16,7 @@ from pipeline.compare.summary import (
     FULL_MINUTE,
     NO_AGES,
     NO_COST,
+    all_windows,
     cost_sentence,
     differences,
     freshness,
@@ -73,8 +74,7 @@ def _agreement(comparison: Comparison) -> str:
     if not windows:
         return "No window is final and in a batch result yet."
     if comparison.differing.empty:
-        which = "the 1 window compared" if windows == 1 else f"all {windows:,} windows"
-        return f"Both paths agree on {which}."
+        return f"Both paths agree on {all_windows(windows)}."
     return f"{differences(comparison)}."
 
 

@@ -124,7 +124,7 @@ def _agreement(comparison: Comparison) -> Finding:
     kind: Kind = "note" if comparison.missing else "fine"
     if differing.empty:
         short = "1 window matches" if windows == 1 else f"All {windows:,} windows match"
-        which = "the 1 window" if windows == 1 else f"all {windows:,} windows"
+        which = all_windows(windows)
         sentence = f"Stream and batch give identical results for {which} compared ({span})."
         if comparison.missing:
             short += f", {count(comparison.missing, 'trade')} missing from both"
@@ -149,6 +149,11 @@ def _agreement(comparison: Comparison) -> Finding:
                 "thresholds."
             )
     return Finding(title, short, sentence + _missing_trades(comparison), kind)
+
+
+def all_windows(windows: int) -> str:
+    """Return all compared windows as a phrase: `the 1 window`, `all 1,440 windows`."""
+    return "the 1 window" if windows == 1 else f"all {windows:,} windows"
 
 
 def differences(comparison: Comparison) -> str:

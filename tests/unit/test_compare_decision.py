@@ -172,8 +172,8 @@ def test_the_headline_names_the_path_that_costs_more_if_both_are_equally_fresh(
     nothing = compare(read_outputs(data, SqliteStore(data.database)), 60)
     found = replace(with_ages(nothing, 30.02, 29.98), agreement=agreement((EQUAL, "")))
     assert headline(found) == (
-        "Both paths agree on the 1 window compared. The stream's open windows and a batch every "
-        "60 s are equally fresh. The stream uses 1.7 times the CPU of the batch."
+        "Both paths agree on the 1 window. The stream's open windows and a batch every 60 s are "
+        "equally fresh. The stream uses 1.7 times the CPU of the batch."
     )
 
 
