@@ -150,7 +150,7 @@ def frontier_section(comparison: Comparison) -> Section:
 
 def _batch_name(found: Frontier, mode: str) -> str:
     """Return what a batch is called: with its mode if several have run."""
-    return "batch" if len(found.today) == 1 else f"{mode} batch"
+    return f"{mode} batch" if found.several_modes else "batch"
 
 
 def _every(interval_s: float) -> str:
@@ -210,7 +210,7 @@ def _interval_rows(found: Frontier) -> list[tuple[str, ...]]:
         larger = found.larger.get(model.mode)
         shortest = math.ceil(model.duration_s)
         for interval in sorted({shortest, *(each for each in INTERVALS if each > shortest)}):
-            name = "" if len(found.today) == 1 else f"{model.mode}, "
+            name = f"{model.mode}, " if found.several_modes else ""
             back_to_back = " (back to back)" if interval == shortest else ""
             rows.append(
                 (

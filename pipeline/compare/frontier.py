@@ -74,6 +74,11 @@ class Frontier:
     #: The interval with which the batch runs, in seconds.
     interval_s: float
 
+    @property
+    def several_modes(self) -> bool:
+        """Return whether the name of a batch needs its mode."""
+        return len(self.today) > 1
+
     def point(self, result: str) -> tuple[float, float] | None:
         """Return the age and the cost of a result as measured; None if unknown."""
         found = self.measured[self.measured["result"] == result]
