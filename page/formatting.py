@@ -8,9 +8,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from numbers import Real
 
-from pipeline.compare.formatting import UNKNOWN
+from pipeline.compare.formatting import UNKNOWN, elapsed
 
 DASH = UNKNOWN
+age = elapsed
 TIMES = "×"  # noqa: RUF001 - the sign of multiplication is meant
 
 
@@ -40,25 +41,6 @@ def moment(value: object) -> datetime | None:
     if not isinstance(value, datetime) or not is_known(value) or value.tzinfo is None:
         return None
     return value.astimezone(UTC)
-
-
-def age(seconds: float | None) -> str:
-    """Return a duration in its largest two units: 0.8 s, 45 s, 3 min 5 s, 2 h 5 min, 3 d 4 h."""
-    if seconds is None or not math.isfinite(seconds):
-        return DASH
-    if abs(seconds) < 9.95:
-        return f"{seconds:z.1f} s"
-    left = round(abs(seconds))
-    sign = "-" if seconds < 0 else ""
-    for name, size, smaller, part in (
-        ("d", 86400, "h", 3600),
-        ("h", 3600, "min", 60),
-        ("min", 60, "s", 1),
-    ):
-        if left >= size:
-            rest = left % size // part
-            return f"{sign}{left // size} {name}" + (f" {rest} {smaller}" if rest else "")
-    return f"{sign}{left} s"
 
 
 def seconds_since(then: datetime | None, now: datetime) -> float | None:

@@ -9,6 +9,7 @@ import pandas as pd
 from page import formatting, status
 from page.files import Snapshot
 from page.sections.market import waiting_since
+from pipeline.compare.summary import differ
 from pipeline.compare.totals import SharedTotals
 from pipeline.metrics.definitions import BEARISH, BULLISH, HIGH, LABELS, SPIKE
 from pipeline.settings import units_text
@@ -162,6 +163,6 @@ def shared_windows(shared: SharedTotals | None) -> str:
     return (
         f"{formatting.count(shared.differing)} of "
         f"{formatting.many(shared.windows, 'window')} in both paths "
-        f"{'differs' if shared.differing == 1 else 'differ'}. "
+        f"{differ(shared.differing)}. "
         f"Stream minus batch over all these windows: {totals}."
     )

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from pipeline.compare.stops import overlap, union
+from pipeline.compare.stops import SHORTEST_REGULAR_RECORD_SECONDS, overlap, union
 from pipeline.outputs import RUN_OK
 
-#: A shorter row of a service's minute record is the last one before its shutdown.
-WHOLE_MINUTE_SECONDS = 30.0
 #: The end of a row and the start of the next one differ by less than this.
 _ROUNDING = pd.Timedelta(milliseconds=100)
 COST_COLUMNS = (
@@ -89,7 +87,7 @@ def _idle_cost(minutes: pd.DataFrame) -> float:
     if minutes.empty:
         return math.nan
     idle = minutes[[json.loads(text).get("rows") == 0 for text in minutes["counters"]]]
-    idle = idle[idle["seconds"] >= WHOLE_MINUTE_SECONDS]
+    idle = idle[idle["seconds"] >= SHORTEST_REGULAR_RECORD_SECONDS]
     return _sum(idle["cpu_s"]) / float(idle["seconds"].sum()) * 3600 if len(idle) else math.nan
 
 

@@ -12,7 +12,15 @@ from pipeline.compare.frontier import LARGER, BatchModel, Frontier
 from pipeline.compare.inputs import MAX_ALERTS
 from pipeline.compare.modes import RECENT_RUNS, Mode
 from pipeline.compare.section import Section, Table
-from pipeline.compare.summary import NO_AGES, NO_COST, cost_sentence, differences, freshness
+from pipeline.compare.summary import (
+    FULL_MINUTE,
+    NO_AGES,
+    NO_COST,
+    all_windows,
+    cost_sentence,
+    differences,
+    freshness,
+)
 from pipeline.compare.watermark import Watermarks
 from pipeline.ingest.lags import LONGEST
 from pipeline.metrics.definitions import HIGH, SPIKE
@@ -66,8 +74,7 @@ def _agreement(comparison: Comparison) -> str:
     if not windows:
         return "No window is final and in a batch result yet."
     if comparison.differing.empty:
-        which = "the 1 window compared" if windows == 1 else f"all {windows:,} windows"
-        return f"Both paths agree on {which}."
+        return f"Both paths agree on {all_windows(windows)}."
     return f"{differences(comparison)}."
 
 
@@ -76,8 +83,8 @@ def _fresher(comparison: Comparison) -> str:
     text = freshness(comparison).short
     if text == UNKNOWN:
         return ""
-    stream, batch = map(comparison.frontier.point, (STREAM_OPEN, BATCH))
-    if not (stream and batch and stream[1] > 0 and batch[1] > 0):
+    stream, batch = _stream_point(comparison.frontier), comparison.frontier.point(BATCH)
+    if not (stream and batch and batch[1] > 0):
         return f"{text}."
     return f"{text}. {cost_sentence(stream[1], batch[1], 'the batch')}"
 
@@ -143,7 +150,7 @@ def frontier_section(comparison: Comparison) -> Section:
 
 def _batch_name(found: Frontier, mode: str) -> str:
     """Return what a batch is called: with its mode if several have run."""
-    return "batch" if len(found.today) == 1 else f"{mode} batch"
+    return f"{mode} batch" if found.several_modes else "batch"
 
 
 def _every(interval_s: float) -> str:
@@ -203,7 +210,7 @@ def _interval_rows(found: Frontier) -> list[tuple[str, ...]]:
         larger = found.larger.get(model.mode)
         shortest = math.ceil(model.duration_s)
         for interval in sorted({shortest, *(each for each in INTERVALS if each > shortest)}):
-            name = "" if len(found.today) == 1 else f"{model.mode}, "
+            name = f"{model.mode}, " if found.several_modes else ""
             back_to_back = " (back to back)" if interval == shortest else ""
             rows.append(
                 (
@@ -240,7 +247,7 @@ def frontier_sentences(found: Frontier) -> tuple[str, ...]:
     if not found.today:
         return ("No cost curve yet. It needs a batch run with a known age and CPU time.",)
     if stream is None:
-        return ("No comparison with the stream yet. Each path needs a full minute of data.",)
+        return (f"No comparison with the stream yet. {FULL_MINUTE}",)
     age_s, cost = stream
     open_windows = f"The median age of the stream's open windows is {seconds(age_s)} at that cost."
     sentences = []

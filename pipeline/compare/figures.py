@@ -45,7 +45,7 @@ class GrowthFigure:
     #: `rows`, `wall_s`, `started`.
     runs: pd.DataFrame
     #: The fitted line and its forecast: `rows`, `wall_s`, `part` (`FITTED` or `FORECAST`). Empty
-    #: if run time shows no trend.
+    #: if run time shows no trend of the table.
     line: pd.DataFrame
     #: The interval of the runs in seconds, if it is within sight of them.
     limit_s: float | None
@@ -110,7 +110,7 @@ def frontier_figure(frontier: Frontier) -> FrontierFigure:
     """Return the curve of each mode, over the table of today and over a larger one."""
     curves = []
     for place, model in enumerate(frontier.today):
-        name = "batch" if len(frontier.today) == 1 else f"batch, {model.mode}"
+        name = f"batch, {model.mode}" if frontier.several_modes else "batch"
         larger = frontier.larger.get(model.mode)
         curves.append(curve(model).assign(curve=name, mode=place, larger=False))
         if larger is not None:

@@ -50,12 +50,23 @@ def length(span: timedelta) -> str:
     return count(whole, "second")
 
 
-def elapsed(span: timedelta) -> str:
-    """Return a length of time to the minute: `4 h 12 min`. Below a minute: `42 s`."""
-    if span < timedelta(minutes=1):
-        return f"{span.total_seconds():.0f} s"
-    hours, minutes = divmod(round(span / timedelta(minutes=1)), 60)
-    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min"
+def elapsed(span_s: float | None) -> str:
+    """Return a duration in its largest two units: 0.8 s, 45 s, 3 min 5 s, 2 h 5 min, 3 d 4 h."""
+    if span_s is None or not math.isfinite(span_s):
+        return UNKNOWN
+    if abs(span_s) < 9.95:
+        return f"{span_s:z.1f} s"
+    left = round(abs(span_s))
+    sign = "-" if span_s < 0 else ""
+    for name, size, smaller, part in (
+        ("d", 86400, "h", 3600),
+        ("h", 3600, "min", 60),
+        ("min", 60, "s", 1),
+    ):
+        if left >= size:
+            rest = left % size // part
+            return f"{sign}{left // size} {name}" + (f" {rest} {smaller}" if rest else "")
+    return f"{sign}{left} s"
 
 
 def window_time(start: str) -> str:

@@ -66,12 +66,18 @@ class Frontier:
     #: One for each mode whose cost over the current table can be predicted. The mode of the newest
     #: run comes first.
     today: tuple[BatchModel, ...]
-    #: By mode: the same over a table that is LARGER times as large. None: growth shows no trend.
+    #: By mode: the same over a table that is LARGER times as large. None: the runs show no trend
+    #: of the table.
     larger: Mapping[str, BatchModel | None]
     #: As measured, by result: `result`, `age_s` (median), `cpu_s_per_hour`. Only known values.
     measured: pd.DataFrame
     #: The interval with which the batch runs, in seconds.
     interval_s: float
+
+    @property
+    def several_modes(self) -> bool:
+        """Return whether the name of a batch needs its mode."""
+        return len(self.today) > 1
 
     def point(self, result: str) -> tuple[float, float] | None:
         """Return the age and the cost of a result as measured; None if unknown."""

@@ -17,6 +17,13 @@ MAX_YEARS = 100
 #: The 97.5 % quantile of the normal distribution: half the width of a 95 %
 #: confidence interval, in standard deviations.
 _Z_95 = 1.959963984540054
+#: Why there is no trend of the table. The first reason continues with the number of runs.
+_NO_TREND = (
+    f"a forecast needs {MIN_RUNS} batch runs",
+    "the table grew too little between runs",
+    "run time shows no trend beyond its noise",
+    "the trend gives a negative run time for an empty table",
+)
 #: Why there is no forecast when the runs already take longer than the interval.
 TOO_SLOW_ALREADY = "the trend already exceeds the interval"
 
@@ -42,8 +49,8 @@ class Growth:
 
     @property
     def has_trend(self) -> bool:
-        """Return whether the run times show a trend beyond their noise."""
-        return self.runs >= MIN_RUNS and self.low > 0 and not _is_negative(self.base_s)
+        """Return whether the run times show a trend of the table."""
+        return not self.refusal.startswith(_NO_TREND)
 
 
 def growth(
@@ -88,13 +95,9 @@ def _refusal(
     x: np.ndarray, line: "Line", start_s: pd.Series | None, rows_per_s: float | None
 ) -> str:
     """Return why the runs allow no forecast; empty if they do."""
+    if reason := no_trend(x, line):
+        return reason
     reasons = {
-        f"a forecast needs {MIN_RUNS} batch runs, and there are {len(x)}": len(x) < MIN_RUNS,
-        "the table grew too little between runs": x.max() < MIN_TABLE_GROWTH * x.min(),
-        "run time shows no trend beyond its noise": line.low <= 0,
-        "the trend gives a negative run time for an empty table": _is_negative(
-            line.base_at(line.slope)
-        ),
         "the start-up of Spark got slower too, so the machine may be busier": _grows(x, start_s),
         "the growth rate of the table is unknown": rows_per_s is None,
         "the table is not growing": rows_per_s is not None and rows_per_s <= 0,
@@ -102,13 +105,17 @@ def _refusal(
     return next((reason for reason, applies in reasons.items() if applies), "")
 
 
-def _is_negative(base_s: float) -> bool:
-    """Return whether a run time is negative when rounded to 0.1 s.
-
-    If the run time of an empty table is negative, a busier machine made the later runs slower, and
-    not the larger table.
-    """
-    return round(base_s, 1) < 0
+def no_trend(x: np.ndarray, line: "Line") -> str:
+    """Return why a line through values of runs is no trend of the table; empty if it is one."""
+    few_runs, small_growth, noise, negative = _NO_TREND
+    reasons = {
+        f"{few_runs}, and there are {len(x)}": len(x) < MIN_RUNS,
+        small_growth: x.max() < MIN_TABLE_GROWTH * x.min(),
+        noise: line.low <= 0,
+        # A busier machine made the later runs slower, and not the larger table.
+        negative: round(line.base_at(line.slope), 1) < 0,
+    }
+    return next((reason for reason, applies in reasons.items() if applies), "")
 
 
 def rows_per_second(runs: pd.DataFrame) -> float | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline.compare.growth import MIN_RUNS, MIN_TABLE_GROWTH, theil_sen
+from pipeline.compare.growth import no_trend, theil_sen
 
 #: The mode of a run whose line in the log has no mode: older versions had only this one.
 FULL = "full"
@@ -34,7 +34,7 @@ class Mode:
     cpu_s: float
     peak_mib: float
     #: How much longer a run takes, and how much more CPU time it uses, per million rows. NaN: the
-    #: runs show no trend beyond their noise.
+    #: runs show no trend of the table.
     wall_s_per_million: float
     cpu_s_per_million: float
 
@@ -71,7 +71,5 @@ def _per_million(runs: pd.DataFrame, column: str) -> float:
     """Return by how much a value grows per million rows; NaN without a trend."""
     known = runs.dropna(subset=["rows", column])
     rows = known["rows"].to_numpy(float) / 1e6
-    if len(rows) < MIN_RUNS or rows.max() < MIN_TABLE_GROWTH * rows.min():
-        return math.nan
     line = theil_sen(rows, known[column].to_numpy(float))
-    return line.slope if line is not None and line.low > 0 else math.nan
+    return math.nan if line is None or no_trend(rows, line) else line.slope

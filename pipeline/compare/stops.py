@@ -11,7 +11,7 @@ from pipeline.health import STALE_SECONDS
 from pipeline.outputs import RECORD_SECONDS
 
 #: A service also writes a record when it ends. A shorter record is the last one of its process.
-_SHORTEST_REGULAR_RECORD_SECONDS = RECORD_SECONDS - 1
+SHORTEST_REGULAR_RECORD_SECONDS = RECORD_SECONDS - 1
 #: A killed process writes no last record. It can have run for this time after its newest record.
 _LONGEST_RUN_WITHOUT_RECORD = pd.Timedelta(seconds=RECORD_SECONDS + STALE_SECONDS)
 
@@ -45,7 +45,7 @@ def stops(
         records = minutes[service].dropna(subset=["at", "seconds"]).sort_values("at")
         if records.empty:
             continue
-        ended = records["seconds"] < _SHORTEST_REGULAR_RECORD_SECONDS
+        ended = records["seconds"] < SHORTEST_REGULAR_RECORD_SECONDS
         ends = records["at"].where(ended, records["at"] + _LONGEST_RUN_WITHOUT_RECORD)
         begins = (records["at"] - pd.to_timedelta(records["seconds"], unit="s")).shift(-1)
         started = pd.to_datetime(str(status[service].get("started")), utc=True, errors="coerce")

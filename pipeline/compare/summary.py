@@ -32,6 +32,8 @@ NO_AGES = (
 )
 #: Why no section has costs, for a stream that runs on a cluster.
 NO_COST = "The CPU cost is unknown: the services cannot measure the executors of a Spark cluster."
+#: What a comparison of costs waits for.
+FULL_MINUTE = "It needs one full minute of data from each path."
 #: What a finding is: not measured yet (`waiting`), not measurable here (`unknown`), `fine`, worth
 #: knowing (`note`), or wrong (`alarm`).
 Kind = Literal["waiting", "unknown", "fine", "note", "alarm"]
@@ -118,23 +120,23 @@ def _agreement(comparison: Comparison) -> Finding:
     last = last[11:] if first[:10] == last[:10] else last
     span = f"window starts {first} to {last} UTC"
     windows = len(decided)
-    differ = comparison.differing
+    differing = comparison.differing
     kind: Kind = "note" if comparison.missing else "fine"
-    if differ.empty:
+    if differing.empty:
         short = "1 window matches" if windows == 1 else f"All {windows:,} windows match"
-        which = "the 1 window" if windows == 1 else f"all {windows:,} windows"
+        which = all_windows(windows)
         sentence = f"Stream and batch give identical results for {which} compared ({span})."
         if comparison.missing:
             short += f", {count(comparison.missing, 'trade')} missing from both"
     else:
         kind, short = "note", differences(comparison)
         sentence = (
-            f"{len(differ):,} of {count(windows, 'compared window')} "
-            f"{_differ(len(differ))} ({span})."
+            f"{len(differing):,} of {count(windows, 'compared window')} "
+            f"{differ(len(differing))} ({span})."
         )
         if comparison.unexplained:
             kind, sentence = "alarm", f"{short}. {sentence}"
-        causes = Counter(cause for text in differ["cause"] for cause in text.split("; "))
+        causes = Counter(cause for text in differing["cause"] for cause in text.split("; "))
         causes = Counter({cause: n for cause, n in causes.items() if cause not in (GAP, REJECTED)})
         other = {c: n for c, n in causes.items() if c.startswith(THRESHOLDS)}
         causes = Counter({cause: n for cause, n in causes.items() if cause not in other})
@@ -149,17 +151,23 @@ def _agreement(comparison: Comparison) -> Finding:
     return Finding(title, short, sentence + _missing_trades(comparison), kind)
 
 
+def all_windows(windows: int) -> str:
+    """Return all compared windows as a phrase: `the 1 window`, `all 1,440 windows`."""
+    return "the 1 window" if windows == 1 else f"all {windows:,} windows"
+
+
 def differences(comparison: Comparison) -> str:
     """Return how many windows differ, and whether the cause of each is known."""
     if unexplained := comparison.unexplained:
-        return f"{count(unexplained, 'window')} {_differ(unexplained)}, {UNEXPLAINED}"
+        return f"{count(unexplained, 'window')} {differ(unexplained)}, {UNEXPLAINED}"
     windows, unrecorded = len(comparison.differing), comparison.unrecorded
     causes = f"{NOT_RECORDED} for {unrecorded:,}" if unrecorded else "all explained"
     compared = count(comparison.compared, "window")
-    return f"{windows:,} of {compared} {_differ(windows)}, {causes}"
+    return f"{windows:,} of {compared} {differ(windows)}, {causes}"
 
 
-def _differ(windows: int) -> str:
+def differ(windows: int) -> str:
+    """Return the verb for a number of windows."""
     return "differs" if windows == 1 else "differ"
 
 
@@ -189,7 +197,7 @@ def freshness(comparison: Comparison) -> Finding:
     }
     if comparison.span is None or BATCH not in ages or len(ages) == 1:
         return Finding(title, UNKNOWN, NO_AGES_YET, "waiting")
-    measured = timedelta(seconds=max(found.known_seconds for found in known.values()))
+    measured_s = max(found.known_seconds for found in known.values())
     oldest = max(ages.values())
     listed = ", ".join(f"{name} {_age(age, oldest)}" for name, age in ages.items())
     stream = next(iter(ages))
@@ -204,7 +212,7 @@ def freshness(comparison: Comparison) -> Finding:
     return Finding(
         title,
         short,
-        f"Median age over {elapsed(measured)} until {comparison.span[1]:%Y-%m-%d %H:%M} UTC: "
+        f"Median age over {elapsed(measured_s)} until {comparison.span[1]:%Y-%m-%d %H:%M} UTC: "
         f"{listed}.{change}",
     )
 
@@ -223,7 +231,7 @@ def _cost(comparison: Comparison) -> Finding:
         return Finding(
             title,
             UNKNOWN,
-            "No CPU cost yet. It needs one full minute of data from each path.",
+            f"No CPU cost yet. {FULL_MINUTE}",
             "waiting",
         )
     short = (

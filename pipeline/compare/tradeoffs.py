@@ -103,10 +103,10 @@ def _processing_aspect(comparison: Comparison) -> _Aspect:
             f"{comparison.mode}). "
             f"Median: {number(walls.median(), '.1f', ' s')}."
         )
-        if growth and not growth.refusal:
-            interval = confidence_interval(growth.low, growth.high, "+.1f", " s")
+        if growth and growth.has_trend:
+            interval = confidence_interval(growth.low, growth.high, "+,.2f", " s")
             batch += (
-                f" Growth per million rows: {growth.s_per_million:+.1f} s "
+                f" Growth per million rows: {growth.s_per_million:+,.2f} s "
                 f"(95 % confidence interval: {interval})."
             )
     return (

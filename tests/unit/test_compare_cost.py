@@ -103,6 +103,17 @@ def test_a_minute_in_which_the_stream_starts_is_not_idle() -> None:
     assert found["idle_cpu_s_per_hour"].isna().all()
 
 
+def test_the_idle_cost_leaves_out_the_last_row_of_a_process() -> None:
+    """It is shorter than a minute, and the CPU time of the shutdown is in it."""
+    log = pd.DataFrame(
+        {"started": moments(), "status": [], "rows": [], "wall_s": [], "peak_mib": [], "mode": []}
+    )
+    stream = minutes((3, 850, 0), (9, 850, 0))
+    stream.loc[1, "seconds"] = 45.0
+    found = cost({"spark_processor": stream}, log, moments()).set_index("path")
+    assert found["idle_cpu_s_per_hour"]["stream"] == pytest.approx(180)
+
+
 def test_without_a_minute_record_the_cost_is_unknown_and_results_are_still_counted() -> None:
     log = pd.DataFrame(
         {

@@ -133,7 +133,7 @@ def test_without_costs_or_runs_the_sentence_names_what_is_missing() -> None:
     points = measured(1.5, 92, 33)
     assert "needs a batch run" in frontier_sentences(Frontier((), {}, points, 60))[0]
     found = frontier_sentences(Frontier((MODEL,), {}, points.iloc[1:], 60))
-    assert "a full minute" in found[0]
+    assert "one full minute" in found[0]
 
 
 def with_ages(comparison: Comparison, opened: float, batch: float) -> Comparison:
@@ -172,8 +172,8 @@ def test_the_headline_names_the_path_that_costs_more_if_both_are_equally_fresh(
     nothing = compare(read_outputs(data, SqliteStore(data.database)), 60)
     found = replace(with_ages(nothing, 30.02, 29.98), agreement=agreement((EQUAL, "")))
     assert headline(found) == (
-        "Both paths agree on the 1 window compared. The stream's open windows and a batch every "
-        "60 s are equally fresh. The stream uses 1.7 times the CPU of the batch."
+        "Both paths agree on the 1 window. The stream's open windows and a batch every 60 s are "
+        "equally fresh. The stream uses 1.7 times the CPU of the batch."
     )
 
 

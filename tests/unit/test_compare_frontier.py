@@ -180,6 +180,15 @@ def test_without_a_trend_a_larger_table_has_no_model() -> None:
         assert made(table).larger == {"full": None}
 
 
+def test_a_trend_with_a_negative_run_time_for_an_empty_table_is_no_trend_of_the_mode() -> None:
+    """As in the section "Batch run time", which gives no forecast from such a trend."""
+    table = log(40).assign(wall_s=lambda of: 30 * of["rows"] / 1e6 - 5)
+    (mode,) = modes(table)
+    assert math.isnan(mode.wall_s_per_million)
+    assert mode.cpu_s_per_million == pytest.approx(6)
+    assert made(table).larger == {"full": None}
+
+
 def test_each_mode_has_its_own_model_and_the_newest_one_is_first() -> None:
     table = pd.concat([log(9), log(12, mode="incremental", growth=0, first=9)], ignore_index=True)
     found = made(table)

@@ -18,7 +18,6 @@ from pipeline.compare.formatting import (
     UNKNOWN,
     confidence_interval,
     count,
-    elapsed,
     length,
     number,
     of_a_core,
@@ -271,13 +270,6 @@ def test_losses_are_named_with_their_reason_and_gains_as_such() -> None:
 # --- text -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("minutes", "text"), [(0.7, "42 s"), (1, "1 min"), (59.4, "59 min"), (252, "4 h 12 min")]
-)
-def test_a_length_of_time_has_minutes_or_below_a_minute_seconds(minutes: float, text: str) -> None:
-    assert elapsed(timedelta(minutes=minutes)) == text
-
-
 def test_a_share_is_rounded_down_so_that_only_all_are_100_percent() -> None:
     assert percent(999_997, 1_000_000) == "99.99 %"
     assert percent(5, 4) == "125.00 %"
@@ -355,7 +347,21 @@ def test_run_times_without_a_trend_have_no_slope(disputed: Comparison) -> None:
         rows_low=None,
         rows_high=None,
         at_limit=None,
-        refusal="4 of the 8 runs that a forecast needs",
+        refusal="a forecast needs 8 batch runs, and there are 4",
     )
-    (table,) = section(replace(disputed, growth=runs_of_one_size), "growth").tables
+    without = replace(disputed, growth=runs_of_one_size)
+    (table,) = section(without, "growth").tables
     assert [value for _, value in table.rows] == ["full", "4", UNKNOWN, UNKNOWN, UNKNOWN]
+    assert "Growth per million rows" not in processing_time_of_the_batch(without)
+
+
+def processing_time_of_the_batch(comparison: Comparison) -> str:
+    rows = section(comparison, "overview").tables[0].rows
+    return next(batch for aspect, _, batch, _ in rows if aspect == "processing time")
+
+
+def test_a_trend_without_a_forecast_is_also_in_the_table_of_aspects(disputed: Comparison) -> None:
+    growth = Growth(9, 5.0, 0.03, 0.02, 1234.5, None, None, None, None, "the table is not growing")
+    assert processing_time_of_the_batch(replace(disputed, growth=growth)).endswith(
+        " Growth per million rows: +0.03 s (95 % confidence interval: +0.02 to +1,234.50 s)."
+    )

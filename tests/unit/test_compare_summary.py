@@ -188,6 +188,17 @@ def test_the_batch_may_be_fresher_and_may_cost_more(comparison: Comparison) -> N
     assert short(replace(comparison, freshness=final_only))[1] == "–"  # noqa: RUF001
 
 
+@pytest.mark.parametrize(("known_s", "text"), [(59.7, "1 min"), (15_132.0, "4 h 12 min")])
+def test_the_measured_time_of_the_ages_has_at_most_two_units(
+    comparison: Comparison, known_s: float, text: str
+) -> None:
+    ages: dict[str, Freshness | None] = {
+        name: replace(age(1.5), known_seconds=known_s) for name in comparison.freshness
+    }
+    found = findings(replace(comparison, freshness=ages))[1]
+    assert found.sentence.startswith(f"Median age over {text} until ")
+
+
 def test_ages_of_a_replay_as_recorded_are_unknown_and_no_result_is_awaited(
     comparison: Comparison,
 ) -> None:
