@@ -324,7 +324,7 @@ class Scheduler:
         self._service.log.warning("ending run %s, whose scheduler was killed", run)
         was_running = end_processes(run, self._settings.data_dir)
         result = self._result(run)
-        # Then the run failed because this scheduler ended it.
+        # A run that failed because this scheduler ended it counts as stopped.
         ended_here = was_running and result.get("status") == outputs.RUN_FAILED
         if not result or ended_here:
             result = {"status": outputs.RUN_STOPPED}

@@ -228,12 +228,7 @@ def _cost(comparison: Comparison) -> Finding:
     if comparison.on_cluster:
         return Finding(title, UNKNOWN, NO_COST, "unknown")
     if not (stream > 0 and batch > 0):
-        return Finding(
-            title,
-            UNKNOWN,
-            f"No CPU cost yet. {FULL_MINUTE}",
-            "waiting",
-        )
+        return Finding(title, UNKNOWN, f"No CPU cost yet. {FULL_MINUTE}", "waiting")
     short = (
         f"Stream {stream:,.0f} CPU seconds per hour ({of_a_core(stream)} of one core), "
         f"batch {batch:,.0f} ({of_a_core(batch)})"
