@@ -148,7 +148,8 @@ def search(
         if not step.read:
             raise NoFlatRateError(f"the stream published nothing at {rate:.0f} messages/s")
         if step.growth > GROWS:
-            # This does not send at the rate of the step: an overloaded machine would read less.
+            # The sender uses the rate that was read. At the rate of the step, an overloaded machine
+            # would read less.
             backlog = limit = observe(step.read, plan.step_seconds * 2).read
             break
         rate *= 2

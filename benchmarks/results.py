@@ -74,7 +74,7 @@ def shown(value: float | None) -> str:
 
 def from_json(row: dict[str, Any]) -> Result:
     """Return the result that `as_json` wrote."""
-    mark = row["goal"]  # the key in files that are already stored
+    mark = row["goal"]  # stored results use the key `goal`
     fields = {name: row[name] for name in ("what", "unit", "ours", "baseline", "compared_with")}
     return Result(**fields, mark=None if mark is None else Mark(**mark))
 

@@ -200,6 +200,6 @@ def durations_caption(runs: pd.DataFrame) -> str:
         f"Newest run: {formatting.text(newest['status'])}, run time {wall}, {rows}, mode "
         f"{formatting.text(newest['mode'])}. "
         f"{formatting.many(len(runs), 'run')}: {', '.join(others) or 'all succeeded'}. "
-        f"Newest runs in the chart, oldest first: {shown:,}. "
+        f"Runs in the chart, from the oldest to the newest: {shown:,}. "
         "The part “other” is writing and shutdown."
     )

@@ -84,9 +84,9 @@ def how_to_read(shown: Sequence[Sequence[str]]) -> str:
     if not shown:
         return EMPTY
     text = (
-        f"The table lists the newest alerts, at most {LISTED}, newest first: windows that are High "
-        "or a Spike, with the time (UTC) at which each path first showed them. ● new: first shown "
-        "within the last 10 minutes."
+        f"The table lists the newest alerts, at most {LISTED}, newest first. An alert is a window "
+        "that is High or a Spike. The table shows the time (UTC) at which each path first showed "
+        "it. ● new: first shown within the last 10 minutes."
     )
     if any(row[0].endswith(_SEAM) for row in shown):
         text += (

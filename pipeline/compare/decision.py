@@ -294,8 +294,8 @@ def detection_section(comparison: Comparison) -> Section:
             "The time from the event time of the trade that crosses the threshold until a result "
             f"shows that the window is {HIGH} or a {SPIKE}. Each path publishes an alert when it "
             f"first shows such a window. The latest {MAX_ALERTS:,} alerts are measured. Windows "
-            "from before all services ran, windows around a stop of a service, and windows in "
-            "which a replayed recording starts again are left out."
+            "of the time before all services ran, windows around a stop of a service, and windows "
+            "in which a replayed recording starts again are left out."
         ),
         lines=tuple(lines),
         tables=(Table("", header, () if found.events.empty else tuple(rows)),),

@@ -45,7 +45,7 @@ class GrowthFigure:
     #: `rows`, `wall_s`, `started`.
     runs: pd.DataFrame
     #: The fitted line and its forecast: `rows`, `wall_s`, `part` (`FITTED` or `FORECAST`). Empty
-    #: if run time shows no trend of the table.
+    #: if run time shows no trend with the number of rows.
     line: pd.DataFrame
     #: The interval of the runs in seconds, if it is within sight of them.
     limit_s: float | None

@@ -67,7 +67,7 @@ class Frontier:
     #: run comes first.
     today: tuple[BatchModel, ...]
     #: By mode: the same over a table that is LARGER times as large. None: the runs show no trend
-    #: of the table.
+    #: with the number of rows.
     larger: Mapping[str, BatchModel | None]
     #: As measured, by result: `result`, `age_s` (median), `cpu_s_per_hour`. Only known values.
     measured: pd.DataFrame

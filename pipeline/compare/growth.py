@@ -17,7 +17,8 @@ MAX_YEARS = 100
 #: The 97.5 % quantile of the normal distribution: half the width of a 95 %
 #: confidence interval, in standard deviations.
 _Z_95 = 1.959963984540054
-#: Why there is no trend of the table. The first reason continues with the number of runs.
+#: Why the values of runs show no trend with the number of rows. The first reason continues with the
+#: number of runs.
 _NO_TREND = (
     f"a forecast needs {MIN_RUNS} batch runs",
     "the table grew too little between runs",
@@ -49,7 +50,7 @@ class Growth:
 
     @property
     def has_trend(self) -> bool:
-        """Return whether the run times show a trend of the table."""
+        """Return whether the run times show a trend with the number of rows."""
         return not self.refusal.startswith(_NO_TREND)
 
 
@@ -106,13 +107,13 @@ def _refusal(
 
 
 def no_trend(x: np.ndarray, line: "Line") -> str:
-    """Return why a line through values of runs is no trend of the table; empty if it is one."""
+    """Return why values of runs show no trend with the number of rows; empty if they do."""
     few_runs, small_growth, noise, negative = _NO_TREND
     reasons = {
         f"{few_runs}, and there are {len(x)}": len(x) < MIN_RUNS,
         small_growth: x.max() < MIN_TABLE_GROWTH * x.min(),
         noise: line.low <= 0,
-        # A busier machine made the later runs slower, and not the larger table.
+        # The larger table cannot be the cause. The machine was probably busier in the later runs.
         negative: round(line.base_at(line.slope), 1) < 0,
     }
     return next((reason for reason, applies in reasons.items() if applies), "")

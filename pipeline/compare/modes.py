@@ -34,7 +34,7 @@ class Mode:
     cpu_s: float
     peak_mib: float
     #: How much longer a run takes, and how much more CPU time it uses, per million rows. NaN: the
-    #: runs show no trend of the table.
+    #: runs show no trend with the number of rows.
     wall_s_per_million: float
     cpu_s_per_million: float
 

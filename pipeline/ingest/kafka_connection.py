@@ -1,6 +1,6 @@
 """Connect and end clients of kafka-python.
 
-The error of a failed connection contains its cause. No thread and no socket stays open.
+A failed attempt leaves no thread and no open socket. Its error contains the cause.
 
 Only this module uses parts of kafka-python that are not public: the class `KafkaNetClient`, which a
 client uses for its connections, the thread of a producer, and the text of log lines.
@@ -37,8 +37,9 @@ _FAILED = re.compile(
 )
 #: The error that kafka-python logs for a request without an answer in time.
 _CUT_OFF = "RequestTimedOutError"
-#: Level and propagation of kafka-python's logger before each attempt that has not ended. Threads
-#: can connect at the same time and end in any order: the last one restores the first values.
+#: Saved levels and propagations of kafka-python's logger, one pair for each attempt in progress.
+#: Threads can connect at the same time and end in any order. The attempt that ends last restores
+#: the values from before the first attempt.
 _before: list[tuple[int, bool]] = []
 _changing_the_logger = threading.Lock()
 
@@ -131,4 +132,4 @@ def _last_error() -> Iterator[Sequence[str]]:
         with _changing_the_logger:
             logger.removeHandler(handler)
             level, logger.propagate = _before.pop()
-            logger.setLevel(level)  # not the attribute: loggers cache which levels are enabled
+            logger.setLevel(level)  # it also clears the cache of enabled levels

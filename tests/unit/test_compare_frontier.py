@@ -181,7 +181,7 @@ def test_without_a_trend_a_larger_table_has_no_model() -> None:
 
 
 def test_a_trend_with_a_negative_run_time_for_an_empty_table_is_no_trend_of_the_mode() -> None:
-    """As in the section "Batch run time", which gives no forecast from such a trend."""
+    """The section "Batch run time" also gives no forecast from such a trend."""
     table = log(40).assign(wall_s=lambda of: 30 * of["rows"] / 1e6 - 5)
     (mode,) = modes(table)
     assert math.isnan(mode.wall_s_per_million)

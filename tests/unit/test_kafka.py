@@ -92,7 +92,7 @@ def test_failed_attempts_to_connect_leave_no_thread_and_no_file_open(
         assert process.num_fds() <= files + 4  # of the newest attempt, whose error is still known
 
 
-def test_two_threads_that_connect_leave_the_log_of_kafka_python_as_it_was() -> None:
+def test_two_threads_that_connect_leave_the_logger_of_kafka_python_unchanged() -> None:
     """The attempt that began first ends first. The producer connects in two threads."""
     logger = logging.getLogger("kafka.net.manager")
     before = logger.level, logger.propagate, list(logger.handlers)

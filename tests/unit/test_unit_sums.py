@@ -38,7 +38,7 @@ def trade(number: int, price: str, size: str, side: str = "buy", ms: int = 7) ->
 
 
 def sums_in_sqlite(trades: Sequence[Trade], path: Path, window_s: int) -> dict[int, UnitSums]:
-    """Store the trades and return the sums of each window, as a push-down run computes them."""
+    """Store the trades and return the sums of each window, as a pushdown run computes them."""
     with closing(sqlite.open_writer(path)) as connection:
         batch = store.Batch(0, len(trades) - 1, len(trades), 0, BEGAN, BEGAN, trades)
         store.store(connection, batch, BEGAN)
